@@ -1,0 +1,79 @@
+# make run · make test · make quick · make lint · make format · make clean
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 5000
+# More arguments for pytest: make test ARGS="tests/browser -k opens"
+ARGS   ?=
+
+PY := $(VENV)/bin/python
+BROWSER := chromium libatomic1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help run test quick lint format browser clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run      the demo: environment, schema, demo data, and flask run on port $(PORT)"
+	@echo "make test     every test, those on PostgreSQL, Redis and a real browser included"
+	@echo "make quick    the tests that take seconds"
+	@echo "make lint     style, types and the direction of imports"
+	@echo "make format   rewrite the code to the style"
+	@echo "make clean    remove the environment and all caches (instance/ stays)"
+
+run: $(VENV)/.runtime
+	@$(PY) -m flask --app app db upgrade
+	@$(PY) -m flask --app app demo load --origin http://localhost:$(PORT)
+	@$(PY) -m flask --app app run --port $(PORT)
+
+# -m '' lifts the selection of pyproject.toml.
+test: $(VENV)/.dev browser
+	@$(PY) -m pytest -m '' -n 2 $(ARGS)
+
+quick: $(VENV)/.dev
+	@$(PY) -m pytest -q $(ARGS)
+
+lint: $(VENV)/.dev
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-logo
+
+format: $(VENV)/.dev
+	@$(PY) -m ruff check --fix-only .
+	@$(PY) -m ruff format .
+
+# Debian keeps ensurepip in a package of its own (python3-venv). Without it, the pip outside fills the environment.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install -q pip; } \
+	  || { rm -rf $(VENV); echo "No environment without pip: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.runtime: requirements.txt | $(PY)
+	@echo "Installing requirements.txt into $(VENV)"
+	@$(PY) -m pip install -q -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
+	@echo "Installing requirements-dev.txt into $(VENV)"
+	@$(PY) -m pip install -q -r requirements-dev.txt
+	@$(PY) -m pip check >/dev/null || { $(PY) -m pip check; exit 1; }
+	@touch $@ $(VENV)/.runtime
+
+# Playwright brings a node that needs libatomic1, which a small Debian does not have.
+browser: $(VENV)/.dev
+	@{ $(PY) -c 'from tests.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
+	  >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
+	  echo "No browser here, and this user may not install one: apt-get install $(BROWSER)"; exit 0; fi; \
+	echo "Installing $(BROWSER)"; \
+	{ $$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq -y --no-install-recommends install $(BROWSER); } >/dev/null \
+	  || echo "The browser could not be installed: apt-get install $(BROWSER)"
+
+clean:
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/browser/failures
+	find . -name __pycache__ -not -path '*/node_modules/*' -prune -exec rm -rf {} +

@@ -1,0 +1,107 @@
+"""The composition root: `flask --app app …` and gunicorn's `app:create_app()` load it."""
+
+import click
+from flask import Flask
+from flask_migrate import Migrate
+from flask_smorest import Api
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from config import Config, ConfigError
+from demo import portal
+from demo.cli import demo_commands
+from pat_service import api, cli, database, embed, models  # noqa: F401 - models: for migrations
+from pat_service.credentials import Keyring
+from pat_service.http import headers, limits, log, problems
+
+
+class _Api(Api):  # type: ignore[misc]
+    """flask-smorest for the OpenAPI document and the parsing; errors are answered by `problems`."""
+
+    def _register_error_handlers(self) -> None:
+        pass
+
+
+def create_app(config: Config | None = None) -> Flask:
+    """Return the service. A setting that is missing or weak stops the start with one line."""
+    try:
+        config = config or Config.from_environment()
+    except ConfigError as error:
+        raise SystemExit(f"pat-service: {error}") from None
+    app = Flask(__name__)
+    log.configure()
+    _settle(app, config)
+    log.init_app(app)
+    headers.init_app(app, https=(config.public_url or "").startswith("https:"))
+    limits.init_app(app, config.redis_url)
+    problems.init_app(app, embed.page_of)
+    _connect(app, config)
+    app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
+    app.extensions["pat_service.registry"] = embed.Registry("apps")
+    app.register_blueprint(embed.blueprint)
+    _Api(app).register_blueprint(api.blueprint)
+    cli.init_app(app)
+    if config.development:
+        app.register_blueprint(portal.blueprint())
+        app.cli.add_command(demo_commands)
+        _greet(app)
+    return app
+
+
+def _settle(app: Flask, config: Config) -> None:
+    for name in (
+        "public_url",
+        "trusted_proxies",
+        "max_pat_expiry",
+        "max_session_expiry",
+        "default_pat_expiry",
+        "default_session_expiry",
+        "embed_framed_only",
+        "mint_rate_limit",
+        "open_rate_limit",
+        "session_rate_limit",
+        "failure_rate_limit",
+    ):
+        app.config[name.upper()] = getattr(config, name)
+    app.config.update(
+        API_TITLE="pat-service",
+        API_VERSION="1",
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/api",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS={
+            "components": {"securitySchemes": {"client": {"type": "http", "scheme": "basic"}}},
+        },
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    # A cleaned-up path would be redirected to, token and all, at whatever Host the request claims.
+    app.url_map.merge_slashes = False
+    hops = config.trusted_proxies
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+
+
+def _connect(app: Flask, config: Config) -> None:
+    url = database.parse_url(config.database_url)
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(url, config.threads)
+    database.db.init_app(app)
+    with app.app_context():
+        database.configure(database.db.engine)
+    Migrate(app, database.db, render_as_batch=True)
+
+
+def _greet(app: Flask) -> None:
+    """Under `flask run`, and nowhere else, bring SQLite's schema up and say where to look."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "run":
+        return
+    with app.app_context():
+        if database.db.engine.dialect.name == "sqlite":
+            cli.upgrade_schema()
+    click.echo(f" * Open http://localhost:{context.params['port']}/")
+
+
+def __getattr__(name: str) -> Flask:
+    """Build `app:app` at its first use, for tools that look for that name."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

@@ -1,0 +1,423 @@
+"""Orders: the viewer's own customer account.
+
+Every statement is bound to the viewer's id and workspace, so nobody else's order is there to be found.
+"""
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from flask import Response, abort, render_template, request
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    Row,
+    String,
+    Text,
+    UniqueConstraint,
+    and_,
+    exists,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from apps import Paging, is_id, one_line, page_number
+from pat_service.access import Viewer
+from pat_service.database import UtcDateTime, db, reading
+from pat_service.embed import EmbeddedApp
+from pat_service.models import new_id
+
+PAGE_SIZE: Final = 10
+LONGEST_SEARCH: Final = 100  # characters
+MONTHS: Final = 12
+RECENT: Final = timedelta(days=30)
+MOST_STEPS: Final = 4  # between the lines of the chart
+
+#: Status → its name, and the look of its badge.
+STATUSES: Final = {
+    "processing": ("Processing", "warn"),
+    "shipped": ("On the way", "info"),
+    "delivered": ("Delivered", "ok"),
+    "cancelled": ("Cancelled", ""),
+}
+CANCELLED: Final = "cancelled"
+# A spreadsheet takes a cell that begins so for a formula.
+FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
+
+app = EmbeddedApp()
+
+
+class Order(db.Model):
+    """An order of one customer. Money is in euro cents; `total_cents` includes the shipping."""
+
+    __tablename__ = "demo_orders"
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "number"),
+        Index(None, "user_id", "workspace_id", "placed_at"),
+        CheckConstraint(f"status IN ({', '.join(map(repr, STATUSES))})", "status"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    number: Mapped[str] = mapped_column(String(20))
+    status: Mapped[str] = mapped_column(String(16))
+    ship_to: Mapped[str] = mapped_column(Text)
+    tracking: Mapped[str | None] = mapped_column(String(40))
+    shipping_cents: Mapped[int]
+    total_cents: Mapped[int]
+    placed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    shipped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class OrderLine(db.Model):
+    """One product of an order. `kind` names its picture."""
+
+    __tablename__ = "demo_order_lines"
+
+    order_id: Mapped[str] = mapped_column(ForeignKey(Order.id, ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    sku: Mapped[str] = mapped_column(String(20))
+    name: Mapped[str] = mapped_column(String(120))
+    kind: Mapped[str] = mapped_column(String(16))
+    quantity: Mapped[int]
+    unit_cents: Mapped[int]
+
+
+ORDER: Final = Order.__table__.columns
+LINE: Final = OrderLine.__table__.columns
+
+
+# ---- What is asked for ----
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which of the orders a visitor asks for. What makes no sense counts as not asked for."""
+
+    status: str
+    search: str
+    page: int
+
+    @classmethod
+    def asked(cls) -> "Wish":
+        status = request.args.get("status", "")
+        return cls(
+            status if status in STATUSES else "",
+            one_line(request.args.get("q", "")[:LONGEST_SEARCH]),
+            page_number(request.args.get("page", "")),
+        )
+
+    def query(self, page: int) -> dict[str, Any]:
+        """Return the wish, at another page of it, as a link's query. Defaults are left out."""
+        wanted = {"status": self.status, "q": self.search, "page": page if page > 1 else None}
+        return {name: value for name, value in wanted.items() if value}
+
+
+def own(viewer: Viewer) -> ColumnElement[bool]:
+    return and_(Order.user_id == viewer.user.id, Order.workspace_id == viewer.workspace.id)
+
+
+def matching(viewer: Viewer, wish: Wish) -> ColumnElement[bool]:
+    """Return the condition for those of the viewer's orders that fit the wish."""
+    condition = own(viewer)
+    if wish.status:
+        condition = and_(condition, Order.status == wish.status)
+    if wish.search:
+        escaped = wish.search.replace("/", "//").replace("%", "/%").replace("_", "/_")
+        # Lowered by the database on both sides: the two databases and Python fold different letters.
+        pattern = func.lower(f"%{escaped}%")
+        in_lines = exists().where(
+            OrderLine.order_id == Order.id,
+            or_(
+                func.lower(OrderLine.name).like(pattern, escape="/"),
+                func.lower(OrderLine.sku).like(pattern, escape="/"),
+            ),
+        )
+        condition = and_(condition, or_(func.lower(Order.number).like(pattern, escape="/"), in_lines))
+    return condition
+
+
+def find(connection: Connection, viewer: Viewer) -> Row[Any]:
+    """Return the viewer's order that the request names by its id, or answer 404.
+
+    Somebody else's order is as absent as one that never was.
+    """
+    order_id = request.args.get("id", "")
+    if is_id(order_id):
+        row = connection.execute(select(*ORDER).where(own(viewer), Order.id == order_id)).first()
+        if row:
+            return row
+    abort(404)
+
+
+def lines_of(connection: Connection, chosen: ColumnElement[bool]) -> dict[str, list[Row[Any]]]:
+    """Return the lines that fit the condition, by the id of their order and in their order."""
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    for line in connection.execute(select(*LINE).where(chosen).order_by(OrderLine.position)):
+        found[line.order_id].append(line)
+    return found
+
+
+# ---- How it is shown ----
+
+
+def euros(cents: int) -> str:
+    return f"€{cents / 100:,.2f}"
+
+
+def day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%b %Y}"
+
+
+def shown(order: Row[Any], lines: Sequence[Row[Any]]) -> dict[str, Any]:
+    """Return an order as the templates show it."""
+    name, look = STATUSES[order.status]
+    return {
+        "id": order.id,
+        "number": order.number,
+        "status": name,
+        "look": look,
+        "placed": day(order.placed_at),
+        "placed_at": order.placed_at.isoformat(),
+        "products": [line.name for line in lines],
+        "total": euros(order.total_cents),
+    }
+
+
+def listing(connection: Connection, viewer: Viewer, wish: Wish) -> dict[str, Any]:
+    """Return the context of the list: the page of orders that is asked for."""
+    condition = matching(viewer, wish)
+    total = connection.execute(select(func.count()).select_from(Order).where(condition)).scalar_one()
+    paging = Paging.nearest(wish.page, PAGE_SIZE, total)
+    rows = connection.execute(
+        select(*ORDER)
+        .where(condition)
+        .order_by(Order.placed_at.desc(), Order.id)
+        .limit(paging.size)
+        .offset(paging.offset)
+    ).all()
+    lines = lines_of(connection, OrderLine.order_id.in_([row.id for row in rows]))
+    return {"wish": wish, "paging": paging, "orders": [shown(row, lines[row.id]) for row in rows]}
+
+
+def counts(connection: Connection, viewer: Viewer) -> dict[str, int]:
+    """Return how many orders the viewer has in each status."""
+    rows = connection.execute(
+        select(Order.status, func.count().label("orders")).where(own(viewer)).group_by(Order.status)
+    )
+    return dict.fromkeys(STATUSES, 0) | {row.status: row.orders for row in rows}
+
+
+def months_until(now: datetime, count: int) -> list[datetime]:
+    """Return the first moments of the last `count` months in UTC, oldest first, the present one included."""
+    this = now.year * 12 + now.month - 1
+    return [
+        datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in range(this - count + 1, this + 1)
+    ]
+
+
+def scale(highest: int) -> list[int]:
+    """Return whole-euro amounts in cents, evenly apart, from 0 to the first that is not below `highest`."""
+    step = 100
+    while step * MOST_STEPS < highest:
+        step = step * 5 // 2 if str(step).startswith("2") else step * 2  # 1, 2, 5, 10, 20, 50 …
+    return [step * number for number in range(max(1, -(-highest // step)) + 1)]
+
+
+def spending(connection: Connection, viewer: Viewer, now: datetime) -> dict[str, Any]:
+    """Return the figures and the chart of the last 12 calendar months in UTC, without cancelled orders."""
+    starts = months_until(now, MONTHS)
+    rows = connection.execute(
+        select(Order.placed_at, Order.total_cents).where(
+            own(viewer), Order.placed_at >= starts[0], Order.placed_at <= now, Order.status != CANCELLED
+        )
+    ).all()
+    # Summed here, since the two databases have no function for months in common.
+    cents = dict.fromkeys(starts, 0)
+    orders = dict.fromkeys(starts, 0)
+    for placed_at, total_cents in rows:
+        month = placed_at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        cents[month] += total_cents
+        orders[month] += 1
+    total = sum(cents.values())
+    recent = sum(row.total_cents for row in rows if row.placed_at > now - RECENT)
+    before = sum(row.total_cents for row in rows if now - 2 * RECENT < row.placed_at <= now - RECENT)
+    ticks = scale(max(cents.values()))
+    months = [
+        {
+            "short": f"{start:%b}",
+            "name": f"{start:%B %Y}",
+            "cents": cents[start],
+            "amount": euros(cents[start]),
+            "orders": orders[start],
+        }
+        for start in starts
+    ]
+    return {
+        "total": euros(total),
+        "orders": len(rows),
+        "average": euros(round(total / len(rows))) if rows else "–",
+        "recent": euros(recent),
+        "change": round((recent - before) / before * 100) if before else None,
+        "months": months,
+        "highest": months[starts.index(max(starts, key=cents.__getitem__))],
+        "ticks": [{"cents": tick, "text": f"€{tick // 100:,}"} for tick in ticks],
+    }
+
+
+# ---- Pages ----
+
+
+@app.page("index")
+def index(viewer: Viewer) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    with reading() as connection:
+        by_status = counts(connection, viewer)
+        if not any(by_status.values()):
+            return {"customer_orders": 0}
+        return {
+            "customer_orders": sum(by_status.values()),
+            "statuses": [(status, name, by_status[status]) for status, (name, _) in STATUSES.items()],
+            "open_orders": by_status["processing"] + by_status["shipped"],
+            "spending": spending(connection, viewer, now),
+            "longest_search": LONGEST_SEARCH,
+            **listing(connection, viewer, Wish.asked()),
+        }
+
+
+@app.page("list")
+def part(viewer: Viewer) -> dict[str, Any]:
+    """The part of the index that the filter and the pager exchange."""
+    with reading() as connection:
+        return {"is_update": True, **listing(connection, viewer, Wish.asked())}
+
+
+@app.page("order")
+def order(viewer: Viewer) -> dict[str, Any]:
+    """One order. The link back carries the wish that the visitor came with."""
+    wish = Wish.asked()
+    with reading() as connection:
+        row = find(connection, viewer)
+        lines = lines_of(connection, OrderLine.order_id == row.id)[row.id]
+    steps = [
+        ("Placed", row.placed_at),
+        ("Handed to the carrier", row.shipped_at),
+        ("Delivered", row.delivered_at),
+    ]
+    return {
+        "back": wish.query(wish.page),
+        "order": shown(row, lines),
+        "cancelled": row.status == CANCELLED,
+        "ship_to": row.ship_to,
+        "tracking": row.tracking,
+        "goods": euros(row.total_cents - row.shipping_cents),
+        "shipping": euros(row.shipping_cents) if row.shipping_cents else "Free",
+        "steps": [
+            (name, moment.isoformat(), day(moment)) if moment else (name, "", "") for name, moment in steps
+        ],
+        "lines": [
+            {
+                "sku": line.sku,
+                "name": line.name,
+                "kind": line.kind,
+                "quantity": line.quantity,
+                "unit": euros(line.unit_cents),
+                "amount": euros(line.quantity * line.unit_cents),
+            }
+            for line in lines
+        ],
+    }
+
+
+# ---- Files ----
+
+
+def cell(text: str) -> str:
+    """Return the text as a cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
+
+
+@app.data("orders.csv")
+def download(viewer: Viewer) -> Response:
+    """The orders that fit the filter, as a file. Dates are in UTC, amounts in euros."""
+    now = datetime.now(UTC)
+    condition = matching(viewer, Wish.asked())
+    with reading() as connection:
+        rows = connection.execute(
+            select(*ORDER).where(condition).order_by(Order.placed_at.desc(), Order.id)
+        ).all()
+        lines = lines_of(connection, OrderLine.order_id.in_(select(Order.id).where(condition)))
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["Order", "Placed", "Status", "Items", "Shipping (EUR)", "Total (EUR)"])
+    for row in rows:
+        table.writerow(
+            [
+                cell(row.number),
+                f"{row.placed_at:%Y-%m-%d}",
+                STATUSES[row.status][0],
+                cell("; ".join(f"{line.quantity} × {line.name}" for line in lines[row.id])),
+                f"{row.shipping_cents / 100:.2f}",
+                f"{row.total_cents / 100:.2f}",
+            ]
+        )
+    return Response(
+        text.getvalue().encode("utf-8-sig"),  # with the mark by which Excel knows UTF-8
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="orders-{now:%Y-%m-%d}.csv"'},
+    )
+
+
+# Code 39: five bars and four spaces a character, in turn; "w" is a wide one.
+CODE_39: Final = dict(
+    re.findall(
+        "(.):([nw]{9})",
+        "0:nnnwwnwnn 1:wnnwnnnnw 2:nnwwnnnnw 3:wnwwnnnnn 4:nnnwwnnnw 5:wnnwwnnnn 6:nnwwwnnnn 7:nnnwnnwnw "
+        "8:wnnwnnwnn 9:nnwwnnwnn A:wnnnnwnnw B:nnwnnwnnw C:wnwnnwnnn D:nnnnwwnnw E:wnnnwwnnn F:nnwnwwnnn "
+        "G:nnnnnwwnw H:wnnnnwwnn I:nnwnnwwnn J:nnnnwwwnn K:wnnnnnnww L:nnwnnnnww M:wnwnnnnwn N:nnnnwnnww "
+        "O:wnnnwnnwn P:nnwnwnnwn Q:nnnnnnwww R:wnnnnnwwn S:nnwnnnwwn T:nnnnwnwwn U:wwnnnnnnw V:nwwnnnnnw "
+        "W:wwwnnnnnn X:nwnnwnnnw Y:wwnnwnnnn Z:nwwnwnnnn -:nwnnnnwnw *:nwnnwnwnn",
+    )
+)
+WIDE: Final = 3  # times a narrow element
+QUIET: Final = 10  # narrow elements of white on either side
+
+
+def bars(text: str) -> tuple[list[tuple[int, int]], int]:
+    """Return the Code 39 bars of the text as (x, width), and the whole width, in narrow elements."""
+    drawn = []
+    x = QUIET
+    for character in f"*{text}*":
+        for number, element in enumerate(CODE_39[character]):
+            width = WIDE if element == "w" else 1
+            if number % 2 == 0:
+                drawn.append((x, width))
+            x += width
+        x += 1
+    return drawn, x - 1 + QUIET
+
+
+@app.data("label.svg")
+def label(viewer: Viewer) -> Response:
+    """The order's number as a bar code, for the goods desk."""
+    with reading() as connection:
+        order = find(connection, viewer)
+    drawn, width = bars(order.number)
+    picture = render_template("apps/orders/_label.svg", bars=drawn, width=width, number=order.number)
+    return Response(
+        picture,
+        content_type="image/svg+xml",
+        headers={"Content-Disposition": f'attachment; filename="{order.number}.svg"'},
+    )

@@ -1,0 +1,378 @@
+"""Support desk: the viewer's own tickets, read and written from inside the frame.
+
+Every statement is bound to the viewer's id and workspace, so nobody else's ticket is there to be found.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flask import abort, request
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    Row,
+    String,
+    Text,
+    and_,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from apps import Paging, is_id, one_line, page_number, tidy
+from pat_service.access import Viewer
+from pat_service.database import UtcDateTime, db, reading, transaction
+from pat_service.embed import EmbeddedApp, Page
+from pat_service.models import new_id
+
+PAGE_SIZE: Final = 10
+LONGEST_SUBJECT: Final = 120  # characters
+LONGEST_MESSAGE: Final = 4000  # characters
+MOST_REPLIES: Final = 200  # of one ticket: its page shows all of them
+
+TOPICS: Final = {
+    "delivery": "Delivery",
+    "return": "Return or damage",
+    "invoice": "Invoice or payment",
+    "product": "Product question",
+    "other": "Something else",
+}
+
+app = EmbeddedApp()
+
+
+class Ticket(db.Model):
+    """A question of one customer, open until `closed_at`. `active_at` is when anything last happened."""
+
+    __tablename__ = "demo_tickets"
+    __table_args__ = (
+        Index(None, "user_id", "workspace_id", "active_at"),
+        CheckConstraint(f"topic IN ({', '.join(map(repr, TOPICS))})", "topic"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    subject: Mapped[str] = mapped_column(String(LONGEST_SUBJECT))
+    topic: Mapped[str] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    active_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class TicketReply(db.Model):
+    """An answer under a ticket: the customer's own, or the desk's."""
+
+    __tablename__ = "demo_ticket_replies"
+    __table_args__ = (Index(None, "ticket_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    ticket_id: Mapped[str] = mapped_column(ForeignKey(Ticket.id, ondelete="CASCADE"))
+    author: Mapped[str] = mapped_column(Text)
+    from_desk: Mapped[bool]
+    message: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+TICKET: Final = Ticket.__table__.columns
+REPLY: Final = TicketReply.__table__.columns
+
+#: Which tickets a list shows: its name, and what holds for them.
+SHOWS: Final = {
+    "open": ("Open", Ticket.closed_at.is_(None)),
+    "closed": ("Closed", Ticket.closed_at.is_not(None)),
+    "all": ("All", Ticket.id.is_not(None)),
+}
+
+
+# ---- What a form may say ----
+
+
+class Words(fields.String):
+    """Text that somebody typed, tidied. `ask` is what an empty one is told, `most` its characters."""
+
+    def __init__(self, *, ask: str, most: int, lines: bool = False) -> None:
+        super().__init__(required=True, error_messages={"required": ask})
+        self.ask = ask
+        self.most = most
+        self.tidied = tidy if lines else one_line
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        text = self.tidied(super()._deserialize(value, attr, data, **kwargs))
+        if not text:
+            raise ValidationError(self.ask)
+        if len(text) > self.most:
+            raise ValidationError(f"Use {self.most:,} characters at most. These are {len(text):,}.")
+        return text
+
+
+class ReplyForm(Schema):
+    message = Words(ask="Write your reply first.", most=LONGEST_MESSAGE, lines=True)
+
+
+class TicketForm(Schema):
+    subject = Words(ask="Say in a few words what it is about.", most=LONGEST_SUBJECT)
+    topic = fields.String(
+        required=True,
+        validate=validate.OneOf(TOPICS, error="Choose a topic from the list."),
+        error_messages={"required": "Choose a topic from the list."},
+    )
+    message = Words(ask="Tell us what happened, or what you need.", most=LONGEST_MESSAGE, lines=True)
+
+
+REPLY_FORM: Final = ReplyForm(unknown=EXCLUDE)
+TICKET_FORM: Final = TicketForm(unknown=EXCLUDE)
+
+
+# ---- The viewer's tickets ----
+
+
+def own(viewer: Viewer) -> ColumnElement[bool]:
+    return and_(Ticket.user_id == viewer.user.id, Ticket.workspace_id == viewer.workspace.id)
+
+
+def asked(viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition for the one of the viewer's tickets that the request names, or answer 404."""
+    ticket_id = request.args.get("id", "")
+    if not is_id(ticket_id):
+        abort(404)
+    return and_(own(viewer), Ticket.id == ticket_id)
+
+
+def find(connection: Connection, chosen: ColumnElement[bool]) -> Row[Any]:
+    """Return the ticket, or answer 404: somebody else's is as absent as one that never was."""
+    return connection.execute(select(*TICKET).where(chosen)).first() or abort(404)
+
+
+def replies_of(connection: Connection, tickets: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    """Return who replied to each of the tickets and when, oldest first."""
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    for reply in connection.execute(
+        select(REPLY.ticket_id, REPLY.from_desk)
+        .where(TicketReply.ticket_id.in_(tickets))
+        .order_by(TicketReply.created_at, TicketReply.id)
+    ):
+        found[reply.ticket_id].append(reply)
+    return found
+
+
+# ---- How it is shown ----
+
+
+def moment(at: datetime, now: datetime) -> dict[str, str]:
+    """Return a time as the templates show it: how long ago, or the day; and exactly, in UTC."""
+    minutes = int((now - at).total_seconds() // 60)
+    if minutes < 1:
+        text = "just now"
+    elif minutes < 60:
+        text = f"{minutes} min ago"
+    elif minutes < 24 * 60:
+        text = f"{minutes // 60} h ago"
+    elif minutes < 7 * 24 * 60:
+        days = minutes // (24 * 60)
+        text = "yesterday" if days == 1 else f"{days} days ago"
+    else:
+        text = f"{at.day} {at:%b %Y}" if at.year != now.year else f"{at.day} {at:%b}"
+    return {"iso": at.isoformat(), "text": text, "exact": f"{at.day} {at:%b %Y, %H:%M} UTC"}
+
+
+def state(ticket: Row[Any], replies: Sequence[Row[Any]]) -> tuple[str, str]:
+    """Return the ticket's state in words, and the look of its badge."""
+    if ticket.closed_at:
+        return "Closed", ""
+    if replies and replies[-1].from_desk:
+        return "Answered", "ok"
+    return "Waiting for us", "warn"
+
+
+def initials(name: str) -> str:
+    words = name.split()
+    return (words[0][:1] + (words[-1][:1] if len(words) > 1 else "")).upper() if words else "?"
+
+
+def shown(ticket: Row[Any], replies: Sequence[Row[Any]], now: datetime) -> dict[str, Any]:
+    """Return a ticket as the templates show it."""
+    words, look = state(ticket, replies)
+    return {
+        "id": ticket.id,
+        "reference": ticket.id[:8].upper(),
+        "subject": ticket.subject,
+        "topic": TOPICS[ticket.topic],
+        "state": words,
+        "look": look,
+        "is_open": ticket.closed_at is None,
+        "replies": len(replies),
+        "opened": moment(ticket.created_at, now),
+        "active": moment(ticket.active_at, now),
+        "closed": moment(ticket.closed_at, now) if ticket.closed_at else None,
+    }
+
+
+def message(author: str, text: str, at: datetime, from_desk: bool, now: datetime) -> dict[str, Any]:
+    return {
+        "author": author,
+        "initials": initials(author),
+        "from_desk": from_desk,
+        "text": text,
+        "at": moment(at, now),
+    }
+
+
+def thread(
+    connection: Connection, viewer: Viewer, chosen: ColumnElement[bool], now: datetime
+) -> dict[str, Any]:
+    """Return the context of a ticket's page, or answer 404."""
+    ticket = find(connection, chosen)
+    replies = connection.execute(
+        select(*REPLY)
+        .where(TicketReply.ticket_id == ticket.id)
+        .order_by(TicketReply.created_at, TicketReply.id)
+    ).all()
+    first = message(viewer.user.name, ticket.message, ticket.created_at, False, now)
+    rest = [message(reply.author, reply.message, reply.created_at, reply.from_desk, now) for reply in replies]
+    return {
+        "ticket": shown(ticket, replies, now),
+        "messages": [first, *rest],
+        "full": len(replies) >= MOST_REPLIES,
+        "longest_message": LONGEST_MESSAGE,
+    }
+
+
+# ---- Pages ----
+
+
+def listing(connection: Connection, viewer: Viewer, now: datetime) -> dict[str, Any]:
+    """Return the context of the list: the page of tickets that is asked for, the latest first."""
+    show = request.args.get("show", "open")
+    show = show if show in SHOWS else "open"
+    mine = select(func.count()).select_from(Ticket).where(own(viewer))
+    numbers = {
+        name: connection.execute(mine.where(condition)).scalar_one() for name, (_, condition) in SHOWS.items()
+    }
+    paging = Paging.nearest(page_number(request.args.get("page", "")), PAGE_SIZE, numbers[show])
+    tickets = connection.execute(
+        select(*TICKET)
+        .where(own(viewer), SHOWS[show][1])
+        .order_by(Ticket.active_at.desc(), Ticket.id)
+        .limit(paging.size)
+        .offset(paging.offset)
+    ).all()
+    replies = replies_of(connection, [ticket.id for ticket in tickets])
+    return {
+        "show": show,
+        "shows": [(name, text, numbers[name]) for name, (text, _) in SHOWS.items()],
+        "customer_tickets": numbers["all"],
+        "paging": paging,
+        "tickets": [shown(ticket, replies[ticket.id], now) for ticket in tickets],
+    }
+
+
+@app.page("index")
+def index(viewer: Viewer) -> dict[str, Any]:
+    with reading() as connection:
+        return listing(connection, viewer, datetime.now(UTC))
+
+
+@app.page("list")
+def part(viewer: Viewer) -> dict[str, Any]:
+    """The part of the index that the filter and the pager exchange."""
+    with reading() as connection:
+        return {"is_update": True, **listing(connection, viewer, datetime.now(UTC))}
+
+
+@app.page("ticket")
+def ticket(viewer: Viewer) -> dict[str, Any]:
+    with reading() as connection:
+        return thread(connection, viewer, asked(viewer), datetime.now(UTC))
+
+
+@app.page("new")
+def new(viewer: Viewer) -> dict[str, Any]:
+    return {"topics": TOPICS, "longest_subject": LONGEST_SUBJECT, "longest_message": LONGEST_MESSAGE}
+
+
+# ---- Forms ----
+
+
+@app.form("create", page="new")
+def create(viewer: Viewer) -> Page:
+    """Open a ticket, and show it."""
+    words = TICKET_FORM.load(request.form.to_dict())
+    now = datetime.now(UTC)
+    ticket_id = new_id()
+    with transaction() as connection:
+        connection.execute(
+            insert(Ticket).values(
+                id=ticket_id,
+                workspace_id=viewer.workspace.id,
+                user_id=viewer.user.id,
+                created_at=now,
+                active_at=now,
+                **words,
+            )
+        )
+        context = thread(connection, viewer, and_(own(viewer), Ticket.id == ticket_id), now)
+    return Page("ticket", {**context, "notice": "Your ticket is open. We answer within one working day."})
+
+
+@app.form("reply", page="ticket")
+def reply(viewer: Viewer) -> Page:
+    """Add a reply to an open ticket."""
+    chosen = asked(viewer)
+    words = REPLY_FORM.load(request.form.to_dict())
+    now = datetime.now(UTC)
+    with transaction() as connection:
+        # Written first: the row's lock keeps a close, or one reply too many, from coming in between.
+        reached = connection.execute(update(Ticket).where(chosen).values(active_at=now)).rowcount
+        if not reached:
+            abort(404)
+        found = find(connection, chosen)
+        if found.closed_at:
+            raise ValidationError({"message": ["This ticket was closed meanwhile. Reopen it to reply."]})
+        count = select(func.count()).select_from(TicketReply).where(TicketReply.ticket_id == found.id)
+        if connection.execute(count).scalar_one() >= MOST_REPLIES:
+            raise ValidationError({"message": ["This ticket has no room left. Please open a new one."]})
+        connection.execute(
+            insert(TicketReply).values(
+                id=new_id(),
+                ticket_id=found.id,
+                author=viewer.user.name,
+                from_desk=False,
+                created_at=now,
+                **words,
+            )
+        )
+        context = thread(connection, viewer, chosen, now)
+    return Page("ticket", {**context, "notice": "Your reply was sent."})
+
+
+def turn(viewer: Viewer, is_open: bool, notice: str) -> Page:
+    """Close or reopen the ticket. One that is so already stays as it is."""
+    chosen = asked(viewer)
+    now = datetime.now(UTC)
+    still = Ticket.closed_at.is_not(None) if is_open else Ticket.closed_at.is_(None)
+    with transaction() as connection:
+        connection.execute(
+            update(Ticket).where(chosen, still).values(closed_at=None if is_open else now, active_at=now)
+        )
+        context = thread(connection, viewer, chosen, now)
+    return Page("ticket", {**context, "notice": notice})
+
+
+@app.form("close", page="ticket")
+def close(viewer: Viewer) -> Page:
+    return turn(viewer, False, "The ticket is closed. You can reopen it at any time.")
+
+
+@app.form("reopen", page="ticket")
+def reopen(viewer: Viewer) -> Page:
+    return turn(viewer, True, "The ticket is open again.")

@@ -1,0 +1,241 @@
+"""The environment, read once into a Config. What is missing, weak or does not parse stops the start."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import limits
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow.validate import Range
+
+from pat_service.database import parse_url
+
+MIN_KEY_BYTES: Final = 32
+#: A hundred years: what lies beyond is a slip, and no database holds the moment.
+MAX_SECONDS: Final = 3_155_760_000
+MAX_MINUTES: Final = 5_256_000
+INSTANCE: Final = Path(__file__).parent / "instance"
+
+
+class ConfigError(Exception):
+    """One line that names each variable at fault and says what it should be."""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_key(key: str) -> None:
+    if len(key.encode()) < MIN_KEY_BYTES:
+        raise ValidationError(
+            f"must be at least {MIN_KEY_BYTES} bytes long; make one with "
+            "`python -c 'import secrets; print(secrets.token_hex(32))'`"
+        )
+
+
+def _check_keys(keys: str) -> None:
+    for key in _split(keys):
+        _check_key(key)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _check_limit(text: str) -> None:
+    try:
+        parsed = limits.parse(text)
+    except ValueError:
+        raise ValidationError("must be a limit such as `10 per minute`") from None
+    if parsed.amount < 1:
+        raise ValidationError("must let at least one request through")
+
+
+def _check_database_url(text: str) -> None:
+    try:
+        parse_url(text)
+    except Exception:
+        # SQLAlchemy's own text would repeat the URL with its password.
+        raise ValidationError("must be a sqlite:/// or postgresql:// URL") from None
+
+
+def _check_redis_url(text: str) -> None:
+    if urlsplit(text).scheme not in ("redis", "rediss", "redis+unix"):
+        raise ValidationError("must be a redis:// or rediss:// URL")
+
+
+def _check_public_url(text: str) -> None:
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    bare = not (parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)
+    if not host or parts.scheme not in ("http", "https") or not bare or not text.isascii():
+        raise ValidationError("must be a scheme and a host, such as https://embed.example")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValidationError("must be https, unless its host is loopback")
+
+
+def _number(default: int | None, least: int, most: int, unit: str = "") -> fields.Integer:
+    text = f"must be a whole number{unit} from {least} to {most}"
+    return fields.Integer(
+        load_default=default,
+        validate=Range(least, most, error=text),
+        error_messages={"invalid": text, "too_large": text},
+    )
+
+
+def _limit(default: str | None) -> fields.String:
+    return fields.String(load_default=default, validate=_check_limit)
+
+
+class _Environment(Schema):
+    """The variables as texts; see the README's table for what each means."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    SECRET_KEY = fields.String(load_default=None, validate=_check_key)
+    SECRET_KEY_FALLBACKS = fields.String(load_default="", validate=_check_keys)
+    DATABASE_URL = fields.String(load_default=None, validate=_check_database_url)
+    REDIS_URL = fields.String(load_default=None, validate=_check_redis_url)
+    PUBLIC_URL = fields.String(load_default=None, validate=_check_public_url)
+    TRUSTED_PROXIES = _number(0, 0, 10)
+    MAX_PAT_EXPIRY = _number(31_536_000, 1, MAX_SECONDS, " of seconds")
+    MAX_SESSION_EXPIRY = _number(43_200, 1, MAX_MINUTES, " of minutes")
+    DEFAULT_PAT_EXPIRY = _number(None, 1, MAX_SECONDS, " of seconds")
+    DEFAULT_SESSION_EXPIRY = _number(None, 1, MAX_MINUTES, " of minutes")
+    EMBED_FRAMED_ONLY = fields.Boolean(load_default=True, error_messages={"invalid": "must be on or off"})
+    MINT_RATE_LIMIT = _limit("10 per minute")
+    OPEN_RATE_LIMIT = _limit("60 per minute")
+    SESSION_RATE_LIMIT = _limit(None)
+    FAILURE_RATE_LIMIT = _limit("30 per minute")
+    WEB_CONCURRENCY = _number(1, 1, 256)
+    WEB_THREADS = _number(8, 1, 256)
+    PORT = _number(8000, 1, 65535)
+
+
+_environment = _Environment()
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one process. Secrets stay out of its repr."""
+
+    development: bool
+    secret_key: str = field(repr=False)
+    secret_key_fallbacks: tuple[str, ...] = field(repr=False)
+    database_url: str = field(repr=False)
+    redis_url: str | None = field(repr=False)
+    public_url: str | None
+    trusted_proxies: int
+    max_pat_expiry: int
+    max_session_expiry: int
+    default_pat_expiry: int | None
+    default_session_expiry: int | None
+    embed_framed_only: bool
+    mint_rate_limit: str
+    open_rate_limit: str
+    session_rate_limit: str | None
+    failure_rate_limit: str
+    workers: int
+    threads: int
+    port: int
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, instance: Path = INSTANCE) -> Self:
+        """Return the settings, or raise ConfigError with one line that says what to change.
+
+        An empty variable counts as unset. In development (not under gunicorn, and `PUBLIC_URL` unset
+        or loopback) a `SECRET_KEY` is made and kept in the instance folder.
+        """
+        environ = os.environ if environ is None else environ
+        try:
+            read = _environment.load({name: text for name, text in environ.items() if text.strip()})
+        except ValidationError as error:
+            raise ConfigError(_line(error.normalized_messages())) from None
+        public_url = read["PUBLIC_URL"].rstrip("/") if read["PUBLIC_URL"] else None
+        gunicorn = environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
+        local = public_url is None or _is_loopback(urlsplit(public_url).hostname or "")
+        development = local and not gunicorn
+        _check_together(read, development)
+        return cls(
+            development=development,
+            secret_key=read["SECRET_KEY"] or _kept_key(instance / "secret_key"),
+            secret_key_fallbacks=_split(read["SECRET_KEY_FALLBACKS"]),
+            database_url=read["DATABASE_URL"] or f"sqlite:///{instance / 'pat-service.db'}",
+            redis_url=read["REDIS_URL"],
+            public_url=public_url,
+            trusted_proxies=read["TRUSTED_PROXIES"],
+            max_pat_expiry=read["MAX_PAT_EXPIRY"],
+            max_session_expiry=read["MAX_SESSION_EXPIRY"],
+            default_pat_expiry=read["DEFAULT_PAT_EXPIRY"],
+            default_session_expiry=read["DEFAULT_SESSION_EXPIRY"],
+            embed_framed_only=read["EMBED_FRAMED_ONLY"],
+            mint_rate_limit=read["MINT_RATE_LIMIT"],
+            open_rate_limit=read["OPEN_RATE_LIMIT"],
+            session_rate_limit=read["SESSION_RATE_LIMIT"],
+            failure_rate_limit=read["FAILURE_RATE_LIMIT"],
+            workers=read["WEB_CONCURRENCY"],
+            threads=read["WEB_THREADS"],
+            port=read["PORT"],
+        )
+
+
+def check_workers(workers: int, redis_url: str | None) -> None:
+    """Raise ConfigError for several worker processes that would each count limits on their own."""
+    if workers > 1 and redis_url is None:
+        raise ConfigError(
+            f"REDIS_URL must be set for {workers} worker processes: without it each would count the "
+            "rate limits on its own; or set WEB_CONCURRENCY=1"
+        )
+
+
+def _check_together(read: Mapping[str, Any], development: bool) -> None:
+    if not development:
+        for name in ("SECRET_KEY", "PUBLIC_URL"):
+            if not read[name]:
+                raise ConfigError(f"{name} must be set outside development")
+    for kind in ("PAT", "SESSION"):
+        default, most = read[f"DEFAULT_{kind}_EXPIRY"], read[f"MAX_{kind}_EXPIRY"]
+        if default is not None and default > most:
+            raise ConfigError(f"DEFAULT_{kind}_EXPIRY must be at most MAX_{kind}_EXPIRY, which is {most}")
+
+
+def _kept_key(path: Path) -> str:
+    """Return the development key in `path`, made at the first start."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(MIN_KEY_BYTES))
+            # A link appears whole, and not at all where another process was first.
+            with suppress(FileExistsError):
+                path.hardlink_to(draft)
+            draft.unlink()
+        key = path.read_text().strip()
+        _check_key(key)
+    except OSError as error:
+        raise ConfigError(f"SECRET_KEY must be set where {path} cannot be kept: {error.strerror}") from None
+    except ValidationError:
+        raise ConfigError(
+            f"SECRET_KEY kept in {path} is damaged; delete the file to have a new one"
+        ) from None
+    return key
+
+
+def _line(messages: Mapping[str, list[str]]) -> str:
+    return "; ".join(f"{name} {' and '.join(texts)}" for name, texts in sorted(messages.items()))

@@ -1,0 +1,56 @@
+"""`flask --app app demo load`: the demo's people, apps, clients and rows. In development only."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from marshmallow import ValidationError
+from sqlalchemy import select
+
+from demo import people, rows
+from pat_service import provisioning
+from pat_service.cli import plain_errors, upgrade_schema
+from pat_service.credentials import CLIENT_SECRET_PREFIX, generate
+from pat_service.database import transaction
+from pat_service.models import User
+from pat_service.shapes import parse_origin
+
+demo_commands = AppGroup("demo", help="The demo portal.")
+
+
+@demo_commands.command("load")
+@click.option("--origin", default="http://localhost:5000", show_default=True, help="Where the portal is.")
+def load(origin: str) -> None:
+    """Load the demo, or bring it back to its beginning. Its client secrets are made anew."""
+    try:
+        origin = parse_origin(origin)
+    except ValidationError as error:
+        raise click.BadParameter(str(error.messages[0]), param_hint="--origin") from None
+    upgrade_schema()
+    now = datetime.now(UTC)
+    document = people.directory(origin)
+    secrets = {client["id"]: generate(CLIENT_SECRET_PREFIX).reveal() for client in document["clients"]}
+    for client in document["clients"]:
+        client["secret"] = secrets[client["id"]]
+    with plain_errors():
+        provisioning.provision(current_app.extensions["pat_service.keyring"], document, now)
+        with transaction() as connection:
+            ids = {user.email: user.id for user in connection.execute(select(User.email, User.id))}
+            rows.load_rows(connection, ids, now)
+    clients = {id_: {"id": id_, "secret": secret} for id_, secret in secrets.items()}
+    _keep(Path(current_app.instance_path) / "demo.json", {"clients": clients, "origin": origin})
+    click.echo("The demo is loaded.")
+
+
+def _keep(path: Path, what: object) -> None:
+    """Write a file that its owner alone can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(what, file, indent=2)
+    draft.replace(path)

@@ -1,0 +1,67 @@
+"""The demo's directory: one made-up customer, its people, two apps and two clients.
+
+The customer is Brackenford Supply Co., a wholesaler whose web site embeds the two apps.
+"""
+
+from typing import Any, Final
+
+WORKSPACE: Final = "acme"
+CUSTOMER: Final = "Brackenford Supply Co."
+
+ANA: Final = "ana@acme.test"
+BEN: Final = "ben@acme.test"
+CLEO: Final = "cleo@acme.test"
+DAN: Final = "dan@acme.test"
+
+# Fixed, so that an address in a note or a test still means the same app after the demo is loaded again.
+ORDERS_ID: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
+SUPPORT_ID: Final = "3d1c0a52-94e7-4c0b-9f65-2b7f4e8a6d10"
+
+PORTAL_CLIENT: Final = "portal"
+LIMITED_CLIENT: Final = "portal-limited"
+
+
+def directory(origin: str) -> dict[str, Any]:
+    """Return the demo's provisioning file as a dict, with `origin` as the only page that may embed its apps.
+
+    It holds no secrets: whoever loads it has them made, and keeps them in instance/demo.json.
+    """
+    return {
+        "workspaces": [{"slug": WORKSPACE, "name": CUSTOMER}],
+        "users": [
+            _user(ANA, "Ana Ruiz"),
+            _user(BEN, "Ben Okafor"),
+            _user(CLEO, "Cleo Martin"),  # joined today: grants, but no rows
+            _user(DAN, "Dan Whitlock"),  # a member without grants
+        ],
+        "apps": [
+            _app(ORDERS_ID, "orders", "Orders", origin),
+            _app(SUPPORT_ID, "support", "Support desk", origin),
+        ],
+        "clients": [
+            # A person clicking around must not meet the limit; the second client is there to show it.
+            {
+                "id": PORTAL_CLIENT,
+                "workspaces": [WORKSPACE],
+                "scopes": ["mint"],
+                "mint_limit": "600 per minute",
+            },
+            {"id": LIMITED_CLIENT, "workspaces": [WORKSPACE], "scopes": ["mint"]},
+        ],
+    }
+
+
+def _user(email: str, name: str) -> dict[str, Any]:
+    return {"email": email, "name": name, "status": "active", "workspaces": {WORKSPACE: "end-user"}}
+
+
+def _app(app_id: str, slug: str, name: str, origin: str) -> dict[str, Any]:
+    return {
+        "id": app_id,
+        "slug": slug,
+        "name": name,
+        "workspace": WORKSPACE,
+        "template": slug,
+        "allowed_origins": [origin],
+        "users": [ANA, BEN, CLEO],
+    }

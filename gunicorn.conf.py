@@ -1,0 +1,54 @@
+"""gunicorn's settings. The service writes its own access log; gunicorn's would hold tokens."""
+
+import sys
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config as GunicornConfig
+from gunicorn.glogging import Logger
+
+from config import Config, ConfigError, check_workers
+from pat_service.http.log import RedactingFormatter
+
+
+class RedactingLogger(Logger):
+    """gunicorn's own log, in which a request that it cannot read may stand word for word."""
+
+    def setup(self, cfg: GunicornConfig) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(RedactingFormatter(self.error_fmt, self.datefmt))
+
+
+def _refuse(error: ConfigError) -> None:
+    print(f"pat-service: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def on_starting(server: Arbiter) -> None:
+    """Refuse, before a port is opened, what would start and then not be safe."""
+    try:
+        check_workers(server.cfg.workers, Config.from_environment().redis_url)
+    except ConfigError as error:
+        _refuse(error)
+
+
+try:
+    import os
+
+    _config = Config.from_environment(os.environ | {"SERVER_SOFTWARE": "gunicorn"})
+except ConfigError as error:
+    _refuse(error)
+
+bind = f"0.0.0.0:{_config.port}"
+workers = _config.workers
+worker_class = "gthread"
+threads = _config.threads
+logger_class = RedactingLogger
+accesslog = None
+# Shorter than the usual 30 s a platform waits between SIGTERM and SIGKILL.
+graceful_timeout = 25
+timeout = 30
+keepalive = 5
+# A page's address with its token is short; a longer request line is an attack.
+limit_request_line = 8190
+limit_request_field_size = 8190

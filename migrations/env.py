@@ -1,0 +1,45 @@
+"""How a migration runs: on the app's own engine, all or nothing, one process at a time."""
+
+from typing import Any
+
+from alembic import context
+from flask import current_app
+from sqlalchemy import text
+
+from pat_service.database import UtcDateTime, db
+
+#: Any number will do, as long as every release of this service takes the same.
+MIGRATION_LOCK = 7_226_110
+
+
+def render_item(kind: str, thing: Any, _autogen: Any) -> str | bool:
+    """Write our types as SQLAlchemy's own: a migration must not change when our code does."""
+    if kind == "type" and isinstance(thing, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def skip_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:
+    """Make no migration where nothing has changed."""
+    if getattr(context.config.cmd_opts, "autogenerate", False) and directives[0].upgrade_ops.is_empty():
+        directives.clear()
+
+
+def run() -> None:
+    options = current_app.extensions["migrate"].configure_args
+    with db.engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        context.configure(
+            connection=connection,
+            target_metadata=db.metadata,
+            transactional_ddl=True,
+            render_item=render_item,
+            process_revision_directives=skip_empty,
+            **options,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+run()

@@ -1,0 +1,1 @@
+"""Embed apps in other people's pages with Personal Access Tokens."""

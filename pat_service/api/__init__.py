@@ -1,0 +1,5 @@
+"""The HTTP API for back ends: PAT creation and its siblings."""
+
+from pat_service.api.views import blueprint
+
+__all__ = ["blueprint"]

@@ -1,0 +1,282 @@
+"""Who is calling: back ends with an id and a secret, limited to workspaces and scopes."""
+
+import hmac
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import limits
+from sqlalchemy import Boolean, Connection, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
+
+from pat_service import events
+from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
+from pat_service.database import reading, transaction
+from pat_service.errors import Conflict, InvalidClient, ScopeMissing
+from pat_service.models import Client, ClientSecret, ClientWorkspace, Member, Workspace, new_id
+
+SCOPES: Final = ("mint", "provision", "audit")
+#: A secret that a person brings must be at least this many characters long.
+MIN_SECRET_LENGTH: Final = 32
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_NO_DIGEST: Final = bytes(32)
+
+_by_id = (
+    select(
+        Client.id,
+        Client.scopes,
+        Client.all_workspaces,
+        Client.mint_limit,
+        ClientSecret.digest,
+        ClientSecret.key_id,
+        ClientSecret.expires_at,
+    )
+    .join(ClientSecret, ClientSecret.client_id == Client.id)
+    .where(Client.id == bindparam("id"), Client.revoked_at.is_(None))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A client whose secret was right."""
+
+    id: str
+    scopes: frozenset[str]
+    all_workspaces: bool
+    mint_limit: str | None
+
+    def require(self, scope: str) -> None:
+        """Raise ScopeMissing unless the client has the scope."""
+        if scope not in self.scopes:
+            raise ScopeMissing(f"This client lacks the scope {scope}.").about(client_id=self.id)
+
+    def reach(self) -> dict[str, object]:
+        """The parameters of the conditions `reaches_workspace` and `reaches_user`."""
+        return {"caller": self.id, "everywhere": self.all_workspaces}
+
+
+_everywhere: ColumnElement[bool] = bindparam("everywhere", type_=Boolean)
+
+
+def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    """The condition that the caller may know of this workspace."""
+    return or_(
+        _everywhere,
+        exists().where(
+            ClientWorkspace.client_id == bindparam("caller"), ClientWorkspace.workspace_id == workspace_id
+        ),
+    )
+
+
+def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    """The condition that the user is a member of a workspace that the caller may know of."""
+    return or_(
+        _everywhere,
+        exists().where(
+            Member.user_id == user_id,
+            ClientWorkspace.workspace_id == Member.workspace_id,
+            ClientWorkspace.client_id == bindparam("caller"),
+        ),
+    )
+
+
+def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime) -> Caller:
+    """Return the caller, or raise InvalidClient. An unknown id costs the same as a wrong secret."""
+    rows = []
+    if _ID.fullmatch(client_id):
+        with reading() as connection:
+            rows = list(connection.execute(_by_id, {"id": client_id}))
+    matched = None
+    for row in rows:
+        key = keyring.get(row.key_id)
+        expected = row.digest if key else _NO_DIGEST
+        presented = (key or keyring.current).digest(secret)
+        live = row.expires_at is None or row.expires_at > now
+        if hmac.compare_digest(presented, expected) and live:
+            matched = row
+    if not rows:
+        hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
+    if matched is None:
+        raise InvalidClient
+    return Caller(matched.id, frozenset(matched.scopes), matched.all_workspaces, matched.mint_limit)
+
+
+def parse_limit(text: str) -> limits.RateLimitItem:
+    """Return the limit that a text such as `600 per minute` means, or raise Conflict."""
+    try:
+        limit = limits.parse(text)
+    except ValueError:
+        raise Conflict(f"{text!r} is no limit; write one like '600 per minute'.") from None
+    if limit.amount < 1:
+        raise Conflict(f"{text!r} lets nothing through; revoke the client instead.")
+    return limit
+
+
+def create(
+    keyring: Keyring,
+    client_id: str,
+    *,
+    workspaces: Collection[str] | None,
+    scopes: Iterable[str],
+    mint_limit: str | None,
+    now: datetime,
+) -> Secret:
+    """Make a client, limited to the workspaces with these slugs (None: all), and return its secret, once.
+
+    Raise Conflict where the id is taken or malformed, or a workspace is unknown.
+    """
+    with transaction() as connection:
+        if connection.execute(select(Client.id).where(Client.id == client_id)).first():
+            raise Conflict(f"A client {client_id!r} exists already; rotate gives it a new secret.")
+        put(connection, client_id, workspaces=workspaces, scopes=scopes, mint_limit=mint_limit, now=now)
+        secret = generate(CLIENT_SECRET_PREFIX)
+        add_secret(connection, keyring, client_id, secret, now)
+    return secret
+
+
+def put(
+    connection: Connection,
+    client_id: str,
+    *,
+    workspaces: Collection[str] | None,
+    scopes: Iterable[str],
+    mint_limit: str | None,
+    now: datetime,
+) -> bool:
+    """Create the client or make it be just this; tell whether it is new. Its secrets stay as they are."""
+    if not _ID.fullmatch(client_id):
+        raise Conflict(f"{client_id!r} is no client id: use up to 64 letters, digits, dots, dashes.")
+    if mint_limit is not None:
+        parse_limit(mint_limit)
+    facts = {
+        "scopes": sorted(set(scopes)),
+        "all_workspaces": workspaces is None,
+        "mint_limit": mint_limit,
+        "revoked_at": None,
+    }
+    current = connection.execute(select(Client.id).where(Client.id == client_id)).first()
+    if current:
+        connection.execute(update(Client).where(Client.id == client_id), facts)
+    else:
+        connection.execute(insert(Client), facts | {"id": client_id, "created_at": now})
+    connection.execute(delete(ClientWorkspace).where(ClientWorkspace.client_id == client_id))
+    for slug in sorted(set(workspaces or ())):
+        found = connection.execute(select(Workspace.id).where(Workspace.slug == slug)).scalar()
+        if found is None:
+            raise Conflict(f"Client {client_id!r}: there is no workspace {slug!r}.")
+        connection.execute(insert(ClientWorkspace), {"client_id": client_id, "workspace_id": found})
+    kind = events.CLIENT_CHANGED if current else events.CLIENT_CREATED
+    events.record(connection, kind, now, client_id=client_id)
+    return current is None
+
+
+def has_secret(connection: Connection, keyring: Keyring, client_id: str, secret: Secret) -> bool:
+    """Tell whether `secret` is one of the client's, so that giving it again changes nothing."""
+    statement = select(ClientSecret.digest, ClientSecret.key_id).where(
+        ClientSecret.client_id == client_id, ClientSecret.expires_at.is_(None)
+    )
+    for row in connection.execute(statement):
+        key = keyring.get(row.key_id)
+        if key and hmac.compare_digest(key.digest(secret), row.digest):
+            return True
+    return False
+
+
+def add_secret(
+    connection: Connection, keyring: Keyring, client_id: str, secret: Secret, now: datetime
+) -> None:
+    connection.execute(
+        insert(ClientSecret),
+        {
+            "id": new_id(),
+            "client_id": client_id,
+            "digest": keyring.current.digest(secret),
+            "key_id": keyring.current.id,
+            "created_at": now,
+        },
+    )
+
+
+def replace_secret(
+    connection: Connection,
+    keyring: Keyring,
+    client_id: str,
+    secret: Secret,
+    now: datetime,
+    overlap: timedelta = timedelta(0),
+) -> None:
+    """Give the client this secret; the ones it has end after `overlap`, or sooner where they would."""
+    mine = ClientSecret.client_id == client_id
+    ends_at = now + overlap
+    connection.execute(delete(ClientSecret).where(mine, ClientSecret.expires_at <= now))
+    later = or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > ends_at)
+    if overlap:
+        connection.execute(update(ClientSecret).where(mine, later).values(expires_at=ends_at))
+    else:
+        connection.execute(delete(ClientSecret).where(mine))
+    add_secret(connection, keyring, client_id, secret, now)
+    events.record(connection, events.CLIENT_ROTATED, now, client_id=client_id)
+
+
+def rotate(keyring: Keyring, client_id: str, now: datetime, overlap: timedelta = timedelta(0)) -> Secret:
+    """Return a new secret of the client, once; the old ones work for `overlap` more. Raise Conflict."""
+    secret = generate(CLIENT_SECRET_PREFIX)
+    with transaction() as connection:
+        _require_live(connection, client_id)
+        replace_secret(connection, keyring, client_id, secret, now, overlap)
+    return secret
+
+
+def revoke(client_id: str, now: datetime) -> None:
+    """End the client at once, with all of its secrets; its tokens go on. Raise Conflict if it is not live."""
+    with transaction() as connection:
+        _require_live(connection, client_id)
+        connection.execute(update(Client).where(Client.id == client_id).values(revoked_at=now))
+        connection.execute(delete(ClientSecret).where(ClientSecret.client_id == client_id))
+        events.record(connection, events.CLIENT_REVOKED, now, client_id=client_id)
+
+
+def _require_live(connection: Connection, client_id: str) -> None:
+    live = select(Client.id).where(Client.id == client_id, Client.revoked_at.is_(None))
+    if connection.execute(live).first() is None:
+        raise Conflict(f"There is no live client {client_id!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A client as the operator sees it: no secret, not even as a digest."""
+
+    id: str
+    scopes: tuple[str, ...]
+    workspaces: tuple[str, ...] | None
+    mint_limit: str | None
+    live_secrets: int
+    revoked_at: datetime | None
+
+
+def listed(now: datetime) -> list[Listed]:
+    """Return every client, by id."""
+    with reading() as connection:
+        clients = list(connection.execute(select(Client.__table__).order_by(Client.id)))
+        slugs = list(
+            connection.execute(
+                select(ClientWorkspace.client_id, Workspace.slug)
+                .join(Workspace, Workspace.id == ClientWorkspace.workspace_id)
+                .order_by(Workspace.slug)
+            )
+        )
+        secrets = list(connection.execute(select(ClientSecret.client_id, ClientSecret.expires_at)))
+    return [
+        Listed(
+            id=client.id,
+            scopes=tuple(client.scopes),
+            workspaces=None if client.all_workspaces else tuple(s for c, s in slugs if c == client.id),
+            mint_limit=client.mint_limit,
+            live_secrets=sum(c == client.id and (e is None or e > now) for c, e in secrets),
+            revoked_at=client.revoked_at,
+        )
+        for client in clients
+    ]

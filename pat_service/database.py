@@ -1,0 +1,148 @@
+"""The database: engine settings of SQLite and PostgreSQL, transactions, and times in UTC.
+
+Rules use `reading()` and `transaction()` with SQLAlchemy Core statements that are built once, at
+import. Nothing here or above is written for one of the two databases alone.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator
+
+from pat_service.errors import Unavailable
+
+#: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
+STATEMENT_TIMEOUT: Final = 5000
+#: How long a connection may take to open, in seconds.
+CONNECT_TIMEOUT: Final = 3
+
+# Stable constraint names: migrations on both databases refer to them.
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+
+
+db = SQLAlchemy(model_class=Base, disable_autonaming=True)
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
+
+AnyRow = Row[*tuple[Any, ...]]
+
+# SQLite's own wait for its one writer sleeps and is not fair; threads of a process queue here instead.
+_sqlite_writers = threading.Lock()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, always timezone-aware and in UTC, on databases that know time zones and those that don't."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime is no moment")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def parse_url(text: str) -> URL:
+    """Return the URL with its driver. `postgres://` and `postgresql://` both mean psycopg 3.
+
+    Raise ValueError for anything but SQLite and PostgreSQL.
+    """
+    url = make_url(text)
+    if url.get_backend_name() in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() == "sqlite":
+        return url.set(drivername="sqlite")
+    raise ValueError("neither SQLite nor PostgreSQL")
+
+
+def engine_options(url: URL, threads: int) -> dict[str, Any]:
+    """Return SQLAlchemy's engine options for this database, with a connection for each thread."""
+    if url.get_backend_name() == "sqlite":
+        return {"pool_size": threads, "connect_args": {"timeout": STATEMENT_TIMEOUT / 1000}}
+    return {
+        "pool_size": threads,
+        "max_overflow": 2,
+        "pool_timeout": STATEMENT_TIMEOUT / 1000,
+        "pool_pre_ping": True,
+        "connect_args": {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={STATEMENT_TIMEOUT}",
+        },
+    }
+
+
+def configure(engine: Engine) -> None:
+    """Give SQLite the settings that make it a durable store with one writer and many readers."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        # The driver would begin transactions at moments of its own choice; `began` does it instead.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def began(connection: Connection) -> None:
+        # A deferred transaction that turns to writing fails at once when another writes.
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def reading() -> Iterator[Connection]:
+    """Yield a connection that sees one state of the database. Nothing done with it is kept."""
+    with db.engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """Yield a connection whose work is committed together at the end, or not at all on an exception.
+
+    One at a time in a thread. Raise Unavailable where SQLite's writer is busy for too long.
+    """
+    engine = db.engine
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            yield connection
+        return
+    if not _sqlite_writers.acquire(timeout=STATEMENT_TIMEOUT / 1000):
+        raise Unavailable
+    try:
+        with engine.connect() as connection:
+            connection = connection.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+    finally:
+        _sqlite_writers.release()

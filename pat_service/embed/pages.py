@@ -1,0 +1,102 @@
+"""An app's pages: from a function's result and a template to an answer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from flask import Response, current_app, url_for
+from jinja2 import TemplateNotFound
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import NotFound
+
+from pat_service.credentials import Secret
+from pat_service.embed.registry import EmbeddedApp, Page
+from pat_service.http.headers import csp_nonce
+from pat_service.sessions import OpenSession
+
+WHOLE = "embed/frame.html"
+FRAGMENT = "embed/fragment.html"
+
+
+def base(app_id: str) -> str:
+    """Return the path that everything of an app's frames is below."""
+    return f"/embed-apps/{app_id}"
+
+
+def show(
+    session: OpenSession,
+    app: EmbeddedApp,
+    page: Page,
+    *,
+    opened_with: Secret | None = None,
+    status: int = 200,
+    errors: Mapping[str, Any] | None = None,
+    form: MultiDict[str, str] | None = None,
+) -> Response:
+    """Answer with a page of the app: a whole document where it has just opened, else a fragment."""
+    context = page.context
+    if context is None and page.name in app.pages:
+        result = app.pages[page.name](session.viewer)
+        if isinstance(result, Response):
+            return result
+        if isinstance(result, Page):
+            return show(
+                session, app, result, opened_with=opened_with, status=status, errors=errors, form=form
+            )
+        context = result
+    common = _common(session) | {"errors": errors or {}, "form": MultiDict() if form is None else form}
+    layout: dict[str, Any] = {"layout": FRAGMENT}
+    if opened_with is not None:
+        layout = {"layout": WHOLE, "boot": _boot(session, opened_with)}
+    name = f"apps/{session.viewer.app.template}/{page.name}.html"
+    try:
+        template = current_app.jinja_env.get_template(name)
+    except TemplateNotFound as missing:
+        if missing.name != name:
+            raise
+        raise NotFound from None
+    values = {**(context or {}), **common, **layout}
+    current_app.update_template_context(values)
+    return Response(template.render(values), status)
+
+
+def _common(session: OpenSession) -> dict[str, Any]:
+    root = base(session.viewer.app.id)
+    return {
+        "viewer": session.viewer,
+        "csp_nonce": csp_nonce(),
+        "page_url": _addresses(f"{root}/pages/"),
+        "data_url": _addresses(f"{root}/data/"),
+        "app_static": lambda filename: url_for(
+            "static", filename=f"apps/{session.viewer.app.template}/{filename}"
+        ),
+    }
+
+
+def _addresses(folder: str) -> Callable[..., str]:
+    def address(name: str, /, **query: Any) -> str:
+        given = {key: value for key, value in query.items() if value is not None}
+        return f"{folder}{quote(name)}" + (f"?{urlencode(given, doseq=True)}" if given else "")
+
+    return address
+
+
+def _boot(session: OpenSession, signed: Secret) -> dict[str, Any]:
+    """What the frame's script starts from. The JWT is here, in the page's own memory, and nowhere else."""
+    viewer = session.viewer
+    return {
+        "session": signed.reveal(),
+        "expiresIn": session.expires_in,
+        "base": base(viewer.app.id),
+        "parents": session.origins,
+        "viewer": {
+            "user": {"id": viewer.user.id, "email": viewer.user.email, "name": viewer.user.name},
+            "app": {"id": viewer.app.id, "slug": viewer.app.slug, "name": viewer.app.name},
+            "workspace": {
+                "id": viewer.workspace.id,
+                "slug": viewer.workspace.slug,
+                "name": viewer.workspace.name,
+            },
+            "role": viewer.role,
+        },
+    }

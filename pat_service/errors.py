@@ -1,0 +1,164 @@
+"""What can go wrong, as codes and texts. Statuses are the business of `pat_service.http`."""
+
+from collections.abc import Mapping
+from typing import Self
+
+
+class Refused(Exception):
+    """The request is understood and refused. `code` is part of the contract, `detail` says what to do next.
+
+    `subject` holds the ids of what was recognised before the refusal, for the audit trail; it stays
+    empty for a stranger.
+    """
+
+    code: str
+    title: str
+    detail: str
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or type(self).detail
+        self.subject: dict[str, str] = {}
+        super().__init__(self.detail)
+
+    def about(self, **ids: str) -> Self:
+        """Note what was recognised, and return the refusal to raise."""
+        self.subject.update(ids)
+        return self
+
+
+class InvalidPayload(Refused):
+    """The body or a parameter is not what the contract says; `errors`: field → what it should be."""
+
+    code = "invalid_payload"
+    title = "Invalid payload"
+    detail = "The request has fields that are not as they should be; see errors."
+
+    def __init__(self, errors: Mapping[str, list[str]]) -> None:
+        super().__init__()
+        self.errors = dict(errors)
+
+
+class InvalidClient(Refused):
+    code = "invalid_client"
+    title = "Invalid client"
+    detail = "Send the id and the secret of a client as HTTP Basic credentials."
+
+
+class ScopeMissing(Refused):
+    code = "scope_missing"
+    title = "Scope missing"
+    detail = "This client lacks the scope that the request needs."
+
+
+class RateLimited(Refused):
+    """`retry_after` is in whole seconds, at least 1."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+    detail = "Too many requests; wait and try again."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many requests; try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class PayloadTooLarge(Refused):
+    code = "payload_too_large"
+    title = "Payload too large"
+    detail = "The body is larger than this address takes."
+
+
+class UnsupportedMediaType(Refused):
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+    detail = "Send the body with Content-Type: application/json."
+
+
+class UserNotFound(Refused):
+    code = "user_not_found"
+    title = "User not found"
+    detail = "No such user in this client's workspaces."
+
+
+class AppNotFound(Refused):
+    code = "app_not_found"
+    title = "App not found"
+    detail = "No such app in this client's workspaces."
+
+
+class AppForbidden(Refused):
+    code = "app_forbidden"
+    title = "App forbidden"
+    detail = "The user may not open this app; an active member of its workspace with a grant may."
+
+
+class TokenMissing(Refused):
+    code = "token_missing"
+    title = "No access token"
+    detail = "The page was opened without an access token. Open it again from the page that contains it."
+
+
+class TokenInvalid(Refused):
+    code = "token_invalid"
+    title = "Access token not valid"
+    detail = "The access token is not one for this app. Ask for a new one."
+
+
+class TokenExpired(Refused):
+    code = "token_expired"
+    title = "Access token expired"
+    detail = "The access token has expired. Ask for a new one."
+
+
+class TokenSuperseded(Refused):
+    code = "token_superseded"
+    title = "Access token replaced"
+    detail = "A newer access token has replaced this one. Use the newer one, or ask for another."
+
+
+class TokenRevoked(Refused):
+    code = "token_revoked"
+    title = "Access token revoked"
+    detail = "The access token was revoked. Ask for a new one."
+
+
+class AccessRevoked(Refused):
+    code = "access_revoked"
+    title = "Access withdrawn"
+    detail = "This user may no longer open this app. Ask whoever manages access to it."
+
+
+class SessionInvalid(Refused):
+    code = "session_invalid"
+    title = "Session not valid"
+    detail = "The session is not one of this app. Open the app again."
+
+
+class SessionExpired(Refused):
+    code = "session_expired"
+    title = "Session expired"
+    detail = "The session has expired. Open the app again."
+
+
+class SessionRevoked(Refused):
+    code = "session_revoked"
+    title = "Session ended"
+    detail = "The session was ended. Open the app again."
+
+
+class NotFramed(Refused):
+    code = "not_framed"
+    title = "Only inside a page"
+    detail = "This app opens inside a frame of another page, not in a tab of its own."
+
+
+class Conflict(Refused):
+    code = "conflict"
+    title = "Conflict"
+    detail = "The request conflicts with what exists."
+
+
+class Unavailable(Refused):
+    code = "unavailable"
+    title = "Temporarily unavailable"
+    detail = "The service cannot reach its store. Nothing was done; try again shortly."

@@ -1,0 +1,72 @@
+"""Who sends this request: a client with Basic credentials, or a frame with its session."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any
+
+from flask import current_app, g, request
+
+from pat_service import clients, events, sessions
+from pat_service.clients import Caller
+from pat_service.credentials import Keyring, Secret
+from pat_service.errors import InvalidClient, Refused, SessionInvalid
+from pat_service.http import limits
+from pat_service.sessions import OpenSession
+
+
+def keyring() -> Keyring:
+    found: Keyring = current_app.extensions["pat_service.keyring"]
+    return found
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+def client_required(scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a view be called by clients with this scope, within their limit; `g.caller` is the one who called.
+
+    The order is the contract's: who, then whether, then how often; the body is looked at after that.
+    """
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(view)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            g.caller = caller = _caller()
+            try:
+                caller.require(scope)
+                limits.hit(scope, caller.mint_limit or current_app.config["MINT_RATE_LIMIT"], caller.id)
+            except Refused as refusal:
+                events.refused(events.MINT_REFUSED, refusal, utcnow(), client_id=caller.id)
+                raise
+            return view(*args, **kwargs)
+
+        return called
+
+    return decorate
+
+
+def _caller() -> Caller:
+    sent = request.authorization
+    try:
+        if sent is None or sent.type != "basic" or not sent.username or not sent.password:
+            raise InvalidClient
+        caller = clients.authenticate(keyring(), sent.username, Secret(sent.password), utcnow())
+    except InvalidClient:
+        # Counted by address alone: the client whose name was claimed keeps its quota.
+        limits.hit_failure()
+        raise
+    g.client_id = caller.id
+    return caller
+
+
+def session_of(app_id: str) -> OpenSession:
+    """Return the session of the Bearer token, good for this app at this moment; or raise."""
+    sent = request.authorization
+    if sent is None or sent.type != "bearer" or not sent.token:
+        raise SessionInvalid("Send the session as a Bearer token.")
+    session = sessions.check(keyring(), sent.token, app_id, utcnow())
+    g.session_id = session.id
+    limits.hit("session", current_app.config["SESSION_RATE_LIMIT"], session.id)
+    return session

@@ -1,0 +1,61 @@
+"""Rate limits: a moving window for each client, token, session and failing address."""
+
+import hashlib
+import time
+from functools import lru_cache
+from math import ceil
+from typing import Any, Final
+
+import limits
+from flask import Flask, current_app, request
+from flask_limiter import Limiter
+
+from pat_service.credentials import Secret
+from pat_service.errors import RateLimited
+
+#: How long the limiter's store may take, in seconds, before the answer is 503.
+STORE_TIMEOUT: Final = 2
+
+_parse = lru_cache(maxsize=256)(limits.parse)
+
+
+def _address() -> str:
+    # An empty key would let everything through.
+    return request.remote_addr or "unknown"
+
+
+def init_app(app: Flask, redis_url: str | None) -> None:
+    """Keep the counters in Redis, or without it in this process."""
+    options: dict[str, Any] = {"wrap_exceptions": True}
+    if redis_url:
+        options |= {"socket_timeout": STORE_TIMEOUT, "socket_connect_timeout": STORE_TIMEOUT}
+    limiter = Limiter(
+        key_func=_address,
+        strategy="moving-window",
+        storage_uri=redis_url or "memory://",
+        storage_options=options,
+    )
+    limiter.init_app(app)
+    app.extensions["pat_service.limiter"] = limiter
+
+
+def hit(name: str, limit: str | None, subject: str) -> None:
+    """Count one request of `subject` against its limit; raise RateLimited past it. No limit: no count."""
+    if limit is None:
+        return
+    item = _parse(limit)
+    strategy = current_app.extensions["pat_service.limiter"].limiter
+    if not strategy.hit(item, name, subject):
+        reset_at = strategy.get_window_stats(item, name, subject).reset_time
+        raise RateLimited(max(1, ceil(reset_at - time.time())))
+
+
+def hit_open(token: Secret) -> None:
+    """Count one opening with this token, good or not. The store sees a digest of it."""
+    digest = hashlib.sha256(token.reveal().encode()).hexdigest()
+    hit("open", current_app.config["OPEN_RATE_LIMIT"], digest)
+
+
+def hit_failure() -> None:
+    """Count a failed client authentication against the caller's address."""
+    hit("failure", current_app.config["FAILURE_RATE_LIMIT"], _address())

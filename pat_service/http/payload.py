@@ -1,0 +1,100 @@
+"""Strict JSON bodies: one object, in UTF-8, no key twice, within 16 KiB."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from flask import Request, request
+from marshmallow import ValidationError
+from webargs.flaskparser import FlaskParser
+
+from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType
+
+MAX_BODY: Final = 16 * 1024
+#: The name under which an error that belongs to no field is told.
+BODY: Final = "body"
+
+
+class DuplicateKey(ValueError):
+    """A JSON object has a key twice; parsers differ in which value they take."""
+
+
+def read_object() -> dict[str, Any]:
+    """Return the request's JSON object (RFC 8259, and I-JSON's rules of RFC 7493), or raise.
+
+    PayloadTooLarge and UnsupportedMediaType come before InvalidPayload.
+    """
+    request.max_content_length = MAX_BODY
+    if (request.content_length or 0) > MAX_BODY:
+        raise PayloadTooLarge
+    body = request.get_data(cache=False)
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+    except DuplicateKey as error:
+        key = str(error)
+        raise InvalidPayload({key: ["Must be given once."]}) from None
+    except UnicodeDecodeError:
+        raise InvalidPayload({BODY: ["Must be JSON in UTF-8."]}) from None
+    except RecursionError:
+        raise InvalidPayload({BODY: ["Must not be nested deeply."]}) from None
+    except ValueError as error:
+        raise InvalidPayload({BODY: [f"Must be one JSON object: {_place(error)}."]}) from None
+    if not isinstance(value, dict):
+        raise InvalidPayload({BODY: ["Must be one JSON object."]})
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise DuplicateKey(printable(key))
+        found[key] = value
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _place(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}"
+    return "it has a number that JSON does not allow, or one that is too long"
+
+
+def printable(text: str) -> str:
+    """Return a field's name as an answer can carry it: without lone surrogates, and not endless."""
+    return text[:100].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class StrictParser(FlaskParser):
+    """webargs with our reading of JSON and our shape of errors."""
+
+    DEFAULT_VALIDATION_STATUS = 400
+
+    def load_json(self, req: Request, schema: Any) -> Any:
+        return read_object()
+
+    def handle_error(
+        self,
+        error: ValidationError,
+        req: Request,
+        schema: Any,
+        *,
+        error_status_code: int | None,
+        error_headers: Mapping[str, str] | None,
+    ) -> NoReturn:
+        # webargs files the messages under the place that the values came from.
+        messages = {k: v for place in error.normalized_messages().values() for k, v in place.items()}
+        raise InvalidPayload({_field(name): _texts(found) for name, found in messages.items()}) from None
+
+
+def _field(name: Any) -> str:
+    return BODY if name == "_schema" else printable(str(name))
+
+
+def _texts(found: Any) -> list[str]:
+    return [str(text) for text in found] if isinstance(found, list) else [str(found)]

@@ -1,0 +1,130 @@
+"""One table turns a code into a status; one shape tells of every failure (RFC 9457)."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import redis
+from flask import Flask, Response, g, json
+from limits.errors import StorageError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from pat_service.errors import InvalidPayload, RateLimited, Refused, Unavailable
+
+STATUSES: Final = {
+    "invalid_payload": 400,
+    "invalid_client": 401,
+    "token_missing": 401,
+    "token_invalid": 401,
+    "token_expired": 401,
+    "token_superseded": 401,
+    "token_revoked": 401,
+    "access_revoked": 401,
+    "session_invalid": 401,
+    "session_expired": 401,
+    "session_revoked": 401,
+    "scope_missing": 403,
+    "app_forbidden": 403,
+    "not_framed": 403,
+    "user_not_found": 404,
+    "app_not_found": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "conflict": 409,
+    "payload_too_large": 413,
+    "unsupported_media_type": 415,
+    "rate_limited": 429,
+    "internal_error": 500,
+    "unavailable": 503,
+}
+#: What a caller may wait, in seconds, before it tries again a store that was away.
+RETRY_AFTER_UNAVAILABLE: Final = 5
+
+_HTTP_ERRORS: Final = {
+    400: ("invalid_payload", "Bad request", "The server cannot read this request."),
+    404: ("not_found", "Not found", "There is nothing at this address."),
+    405: ("method_not_allowed", "Method not allowed", "This address does not take that method; see Allow."),
+    413: ("payload_too_large", "Payload too large", "The body is larger than this address takes."),
+    415: (
+        "unsupported_media_type",
+        "Unsupported media type",
+        "This address does not take that Content-Type.",
+    ),
+    500: (
+        "internal_error",
+        "Internal error",
+        "Something failed here; quote the request id when you report it.",
+    ),
+}
+_log = logging.getLogger(__name__)
+
+Problem = dict[str, Any]
+#: Answers a problem as a page where the request is one for a page, else returns None.
+PageOf = Callable[[Problem, int], Response | None]
+
+
+def init_app(app: Flask, page_of: PageOf) -> None:
+    """Answer every error of the app in the contract's way; `page_of` may make a page of it."""
+
+    def answer(problem: Problem, headers: dict[str, str]) -> Response:
+        response = page_of(problem, problem["status"]) or _json(problem)
+        response.headers.update(headers)
+        return response
+
+    def refused(refusal: Refused) -> Response:
+        problem = _problem(refusal.code, refusal.title, refusal.detail)
+        if isinstance(refusal, InvalidPayload):
+            problem["errors"] = refusal.errors
+        return answer(problem, _headers(refusal))
+
+    def unavailable(error: Exception) -> Response:
+        # The text of a driver's error may hold what the statement was given.
+        _log.error("the store is away: %s", type(getattr(error, "orig", None) or error).__name__)
+        return refused(Unavailable())
+
+    def failed(error: HTTPException) -> HTTPException | Response:
+        status = error.code or 500
+        if status < 400:
+            return error
+        code, title, detail = _HTTP_ERRORS.get(status) or (
+            error.name.lower().replace(" ", "_"),
+            error.name,
+            "The server refuses this request.",
+        )
+        headers = {k: v for k, v in error.get_headers() if k not in ("Content-Type", "Content-Length")}
+        return answer(_problem(code, title, detail) | {"status": status}, headers)
+
+    app.register_error_handler(Refused, refused)
+    app.register_error_handler(HTTPException, failed)
+    app.register_error_handler(InternalServerError, failed)
+    for error in (OperationalError, InterfaceError, TimeoutError, StorageError, redis.RedisError):
+        app.register_error_handler(error, unavailable)
+
+
+def _problem(code: str, title: str, detail: str) -> Problem:
+    return {
+        "type": f"urn:pat-service:problem:{code}",
+        "title": title,
+        "status": STATUSES.get(code, 500),
+        "detail": detail,
+        "code": code,
+        "requestId": g.get("request_id", ""),
+        "message": detail,
+    }
+
+
+def _json(problem: Problem) -> Response:
+    return Response(json.dumps(problem), problem["status"], mimetype="application/problem+json")
+
+
+def _headers(refusal: Refused) -> dict[str, str]:
+    if isinstance(refusal, RateLimited):
+        return {"Retry-After": str(refusal.retry_after)}
+    if isinstance(refusal, Unavailable):
+        return {"Retry-After": str(RETRY_AFTER_UNAVAILABLE)}
+    if refusal.code == "invalid_client":
+        return {"WWW-Authenticate": 'Basic realm="pat-service", charset="UTF-8"'}
+    if STATUSES[refusal.code] == 401:
+        return {"WWW-Authenticate": f'Bearer realm="pat-service", error="{refusal.code}"'}
+    return {}

@@ -1,0 +1,196 @@
+"""The nouns, and the constraints that the database itself keeps.
+
+Ids are lower-case UUID texts. Rules address these tables with Core statements; the classes give the
+columns names and types, and migrations their shape.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pat_service.database import Model, UtcDateTime
+
+ROLES: Final = ("admin", "builder", "end-user")
+STATUSES: Final = ("active", "archived")
+
+#: Row ids that count up: SQLite counts in INTEGER primary keys only.
+Counter = BigInteger().with_variant(Integer, "sqlite")
+Id = String(36)
+
+
+def new_id() -> str:
+    return str(uuid4())
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+class Workspace(Model):
+    __tablename__ = "workspaces"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    slug: Mapped[str] = mapped_column(Text, unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class User(Model):
+    """A person. `email` is made by `shapes.email_key`."""
+
+    __tablename__ = "users"
+    __table_args__ = (CheckConstraint(_one_of("status", STATUSES), "status"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    email: Mapped[str] = mapped_column(Text, unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Member(Model):
+    __tablename__ = "members"
+    __table_args__ = (CheckConstraint(_one_of("role", ROLES), "role"),)
+
+    workspace_id: Mapped[str] = mapped_column(ForeignKey(Workspace.id, ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey(User.id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+    role: Mapped[str] = mapped_column(Text)
+
+
+class App(Model):
+    """What is embedded. `moves` counts its changes of workspace.
+
+    Tokens and sessions carry the count that they were made under, so that a move ends all of them for
+    good in one write, those included that a racing mint is about to make.
+    """
+
+    __tablename__ = "apps"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    slug: Mapped[str] = mapped_column(Text, unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey(Workspace.id), index=True)
+    template: Mapped[str] = mapped_column(Text)
+    allowed_origins: Mapped[list[str]] = mapped_column(JSON)
+    moves: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Grant(Model):
+    __tablename__ = "grants"
+
+    app_id: Mapped[str] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey(User.id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class Client(Model):
+    """A calling back end. `all_workspaces` is true where it is limited to none in particular."""
+
+    __tablename__ = "clients"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    all_workspaces: Mapped[bool]
+    mint_limit: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ClientWorkspace(Model):
+    __tablename__ = "client_workspaces"
+
+    client_id: Mapped[str] = mapped_column(ForeignKey(Client.id, ondelete="CASCADE"), primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(
+        ForeignKey(Workspace.id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class ClientSecret(Model):
+    """One live secret of a client, as a digest. Two may overlap while the client changes over."""
+
+    __tablename__ = "client_secrets"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    client_id: Mapped[str] = mapped_column(ForeignKey(Client.id, ondelete="CASCADE"), index=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32))
+    key_id: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Token(Model):
+    """The one token of a pair of app and user.
+
+    The pair is unique, so minting again replaces the row's token; `superseded_digest` stays, so that
+    the holder of the one just replaced can be told. `id` names the token and changes with it.
+    """
+
+    __tablename__ = "tokens"
+    __table_args__ = (UniqueConstraint("app_id", "user_id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    client_id: Mapped[str] = mapped_column(Text)
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    key_id: Mapped[str] = mapped_column(Text)
+    superseded_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32), index=True)
+    moves: Mapped[int] = mapped_column(Integer)
+    session_seconds: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Session(Model):
+    """One opened frame. `id` is the `jti` of its JWT; `ended_at` ends it at once."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_app_id_user_id", "app_id", "user_id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    token_id: Mapped[str] = mapped_column(Id)
+    app_id: Mapped[str] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    workspace_id: Mapped[str] = mapped_column(Id)
+    moves: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Event(Model):
+    """A line of the audit trail. It outlives what it tells of, so nothing here is a foreign key."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(Counter, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    type: Mapped[str] = mapped_column(Text)
+    code: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)
+    client_id: Mapped[str | None] = mapped_column(Text)
+    workspace_id: Mapped[str | None] = mapped_column(Id)
+    app_id: Mapped[str | None] = mapped_column(Id)
+    user_id: Mapped[str | None] = mapped_column(Id)
+    token_id: Mapped[str | None] = mapped_column(Id)
+    session_id: Mapped[str | None] = mapped_column(Id)
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSON)

@@ -1,0 +1,192 @@
+"""Provision from one document: what it says of a thing is the whole truth of that thing."""
+
+import tomllib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from marshmallow import Schema, ValidationError, fields, validates_schema
+from marshmallow.validate import Length, OneOf, Regexp
+from sqlalchemy import Connection, select
+
+from pat_service import clients, directory, events
+from pat_service.clients import MIN_SECRET_LENGTH, SCOPES
+from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
+from pat_service.database import transaction
+from pat_service.errors import InvalidPayload
+from pat_service.models import ROLES, STATUSES, ClientSecret
+from pat_service.shapes import check_email, check_text, email_key, parse_origin, parse_uuid
+
+MAX_NAME_LENGTH: Final = 200
+
+
+def _slug(**options: Any) -> fields.String:
+    form = Regexp(r"[a-z0-9][a-z0-9_-]{0,63}\Z", error="Must be a slug: up to 64 of a-z, 0-9, - and _.")
+    return fields.String(validate=form, **options)
+
+
+def _name() -> fields.String:
+    return fields.String(validate=[Length(1, MAX_NAME_LENGTH), check_text])
+
+
+def _email(**options: Any) -> fields.String:
+    return fields.String(validate=check_email, **options)
+
+
+class WorkspaceSchema(Schema):
+    slug = _slug(required=True)
+    name = _name()
+
+
+class UserSchema(Schema):
+    email = _email(required=True)
+    name = _name()
+    status = fields.String(load_default="active", validate=OneOf(STATUSES))
+    workspaces = fields.Dict(
+        keys=_slug(), values=fields.String(validate=OneOf(ROLES)), load_default=dict[str, str]
+    )
+
+
+class AppSchema(Schema):
+    id = fields.String(load_default=None, validate=parse_uuid)
+    slug = _slug(required=True)
+    name = _name()
+    workspace = _slug(required=True)
+    template = _slug()
+    allowed_origins = fields.List(fields.String(validate=parse_origin), load_default=list[str])
+    users = fields.List(_email(), load_default=list[str])
+
+
+class ClientSchema(Schema):
+    id = fields.String(required=True)
+    secret = fields.String(
+        load_default=None,
+        validate=[
+            Length(MIN_SECRET_LENGTH, 1024, error=f"Must be at least {MIN_SECRET_LENGTH} characters long."),
+            check_text,
+        ],
+    )
+    workspaces = fields.List(_slug(), load_default=None)
+    scopes = fields.List(fields.String(validate=OneOf(SCOPES)), load_default=lambda: ["mint"])
+    mint_limit = fields.String(load_default=None)
+
+
+class DocumentSchema(Schema):
+    workspaces = fields.List(fields.Nested(WorkspaceSchema), load_default=list[Any])
+    users = fields.List(fields.Nested(UserSchema), load_default=list[Any])
+    apps = fields.List(fields.Nested(AppSchema), load_default=list[Any])
+    clients = fields.List(fields.Nested(ClientSchema), load_default=list[Any])
+
+    @validates_schema
+    def check_listed_once(self, document: dict[str, list[dict[str, Any]]], **_: Any) -> None:
+        # Two truths of one thing: the second would silently undo the first.
+        for kind, name in (("workspaces", "slug"), ("users", "email"), ("apps", "slug"), ("clients", "id")):
+            keys = [email_key(thing[name]) for thing in document[kind]]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            if twice:
+                raise ValidationError(f"Listed more than once: {', '.join(twice)}.", kind)
+
+
+_document_schema = DocumentSchema()
+
+
+@dataclass
+class Provisioned:
+    """What a run did: counts of things listed, secrets to print once, and what may need a second look."""
+
+    counts: dict[str, int]
+    secrets: dict[str, Secret] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    templates: dict[str, str] = field(default_factory=dict)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Return the document of a TOML text; raise InvalidPayload, naming the place."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidPayload({"file": [f"Is not TOML: {error}."]}) from None
+
+
+def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Provisioned:
+    """Create or update what the document lists, all or nothing; doing it again changes nothing.
+
+    Things that it does not list stay as they are. Raise InvalidPayload for its shape, Conflict for a
+    reference to nothing or an id that does not fit.
+    """
+    try:
+        listed = _document_schema.load(document)
+    except ValidationError as error:
+        raise InvalidPayload(_flat(error.normalized_messages())) from None
+    done = Provisioned({kind: len(listed[kind]) for kind in ("workspaces", "users", "apps", "clients")})
+    with transaction() as connection:
+        for item in listed["workspaces"]:
+            directory.put_workspace(connection, item["slug"], item.get("name", item["slug"]), now)
+        for item in listed["users"]:
+            directory.put_user(
+                connection,
+                item["email"],
+                name=item.get("name", item["email"]),
+                status=item["status"],
+                roles=item["workspaces"],
+                now=now,
+            )
+        for item in listed["apps"]:
+            _put_app(connection, item, done, now)
+        for item in listed["clients"]:
+            _put_client(connection, keyring, item, done, now)
+        for slug, email in directory.ineffective_grants(connection, list(done.templates)):
+            done.notes.append(
+                f"{email} has a grant of {slug} but is no member of its workspace, so it opens nothing"
+            )
+        events.record(connection, events.DIRECTORY_PROVISIONED, now, details=dict(done.counts))
+    return done
+
+
+def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> None:
+    template = item.get("template", item["slug"])
+    directory.put_app(
+        connection,
+        item["slug"],
+        id_=parse_uuid(item["id"]) if item["id"] else None,
+        name=item.get("name", item["slug"]),
+        workspace=item["workspace"],
+        template=template,
+        allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
+        users=item["users"],
+        now=now,
+    )
+    done.templates[item["slug"]] = template
+
+
+def _put_client(
+    connection: Connection, keyring: Keyring, item: dict[str, Any], done: Provisioned, now: datetime
+) -> None:
+    client_id = item["id"]
+    clients.put(
+        connection,
+        client_id,
+        workspaces=item["workspaces"],
+        scopes=item["scopes"],
+        mint_limit=item["mint_limit"],
+        now=now,
+    )
+    if item["secret"] is not None:
+        secret = Secret(item["secret"])
+        if not clients.has_secret(connection, keyring, client_id, secret):
+            clients.replace_secret(connection, keyring, client_id, secret, now)
+        return
+    held = connection.execute(select(ClientSecret.id).where(ClientSecret.client_id == client_id)).first()
+    if held is None:
+        done.secrets[client_id] = generate(CLIENT_SECRET_PREFIX)
+        clients.add_secret(connection, keyring, client_id, done.secrets[client_id], now)
+
+
+def _flat(messages: Any, path: str = "") -> dict[str, list[str]]:
+    """Turn marshmallow's nested messages into `apps.0.slug` → texts."""
+    if isinstance(messages, list):
+        return {path or "file": [str(message) for message in messages]}
+    flat: dict[str, list[str]] = {}
+    for key, value in messages.items():
+        flat |= _flat(value, f"{path}.{key}" if path else str(key))
+    return flat

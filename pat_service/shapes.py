@@ -1,0 +1,81 @@
+"""The shapes of texts that come from outside: emails, ids, origins.
+
+The checks raise marshmallow's ValidationError, so that schemas of the API and of the provisioning
+file use them as they are.
+"""
+
+import re
+import unicodedata
+from typing import Final
+
+from marshmallow import ValidationError
+
+MAX_EMAIL_LENGTH: Final = 254
+ANY_ORIGIN: Final = "*"
+#: Besides web pages: shells of mobile and desktop apps, and browser extensions.
+ORIGIN_SCHEMES: Final = ("http", "https", "capacitor", "ionic", "tauri", "chrome-extension", "moz-extension")
+
+#: Control characters, and halves of surrogate pairs, which no database takes.
+_UNFIT: Final = ("Cc", "Cs")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_ORIGIN = re.compile(
+    rf"(?P<scheme>{'|'.join(ORIGIN_SCHEMES)})://(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)*)(?::(?P<port>[0-9]{{1,5}}))?",
+    re.ASCII,
+)
+
+
+def check_text(text: str) -> None:
+    """Refuse a text with control characters or lone surrogates."""
+    if any(unicodedata.category(character) in _UNFIT for character in text):
+        raise ValidationError("Must not contain control characters.")
+
+
+def check_email(text: str) -> None:
+    """Refuse what is not an email as the contract wants it."""
+    check_text(text)
+    local, _, domain = text.partition("@")
+    if not local or not domain or "@" in domain:
+        raise ValidationError("Must be an email address with one @.")
+    if max(len(text), len(email_key(text))) > MAX_EMAIL_LENGTH:
+        raise ValidationError(f"Must be at most {MAX_EMAIL_LENGTH} characters long.")
+
+
+def email_key(email: str) -> str:
+    """Return the one spelling under which an email is stored and compared: NFC, lower case.
+
+    Made in Python, since the two databases fold case differently.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email).lower())
+
+
+def parse_uuid(text: str) -> str:
+    """Return a UUID (RFC 9562) in lower case, or refuse the text."""
+    found = _UUID.fullmatch(text.lower())
+    if found is None:
+        raise ValidationError("Must be a UUID such as 8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc.")
+    return found.group()
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether the text is a UUID as ids are stored: in lower case."""
+    return _UUID.fullmatch(text) is not None
+
+
+def parse_origin(text: str) -> str:
+    """Return an allowed parent origin as browsers write it, or `*`; refuse anything else.
+
+    An origin is a scheme, a host and perhaps a port (RFC 6454). Nothing else may pass, since the text
+    becomes part of a header.
+    """
+    if text == ANY_ORIGIN:
+        return text
+    found = _ORIGIN.fullmatch(text.lower())
+    if found is None:
+        raise ValidationError("Must be an exact origin such as https://portal.example, without a path, or *.")
+    scheme, host, port = found["scheme"], found["host"], int(found["port"] or 0)
+    if not found["port"] or port == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    if not 1 <= port <= 65535:
+        raise ValidationError("Must have a port from 1 to 65535, or none.")
+    return f"{scheme}://{host}:{port}"

@@ -1,0 +1,80 @@
+"""Fixtures of every test: an app on a database of its own, with the people of `tests.world`."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient, FlaskCliRunner
+
+from app import create_app
+from config import Config
+from pat_service import events
+from pat_service.cli import upgrade_schema
+from pat_service.database import db
+from pat_service.embed import ancestors
+from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    """What a worker remembers between requests must not pass from test to test."""
+    ancestors._known.clear()
+    events._recent_refusals.clear()
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the schema of the migrations, to be copied."""
+    folder = tmp_path_factory.mktemp("schema")
+    app = create_app(_config(folder, {}))
+    with app.app_context():
+        upgrade_schema()
+        db.engine.dispose()
+    return folder / "pat-service.db"
+
+
+def _config(folder: Path, environ: dict[str, str]) -> Config:
+    return Config.from_environment({"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | environ, folder)
+
+
+@pytest.fixture
+def make_app(schema: Path, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
+    """Build an app with these variables in its environment, on this test's database."""
+    made: list[Flask] = []
+    shutil.copy(schema, tmp_path / "pat-service.db")
+
+    def make(**environ: str) -> Flask:
+        app = create_app(_config(tmp_path, environ))
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """The service with its people."""
+    app = make_app(OPEN_RATE_LIMIT="10000 per minute", FAILURE_RATE_LIMIT="10000 per minute")
+    with app.app_context():
+        provision(app, WORLD)
+    return app
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    return app.test_cli_runner()
+
+
+@pytest.fixture
+def service(client: FlaskClient) -> Service:
+    return Service(client)

