@@ -64,10 +64,12 @@ def _check_limit(text: str) -> None:
 
 def _check_database_url(text: str) -> None:
     try:
-        parse_url(text)
+        url = parse_url(text)
     except Exception:
         # SQLAlchemy's own text would repeat the URL with its password.
         raise ValidationError("must be a sqlite:/// or postgresql:// URL") from None
+    if not url.database or url.database == ":memory:":
+        raise ValidationError("must name a database: for SQLite a file, such as sqlite:////var/lib/pat.db")
 
 
 def _check_redis_url(text: str) -> None:

@@ -1,5 +1,6 @@
 """gunicorn's settings. The service writes its own access log; gunicorn's would hold tokens."""
 
+import os
 import sys
 
 from gunicorn.arbiter import Arbiter
@@ -33,8 +34,7 @@ def on_starting(server: Arbiter) -> None:
 
 
 try:
-    import os
-
+    # Its own mark in the environment comes later than this file.
     _config = Config.from_environment(os.environ | {"SERVER_SOFTWARE": "gunicorn"})
 except ConfigError as error:
     _refuse(error)
@@ -45,6 +45,8 @@ worker_class = "gthread"
 threads = _config.threads
 logger_class = RedactingLogger
 accesslog = None
+# Its control socket would be one for all the servers of this user.
+control_socket_disable = True
 # Shorter than the usual 30 s a platform waits between SIGTERM and SIGKILL.
 graceful_timeout = 25
 timeout = 30

@@ -84,10 +84,11 @@ def parse_url(text: str) -> URL:
 
 def engine_options(url: URL, threads: int) -> dict[str, Any]:
     """Return SQLAlchemy's engine options for this database, with a connection for each thread."""
+    # An error's text would repeat what the statement was given.
+    common = {"pool_size": threads, "hide_parameters": True}
     if url.get_backend_name() == "sqlite":
-        return {"pool_size": threads, "connect_args": {"timeout": STATEMENT_TIMEOUT / 1000}}
-    return {
-        "pool_size": threads,
+        return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT / 1000}}
+    return common | {
         "max_overflow": 2,
         "pool_timeout": STATEMENT_TIMEOUT / 1000,
         "pool_pre_ping": True,

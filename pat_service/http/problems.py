@@ -7,7 +7,14 @@ from typing import Any, Final
 import redis
 from flask import Flask, Response, g, json
 from limits.errors import StorageError
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import (
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+    TimeoutError,
+)
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from pat_service.errors import InvalidPayload, RateLimited, Refused, Unavailable
@@ -57,6 +64,17 @@ _HTTP_ERRORS: Final = {
         "Something failed here; quote the request id when you report it.",
     ),
 }
+#: The store is away, not as it should be (no schema, read-only), or has just changed under the request.
+_STORE_ERRORS: Final = (
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+    TimeoutError,
+    StorageError,
+    redis.RedisError,
+)
 _log = logging.getLogger(__name__)
 
 Problem = dict[str, Any]
@@ -79,8 +97,8 @@ def init_app(app: Flask, page_of: PageOf) -> None:
         return answer(problem, _headers(refusal))
 
     def unavailable(error: Exception) -> Response:
-        # The text of a driver's error may hold what the statement was given.
-        _log.error("the store is away: %s", type(getattr(error, "orig", None) or error).__name__)
+        cause = getattr(error, "orig", None) or getattr(error, "storage_error", None) or error
+        _log.error("the store does not answer: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
         return refused(Unavailable())
 
     def failed(error: HTTPException) -> HTTPException | Response:
@@ -98,7 +116,7 @@ def init_app(app: Flask, page_of: PageOf) -> None:
     app.register_error_handler(Refused, refused)
     app.register_error_handler(HTTPException, failed)
     app.register_error_handler(InternalServerError, failed)
-    for error in (OperationalError, InterfaceError, TimeoutError, StorageError, redis.RedisError):
+    for error in _STORE_ERRORS:
         app.register_error_handler(error, unavailable)
 
 
