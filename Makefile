@@ -76,4 +76,4 @@ browser: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/browser/failures
-	find . -name __pycache__ -not -path '*/node_modules/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +

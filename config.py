@@ -1,20 +1,21 @@
 """The environment, read once into a Config. What is missing, weak or does not parse stops the start."""
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-import limits
+import redis
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range
 
 from pat_service.database import parse_url
+from pat_service.shapes import parse_limit
 
 MIN_KEY_BYTES: Final = 32
 #: A hundred years: what lies beyond is a slip, and no database holds the moment.
@@ -27,6 +28,12 @@ class ConfigError(Exception):
     """One line that names each variable at fault and says what it should be."""
 
 
+_PUBLIC_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?",
+    re.ASCII,
+)
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -37,11 +44,17 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_key(key: str) -> None:
-    if len(key.encode()) < MIN_KEY_BYTES:
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValidationError("must be a text in UTF-8") from None
+    if size < MIN_KEY_BYTES:
         raise ValidationError(
             f"must be at least {MIN_KEY_BYTES} bytes long; make one with "
             "`python -c 'import secrets; print(secrets.token_hex(32))'`"
         )
+    if "," in key:
+        raise ValidationError("must have no comma: it could not become one of SECRET_KEY_FALLBACKS")
 
 
 def _check_keys(keys: str) -> None:
@@ -55,11 +68,9 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _check_limit(text: str) -> None:
     try:
-        parsed = limits.parse(text)
-    except ValueError:
-        raise ValidationError("must be a limit such as `10 per minute`") from None
-    if parsed.amount < 1:
-        raise ValidationError("must let at least one request through")
+        parse_limit(text)
+    except ValidationError:
+        raise ValidationError("must be one limit such as `10 per minute`") from None
 
 
 def _check_database_url(text: str) -> None:
@@ -73,29 +84,44 @@ def _check_database_url(text: str) -> None:
 
 
 def _check_redis_url(text: str) -> None:
-    if urlsplit(text).scheme not in ("redis", "rediss", "redis+unix"):
-        raise ValidationError("must be a redis:// or rediss:// URL")
+    try:
+        if not text.startswith(("redis://", "rediss://", "redis+unix://")):
+            raise ValueError
+        redis.ConnectionPool.from_url(text.replace("redis+unix", "unix", 1)).make_connection()
+    except Exception:
+        raise ValidationError("must be a redis:// or rediss:// URL") from None
+
+
+def _parse_public_url(text: str) -> str:
+    """Return the URL as browsers write an origin, without a slash at the end."""
+    found = _PUBLIC_URL.fullmatch(text.lower())
+    if found is None or not 1 <= int(found["port"] or 1) <= 65535:
+        raise ValidationError("must be a scheme and a host, such as https://embed.example")
+    scheme, host = found["scheme"], found["host"]
+    if scheme == "http" and not _is_loopback(host.strip("[]")):
+        raise ValidationError("must be https, unless its host is loopback")
+    usual = {"http": 80, "https": 443}[scheme]
+    port = int(found["port"] or usual)
+    return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
 
 
 def _check_public_url(text: str) -> None:
-    try:
-        parts = urlsplit(text)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    bare = not (parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc)
-    if not host or parts.scheme not in ("http", "https") or not bare or not text.isascii():
-        raise ValidationError("must be a scheme and a host, such as https://embed.example")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValidationError("must be https, unless its host is loopback")
+    _parse_public_url(text)
+
+
+class _WholeNumber(fields.Integer):
+    """ASCII digits: Python's int() would take 1_0 and digits of other scripts, which are slips here."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> int:
+        if re.fullmatch(r"[0-9]{1,12}", value, re.ASCII) is None:
+            raise self.make_error("invalid")
+        return int(value)
 
 
 def _number(default: int | None, least: int, most: int, unit: str = "") -> fields.Integer:
     text = f"must be a whole number{unit} from {least} to {most}"
-    return fields.Integer(
-        load_default=default,
-        validate=Range(least, most, error=text),
-        error_messages={"invalid": text, "too_large": text},
+    return _WholeNumber(
+        load_default=default, validate=Range(least, most, error=text), error_messages={"invalid": text}
     )
 
 
@@ -165,10 +191,10 @@ class Config:
         """
         environ = os.environ if environ is None else environ
         try:
-            read = _environment.load({name: text for name, text in environ.items() if text.strip()})
+            read = _environment.load({name: text.strip() for name, text in environ.items() if text.strip()})
         except ValidationError as error:
             raise ConfigError(_line(error.normalized_messages())) from None
-        public_url = read["PUBLIC_URL"].rstrip("/") if read["PUBLIC_URL"] else None
+        public_url = _parse_public_url(read["PUBLIC_URL"]) if read["PUBLIC_URL"] else None
         gunicorn = environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
         local = public_url is None or _is_loopback(urlsplit(public_url).hostname or "")
         development = local and not gunicorn
@@ -225,9 +251,12 @@ def _kept_key(path: Path) -> str:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_hex(MIN_KEY_BYTES))
             # A link appears whole, and not at all where another process was first.
-            with suppress(FileExistsError):
+            try:
                 path.hardlink_to(draft)
-            draft.unlink()
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
         key = path.read_text().strip()
         _check_key(key)
     except OSError as error:

@@ -16,8 +16,9 @@ class RedactingLogger(Logger):
 
     def setup(self, cfg: GunicornConfig) -> None:
         super().setup(cfg)
-        for handler in self.error_log.handlers:
-            handler.setFormatter(RedactingFormatter(self.error_fmt, self.datefmt))
+        for log, text in ((self.error_log, self.error_fmt), (self.access_log, self.access_fmt)):
+            for handler in log.handlers:
+                handler.setFormatter(RedactingFormatter(text, self.datefmt))
 
 
 def _refuse(error: ConfigError) -> None:

@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 from flask_migrate import upgrade
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from pat_service import clients, provisioning
 from pat_service.credentials import Keyring
@@ -48,23 +48,24 @@ def plain_errors() -> Iterator[None]:
         raise click.ClickException("\n".join(lines)) from None
     except Refused as refusal:
         raise click.ClickException(refusal.detail) from None
-    except (OperationalError, ProgrammingError):
-        raise click.ClickException(
-            "The database does not answer as it should. Is DATABASE_URL right, and the schema up "
-            "(flask --app app db upgrade)?"
-        ) from None
     except IntegrityError:
         raise click.ClickException(
             "Somebody else changed the same things at the same time; try again."
         ) from None
+    except DBAPIError:
+        raise click.ClickException(
+            "The database does not answer as it should. Is DATABASE_URL right, and the schema up "
+            "(flask --app app db upgrade)?"
+        ) from None
 
 
 @click.command()
+@with_appcontext
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def provision(file: Path) -> None:
     """Create or update what a TOML FILE lists: workspaces, users, apps, clients. All or nothing."""
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{file} cannot be read as UTF-8: {error}") from None
     with plain_errors():

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import limits
+from marshmallow import ValidationError
 from sqlalchemy import Boolean, Connection, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 
 from pat_service import events
@@ -16,6 +17,7 @@ from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, gener
 from pat_service.database import reading, transaction
 from pat_service.errors import Conflict, InvalidClient, ScopeMissing
 from pat_service.models import Client, ClientSecret, ClientWorkspace, Member, Workspace, new_id
+from pat_service.shapes import parse_limit
 
 SCOPES: Final = ("mint", "provision", "audit")
 #: A secret that a person brings must be at least this many characters long.
@@ -71,13 +73,16 @@ def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[b
     )
 
 
+_membership = aliased(Member)  # not the one that the statement around the condition joins
+
+
 def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
     """The condition that the user is a member of a workspace that the caller may know of."""
     return or_(
         _everywhere,
         exists().where(
-            Member.user_id == user_id,
-            ClientWorkspace.workspace_id == Member.workspace_id,
+            _membership.user_id == user_id,
+            ClientWorkspace.workspace_id == _membership.workspace_id,
             ClientWorkspace.client_id == bindparam("caller"),
         ),
     )
@@ -104,17 +109,6 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
     return Caller(matched.id, frozenset(matched.scopes), matched.all_workspaces, matched.mint_limit)
 
 
-def parse_limit(text: str) -> limits.RateLimitItem:
-    """Return the limit that a text such as `600 per minute` means, or raise Conflict."""
-    try:
-        limit = limits.parse(text)
-    except ValueError:
-        raise Conflict(f"{text!r} is no limit; write one like '600 per minute'.") from None
-    if limit.amount < 1:
-        raise Conflict(f"{text!r} lets nothing through; revoke the client instead.")
-    return limit
-
-
 def create(
     keyring: Keyring,
     client_id: str,
@@ -128,9 +122,12 @@ def create(
 
     Raise Conflict where the id is taken or malformed, or a workspace is unknown.
     """
+    _require_id(client_id)
     with transaction() as connection:
-        if connection.execute(select(Client.id).where(Client.id == client_id)).first():
-            raise Conflict(f"A client {client_id!r} exists already; rotate gives it a new secret.")
+        current = connection.execute(select(Client.revoked_at).where(Client.id == client_id)).first()
+        if current is not None:
+            way_out = "rotate gives it a new secret" if current.revoked_at is None else "it was revoked"
+            raise Conflict(f"The id {client_id!r} is taken: {way_out}. Choose another for a new client.")
         put(connection, client_id, workspaces=workspaces, scopes=scopes, mint_limit=mint_limit, now=now)
         secret = generate(CLIENT_SECRET_PREFIX)
         add_secret(connection, keyring, client_id, secret, now)
@@ -146,31 +143,34 @@ def put(
     mint_limit: str | None,
     now: datetime,
 ) -> bool:
-    """Create the client or make it be just this; tell whether it is new. Its secrets stay as they are."""
-    if not _ID.fullmatch(client_id):
-        raise Conflict(f"{client_id!r} is no client id: use up to 64 letters, digits, dots, dashes.")
-    if mint_limit is not None:
-        parse_limit(mint_limit)
+    """Create the client or make it be just this; tell whether it was revoked. Its secrets stay."""
+    _require_id(client_id)
+    try:
+        if mint_limit is not None:
+            parse_limit(mint_limit)
+    except ValidationError as error:
+        raise Conflict(f"The mint limit {mint_limit!r}: {error.messages[0]}") from None
     facts = {
         "scopes": sorted(set(scopes)),
         "all_workspaces": workspaces is None,
         "mint_limit": mint_limit,
         "revoked_at": None,
     }
-    current = connection.execute(select(Client.id).where(Client.id == client_id)).first()
+    current = connection.execute(select(Client.revoked_at).where(Client.id == client_id)).first()
     if current:
         connection.execute(update(Client).where(Client.id == client_id), facts)
     else:
         connection.execute(insert(Client), facts | {"id": client_id, "created_at": now})
     connection.execute(delete(ClientWorkspace).where(ClientWorkspace.client_id == client_id))
     for slug in sorted(set(workspaces or ())):
-        found = connection.execute(select(Workspace.id).where(Workspace.slug == slug)).scalar()
+        place = select(Workspace.id).where(Workspace.slug == slug)
+        found = connection.execute(place).scalar() if slug.isascii() else None
         if found is None:
-            raise Conflict(f"Client {client_id!r}: there is no workspace {slug!r}.")
+            raise Conflict(f"There is no workspace {slug!r}.")
         connection.execute(insert(ClientWorkspace), {"client_id": client_id, "workspace_id": found})
     kind = events.CLIENT_CHANGED if current else events.CLIENT_CREATED
     events.record(connection, kind, now, client_id=client_id)
-    return current is None
+    return current is not None and current.revoked_at is not None
 
 
 def has_secret(connection: Connection, keyring: Keyring, client_id: str, secret: Secret) -> bool:
@@ -239,7 +239,13 @@ def revoke(client_id: str, now: datetime) -> None:
         events.record(connection, events.CLIENT_REVOKED, now, client_id=client_id)
 
 
+def _require_id(client_id: str) -> None:
+    if not _ID.fullmatch(client_id):
+        raise Conflict(f"{client_id!r} is no client id: use up to 64 letters, digits, dots and dashes.")
+
+
 def _require_live(connection: Connection, client_id: str) -> None:
+    _require_id(client_id)
     live = select(Client.id).where(Client.id == client_id, Client.revoked_at.is_(None))
     if connection.execute(live).first() is None:
         raise Conflict(f"There is no live client {client_id!r}.")

@@ -21,8 +21,11 @@ from pat_service.errors import SessionExpired, SessionInvalid, TokenInvalid
 
 TOKEN_PREFIX: Final = "pat"
 CLIENT_SECRET_PREFIX: Final = "pcs"
-#: A secret of our own making, anywhere in a text: what logs must hide.
-SECRET_TEXT: Final = re.compile(r"(?:pat|pcs)_[0-9a-f]+|eyJ[\w-]+\.[\w-]+\.[\w-]+", re.IGNORECASE)
+#: A secret anywhere in a text: what logs must hide. Also with its underscore as an URL may write it,
+#: and client credentials as a header has them.
+SECRET_TEXT: Final = re.compile(
+    r"(?:pat|pcs)(?:_|%5f)[0-9a-f]+|eyJ[\w-]+\.[\w-]+\.[\w-]+|basic\s+[\w+/-]{16,}=*", re.IGNORECASE
+)
 
 ISSUER: Final = "pat-service"
 JWT_TYPE: Final = "embed+jwt"

@@ -1,6 +1,8 @@
 """Provision from one document: what it says of a thing is the whole truth of that thing."""
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -13,11 +15,12 @@ from pat_service import clients, directory, events
 from pat_service.clients import MIN_SECRET_LENGTH, SCOPES
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.database import transaction
-from pat_service.errors import InvalidPayload
+from pat_service.errors import Conflict, InvalidPayload
 from pat_service.models import ROLES, STATUSES, ClientSecret
-from pat_service.shapes import check_email, check_text, email_key, parse_origin, parse_uuid
+from pat_service.shapes import check_email, check_text, email_key, parse_limit, parse_origin, parse_uuid
 
 MAX_NAME_LENGTH: Final = 200
+MAX_SECRET_LENGTH: Final = 1024
 
 
 def _slug(**options: Any) -> fields.String:
@@ -62,13 +65,13 @@ class ClientSchema(Schema):
     secret = fields.String(
         load_default=None,
         validate=[
-            Length(MIN_SECRET_LENGTH, 1024, error=f"Must be at least {MIN_SECRET_LENGTH} characters long."),
+            Length(MIN_SECRET_LENGTH, MAX_SECRET_LENGTH, error="Must have {min} to {max} characters."),
             check_text,
         ],
     )
     workspaces = fields.List(_slug(), load_default=None)
     scopes = fields.List(fields.String(validate=OneOf(SCOPES)), load_default=lambda: ["mint"])
-    mint_limit = fields.String(load_default=None)
+    mint_limit = fields.String(load_default=None, validate=parse_limit)
 
 
 class DocumentSchema(Schema):
@@ -80,8 +83,17 @@ class DocumentSchema(Schema):
     @validates_schema
     def check_listed_once(self, document: dict[str, list[dict[str, Any]]], **_: Any) -> None:
         # Two truths of one thing: the second would silently undo the first.
-        for kind, name in (("workspaces", "slug"), ("users", "email"), ("apps", "slug"), ("clients", "id")):
-            keys = [email_key(thing[name]) for thing in document[kind]]
+        names = (
+            ("workspaces", "slug"),
+            ("users", "email"),
+            ("apps", "slug"),
+            ("apps", "id"),
+            ("clients", "id"),
+        )
+        for kind, name in names:
+            keys = [thing[name] for thing in document[kind] if thing[name] is not None]
+            if kind in ("users", "apps"):
+                keys = [email_key(key) for key in keys]
             twice = sorted({key for key in keys if keys.count(key) > 1})
             if twice:
                 raise ValidationError(f"Listed more than once: {', '.join(twice)}.", kind)
@@ -104,8 +116,8 @@ def parse(text: str) -> dict[str, Any]:
     """Return the document of a TOML text; raise InvalidPayload, naming the place."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidPayload({"file": [f"Is not TOML: {error}."]}) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload({"file": [f"Is not TOML that can be read: {error}."]}) from None
 
 
 def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Provisioned:
@@ -123,24 +135,40 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
         for item in listed["workspaces"]:
             directory.put_workspace(connection, item["slug"], item.get("name", item["slug"]), now)
         for item in listed["users"]:
-            directory.put_user(
-                connection,
-                item["email"],
-                name=item.get("name", item["email"]),
-                status=item["status"],
-                roles=item["workspaces"],
-                now=now,
-            )
+            with _naming(f"User {item['email']!r}"):
+                _put_user(connection, item, now)
         for item in listed["apps"]:
-            _put_app(connection, item, done, now)
+            with _naming(f"App {item['slug']!r}"):
+                _put_app(connection, item, done, now)
         for item in listed["clients"]:
-            _put_client(connection, keyring, item, done, now)
+            with _naming(f"Client {item['id']!r}"):
+                _put_client(connection, keyring, item, done, now)
         for slug, email in directory.ineffective_grants(connection, list(done.templates)):
             done.notes.append(
                 f"{email} has a grant of {slug} but is no member of its workspace, so it opens nothing"
             )
         events.record(connection, events.DIRECTORY_PROVISIONED, now, details=dict(done.counts))
     return done
+
+
+@contextmanager
+def _naming(thing: str) -> Iterator[None]:
+    """Say of which thing in the file a conflict is."""
+    try:
+        yield
+    except Conflict as conflict:
+        raise Conflict(f"{thing}: {conflict.detail}") from None
+
+
+def _put_user(connection: Connection, item: dict[str, Any], now: datetime) -> None:
+    directory.put_user(
+        connection,
+        item["email"],
+        name=item.get("name", item["email"]),
+        status=item["status"],
+        roles=item["workspaces"],
+        now=now,
+    )
 
 
 def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> None:
@@ -163,7 +191,7 @@ def _put_client(
     connection: Connection, keyring: Keyring, item: dict[str, Any], done: Provisioned, now: datetime
 ) -> None:
     client_id = item["id"]
-    clients.put(
+    revoked = clients.put(
         connection,
         client_id,
         workspaces=item["workspaces"],
@@ -171,6 +199,8 @@ def _put_client(
         mint_limit=item["mint_limit"],
         now=now,
     )
+    if revoked:
+        done.notes.append(f"client {client_id} was revoked and is live again")
     if item["secret"] is not None:
         secret = Secret(item["secret"])
         if not clients.has_secret(connection, keyring, client_id, secret):
@@ -188,5 +218,6 @@ def _flat(messages: Any, path: str = "") -> dict[str, list[str]]:
         return {path or "file": [str(message) for message in messages]}
     flat: dict[str, list[str]] = {}
     for key, value in messages.items():
-        flat |= _flat(value, f"{path}.{key}" if path else str(key))
+        inner = path if key == "_schema" else f"{path}.{key}" if path else str(key)
+        flat |= _flat(value, inner)
     return flat

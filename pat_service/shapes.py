@@ -1,19 +1,24 @@
-"""The shapes of texts that come from outside: emails, ids, origins.
+"""The shapes of texts that come from outside: emails, ids, origins, limits.
 
-The checks raise marshmallow's ValidationError, so that schemas of the API and of the provisioning
-file use them as they are.
+The checks raise marshmallow's ValidationError, so that schemas of the API, of the provisioning file
+and of the environment use them as they are.
 """
 
 import re
 import unicodedata
 from typing import Final
 
+import limits
 from marshmallow import ValidationError
 
 MAX_EMAIL_LENGTH: Final = 254
 ANY_ORIGIN: Final = "*"
 #: Besides web pages: shells of mobile and desktop apps, and browser extensions.
 ORIGIN_SCHEMES: Final = ("http", "https", "capacitor", "ionic", "tauri", "chrome-extension", "moz-extension")
+
+#: Bounds of a rate limit: more requests are no limit, and a longer window (in seconds) is a slip.
+MAX_HITS: Final = 10**9
+MAX_WINDOW: Final = 366 * 86400
 
 #: Control characters, and halves of surrogate pairs, which no database takes.
 _UNFIT: Final = ("Cc", "Cs")
@@ -79,3 +84,14 @@ def parse_origin(text: str) -> str:
     if not 1 <= port <= 65535:
         raise ValidationError("Must have a port from 1 to 65535, or none.")
     return f"{scheme}://{host}:{port}"
+
+
+def parse_limit(text: str) -> limits.RateLimitItem:
+    """Return the one limit that a text such as `10 per minute` means, or refuse the text."""
+    try:
+        limit, *others = limits.parse_many(text)
+    except ValueError:
+        raise ValidationError("Must be a limit such as 10 per minute.") from None
+    if others or not 1 <= limit.amount <= MAX_HITS or not 1 <= limit.get_expiry() <= MAX_WINDOW:
+        raise ValidationError("Must be one limit, of at least one request, in at most a year.")
+    return limit

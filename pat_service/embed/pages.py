@@ -5,9 +5,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, url_for
-from jinja2 import TemplateNotFound
+from jinja2 import Template, TemplateNotFound
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from pat_service.credentials import Secret
 from pat_service.embed.registry import EmbeddedApp, Page
@@ -48,16 +48,27 @@ def show(
     layout: dict[str, Any] = {"layout": FRAGMENT}
     if opened_with is not None:
         layout = {"layout": WHOLE, "boot": _boot(session, opened_with)}
-    name = f"apps/{session.viewer.app.template}/{page.name}.html"
-    try:
-        template = current_app.jinja_env.get_template(name)
-    except TemplateNotFound as missing:
-        if missing.name != name:
-            raise
-        raise NotFound from None
+    template = _template(session, page.name)
+    if template is None:
+        raise MethodNotAllowed(["POST"]) if page.name in app.forms else NotFound()
     values = {**(context or {}), **common, **layout}
     current_app.update_template_context(values)
     return Response(template.render(values), status)
+
+
+def has_page(session: OpenSession, app: EmbeddedApp, name: str) -> bool:
+    """Tell whether a GET of this page has an answer."""
+    return name in app.pages or _template(session, name) is not None
+
+
+def _template(session: OpenSession, page: str) -> Template | None:
+    name = f"apps/{session.viewer.app.template}/{page}.html"
+    try:
+        return current_app.jinja_env.get_template(name)
+    except TemplateNotFound as missing:
+        if missing.name != name:
+            raise
+        return None
 
 
 def _common(session: OpenSession) -> dict[str, Any]:

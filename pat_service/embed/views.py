@@ -1,5 +1,6 @@
 """Frames over HTTP: open, the session's own facts, the app's pages and data, and refusals as pages."""
 
+import re
 from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, g, jsonify, render_template, request
@@ -13,7 +14,7 @@ from pat_service.credentials import parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import ADVICE
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import show
+from pat_service.embed.pages import has_page, show
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.errors import (
     InvalidPayload,
@@ -38,6 +39,9 @@ POLICY: Final = (
     "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; media-src 'self' blob:; "
     "form-action 'none'; base-uri 'none'; {ancestors}"
 )
+
+#: What scripts call: their errors are JSON whatever they accept.
+_FOR_SCRIPTS: Final = re.compile(rf"{PREFIX}/[^/]*/(session$|data/)")
 
 blueprint = Blueprint("embed", __name__, url_prefix=f"{PREFIX}/<app_id>")
 
@@ -84,6 +88,7 @@ def _open(app_id: str, given: list[str]) -> Response:
     if len(given) > 1:
         raise TokenInvalid("The access token is given more than once.")
     token = parse_token(given[0])
+    _refuse_nul(request.args)
     limits.hit_open(token)
     g.database_asked = True
     session, signed = sessions.open(keyring(), token, app_id, utcnow())
@@ -127,7 +132,7 @@ def submit(app_id: str, name: str) -> Response:
     app = _app_of(session)
     form = app.forms.get(name)
     if form is None:
-        raise MethodNotAllowed(["GET"]) if name in app.pages else NotFound()
+        raise MethodNotAllowed(["GET"]) if has_page(session, app, name) else NotFound()
     _refuse_nul(request.args)
     sent = _read_form(MAX_FORM)
     _refuse_nul(sent)
@@ -150,8 +155,9 @@ def data(app_id: str, name: str) -> Response:
     if function is None:
         methods = app.data_methods(name)
         raise MethodNotAllowed(methods) if methods else NotFound()
-    request.max_content_length = MAX_FORM
+    request.max_content_length = request.max_form_memory_size = MAX_FORM
     _refuse_nul(request.args)
+    _refuse_nul(request.form)
     try:
         result = function(session.viewer)
     except ValidationError as error:
@@ -198,8 +204,11 @@ def _frame_headers(response: Response) -> Response:
     if _is_embed():
         policy = POLICY.format(nonce=csp_nonce(), ancestors=ancestors.directive(_origins()))
         response.headers["Content-Security-Policy"] = policy
-        # An app's function may not bring cookies back in.
-        response.headers.remove("Set-Cookie")
+        # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
+        for name in ("Set-Cookie", "X-Frame-Options"):
+            response.headers.remove(name)
+        if response.allow:
+            response.allow = [method for method in response.allow if method != "HEAD"]
     return response
 
 
@@ -218,7 +227,7 @@ def _origins() -> list[str]:
 
 def page_of(problem: dict[str, Any], status: int) -> Response | None:
     """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
-    if not _is_embed() or request.endpoint in ("embed.session_facts", "embed.end_session", "embed.data"):
+    if not _is_embed() or _FOR_SCRIPTS.match(request.path):
         return None
     kinds = ["text/html", "application/json", "application/problem+json"]
     if request.accept_mimetypes.best_match(kinds, "text/html") != "text/html":

@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any
 
 from flask import current_app, g, request
+from werkzeug.datastructures import Authorization
 
 from pat_service import clients, events, sessions
 from pat_service.clients import Caller
@@ -47,8 +48,16 @@ def client_required(scope: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return decorate
 
 
+def _authorization() -> Authorization | None:
+    try:
+        return request.authorization
+    except ValueError:
+        # The parser takes some non-ASCII headers apart and others not.
+        return None
+
+
 def _caller() -> Caller:
-    sent = request.authorization
+    sent = _authorization()
     try:
         if sent is None or sent.type != "basic" or not sent.username or not sent.password:
             raise InvalidClient
@@ -63,7 +72,7 @@ def _caller() -> Caller:
 
 def session_of(app_id: str) -> OpenSession:
     """Return the session of the Bearer token, good for this app at this moment; or raise."""
-    sent = request.authorization
+    sent = _authorization()
     if sent is None or sent.type != "bearer" or not sent.token:
         raise SessionInvalid("Send the session as a Bearer token.")
     session = sessions.check(keyring(), sent.token, app_id, utcnow())

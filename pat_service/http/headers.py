@@ -42,14 +42,13 @@ def init_app(app: Flask, *, https: bool) -> None:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Permissions-Policy": PERMISSIONS,
-        "Content-Security-Policy": NOT_FRAMED,
     }
     if https:
         fixed["Strict-Transport-Security"] = HSTS
 
     def add(response: Response) -> Response:
-        for name, value in fixed.items():
-            response.headers.setdefault(name, value)
+        response.headers.update(fixed)
+        response.headers.setdefault("Content-Security-Policy", NOT_FRAMED)
         if request.endpoint != "static":
             response.headers["Cache-Control"] = "no-store"
         return response

@@ -3,20 +3,20 @@
 import hashlib
 import time
 from functools import lru_cache
-from math import ceil
+from math import floor
 from typing import Any, Final
 
-import limits
 from flask import Flask, current_app, request
 from flask_limiter import Limiter
 
 from pat_service.credentials import Secret
 from pat_service.errors import RateLimited
+from pat_service.shapes import parse_limit
 
 #: How long the limiter's store may take, in seconds, before the answer is 503.
 STORE_TIMEOUT: Final = 2
 
-_parse = lru_cache(maxsize=256)(limits.parse)
+_parse = lru_cache(maxsize=256)(parse_limit)
 
 
 def _address() -> str:
@@ -47,7 +47,8 @@ def hit(name: str, limit: str | None, subject: str) -> None:
     strategy = current_app.extensions["pat_service.limiter"].limiter
     if not strategy.hit(item, name, subject):
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
-        raise RateLimited(max(1, ceil(reset_at - time.time())))
+        # A hit still counts when it is just as old as the window: wait for the second after that.
+        raise RateLimited(max(1, floor(reset_at - time.time()) + 1))
 
 
 def hit_open(token: Secret) -> None:

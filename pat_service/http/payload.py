@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from math import nan
 from typing import Any, Final, NoReturn
 
 from flask import Request, request
@@ -11,6 +12,8 @@ from webargs.flaskparser import FlaskParser
 from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType
 
 MAX_BODY: Final = 16 * 1024
+#: Far more than any field takes, and few enough for Python to read.
+MAX_DIGITS: Final = 100
 #: The name under which an error that belongs to no field is told.
 BODY: Final = "body"
 
@@ -31,7 +34,7 @@ def read_object() -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(body.decode("utf-8"), **_HOOKS)
     except DuplicateKey as error:
         key = str(error)
         raise InvalidPayload({key: ["Must be given once."]}) from None
@@ -39,8 +42,9 @@ def read_object() -> dict[str, Any]:
         raise InvalidPayload({BODY: ["Must be JSON in UTF-8."]}) from None
     except RecursionError:
         raise InvalidPayload({BODY: ["Must not be nested deeply."]}) from None
-    except ValueError as error:
-        raise InvalidPayload({BODY: [f"Must be one JSON object: {_place(error)}."]}) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidPayload({BODY: [f"Must be one JSON object: see {place}."]}) from None
     if not isinstance(value, dict):
         raise InvalidPayload({BODY: ["Must be one JSON object."]})
     return value
@@ -55,14 +59,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+def _no_number(_: str) -> float:
+    # No field takes it, so that the answer names the field.
+    return nan
 
 
-def _place(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"line {error.lineno}, column {error.colno}"
-    return "it has a number that JSON does not allow, or one that is too long"
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= MAX_DIGITS else nan
+
+
+_HOOKS: Final[dict[str, Any]] = {
+    "object_pairs_hook": _object,
+    "parse_constant": _no_number,
+    "parse_int": _integer,
+}
 
 
 def printable(text: str) -> str:

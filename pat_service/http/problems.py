@@ -7,14 +7,7 @@ from typing import Any, Final
 import redis
 from flask import Flask, Response, g, json
 from limits.errors import StorageError
-from sqlalchemy.exc import (
-    IntegrityError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-    ProgrammingError,
-    TimeoutError,
-)
+from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from pat_service.errors import InvalidPayload, RateLimited, Refused, Unavailable
@@ -65,16 +58,7 @@ _HTTP_ERRORS: Final = {
     ),
 }
 #: The store is away, not as it should be (no schema, read-only), or has just changed under the request.
-_STORE_ERRORS: Final = (
-    IntegrityError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-    ProgrammingError,
-    TimeoutError,
-    StorageError,
-    redis.RedisError,
-)
+_STORE_ERRORS: Final = (DBAPIError, TimeoutError, StorageError, redis.RedisError)
 _log = logging.getLogger(__name__)
 
 Problem = dict[str, Any]
