@@ -1,7 +1,10 @@
 """The composition root: `flask --app app …` and gunicorn's `app:create_app()` load it."""
 
+from typing import Any
+
 import click
 from flask import Flask
+from flask.json.provider import DefaultJSONProvider
 from flask_migrate import Migrate
 from flask_smorest import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -12,6 +15,15 @@ from demo.cli import demo_commands
 from pat_service import api, cli, database, embed, models  # noqa: F401 - models: for migrations
 from pat_service.credentials import Keyring
 from pat_service.http import headers, limits, log, problems
+
+
+class _Json(DefaultJSONProvider):
+    """Fields in the order they are given, and no NaN, which is no JSON."""
+
+    sort_keys = False
+
+    def dumps(self, obj: Any, **options: Any) -> str:
+        return super().dumps(obj, **{"allow_nan": False} | options)
 
 
 class _Api(Api):  # type: ignore[misc]
@@ -72,7 +84,7 @@ def _settle(app: Flask, config: Config) -> None:
             "components": {"securitySchemes": {"client": {"type": "http", "scheme": "basic"}}},
         },
     )
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = _Json(app)
     # A cleaned-up path would be redirected to, token and all, at whatever Host the request claims.
     app.url_map.merge_slashes = False
     hops = config.trusted_proxies

@@ -261,7 +261,7 @@ def _kept_key(path: Path) -> str:
         _check_key(key)
     except OSError as error:
         raise ConfigError(f"SECRET_KEY must be set where {path} cannot be kept: {error.strerror}") from None
-    except ValidationError:
+    except (ValidationError, UnicodeDecodeError):
         raise ConfigError(
             f"SECRET_KEY kept in {path} is damaged; delete the file to have a new one"
         ) from None

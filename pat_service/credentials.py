@@ -34,6 +34,7 @@ JWT_ALGORITHM: Final = "HS256"
 JWT_LEEWAY: Final = 5
 CLAIMS: Final = ("iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp")
 
+_ID = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 _BODY = re.compile(r"[a-z]+_[0-9a-f]{72}", re.ASCII)
 _JWT_FORM = re.compile(r"[\w-]{1,512}\.[\w-]{1,2048}\.[\w-]{43}", re.ASCII)
 
@@ -186,6 +187,7 @@ def audience(app_id: str) -> str:
 def _claims(payload: dict[str, Any], app_id: str) -> SessionClaims:
     # PyJWT takes times as floats or padded texts; we sign whole numbers only.
     texts = all(type(payload[name]) is str for name in ("sub", "jti", "wid"))
+    texts = texts and all(_ID.fullmatch(payload[name]) for name in ("sub", "jti", "wid"))
     times = all(type(payload[name]) is int for name in ("iat", "nbf", "exp"))
     if set(payload) != set(CLAIMS) or not texts or not times:
         raise SessionInvalid

@@ -18,7 +18,6 @@ from pat_service.embed.pages import has_page, show
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.errors import (
     InvalidPayload,
-    PayloadTooLarge,
     TokenInvalid,
     TokenMissing,
     UnsupportedMediaType,
@@ -26,6 +25,7 @@ from pat_service.errors import (
 from pat_service.http import limits
 from pat_service.http.authentication import keyring, session_of, utcnow
 from pat_service.http.headers import csp_nonce
+from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.sessions import OpenSession
 
@@ -155,7 +155,7 @@ def data(app_id: str, name: str) -> Response:
     if function is None:
         methods = app.data_methods(name)
         raise MethodNotAllowed(methods) if methods else NotFound()
-    request.max_content_length = request.max_form_memory_size = MAX_FORM
+    read_body(MAX_FORM)
     _refuse_nul(request.args)
     _refuse_nul(request.form)
     try:
@@ -184,9 +184,7 @@ def _app_of(session: OpenSession) -> EmbeddedApp:
 
 
 def _read_form(most: int) -> MultiDict[str, str]:
-    request.max_content_length = request.max_form_memory_size = most
-    if (request.content_length or 0) > most:
-        raise PayloadTooLarge
+    read_body(most)
     if request.mimetype not in FORM_TYPES:
         raise UnsupportedMediaType("Send the form URL-encoded or as multipart/form-data.")
     return request.form

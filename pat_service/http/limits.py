@@ -11,6 +11,7 @@ from flask_limiter import Limiter
 
 from pat_service.credentials import Secret
 from pat_service.errors import RateLimited
+from pat_service.http.counters import WorkerStorage
 from pat_service.shapes import parse_limit
 
 #: How long the limiter's store may take, in seconds, before the answer is 503.
@@ -32,7 +33,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
     limiter = Limiter(
         key_func=_address,
         strategy="moving-window",
-        storage_uri=redis_url or "memory://",
+        storage_uri=redis_url or f"{WorkerStorage.STORAGE_SCHEME[0]}://",
         storage_options=options,
     )
     limiter.init_app(app)

@@ -95,7 +95,10 @@ def init_app(app: Flask, page_of: PageOf) -> None:
             "The server refuses this request.",
         )
         headers = {k: v for k, v in error.get_headers() if k not in ("Content-Type", "Content-Length")}
-        return answer(_problem(code, title, detail) | {"status": status}, headers)
+        problem = _problem(code, title, detail) | {"status": status}
+        if status == 400:
+            problem["errors"] = {"request": [detail]}
+        return answer(problem, headers)
 
     app.register_error_handler(Refused, refused)
     app.register_error_handler(HTTPException, failed)
