@@ -33,7 +33,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from apps import Paging, is_id, one_line, page_number
 from pat_service.access import Viewer
-from pat_service.database import UtcDateTime, db, reading
+from pat_service.database import Model, UtcDateTime, reading
 from pat_service.embed import EmbeddedApp
 from pat_service.models import new_id
 
@@ -57,7 +57,7 @@ FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
 app = EmbeddedApp()
 
 
-class Order(db.Model):
+class Order(Model):
     """An order of one customer. Money is in euro cents; `total_cents` includes the shipping."""
 
     __tablename__ = "demo_orders"
@@ -81,7 +81,7 @@ class Order(db.Model):
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class OrderLine(db.Model):
+class OrderLine(Model):
     """One product of an order. `kind` names its picture."""
 
     __tablename__ = "demo_order_lines"
@@ -135,17 +135,15 @@ def matching(viewer: Viewer, wish: Wish) -> ColumnElement[bool]:
     if wish.status:
         condition = and_(condition, Order.status == wish.status)
     if wish.search:
-        escaped = wish.search.replace("/", "//").replace("%", "/%").replace("_", "/_")
-        # Lowered by the database on both sides: the two databases and Python fold different letters.
-        pattern = func.lower(f"%{escaped}%")
+        text = wish.search.lower()
         in_lines = exists().where(
             OrderLine.order_id == Order.id,
             or_(
-                func.lower(OrderLine.name).like(pattern, escape="/"),
-                func.lower(OrderLine.sku).like(pattern, escape="/"),
+                func.lower(OrderLine.name).contains(text, autoescape=True),
+                func.lower(OrderLine.sku).contains(text, autoescape=True),
             ),
         )
-        condition = and_(condition, or_(func.lower(Order.number).like(pattern, escape="/"), in_lines))
+        condition = and_(condition, or_(func.lower(Order.number).contains(text, autoescape=True), in_lines))
     return condition
 
 
@@ -313,7 +311,7 @@ def order(viewer: Viewer) -> dict[str, Any]:
         lines = lines_of(connection, OrderLine.order_id == row.id)[row.id]
     steps = [
         ("Placed", row.placed_at),
-        ("Handed to the carrier", row.shipped_at),
+        ("Sent", row.shipped_at),
         ("Delivered", row.delivered_at),
     ]
     return {

@@ -29,7 +29,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from apps import Paging, is_id, one_line, page_number, tidy
 from pat_service.access import Viewer
-from pat_service.database import UtcDateTime, db, reading, transaction
+from pat_service.database import Model, UtcDateTime, reading, transaction
 from pat_service.embed import EmbeddedApp, Page
 from pat_service.models import new_id
 
@@ -49,7 +49,7 @@ TOPICS: Final = {
 app = EmbeddedApp()
 
 
-class Ticket(db.Model):
+class Ticket(Model):
     """A question of one customer, open until `closed_at`. `active_at` is when anything last happened."""
 
     __tablename__ = "demo_tickets"
@@ -69,7 +69,7 @@ class Ticket(db.Model):
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class TicketReply(db.Model):
+class TicketReply(Model):
     """An answer under a ticket: the customer's own, or the desk's."""
 
     __tablename__ = "demo_ticket_replies"
@@ -153,15 +153,15 @@ def find(connection: Connection, chosen: ColumnElement[bool]) -> Row[Any]:
     return connection.execute(select(*TICKET).where(chosen)).first() or abort(404)
 
 
-def replies_of(connection: Connection, tickets: Sequence[str]) -> dict[str, list[Row[Any]]]:
-    """Return who replied to each of the tickets and when, oldest first."""
-    found: dict[str, list[Row[Any]]] = defaultdict(list)
-    for reply in connection.execute(
-        select(REPLY.ticket_id, REPLY.from_desk)
+def replies_to(connection: Connection, tickets: Sequence[str]) -> dict[str, list[bool]]:
+    """Return for each of the tickets whether its replies are the desk's, oldest first."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for ticket_id, from_desk in connection.execute(
+        select(TicketReply.ticket_id, TicketReply.from_desk)
         .where(TicketReply.ticket_id.in_(tickets))
         .order_by(TicketReply.created_at, TicketReply.id)
     ):
-        found[reply.ticket_id].append(reply)
+        found[ticket_id].append(from_desk)
     return found
 
 
@@ -169,7 +169,7 @@ def replies_of(connection: Connection, tickets: Sequence[str]) -> dict[str, list
 
 
 def moment(at: datetime, now: datetime) -> dict[str, str]:
-    """Return a time as the templates show it: how long ago, or the day; and exactly, in UTC."""
+    """Return a time as the templates show it: how long ago, the day, and exactly, in UTC."""
     minutes = int((now - at).total_seconds() // 60)
     if minutes < 1:
         text = "just now"
@@ -182,14 +182,19 @@ def moment(at: datetime, now: datetime) -> dict[str, str]:
         text = "yesterday" if days == 1 else f"{days} days ago"
     else:
         text = f"{at.day} {at:%b %Y}" if at.year != now.year else f"{at.day} {at:%b}"
-    return {"iso": at.isoformat(), "text": text, "exact": f"{at.day} {at:%b %Y, %H:%M} UTC"}
+    return {
+        "iso": at.isoformat(),
+        "text": text,
+        "day": f"{at.day} {at:%b %Y}",
+        "exact": f"{at.day} {at:%b %Y, %H:%M} UTC",
+    }
 
 
-def state(ticket: Row[Any], replies: Sequence[Row[Any]]) -> tuple[str, str]:
-    """Return the ticket's state in words, and the look of its badge."""
+def state(ticket: Row[Any], replies: Sequence[bool]) -> tuple[str, str]:
+    """Return the ticket's state in words, and the look of its badge. Of a reply: is it the desk's?"""
     if ticket.closed_at:
         return "Closed", ""
-    if replies and replies[-1].from_desk:
+    if replies and replies[-1]:
         return "Answered", "ok"
     return "Waiting for us", "warn"
 
@@ -199,7 +204,7 @@ def initials(name: str) -> str:
     return (words[0][:1] + (words[-1][:1] if len(words) > 1 else "")).upper() if words else "?"
 
 
-def shown(ticket: Row[Any], replies: Sequence[Row[Any]], now: datetime) -> dict[str, Any]:
+def shown(ticket: Row[Any], replies: Sequence[bool], now: datetime) -> dict[str, Any]:
     """Return a ticket as the templates show it."""
     words, look = state(ticket, replies)
     return {
@@ -238,9 +243,19 @@ def thread(
         .order_by(TicketReply.created_at, TicketReply.id)
     ).all()
     first = message(viewer.user.name, ticket.message, ticket.created_at, False, now)
-    rest = [message(reply.author, reply.message, reply.created_at, reply.from_desk, now) for reply in replies]
+    rest = [
+        # Whatever is not the desk's is the viewer's own, who may be called something else by now.
+        message(
+            reply.author if reply.from_desk else viewer.user.name,
+            reply.message,
+            reply.created_at,
+            reply.from_desk,
+            now,
+        )
+        for reply in replies
+    ]
     return {
-        "ticket": shown(ticket, replies, now),
+        "ticket": shown(ticket, [reply.from_desk for reply in replies], now),
         "messages": [first, *rest],
         "full": len(replies) >= MOST_REPLIES,
         "longest_message": LONGEST_MESSAGE,
@@ -266,7 +281,7 @@ def listing(connection: Connection, viewer: Viewer, now: datetime) -> dict[str, 
         .limit(paging.size)
         .offset(paging.offset)
     ).all()
-    replies = replies_of(connection, [ticket.id for ticket in tickets])
+    replies = replies_to(connection, [ticket.id for ticket in tickets])
     return {
         "show": show,
         "shows": [(name, text, numbers[name]) for name, (text, _) in SHOWS.items()],

@@ -25,7 +25,7 @@ demo_commands = AppGroup("demo", help="The demo portal.")
 @demo_commands.command("load")
 @click.option("--origin", default="http://localhost:5000", show_default=True, help="Where the portal is.")
 def load(origin: str) -> None:
-    """Load the demo, or bring it back to its beginning. Its client secrets are made anew."""
+    """Load the demo: what is missing is added, rows stay. Its client secrets are made anew."""
     try:
         origin = parse_origin(origin)
     except ValidationError as error:

@@ -16,7 +16,7 @@ from pat_service.models import User, Workspace, new_id
 FREE_SHIPPING: Final = 15_000  # cents of goods
 SHIPPING: Final = 690  # cents
 DAYS: Final = 358  # from the first order to now
-YOUNGEST: Final = timedelta(hours=5)
+LATEST: Final = (0.3, 1.0, 2.9, 3.8)  # days ago, so that something is always on its way
 PROCESSING: Final = timedelta(days=2)  # until an order is handed to the carrier
 ON_THE_WAY: Final = timedelta(days=7)  # until it has arrived
 
@@ -389,10 +389,10 @@ BENS_QUESTIONS: Final = (
 
 CUSTOMERS: Final = {
     people.ANA: Customer(
-        "Ruiz Coffee Bar\n14 Quay Street\nGalway H91 E2D4", 20417, 61, 1.25, CAFE, ANAS_QUESTIONS
+        "Ruiz Coffee Bar\n14 Quay Street\nGalway H91 E2D4", 20417, 61, 1.1, CAFE, ANAS_QUESTIONS
     ),
     people.BEN: Customer(
-        "Okafor Cycles\n3 Mill Lane\nCork T12 X7P9", 31096, 58, 0.85, WORKSHOP, BENS_QUESTIONS
+        "Okafor Cycles\n3 Mill Lane\nCork T12 X7P9", 31096, 58, 0.9, WORKSHOP, BENS_QUESTIONS
     ),
 }
 
@@ -433,10 +433,13 @@ def _orders(
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yield each order with its lines, the oldest first."""
     number = customer.first_number
-    ages = sorted((DAYS * random.random() ** customer.busy for _ in range(customer.orders)), reverse=True)
+    # One in each of as many stretches of the year: people order regularly, on no particular day.
+    older = customer.orders - len(LATEST)
+    ages = [DAYS * ((place + random.random()) / older) ** customer.busy for place in range(older)]
+    ages = sorted(ages + [age * random.uniform(0.7, 1.3) for age in LATEST], reverse=True)
     for place, age in enumerate(ages):
         number += random.randint(3, 40)
-        placed_at = now - max(timedelta(days=age), YOUNGEST)
+        placed_at = now - timedelta(days=age)
         # One in fifteen is cancelled, but none of the newest: these show what is on its way.
         cancelled = place % 15 == 9 and age > DAYS / 12
         order_id = new_id()
