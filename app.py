@@ -6,7 +6,6 @@ import click
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from flask_migrate import Migrate
-from flask_smorest import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Config, ConfigError
@@ -26,13 +25,6 @@ class _Json(DefaultJSONProvider):
         return super().dumps(obj, **{"allow_nan": False} | options)
 
 
-class _Api(Api):  # type: ignore[misc]
-    """flask-smorest for the OpenAPI document and the parsing; errors are answered by `problems`."""
-
-    def _register_error_handlers(self) -> None:
-        pass
-
-
 def create_app(config: Config | None = None) -> Flask:
     """Return the service. A setting that is missing or weak stops the start with one line."""
     try:
@@ -50,7 +42,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     app.extensions["pat_service.registry"] = embed.Registry("apps")
     app.register_blueprint(embed.blueprint)
-    _Api(app).register_blueprint(api.blueprint)
+    api.DocumentedApi(app).register_blueprint(api.blueprint)
     cli.init_app(app)
     if config.development:
         app.register_blueprint(portal.blueprint())
@@ -75,6 +67,8 @@ def _settle(app: Flask, config: Config) -> None:
     ):
         app.config[name.upper()] = getattr(config, name)
     app.config.update(
+        # The most that any route takes; most take less.
+        MAX_CONTENT_LENGTH=embed.MAX_FORM,
         API_TITLE="pat-service",
         API_VERSION="1",
         OPENAPI_VERSION="3.1.0",

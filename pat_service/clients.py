@@ -5,10 +5,10 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from marshmallow import ValidationError
-from sqlalchemy import Boolean, Connection, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import Boolean, Connection, Select, bindparam, delete, exists, insert, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 
@@ -156,7 +156,7 @@ def put(
         "mint_limit": mint_limit,
         "revoked_at": None,
     }
-    current = connection.execute(select(Client.revoked_at).where(Client.id == client_id)).first()
+    current = connection.execute(_locked(client_id)).first()
     if current:
         connection.execute(update(Client).where(Client.id == client_id), facts)
     else:
@@ -244,10 +244,15 @@ def _require_id(client_id: str) -> None:
         raise Conflict(f"{client_id!r} is no client id: use up to 64 letters, digits, dots and dashes.")
 
 
+def _locked(client_id: str) -> Select[*tuple[Any, ...]]:
+    # Held until the commit: of racing rotations each must see the secret that the last one made.
+    return select(Client.revoked_at).where(Client.id == client_id).with_for_update()
+
+
 def _require_live(connection: Connection, client_id: str) -> None:
     _require_id(client_id)
-    live = select(Client.id).where(Client.id == client_id, Client.revoked_at.is_(None))
-    if connection.execute(live).first() is None:
+    current = connection.execute(_locked(client_id)).first()
+    if current is None or current.revoked_at is not None:
         raise Conflict(f"There is no live client {client_id!r}.")
 
 

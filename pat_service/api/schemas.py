@@ -86,6 +86,7 @@ class MintRequest(Request):
     end_sessions = StrictBoolean(
         data_key="endSessions",
         load_default=False,
+        allow_none=True,
         metadata={"description": "Also end the open sessions of this user and app."},
     )
 

@@ -88,7 +88,7 @@ def _open(app_id: str, given: list[str]) -> Response:
     if len(given) > 1:
         raise TokenInvalid("The access token is given more than once.")
     token = parse_token(given[0])
-    _refuse_nul(request.args)
+    _refuse_nul()
     limits.hit_open(token)
     g.database_asked = True
     session, signed = sessions.open(keyring(), token, app_id, utcnow())
@@ -121,7 +121,7 @@ def end_session(app_id: str) -> tuple[str, int]:
 def page(app_id: str, name: str) -> Response:
     """A page or part of the app."""
     session = _session(app_id)
-    _refuse_nul(request.args)
+    _refuse_nul()
     return show(session, _app_of(session), Page(name))
 
 
@@ -133,9 +133,8 @@ def submit(app_id: str, name: str) -> Response:
     form = app.forms.get(name)
     if form is None:
         raise MethodNotAllowed(["GET"]) if has_page(session, app, name) else NotFound()
-    _refuse_nul(request.args)
     sent = _read_form(MAX_FORM)
-    _refuse_nul(sent)
+    _refuse_nul()
     try:
         result = form.function(session.viewer)
     except ValidationError as error:
@@ -156,8 +155,7 @@ def data(app_id: str, name: str) -> Response:
         methods = app.data_methods(name)
         raise MethodNotAllowed(methods) if methods else NotFound()
     read_body(MAX_FORM)
-    _refuse_nul(request.args)
-    _refuse_nul(request.form)
+    _refuse_nul()
     try:
         result = function(session.viewer)
     except ValidationError as error:
@@ -190,11 +188,12 @@ def _read_form(most: int) -> MultiDict[str, str]:
     return request.form
 
 
-def _refuse_nul(values: MultiDict[str, str]) -> None:
+def _refuse_nul() -> None:
     # PostgreSQL takes no NUL in a text; an app's author should not have to think of it.
-    for name, value in values.items(multi=True):
-        if "\0" in name or "\0" in value:
-            raise InvalidPayload({name.replace("\0", ""): ["Must not contain NUL characters."]})
+    for values in (request.args, request.form):
+        for name, value in values.items(multi=True):
+            if "\0" in name or "\0" in value:
+                raise InvalidPayload({name.replace("\0", ""): ["Must not contain NUL characters."]})
 
 
 @blueprint.after_app_request

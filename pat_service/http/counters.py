@@ -11,8 +11,8 @@ from typing import Final
 
 from limits.storage import MemoryStorage
 
-#: Keys whose window is over are dropped at every so many hits.
-SWEEP_EVERY: Final = 1000
+#: How often keys whose window is over are dropped, in seconds.
+SWEEP_EVERY: Final = 60
 
 
 class WorkerStorage(MemoryStorage):
@@ -25,7 +25,7 @@ class WorkerStorage(MemoryStorage):
         self._lock = Lock()
         self._hits: dict[str, deque[float]] = {}
         self._ends: dict[str, float] = {}
-        self._until_sweep = SWEEP_EVERY
+        self._next_sweep = 0.0
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count `amount` hits of the key, unless that makes more than `limit` in `expiry` seconds."""
@@ -53,9 +53,8 @@ class WorkerStorage(MemoryStorage):
             hits.popleft()
 
     def _sweep(self, now: float) -> None:
-        self._until_sweep -= 1
-        if self._until_sweep > 0:
+        if now < self._next_sweep:
             return
-        self._until_sweep = SWEEP_EVERY
+        self._next_sweep = now + SWEEP_EVERY
         for key in [key for key, end in self._ends.items() if end < now]:
             del self._ends[key], self._hits[key]

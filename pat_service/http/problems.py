@@ -1,6 +1,7 @@
 """One table turns a code into a status; one shape tells of every failure (RFC 9457)."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from limits.errors import StorageError
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from pat_service.errors import InvalidPayload, RateLimited, Refused, Unavailable
+from pat_service.errors import Conflict, InvalidPayload, RateLimited, Refused, Unavailable
 
 STATUSES: Final = {
     "invalid_payload": 400,
@@ -45,12 +46,15 @@ _HTTP_ERRORS: Final = {
     400: ("invalid_payload", "Bad request", "The server cannot read this request."),
     404: ("not_found", "Not found", "There is nothing at this address."),
     405: ("method_not_allowed", "Method not allowed", "This address does not take that method; see Allow."),
+    409: ("conflict", Conflict.title, Conflict.detail),
     413: ("payload_too_large", "Payload too large", "The body is larger than this address takes."),
     415: (
         "unsupported_media_type",
         "Unsupported media type",
         "This address does not take that Content-Type.",
     ),
+    429: ("rate_limited", "Too many requests", "Too many requests; wait and try again."),
+    503: ("unavailable", Unavailable.title, Unavailable.detail),
     500: (
         "internal_error",
         "Internal error",
@@ -87,10 +91,10 @@ def init_app(app: Flask, page_of: PageOf) -> None:
 
     def failed(error: HTTPException) -> HTTPException | Response:
         status = error.code or 500
-        if status < 400:
+        if status < 400 or error.response is not None:
             return error
         code, title, detail = _HTTP_ERRORS.get(status) or (
-            error.name.lower().replace(" ", "_"),
+            re.sub("[^a-z]+", "_", error.name.lower()),
             error.name,
             "The server refuses this request.",
         )
