@@ -17,12 +17,19 @@ from pat_service.http import headers, limits, log, problems
 
 
 class _Json(DefaultJSONProvider):
-    """Fields in the order they are given, and no NaN, which is no JSON."""
+    """Fields in the order they are given, no NaN (which is no JSON), and nothing nested without end."""
 
     sort_keys = False
 
     def dumps(self, obj: Any, **options: Any) -> str:
         return super().dumps(obj, **{"allow_nan": False} | options)
+
+    def loads(self, s: str | bytes, **options: Any) -> Any:
+        try:
+            return super().loads(s, **options)
+        except RecursionError:
+            # Then `request.get_json()` in an app's function answers 400, as it does for other bad JSON.
+            raise ValueError("nested too deeply") from None
 
 
 def create_app(config: Config | None = None) -> Flask:

@@ -17,7 +17,7 @@ from pat_service.cli import plain_errors, upgrade_schema
 from pat_service.credentials import CLIENT_SECRET_PREFIX, generate
 from pat_service.database import transaction
 from pat_service.models import User
-from pat_service.shapes import parse_origin
+from pat_service.shapes import ANY_ORIGIN, parse_origin
 
 demo_commands = AppGroup("demo", help="The demo portal.")
 
@@ -28,6 +28,8 @@ def load(origin: str) -> None:
     """Load the demo: what is missing is added, rows stay. Its client secrets are made anew."""
     try:
         origin = parse_origin(origin)
+        if origin == ANY_ORIGIN:
+            raise ValidationError("Say where the portal is, such as http://localhost:5000.")
     except ValidationError as error:
         raise click.BadParameter(str(error.messages[0]), param_hint="--origin") from None
     upgrade_schema()
@@ -42,7 +44,11 @@ def load(origin: str) -> None:
             ids = {user.email: user.id for user in connection.execute(select(User.email, User.id))}
             rows.load_rows(connection, ids, now)
     clients = {id_: {"id": id_, "secret": secret} for id_, secret in secrets.items()}
-    _keep(Path(current_app.instance_path) / "demo.json", {"clients": clients, "origin": origin})
+    path = Path(current_app.instance_path) / "demo.json"
+    try:
+        _keep(path, {"clients": clients, "origin": origin})
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be kept: {error.strerror}") from None
     click.echo("The demo is loaded.")
 
 

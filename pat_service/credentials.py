@@ -164,20 +164,30 @@ class Keyring:
             key = self._by_id.get(header.get("kid", ""))
             if key is None or set(header) != {"alg", "typ", "kid"} or header["typ"] != JWT_TYPE:
                 raise SessionInvalid
-            payload = jwt.decode(
-                text,
-                key.for_sessions,
-                algorithms=[JWT_ALGORITHM],
-                audience=audience(app_id),
-                issuer=ISSUER,
-                leeway=JWT_LEEWAY,
-                options={"require": list(CLAIMS), "strict_aud": True, "enforce_minimum_key_length": True},
-            )
-        except jwt.ExpiredSignatureError:
-            raise SessionExpired from None
+            try:
+                return _claims(_decode(text, key, app_id), app_id)
+            except jwt.ExpiredSignatureError:
+                claims = _claims(_decode(text, key, app_id, verify_exp=False), app_id)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise SessionInvalid from None
-        return _claims(payload, app_id)
+        raise SessionExpired().about(session_id=claims.session_id, app_id=app_id, user_id=claims.user_id)
+
+
+def _decode(text: str, key: Key, app_id: str, *, verify_exp: bool = True) -> dict[str, Any]:
+    return jwt.decode(
+        text,
+        key.for_sessions,
+        algorithms=[JWT_ALGORITHM],
+        audience=audience(app_id),
+        issuer=ISSUER,
+        leeway=JWT_LEEWAY,
+        options={
+            "require": list(CLAIMS),
+            "strict_aud": True,
+            "enforce_minimum_key_length": True,
+            "verify_exp": verify_exp,
+        },
+    )
 
 
 def audience(app_id: str) -> str:

@@ -80,7 +80,8 @@ def check(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSessi
     Read from the database each time, so that a revocation, an archived user, a lost grant or a moved
     app counts on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked, AccessRevoked.
     """
-    claims = keyring.read_session(token, app_id)
+    with events.recording_refusals(events.SESSION_REFUSED, now):
+        claims = keyring.read_session(token, app_id)
     with reading() as connection:
         row = connection.execute(_by_id, {"id": claims.session_id}).first()
     if row is None or (row.session_app, row.session_user, row.session_workspace) != (

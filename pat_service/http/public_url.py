@@ -19,7 +19,7 @@ def public_url() -> str:
     host, port = request.environ["SERVER_NAME"], request.environ["SERVER_PORT"]
     if not _is_loopback(host):
         host = "127.0.0.1"
-    return f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def frame_url(app_id: str, token: Secret) -> str:
