@@ -6,15 +6,22 @@ Acme; `rival` to Globex.
 
 import json
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from shutil import copy, rmtree
 from typing import Any, Final
 
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
 from werkzeug.test import TestResponse
 
+from app import create_app
+from config import Config
 from pat_service import provisioning
-from pat_service.database import reading, transaction
+from pat_service.database import db, reading, transaction
 from pat_service.http.authentication import utcnow
 
 KEY: Final = "k" * 64
@@ -86,6 +93,20 @@ def provision(app: Flask, document: dict[str, Any]) -> provisioning.Provisioned:
         return provisioning.provision(app.extensions["pat_service.keyring"], document, utcnow())
 
 
+def only(kind: str, name: str, /, **changes: Any) -> dict[str, Any]:
+    """A provisioning document that lists one thing of WORLD, by its slug, id or email, with these changes."""
+    thing = next(t for t in WORLD[kind] if name in (t.get("slug"), t.get("id"), t.get("email")))
+    return {kind: [thing | changes]}
+
+
+#: Ways to take Orders from Ana: what is provisioned then. Provisioning WORLD gives it back.
+LOSSES: Final = {
+    "she is archived": only("users", "ana@acme.test", status="archived"),
+    "she loses her grant": only("apps", "orders", users=["ben@acme.test"]),
+    "she leaves the workspace": only("users", "ana@acme.test", workspaces={"globex": "admin"}),
+}
+
+
 def basic(client_id: str, secret: str | None = None) -> dict[str, str]:
     """The Authorization header of a client."""
     pair = f"{client_id}:{SECRETS[client_id] if secret is None else secret}"
@@ -153,6 +174,13 @@ class Service:
     def post(self, frame: Frame, path: str, **options: Any) -> TestResponse:
         return self.client.post(f"/embed-apps/{frame.app_id}/{path}", headers=frame.bearer, **options)
 
+    def facts(self, frame: Frame) -> dict[str, Any]:
+        """The session's own facts, of a frame that is open."""
+        answer = self.get(frame, "session")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = json.loads(answer.text)
+        return found
+
     def change(self, statement: Any) -> None:
         """Change a row behind the service's back."""
         with self.app.app_context(), transaction() as connection:
@@ -162,9 +190,83 @@ class Service:
         with self.app.app_context(), reading() as connection:
             return list(connection.execute(statement))
 
+    @contextmanager
+    def statements(self) -> Iterator[list[str]]:
+        """Collect the SQL that runs in the block, but for what only begins a transaction."""
+        seen: list[str] = []
+
+        def executes(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if not statement.startswith(("BEGIN", "PRAGMA")):
+                seen.append(" ".join(statement.split()))
+
+        with self.app.app_context():
+            engine = db.engine
+        event.listen(engine, "before_cursor_execute", executes)
+        try:
+            yield seen
+        finally:
+            event.remove(engine, "before_cursor_execute", executes)
+
+
+def lose_the_database(app: Flask, folder: Path) -> None:
+    """As if the disk below it were gone: nothing can be opened at its path."""
+    with app.app_context():
+        db.engine.dispose()
+    for file in folder.glob("pat-service.db*"):
+        file.unlink()
+    (folder / "pat-service.db").mkdir()
+
 
 def boot(answer: TestResponse) -> dict[str, Any]:
     """What the frame's script starts from."""
     block = answer.text.partition('id="embed-boot"')[2].partition(">")[2].partition("</script>")[0]
     found: dict[str, Any] = json.loads(block)
     return found
+
+
+def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """Return a refusal, once it is seen to have the shape of every refusal (RFC 9457)."""
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.text
+    problem: dict[str, Any] = answer.json  # type: ignore[assignment]
+    errors = {"errors"} if status == 400 else set()
+    assert set(problem) == {"type", "title", "status", "detail", "code", "requestId", "message"} | errors
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["message"] == problem["detail"]
+    assert problem["requestId"] == answer.headers["X-Request-Id"]
+    assert all(
+        isinstance(problem[name], str) and problem[name] for name in set(problem) - errors - {"status"}
+    )
+    for name, texts in problem.get("errors", {}).items():
+        assert isinstance(name, str)
+        assert texts
+        assert all(isinstance(text, str) and text for text in texts)
+    assert "Set-Cookie" not in answer.headers
+    return problem
+
+
+@contextmanager
+def lasting_service(schema: Path, folder: Path, **environ: str) -> Iterator[Service]:
+    """A service that several tests share, since a new one costs more than most tests of refusals."""
+    copy(schema, folder / "pat-service.db")
+    limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
+    settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | limits | environ
+    app = create_app(Config.from_environment(settings, folder))
+    provision(app, WORLD)
+    yield Service(app.test_client())
+    with app.app_context():
+        db.engine.dispose()
+
+
+def folder_of(app: Flask) -> Path:
+    """Where the app's SQLite file is, with its journal beside it."""
+    with app.app_context():
+        return Path(str(db.engine.url.database)).parent
+
+
+def renew(app: Flask, database: Path) -> None:
+    """Put this file in the place of the app's database, whatever a test has made of that."""
+    with app.app_context():
+        db.engine.dispose()
+    for old in folder_of(app).glob("pat-service.db*"):
+        rmtree(old) if old.is_dir() else old.unlink()
+    copy(database, folder_of(app) / "pat-service.db")

@@ -44,6 +44,7 @@ class Witness:
     violations: list[str] = field(default_factory=list)  # of a Content-Security-Policy
     requests: list["Request"] = field(default_factory=list)
     responses: list["Response"] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)  # texts of lines that the test expects
 
     def watch(self, context: "BrowserContext") -> None:
         # Playwright cannot take `self.console.append` itself: it marks the handlers it is given.
@@ -63,12 +64,16 @@ class Witness:
         ]
         return console + [f"exception: {e}" for e in self.errors] + [f"CSP: {v}" for v in self.violations]
 
-    def assert_quiet(self, *allowed: str) -> None:
-        """Fail on any console error or warning, uncaught exception or CSP report.
+    def allow(self, *texts: str) -> None:
+        """Let lines that hold one of the texts pass in this test."""
+        self.allowed += texts
 
-        Chromium's own line on a 4xx answer passes; so does a line that holds one of the texts in `allowed`.
+    def assert_quiet(self) -> None:
+        """Fail on any console error or warning, uncaught exception or CSP report; `page` does at its end.
+
+        Chromium's own line on a 4xx answer passes; so do the lines that the test allows.
         """
-        loud = [line for line in self.complaints() if not any(text in line for text in allowed)]
+        loud = [line for line in self.complaints() if not any(text in line for text in self.allowed)]
         assert not loud, "The page was not quiet:\n" + "\n".join(loud)
 
     def urls(self) -> list[str]:
@@ -138,11 +143,16 @@ def witness(context: "BrowserContext") -> Witness:
 
 @pytest.fixture
 def page(context: "BrowserContext", witness: Witness, request: pytest.FixtureRequest) -> Iterator["Page"]:
-    """A blank page whose context `witness` watches. A test that fails leaves a picture in failures/."""
+    """A blank page whose context `witness` watches, and which has to be quiet.
+
+    A test that fails leaves a picture in failures/.
+    """
     page = context.new_page()
     yield page
     if any(report.failed for report in request.node.stash.get(REPORTS, [])):
         _keep_evidence(page, witness, request.node.nodeid)
+    else:
+        witness.assert_quiet()
 
 
 def _keep_evidence(page: "Page", witness: Witness, test: str) -> None:

@@ -1,0 +1,3 @@
+from tests.shared import app, clock, lasting, limited, standing
+
+__all__ = ["app", "clock", "lasting", "limited", "standing"]

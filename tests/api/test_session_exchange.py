@@ -1,0 +1,333 @@
+"""Opening a session as a program: the same token, the same rules, an answer in JSON."""
+
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import delete, func, select, update
+from werkzeug.test import TestResponse
+
+from pat_service.credentials import generate
+from pat_service.models import App, Event, Grant, Member, Session, Token, User
+from tests.world import (
+    LEDGER,
+    ORDERS,
+    SUPPORT,
+    WORLD,
+    Service,
+    basic,
+    only,
+    problem_of,
+    provision,
+)
+
+EXCHANGE = "/api/ext/users/session"
+FULL_WIDTH = str.maketrans("0123456789", "０１２３４５６７８９")
+NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
+
+
+def exchange(
+    service: Service, token: Any, app_id: Any = ORDERS, headers: dict[str, str] | None = None, **fields: Any
+) -> TestResponse:
+    body = {"appId": app_id, "accessToken": token} | fields
+    return service.client.post(EXCHANGE, json=body, headers=headers)
+
+
+def bearer(answer: TestResponse) -> dict[str, str]:
+    assert answer.status_code == 201, answer.text
+    assert answer.json is not None
+    return {"Authorization": f"Bearer {answer.json['signedPat']}"}
+
+
+def facts(service: Service, headers: dict[str, str], app_id: str = ORDERS) -> TestResponse:
+    return service.client.get(f"/embed-apps/{app_id}/session", headers=headers)
+
+
+def sessions(service: Service) -> int:
+    count: int = service.rows(select(func.count()).select_from(Session))[0][0]
+    return count
+
+
+def remade(token: str, body: str) -> str:
+    """A token of another text with a right checksum, as anybody can make one."""
+    text = token[:4] + body
+    return f"{text}{zlib.crc32(text.encode()):08x}"
+
+
+def test_a_program_opens_a_session_with_a_token(service: Service) -> None:
+    answer = exchange(service, service.token(sessionExpiry=5))
+    ana = service.rows(select(User.id).where(User.email == "ana@acme.test"))[0].id
+    assert (answer.status_code, answer.content_type) == (201, "application/json")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in answer.headers
+    opened = answer.json
+    assert opened is not None
+    assert opened == {
+        "signedPat": opened["signedPat"],
+        "session": {"id": str(UUID(opened["session"]["id"])), "expiresIn": 300},
+        "user": {"id": ana, "email": "ana@acme.test", "name": "Ana"},
+        "app": {"id": ORDERS, "slug": "orders", "name": "Orders"},
+    }
+
+
+def test_what_it_gets_is_the_session_of_a_frame(service: Service) -> None:
+    answer = exchange(service, service.token())
+    headers = bearer(answer)
+    assert answer.json is not None
+    found = facts(service, headers)
+    assert found.status_code == 200
+    assert found.json is not None
+    assert found.json["sessionId"] == answer.json["session"]["id"]
+    assert found.json["user"] == answer.json["user"]
+    assert found.json["app"] == answer.json["app"]
+    page = service.client.get(f"/embed-apps/{ORDERS}/pages/index", headers=headers)
+    assert page.status_code == 200
+    assert service.client.delete(f"/embed-apps/{ORDERS}/session", headers=headers).status_code == 204
+    problem_of(facts(service, headers), 401, "session_revoked")
+
+
+def test_the_jwt_is_of_the_contracts_form(service: Service) -> None:
+    with time_machine.travel(NOON, tick=False):
+        answer = exchange(service, service.token(sessionExpiry=5))
+    assert answer.json is not None
+    signed = answer.json["signedPat"]
+    header = jwt.get_unverified_header(signed)
+    claims = jwt.decode(signed, options={"verify_signature": False})
+    assert (header["alg"], header["typ"], set(header)) == ("HS256", "embed+jwt", {"alg", "typ", "kid"})
+    assert set(claims) == {"iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp"}
+    assert claims["aud"] == f"embed:{ORDERS}"
+    assert claims["jti"] == answer.json["session"]["id"]
+    assert claims["sub"] == answer.json["user"]["id"]
+    assert (claims["iat"], claims["exp"] - claims["iat"]) == (int(NOON.timestamp()), 300)
+
+
+def test_the_id_of_the_app_may_be_written_in_capitals(service: Service) -> None:
+    assert exchange(service, service.token(), ORDERS.upper()).status_code == 201
+
+
+def test_no_client_credentials_are_asked_for_and_wrong_ones_change_nothing(service: Service) -> None:
+    token = service.token()
+    for headers in ({}, basic("portal", "w" * 40), {"Authorization": "Bearer x"}, {"Cookie": "session=1"}):
+        assert exchange(service, token, headers=headers).status_code == 201
+
+
+def test_a_token_opens_more_than_one_session(service: Service) -> None:
+    token = service.token()
+    answers = [exchange(service, token) for _ in range(3)]
+    assert all(facts(service, bearer(answer)).status_code == 200 for answer in answers)
+    assert len({(answer.json or {})["session"]["id"] for answer in answers}) == 3
+
+
+def test_it_is_no_navigation_so_what_a_browser_says_of_its_purpose_does_not_matter(service: Service) -> None:
+    token = service.token()
+    for destination in ("empty", "document", "iframe"):
+        assert exchange(service, token, headers={"Sec-Fetch-Dest": destination}).status_code == 201
+
+
+# The body.
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, {"appId", "accessToken"}),
+        ({"appId": ORDERS}, {"accessToken"}),
+        ({"accessToken": "pat_0"}, {"appId"}),
+        ({"appId": None, "accessToken": None}, {"appId", "accessToken"}),
+        ({"appId": 5, "accessToken": ["pat_0"]}, {"appId", "accessToken"}),
+        ({"appId": True, "accessToken": {}}, {"appId", "accessToken"}),
+        ({"appId": "orders", "accessToken": "pat_0"}, {"appId"}),
+        ({"appId": "", "accessToken": "pat_0"}, {"appId"}),
+        ({"appId": ORDERS + "\n", "accessToken": "pat_0"}, {"appId"}),
+        ({"appSlug": "orders", "accessToken": "pat_0"}, {"appId", "appSlug"}),
+        ({"appId": ORDERS, "accessToken": "pat_0", "sessionExpiry": 1}, {"sessionExpiry"}),
+        ({"appId": ORDERS, "accessToken": "pat_0", "x": None}, {"x"}),
+    ],
+)
+def test_a_body_of_another_shape_is_refused_by_its_fields(
+    lasting: Service, body: dict[str, Any], named: set[str]
+) -> None:
+    answer = lasting.client.post(EXCHANGE, json=body)
+    assert set(problem_of(answer, 400, "invalid_payload")["errors"]) == named
+
+
+def test_a_token_in_the_address_is_none(service: Service) -> None:
+    token = service.token()
+    answer = service.client.post(f"{EXCHANGE}?accessToken={token}&personal-access-token={token}", json={})
+    problem_of(answer, 400, "invalid_payload")
+
+
+# The token.
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda token: "",
+        lambda token: "pat_",
+        lambda token: token[:-1],
+        lambda token: token + "0",
+        lambda token: token + "\n",
+        lambda token: " " + token,
+        lambda token: token.upper(),
+        lambda token: "PAT_" + token[4:],
+        lambda token: token[:-1] + ("0" if token[-1] != "0" else "1"),
+        lambda token: token.translate(FULL_WIDTH),
+        lambda token: token + "\0",
+        lambda token: "pcs_" + token[4:],
+        lambda token: token * 70,
+        lambda token: f"{token},{token}",
+        lambda token: remade(token, "0" * 64),
+        lambda token: remade(token, token[4:67] + ("0" if token[67] != "0" else "1")),
+        lambda token: generate("pat").reveal(),
+        lambda token: jwt.encode({"sub": "ana"}, "k" * 64, algorithm="HS256"),
+    ],
+)
+def test_what_only_looks_like_a_token_is_invalid(lasting: Service, spoil: Callable[[str], str]) -> None:
+    answer = exchange(lasting, spoil(lasting.token()))
+    problem = problem_of(answer, 401, "token_invalid")
+    assert "pat_" not in problem["detail"]
+
+
+def test_what_cannot_be_a_token_causes_no_look_at_the_database(lasting: Service) -> None:
+    token = lasting.token()
+    with lasting.statements() as statements:
+        for spoiled in (token[:-1], token.upper(), token[:-8] + "00000000", "x" * 5000):
+            problem_of(exchange(lasting, spoiled), 401, "token_invalid")
+    assert statements == []
+
+
+@pytest.mark.parametrize("app_id", [SUPPORT, LEDGER, str(UUID(int=1))])
+def test_a_token_at_another_app_or_at_none_is_invalid(lasting: Service, app_id: str) -> None:
+    problem_of(exchange(lasting, lasting.token(), app_id), 401, "token_invalid")
+
+
+def test_a_replaced_token_is_superseded_at_its_own_app_and_older_ones_are_invalid(service: Service) -> None:
+    first, second, third = (service.token() for _ in range(3))
+    problem_of(exchange(service, first), 401, "token_invalid")
+    problem_of(exchange(service, second), 401, "token_superseded")
+    problem_of(exchange(service, second, SUPPORT), 401, "token_invalid")
+    assert exchange(service, third).status_code == 201
+    assert sessions(service) == 1
+
+
+def test_a_token_expires_at_its_very_second(service: Service) -> None:
+    with time_machine.travel(NOON, tick=False) as clock:
+        token = service.token(patExpiry=10)
+        clock.move_to(NOON + timedelta(seconds=10, microseconds=-1))
+        assert exchange(service, token).status_code == 201
+        clock.move_to(NOON + timedelta(seconds=10))
+        problem_of(exchange(service, token), 401, "token_expired")
+        problem_of(exchange(service, token, SUPPORT), 401, "token_invalid")
+
+
+def test_a_revoked_token_opens_nothing(service: Service) -> None:
+    token = service.token()
+    service.change(update(Token).values(revoked_at=datetime.now(UTC)))
+    problem_of(exchange(service, token), 401, "token_revoked")
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        update(User).where(User.email == "ana@acme.test").values(status="archived"),
+        delete(Grant).where(Grant.app_id == ORDERS),
+        delete(Member),
+        update(App).where(App.id == ORDERS).values(moves=App.moves + 1),
+    ],
+)
+def test_who_lost_access_opens_nothing_and_keeps_nothing_open(service: Service, lose: Any) -> None:
+    token = service.token()
+    headers = bearer(exchange(service, token))
+    service.change(lose)
+    problem_of(exchange(service, token), 401, "access_revoked")
+    problem_of(facts(service, headers), 401, "access_revoked")
+    assert sessions(service) == 1
+
+
+def test_a_move_ends_tokens_and_sessions_for_good_and_a_grant_that_is_given_back_revives_them(
+    service: Service,
+) -> None:
+    token = service.token()
+    headers = bearer(exchange(service, token))
+    provision(service.app, only("apps", "orders", users=[]))
+    problem_of(exchange(service, token), 401, "access_revoked")
+    provision(service.app, WORLD)
+    assert facts(service, headers).status_code == 200
+    assert exchange(service, token).status_code == 201
+    provision(service.app, only("apps", "orders", workspace="globex"))
+    provision(service.app, WORLD)
+    problem_of(exchange(service, token), 401, "access_revoked")
+    problem_of(facts(service, headers), 401, "access_revoked")
+    assert exchange(service, service.token()).status_code == 201
+
+
+def test_a_deleted_app_makes_its_tokens_invalid(service: Service) -> None:
+    token = service.token()
+    headers = bearer(exchange(service, token))
+    service.change(delete(App).where(App.id == ORDERS))
+    problem_of(exchange(service, token), 401, "token_invalid")
+    problem_of(facts(service, headers), 401, "session_invalid")
+
+
+def test_the_session_is_of_no_use_at_another_app(service: Service) -> None:
+    headers = bearer(exchange(service, service.token()))
+    problem_of(facts(service, headers, SUPPORT), 401, "session_invalid")
+    assert facts(service, headers).status_code == 200
+
+
+def test_a_session_is_no_token_and_a_token_no_session(service: Service) -> None:
+    token = service.token()
+    answer = exchange(service, token)
+    assert answer.json is not None
+    problem_of(exchange(service, answer.json["signedPat"]), 401, "token_invalid")
+    problem_of(facts(service, {"Authorization": f"Bearer {token}"}), 401, "session_invalid")
+
+
+# What is written down.
+
+
+def test_openings_and_refusals_of_a_real_token_are_in_the_audit_trail_and_noise_is_not(
+    service: Service,
+) -> None:
+    old, new = service.token(), service.token()
+    opened, refused = exchange(service, new), exchange(service, old)
+    before = service.rows(select(func.count()).select_from(Event))[0][0]
+    exchange(service, generate("pat").reveal())
+    exchange(service, "nonsense")
+    trail = {row.request_id: row for row in service.rows(select(Event.__table__)) if row.request_id}
+    assert len(service.rows(select(Event.id))) == before
+    event = trail[opened.headers["X-Request-Id"]]
+    assert opened.json is not None
+    assert (event.type, event.session_id) == ("session:opened", opened.json["session"]["id"])
+    event = trail[refused.headers["X-Request-Id"]]
+    assert (event.type, event.code, event.app_id) == ("session:open-refused", "token_superseded", ORDERS)
+    assert "pat_" not in str(trail)
+    assert opened.json["signedPat"] not in str(trail)
+
+
+# The limit.
+
+
+def test_one_token_has_one_limit_here_and_in_frames(make_app: Callable[..., Flask]) -> None:
+    app = make_app(OPEN_RATE_LIMIT="3 per minute")
+    provision(app, WORLD)
+    service = Service(app.test_client())
+    with time_machine.travel(NOON, tick=False) as clock:
+        token, bens = service.token(), service.token(email="ben@acme.test")
+        assert exchange(service, token).status_code == 201
+        assert service.open(token).status_code == 200
+        assert exchange(service, token).status_code == 201
+        answer = exchange(service, token)
+        problem_of(answer, 429, "rate_limited")
+        assert service.refusal(token) == "rate_limited"
+        assert exchange(service, bens).status_code == 201
+        clock.shift(int(answer.headers["Retry-After"]))
+        assert exchange(service, token).status_code == 201
+    assert sessions(service) == 5

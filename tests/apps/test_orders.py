@@ -1,0 +1,777 @@
+"""Orders: what its viewer finds there, and that nobody else's order is there to be found."""
+
+import csv
+import html
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import pytest
+import time_machine
+from sqlalchemy import delete, func, insert, select
+from werkzeug.test import TestResponse
+
+from apps.orders import Order, OrderLine
+from pat_service.models import User, Workspace, new_id
+from tests.world import LEDGER, ORDERS, Frame, Service, boot, problem_of
+
+MARCH: Final = datetime(2027, 3, 15, 12, tzinfo=UTC)
+STATUSES: Final = ("Processing", "On the way", "Delivered", "Cancelled")
+ROW: Final = re.compile(r'<a class="row-link" href="([^"]+)">([^<]+)</a>')
+BADGE: Final = re.compile(r'<span class="badge[^>]*>([^<]+)</span>')
+NOBODYS: Final = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def ana(service: Service) -> Frame:
+    return service.frame()
+
+
+@pytest.fixture(scope="module")
+def ben(service: Service) -> Frame:
+    return service.frame(email="ben@acme.test")
+
+
+@pytest.fixture(scope="module")
+def cleo(service: Service) -> Frame:
+    return service.frame(email="cleo@acme.test")
+
+
+@pytest.fixture(scope="module")
+def ana_at_globex(service: Service) -> Frame:
+    return service.frame(LEDGER, client="rival")
+
+
+@dataclass
+class Shelf:
+    """Somebody's orders, as a test puts them there."""
+
+    service: Service
+    frame: Frame
+    workspace_id: str
+    user_id: str
+    numbers: list[str] = field(default_factory=list)
+
+    def put(self, *products: Any, days_ago: float = 1, **fields: Any) -> str:
+        """Put one order there and return its id. A product is a name, or (quantity, name, cents)."""
+        id_ = new_id()
+        usual = {
+            "id": id_,
+            "workspace_id": self.workspace_id,
+            "user_id": self.user_id,
+            "number": f"T-{len(self.numbers) + 1}",
+            "status": "delivered",
+            "ship_to": "Dora\n1 Long Street",
+            "shipping_cents": 0,
+            "total_cents": 1000,
+            "placed_at": datetime.now(UTC) - timedelta(days=days_ago),
+        }
+        self.numbers.append(fields.get("number", usual["number"]))
+        self.service.change(insert(Order).values(usual | fields))
+        for position, product in enumerate(products, 1):
+            quantity, name, cents = product if isinstance(product, tuple) else (1, product, 1000)
+            line = {"order_id": id_, "position": position, "quantity": quantity, "unit_cents": cents}
+            self.service.change(insert(OrderLine).values(**line, name=name, sku=f"X-{position}", kind="cup"))
+        return id_
+
+    def clear(self) -> None:
+        self.service.change(delete(Order).where(Order.user_id == self.user_id))
+
+
+@pytest.fixture(scope="module")
+def doras_frame(service: Service) -> Frame:
+    return service.frame(email="dora@acme.test")
+
+
+@pytest.fixture
+def dora(service: Service, doras_frame: Frame) -> Iterator[Shelf]:
+    """Dora's account, which is empty again after each test."""
+    shelf = Shelf(service, doras_frame, *ids(service, "dora@acme.test", "acme"))
+    yield shelf
+    shelf.clear()
+
+
+@pytest.fixture(scope="module")
+def emil(service: Service) -> Shelf:
+    """Emil's account, with products that are hard to search for."""
+    shelf = Shelf(service, service.frame(email="emil@acme.test"), *ids(service, "emil@acme.test", "acme"))
+    shelf.put("Crème brûlée syrup", days_ago=1, number="E-1")
+    shelf.put("Filter", "Juice, 100% orange", days_ago=2, number="E-2")
+    shelf.put("mix_1", days_ago=3, number="E-3")
+    shelf.put("mix-1 \\ and/or", days_ago=4, number="E-4")
+    shelf.put("Barista's <b>choice", days_ago=5, number="E-5")
+    return shelf
+
+
+@pytest.fixture(scope="module")
+def anas_at_globex(service: Service, ana_at_globex: Frame) -> Iterator[list[str]]:
+    """Ana has two orders at Globex. Their ids."""
+    shelf = Shelf(service, ana_at_globex, *ids(service, "ana@acme.test", "globex"))
+    yield [shelf.put("Ledger paper", number="GX-1"), shelf.put("Ink", number="GX-2", days_ago=2)]
+    for number in shelf.numbers:
+        service.change(delete(Order).where(Order.number == number))
+
+
+def ids(service: Service, email: str, workspace: str) -> tuple[str, str]:
+    ((workspace_id,),) = service.rows(select(Workspace.id).where(Workspace.slug == workspace))
+    ((user_id,),) = service.rows(select(User.id).where(User.email == email))
+    return workspace_id, user_id
+
+
+def orders_of(service: Service, email: str, workspace: str = "acme") -> list[Any]:
+    """What the database has, the newest first."""
+    workspace_id, user_id = ids(service, email, workspace)
+    return service.rows(
+        select(*Order.__table__.columns)
+        .where(Order.user_id == user_id, Order.workspace_id == workspace_id)
+        .order_by(Order.placed_at.desc(), Order.id)
+    )
+
+
+def numbers(answer: TestResponse) -> list[str]:
+    """The order numbers that a list shows."""
+    assert answer.status_code == 200, answer.text
+    return [html.unescape(number) for _, number in ROW.findall(answer.text)]
+
+
+def listed(service: Service, frame: Frame, **query: Any) -> list[str]:
+    return numbers(service.get(frame, "pages/list", query_string=query))
+
+
+def place(answer: TestResponse) -> str:
+    """Where the list is, such as 11–20 of 61."""
+    found = re.search(r'<p class="muted small">([^<]+ of \d+)</p>', answer.text)
+    return found[1] if found else "nothing"
+
+
+def table(answer: TestResponse) -> list[dict[str, str]]:
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.data.decode("utf-8-sig"), newline="")))
+
+
+def words(answer: TestResponse) -> str:
+    """The text of a page, without its tags."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
+
+
+def refusal(
+    service: Service, frame: Frame, path: str, status: int, code: str, **query: Any
+) -> dict[str, Any]:
+    headers = frame.bearer | {"Accept": "application/json"}
+    answer = service.client.get(f"/embed-apps/{frame.app_id}/{path}", headers=headers, query_string=query)
+    return problem_of(answer, status, code)
+
+
+# ---- Whose orders ----
+
+
+def test_ana_and_ben_each_see_all_of_their_own_orders_and_none_of_the_others(
+    service: Service, ana: Frame, ben: Frame
+) -> None:
+    seen = {}
+    for email, frame in (("ana@acme.test", ana), ("ben@acme.test", ben)):
+        own = [order.number for order in orders_of(service, email)]
+        assert len(own) > 50
+        pages = [listed(service, frame, page=page) for page in range(1, -(-len(own) // 10) + 1)]
+        assert [number for page in pages for number in page] == own
+        seen[email] = set(own)
+    assert seen["ana@acme.test"].isdisjoint(seen["ben@acme.test"])
+
+
+@pytest.mark.parametrize("path", ["pages/order", "data/label.svg"])
+def test_an_order_of_bens_is_as_absent_for_ana_as_one_that_never_was(
+    service: Service, ana: Frame, ben: Frame, path: str
+) -> None:
+    bens = orders_of(service, "ben@acme.test")[0].id
+    assert service.get(ben, path, query_string={"id": bens}).status_code == 200
+    his, nobodys = (refusal(service, ana, path, 404, "not_found", id=id_) for id_ in (bens, NOBODYS))
+    assert his | {"requestId": ""} == nobodys | {"requestId": ""}
+    assert bens not in str(his)
+
+
+@pytest.mark.parametrize("path", ["pages/order", "data/label.svg"])
+def test_ana_finds_at_globex_nothing_of_what_she_has_at_acme_nor_the_other_way_round(
+    service: Service, ana: Frame, ana_at_globex: Frame, anas_at_globex: list[str], path: str
+) -> None:
+    at_acme = orders_of(service, "ana@acme.test")[0].id
+    refusal(service, ana_at_globex, path, 404, "not_found", id=at_acme)
+    refusal(service, ana, path, 404, "not_found", id=anas_at_globex[0])
+    assert service.get(ana_at_globex, path, query_string={"id": anas_at_globex[0]}).status_code == 200
+
+
+@pytest.mark.usefixtures("anas_at_globex")
+def test_anas_two_workspaces_have_a_list_a_file_and_figures_each(
+    service: Service, ana: Frame, ana_at_globex: Frame
+) -> None:
+    assert listed(service, ana_at_globex) == ["GX-1", "GX-2"]
+    assert [row["Order"] for row in table(service.get(ana_at_globex, "data/orders.csv"))] == ["GX-1", "GX-2"]
+    assert "€20.00 2 orders" in words(service.get(ana_at_globex, "pages/index"))
+    assert listed(service, ana, q="GX-") == []
+    assert not [row for row in table(service.get(ana, "data/orders.csv")) if row["Order"].startswith("GX")]
+
+
+def test_the_file_has_the_viewers_own_orders_alone(service: Service, ana: Frame, ben: Frame) -> None:
+    for email, frame in (("ana@acme.test", ana), ("ben@acme.test", ben)):
+        found = [row["Order"] for row in table(service.get(frame, "data/orders.csv"))]
+        assert found == [order.number for order in orders_of(service, email)]
+
+
+def test_a_search_does_not_reach_into_the_orders_of_others(service: Service, ana: Frame, ben: Frame) -> None:
+    number = orders_of(service, "ben@acme.test")[0].number
+    assert listed(service, ben, q=number) == [number]
+    assert listed(service, ana, q=number) == []
+    assert listed(service, ben, q="Rear wheel")
+    assert listed(service, ana, q="Rear wheel") == []
+
+
+@pytest.mark.parametrize("path", ["pages/order", "data/label.svg"])
+@pytest.mark.parametrize(
+    "id_",
+    [
+        "",
+        "1",
+        "%",
+        "../index",
+        "' OR 1=1 --",
+        NOBODYS,
+        NOBODYS.replace("-", ""),
+        f"{{{NOBODYS}}}",
+        f"{NOBODYS}\n",
+        "0" * 5000,
+        "𝟎" * 36,
+    ],
+)
+def test_what_is_no_orders_id_is_404(service: Service, ana: Frame, path: str, id_: str) -> None:
+    refusal(service, ana, path, 404, "not_found", id=id_)
+
+
+def test_an_id_is_taken_as_it_is_written_and_one_is_enough(service: Service, ana: Frame) -> None:
+    own = orders_of(service, "ana@acme.test")[0].id
+    refusal(service, ana, "pages/order", 404, "not_found", id=own.upper())
+    refusal(service, ana, "pages/order", 404, "not_found", id=f"{own} ")
+    refusal(service, ana, "pages/order", 404, "not_found")
+
+
+def test_nothing_of_the_app_takes_a_post(service: Service, ana: Frame) -> None:
+    for path in ("pages/index", "pages/list", "pages/order", "data/orders.csv", "data/label.svg"):
+        assert service.post(ana, path, data={"id": NOBODYS}).status_code == 405
+
+
+def test_a_session_of_one_app_reads_nothing_of_another(service: Service, ana: Frame) -> None:
+    elsewhere = Frame(ana.response, LEDGER, ana.jwt)
+    refusal(service, elsewhere, "pages/list", 401, "session_invalid")
+    assert service.get(elsewhere, "data/orders.csv").status_code == 401
+
+
+# ---- The list: paging ----
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("", "1–10 of 61"),
+        ("1", "1–10 of 61"),
+        ("6", "51–60 of 61"),
+        ("7", "61 of 61"),
+        ("8", "61 of 61"),
+        ("0", "1–10 of 61"),
+        ("999999999", "61 of 61"),
+        ("9223372036854775808", "1–10 of 61"),
+        ("9" * 5000, "1–10 of 61"),
+        ("-1", "1–10 of 61"),
+        ("+2", "1–10 of 61"),
+        (" 2", "1–10 of 61"),
+        ("2\n", "1–10 of 61"),
+        ("2.0", "1–10 of 61"),
+        ("2e0", "1–10 of 61"),
+        ("0x2", "1–10 of 61"),
+        ("1_0", "1–10 of 61"),
+        ("２", "1–10 of 61"),
+        ("٢", "1–10 of 61"),
+        ("²", "1–10 of 61"),
+        ("NaN", "1–10 of 61"),
+        ("two", "1–10 of 61"),
+        ("1;DROP TABLE demo_orders", "1–10 of 61"),
+    ],
+)
+def test_a_page_that_does_not_exist_is_the_nearest_and_what_is_no_number_the_first(
+    service: Service, ana: Frame, page: str, shown: str
+) -> None:
+    assert place(service.get(ana, "pages/list", query_string={"page": page})) == shown
+
+
+def test_the_frames_first_page_takes_a_page_of_the_list_as_well(service: Service, ana: Frame) -> None:
+    for page, shown in (("2", "11–20 of 61"), ("99", "61 of 61"), ("two", "1–10 of 61")):
+        assert place(service.get(ana, "pages/index", query_string={"page": page})) == shown
+
+
+@pytest.mark.parametrize(
+    ("page", "back", "on"), [(1, False, True), (2, True, True), (6, True, True), (7, True, False)]
+)
+def test_the_pager_stops_at_both_ends_and_its_buttons_stay(
+    service: Service, ana: Frame, page: int, back: bool, on: bool
+) -> None:
+    text = service.get(ana, "pages/list", query_string={"page": page}).text
+    for id_, works, target in (("orders-previous", back, page - 1), ("orders-next", on, page + 1)):
+        (button,) = re.findall(rf'<button type="button" class="button" id="{id_}"[^>]*>', text)
+        assert ('aria-disabled="true"' in button) is not works
+        address = f"/embed-apps/{ORDERS}/pages/list" + (f"?page={target}" if target > 1 else "")
+        assert (f'hx-get="{address}"' in button) is works
+
+
+@pytest.mark.parametrize(
+    ("count", "pages"), [(1, ["1 of 1"]), (10, ["1–10 of 10"]), (11, ["1–10 of 11", "11 of 11"])]
+)
+def test_a_page_is_full_before_another_begins(dora: Shelf, count: int, pages: list[str]) -> None:
+    for _ in range(count):
+        dora.put("Cup")
+    answers = [
+        dora.service.get(dora.frame, "pages/list", query_string={"page": page + 1})
+        for page in range(len(pages))
+    ]
+    assert [place(answer) for answer in answers] == pages
+    assert all(("pager" in answer.text) == (len(pages) > 1) for answer in answers)
+    assert sorted(number for answer in answers for number in numbers(answer)) == sorted(dora.numbers)
+
+
+def test_orders_of_one_moment_are_on_one_page_each(dora: Shelf) -> None:
+    at = datetime.now(UTC) - timedelta(days=1)
+    for _ in range(25):
+        dora.put("Cup", placed_at=at)
+    seen = [number for page in (1, 2, 3) for number in listed(dora.service, dora.frame, page=page)]
+    assert sorted(seen) == sorted(dora.numbers)
+
+
+def test_a_part_says_aloud_where_it_is_and_the_first_page_does_not(service: Service, ana: Frame) -> None:
+    said = '<span id="orders-said" hx-swap-oob="innerHTML">{}</span>'
+    for query, text in (
+        ({"page": 2}, "11 to 20 of 61 orders"),
+        ({"page": 7}, "61 of 61 orders"),
+        ({"q": "no such thing"}, "No orders fit"),
+    ):
+        assert said.format(text) in service.get(ana, "pages/list", query_string=query).text
+    assert "hx-swap-oob" not in service.get(ana, "pages/index").text
+
+
+def test_a_page_of_ten_costs_as_many_statements_as_a_page_of_one(service: Service, ana: Frame) -> None:
+    costs = []
+    for page in (1, 7):
+        with service.statements() as seen:
+            listed(service, ana, page=page)
+        costs.append(len(seen))
+    assert costs[0] == costs[1]
+
+
+# ---- The list: filter and search ----
+
+
+@pytest.mark.parametrize("status", ["processing", "shipped", "delivered", "cancelled"])
+def test_the_filter_shows_one_status_and_counts_it(service: Service, ana: Frame, status: str) -> None:
+    expected = [order.number for order in orders_of(service, "ana@acme.test") if order.status == status]
+    assert expected
+    answer = service.get(ana, "pages/list", query_string={"status": status})
+    assert numbers(answer) == expected[:10]
+    assert len(set(BADGE.findall(answer.text))) == 1
+    assert place(answer).endswith(f" of {len(expected)}")
+    whole = service.get(ana, "pages/index", query_string={"status": status})
+    assert f'value="{status}" checked><span>' in whole.text
+    assert re.search(rf'value="{status}" checked>.*?<span class="count">{len(expected)}</span>', whole.text)
+    assert [row["Order"] for row in table(service.get(ana, f"data/orders.csv?status={status}"))] == expected
+
+
+@pytest.mark.parametrize("status", ["lost", "Delivered", "delivered ", "' OR 1=1 --", "delivered,shipped"])
+def test_a_status_that_is_none_filters_nothing(service: Service, ana: Frame, status: str) -> None:
+    answer = service.get(ana, "pages/index", query_string={"status": status})
+    assert place(answer) == "1–10 of 61"
+    assert 'value="" checked><span>All' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("E-1", ["E-1"]),
+        ("e-1", ["E-1"]),
+        ("  e-1\t", ["E-1"]),
+        ("CRÈME", ["E-1"]),
+        ("crème   BRÛLÉE", ["E-1"]),
+        ("x-2", ["E-2"]),
+        ("%", ["E-2"]),
+        ("100%", ["E-2"]),
+        ("%%", []),
+        ("1%0", []),
+        ("_", ["E-3"]),
+        ("mix_1", ["E-3"]),
+        ("E_1", []),
+        ("\\", ["E-4"]),
+        ("\\%", []),
+        ("/", ["E-4"]),
+        ("/%", []),
+        ("'", ["E-5"]),
+        ("' OR 1=1 --", []),
+        ("<b>", ["E-5"]),
+        ("a" * 5000, []),
+        ("", ["E-1", "E-2", "E-3", "E-4", "E-5"]),
+        (" \t\n", ["E-1", "E-2", "E-3", "E-4", "E-5"]),
+        ("\u200b\ufeff", ["E-1", "E-2", "E-3", "E-4", "E-5"]),
+    ],
+)
+def test_a_search_takes_every_character_for_itself(emil: Shelf, search: str, found: list[str]) -> None:
+    assert listed(emil.service, emil.frame, q=search) == found
+    rows = table(emil.service.get(emil.frame, "data/orders.csv", query_string={"q": search}))
+    assert [row["Order"] for row in rows] == found
+
+
+def test_an_order_is_found_once_however_many_of_its_lines_fit(dora: Shelf) -> None:
+    dora.put("Cup, small", "Cup, large", "Cup, paper", number="CUP-1")
+    assert listed(dora.service, dora.frame, q="cup") == ["CUP-1"]
+    assert place(dora.service.get(dora.frame, "pages/list?q=cup")) == "1 of 1"
+
+
+def test_filter_and_search_hold_together(dora: Shelf) -> None:
+    dora.put("Tea", days_ago=1)
+    dora.put("Tea", days_ago=2, status="cancelled")
+    dora.put("Milk", days_ago=3, status="cancelled")
+    assert listed(dora.service, dora.frame, q="tea", status="cancelled") == ["T-2"]
+
+
+def test_what_is_searched_for_is_shown_as_text(service: Service, ana: Frame) -> None:
+    hostile = '</script><img src=x onerror="alert(1)">{{ 7 * 7 }}'
+    for page in ("list", "index"):
+        answer = service.get(ana, f"pages/{page}", query_string={"q": hostile})
+        assert answer.status_code == 200
+        assert "<img src=x" not in answer.text
+        assert "Nothing is called “<bdi>&lt;/script&gt;&lt;img src=x" in answer.text
+        assert "{{ 7 * 7 }}" in answer.text
+
+
+@pytest.mark.parametrize("query", ["q=%00", "q=a%00b", "status=%00", "id=%00", "page=1%00", "%00=1"])
+@pytest.mark.parametrize("path", ["pages/list", "pages/order", "data/orders.csv", "data/label.svg"])
+def test_a_nul_is_refused(service: Service, ana: Frame, path: str, query: str) -> None:
+    headers = ana.bearer | {"Accept": "application/json"}
+    answer = service.client.get(f"/embed-apps/{ORDERS}/{path}?{query}", headers=headers)
+    problem_of(answer, 400, "invalid_payload")
+
+
+@pytest.mark.parametrize("query", ["q=%ff%fe", "q=%ed%a0%80", "q=%e2%80%ae", "q=a&q=b", "q[]=a", "Q=%25"])
+def test_a_query_that_is_odd_is_no_failure(service: Service, ana: Frame, query: str) -> None:
+    for path in ("pages/list", "data/orders.csv"):
+        assert service.get(ana, f"{path}?{query}").status_code == 200
+
+
+def test_the_way_to_an_order_and_back_keeps_the_page_and_the_filter(service: Service, ana: Frame) -> None:
+    query = {"status": "delivered", "q": "cups & more? 8 oz"[:4], "page": 2}
+    answer = service.get(ana, "pages/list", query_string=query)
+    href, number = ROW.findall(answer.text)[0]
+    order = service.client.get(html.unescape(href), headers=ana.bearer)
+    assert f"<h1>Order {number}</h1>" in order.text
+    (back,) = re.findall(r'<a class="back" href="([^"]+)">', order.text)
+    returned = service.client.get(html.unescape(back), headers=ana.bearer)
+    assert numbers(returned) == numbers(answer)
+    assert place(returned) == place(answer)
+    assert place(answer).startswith("11–")
+    assert 'value="delivered" checked' in returned.text
+    assert 'name="q" value="cups"' in returned.text
+
+
+# ---- One order ----
+
+
+def test_an_order_shows_what_was_bought_and_what_it_cost(dora: Shelf) -> None:
+    id_ = dora.put(
+        (3, "Paper cups", 645),
+        (12, "Grinder", 123_456),
+        number="BR-77",
+        status="shipped",
+        shipping_cents=690,
+        total_cents=3 * 645 + 12 * 123_456 + 690,
+        tracking="BXP 1234 5678 IE",
+        placed_at=datetime(2026, 11, 1, 23, 59, tzinfo=UTC),
+        shipped_at=datetime(2026, 11, 3, tzinfo=UTC),
+    )
+    text = words(dora.service.get(dora.frame, "pages/order", query_string={"id": id_}))
+    for expected in (
+        "Order BR-77",
+        "On the way",
+        "Placed 1 Nov 2026 Sent 3 Nov 2026 Delivered Not yet",
+        "Paper cups X-1 3 × €6.45 3 €6.45 €19.35",
+        "Grinder X-2 12 × €1,234.56 12 €1,234.56 €14,814.72",
+        "Goods €14,834.07 Shipping €6.90 Total €14,840.97",
+        "Dora 1 Long Street",
+        "BXP 1234 5678 IE",
+    ):
+        assert expected in text
+
+
+def test_a_cancelled_order_has_no_delivery_and_no_label(dora: Shelf) -> None:
+    id_ = dora.put("Cup", status="cancelled")
+    answer = dora.service.get(dora.frame, "pages/order", query_string={"id": id_})
+    assert "This order was cancelled. Nothing was charged." in words(answer)
+    assert "Shipping Free" in words(answer)
+    assert "label.svg" not in answer.text
+
+
+def test_hostile_words_in_an_order_are_text(dora: Shelf) -> None:
+    hostile = "</script><img src=x onerror=alert(1)>"
+    id_ = dora.put(hostile, ship_to=hostile, tracking="<b>1</b>")
+    for path in (f"pages/order?id={id_}", "pages/list", "pages/index"):
+        answer = dora.service.get(dora.frame, path)
+        assert "<img src=x" not in answer.text
+        assert "&lt;img src=x onerror=alert(1)&gt;" in answer.text
+        assert "<b>1" not in answer.text
+
+
+def test_an_order_without_lines_is_shown_as_well(dora: Shelf) -> None:
+    id_ = dora.put()
+    assert listed(dora.service, dora.frame) == ["T-1"]
+    assert dora.service.get(dora.frame, f"pages/order?id={id_}").status_code == 200
+    assert table(dora.service.get(dora.frame, "data/orders.csv"))[0]["Items"] == ""
+
+
+# Code 39: two of a character's five bars are wide, and say which of ten; one of its four spaces is, and says
+# which ten.
+BARS: Final = ("10001", "01001", "11000", "00101", "10100", "01100", "00011", "10010", "01010", "00110")
+SPACES: Final = {"0100": "1234567890", "0010": "ABCDEFGHIJ", "0001": "KLMNOPQRST", "1000": "UVWXYZ-. *"}
+
+
+def read_bars(picture: bytes) -> str:
+    """Read a Code 39 label as a scanner does: from the widths of its bars and of the spaces between."""
+    group = ElementTree.fromstring(picture).find("{http://www.w3.org/2000/svg}g")
+    assert group is not None
+    drawn = [(int(bar.attrib["x"]), int(bar.attrib["width"])) for bar in group]
+    spaces = [following - (x + width) for (x, width), (following, _) in pairwise(drawn)]
+    text = ""
+    for start in range(0, len(drawn), 5):
+        wide_bars = "".join("1" if width > 1 else "0" for _, width in drawn[start : start + 5])
+        wide_spaces = "".join("1" if width > 1 else "0" for width in spaces[start : start + 4])
+        text += SPACES[wide_spaces][BARS.index(wide_bars)]
+    return text
+
+
+def test_a_scanner_reads_the_orders_number_from_its_label(service: Service, ana: Frame) -> None:
+    order = orders_of(service, "ana@acme.test")[0]
+    answer = service.get(ana, "data/label.svg", query_string={"id": order.id})
+    assert answer.status_code == 200
+    assert answer.content_type == "image/svg+xml"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{order.number}.svg"'
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert read_bars(answer.data) == f"*{order.number}*"
+
+
+def test_a_label_can_have_every_character_that_numbers_have(dora: Shelf) -> None:
+    for number in ("0123456789-ABCDEF", "GHIJKLMNOPQ-RSTUVWXYZ"[:20]):
+        id_ = dora.put("Cup", number=number)
+        answer = dora.service.get(dora.frame, "data/label.svg", query_string={"id": id_})
+        assert read_bars(answer.data) == f"*{number}*"
+
+
+# ---- The file ----
+
+
+def test_the_file_says_of_each_order_what_it_was(dora: Shelf) -> None:
+    dora.put(
+        (2, "Cups, 8 oz", 100),
+        (1, 'Sign "Open"\nsecond line', 50),
+        number="BR-9",
+        status="shipped",
+        shipping_cents=690,
+        total_cents=123_456_789,
+        placed_at=datetime(2026, 2, 3, 23, 59, 59, tzinfo=UTC),
+    )
+    answer = dora.service.get(dora.frame, "data/orders.csv")
+    assert answer.data.startswith(b"\xef\xbb\xbfOrder,")
+    assert answer.content_type == "text/csv; charset=utf-8"
+    assert table(answer) == [
+        {
+            "Order": "BR-9",
+            "Placed": "2026-02-03",
+            "Status": "On the way",
+            "Items": '2 × Cups, 8 oz; 1 × Sign "Open"\nsecond line',
+            "Shipping (EUR)": "6.90",
+            "Total (EUR)": "1234567.89",
+        }
+    ]
+
+
+@time_machine.travel(MARCH, tick=False)
+def test_the_file_is_named_after_the_day(service: Service) -> None:
+    answer = service.get(service.frame(), "data/orders.csv")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="orders-2027-03-15.csv"'
+
+
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", " =", "  @", "＝", "＋", "－", "＠"]
+)
+def test_no_cell_is_a_formula_to_a_spreadsheet(dora: Shelf, start: str) -> None:
+    hostile = f"{start}HYPERLINK(1)"
+    dora.put((1, hostile, 100), (-1, hostile, 100), number=hostile)
+    dora.put((-1, hostile, 100), days_ago=2)
+    first, second = table(dora.service.get(dora.frame, "data/orders.csv"))
+    assert first["Order"] == f"'{hostile}"
+    assert first["Items"] == f"1 × {hostile}; -1 × {hostile}"
+    assert second["Items"] == f"'-1 × {hostile}"
+
+
+def test_the_button_for_the_file_carries_the_filter_and_not_the_page(service: Service, ana: Frame) -> None:
+    text = service.get(ana, "pages/list", query_string={"q": "cup", "status": "delivered", "page": 2}).text
+    address = f"/embed-apps/{ORDERS}/data/orders.csv?status=delivered&amp;q=cup"
+    assert f'data-embed-download="{address}">Download these as CSV' in text
+    all_of_them = f'data-embed-download="/embed-apps/{ORDERS}/data/orders.csv">Download all as CSV'
+    assert all_of_them in service.get(ana, "pages/list?page=3").text
+
+
+# ---- The figures and the chart ----
+
+
+def test_the_chart_says_in_words_what_it_draws(service: Service, ana: Frame) -> None:
+    text = service.get(ana, "pages/index").text
+    (chart,) = re.findall(r'<svg class="chart" role="img"[^>]*>', text)
+    for attribute, tag in (("labelledby", "title"), ("describedby", "desc")):
+        (id_,) = re.findall(rf'aria-{attribute}="([^"]+)"', chart)
+        (said,) = re.findall(rf'<{tag} id="{id_}">([^<]+)</{tag}>', text)
+        assert len(said) > 20
+    assert re.search(
+        r"<desc[^>]*>Highest in \w+ \d{4} with €[\d,.]+\. €[\d,.]+ in all\. The table below", text
+    )
+    months = monthly(text)
+    assert len(months) == 12
+    assert sum(count for count, _ in months.values()) > 40
+
+
+def monthly(text: str) -> dict[str, tuple[int, str]]:
+    """The table that stands for the chart: month → orders, spend."""
+    rows = re.findall(
+        r'<th scope="row">(\w+ \d{4})</th><td class="number">(\d+)</td><td class="number">(€[\d,.]+)</td>',
+        text,
+    )
+    return {month: (int(count), amount) for month, count, amount in rows}
+
+
+def bars_of(text: str) -> dict[str, float]:
+    """How tall each month's bar is drawn, in pixels."""
+    found = re.findall(r"<title>(\w+ \d{4})[^<]*</title>.*?height=\"([\d.]+)\" rx=", text, re.DOTALL)
+    return {month: float(height) for month, height in found}
+
+
+@time_machine.travel(MARCH, tick=False)
+def test_the_chart_has_the_last_twelve_months_to_their_very_edges(dora: Shelf) -> None:
+    second = timedelta(seconds=1)
+    april, march = datetime(2026, 4, 1, tzinfo=UTC), datetime(2027, 3, 1, tzinfo=UTC)
+    dora.put(placed_at=april - second, total_cents=1_00)
+    dora.put(placed_at=april, total_cents=20_00)
+    dora.put(placed_at=march - second, total_cents=30_00)
+    dora.put(placed_at=march, total_cents=40_00)
+    dora.put(placed_at=MARCH, total_cents=2_50)
+    dora.put(placed_at=MARCH, total_cents=500_00, status="cancelled")
+    dora.put(placed_at=MARCH + second, total_cents=600_00)
+    frame = dora.service.frame(email="dora@acme.test")
+    answer = dora.service.get(frame, "pages/index")
+    months = monthly(answer.text)
+    assert list(months) == [
+        *("March 2027", "February 2027", "January 2027", "December 2026", "November 2026", "October 2026"),
+        *("September 2026", "August 2026", "July 2026", "June 2026", "May 2026", "April 2026"),
+    ]
+    assert {month: found for month, found in months.items() if found[0]} == {
+        "April 2026": (1, "€20.00"),
+        "February 2027": (1, "€30.00"),
+        "March 2027": (2, "€42.50"),
+    }
+    assert "Last 12 months €92.50 4 orders" in words(answer)
+    assert "Average order €23.12" in words(answer)
+    assert "Spend per month, April 2026 to March 2027" in answer.text
+    assert "Highest in March 2027 with €42.50. €92.50 in all." in answer.text
+    bars = bars_of(answer.text)
+    assert list(bars) == list(months)[::-1]
+    assert bars["March 2027"] > bars["February 2027"] > bars["April 2026"] > 0
+    assert {height for month, height in bars.items() if not months[month][0]} == {0}
+
+
+@pytest.mark.parametrize(
+    ("orders", "said"),
+    [
+        ([(29.9, 300_00), (30, 200_00)], "Last 30 days €300.00 +50 % on the 30 before"),
+        ([(1, 100_00), (59.9, 200_00), (60, 900_00)], "Last 30 days €100.00 −50 % on the 30 before"),
+        ([(1, 100_00), (31, 100_00)], "Last 30 days €100.00 As much as in the 30 before"),
+        ([(1, 100_00)], "Last 30 days €100.00 Nothing in the 30 before"),
+        ([(31, 100_00)], "Last 30 days €0.00 −100 % on the 30 before"),
+    ],
+)
+@time_machine.travel(MARCH, tick=False)
+def test_the_last_thirty_days_are_compared_with_the_thirty_before(
+    dora: Shelf, orders: list[tuple[float, int]], said: str
+) -> None:
+    for days_ago, cents in orders:
+        dora.put(days_ago=days_ago, total_cents=cents)
+    frame = dora.service.frame(email="dora@acme.test")
+    assert said in words(dora.service.get(frame, "pages/index"))
+
+
+@pytest.mark.parametrize("highest", [1, 99, 100, 399, 400, 401, 999, 2_000, 12_345, 99_999, 2_000_000_000])
+@time_machine.travel(MARCH, tick=False)
+def test_the_charts_lines_reach_the_highest_bar_and_are_few(dora: Shelf, highest: int) -> None:
+    dora.put(total_cents=highest)
+    text = dora.service.get(dora.service.frame(email="dora@acme.test"), "pages/index").text
+    ticks = [int(tick.replace(",", "")) for tick in re.findall(r'class="tick"[^>]*>€([\d,]+)<', text)]
+    steps = {later - earlier for earlier, later in pairwise(ticks)}
+    assert ticks[0] == 0
+    assert len(steps) == 1
+    assert ticks[-2] * 100 < highest <= ticks[-1] * 100
+    assert 2 <= len(ticks) <= 5
+
+
+def test_the_chart_bears_an_account_that_spent_nothing(dora: Shelf) -> None:
+    dora.put("Cup", status="cancelled")
+    dora.put("Cup", days_ago=800)
+    answer = dora.service.get(dora.frame, "pages/index")
+    assert place(answer) == "1–2 of 2"
+    assert "Last 12 months €0.00 0 orders" in words(answer)
+    assert "Average order –" in words(answer)
+    assert set(bars_of(answer.text).values()) == {0}
+
+
+# ---- Nothing there ----
+
+
+def test_cleo_who_has_no_orders_is_told_so_without_an_empty_chart_or_table(
+    service: Service, cleo: Frame
+) -> None:
+    for answer in (cleo.response, service.get(cleo, "pages/index")):
+        assert "<h2>No orders yet</h2>" in answer.text
+        assert not [
+            tag for tag in ("<table", 'class="chart"', "<form", "data-embed-download") if tag in answer.text
+        ]
+
+
+def test_cleos_part_and_file_are_empty_and_no_failure(service: Service, cleo: Frame) -> None:
+    answer = service.get(cleo, "pages/list")
+    assert numbers(answer) == []
+    assert "You have no orders in this status." in answer.text
+    assert service.get(cleo, "data/orders.csv").data.decode("utf-8-sig").splitlines() == [
+        "Order,Placed,Status,Items,Shipping (EUR),Total (EUR)"
+    ]
+    refusal(service, cleo, "pages/order", 404, "not_found", id=orders_of(service, "ana@acme.test")[0].id)
+
+
+def test_a_filter_that_nothing_fits_leads_back_to_all_orders(dora: Shelf) -> None:
+    dora.put("Cup")
+    answer = dora.service.get(dora.frame, "pages/list", query_string={"status": "shipped"})
+    assert "You have no orders in this status." in answer.text
+    assert f'href="/embed-apps/{ORDERS}/pages/index">Show all orders</a>' in answer.text
+
+
+def test_the_frame_opens_with_the_orders_of_its_viewer(service: Service, ana: Frame, ben: Frame) -> None:
+    for email, frame in (("ana@acme.test", ana), ("ben@acme.test", ben)):
+        assert boot(frame.response)["viewer"]["user"]["email"] == email
+        assert numbers(frame.response) == [order.number for order in orders_of(service, email)[:10]]
+
+
+def test_reading_changes_nothing(service: Service, ana: Frame) -> None:
+    count = select(func.count()).select_from(Order)
+    before = service.rows(count)
+    for path in ("pages/index", "pages/list?page=3", "data/orders.csv"):
+        assert service.get(ana, path).status_code == 200
+    assert service.rows(count) == before

@@ -1,0 +1,26 @@
+"""Services that the tests of one module share, for those that leave them as they found them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.world import Service, lasting_service
+
+Make = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def make_lasting(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+    """Build a service with its people, with these variables in its environment."""
+    with ExitStack() as stack:
+        yield lambda **environ: stack.enter_context(
+            lasting_service(schema, tmp_path_factory.mktemp("lasting"), **environ)
+        )
+
+
+@pytest.fixture(scope="module")
+def lasting(make_lasting: Make) -> Service:
+    """One for all: what a test does there must be of no concern to another."""
+    return make_lasting()

@@ -1,0 +1,578 @@
+"""An app of one's own: what its functions are given, and what becomes of their answers."""
+
+import io
+import textwrap
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from jinja2 import ChoiceLoader, FileSystemLoader
+from sqlalchemy import func, select
+from werkzeug.test import TestResponse
+
+from pat_service.embed import Registry
+from pat_service.models import Session
+from tests.world import Frame, Service, boot, only, problem_of, provision
+
+DESK: Final = "dddddddd-1111-4222-8333-444444444444"
+BARE: Final = "bbbbbbbb-1111-4222-8333-444444444444"
+GHOST: Final = "99999999-1111-4222-8333-444444444444"
+FORM: Final = "application/x-www-form-urlencoded"
+MIB: Final = 1024 * 1024
+
+MODULE: Final = """
+import io
+
+from flask import Response, abort, make_response, redirect, request, send_file
+from marshmallow import Schema, ValidationError, fields
+
+from pat_service.embed import EmbeddedApp, Page
+
+app = EmbeddedApp()
+
+
+class Wish(Schema):
+    subject = fields.String(required=True)
+    size = fields.Integer(strict=True, required=True)
+
+
+@app.page("index")
+def index(viewer):
+    if request.args.get("broken"):
+        raise RuntimeError("the vault's code is 4711")
+    return {"greeting": f"Hello, {viewer.user.name}", "query": request.args.get("q", "")}
+
+
+@app.page("other")
+def other(viewer):
+    return Page("index", {"greeting": "From elsewhere"})
+
+
+@app.page("onwards")
+def onwards(viewer):
+    return Page("index")
+
+
+@app.page("nowhere")
+def nowhere(viewer):
+    return Page("gone")
+
+
+@app.page("moved")
+def moved(viewer):
+    return redirect("/embed-apps/elsewhere")
+
+
+@app.page("missing")
+def missing(viewer):
+    abort(404)
+
+
+@app.page("teapot")
+def teapot(viewer):
+    abort(Response("short and stout", 418))
+
+
+@app.page("facts")
+def facts(viewer):
+    return {"viewer": None, "errors": "mine", "csp_nonce": "mine", "page_url": None}
+
+
+@app.page("cookie")
+def cookie(viewer):
+    answer = make_response("baked")
+    answer.set_cookie("session", "mine")
+    answer.set_cookie("second", "mine")
+    return answer
+
+
+@app.page("form")
+def form(viewer):
+    return {"greeting": "Ask away"}
+
+
+@app.form("ask", page="form")
+def ask(viewer):
+    wish = Wish().load({"subject": request.form.get("subject", ""), "size": len(request.form)})
+    if not wish["subject"]:
+        raise ValidationError({"subject": ["Say what it is about."]})
+    return Page("index", {"greeting": f"Asked: {wish['subject']}"})
+
+
+@app.form("form")
+def plain(viewer):
+    return {"greeting": f"Got {sorted(request.form)}, {[f.filename for f in request.files.values()]}"}
+
+
+@app.form("silent", page="index")
+def silent(viewer):
+    return None
+
+
+@app.form("whole", page="form")
+def whole(viewer):
+    raise ValidationError("Everything is wrong.")
+
+
+@app.form("answer")
+def answer(viewer):
+    return Response("as it is", 202, {"X-Own": "yes"})
+
+
+@app.data("numbers")
+def numbers(viewer):
+    return {"who": viewer.user.email, "app": viewer.app.slug, "of": [1, 2.5, None, "é"]}
+
+
+@app.data("nothing")
+def nothing(viewer):
+    return None
+
+
+@app.data("report.pdf")
+def report(viewer):
+    return send_file(io.BytesIO(b"%PDF-1.7"), "application/pdf", as_attachment=True, download_name="r e.pdf")
+
+
+@app.data("note", methods=["POST"])
+def note(viewer):
+    if not (text := (request.get_json() or {}).get("text")):
+        raise ValidationError({"text": ["Say something."]})
+    return {"text": text}
+
+
+@app.data("note")
+def read_note(viewer):
+    return {"text": "so far"}
+
+
+@app.data("sizes", methods=["POST"])
+def sizes(viewer):
+    return {name: len(value) for name, value in request.form.items()}
+
+
+@app.data("broken")
+def broken(viewer):
+    raise RuntimeError("the vault's code is 4711")
+
+
+def not_declared(viewer):
+    raise AssertionError("called from outside")
+"""
+
+TEMPLATES: Final = {
+    "index": """\
+        {% extends layout %}
+        {% block title %}Desk{% endblock %}
+        {% block head %}
+        <link rel="stylesheet" href="{{ app_static('desk.css') }}" nonce="{{ csp_nonce }}">
+        {% endblock %}
+        {% block content %}
+        <h1>{{ greeting }}</h1>
+        <p>{{ query }}</p>
+        <a href="{{ page_url('form', size=1, none=None, list=['a', 'b&c']) }}">{{ data_url('numbers') }}</a>
+        {% endblock %}
+    """,
+    "form": """\
+        {% extends layout %}
+        {% block content %}
+        <h1>{{ greeting }}</h1>
+        <input name="subject" value="{{ form.get('subject', '') }}">
+        {% for name, texts in errors.items() %}<p id="{{ name }}-error">{{ texts|join(' ') }}</p>{% endfor %}
+        {% endblock %}
+    """,
+    "facts": """\
+        {{ viewer.user.email }} {{ viewer.role }} {{ errors }} {{ page_url('index') }}
+        {{ csp_nonce != 'mine' }}
+    """,
+    "part": "<li>{{ viewer.user.name }}</li>",
+    "broken": "{{ viewer.no.such.thing }}",
+    "includes": "{% include 'apps/desk/_gone.html' %}",
+    "_secret": "never alone",
+}
+
+
+@pytest.fixture(scope="module")
+def desk(lasting: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """The service with an app of its own: `apps/desk.py` and `templates/apps/desk/`, and two without code."""
+    folder = tmp_path_factory.mktemp("own")
+    package = folder / "own_apps"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "desk.py").write_text(MODULE)
+    (package / "helpers.py").write_text("app = 'no app at all'")
+    for template, files in (("desk", TEMPLATES), ("bare", {"index": "<p>{{ viewer.app.name }}</p>"})):
+        (folder / "apps" / template).mkdir(parents=True)
+        for name, text in files.items():
+            (folder / "apps" / template / f"{name}.html").write_text(textwrap.dedent(text))
+    (folder / "apps" / "desk" / "notes.txt").write_text("never")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        lasting.app.extensions["pat_service.registry"] = Registry("own_apps")
+    loaders = [FileSystemLoader(folder), lasting.app.jinja_env.loader]
+    lasting.app.jinja_env.loader = ChoiceLoader([loader for loader in loaders if loader])
+    for app_id, slug, template in ((DESK, "desk", "desk"), (BARE, "bare", "bare"), (GHOST, "ghost", "none")):
+        provision(lasting.app, only("apps", "orders", id=app_id, slug=slug, name=slug, template=template))
+    return lasting
+
+
+@pytest.fixture(scope="module")
+def frame(desk: Service) -> Frame:
+    return desk.frame(DESK)
+
+
+def body(answer: TestResponse) -> str:
+    """A fragment's text with its space collapsed."""
+    return " ".join(answer.text.split())
+
+
+# ---- Pages ----
+
+
+def test_the_first_page_is_a_whole_document_and_later_ones_are_fragments(desk: Service, frame: Frame) -> None:
+    whole, fragment = frame.response, desk.get(frame, "pages/index")
+    assert whole.text.startswith("<!doctype html>")
+    assert "<h1>Hello, Ana</h1>" in whole.text
+    assert '<link rel="stylesheet" href="/static/apps/desk/desk.css"' in whole.text
+    assert body(fragment).startswith("<title>Desk</title> <h1>Hello, Ana</h1>")
+    assert all(tag not in fragment.text for tag in ("<html", "<head", "<script", "<link", "embed-boot"))
+    assert frame.jwt not in fragment.text
+
+
+def test_addresses_in_a_page_carry_their_query(desk: Service, frame: Frame) -> None:
+    text = desk.get(frame, "pages/index").text
+    assert f'href="/embed-apps/{DESK}/pages/form?size=1&amp;list=a&amp;list=b%26c"' in text
+    assert f"/embed-apps/{DESK}/data/numbers" in text
+
+
+def test_a_page_reads_its_query_also_when_the_frame_opens(desk: Service, frame: Frame) -> None:
+    token = desk.token(appSlug=None, appId=DESK)
+    query = {"personal-access-token": token, "q": "<b>"}
+    opened = desk.client.get(f"/embed-apps/{DESK}", query_string=query)
+    assert "<p>&lt;b&gt;</p>" in opened.text
+    assert "<p>&lt;b&gt;</p>" in desk.get(frame, "pages/index", query_string={"q": "<b>"}).text
+
+
+def test_a_page_without_a_function_has_what_every_page_has(desk: Service, frame: Frame) -> None:
+    assert desk.get(frame, "pages/part").text == "<li>Ana</li>"
+
+
+def test_what_every_page_has_cannot_be_hidden_by_its_function(desk: Service, frame: Frame) -> None:
+    expected = f"ana@acme.test end-user {{}} /embed-apps/{DESK}/pages/index True"
+    assert body(desk.get(frame, "pages/facts")) == expected
+
+
+@pytest.mark.parametrize(
+    ("page", "greeting"), [("other", "From elsewhere"), ("onwards", "Hello, Ana"), ("index", "Hello, Ana")]
+)
+def test_a_page_function_may_answer_with_another_page(
+    desk: Service, frame: Frame, page: str, greeting: str
+) -> None:
+    """Without a context, with that of the other page's own function."""
+    assert f"<h1>{greeting}</h1>" in desk.get(frame, f"pages/{page}").text
+
+
+def test_a_page_function_may_answer_with_a_response(desk: Service, frame: Frame) -> None:
+    moved, teapot = desk.get(frame, "pages/moved"), desk.get(frame, "pages/teapot")
+    assert (moved.status_code, moved.headers["Location"]) == (302, "/embed-apps/elsewhere")
+    assert (teapot.status_code, teapot.text) == (418, "short and stout")
+
+
+def test_a_response_loses_its_cookies(desk: Service, frame: Frame) -> None:
+    answer = desk.get(frame, "pages/cookie")
+    assert (answer.status_code, answer.text) == (200, "baked")
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nothing",
+        "nowhere",
+        "missing",
+        "_secret",
+        "Index",
+        "index.html",
+        "notes.txt",
+        "index%0a",
+        "index%00",
+        "..%2fdesk%2findex",
+        "../desk/index",
+        "%2e%2e",
+        "",
+        "index/",
+        "éa",
+        "not_declared",
+        "not-declared",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_no_page_is_not_there(desk: Service, frame: Frame, method: str, name: str) -> None:
+    headers = frame.bearer | {"Accept": "application/json"}
+    form = {"a": "b"} if method == "POST" else None
+    answer = desk.client.open(f"/embed-apps/{DESK}/pages/{name}", method=method, headers=headers, data=form)
+    if method == "POST" and name in ("nowhere", "missing"):
+        problem_of(answer, 405, "method_not_allowed")
+    else:
+        problem_of(answer, 404, "not_found")
+
+
+def test_an_app_without_a_template_folder_is_not_there(desk: Service) -> None:
+    token = desk.token(appSlug=None, appId=GHOST)
+    problem_of(desk.open(token, GHOST, Accept="application/json"), 404, "not_found")
+
+
+def test_an_app_without_a_module_needs_none(desk: Service) -> None:
+    answer = desk.open(desk.token(appSlug=None, appId=BARE), BARE)
+    assert (answer.status_code, answer.text) == (200, "<p>bare</p>")
+
+
+@pytest.mark.parametrize("path", ["pages/index?broken=1", "pages/broken", "pages/includes", "data/broken"])
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_an_app_that_breaks_tells_the_viewer_nothing_of_it(
+    desk: Service, frame: Frame, path: str, accept: str
+) -> None:
+    address = f"/embed-apps/{DESK}/{path}"
+    answer = desk.client.get(address, headers=frame.bearer | {"Accept": accept})
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-Id"] in answer.text
+    if accept == "application/json" or path.startswith("data/"):
+        problem_of(answer, 500, "internal_error")
+    for detail in ("vault", "4711", "RuntimeError", "Traceback", "jinja", "desk.py", "_gone", frame.jwt):
+        assert detail not in answer.text
+
+
+def test_an_app_that_breaks_when_it_opens_gives_no_session_away(desk: Service) -> None:
+    query = {"personal-access-token": desk.token(appSlug=None, appId=DESK), "broken": "1"}
+    answer = desk.client.get(f"/embed-apps/{DESK}", query_string=query)
+    assert answer.status_code == 500
+    assert "eyJ" not in answer.text
+    assert "frame-ancestors http://portal.example" in answer.headers["Content-Security-Policy"]
+
+
+def test_each_request_has_a_viewer_of_its_own(desk: Service, frame: Frame) -> None:
+    bens = desk.frame(DESK, email="ben@acme.test")
+    for _ in range(3):
+        assert desk.get(frame, "pages/part").text == "<li>Ana</li>"
+        assert desk.get(bens, "pages/part").text == "<li>Ben</li>"
+
+
+# ---- Forms ----
+
+
+@pytest.mark.parametrize("kind", [FORM, "multipart/form-data"])
+def test_a_form_is_taken_and_answered_with_a_page(desk: Service, frame: Frame, kind: str) -> None:
+    answer = desk.post(frame, "pages/ask", data={"subject": "<b>Ink</b>"}, content_type=kind)
+    assert answer.status_code == 200
+    assert "<h1>Asked: &lt;b&gt;Ink&lt;/b&gt;</h1>" in answer.text
+
+
+def test_a_form_that_does_not_validate_comes_back_with_its_texts(desk: Service, frame: Frame) -> None:
+    answer = desk.post(frame, "pages/ask", data={"subject": "", "note": '"><script>'})
+    assert answer.status_code == 422
+    assert answer.mimetype == "text/html"
+    assert "<h1>Ask away</h1>" in answer.text
+    assert '<p id="subject-error">Say what it is about.</p>' in answer.text
+    assert "frame-ancestors http://portal.example" in answer.headers["Content-Security-Policy"]
+
+
+def test_a_form_that_does_not_validate_keeps_what_was_typed(desk: Service, frame: Frame) -> None:
+    answer = desk.post(frame, "pages/whole", data={"subject": '"><img src=x onerror=alert(1)>'})
+    assert answer.status_code == 422
+    assert 'value="&#34;&gt;&lt;img src=x onerror=alert(1)&gt;"' in answer.text
+    assert "Everything is wrong." in answer.text
+
+
+def test_a_form_without_a_page_of_its_own_is_answered_with_the_one_of_its_name(
+    desk: Service, frame: Frame
+) -> None:
+    file = (io.BytesIO(b"ink"), "ink.txt")
+    answer = desk.post(frame, "pages/form", data={"b": "1", "a": "2", "file": file})
+    assert "Got [&#39;a&#39;, &#39;b&#39;], [&#39;ink.txt&#39;]" in answer.text
+
+
+def test_a_form_that_returns_nothing_shows_its_page(desk: Service, frame: Frame) -> None:
+    assert "<h1>Hello, Ana</h1>" in desk.post(frame, "pages/silent", data={"a": "b"}).text
+
+
+def test_a_form_may_answer_with_a_response(desk: Service, frame: Frame) -> None:
+    answer = desk.post(frame, "pages/answer", data={"a": "b"})
+    assert (answer.status_code, answer.text, answer.headers["X-Own"]) == (202, "as it is", "yes")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "", "multipart/mixed", "x"])
+def test_a_form_of_another_type_is_415(desk: Service, frame: Frame, kind: str) -> None:
+    headers = frame.bearer | {"Accept": "application/json"}
+    answer = desk.client.post(
+        f"/embed-apps/{DESK}/pages/ask", headers=headers, data=b'{"subject": "Ink"}', content_type=kind
+    )
+    problem_of(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("size", "status"), [(MIB, 200), (MIB + 1, 413)])
+@pytest.mark.parametrize("path", ["pages/ask", "data/sizes"])
+def test_a_form_takes_a_mebibyte(
+    desk: Service, frame: Frame, path: str, size: int, status: int, chunked: bool
+) -> None:
+    data = b"subject=Ink&padding="
+    data += b"x" * (size - len(data))
+    options: dict[str, Any] = {"data": data}
+    if chunked:
+        options = {"input_stream": io.BytesIO(data), "environ_overrides": {"wsgi.input_terminated": True}}
+    assert desk.post(frame, path, content_type=FORM, **options).status_code == status
+
+
+def multipart(**fields: str) -> dict[str, Any]:
+    """A multipart form; the client itself would leave a large one in a file."""
+    parts = [f'--x\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
+    return {"data": "".join(parts) + "--x--\r\n", "content_type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize("path", ["pages/ask", "data/sizes"])
+def test_one_field_of_a_multipart_form_may_fill_it(desk: Service, frame: Frame, path: str) -> None:
+    large, too_large = (multipart(subject="Ink", padding="x" * size) for size in (900_000, MIB))
+    assert desk.post(frame, path, **large).status_code == 200
+    assert desk.post(frame, path, **too_large).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options"),
+    [
+        ("GET", "pages/index?q=a%00b", {}),
+        ("GET", "pages/index?%00=a", {}),
+        ("GET", "pages/part?q=%00", {}),
+        ("GET", "data/numbers?q=%00", {}),
+        ("POST", "pages/ask?q=%00", {"data": {"subject": "Ink"}}),
+        ("POST", "pages/ask", {"data": {"subject": "Ink\0"}}),
+        ("POST", "pages/ask", {"data": {"subject": "Ink", "a\0": "b"}}),
+        ("POST", "pages/ask", {"data": {"subject": ["Ink", "\0"]}}),
+        ("POST", "pages/ask", {"data": {"subject": "\0"}, "content_type": "multipart/form-data"}),
+        ("POST", "data/sizes", {"data": {"a": "\0"}}),
+        ("POST", "data/note?q=%00", {"json": {"text": "a"}}),
+    ],
+)
+def test_nul_reaches_no_function(
+    desk: Service, frame: Frame, method: str, path: str, options: dict[str, Any]
+) -> None:
+    address = f"/embed-apps/{DESK}/{path}"
+    headers = frame.bearer | {"Accept": "application/json"}
+    answer = desk.client.open(address, method=method, headers=headers, **options)
+    problem = problem_of(answer, 400, "invalid_payload")
+    assert "NUL" in str(problem["errors"])
+
+
+@pytest.mark.parametrize("way", ["in the address", "in the form", "in the address of a form"])
+def test_nul_reaches_no_function_when_the_frame_opens(desk: Service, way: str) -> None:
+    token = {"personal-access-token": desk.token(appSlug=None, appId=DESK)}
+    before = desk.rows(select(func.count()).select_from(Session))
+    address, headers = f"/embed-apps/{DESK}", {"Accept": "application/json"}
+    if way == "in the address":
+        answer = desk.client.get(address, query_string=token | {"q": "\0"}, headers=headers)
+    elif way == "in the form":
+        answer = desk.client.post(address, data=token | {"q": "\0"}, headers=headers)
+    else:
+        answer = desk.client.post(address, query_string={"q": "\0"}, data=token, headers=headers)
+    problem_of(answer, 400, "invalid_payload")
+    assert desk.rows(select(func.count()).select_from(Session)) == before
+
+
+def test_a_form_needs_a_session_before_it_is_read(desk: Service) -> None:
+    answer = desk.client.post(f"/embed-apps/{DESK}/pages/ask", data=b"x" * 2 * MIB, content_type="text/plain")
+    assert answer.status_code == 401
+
+
+def test_a_page_takes_no_form_and_a_form_is_no_page(desk: Service, frame: Frame) -> None:
+    for path in ("pages/index", "pages/part"):
+        taken = desk.post(frame, path, data={"a": "b"})
+        assert (taken.status_code, taken.headers["Allow"]) == (405, "GET")
+    shown = desk.get(frame, "pages/ask")
+    assert (shown.status_code, shown.headers["Allow"]) == (405, "POST")
+
+
+# ---- Data ----
+
+
+def test_data_is_json(desk: Service, frame: Frame) -> None:
+    answer = desk.get(frame, "data/numbers")
+    assert answer.mimetype == "application/json"
+    assert answer.json == {"who": "ana@acme.test", "app": "desk", "of": [1, 2.5, None, "é"]}
+    assert desk.get(frame, "data/nothing").json is None
+
+
+def test_data_may_be_a_file(desk: Service, frame: Frame) -> None:
+    answer = desk.get(frame, "data/report.pdf")
+    assert (answer.status_code, answer.data, answer.mimetype) == (200, b"%PDF-1.7", "application/pdf")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="r e.pdf"'
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_data_is_posted_too(desk: Service, frame: Frame) -> None:
+    assert desk.post(frame, "data/note", json={"text": "hello"}).json == {"text": "hello"}
+    assert desk.get(frame, "data/note").json == {"text": "so far"}
+
+
+def test_posted_data_that_does_not_validate_is_a_problem(desk: Service, frame: Frame) -> None:
+    problem = problem_of(desk.post(frame, "data/note", json={"text": ""}), 400, "invalid_payload")
+    assert problem["errors"] == {"text": ["Say something."]}
+
+
+@pytest.mark.parametrize("sent", [b"{", b"\xff", b"", b'{"text": "a"'])
+def test_posted_data_that_is_no_json_is_a_problem(desk: Service, frame: Frame, sent: bytes) -> None:
+    answer = desk.post(frame, "data/note", data=sent, content_type="application/json")
+    problem = answer.get_json()
+    assert (answer.status_code, problem["code"]) == (400, "invalid_payload")
+    assert "errors" in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["gone", "_note", "Note", "note/", "..", "%2e%2e%2fnote", ".note", "note%0a"]
+)
+def test_what_is_no_data_is_not_there(desk: Service, frame: Frame, name: str) -> None:
+    problem_of(desk.get(frame, f"data/{name}"), 404, "not_found")
+
+
+def test_data_takes_the_methods_that_it_declares(desk: Service, frame: Frame) -> None:
+    answer = desk.post(frame, "data/numbers", json={})
+    problem_of(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET"
+    answer = desk.get(frame, "data/sizes")
+    problem_of(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "POST"
+
+
+# ---- The registry ----
+
+
+def test_a_module_that_cannot_be_imported_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_apps").mkdir()
+    (tmp_path / "broken_apps" / "__init__.py").write_text("")
+    (tmp_path / "broken_apps" / "typo.py").write_text("import no_such_module_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
+        Registry("broken_apps")
+
+
+def test_an_app_has_its_own_functions_and_no_others(desk: Service) -> None:
+    """Bare has no module: nothing of the desk's is there."""
+    opened = desk.open(desk.token(appSlug=None, appId=BARE), BARE)
+    assert opened.status_code == 200
+    bare = Frame(opened, BARE, _session_of(desk, BARE))
+    problem_of(desk.get(bare, "data/numbers"), 404, "not_found")
+    assert desk.get(bare, "pages/form").status_code == 404
+    assert desk.get(bare, "pages/index").text == "<p>bare</p>"
+
+
+def _session_of(desk: Service, app_id: str) -> str:
+    token = desk.token(appSlug=None, appId=app_id)
+    answer = desk.client.post("/api/ext/users/session", json={"appId": app_id, "accessToken": token})
+    signed: str = answer.get_json()["signedPat"]
+    return signed
+
+
+def test_the_boot_block_of_an_own_app_is_whole(frame: Frame) -> None:
+    assert boot(frame.response)["base"] == f"/embed-apps/{DESK}"

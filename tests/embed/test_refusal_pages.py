@@ -1,0 +1,320 @@
+"""A refusal inside a frame: a page for a person, or a problem for a program, with the status of the table."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import time_machine
+from sqlalchemy import update
+from werkzeug.test import TestResponse
+
+from pat_service.embed import EmbeddedApp
+from pat_service.embed.advice import ADVICE
+from pat_service.models import Token
+from tests.world import (
+    LOSSES,
+    ORDERS,
+    PORTAL,
+    SUPPORT,
+    WORLD,
+    Service,
+    lose_the_database,
+    only,
+    problem_of,
+    provision,
+)
+
+PATH: Final = f"/embed-apps/{ORDERS}"
+HTML: Final = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+JSON: Final = {"Accept": "application/json"}
+#: What embed.js sends with every request.
+SCRIPT: Final = {"Accept": "text/html;q=0.9, application/json"}
+
+Headers = dict[str, str]
+Ask = Callable[[Service, Headers], TestResponse]
+
+
+class Page(HTMLParser):
+    """What a refusal's page says, and what runs in it in which order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: dict[str, str] = {}
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self._open.append(given.get("id") or tag)
+        if tag in ("script", "link", "img") and given.get("type") != "application/json":
+            self.loads.append(given.get("src") or given.get("href") or "inline")
+        if tag in ("meta", "link"):
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._open:
+            self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._open and data.strip():
+            name = self._open[-1]
+            self.texts[name] = self.texts.get(name, "") + data
+
+    @property
+    def refusal(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.texts["embed-refusal"])
+        return found
+
+
+def refused_page(answer: TestResponse, status: int, code: str) -> Page:
+    """Return the page, once it is seen to be one that a person and the parent can make something of."""
+    assert (answer.status_code, answer.mimetype) == (status, "text/html"), answer.text
+    page = Page(answer.text)
+    request_id = answer.headers["X-Request-Id"]
+    problem = page.refusal["problem"]
+    assert (problem["status"], problem["code"], problem["requestId"]) == (status, code, request_id)
+    assert problem["message"] == problem["detail"] != ""
+    assert page.refusal["parents"] == [PORTAL]
+
+    heading, advice = ADVICE.get(code, (problem["title"], problem["detail"]))
+    assert page.texts["h1"] == page.texts["title"] == heading
+    assert page.texts["p"] == advice
+    assert code in answer.text
+    assert request_id in unescape(re.sub(r"<script.*?</script>", "", answer.text, flags=re.DOTALL))
+
+    # The token leaves the address before anything else can load and see it.
+    assert page.loads[0] == "inline"
+    assert "history.replaceState" in answer.text.partition("</script>")[0]
+    assert page.loads[1:] == ["/static/embed/embed.css", "/static/embed/refused.js"]
+    assert f"frame-ancestors {PORTAL}" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Cache-Control"] == "no-store"
+    return page
+
+
+def get(path: str, **more: str) -> Ask:
+    return lambda service, headers: service.client.get(PATH + path, headers=headers | more)
+
+
+def opening(service: Service, token: str, headers: Headers) -> TestResponse:
+    return service.client.get(PATH, query_string={"personal-access-token": token}, headers=headers)
+
+
+def expired_token(service: Service, headers: Headers) -> TestResponse:
+    with time_machine.travel(datetime.now(UTC) - timedelta(hours=1)):
+        token = service.token(patExpiry=60)
+    return opening(service, token, headers)
+
+
+def superseded_token(service: Service, headers: Headers) -> TestResponse:
+    older, _newer = service.token(), service.token()
+    return opening(service, older, headers)
+
+
+def revoked_token(service: Service, headers: Headers) -> TestResponse:
+    token = service.token()
+    service.change(update(Token).values(revoked_at=datetime.now(UTC)))
+    return opening(service, token, headers)
+
+
+def lost_access(service: Service, headers: Headers) -> TestResponse:
+    token = service.token()
+    provision(service.app, LOSSES["she loses her grant"])
+    answer = opening(service, token, headers)
+    provision(service.app, WORLD)
+    return answer
+
+
+def ended_session(service: Service, headers: Headers) -> TestResponse:
+    frame = service.frame()
+    service.client.delete(f"{PATH}/session", headers=frame.bearer)
+    return service.client.get(f"{PATH}/pages/index", headers=headers | frame.bearer)
+
+
+def expired_session(service: Service, headers: Headers) -> TestResponse:
+    with time_machine.travel(datetime.now(UTC) - timedelta(hours=1)):
+        frame = service.frame(sessionExpiry=1)
+    return service.client.get(f"{PATH}/pages/index", headers=headers | frame.bearer)
+
+
+def bearing(method: str, path: str, **options: Any) -> Ask:
+    def ask(service: Service, headers: Headers) -> TestResponse:
+        given = headers | service.frame().bearer
+        return service.client.open(PATH + path, method=method, headers=given, **options)
+
+    return ask
+
+
+REFUSALS: Final[dict[str, tuple[int, str, Ask]]] = {
+    "no token": (401, "token_missing", get("")),
+    "garbage": (401, "token_invalid", get("?personal-access-token=pat_0")),
+    "two tokens": (401, "token_invalid", get("?personal-access-token=a&personal-access-token=b")),
+    "an expired token": (401, "token_expired", expired_token),
+    "a superseded token": (401, "token_superseded", superseded_token),
+    "a revoked token": (401, "token_revoked", revoked_token),
+    "lost access": (401, "access_revoked", lost_access),
+    "no session": (401, "session_invalid", get("/pages/index")),
+    "an expired session": (401, "session_expired", expired_session),
+    "an ended session": (401, "session_revoked", ended_session),
+    "a tab": (403, "not_framed", get("", **{"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"})),
+    "a prefetch": (403, "not_framed", get("", **{"Sec-Purpose": "prefetch"})),
+    "no page": (404, "not_found", bearing("GET", "/pages/nothing")),
+    "no address": (404, "not_found", get("/nothing")),
+    "no method": (405, "method_not_allowed", bearing("PUT", "/pages/index")),
+    "no form here": (405, "method_not_allowed", bearing("POST", "/pages/index")),
+    "a NUL": (400, "invalid_payload", bearing("GET", "/pages/index?q=%00")),
+    "too much": (
+        413,
+        "payload_too_large",
+        lambda s, h: s.client.post(PATH, data={"a": "b" * 17_000}, headers=h),
+    ),
+    "no form": (415, "unsupported_media_type", lambda s, h: s.client.post(PATH, json={}, headers=h)),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refusal_is_a_page_for_a_person(lasting: Service, kind: str) -> None:
+    status, code, ask = REFUSALS[kind]
+    refused_page(ask(lasting, HTML), status, code)
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("accept", [JSON, SCRIPT], ids=["program", "script"])
+def test_a_refusal_is_a_problem_for_a_program(lasting: Service, kind: str, accept: Headers) -> None:
+    status, code, ask = REFUSALS[kind]
+    answer = ask(lasting, accept)
+    problem_of(answer, status, code)
+    assert answer.headers.get("WWW-Authenticate", "Bearer").startswith("Bearer")
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+
+
+def test_every_refusal_that_a_viewer_can_meet_has_advice_of_its_own() -> None:
+    met = {code for status, code, _ in REFUSALS.values() if status in (401, 403)}
+    met |= {"not_found", "rate_limited", "unavailable", "internal_error"}
+    assert met <= set(ADVICE)
+    headings = [heading for heading, _ in ADVICE.values()]
+    assert len(set(headings)) == len(headings)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (None, "html"),
+        ("", "html"),
+        ("*/*", "html"),
+        ("text/html", "html"),
+        ("text/*", "html"),
+        ("text/html, application/json;q=0.9", "html"),
+        ("application/json;q=0.5, text/html;q=0.5", "html"),
+        ("image/png", "html"),
+        ("not a type", "html"),
+        ("application/json", "json"),
+        ("application/problem+json", "json"),
+        ("APPLICATION/JSON", "json"),
+        ("application/*", "json"),
+        ("application/json, */*;q=0.1", "json"),
+        ("text/html;q=0, application/json", "json"),
+        ("text/html;q=0.9, application/json", "json"),
+    ],
+)
+def test_the_caller_says_which_it_prefers(lasting: Service, accept: str | None, kind: str) -> None:
+    answer = lasting.client.get(PATH, headers={} if accept is None else {"Accept": accept})
+    if kind == "html":
+        refused_page(answer, 401, "token_missing")
+    else:
+        problem_of(answer, 401, "token_missing")
+
+
+@pytest.mark.parametrize("accept", [HTML, {}, JSON], ids=["page", "whatever", "problem"])
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/session", 401, "session_invalid"),
+        ("DELETE", "/session", 401, "session_invalid"),
+        ("PUT", "/session", 405, "method_not_allowed"),
+        ("GET", "/data/orders.csv", 401, "session_invalid"),
+        ("POST", "/data/orders.csv", 401, "session_invalid"),
+        ("PUT", "/data/orders.csv", 405, "method_not_allowed"),
+        ("GET", "/data/NOTHING", 404, "not_found"),
+    ],
+)
+def test_the_session_and_data_answer_scripts_and_so_never_with_a_page(
+    lasting: Service, accept: Headers, method: str, path: str, status: int, code: str
+) -> None:
+    problem_of(lasting.client.open(PATH + path, method=method, headers=accept), status, code)
+
+
+def test_too_many_openings_are_told_when_to_come_back(make_lasting: Callable[..., Service]) -> None:
+    service = make_lasting(OPEN_RATE_LIMIT="2 per minute")
+    token = service.token()
+    assert [service.open(token).status_code for _ in range(2)] == [200, 200]
+    answer = opening(service, token, HTML)
+    refused_page(answer, 429, "rate_limited")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    problem = problem_of(opening(service, token, JSON), 429, "rate_limited")
+    assert "s." in problem["detail"]
+    assert service.open(service.token()).status_code == 200, "the limit is the token's own"
+
+
+def test_a_store_that_is_away_is_told_so(service: Service, tmp_path: Path) -> None:
+    frame, token = service.frame(), service.token()
+    lose_the_database(service.app, tmp_path)
+    for accept in (HTML, JSON):
+        asks = [
+            opening(service, token, accept),
+            service.client.get(f"{PATH}/pages/index", headers=accept | frame.bearer),
+        ]
+        for answer in asks:
+            assert int(answer.headers["Retry-After"]) >= 1
+            if accept is HTML:
+                refused_page(answer, 503, "unavailable")
+            else:
+                problem_of(answer, 503, "unavailable")
+            for detail in ("sqlite", "OperationalError", str(tmp_path), "SELECT"):
+                assert detail not in answer.text
+
+
+def test_an_app_that_breaks_is_told_so_and_no_more(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EmbeddedApp()
+    broken.page("index")(lambda viewer: 1 // 0)
+    monkeypatch.setitem(service.app.extensions["pat_service.registry"]._apps, "orders", broken)
+    page = refused_page(opening(service, service.token(), HTML), 500, "internal_error")
+    assert "ZeroDivision" not in json.dumps(page.refusal)
+    problem_of(opening(service, service.token(), JSON), 500, "internal_error")
+
+
+@pytest.mark.parametrize("origins", [[], ["https://a.example", "capacitor://localhost"], ["*"]])
+def test_a_refusal_is_told_to_the_apps_own_parents(service: Service, origins: list[str]) -> None:
+    provision(service.app, only("apps", "orders", allowed_origins=origins))
+    for answer in (service.client.get(PATH), service.open("pat_0"), superseded_token(service, HTML)):
+        assert Page(answer.text).refusal["parents"] == origins
+    assert Page(service.client.get(f"/embed-apps/{SUPPORT}").text).refusal["parents"] == [PORTAL]
+
+
+def test_a_refusal_at_an_address_that_is_no_app_is_told_to_nobody(lasting: Service) -> None:
+    for path in ("/embed-apps", "/embed-apps/x", "/embed-apps/99999999-9999-4999-8999-999999999999"):
+        assert Page(lasting.client.get(path, headers=HTML).text).refusal["parents"] == []
+
+
+@pytest.mark.parametrize("hostile", ["</script><img src=x onerror=alert(1)>", "<!--<script>", '"><b>'])
+def test_what_a_caller_sent_does_nothing_in_the_page(lasting: Service, hostile: str) -> None:
+    frame = lasting.frame()
+    answer = lasting.client.get(
+        f"{PATH}/pages/index", query_string={hostile: "\0"}, headers=HTML | frame.bearer
+    )
+    page = refused_page(answer, 400, "invalid_payload")
+    assert list(page.refusal["problem"]["errors"]) == [hostile]
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 3
+    in_path = lasting.client.get(f"/embed-apps/{hostile}", headers=HTML)
+    assert in_path.status_code in (401, 404)
+    assert "img" not in Page(in_path.text).tags

@@ -1,0 +1,372 @@
+"""Limits in one process: moving windows, whose they are, what counts, and a Retry-After that is true."""
+
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from pat_service.credentials import generate
+from pat_service.http import limits
+from tests.world import (
+    MINT,
+    ORDERS,
+    SUPPORT,
+    WORLD,
+    Service,
+    basic,
+    lasting_service,
+    only,
+    problem_of,
+    provision,
+)
+
+EXCHANGE = "/api/ext/users/session"
+#: A body that is refused, and counts as a mint all the same.
+COUNTED = "{}"
+USUAL = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+
+MakeService = Callable[..., Service]
+
+
+@pytest.fixture
+def make_service(make_app: Callable[..., Flask]) -> MakeService:
+    """A service of its own, with these limits and else with the contract's."""
+
+    def make(**environ: str) -> Service:
+        app = make_app(**environ)
+        provision(app, WORLD)
+        provision(app, only("clients", "portal", mint_limit=None))
+        return Service(app.test_client())
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def tight(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service where a token opens twice and a session asks three times a minute."""
+    limits = {"OPEN_RATE_LIMIT": "2 per minute", "SESSION_RATE_LIMIT": "3 per minute"}
+    with lasting_service(schema, tmp_path_factory.mktemp("tight"), **limits) as service:
+        yield service
+
+
+def statuses(ask: Callable[[], TestResponse], times: int) -> list[int]:
+    return [ask().status_code for _ in range(times)]
+
+
+def wait_of(answer: TestResponse) -> int:
+    """The Retry-After of a refusal, in seconds."""
+    problem_of(answer, 429, "rate_limited")
+    wait = int(answer.headers["Retry-After"])
+    assert wait >= 1
+    assert str(wait) in (answer.json or {})["detail"]
+    return wait
+
+
+# Mint.
+
+
+def test_the_11th_mint_in_a_minute_is_refused(limited: Service, clock: time_machine.Traveller) -> None:
+    assert statuses(limited.mint, 10) == [201] * 10
+    assert wait_of(limited.mint()) in (60, 61)
+
+
+def test_the_window_moves_so_that_no_60_seconds_hold_11_mints(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    assert statuses(limited.mint, 5) == [201] * 5
+    clock.shift(30)
+    assert statuses(limited.mint, 6) == [201] * 5 + [429]
+    clock.shift(29.9)
+    assert statuses(limited.mint, 2) == [429] * 2
+    # The first five are out of the window now, the five of the thirtieth second are not.
+    clock.shift(1)
+    assert statuses(limited.mint, 7) == [201] * 5 + [429] * 2
+    clock.shift(30)
+    assert statuses(limited.mint, 6) == [201] * 5 + [429]
+
+
+def test_no_calendar_minute_starts_a_new_count(limited: Service, clock: time_machine.Traveller) -> None:
+    clock.shift(59)
+    assert statuses(limited.mint, 10) == [201] * 10
+    clock.shift(2)
+    assert statuses(limited.mint, 3) == [429] * 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_hail_of_mints_keeps_the_promise(
+    limited: Service, clock: time_machine.Traveller, seed: int
+) -> None:
+    """Whatever the moments: at most 10 in any 60 s, and the one after the wait that was told passes."""
+    chance = random.Random(seed)
+    passed: list[float] = []
+    now = 0.0
+    for _ in range(50):
+        step = chance.choice([0.0, 0.25, 1.0, 2.5, 7.0, 11.75])
+        clock.shift(step)
+        now += step
+        answer = limited.mint(COUNTED)
+        if answer.status_code == 429 and chance.random() < 0.5:
+            wait = wait_of(answer)
+            assert wait <= 61
+            clock.shift(wait)
+            now += wait
+            answer = limited.mint(COUNTED)
+            assert answer.status_code == 400, wait
+        if answer.status_code == 400:
+            passed.append(now)
+    assert len(passed) > 20
+    assert all(later - earlier >= 60 for earlier, later in zip(passed, passed[10:], strict=False))
+
+
+def test_a_wait_is_not_much_longer_than_it_has_to_be(limited: Service, clock: time_machine.Traveller) -> None:
+    statuses(partial(limited.mint, COUNTED), 10)
+    clock.shift(40.5)
+    wait = wait_of(limited.mint(COUNTED))
+    clock.shift(wait - 1.5)
+    assert wait_of(limited.mint(COUNTED)) <= 2
+    clock.shift(1.5)
+    assert limited.mint(COUNTED).status_code == 400
+
+
+def test_what_was_refused_by_the_limit_does_not_prolong_it(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    statuses(limited.mint, 10)
+    for _ in range(59):
+        clock.shift(1)
+        problem_of(limited.mint(), 429, "rate_limited")
+    clock.shift(2)
+    assert statuses(limited.mint, 11) == [201] * 10 + [429]
+
+
+def test_a_request_that_is_refused_for_its_body_its_user_or_its_app_counts(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    for _ in range(2):
+        problem_of(limited.mint("{"), 400, "invalid_payload")
+        problem_of(limited.mint(" " * 20_000), 413, "payload_too_large")
+        problem_of(limited.mint(email="nobody@acme.test"), 404, "user_not_found")
+        problem_of(limited.mint(appSlug="nothing"), 404, "app_not_found")
+        problem_of(limited.mint(email="ben@acme.test", appSlug="support"), 403, "app_forbidden")
+    problem_of(limited.mint(), 429, "rate_limited")
+
+
+def test_a_request_without_credentials_or_of_another_method_does_not_count(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    for _ in range(15):
+        limited.client.post(MINT, headers=basic("portal", "w" * 40))
+        limited.client.post(MINT)
+        limited.client.get(MINT, headers=basic("portal"))
+        limited.client.options(MINT, headers=basic("portal"))
+    assert statuses(limited.mint, 11) == [201] * 10 + [429]
+
+
+def test_each_client_has_its_own_count_whatever_the_address(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    for number in range(10):
+        limited.client.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
+        assert limited.mint().status_code == 201
+    problem_of(limited.mint(), 429, "rate_limited")
+    assert limited.mint(client="everywhere").status_code == 201
+
+
+def test_users_and_apps_share_the_count_of_their_client(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    for number in range(10):
+        email = ("ana@acme.test", "ben@acme.test")[number % 2]
+        assert limited.mint(email=email).status_code == 201
+    problem_of(limited.mint(appSlug=None, appId=SUPPORT), 429, "rate_limited")
+
+
+@pytest.mark.parametrize(
+    ("limit", "amount", "seconds"),
+    [("1 per second", 1, 1), ("3 per 2 minutes", 3, 120), ("12/minute", 12, 60), ("2 per day", 2, 86_400)],
+)
+def test_a_client_may_have_a_limit_of_its_own(
+    limited: Service, clock: time_machine.Traveller, limit: str, amount: int, seconds: int
+) -> None:
+    own = {"id": limit.replace(" ", "-").replace("/", "-"), "secret": "o" * 40, "mint_limit": limit}
+    provision(limited.app, {"clients": [own]})
+
+    def mint() -> TestResponse:
+        return limited.client.post(MINT, json=USUAL, headers=basic(own["id"], "o" * 40))
+
+    assert statuses(mint, amount + 1) == [201] * amount + [429]
+    wait = wait_of(mint())
+    assert seconds <= wait <= seconds + 1
+    clock.shift(wait)
+    assert mint().status_code == 201
+
+
+def test_a_limit_that_is_changed_counts_at_once(
+    make_service: MakeService, clock: time_machine.Traveller
+) -> None:
+    service = make_service()
+    assert statuses(service.mint, 11) == [201] * 10 + [429]
+    provision(service.app, only("clients", "portal", mint_limit="600 per minute"))
+    assert statuses(service.mint, 50) == [201] * 50
+    provision(service.app, only("clients", "portal", mint_limit=None))
+    problem_of(service.mint(), 429, "rate_limited")
+
+
+def test_the_operator_sets_the_limit_of_those_who_have_none(
+    make_service: MakeService, clock: time_machine.Traveller
+) -> None:
+    service = make_service(MINT_RATE_LIMIT="2 per minute")
+    assert statuses(service.mint, 3) == [201, 201, 429]
+
+
+def test_40_mints_at_once_are_10_mints_and_30_refusals(make_service: MakeService) -> None:
+    service = make_service()
+    start = Barrier(20)
+
+    def mint_two(_: int) -> list[int]:
+        client = Service(service.app.test_client())
+        start.wait()
+        return statuses(client.mint, 2)
+
+    with ThreadPoolExecutor(20) as threads:
+        found = [status for pair in threads.map(mint_two, range(20)) for status in pair]
+    assert sorted(found) == [201] * 10 + [429] * 30
+
+
+# Open.
+
+
+def openings(service: Service, token: str) -> dict[str, Callable[[], TestResponse]]:
+    json_wanted = {"Accept": "application/json"}
+    return {
+        "by address": lambda: service.open(token, Accept="application/json"),
+        "by form": lambda: service.client.post(
+            f"/embed-apps/{ORDERS}", data={"personal-access-token": token}, headers=json_wanted
+        ),
+        "by a program": lambda: service.client.post(EXCHANGE, json={"appId": ORDERS, "accessToken": token}),
+        "at another app": lambda: service.open(token, SUPPORT, Accept="application/json"),
+    }
+
+
+def test_the_61st_opening_of_one_token_in_a_minute_is_refused(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    token = limited.token()
+    ways = openings(limited, token)
+    for _ in range(15):
+        for ask in ways.values():
+            assert ask().status_code in (200, 201, 401)
+    for ask in ways.values():
+        wait = wait_of(ask())
+    clock.shift(wait)
+    assert limited.open(token).status_code == 200
+
+
+def test_the_openings_of_one_token_are_not_those_of_another(
+    tight: Service, clock: time_machine.Traveller
+) -> None:
+    anas, bens = tight.token(), tight.token(email="ben@acme.test")
+    assert statuses(lambda: tight.open(anas), 3) == [200, 200, 429]
+    assert statuses(lambda: tight.open(bens), 3) == [200, 200, 429]
+    newer = tight.token()
+    assert statuses(lambda: tight.open(newer), 3) == [200, 200, 429]
+
+
+def test_a_dead_or_unknown_token_has_a_limit_too_so_that_nobody_can_ask_for_ever(
+    tight: Service, clock: time_machine.Traveller
+) -> None:
+    old, _ = tight.token(), tight.token()
+    for token in (old, generate("pat").reveal()):
+        assert statuses(partial(tight.open, token), 3) == [401, 401, 429]
+
+
+def test_what_cannot_be_a_token_counts_for_nothing(tight: Service, clock: time_machine.Traveller) -> None:
+    for _ in range(5):
+        assert tight.refusal("pat_0") == "token_invalid"
+        assert tight.refusal("") == "token_missing"
+
+
+def test_a_refusal_by_the_limit_is_a_page_in_a_frame(tight: Service, clock: time_machine.Traveller) -> None:
+    token = tight.token()
+    assert statuses(partial(tight.open, token), 2) == [200, 200]
+    answer = tight.open(token)
+    assert (answer.status_code, answer.mimetype) == (429, "text/html")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "rate_limited" in answer.text
+
+
+# Sessions.
+
+
+def test_a_session_has_no_limit_unless_the_operator_sets_one(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    frame = limited.frame()
+    assert set(statuses(lambda: limited.get(frame, "session"), 100)) == {200}
+
+
+def test_a_session_has_the_limit_that_the_operator_sets(
+    tight: Service, clock: time_machine.Traveller
+) -> None:
+    frame, other = tight.frame(), tight.frame(email="ben@acme.test")
+    for path in ("session", "pages/index", "data/orders.csv"):
+        assert tight.get(frame, path).status_code == 200
+    delete = tight.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    wait = wait_of(delete)
+    for path in ("session", "data/orders.csv"):
+        problem_of(tight.get(frame, path), 429, "rate_limited")
+    assert tight.get(other, "session").status_code == 200
+    clock.shift(wait)
+    assert tight.get(frame, "session").status_code == 200
+
+
+# What the store keeps.
+
+
+def texts_in(storage: Any) -> list[str]:
+    """Every text in the containers of a store, as key or as value, however deep."""
+    texts: list[str] = []
+    waiting = list(vars(storage).values())
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            texts.append(found)
+        elif isinstance(found, (list, tuple, set, deque)):
+            waiting.extend(found)
+        elif isinstance(found, dict):
+            waiting.extend((*found.keys(), *found.values()))
+    return texts
+
+
+def test_the_store_holds_no_token_and_no_secret(limited: Service, clock: time_machine.Traveller) -> None:
+    token = limited.token()
+    limited.open(token)
+    limited.mint(json.dumps({}))
+    texts = texts_in(limited.app.extensions["pat_service.limiter"].storage)
+    assert any("portal" in text for text in texts)
+    assert not [text for text in texts if token[4:68] in text or "p" * 40 in text]
+
+
+def test_tokens_that_anybody_can_make_up_do_not_fill_the_memory_for_ever(
+    make_service: MakeService, clock: time_machine.Traveller
+) -> None:
+    """A checksum is no secret: a stranger may send a new well-formed token with each request."""
+    service = make_service()
+    storage = service.app.extensions["pat_service.limiter"].storage
+    with service.app.test_request_context():
+        for _ in range(5):
+            clock.shift(600)
+            for _ in range(1000):
+                limits.hit_open(generate("pat"))
+    kept = {text for text in texts_in(storage) if "/open/" in text}
+    assert 0 < len(kept) < 1500

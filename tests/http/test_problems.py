@@ -1,0 +1,505 @@
+"""Every failure of every route is a problem (RFC 9457) with the id of its request, and shows nothing else."""
+
+import json
+import logging
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, request
+from sqlalchemy import func, select
+from werkzeug.exceptions import abort, default_exceptions
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from pat_service import database
+from pat_service.cli import upgrade_schema
+from pat_service.credentials import generate
+from pat_service.database import db
+from pat_service.models import Event, Session, Token
+from tests.servers import free_port, fresh_database, postgres
+from tests.world import (
+    MINT,
+    ORDERS,
+    WORLD,
+    Frame,
+    Service,
+    basic,
+    folder_of,
+    problem_of,
+    provision,
+)
+
+EXCHANGE = "/api/ext/users/session"
+FRAME = f"/embed-apps/{ORDERS}"
+JSON = {"Accept": "application/json"}
+USUAL = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+#: What fills the variable parts of a route.
+PARTS = {"app_id": ORDERS, "filename": "no-such-file.css"}
+NAMES = {"embed.data": "orders.csv", "embed.page": "index", "embed.submit": "index"}
+#: What a status means wherever it comes from.
+CODES = {
+    400: "invalid_payload",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    429: "rate_limited",
+    500: "internal_error",
+    503: "unavailable",
+}
+ACTIONS = ("mint", "exchange", "open", "open by form", "facts", "end", "page", "submit", "data")
+
+
+def act(service: Service, name: str, token: str, frame: Frame) -> TestResponse:
+    """Do one of the things that need the database, as a caller who wants JSON."""
+    post, headers = service.client.post, frame.bearer | JSON
+    parameter = {"personal-access-token": token}
+    if name == "mint":
+        return service.mint(email="ben@acme.test")
+    if name == "exchange":
+        return post(EXCHANGE, json={"appId": ORDERS, "accessToken": token})
+    if name == "open":
+        return service.open(token, Accept="application/json")
+    if name == "open by form":
+        return post(FRAME, data=parameter, headers=JSON)
+    if name == "facts":
+        return service.client.get(f"{FRAME}/session", headers=headers)
+    if name == "end":
+        return service.client.delete(f"{FRAME}/session", headers=headers)
+    if name == "page":
+        return service.client.get(f"{FRAME}/pages/index", headers=headers)
+    if name == "submit":
+        return post(f"{FRAME}/pages/create", data={"subject": "x"}, headers=headers)
+    return service.client.get(f"{FRAME}/data/orders.csv", headers=headers)
+
+
+def address(app: Flask, rule: Rule) -> str:
+    values = PARTS | {"name": NAMES.get(rule.endpoint, "")}
+    path: str = app.url_map.bind("localhost").build(
+        rule.endpoint, {name: values[name] for name in rule.arguments}, next(iter(rule.methods or ()))
+    )
+    return path
+
+
+def methods_by_address(app: Flask) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for rule in app.url_map.iter_rules():
+        found.setdefault(address(app, rule), set()).update((rule.methods or set()) - {"OPTIONS", "HEAD"})
+    return found
+
+
+# 404 and 405.
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/nothing", "/api", "/api/", "/api/ext", "/api/ext/users", f"{MINT}/", f"{EXCHANGE}/"),
+        *(f"/{MINT}", MINT.upper(), "/static", "/static/"),
+        *("/embed-apps", "/embed-apps/", f"{FRAME}/", f"{FRAME}/nothing", f"{FRAME}/pages", f"{FRAME}/data/"),
+        *(f"{FRAME}/pages/Index", f"{FRAME}/pages/_chart", f"{FRAME}/pages/index.html", f"{FRAME}/data/.."),
+        *("/%00", "/%ff", "/%0d%0aSet-Cookie:%20x=y", "/\N{OWL}", "/x" * 2000, "/api/openapi.json/", "/.env"),
+    ],
+)
+def test_an_address_that_is_none_is_not_found(lasting: Service, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        answer = lasting.client.open(path, method=method, headers=JSON)
+        problem_of(answer, 404, "not_found")
+        assert "Location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing", "../app.py", "..%2fapp.py", "%2e%2e/app.py", "embed", "/etc/passwd"]
+)
+def test_a_file_that_is_not_there_for_the_public_is_not_found(lasting: Service, path: str) -> None:
+    problem_of(lasting.client.get(f"/static/{path}"), 404, "not_found")
+
+
+def test_every_route_refuses_the_methods_that_it_does_not_take(lasting: Service) -> None:
+    addresses = methods_by_address(lasting.app)
+    assert {MINT, EXCHANGE, FRAME, f"{FRAME}/session", f"{FRAME}/pages/index"} <= set(addresses)
+    for path, methods in addresses.items():
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "BREW"} - methods:
+            answer = lasting.client.open(path, method=method, headers=JSON)
+            problem_of(answer, 405, "method_not_allowed")
+            allowed = set(answer.headers["Allow"].split(", "))
+            assert allowed - {"OPTIONS", "HEAD"} == methods, (path, method)
+
+
+def test_a_head_request_that_is_refused_has_the_headers_and_no_body(lasting: Service) -> None:
+    for path in (
+        MINT,
+        EXCHANGE,
+        FRAME,
+        f"{FRAME}/session",
+        f"{FRAME}/pages/index",
+        f"{FRAME}/data/orders.csv",
+    ):
+        answer = lasting.client.head(path, headers=JSON)
+        assert (answer.status_code, answer.content_type) == (405, "application/problem+json")
+        assert answer.headers["X-Request-Id"]
+        assert answer.data == b""
+
+
+# 401: how to authenticate.
+
+
+def test_a_client_is_asked_for_basic_and_a_session_for_bearer(lasting: Service) -> None:
+    answer = lasting.client.post(MINT, json=USUAL)
+    problem_of(answer, 401, "invalid_client")
+    assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+    for method, path in (
+        ("GET", "session"),
+        ("DELETE", "session"),
+        ("GET", "pages/index"),
+        ("GET", "data/x"),
+    ):
+        for headers in (JSON, JSON | {"Authorization": "Bearer x.y.z"}, JSON | basic("portal")):
+            answer = lasting.client.open(f"{FRAME}/{path}", method=method, headers=headers)
+            problem_of(answer, 401, "session_invalid")
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+# 500: a failure of our own.
+
+TEXT_OF_FAILURE = "SELECT secret FROM customers"
+
+
+def test_a_view_that_fails_answers_with_a_problem_that_tells_nothing(
+    lasting: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError(TEXT_OF_FAILURE)
+
+    for rule in lasting.app.url_map.iter_rules():
+        with monkeypatch.context() as patched:
+            patched.setitem(lasting.app.view_functions, rule.endpoint, fail)
+            for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}:
+                caplog.clear()
+                answer = lasting.client.open(address(lasting.app, rule), method=method, headers=JSON)
+                problem = problem_of(answer, 500, "internal_error")
+                assert "Retry-After" not in answer.headers
+                assert "RuntimeError" not in answer.text
+                assert TEXT_OF_FAILURE not in answer.text
+                assert any(record.exc_info for record in caplog.records)
+                lines = [r.getMessage() for r in caplog.records if r.name == "pat_service.access"]
+                assert [json.loads(line)["request_id"] for line in lines] == [problem["requestId"]]
+
+
+def test_a_rule_that_fails_is_undone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = service.token()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(TEXT_OF_FAILURE)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pat_service.tokens.events.record", fail)
+        problem_of(service.mint(endSessions=True), 500, "internal_error")
+        problem_of(service.open(token, Accept="application/json"), 500, "internal_error")
+    assert service.rows(select(func.count()).select_from(Session))[0][0] == 0
+    assert service.open(token).status_code == 200
+    assert service.mint().status_code == 201
+
+
+# What an app's own function raises.
+
+
+@pytest.mark.parametrize("status", sorted(default_exceptions))
+def test_an_http_error_of_an_apps_own_function_is_a_problem_of_that_status(
+    lasting: Service, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setitem(lasting.app.view_functions, "embed.data", lambda **_: abort(status))
+    answer = lasting.client.get(f"{FRAME}/data/orders.csv")
+    code = (answer.json or {})["code"]
+    problem_of(answer, status, code)
+    assert re.fullmatch("[a-z]+(_[a-z]+)*", code)
+    assert code == CODES.get(status, code)
+
+
+def test_a_response_that_an_apps_own_function_aborts_with_is_the_answer(
+    lasting: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Response("Ask Ben.", 403)
+    monkeypatch.setitem(lasting.app.view_functions, "embed.data", lambda **_: abort(own))
+    answer = lasting.client.get(f"{FRAME}/data/orders.csv")
+    assert (answer.status_code, answer.text) == (403, "Ask Ben.")
+
+
+def test_a_form_field_that_an_apps_own_function_misses_is_a_problem_with_errors(
+    lasting: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(lasting.app.view_functions, "embed.data", lambda **_: request.args["month"])
+    problem_of(lasting.client.get(f"{FRAME}/data/orders.csv"), 400, "invalid_payload")
+
+
+# 503: the database is away.
+
+
+def dispose(service: Service) -> None:
+    with service.app.app_context():
+        db.engine.dispose()
+
+
+def remove(folder: Path) -> None:
+    for file in folder.glob("pat-service.db*"):
+        file.unlink()
+
+
+def replace_with_garbage(folder: Path) -> None:
+    remove(folder)
+    (folder / "pat-service.db").write_bytes(b"This is no database. " * 1000)
+
+
+def replace_with_a_folder(folder: Path) -> None:
+    remove(folder)
+    (folder / "pat-service.db").mkdir()
+
+
+def replace_with_another_database(folder: Path) -> None:
+    remove(folder)
+    connection = sqlite3.connect(folder / "pat-service.db")
+    connection.execute("CREATE TABLE unrelated (id INTEGER)")
+    connection.close()
+
+
+def cut_in_half(folder: Path) -> None:
+    file = folder / "pat-service.db"
+    file.write_bytes(file.read_bytes()[:6000])
+    for rest in folder.glob("pat-service.db-*"):
+        rest.unlink()
+
+
+def unavailable(answer: TestResponse) -> None:
+    problem_of(answer, 503, "unavailable")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [remove, replace_with_garbage, replace_with_a_folder, replace_with_another_database, cut_in_half],
+)
+def test_a_database_that_is_no_more_makes_everything_unavailable(
+    service: Service, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = service.frame()
+    token = service.token()
+    dispose(service)
+    harm(folder_of(service.app))
+    for name in ACTIONS:
+        unavailable(act(service, name, token, frame))
+    assert token not in caplog.text
+    assert frame.jwt not in caplog.text
+    # What needs no database goes on.
+    problem_of(service.client.get("/nothing"), 404, "not_found")
+    problem_of(service.open("pat_0", Accept="application/json"), 401, "token_invalid")
+
+
+def test_a_wrong_secret_is_no_answer_while_nobody_can_say_so(service: Service) -> None:
+    dispose(service)
+    replace_with_garbage(folder_of(service.app))
+    unavailable(service.client.post(MINT, json=USUAL, headers=basic("portal", "w" * 40)))
+
+
+@pytest.fixture
+def impatient(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Service:
+    """A service that waits for a lock for a tenth of a second, not for five."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 100)
+    app = make_app()
+    provision(app, WORLD)
+    return Service(app.test_client())
+
+
+def test_a_database_that_somebody_else_has_locked_is_unavailable_and_nothing_is_done(
+    impatient: Service, tmp_path: Path
+) -> None:
+    frame = impatient.frame()
+    token = impatient.token()
+    before = [impatient.rows(select(func.count()).select_from(table))[0][0] for table in (Session, Event)]
+    other = sqlite3.connect(tmp_path / "pat-service.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for name in ("mint", "exchange", "open", "open by form", "end"):
+        unavailable(act(impatient, name, token, frame))
+    # SQLite's readers wait for nobody.
+    assert act(impatient, "facts", token, frame).status_code == 200
+    other.execute("ROLLBACK")
+    other.close()
+    after = [impatient.rows(select(func.count()).select_from(table))[0][0] for table in (Session, Event)]
+    assert after == before
+    assert impatient.rows(select(func.count()).select_from(Token))[0][0] == 1
+    for name in ACTIONS[:4]:
+        assert act(impatient, name, token, frame).status_code in (200, 201)
+
+
+def test_a_writer_that_does_not_end_makes_the_others_unavailable(impatient: Service) -> None:
+    frame = impatient.frame()
+    token = impatient.token()
+    with database._sqlite_writers:
+        for name in ("mint", "exchange", "open", "end"):
+            unavailable(act(impatient, name, token, frame))
+    assert act(impatient, "open", token, frame).status_code == 200
+
+
+def test_a_refusal_that_cannot_be_written_down_stays_the_same_refusal(
+    impatient: Service, tmp_path: Path
+) -> None:
+    old, _ = impatient.token(), impatient.token()
+    other = sqlite3.connect(tmp_path / "pat-service.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert impatient.refusal(old) == "token_superseded"
+    problem_of(impatient.mint(email="nobody@acme.test"), 404, "user_not_found")
+    other.execute("ROLLBACK")
+    other.close()
+
+
+# 503: the limiter's store is away.
+
+
+@pytest.fixture
+def limitless(make_app: Callable[..., Flask]) -> Service:
+    """A service whose Redis is away from the start on."""
+    app = make_app(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    provision(app, WORLD)
+    return Service(app.test_client())
+
+
+def test_without_the_limiters_store_nothing_is_done_that_has_a_limit(limitless: Service) -> None:
+    unavailable(limitless.mint())
+    unavailable(limitless.client.post(MINT, json=USUAL, headers=basic("portal", "w" * 40)))
+    token = generate("pat").reveal()
+    unavailable(limitless.client.post(EXCHANGE, json={"appId": ORDERS, "accessToken": token}))
+    unavailable(limitless.open(token, Accept="application/json"))
+    for table in (Token, Session):
+        assert limitless.rows(select(func.count()).select_from(table))[0][0] == 0
+    # What is refused before any limit stays refused.
+    problem_of(limitless.mint(client="auditor"), 403, "scope_missing")
+    problem_of(limitless.open("pat_0", Accept="application/json"), 401, "token_invalid")
+
+
+def test_open_frames_go_on_without_the_limiters_store_unless_they_have_a_limit(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app()
+    provision(app, WORLD)
+    frame = Service(app.test_client()).frame()
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    unlimited = make_app(REDIS_URL=away).test_client()
+    assert unlimited.get(f"{FRAME}/session", headers=frame.bearer).status_code == 200
+    limited = make_app(REDIS_URL=away, SESSION_RATE_LIMIT="100 per minute").test_client()
+    unavailable(limited.get(f"{FRAME}/session", headers=frame.bearer))
+
+
+# The id of the request.
+
+
+def test_every_answer_has_an_id_of_its_own_that_stands_in_the_log(
+    lasting: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pat_service.access")
+    token = lasting.token()
+    answers = [
+        lasting.mint(),
+        lasting.mint(patExpiry=0),
+        lasting.open(token),
+        lasting.client.get("/nothing"),
+        lasting.client.get("/api/openapi.json"),
+        lasting.client.options(MINT),
+    ]
+    ids = [answer.headers["X-Request-Id"] for answer in answers]
+    assert len(set(ids)) == len(ids)
+    for request_id in ids:
+        assert sum(request_id in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("given", ["0123456789abcdef", "x", "", "<script>", "a" * 10_000, "á" * 10])
+def test_an_id_that_a_stranger_brings_is_not_taken(lasting: Service, given: str) -> None:
+    answer = lasting.client.get("/nothing", headers={"X-Request-Id": given})
+    assert re.fullmatch(r"[0-9a-f-]{36}", problem_of(answer, 404, "not_found")["requestId"])
+
+
+def test_the_id_of_a_trusted_proxy_is_taken_where_it_is_one(make_app: Callable[..., Flask]) -> None:
+    client = make_app(TRUSTED_PROXIES="1").test_client()
+    for given in ("0123456789abcdef", "req_01.AZ-az", "a" * 64):
+        answer = client.get("/nothing", headers={"X-Request-Id": given})
+        assert problem_of(answer, 404, "not_found")["requestId"] == given
+    for given in ("short", "a" * 65, "white space", '"quoted"', "{}{}{}{}", "<script>"):
+        answer = client.get("/nothing", headers={"X-Request-Id": given})
+        assert re.fullmatch(r"[0-9a-f-]{36}", problem_of(answer, 404, "not_found")["requestId"])
+
+
+# Pages and JSON.
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_json"),
+    [
+        (None, False),
+        ("*/*", False),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
+        ("application/json;q=0.5, text/html", False),
+        ("nonsense", False),
+        ("application/json", True),
+        ("application/problem+json", True),
+        ("text/html;q=0.9, application/json", True),
+    ],
+)
+def test_a_refusal_in_a_frame_is_a_page_unless_json_is_preferred(
+    lasting: Service, accept: str | None, is_json: bool
+) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    for path, status, code in (
+        (FRAME, 401, "token_missing"),
+        (f"{FRAME}/pages/index", 401, "session_invalid"),
+    ):
+        answer = lasting.client.get(path, headers=headers)
+        if is_json:
+            problem_of(answer, status, code)
+        else:
+            assert (answer.status_code, answer.mimetype) == (status, "text/html")
+            assert code in answer.text
+            assert answer.headers["X-Request-Id"] in answer.text
+            assert "Set-Cookie" not in answer.headers
+
+
+def test_the_api_answers_in_json_whatever_a_caller_accepts(lasting: Service) -> None:
+    for accept in ("text/html", "*/*", "", "image/png"):
+        answer = lasting.client.post(MINT, json=USUAL, headers={"Accept": accept})
+        problem_of(answer, 401, "invalid_client")
+
+
+def test_nothing_of_a_request_comes_back_in_an_answer_as_markup(lasting: Service) -> None:
+    evil = "<script>alert(1)</script>"
+    answers = [
+        lasting.mint(json.dumps({evil: evil})),
+        lasting.mint(email=f"{evil}@acme.test"),
+        lasting.client.get(f"/{evil}"),
+        lasting.client.get(f"{FRAME}/pages/{evil}"),
+    ]
+    for answer in answers:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.mimetype == "application/problem+json" or evil not in answer.text
+
+
+# PostgreSQL.
+
+
+@pytest.mark.postgres
+def test_a_postgresql_that_is_away_makes_everything_unavailable(make_app: Callable[..., Flask]) -> None:
+    with postgres() as admin:
+        with fresh_database(admin) as url:
+            app = make_app(DATABASE_URL=url)
+            with app.app_context():
+                upgrade_schema()
+            provision(app, WORLD)
+            service = Service(app.test_client())
+            frame = service.frame()
+            token = service.token()
+        # Dropped, with every connection to it.
+        for name in ACTIONS:
+            unavailable(act(service, name, token, frame))
+    for name in ACTIONS:
+        unavailable(act(service, name, token, frame))

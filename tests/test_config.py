@@ -1,0 +1,469 @@
+"""The environment: what each variable defaults to, what it takes, and what stops the start."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import config
+from app import create_app
+from config import Config, ConfigError, check_workers
+from pat_service.credentials import Keyring
+from pat_service.database import parse_url
+
+PROJECT = Path(config.__file__).parent
+KEY, OLD, OLDER = "k" * 32, "o" * 32, "p" * 32
+OUTSIDE = {"SECRET_KEY": KEY, "PUBLIC_URL": "https://embed.example"}
+GUNICORN = {"SERVER_SOFTWARE": "gunicorn/27.0.1"}
+#: What must never be shown, in the values of the variables that hold secrets.
+HIDDEN = "correct-horse"
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Path:
+    return tmp_path / "instance"
+
+
+def refusal(instance: Path, **environ: str) -> str:
+    """Start with these variables, which must be refused in one line, and return the line."""
+    with pytest.raises(ConfigError) as refused:
+        Config.from_environment(environ, instance)
+    line = str(refused.value)
+    assert line.strip()
+    assert len(line.splitlines()) == 1
+    return line
+
+
+# Defaults
+
+
+def test_nothing_needs_to_be_set_in_development(instance: Path) -> None:
+    settings = Config.from_environment({}, instance)
+    assert settings.development
+    assert len(settings.secret_key) >= 32
+    assert settings.secret_key_fallbacks == ()
+    assert settings.database_url == f"sqlite:///{instance / 'pat-service.db'}"
+    assert (settings.redis_url, settings.public_url, settings.trusted_proxies) == (None, None, 0)
+    assert (settings.max_pat_expiry, settings.max_session_expiry) == (31_536_000, 43_200)
+    assert (settings.default_pat_expiry, settings.default_session_expiry) == (None, None)
+    assert settings.embed_framed_only is True
+    assert (settings.mint_rate_limit, settings.open_rate_limit) == ("10 per minute", "60 per minute")
+    assert (settings.session_rate_limit, settings.failure_rate_limit) == (None, "30 per minute")
+    assert (settings.workers, settings.threads, settings.port) == (1, 8, 8000)
+
+
+VARIABLES = list(config._environment.fields)
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\t\n"])
+@pytest.mark.parametrize("name", VARIABLES)
+def test_an_empty_variable_counts_as_unset(instance: Path, name: str, nothing: str) -> None:
+    assert Config.from_environment({name: nothing}, instance) == Config.from_environment({}, instance)
+
+
+def test_an_empty_secret_key_counts_as_unset_outside_development_too(instance: Path) -> None:
+    assert "SECRET_KEY" in refusal(instance, SECRET_KEY="  ", PUBLIC_URL="https://embed.example")
+
+
+def test_variables_of_others_are_none_of_our_business(instance: Path) -> None:
+    others = {"PATH": "/bin", "secret_key": "x", "FLASK_DEBUG": "1", "DATABASE_URLS": "x"}
+    assert Config.from_environment(others, instance) == Config.from_environment({}, instance)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_readme_documents_every_variable_in_its_table(name: str) -> None:
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    assert re.search(rf"^\|[^|]*`{name}`[^|]*\|[^|]+\|[^|]+\|$", readme, re.MULTILINE)
+
+
+def test_the_readmes_table_documents_no_variable_that_there_is_not() -> None:
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    table = readme.partition("## Configuration")[2].partition("\n## ")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row.split("|")[1])} == set(VARIABLES)
+
+
+# Values that parse
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "attribute", "value"),
+    [
+        ("SECRET_KEY", KEY, "secret_key", KEY),
+        ("SECRET_KEY", "é" * 16, "secret_key", "é" * 16),  # 32 bytes
+        ("SECRET_KEY_FALLBACKS", OLD, "secret_key_fallbacks", (OLD,)),
+        ("SECRET_KEY_FALLBACKS", f"{OLD},{OLDER}", "secret_key_fallbacks", (OLD, OLDER)),
+        ("SECRET_KEY_FALLBACKS", f" {OLD} , {OLDER} ,", "secret_key_fallbacks", (OLD, OLDER)),
+        ("REDIS_URL", "redis://localhost:6379/0", "redis_url", "redis://localhost:6379/0"),
+        ("REDIS_URL", "rediss://:pw@redis.example", "redis_url", "rediss://:pw@redis.example"),
+        ("PUBLIC_URL", "http://localhost:5000", "public_url", "http://localhost:5000"),
+        ("TRUSTED_PROXIES", "2", "trusted_proxies", 2),
+        ("TRUSTED_PROXIES", "0", "trusted_proxies", 0),
+        ("MAX_PAT_EXPIRY", "86400", "max_pat_expiry", 86400),
+        ("MAX_SESSION_EXPIRY", "1", "max_session_expiry", 1),
+        ("DEFAULT_PAT_EXPIRY", "31536000", "default_pat_expiry", 31536000),
+        ("DEFAULT_SESSION_EXPIRY", "43200", "default_session_expiry", 43200),
+        ("EMBED_FRAMED_ONLY", "off", "embed_framed_only", False),
+        ("EMBED_FRAMED_ONLY", "on", "embed_framed_only", True),
+        ("EMBED_FRAMED_ONLY", "false", "embed_framed_only", False),
+        ("EMBED_FRAMED_ONLY", "0", "embed_framed_only", False),
+        ("EMBED_FRAMED_ONLY", "1", "embed_framed_only", True),
+        ("MINT_RATE_LIMIT", "600 per minute", "mint_rate_limit", "600 per minute"),
+        ("OPEN_RATE_LIMIT", "5/second", "open_rate_limit", "5/second"),
+        ("SESSION_RATE_LIMIT", "100 per 5 minutes", "session_rate_limit", "100 per 5 minutes"),
+        ("FAILURE_RATE_LIMIT", "1 per hour", "failure_rate_limit", "1 per hour"),
+        ("WEB_CONCURRENCY", "4", "workers", 4),
+        ("WEB_THREADS", "1", "threads", 1),
+        ("PORT", "80", "port", 80),
+    ],
+)
+def test_a_variable_is_read(instance: Path, name: str, text: str, attribute: str, value: object) -> None:
+    assert getattr(Config.from_environment({name: text}, instance), attribute) == value
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_every_spelling_of_postgresql_means_psycopg_3(instance: Path, scheme: str) -> None:
+    settings = Config.from_environment({"DATABASE_URL": f"{scheme}://ana:pw@db.example:5433/pat"}, instance)
+    url = parse_url(settings.database_url)
+    assert url.drivername == "postgresql+psycopg"
+    assert (url.username, url.password, url.host, url.port, url.database) == (
+        *("ana", "pw", "db.example", 5433, "pat"),
+    )
+
+
+def test_a_password_with_an_at_sign_survives(instance: Path) -> None:
+    settings = Config.from_environment({"DATABASE_URL": "postgres://ana:p%40w%2Fd@db/pat"}, instance)
+    assert parse_url(settings.database_url).password == "p@w/d"
+
+
+# Values that do not
+
+
+LIMIT_SLIPS = [
+    *("10", "per minute", "ten per minute", "0 per minute", "-1 per minute", "1.5 per minute", "off"),
+    *("10 per fortnight", "10 per minute or so", "about 10 per minute", "１０ per minute"),
+    # Only the first of two would count,.
+    *("10 per minute;100 per day", "10 per minute, 100 per day"),
+    # More than a counter or a clock can hold.
+    *("10 per 99999999999999999999 years", "99999999999999999999999 per minute"),
+]
+NUMBER_SLIPS = ["x", "-1", "1.0", "1e3", "0x1", "1_0", "１", "٣", "true", "None", "9" * 5000, "1 0", "1\0"]
+NUMBERS = [name for name in VARIABLES if re.search("PROXIES|_EXPIRY|^WEB_|^PORT", name)]
+SLIPS = {
+    "SECRET_KEY": ["short", "k" * 31, "é" * 15, "\udcff" * 40, "k" * 20 + "," + "k" * 20],
+    "SECRET_KEY_FALLBACKS": ["short", f"{OLD},short", f"short,{OLD}", "\udcff" * 40],
+    "DATABASE_URL": [
+        *("x", "mysql://ana:correct-horse@db/pat", "postgres://ana:correct-horse@db:port/pat"),
+        *("postgresql://[::1", "http://db", "sqlite://", "sqlite:///:memory:", "/var/lib/pat.db"),
+    ],
+    "REDIS_URL": [
+        *("localhost", "localhost:6379", "http://localhost", "redis://[::1", "redis://:correct-horse@h:port"),
+        *("redis://h:99999", "redis://h?db=correct-horse", "memcached://h", "memory://"),
+    ],
+    "PUBLIC_URL": [
+        *("embed.example", "//embed.example", "ftp://embed.example", "https://", "https:///x", "https"),
+        *("https://embed.example/path", "https://embed.example?", "https://embed.example?x=1"),
+        *("https://embed.example#", "https://embed.example#x", "https://embed.example/?", "https://h/;x"),
+        *("https://ana@embed.example", "https://ana:pw@embed.example", "https://@embed.example"),
+        *("https://embed.example:", "https://embed.example:0", "https://embed.example:65536"),
+        *("https://embed.example:x", "https://embed.example:-1", "https://embed.example:８０"),
+        *("https://embed example", "https://em\tbed.example", "https://embed.exa\nmple", "https://a\\b"),
+        *("https://a,b", "https://a;b", 'https://a"b', "https://a'b", "https://*", "https://*.example"),
+        *("https://a<b>", "https://%65mbed.example", "https://ümlaut.example", "https://[::1", "https://[x]"),
+        *("https://embed.example https://mallory.example", "https://embed..example", "https://.example"),
+        # No https, and not this machine.
+        *("http://embed.example", "http://10.0.0.1", "http://0.0.0.0", "http://localhost.mallory.example"),
+        *("http://127.0.0.1.mallory.example", "http://notlocalhost", "http://[2001:db8::1]"),
+    ],
+    "EMBED_FRAMED_ONLY": ["maybe", "2", "-1", "disabled", "on off"],
+} | dict.fromkeys(NUMBERS, NUMBER_SLIPS)
+SLIPS |= {name: LIMIT_SLIPS for name in VARIABLES if name.endswith("_RATE_LIMIT")}
+
+
+def test_every_variable_has_a_slip_that_is_tried() -> None:
+    assert set(SLIPS) == set(VARIABLES)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_slip_stops_the_start_with_one_line_that_names_the_variable(instance: Path, name: str) -> None:
+    taken = []
+    for text in SLIPS[name]:
+        try:
+            settings = Config.from_environment({name: text}, instance)
+        except ConfigError as error:
+            line = str(error)
+            assert line.startswith(f"{name} "), line
+            assert "must " in line, line
+            assert len(line.splitlines()) == 1, line
+        else:
+            taken.append((text, settings))
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"SECRET_KEY": HIDDEN},
+        {"SECRET_KEY_FALLBACKS": f"{OLD},{HIDDEN}"},
+        {"DATABASE_URL": f"mysql://ana:{HIDDEN}@db/pat"},
+        {"DATABASE_URL": f"postgres://ana:{HIDDEN}@db:port/pat"},
+        {"DATABASE_URL": HIDDEN},
+        {"REDIS_URL": f"http://:{HIDDEN}@redis/0"},
+        {"REDIS_URL": f"redis://:{HIDDEN}@redis:port/0"},
+        {"REDIS_URL": f"redis://:{HIDDEN}@[::1"},
+        {"PUBLIC_URL": f"https://ana:{HIDDEN}@embed.example"},
+    ],
+)
+def test_a_refusal_never_shows_the_value(instance: Path, environ: dict[str, str]) -> None:
+    assert HIDDEN not in refusal(instance, **environ)
+
+
+def test_all_that_is_wrong_is_said_at_once(instance: Path) -> None:
+    line = refusal(instance, PORT="x", WEB_THREADS="y", MINT_RATE_LIMIT="z")
+    assert all(name in line for name in ("PORT", "WEB_THREADS", "MINT_RATE_LIMIT"))
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("TRUSTED_PROXIES", 0, 10),
+        ("MAX_PAT_EXPIRY", 1, 3_155_760_000),
+        ("MAX_SESSION_EXPIRY", 1, 5_256_000),
+        ("DEFAULT_PAT_EXPIRY", 1, 31_536_000),
+        ("DEFAULT_SESSION_EXPIRY", 1, 43_200),
+        ("WEB_CONCURRENCY", 1, 256),
+        ("WEB_THREADS", 1, 256),
+        ("PORT", 1, 65535),
+    ],
+)
+def test_a_number_has_bounds_and_the_refusal_says_them(
+    instance: Path, name: str, least: int, most: int
+) -> None:
+    Config.from_environment({name: str(least)}, instance)
+    Config.from_environment({name: str(most)}, instance)
+    assert name in refusal(instance, **{name: str(least - 1)})
+    assert str(most) in refusal(instance, **{name: str(most + 1)})
+
+
+@pytest.mark.parametrize("kind", ["PAT", "SESSION"])
+def test_a_default_expiry_is_at_most_the_largest(instance: Path, kind: str) -> None:
+    environ = {f"MAX_{kind}_EXPIRY": "10", f"DEFAULT_{kind}_EXPIRY": "10"}
+    Config.from_environment(environ, instance)
+    line = refusal(instance, **environ | {f"DEFAULT_{kind}_EXPIRY": "11"})
+    assert line.startswith(f"DEFAULT_{kind}_EXPIRY ")
+
+
+# Development, and outside
+
+
+@pytest.mark.parametrize(
+    "public_url",
+    [
+        *(None, "http://localhost", "http://localhost:5000", "http://127.0.0.1:5000", "http://127.9.9.9"),
+        *("http://[::1]:5000", "https://localhost", "http://embed.localhost:5000", "HTTP://LOCALHOST"),
+    ],
+)
+def test_without_a_public_url_or_with_a_loopback_one_it_is_development(
+    instance: Path, public_url: str | None
+) -> None:
+    environ = {} if public_url is None else {"PUBLIC_URL": public_url}
+    assert Config.from_environment(environ, instance).development
+    assert len(list(instance.iterdir())) == 1
+
+
+@pytest.mark.parametrize("missing", ["SECRET_KEY", "PUBLIC_URL"])
+def test_under_gunicorn_nothing_is_made_up(instance: Path, missing: str) -> None:
+    for public_url in ("https://embed.example", "http://localhost:8000"):
+        environ = GUNICORN | OUTSIDE | {"PUBLIC_URL": public_url}
+        del environ[missing]
+        assert refusal(instance, **environ).startswith(f"{missing} must be set")
+    assert not instance.exists()
+
+
+def test_under_gunicorn_a_loopback_public_url_will_do_but_is_no_development(instance: Path) -> None:
+    settings = Config.from_environment(GUNICORN | OUTSIDE | {"PUBLIC_URL": "http://localhost:8000"}, instance)
+    assert not settings.development
+
+
+def test_with_a_public_url_that_others_reach_a_key_must_be_set(instance: Path) -> None:
+    assert not Config.from_environment(OUTSIDE, instance).development
+    assert refusal(instance, PUBLIC_URL="https://embed.example").startswith("SECRET_KEY must be set")
+    assert not instance.exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("https://embed.example/", "https://embed.example"),
+        ("HTTPS://Embed.Example", "https://embed.example"),
+        ("https://embed.example:443", "https://embed.example"),
+        ("https://embed.example:8443/", "https://embed.example:8443"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://[::1]:5000/", "http://[::1]:5000"),
+        ("https://xn--mlaut-jva.example", "https://xn--mlaut-jva.example"),
+    ],
+)
+def test_the_public_url_is_kept_as_browsers_write_it(instance: Path, written: str, kept: str) -> None:
+    environ = OUTSIDE | {"PUBLIC_URL": written}
+    assert Config.from_environment(environ, instance).public_url == kept
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\r\n", "\t"])
+def test_a_blank_at_an_end_never_becomes_part_of_an_address(instance: Path, blank: str) -> None:
+    for text in (f"https://embed.example{blank}", f"{blank}https://embed.example"):
+        try:
+            settings = Config.from_environment(OUTSIDE | {"PUBLIC_URL": text}, instance)
+        except ConfigError:
+            continue
+        assert settings.public_url == "https://embed.example"
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\r\n"])
+def test_a_key_that_retires_with_a_blank_at_its_end_still_verifies(instance: Path, blank: str) -> None:
+    """A file's last newline often comes along; the list of older keys is read without blanks."""
+    before = Config.from_environment({"SECRET_KEY": OLD + blank}, instance)
+    after = Config.from_environment({"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": OLD + blank}, instance)
+    used = Keyring(before.secret_key, before.secret_key_fallbacks).current
+    assert Keyring(after.secret_key, after.secret_key_fallbacks).get(used.id) is not None
+
+
+# The key that development keeps
+
+
+def test_a_key_is_made_once_and_kept_for_its_owner_alone(instance: Path) -> None:
+    first = Config.from_environment({}, instance)
+    assert Config.from_environment({}, instance).secret_key == first.secret_key
+    (path,) = instance.iterdir()
+    assert path.read_text().strip() == first.secret_key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_lax_umask_does_not_open_the_key_to_others(instance: Path) -> None:
+    before = os.umask(0)
+    try:
+        Config.from_environment({}, instance)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((instance / "secret_key").stat().st_mode) == 0o600
+
+
+def test_every_installation_makes_a_key_of_its_own(tmp_path: Path) -> None:
+    keys = {Config.from_environment({}, tmp_path / name).secret_key for name in "abc"}
+    assert len(keys) == 3
+
+
+def test_a_key_that_is_set_goes_before_the_kept_one_and_makes_none(instance: Path) -> None:
+    assert Config.from_environment({"SECRET_KEY": KEY}, instance).secret_key == KEY
+    assert not instance.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"short\n", pytest.param(b"\xff" * 64, id="no-text")])
+def test_a_damaged_key_is_refused_and_not_replaced(instance: Path, content: bytes) -> None:
+    instance.mkdir()
+    (instance / "secret_key").write_bytes(content)
+    line = refusal(instance)
+    assert "SECRET_KEY" in line
+    assert str(instance / "secret_key") in line
+    assert (instance / "secret_key").read_bytes() == content
+
+
+def test_where_no_key_can_be_kept_one_must_be_set(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refusal(tmp_path / "file").startswith("SECRET_KEY must be set where ")
+    folder = tmp_path / "instance" / "secret_key"
+    folder.mkdir(parents=True)
+    assert "SECRET_KEY" in refusal(folder.parent)
+
+
+def test_threads_that_race_for_the_first_start_share_one_key(tmp_path: Path) -> None:
+    for round_ in range(20):
+        instance = tmp_path / str(round_)
+        keys: list[str] = []
+        start = threading.Barrier(8)
+
+        def race(instance: Path = instance, keys: list[str] = keys, start=start) -> None:
+            start.wait()
+            keys.append(Config.from_environment({}, instance).secret_key)
+
+        racers = [threading.Thread(target=race) for _ in range(8)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        assert (len(keys), len(set(keys))) == (8, 1)
+        assert [path.name for path in instance.iterdir()] == ["secret_key"]
+
+
+@pytest.mark.slow
+def test_processes_that_race_for_the_first_start_share_one_key(instance: Path) -> None:
+    code = (
+        "import sys, pathlib, config; print('ready', flush=True); sys.stdin.readline();"
+        "print(config.Config.from_environment({}, pathlib.Path(sys.argv[1])).secret_key)"
+    )
+    command = [sys.executable, "-c", code, str(instance)]
+    racers = [
+        subprocess.Popen(command, cwd=PROJECT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    keys = [racer.communicate(timeout=30)[0].strip() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 4
+    assert len(set(keys)) == 1
+    assert len(keys[0]) >= 32
+
+
+# What is made of it
+
+
+def test_secrets_stay_out_of_the_repr(instance: Path) -> None:
+    settings = Config.from_environment(
+        {
+            "SECRET_KEY": HIDDEN * 3,
+            "SECRET_KEY_FALLBACKS": HIDDEN * 4,
+            "DATABASE_URL": f"postgres://ana:{HIDDEN}@db/pat",
+            "REDIS_URL": f"redis://:{HIDDEN}@redis/0",
+        },
+        instance,
+    )
+    assert HIDDEN not in repr(settings)
+
+
+def test_more_than_one_worker_needs_redis() -> None:
+    check_workers(1, None)
+    check_workers(8, "redis://localhost")
+    with pytest.raises(ConfigError, match=r"^REDIS_URL must be set for 2 worker processes"):
+        check_workers(2, None)
+
+
+def test_a_slip_stops_the_factory_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", HIDDEN)
+    with pytest.raises(SystemExit) as stopped:
+        create_app()
+    assert str(stopped.value).startswith("pat-service: SECRET_KEY must ")
+    assert HIDDEN not in str(stopped.value)
+
+
+@pytest.mark.parametrize("command", [["run"], ["db", "upgrade"], ["client", "list"]])
+@pytest.mark.slow
+def test_a_slip_stops_every_command_with_one_line(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "app", *command],
+        cwd=PROJECT,
+        env={"PATH": os.environ["PATH"], "PORT": "eighty"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "pat-service: PORT must be a whole number from 1 to 65535\n"

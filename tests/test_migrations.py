@@ -1,0 +1,175 @@
+"""The schema: migrations and models agree, on both databases, up and down and in a race."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Flask
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from pat_service.database import db
+from tests.servers import fresh_database, postgres
+from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
+
+PROJECT = Path(__file__).resolve().parent.parent
+MIGRATIONS = str(PROJECT / "migrations")
+HEAD = ScriptDirectory(MIGRATIONS).get_current_head()
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=BOTH)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    with fresh_database(request.getfixturevalue("server")) as url:
+        yield url
+
+
+@pytest.fixture
+def empty(url: str, make_app: Callable[..., Flask]) -> Iterator[Flask]:
+    """An app on an empty database, with its context."""
+    app = make_app(DATABASE_URL=url)
+    with app.app_context():
+        yield app
+        db.engine.dispose()
+
+
+def shape() -> dict[str, Any]:
+    """Everything that the database itself knows of its tables, to be compared."""
+    found = inspect(db.engine)
+    return {
+        name: {
+            "columns": [
+                (column["name"], str(column["type"]), column["nullable"], column["default"])
+                for column in found.get_columns(name)
+            ],
+            "primary key": found.get_pk_constraint(name),
+            "foreign keys": sorted(map(repr, found.get_foreign_keys(name))),
+            "unique": sorted(map(repr, found.get_unique_constraints(name))),
+            "indexes": sorted(map(repr, found.get_indexes(name))),
+            "checks": sorted(map(repr, found.get_check_constraints(name))),
+        }
+        for name in found.get_table_names()
+        if name != "alembic_version"
+    }
+
+
+def version() -> str | None:
+    with db.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory(MIGRATIONS).get_heads()) == 1
+
+
+def test_a_database_made_from_nothing_serves(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    assert version() == HEAD
+    provision(empty, WORLD)
+    service = Service(empty.test_client())
+    assert service.get(service.frame(), "session").status_code == 200
+
+
+def test_upgrading_again_changes_nothing(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    provision(empty, WORLD)
+    before = shape()
+    upgrade(MIGRATIONS)
+    assert shape() == before
+    assert Service(empty.test_client()).token()
+
+
+def test_models_and_migrations_agree(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    with db.engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, db.metadata) == []
+
+
+def test_they_agree_in_what_alembic_does_not_compare(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    migrated = shape()
+    downgrade(MIGRATIONS, revision="base")
+    db.create_all()
+    assert shape() == migrated
+    assert {"tokens", "sessions", "events", "demo_orders"} <= set(migrated)
+    assert any(table["checks"] for table in migrated.values())
+
+
+def test_one_pair_has_one_token_by_the_databases_own_word(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    found = inspect(db.engine)
+    assert ["app_id", "user_id"] in [
+        constraint["column_names"] for constraint in found.get_unique_constraints("tokens")
+    ]
+
+
+def test_a_downgrade_leaves_nothing_behind_and_the_way_up_is_open(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    first = shape()
+    downgrade(MIGRATIONS, revision="base")
+    assert inspect(db.engine).get_table_names() == ["alembic_version"]
+    upgrade(MIGRATIONS)
+    assert shape() == first
+
+
+def test_each_step_down_and_up_keeps_what_the_service_holds(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    provision(empty, WORLD)
+    token = Service(empty.test_client()).token()
+    downgrade(MIGRATIONS, revision="0001")
+    upgrade(MIGRATIONS)
+    assert Service(empty.test_client()).open(token).status_code == 200
+
+
+def test_an_upgrade_that_fails_leaves_no_half(empty: Flask) -> None:
+    with db.engine.execution_options(writes=True).begin() as connection:
+        # In the way of the last migration.
+        connection.execute(text("CREATE TABLE demo_tickets (id INTEGER)"))
+    with pytest.raises(DBAPIError):
+        upgrade(MIGRATIONS)
+    assert inspect(db.engine).get_table_names() == ["demo_tickets"]
+    with db.engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("DROP TABLE demo_tickets"))
+    upgrade(MIGRATIONS)
+    assert version() == HEAD
+
+
+@pytest.mark.slow
+def test_processes_that_upgrade_at_once_all_succeed(empty: Flask, url: str) -> None:
+    """As on a platform that runs the release command on each of its machines."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "SECRET_KEY": KEY,
+        "PUBLIC_URL": PUBLIC_URL,
+        "DATABASE_URL": url.replace("postgresql://", "postgres://"),
+    }
+    command = [sys.executable, "-m", "flask", "--app", "app", "db", "upgrade"]
+    racers = [
+        subprocess.Popen(command, cwd=PROJECT, env=environ, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [racer.communicate(timeout=60)[1] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0], said
+    assert version() == HEAD
+    provision(empty, WORLD)
+    assert Service(empty.test_client()).token()

@@ -1,0 +1,263 @@
+"""Racing callers, in real threads: one token of a pair opens, and what was ended stays ended."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from threading import Barrier
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+from werkzeug.test import TestResponse
+
+from pat_service import clients
+from pat_service.cli import upgrade_schema
+from pat_service.models import App, Event, Session, Token
+from tests.servers import fresh_database, postgres
+from tests.world import MINT, ORDERS, SECRETS, WORLD, Service, basic, only, problem_of, provision
+
+EXCHANGE = "/api/ext/users/session"
+THREADS = 20
+MINTS = 200
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def service(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Iterator[Service]:
+    """The service on each of the two databases, with limits that nobody meets here."""
+    many = "1000000 per minute"
+    names = ("MINT", "OPEN", "FAILURE")
+    settings = {f"{name}_RATE_LIMIT": many for name in names} | {"WEB_THREADS": str(THREADS)}
+    if request.param == "sqlite":
+        yield world(make_app(**settings))
+        return
+    with fresh_database(request.getfixturevalue("postgres_server")) as url:
+        yield world(make_app(**settings, DATABASE_URL=url))
+
+
+def world(app: Flask) -> Service:
+    with app.app_context():
+        upgrade_schema()
+    provision(app, WORLD)
+    provision(app, only("clients", "portal", mint_limit=None))
+    return Service(app.test_client())
+
+
+def race(service: Service, *runs: Callable[[Service], Any]) -> list[Any]:
+    """Run each in a thread of its own, with a caller of its own, all from one moment on."""
+    start = Barrier(len(runs))
+
+    def go(run: Callable[[Service], Any]) -> Any:
+        caller = Service(service.app.test_client())
+        start.wait()
+        return run(caller)
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        return list(threads.map(go, runs))
+
+
+def exchange(service: Service, token: str) -> TestResponse:
+    return service.client.post(EXCHANGE, json={"appId": ORDERS, "accessToken": token})
+
+
+def code_of(answer: TestResponse) -> str:
+    if answer.status_code == 201:
+        return "opened"
+    code: str = (answer.json or {})["code"]
+    problem_of(answer, 401, code)
+    return code
+
+
+def facts(service: Service, opened: TestResponse) -> TestResponse:
+    bearer = {"Authorization": f"Bearer {(opened.json or {})['signedPat']}"}
+    return service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer)
+
+
+def count(service: Service, table: Any, *conditions: Any) -> int:
+    found: int = service.rows(select(func.count()).select_from(table).where(*conditions))[0][0]
+    return found
+
+
+def live_sessions(service: Service) -> list[Any]:
+    return service.rows(select(Session.id, Session.token_id).where(Session.ended_at.is_(None)))
+
+
+# Mint against mint.
+
+
+@pytest.mark.slow
+def test_of_200_racing_mints_all_succeed_and_one_token_opens(service: Service) -> None:
+    def mint_ten(caller: Service) -> list[TestResponse]:
+        return [caller.mint() for _ in range(MINTS // THREADS)]
+
+    answers = list(itertools.chain(*race(service, *[mint_ten] * THREADS)))
+    assert Counter(answer.status_code for answer in answers) == {201: MINTS}
+    minted = [answer.json or {} for answer in answers]
+    tokens = {mint["tokenId"]: mint["personalAccessToken"] for mint in minted}
+    assert len(tokens) == len(set(tokens.values())) == MINTS
+    codes = {id_: code_of(exchange(service, token)) for id_, token in tokens.items()}
+    assert Counter(codes.values()) == {"opened": 1, "token_superseded": 1, "token_invalid": MINTS - 2}
+    rows = service.rows(select(Token.id))
+    assert [codes[row.id] for row in rows] == ["opened"]
+    assert count(service, Event, Event.type == "token:minted") == MINTS
+
+
+def test_the_first_mints_of_a_pair_race_as_well_as_later_ones(service: Service) -> None:
+    """On an empty table there is no row to lock yet."""
+    pairs = [("ana@acme.test", "orders"), ("ben@acme.test", "orders"), ("ana@acme.test", "support")]
+    runs = [
+        lambda caller, email=email, slug=slug: caller.mint(email=email, appSlug=slug).status_code
+        for email, slug in pairs * 6
+    ]
+    assert race(service, *runs) == [201] * 18
+    assert count(service, Token) == len(pairs)
+
+
+# Open against mint.
+
+
+def test_a_token_that_is_being_replaced_opens_or_is_superseded_and_nothing_else(service: Service) -> None:
+    for _ in range(3):
+        token = service.token()
+        runs = [lambda caller, token=token: exchange(caller, token)] * 6
+        minted, *opened = race(service, lambda caller: caller.mint(), *runs)
+        assert minted.status_code == 201
+        assert {code_of(answer) for answer in opened} <= {"opened", "token_superseded"}
+        # Frames that were open go on.
+        assert all(
+            facts(service, answer).status_code == 200 for answer in opened if answer.status_code == 201
+        )
+        assert code_of(exchange(service, token)) == "token_superseded"
+        assert code_of(exchange(service, (minted.json or {})["personalAccessToken"])) == "opened"
+
+
+def test_no_session_of_a_replaced_token_outlives_a_mint_that_ends_sessions(service: Service) -> None:
+    for _ in range(4):
+        token = service.token()
+        opens = [lambda caller, token=token: [exchange(caller, token) for _ in range(3)]] * 6
+        minted, *opened = race(service, lambda caller: caller.mint(endSessions=True), *opens)
+        assert minted.status_code == 201
+        for answer in itertools.chain(*opened):
+            if code_of(answer) == "opened":
+                problem_of(facts(service, answer), 401, "session_revoked")
+        assert live_sessions(service) == []
+
+
+@pytest.mark.slow
+def test_of_racing_mints_that_end_sessions_only_the_last_ones_sessions_live(service: Service) -> None:
+    def mint_and_open(caller: Service) -> list[str]:
+        codes = []
+        for _ in range(6):
+            minted = caller.mint(endSessions=True)
+            assert minted.status_code == 201
+            codes.append(code_of(exchange(caller, (minted.json or {})["personalAccessToken"])))
+        return codes
+
+    codes = set(itertools.chain(*race(service, *[mint_and_open] * 8)))
+    assert codes <= {"opened", "token_superseded", "token_invalid"}
+    (token,) = service.rows(select(Token.id))
+    assert {session.token_id for session in live_sessions(service)} <= {token.id}
+
+
+@pytest.mark.slow
+def test_a_mint_that_ends_sessions_races_with_frames_that_end_themselves(service: Service) -> None:
+    for _ in range(3):
+        token = service.token()
+        opened = [exchange(service, token) for _ in range(6)]
+        bearers = [{"Authorization": f"Bearer {(answer.json or {})['signedPat']}"} for answer in opened]
+        ends = [
+            lambda caller, bearer=bearer: caller.client.delete(
+                f"/embed-apps/{ORDERS}/session", headers=bearer
+            )
+            for bearer in bearers
+        ]
+        minted, *ended = race(service, lambda caller: caller.mint(endSessions=True), *ends)
+        assert minted.status_code == 201
+        assert {answer.status_code for answer in ended} <= {204, 401}
+        assert live_sessions(service) == []
+
+
+def test_a_session_that_is_ended_twice_at_once_ends_once_in_the_audit_trail(service: Service) -> None:
+    opened = exchange(service, service.token())
+    bearer = {"Authorization": f"Bearer {(opened.json or {})['signedPat']}"}
+    ends = [lambda caller: caller.client.delete(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code]
+    assert set(race(service, *ends * 8)) <= {204, 401}
+    assert count(service, Event, Event.type == "session:ended") == 1
+    problem_of(facts(service, opened), 401, "session_revoked")
+
+
+# Mint and open against changes of the directory.
+
+
+@pytest.mark.slow
+def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Service) -> None:
+    def move_there_and_back(caller: Service) -> None:
+        for workspace in ("globex", "acme"):
+            provision(caller.app, only("apps", "orders", workspace=workspace))
+
+    def mint_and_open(caller: Service) -> list[TestResponse]:
+        opened = []
+        for _ in range(4):
+            minted = caller.mint()
+            assert minted.status_code in (201, 403, 404), minted.text
+            if minted.status_code == 201:
+                opened.append(exchange(caller, (minted.json or {})["personalAccessToken"]))
+        return opened
+
+    for _ in range(2):
+        token = service.token()
+        before = exchange(service, token)
+        _, *opened = race(service, move_there_and_back, *[mint_and_open] * 5)
+        problem_of(facts(service, before), 401, "access_revoked")
+        assert code_of(exchange(service, token)) != "opened"
+        (moves,) = service.rows(select(App.moves).where(App.id == ORDERS))
+        alive = {row.id for row in service.rows(select(Session.id).where(Session.moves == moves.moves))}
+        for answer in itertools.chain(*opened):
+            if code_of(answer) == "opened":
+                lives = (answer.json or {})["session"]["id"] in alive
+                assert facts(service, answer).status_code == (200 if lives else 401)
+
+
+@pytest.mark.slow
+def test_a_grant_that_is_taken_and_given_under_load_never_fails_a_request(service: Service) -> None:
+    def take_and_give(caller: Service) -> None:
+        for users in ([], ["ana@acme.test", "ben@acme.test"]) * 3:
+            provision(caller.app, only("apps", "orders", users=users))
+
+    def mint_and_open(caller: Service) -> set[int]:
+        minted = [caller.mint() for _ in range(5)]
+        tokens = [(answer.json or {}).get("personalAccessToken") for answer in minted]
+        opened = [exchange(caller, token) for token in tokens if token]
+        return {answer.status_code for answer in (*minted, *opened)}
+
+    _, *found = race(service, take_and_give, *[mint_and_open] * 5)
+    assert set().union(*found) <= {201, 401, 403}
+    assert service.mint().status_code == 201
+
+
+def test_racing_rotations_leave_one_live_secret(service: Service) -> None:
+    ring = service.app.extensions["pat_service.keyring"]
+
+    def rotate(caller: Service) -> str:
+        with caller.app.app_context():
+            return clients.rotate(ring, "portal", datetime.now(UTC)).reveal()
+
+    secrets = [SECRETS["portal"], *race(service, *[rotate] * 8)]
+    answers = [
+        service.client.post(MINT, json={}, headers=basic("portal", secret)).status_code for secret in secrets
+    ]
+    assert sorted(answers) == [400] + [401] * 8
+
+
+def test_racing_provisions_of_one_file_end_as_one(service: Service) -> None:
+    race(service, *[lambda caller: provision(caller.app, WORLD)] * 6)
+    assert count(service, App) == len(WORLD["apps"])
+    assert service.mint().status_code == 201

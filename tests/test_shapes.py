@@ -1,0 +1,269 @@
+"""Emails, ids and origins, as they come from outside."""
+
+import unicodedata
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from marshmallow import ValidationError
+
+from pat_service.shapes import check_email, check_text, email_key, is_uuid, parse_origin, parse_uuid
+
+CONTROLS = ["\0", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\ud800", "\udfff"]
+ORDERS = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
+
+
+def refuses(check: Callable[[str], object], text: str) -> bool:
+    try:
+        check(text)
+    except ValidationError:
+        return True
+    return False
+
+
+# Emails
+
+
+@given(st.text())
+def test_the_key_of_a_key_is_itself(email: str) -> None:
+    key = email_key(email)
+    assert email_key(key) == key
+    assert unicodedata.is_normalized("NFC", key)
+    assert key == key.lower()
+
+
+@given(st.emails())
+def test_an_email_is_one_key_however_it_is_written(email: str) -> None:
+    spellings = [email.upper(), email.lower(), email.swapcase(), unicodedata.normalize("NFD", email)]
+    assert {email_key(spelling) for spelling in spellings} == {email_key(email)}
+
+
+@given(st.emails())
+def test_every_email_of_the_standard_passes(email: str) -> None:
+    check_email(email)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Ana@Acme.Test", "ana@acme.test"),
+        ("JOSÉ@acme.test", "jose\u0301@acme.test"),
+        ("Å@acme.test", "\u212b@acme.test"),  # the Ångström sign
+        ("k@acme.test", "\u212a@acme.test"),  # the Kelvin sign
+        ("Ἀ@acme.test", "\u03b1\u0313@acme.test"),
+    ],
+)
+def test_two_spellings_of_one_email_meet(one: str, other: str) -> None:
+    assert email_key(one) == email_key(other)
+
+
+@pytest.mark.parametrize(
+    ("ana", "mallory"),
+    [
+        ("ana@acme.test", "аna@acme.test"),  # a Cyrillic а
+        ("ana@acme.test", "ana@acme.test "),
+        ("ana@acme.test", "ａna@acme.test"),  # full-width: NFKC would fold it
+        ("strasse@acme.test", "straße@acme.test"),  # casefold() would
+        ("ana@acme.test", "ana\u200b@acme.test"),
+        ("i@acme.test", "ı@acme.test"),
+    ],
+)
+def test_mallory_has_no_spelling_that_becomes_anas(ana: str, mallory: str) -> None:
+    assert email_key(ana) != email_key(mallory)
+
+
+@pytest.mark.parametrize(
+    "email",
+    ["", "@", "ana", "ana@", "@acme.test", "ana@acme@test", "@@", "ana@acme.test@", "a" * 253 + "@b"],
+)
+def test_what_is_no_email_is_refused(email: str) -> None:
+    assert refuses(check_email, email)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("place", [0, 3, 13])
+def test_an_email_has_no_control_characters(control: str, place: int) -> None:
+    assert refuses(check_email, "ana@acme.test"[:place] + control + "ana@acme.test"[place:])
+
+
+def test_an_email_has_at_most_254_characters_as_written_and_as_stored() -> None:
+    check_email("a" * 252 + "@b")
+    assert refuses(check_email, "a" * 253 + "@b")
+    grows = "İ" * 150 + "@b"  # lower case: an i and a dot above
+    assert len(grows) <= 254 < len(email_key(grows))
+    assert refuses(check_email, grows)
+
+
+@given(st.text())
+def test_no_text_breaks_the_checks(text: str) -> None:
+    for check in (check_text, check_email, parse_uuid, parse_origin):
+        refuses(check, text)
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+def test_a_name_may_hold_everything_but_control_characters(name: str) -> None:
+    check_text(name)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_name_with_a_control_character_is_refused(control: str) -> None:
+    assert refuses(check_text, f"A{control}na")
+
+
+# Ids
+
+
+@given(st.uuids())
+def test_a_uuid_is_kept_in_lower_case(uuid) -> None:
+    assert parse_uuid(str(uuid)) == parse_uuid(str(uuid).upper()) == str(uuid)
+    assert is_uuid(str(uuid))
+
+
+def test_an_id_in_upper_case_is_a_uuid_and_not_as_ids_are_stored() -> None:
+    assert parse_uuid(ORDERS.upper()) == ORDERS
+    assert not is_uuid(ORDERS.upper())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ORDERS + "\n",
+        " " + ORDERS,
+        "{" + ORDERS + "}",
+        "urn:uuid:" + ORDERS,
+        ORDERS.replace("-", ""),
+        ORDERS[:-1],
+        ORDERS + "0",
+        ORDERS.replace("8", "８"),
+        ORDERS.replace("b", "g"),
+        ORDERS.replace("-", "\u2010"),
+        ORDERS[:-1] + "\0",
+        ORDERS[:-1] + "\ud800",
+    ],
+)
+def test_what_only_looks_like_a_uuid_is_refused(text: str) -> None:
+    assert refuses(parse_uuid, text)
+    assert not is_uuid(text)
+
+
+# Origins
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://portal.example",
+        "http://localhost:8000",
+        "http://127.0.0.1:5000",
+        "https://portal.example:8443",
+        "https://xn--bcher-kva.example",
+        "https://a-b.c-d.example",
+        "http://portal",
+        "https://portal.example:1",
+        "https://portal.example:65535",
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
+        "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+        "moz-extension://8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc",
+    ],
+)
+def test_an_exact_origin_is_taken_as_it_is(origin: str) -> None:
+    assert parse_origin(origin) == origin
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("HTTPS://Portal.Example", "https://portal.example"),
+        ("https://portal.example:443", "https://portal.example"),
+        ("http://portal.example:80", "http://portal.example"),
+        ("http://portal.example:0080", "http://portal.example"),
+        ("http://portal.example:443", "http://portal.example:443"),
+        ("https://portal.example:80", "https://portal.example:80"),
+        ("https://portal.example:08443", "https://portal.example:8443"),
+        ("capacitor://localhost:443", "capacitor://localhost:443"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_write_it(written: str, kept: str) -> None:
+    assert parse_origin(written) == kept
+    assert parse_origin(kept) == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "'self'",
+        "'none'",
+        "https:",
+        "https://",
+        "portal.example",
+        "//portal.example",
+        "https://*.example.com",
+        "https://*",
+        "*.example.com",
+        "**",
+        "* https://mallory.example",
+        "https://portal.example/",
+        "https://portal.example/path",
+        "https://portal.example?x",
+        "https://portal.example#x",
+        "https://portal.example\\",
+        "https://ana@portal.example",
+        "https://ana:pw@portal.example",
+        "https://portal.example:",
+        "https://portal.example:0",
+        "https://portal.example:65536",
+        "https://portal.example:99999",
+        "https://portal.example:123456",
+        "https://portal.example:-1",
+        "https://portal.example:*",
+        "https://portal.example:８０",
+        "https://portal..example",
+        "https://.portal.example",
+        "https://portal.example.",
+        "https://portal_example",
+        "https://pörtal.example",
+        "https://portal。example",
+        "https://por%74al.example",
+        "http://[::1]",  # no policy of a page can name one
+        "http://[::1]:8000",
+        "file:///etc/passwd",
+        "file://",
+        "data:text/html,x",
+        "javascript://portal.example",
+        "ftp://portal.example",
+        "ws://portal.example",
+        "https:/portal.example",
+        "https:///portal.example",
+        " https://portal.example",
+        "https://portal.example ",
+        "https://portal.example https://mallory.example",
+        "https://portal.example,https://mallory.example",
+        "https://portal.example; script-src *",
+        "https://portal.example;script-src",
+        "https://portal.example\r\nSet-Cookie: a=b",
+        "https://portal.example\n",
+        "https://portal.example\t",
+        "https://portal.example\0",
+        "https://portal.example\ud800",
+    ],
+)
+def test_what_is_no_exact_origin_is_refused(text: str) -> None:
+    assert refuses(parse_origin, text)
+
+
+@given(st.text(alphabet="htps:/*'.-a1 ;,\r\n\t\"@[]#?\\_\u212a"))
+def test_whatever_is_kept_is_one_source_of_a_policy(text: str) -> None:
+    try:
+        kept = parse_origin("https://" + text)
+    except ValidationError:
+        return
+    assert kept.isascii()
+    assert not set(kept) & set(" \r\n\t;,'\"@?#\\*[]")
+    assert kept.count("/") == 2
