@@ -188,7 +188,7 @@ def _headers(headers: Message) -> dict[str, str]:
 def _json(body: bytes) -> Any:
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"detail": "The answer was not a JSON object."}
 

@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
@@ -19,7 +20,19 @@ from sqlalchemy import select
 
 from pat_service.models import Client, ClientSecret, Event
 from tests.servers import free_port
-from tests.world import KEY, MINT, PUBLIC_URL, SECRETS, WORLD, Service, basic, lasting_service, provision
+from tests.world import (
+    KEY,
+    MINT,
+    PUBLIC_URL,
+    SECRETS,
+    WORLD,
+    Service,
+    basic,
+    folder_of,
+    lasting_service,
+    provision,
+    renew,
+)
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLIENT_SECRET = re.compile(r"pcs_[0-9a-f]{72}")
@@ -30,6 +43,22 @@ def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
     header = {"Authorization": "Basic " + b64encode(f"{id_}:{secret}".encode()).decode()}
     body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
     return client.post(MINT, json=body, headers=header).status_code
+
+
+@pytest.fixture(scope="module")
+def standing(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, Path]]:
+    """An app with its people, and its database as it was before any test."""
+    folder = tmp_path_factory.mktemp("cli")
+    with lasting_service(schema, folder) as service:
+        yield service.app, Path(copy(folder / "pat-service.db", folder / "as-it-was"))
+
+
+@pytest.fixture
+def app(standing: tuple[Flask, Path]) -> Flask:
+    """One app for all of these tests, whose database each finds as new."""
+    app, as_it_was = standing
+    renew(app, as_it_was)
+    return app
 
 
 @pytest.fixture(scope="module")
@@ -422,13 +451,13 @@ def test_a_database_that_cannot_serve_gives_one_clear_line(
 
 
 @pytest.fixture
-def flask(app: Flask, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def flask(app: Flask) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `flask --app app …` as an operator does, on the database of the app."""
     environ = {
         "PATH": os.environ["PATH"],
         "SECRET_KEY": KEY,
         "PUBLIC_URL": PUBLIC_URL,
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'pat-service.db'}",
+        "DATABASE_URL": f"sqlite:///{folder_of(app) / 'pat-service.db'}",
     }
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:

@@ -9,12 +9,12 @@ import jwt
 import pytest
 import time_machine
 from cachetools import TTLCache
-from flask import Flask
 from sqlalchemy import delete, func, select, text, update
 from werkzeug.test import TestResponse
 
 from pat_service import events
 from pat_service.models import App, Event, Session, Token, User, Workspace
+from tests.shared import app, standing
 from tests.world import (
     LEDGER,
     LOSSES,
@@ -32,6 +32,9 @@ START: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 JSON: Final = {"Accept": "application/json"}
 IDS: Final = ("client_id", "workspace_id", "app_id", "user_id", "token_id", "session_id")
+
+
+__all__ = ["app", "standing"]
 
 
 def trail(service: Service) -> list[Any]:
@@ -365,7 +368,7 @@ def test_one_subjects_refusals_hide_none_of_anothers(service: Service) -> None:
     assert sorted(refused) == sorted(id_of(service, f"{name}@acme.test") for name in ("ana", "ben"))
 
 
-def test_a_flood_of_wrong_secrets_leaves_no_trace_of_its_texts(app: Flask, service: Service) -> None:
+def test_a_flood_of_wrong_secrets_leaves_no_trace_of_its_texts(service: Service) -> None:
     for attempt in range(20):
         service.client.post(MINT, headers=basic("portal", f"guess-{attempt}" * 5), json={})
     assert "guess" not in str(service.rows(select(Event.__table__)))

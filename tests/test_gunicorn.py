@@ -131,7 +131,7 @@ def test_exactly_ten_of_forty_mints_at_once_pass(fleet: WebServer) -> None:
     assert Counter(answer.status for answer in answers) == {201: 10, 429: 30}
     for answer in answers:
         if answer.status == 429:
-            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+            assert 1 <= int(answer.headers["Retry-After"]) <= 61
             assert answer.json["code"] == "rate_limited"
     assert mint(fleet).status == 201  # another client is not concerned
 
@@ -397,7 +397,7 @@ def test_without_redis_nothing_passes_and_with_it_again_all_goes_on(
 
     def refused(answer: Answer) -> bool:
         assert (answer.status, answer.json["code"]) == (503, "unavailable")
-        return 1 <= int(answer.headers["Retry-After"]) <= 60
+        return 1 <= int(answer.headers["Retry-After"]) <= 61
 
     with gunicorn(settings, workers=2, port=free_port(), log=log) as server:
         for _ in range(2):

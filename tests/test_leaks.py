@@ -15,13 +15,13 @@ from urllib.error import HTTPError
 
 import pytest
 from flask import Flask
-from flask.testing import FlaskCliRunner
 from werkzeug.test import TestResponse
 
 from pat_service.database import db
 from pat_service.embed import EmbeddedApp
 from pat_service.http.log import RedactingFormatter
 from tests.servers import WebServer, flask_run, gunicorn
+from tests.shared import app, standing
 from tests.world import (
     KEY,
     MINT,
@@ -33,12 +33,16 @@ from tests.world import (
     Service,
     basic,
     boot,
+    folder_of,
     provision,
 )
 
 PATH: Final = f"/embed-apps/{ORDERS}"
 JSON: Final = {"Accept": "application/json"}
 TOKEN: Final = re.compile(r"pat_[0-9a-f]{72}")
+
+
+__all__ = ["app", "standing"]
 
 
 def loggers() -> list[logging.Logger]:
@@ -54,7 +58,7 @@ def handlers() -> list[logging.Handler]:
 
 
 @pytest.fixture
-def log(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def log(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """All that the process writes to its log, at the most talkative level."""
     written = io.StringIO()
     for handler in handlers():
@@ -233,9 +237,7 @@ def walk(service: Service, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) ->
     return walked
 
 
-def test_a_whole_walk_leaks_nothing(
-    walk: Walk, log: io.StringIO, app: Flask, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_whole_walk_leaks_nothing(walk: Walk, log: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
     assert len(walk.answers) > 150
     assert len(walk.secrets) > 20
 
@@ -255,23 +257,23 @@ def test_a_whole_walk_leaks_nothing(
         assert len(texts) == 1
         assert not texts & {*SECRETS.values(), KEY}
 
-    assert found_in_database(app, walk, tmp_path) == []
+    assert found_in_database(walk) == []
 
 
 def found_in(text: str, walk: Walk) -> list[str]:
     return [secret for secret in walk.secrets if secret in text]
 
 
-def found_in_database(app: Flask, walk: Walk, folder: Path) -> list[str]:
+def found_in_database(walk: Walk) -> list[str]:
     """Look through each table, and the file itself, where also what was deleted may stand."""
-    with app.app_context(), db.engine.connect() as connection:
+    with walk.service.app.app_context(), db.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint")
         dumped = ""
         for table in db.metadata.sorted_tables:
             rows = connection.execute(table.select()).all()
             dumped += "".join(v.hex() if isinstance(v, bytes) else str(v) for row in rows for v in row)
     assert "token:minted" in dumped
-    raw = b"".join(file.read_bytes() for file in folder.glob("pat-service.db*"))
+    raw = b"".join(file.read_bytes() for file in folder_of(walk.service.app).glob("pat-service.db*"))
     assert b"token:minted" in raw
     as_bytes = [bytes.fromhex(s) for s in walk.secrets if re.fullmatch(r"([0-9a-f]{2}){36}", s)]
     assert as_bytes
@@ -279,12 +281,10 @@ def found_in_database(app: Flask, walk: Walk, folder: Path) -> list[str]:
     return found + [half.hex() for token in as_bytes for half in (token, token[:32]) if half in raw]
 
 
-def test_what_a_client_is_given_is_shown_once_and_kept_nowhere(
-    app: Flask, service: Service, runner: FlaskCliRunner, log: io.StringIO, tmp_path: Path
-) -> None:
-    with app.app_context():
-        made = runner.invoke(args=["client", "create", "newcomer", "--workspace", "acme"])
-        turned = runner.invoke(args=["client", "rotate", "newcomer"])
+def test_what_a_client_is_given_is_shown_once_and_kept_nowhere(service: Service, log: io.StringIO) -> None:
+    runner = service.app.test_cli_runner()
+    made = runner.invoke(args=["client", "create", "newcomer", "--workspace", "acme"])
+    turned = runner.invoke(args=["client", "rotate", "newcomer"])
     secrets = [re.search(r"pcs_[0-9a-f]{72}", done.output) for done in (made, turned)]
     assert all(secrets), made.output + turned.output
     walk = Walk(service)
@@ -293,10 +293,9 @@ def test_what_a_client_is_given_is_shown_once_and_kept_nowhere(
     for found in secrets:
         if found:
             service.client.post(MINT, headers=basic("newcomer", found.group()), json={})
-    with app.app_context():
-        assert found_in(runner.invoke(args=["client", "list"]).output, walk) == []
+    assert found_in(runner.invoke(args=["client", "list"]).output, walk) == []
     assert found_in(log.getvalue(), walk) == []
-    assert found_in_database(app, walk, tmp_path) == []
+    assert found_in_database(walk) == []
 
 
 # ---- The log by itself ----
@@ -306,8 +305,8 @@ def lines(log: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.getvalue().splitlines() if line.startswith("{")]
 
 
-def test_every_handler_of_the_process_hides_secrets(app: Flask) -> None:
-    assert app.logger.handlers == []
+def test_every_handler_of_the_process_hides_secrets(service: Service) -> None:
+    assert service.app.logger.handlers == []
     assert handlers()
     assert all(isinstance(handler.formatter, RedactingFormatter) for handler in handlers())
 

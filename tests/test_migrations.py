@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import inspect, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import insert, inspect, select, text
+from sqlalchemy.exc import DBAPIError, StatementError
 
-from pat_service.database import db
+from pat_service.database import db, reading, transaction
+from pat_service.models import Event
 from tests.servers import fresh_database, postgres
 from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
 
@@ -85,16 +87,10 @@ def test_a_database_made_from_nothing_serves(empty: Flask) -> None:
     assert version() == HEAD
     provision(empty, WORLD)
     service = Service(empty.test_client())
-    assert service.get(service.frame(), "session").status_code == 200
-
-
-def test_upgrading_again_changes_nothing(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
-    provision(empty, WORLD)
-    before = shape()
-    upgrade(MIGRATIONS)
+    frame, before = service.frame(), shape()
+    upgrade(MIGRATIONS)  # a second time, which changes nothing
     assert shape() == before
-    assert Service(empty.test_client()).token()
+    assert service.get(frame, "session").status_code == 200
 
 
 def test_models_and_migrations_agree(empty: Flask) -> None:
@@ -103,24 +99,16 @@ def test_models_and_migrations_agree(empty: Flask) -> None:
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, db.metadata) == []
-
-
-def test_they_agree_in_what_alembic_does_not_compare(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
+    # And in what alembic does not compare, such as CHECK and ON DELETE.
     migrated = shape()
     downgrade(MIGRATIONS, revision="base")
     db.create_all()
     assert shape() == migrated
     assert {"tokens", "sessions", "events", "demo_orders"} <= set(migrated)
     assert any(table["checks"] for table in migrated.values())
-
-
-def test_one_pair_has_one_token_by_the_databases_own_word(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
-    found = inspect(db.engine)
-    assert ["app_id", "user_id"] in [
-        constraint["column_names"] for constraint in found.get_unique_constraints("tokens")
-    ]
+    # The one rule that everything hangs on, by the database's own word.
+    pairs = inspect(db.engine).get_unique_constraints("tokens")
+    assert ["app_id", "user_id"] in [constraint["column_names"] for constraint in pairs]
 
 
 def test_a_downgrade_leaves_nothing_behind_and_the_way_up_is_open(empty: Flask) -> None:
@@ -173,3 +161,15 @@ def test_processes_that_upgrade_at_once_all_succeed(empty: Flask, url: str) -> N
     assert version() == HEAD
     provision(empty, WORLD)
     assert Service(empty.test_client()).token()
+
+
+def test_a_moment_is_the_same_whatever_zone_it_is_told_in(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    there = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    with transaction() as connection:
+        connection.execute(insert(Event), {"at": there, "type": "test"})
+    with reading() as connection:
+        assert connection.execute(select(Event.at).where(Event.at == there)).scalars().all() == [there]
+        assert connection.execute(select(Event.at)).scalar_one().utcoffset() == timedelta(0)
+    with pytest.raises(StatementError), transaction() as connection:
+        connection.execute(insert(Event), {"at": datetime(2026, 11, 22), "type": "test"})

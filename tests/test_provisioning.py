@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
@@ -19,7 +20,19 @@ from pat_service.errors import Conflict, InvalidPayload, Refused
 from pat_service.http.authentication import utcnow
 from pat_service.models import App, Client, ClientSecret, Event, Grant, Member, User, Workspace
 from pat_service.provisioning import Provisioned
-from tests.world import MINT, ORDERS, PORTAL, SECRETS, WORLD, Service, lasting_service, only, provision
+from tests.world import (
+    MINT,
+    ORDERS,
+    PORTAL,
+    SECRETS,
+    WORLD,
+    Service,
+    folder_of,
+    lasting_service,
+    only,
+    provision,
+    renew,
+)
 
 #: The file of the contract, with a secret.
 EXAMPLE = """
@@ -71,6 +84,22 @@ def mint_status(client: FlaskClient, id_: str, secret: str, email: str = "ana@ac
     header = "Basic " + b64encode(f"{id_}:{secret}".encode()).decode()
     body = {"email": email, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
     return client.post(MINT, json=body, headers={"Authorization": header}).status_code
+
+
+@pytest.fixture(scope="module")
+def standing(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, Path]]:
+    """An app with its people, and its database as it was before any test."""
+    folder = tmp_path_factory.mktemp("provisioning")
+    with lasting_service(schema, folder) as service:
+        yield service.app, Path(copy(folder / "pat-service.db", folder / "as-it-was"))
+
+
+@pytest.fixture
+def app(standing: tuple[Flask, Path]) -> Flask:
+    """One app for all of these tests, whose database each finds as new."""
+    app, as_it_was = standing
+    renew(app, as_it_was)
+    return app
 
 
 @pytest.fixture(scope="module")
@@ -344,10 +373,10 @@ def test_a_secret_may_be_any_text_of_32_to_1024_characters(app: Flask, client: F
         assert mint_status(client, "portal", secret) == 201
 
 
-def test_a_secret_stands_nowhere_in_the_database(app: Flask, service: Service, tmp_path: Path) -> None:
+def test_a_secret_stands_nowhere_in_the_database(app: Flask, service: Service) -> None:
     made = load(app, 'clients = [{ id = "second" }]').secrets["second"].reveal()
     service.token()
-    content = b"".join(path.read_bytes() for path in tmp_path.glob("pat-service.db*"))
+    content = b"".join(path.read_bytes() for path in folder_of(app).glob("pat-service.db*"))
     assert b"second" in content
     for secret in (made, made[4:], SECRETS["portal"]):
         assert secret.encode() not in content
@@ -502,11 +531,17 @@ for control in ("\\u0000", "\\n", "\\u001b", "\\u0085"):
 def test_a_file_that_is_wrong_is_refused_and_the_place_is_named(
     lasting: Flask, text: str, place: str
 ) -> None:
-    before = tables(lasting, but_events=False)
     with pytest.raises(InvalidPayload) as refused:
         load(lasting, text)
     assert list(refused.value.errors) == [place]
     assert all(text and text[0].isupper() for texts in refused.value.errors.values() for text in texts)
+
+
+def test_no_file_that_is_wrong_leaves_a_trace(lasting: Flask) -> None:
+    before = tables(lasting, but_events=False)
+    for text, _ in REFUSED_SHAPES:
+        with pytest.raises(InvalidPayload):
+            load(lasting, '[[workspaces]]\nslug = "new"\n' + text)
     assert tables(lasting, but_events=False) == before
 
 

@@ -1,12 +1,16 @@
 """Racing callers, in real threads: one token of a pair opens, and what was ended stays ended."""
 
 import itertools
+import json
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from flask import Flask
@@ -15,9 +19,23 @@ from werkzeug.test import TestResponse
 
 from pat_service import clients
 from pat_service.cli import upgrade_schema
+from pat_service.database import db, reading, transaction
 from pat_service.models import App, Event, Session, Token
-from tests.servers import fresh_database, postgres
-from tests.world import MINT, ORDERS, SECRETS, WORLD, Service, basic, only, problem_of, provision
+from tests.servers import fresh_database, gunicorn, postgres, redis_server
+from tests.world import (
+    KEY,
+    MINT,
+    ORDERS,
+    PUBLIC_URL,
+    SECRETS,
+    WORLD,
+    Service,
+    basic,
+    folder_of,
+    only,
+    problem_of,
+    provision,
+)
 
 EXCHANGE = "/api/ext/users/session"
 THREADS = 20
@@ -261,3 +279,68 @@ def test_racing_provisions_of_one_file_end_as_one(service: Service) -> None:
     race(service, *[lambda caller: provision(caller.app, WORLD)] * 6)
     assert count(service, App) == len(WORLD["apps"])
     assert service.mint().status_code == 201
+
+
+# Between processes.
+
+
+def test_a_transaction_holds_sqlites_write_lock_from_its_first_moment_on(
+    make_app: Callable[..., Flask],
+) -> None:
+    """Else it would fail where another process writes between its first read and its first write."""
+    app = make_app()
+    other = sqlite3.connect(folder_of(app) / "pat-service.db", isolation_level=None, timeout=0)
+    with app.app_context():
+        with transaction(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        with reading():
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+    other.close()
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+def test_racing_callers_of_two_worker_processes_meet_one_truth(service: Service) -> None:
+    """Mints that end sessions against openings, as in one process; and the contract's own limit."""
+    with service.app.app_context():
+        database = db.engine.url.render_as_string(hide_password=False)
+    provision(service.app, only("clients", "portal", mint_limit="1000000 per minute"))
+    with redis_server() as redis:
+        environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database, "REDIS_URL": redis}
+        with gunicorn(environ | {"OPEN_RATE_LIMIT": "1000000 per minute"}, workers=2) as server:
+
+            def post(path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+                request = Request(server.url + path, json.dumps(body).encode(), method="POST")
+                for name, value in ({"Content-Type": "application/json"} | headers).items():
+                    request.add_header(name, value)
+                try:
+                    with urlopen(request, timeout=30) as answer:
+                        return answer.status, json.load(answer)
+                except HTTPError as error:
+                    with error:
+                        return error.code, json.load(error)
+
+            usual = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+
+            def mint_and_open(_: Service) -> list[tuple[int, str, str]]:
+                seen = []
+                for _round in range(5):
+                    status, minted = post(MINT, usual | {"endSessions": True}, basic("portal"))
+                    assert status == 201, minted
+                    token = minted["personalAccessToken"]
+                    status, opened = post(EXCHANGE, {"appId": ORDERS, "accessToken": token}, {})
+                    seen.append((status, opened.get("code", "opened"), token))
+                return seen
+
+            seen = list(itertools.chain(*race(service, *[mint_and_open] * 12)))
+            assert {status for status, _, _ in seen} <= {201, 401}
+            assert {code for _, code, _ in seen} <= {"opened", "token_superseded", "token_invalid"}
+            (token,) = service.rows(select(Token.id))
+            assert {session.token_id for session in live_sessions(service)} <= {token.id}
+            again = [post(EXCHANGE, {"appId": ORDERS, "accessToken": token}, {})[0] for _, _, token in seen]
+            assert Counter(again) == {201: 1, 401: len(seen) - 1}
+
+            provision(service.app, only("clients", "portal", mint_limit=None))
+            limited = race(service, *[lambda _: post(MINT, usual, basic("portal"))[0]] * 20)
+            assert Counter(limited) == {201: 10, 429: 10}

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from pat_service import clients
 from pat_service.credentials import Key, Keyring, Secret
 from pat_service.errors import Conflict
-from pat_service.models import ClientSecret, Event
+from pat_service.models import Client, ClientSecret, Event
 from tests.world import KEY, MINT, SECRETS, WORLD, Service, basic, folder_of, only, problem_of, provision
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -265,6 +265,11 @@ def test_a_revoked_client_is_invalid_at_once_with_every_secret_and_its_tokens_go
     for secret in (SECRETS["portal"], second):
         problem_of(knock(service, secret), 401, "invalid_client")
     assert service.open(token).status_code == 200
+
+
+def test_a_revoked_client_is_invalid_even_where_a_secret_of_it_is_left(service: Service) -> None:
+    service.change(update(Client).where(Client.id == "portal").values(revoked_at=NOON))
+    problem_of(knock(service, SECRETS["portal"]), 401, "invalid_client")
 
 
 def test_a_secret_outlives_the_key_it_was_digested_with_for_as_long_as_that_is_a_fallback(

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from pat_service.credentials import generate
 from pat_service.models import App, Event, Grant, Member, Session, Token, User
 from tests.world import (
+    KEY,
     LEDGER,
     ORDERS,
     SUPPORT,
@@ -225,6 +226,27 @@ def test_a_token_expires_at_its_very_second(service: Service) -> None:
         clock.move_to(NOON + timedelta(seconds=10))
         problem_of(exchange(service, token), 401, "token_expired")
         problem_of(exchange(service, token, SUPPORT), 401, "token_invalid")
+
+
+def test_a_token_outlives_the_key_it_was_digested_with_for_as_long_as_that_is_a_fallback(
+    make_app: Callable[..., Flask],
+) -> None:
+    before = Service(make_app().test_client())
+    provision(before.app, WORLD)
+    first, second = before.token(), before.token()
+    headers = bearer(exchange(before, second))
+    after = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
+    assert exchange(after, second).status_code == 201
+    assert facts(after, headers).status_code == 200
+    problem_of(exchange(after, first), 401, "token_superseded")
+    third = after.token()
+    problem_of(exchange(after, second), 401, "token_superseded")
+    assert exchange(after, third).status_code == 201
+    problem_of(exchange(before, third), 401, "token_invalid")
+    later = Service(make_app(SECRET_KEY="n" * 64).test_client())
+    problem_of(exchange(later, second), 401, "token_invalid")
+    problem_of(facts(later, headers), 401, "session_invalid")
+    assert exchange(later, third).status_code == 201
 
 
 def test_a_revoked_token_opens_nothing(service: Service) -> None:

@@ -4,11 +4,13 @@ import http.client
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from gunicorn.http.errors import InvalidChunkSize  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
@@ -287,6 +289,25 @@ def test_a_body_that_ends_early_is_refused(lasting: Service) -> None:
     problem_of(answer, 400, "invalid_payload")
 
 
+def test_a_chunked_body_that_the_server_cannot_take_apart_is_refused(lasting: Service) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise InvalidChunkSize(b"zz")
+
+        def readinto(self, _: Any) -> int:
+            raise InvalidChunkSize(b"zz")
+
+    for path in (MINT, EXCHANGE, f"/embed-apps/{ORDERS}"):
+        answer = lasting.client.post(
+            path,
+            input_stream=Broken(),
+            headers=basic("portal") | {"Transfer-Encoding": "chunked", "Accept": "application/json"},
+            content_type="application/x-www-form-urlencoded" if "embed" in path else "application/json",
+            environ_overrides={"wsgi.input_terminated": True},
+        )
+        problem_of(answer, 400, "invalid_payload")
+
+
 # Content type.
 
 
@@ -388,10 +409,12 @@ def test_a_real_server_counts_a_chunked_body_too(schema: Path, tmp_path: Path) -
     with gunicorn(environ, workers=1) as server:
         whole = padded(MAX_BODY)
         for body, status in ((whole, 201), (whole + b" ", 413), (whole + b" " * DEEP, 413)):
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
             pieces = [body[start : start + 1000] for start in range(0, len(body), 1000)]
-            connection.request("POST", MINT, iter(pieces), headers, encode_chunked=True)
+            with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+                connection.request("POST", MINT, iter(pieces), headers, encode_chunked=True)
+                assert connection.getresponse().status == status
+        with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+            body = b"zz\r\nhello\r\n0\r\n\r\n"
+            connection.request("POST", MINT, body, headers | {"Transfer-Encoding": "chunked"})
             answer = connection.getresponse()
-            assert answer.status == status
-            answer.read()
-            connection.close()
+            assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")

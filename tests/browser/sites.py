@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from textwrap import dedent
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.request import Request, urlopen
 
 from tests.servers import PROJECT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Frame
 
 NOT_COPIED: Final = (
     ".venv",
@@ -148,6 +151,12 @@ def site() -> Iterator[Site]:
         yield served
         server.shutdown()
         thread.join()
+
+
+def ready(frame: "Frame") -> None:
+    """Wait until the frame's script has run. A page is to be seen a moment before that."""
+    # By the clock: the browser draws no picture of a frame that is out of view, which is what counts otherwise.
+    frame.wait_for_function("() => window.embed", polling=50)
 
 
 # ---- The README ----

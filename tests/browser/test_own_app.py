@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Frame, expect
 
-from tests.browser.sites import copy_project, curl, environment, readme, shell, site, snippets
+from tests.browser.sites import copy_project, curl, environment, readme, ready, shell, site, snippets
 from tests.servers import flask_run, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 FILES = ["templates/apps/quote/index.html", "templates/apps/quote/result.html", "apps/quote.py", "quote.toml"]
-USUAL = "http://localhost:5000"  # where the README has the page that embeds
+USUAL = "http://localhost:8080"  # where the README has the page that embeds
 SERVICE = "http://127.0.0.1:5000"
 
 
@@ -72,7 +72,7 @@ def quote(page: "Page", reader: Reader) -> Frame:
     assert frame
     page.locator("#app").evaluate("(frame, url) => { frame.src = url; }", reader.mint())
     expect(frame.get_by_role("heading")).to_have_text("A quote for Ana Ruiz")
-    frame.wait_for_function("() => window.embed")
+    ready(frame)
     return frame
 
 

@@ -246,6 +246,7 @@ def test_ben_opens_a_ticket_of_his_and_answers(portal: Portal) -> None:
 def test_an_empty_reply_is_refused_in_place_and_the_form_is_where_the_focus_goes(portal: Portal) -> None:
     frame = portal.visit("ben", "support")
     frame.locator(".ticket-link").first.click()
+    expect(frame.get_by_label("Your reply")).to_be_visible()
     before = frame.locator(".messages > li").count()
     frame.get_by_role("button", name="Send reply").click()
     field = frame.get_by_label("Your reply")

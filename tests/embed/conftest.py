@@ -1,4 +1,4 @@
-"""Services that the tests of one module share, for those that leave them as they found them."""
+"""Services for the tests of one module: a new one would cost more than most of these tests."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared import app, standing
 from tests.world import Service, lasting_service
+
+__all__ = ["app", "standing"]
 
 Make = Callable[..., Service]
 

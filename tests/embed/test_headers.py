@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,6 +19,7 @@ from tests.world import (
     Frame,
     Service,
     boot,
+    folder_of,
     lose_the_database,
     only,
     provision,
@@ -148,7 +148,9 @@ def test_a_nonce_is_used_once_and_stands_on_every_script(lasting: Service) -> No
     assert len(nonces) == 6
 
 
-def test_an_apps_own_response_cannot_weaken_the_headers(service: Service) -> None:
+def test_an_apps_own_response_cannot_weaken_the_headers(
+    lasting: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as one that it hands on from elsewhere."""
     embedded = EmbeddedApp()
     loose = {
@@ -162,10 +164,9 @@ def test_an_apps_own_response_cannot_weaken_the_headers(service: Service) -> Non
         "Set-Cookie": "a=b",
     }
     embedded.data("loose")(lambda viewer: Response("hello", headers=loose))
-    registry = service.app.extensions["pat_service.registry"]
-    registry._apps["orders"] = embedded
-    answer = service.get(service.frame(), "data/loose")
-    usual = service.get(service.frame(), "session")
+    monkeypatch.setitem(lasting.app.extensions["pat_service.registry"]._apps, "orders", embedded)
+    frame = lasting.frame()
+    answer, usual = lasting.get(frame, "data/loose"), lasting.get(frame, "session")
     assert answer.text == "hello"
     assert ancestors_of(answer) == PORTAL
     assert "Set-Cookie" not in answer.headers
@@ -296,10 +297,10 @@ def test_a_refusal_that_asked_the_database_shows_its_present_origins(
 
 
 def test_without_a_database_the_origins_last_known_count_for_a_minute(
-    service: Service, tmp_path: Path, clock: list[float]
+    service: Service, clock: list[float]
 ) -> None:
     frame, token = service.frame(), service.token()
-    lose_the_database(service.app, tmp_path)
+    lose_the_database(service.app, folder_of(service.app))
     asks: list[Callable[[], TestResponse]] = [
         lambda: service.open(token),
         lambda: service.get(frame, "pages/index"),
@@ -317,9 +318,9 @@ def test_without_a_database_the_origins_last_known_count_for_a_minute(
 
 
 def test_without_a_database_an_app_never_seen_may_be_framed_by_nobody(
-    service: Service, tmp_path: Path, clock: list[float]
+    service: Service, clock: list[float]
 ) -> None:
-    lose_the_database(service.app, tmp_path)
+    lose_the_database(service.app, folder_of(service.app))
     answer = service.client.get(PATH)
     assert (answer.status_code, ancestors_of(answer)) == (401, "'none'")
 

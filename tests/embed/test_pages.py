@@ -238,6 +238,7 @@ def test_the_first_page_is_a_whole_document_and_later_ones_are_fragments(desk: S
     assert body(fragment).startswith("<title>Desk</title> <h1>Hello, Ana</h1>")
     assert all(tag not in fragment.text for tag in ("<html", "<head", "<script", "<link", "embed-boot"))
     assert frame.jwt not in fragment.text
+    assert boot(whole)["base"] == f"/embed-apps/{DESK}"
 
 
 def test_addresses_in_a_page_carry_their_query(desk: Service, frame: Frame) -> None:
@@ -572,7 +573,3 @@ def _session_of(desk: Service, app_id: str) -> str:
     answer = desk.client.post("/api/ext/users/session", json={"appId": app_id, "accessToken": token})
     signed: str = answer.get_json()["signedPat"]
     return signed
-
-
-def test_the_boot_block_of_an_own_app_is_whole(frame: Frame) -> None:
-    assert boot(frame.response)["base"] == f"/embed-apps/{DESK}"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -24,6 +23,7 @@ from tests.world import (
     SUPPORT,
     WORLD,
     Service,
+    folder_of,
     lose_the_database,
     only,
     problem_of,
@@ -265,9 +265,9 @@ def test_too_many_openings_are_told_when_to_come_back(make_lasting: Callable[...
     assert service.open(service.token()).status_code == 200, "the limit is the token's own"
 
 
-def test_a_store_that_is_away_is_told_so(service: Service, tmp_path: Path) -> None:
+def test_a_store_that_is_away_is_told_so(service: Service) -> None:
     frame, token = service.frame(), service.token()
-    lose_the_database(service.app, tmp_path)
+    lose_the_database(service.app, folder_of(service.app))
     for accept in (HTML, JSON):
         asks = [
             opening(service, token, accept),
@@ -279,7 +279,7 @@ def test_a_store_that_is_away_is_told_so(service: Service, tmp_path: Path) -> No
                 refused_page(answer, 503, "unavailable")
             else:
                 problem_of(answer, 503, "unavailable")
-            for detail in ("sqlite", "OperationalError", str(tmp_path), "SELECT"):
+            for detail in ("sqlite", "OperationalError", str(folder_of(service.app)), "SELECT"):
                 assert detail not in answer.text
 
 
@@ -318,3 +318,27 @@ def test_what_a_caller_sent_does_nothing_in_the_page(lasting: Service, hostile: 
     in_path = lasting.client.get(f"/embed-apps/{hostile}", headers=HTML)
     assert in_path.status_code in (401, 404)
     assert "img" not in Page(in_path.text).tags
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 300, ".", "evil..example"])
+@pytest.mark.parametrize("accept", [HTML, JSON], ids=["page", "problem"])
+def test_a_host_that_cannot_be_is_refused_like_anything_else(
+    lasting: Service, host: str, accept: Headers
+) -> None:
+    """Or overlooked, as nothing here depends on it."""
+    answer = lasting.client.get(PATH, headers=accept, environ_overrides={"HTTP_HOST": host})
+    assert answer.status_code in (400, 401)
+    assert answer.headers["X-Request-Id"] in answer.text
+    assert "frame-ancestors" in answer.headers["Content-Security-Policy"]
+    assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["evil.example", 'evil"><script>', "evil@x", "evil:x", "evil/..", "", "é"])
+def test_no_page_repeats_a_host_of_the_callers_choice(lasting: Service, host: str) -> None:
+    spoofed = {f"X-Forwarded-{name}": "evil.example" for name in ("Host", "Prefix", "Proto", "Server")}
+    frame = lasting.frame()
+    for path in ("", "/pages/index", "/session", "/nothing"):
+        answer = lasting.client.get(
+            PATH + path, headers=spoofed | HTML | frame.bearer, environ_overrides={"HTTP_HOST": host}
+        )
+        assert "evil" not in answer.text + str(answer.headers)

@@ -439,8 +439,15 @@ def test_a_role_that_changes_is_the_one_that_counts(service: Service) -> None:
 # ---- Keys that change ----
 
 
-def test_an_older_key_verifies_and_never_signs(app: Flask, make_app: Callable[..., Flask]) -> None:
-    older = Service(app.test_client())
+@pytest.fixture
+def older(make_app: Callable[..., Flask]) -> Service:
+    """The service before its key was changed; what `make_app` builds has the same database."""
+    app = make_app()
+    provision(app, WORLD)
+    return Service(app.test_client())
+
+
+def test_an_older_key_verifies_and_never_signs(older: Service, make_app: Callable[..., Flask]) -> None:
     token, frame = older.token(), older.frame(SUPPORT)
     newer = Service(make_app(SECRET_KEY=NEWER_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
 
@@ -460,9 +467,9 @@ def test_an_older_key_verifies_and_never_signs(app: Flask, make_app: Callable[..
 
 
 def test_a_token_of_the_older_key_is_superseded_by_one_of_the_newer(
-    app: Flask, make_app: Callable[..., Flask]
+    older: Service, make_app: Callable[..., Flask]
 ) -> None:
-    token = Service(app.test_client()).token()
+    token = older.token()
     newer = Service(make_app(SECRET_KEY=NEWER_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
     newer.token()
     assert newer.refusal(token) == "token_superseded"

@@ -1,10 +1,12 @@
 """Every failure of every route is a problem (RFC 9457) with the id of its request, and shows nothing else."""
 
+import http.client
 import json
 import logging
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from pat_service.cli import upgrade_schema
 from pat_service.credentials import generate
 from pat_service.database import db
 from pat_service.models import Event, Session, Token
-from tests.servers import free_port, fresh_database, postgres
+from tests.servers import free_port, fresh_database, gunicorn, postgres
 from tests.world import (
+    KEY,
     MINT,
     ORDERS,
+    PUBLIC_URL,
     WORLD,
     Frame,
     Service,
@@ -429,6 +433,21 @@ def test_the_id_of_a_trusted_proxy_is_taken_where_it_is_one(make_app: Callable[.
     for given in ("short", "a" * 65, "white space", '"quoted"', "{}{}{}{}", "<script>"):
         answer = client.get("/nothing", headers={"X-Request-Id": given})
         assert re.fullmatch(r"[0-9a-f-]{36}", problem_of(answer, 404, "not_found")["requestId"])
+
+
+@pytest.mark.slow
+def test_a_real_server_believes_no_header_that_only_a_proxy_may_send(tmp_path: Path) -> None:
+    """Not from its own machine either, where proxies run: TRUSTED_PROXIES alone says whom to believe."""
+    database = f"sqlite:///{tmp_path / 'pat-service.db'}"
+    environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database}
+    with gunicorn(environ, workers=1) as server:
+        for header in ("SCRIPT_NAME", "PATH_INFO", "X-Forwarded-Proto", "X-Forwarded-For", "X-Request-Id"):
+            with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+                connection.request("GET", "/nothing", headers={header: "/api/openapi.json"})
+                answer = connection.getresponse()
+                kind = answer.headers["Content-Type"]
+                assert (header, answer.status, kind) == (header, 404, "application/problem+json")
+                assert json.load(answer)["requestId"] == answer.headers["X-Request-Id"]
 
 
 # Pages and JSON.

@@ -1,0 +1,371 @@
+"""`flask --app app demo load`: what it leaves, how often one likes, and where it is not to be had."""
+
+import json
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import time_machine
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient, FlaskCliRunner
+from sqlalchemy import delete, select, update
+
+from apps.orders import STATUSES, Order, OrderLine
+from apps.support import LONGEST_MESSAGE, LONGEST_SUBJECT, TOPICS, Ticket, TicketReply
+from demo import people
+from demo.rows import load_rows
+from pat_service.database import db, transaction
+from pat_service.models import App, Client, Grant, Member, User, Workspace
+from tests.world import MINT, ORDERS, PORTAL, Service, boot, only, provision
+
+CLIENTS: Final = ("portal", "portal-limited")
+TABLES: Final = (Workspace, User, Member, App, Grant, Client, Order, OrderLine, Ticket, TicketReply)
+
+
+def load(runner: FlaskCliRunner, *options: str) -> Result:
+    done = runner.invoke(args=["demo", "load", *options])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def refused(runner: FlaskCliRunner, *options: str, code: int) -> str:
+    """Run a load that must be refused in plain words, and return them."""
+    done = runner.invoke(args=["demo", "load", *options])
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code == code
+    assert "Traceback" not in done.output
+    return done.output
+
+
+def kept(app: Flask) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Path(app.instance_path, "demo.json").read_text())
+    return loaded
+
+
+def secrets(app: Flask) -> dict[str, str]:
+    return {id_: client["secret"] for id_, client in kept(app)["clients"].items()}
+
+
+def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
+    body = {"email": people.ANA, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+    return client.post(MINT, json=body, auth=(id_, secret)).status_code
+
+
+def everything(service: Service) -> dict[str, list[Any]]:
+    """Each row of the demo as it is."""
+    found = {table.__tablename__: service.rows(select(*table.__table__.columns)) for table in TABLES}
+    return {name: sorted(rows, key=str) for name, rows in found.items()}
+
+
+# ---- What it leaves ----
+
+
+def test_a_loaded_demo_opens_for_the_portals_clients(
+    app: Flask, runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    done = load(runner)
+    assert done.stdout.splitlines()[-1] == "The demo is loaded."
+    assert kept(app)["origin"] == "http://localhost:5000"
+    assert set(secrets(app)) == set(CLIENTS)
+    for id_, secret in secrets(app).items():
+        assert mint_status(client, id_, secret) == 201
+        assert secret not in done.output
+
+
+def test_its_secrets_are_for_their_owner_alone_whatever_the_umask(app: Flask, runner: FlaskCliRunner) -> None:
+    before = os.umask(0)
+    try:
+        load(runner)
+    finally:
+        os.umask(before)
+    file = Path(app.instance_path, "demo.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in file.parent.iterdir()] == ["demo.json"]
+
+
+def test_no_secret_is_in_the_database(app: Flask, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    load(runner)
+    with app.app_context():
+        db.engine.dispose()
+    stored = b"".join(file.read_bytes() for file in tmp_path.glob("pat-service.db*"))
+    assert b"Ana Ruiz" in stored
+    assert not [secret for secret in secrets(app).values() if secret.encode() in stored]
+
+
+@pytest.mark.parametrize("already", ["a file for all to read", "a link", "a draft that is a link"])
+def test_what_lies_in_the_files_place_is_replaced_and_not_written_to(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path, already: str
+) -> None:
+    folder = Path(app.instance_path)
+    folder.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("untouched")
+    if already == "a link":
+        (folder / "demo.json").symlink_to(elsewhere)
+    elif already == "a draft that is a link":
+        (folder / "demo.new").symlink_to(elsewhere)
+    else:
+        (folder / "demo.json").write_text("{}")
+        (folder / "demo.json").chmod(0o666)
+    load(runner)
+    assert elsewhere.read_text() == "untouched"
+    assert stat.S_IMODE((folder / "demo.json").lstat().st_mode) == 0o600
+    assert set(secrets(app)) == set(CLIENTS)
+    assert [path.name for path in folder.iterdir()] == ["demo.json"]
+
+
+def test_a_folder_that_cannot_hold_the_file_is_told_in_a_line(app: Flask, runner: FlaskCliRunner) -> None:
+    Path(app.instance_path, "demo.json").mkdir(parents=True)
+    assert "demo.json" in refused(runner, code=1)
+
+
+def test_the_schema_is_brought_up_where_there_is_none(
+    app: Flask, runner: FlaskCliRunner, client: FlaskClient, tmp_path: Path
+) -> None:
+    (tmp_path / "pat-service.db").unlink()
+    load(runner)
+    assert mint_status(client, "portal", secrets(app)["portal"]) == 201
+
+
+# ---- Loading it again ----
+
+
+def test_a_second_load_leaves_every_row_as_it_was(runner: FlaskCliRunner, service: Service) -> None:
+    load(runner)
+    first = everything(service)
+    assert min(len(rows) for rows in first.values()) > 0
+    load(runner)
+    assert everything(service) == first
+
+
+def test_a_load_much_later_adds_no_orders_and_no_tickets(runner: FlaskCliRunner, service: Service) -> None:
+    load(runner)
+    first = everything(service)
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=400), tick=False):
+        load(runner)
+        assert everything(service) == first
+
+
+def test_a_second_load_makes_the_secrets_anew_and_ends_the_old_ones(
+    app: Flask, runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    load(runner)
+    old = secrets(app)
+    load(runner)
+    new = secrets(app)
+    assert len({*old.values(), *new.values()}) == 4
+    for id_ in CLIENTS:
+        assert mint_status(client, id_, old[id_]) == 401
+        assert mint_status(client, id_, new[id_]) == 201
+    assert stat.S_IMODE(Path(app.instance_path, "demo.json").stat().st_mode) == 0o600
+
+
+def test_what_ana_wrote_and_what_the_demonstration_took_is_as_it_should_be_after_a_load(
+    app: Flask, runner: FlaskCliRunner, service: Service
+) -> None:
+    load(runner)
+    ana, cleo = (
+        service.rows(select(User.id).where(User.email == email))[0].id for email in (people.ANA, people.CLEO)
+    )
+    service.change(update(Ticket).where(Ticket.user_id == ana).values(subject="Mine now"))
+    service.change(delete(Grant).where(Grant.user_id == cleo))
+    load(runner)
+    assert set(service.rows(select(Ticket.subject).where(Ticket.user_id == ana))) == {("Mine now",)}
+    assert len(service.rows(select(Grant.app_id).where(Grant.user_id == cleo))) == 2
+
+
+def test_somebody_whose_orders_are_gone_gets_them_again_and_nobody_else(
+    runner: FlaskCliRunner, service: Service
+) -> None:
+    load(runner)
+    first = everything(service)
+    (ben,) = service.rows(select(User.id).where(User.email == people.BEN))
+    service.change(delete(Order).where(Order.user_id == ben.id))
+    load(runner)
+    again = everything(service)
+    assert {row.number for row in again["demo_orders"]} == {row.number for row in first["demo_orders"]}
+    assert len(again["demo_order_lines"]) == len(first["demo_order_lines"])
+    assert again["demo_tickets"] == first["demo_tickets"]
+
+
+def test_what_else_is_in_the_database_stays(app: Flask, runner: FlaskCliRunner, service: Service) -> None:
+    provision(app, {"workspaces": [{"slug": "globex", "name": "Globex"}]})
+    provision(app, only("users", "mallory@globex.test"))
+    provision(app, only("apps", "ledger"))
+    load(runner)
+    assert ("Ledger",) in service.rows(select(App.name))
+    assert len(service.rows(select(Grant.user_id))) == 6 + 1
+
+
+def test_an_app_of_ones_own_in_the_demos_place_is_left_alone_and_nothing_is_loaded(
+    app: Flask, runner: FlaskCliRunner, service: Service
+) -> None:
+    provision(app, {"workspaces": [{"slug": "acme", "name": "My own"}]})
+    provision(app, only("apps", "orders", id="77777777-2222-4333-8444-555555555555", users=[]))
+    before = everything(service)
+    assert "orders" in refused(runner, code=1)
+    assert everything(service) == before
+    assert not Path(app.instance_path).exists()
+
+
+# ---- Where the portal is ----
+
+
+@pytest.mark.parametrize(
+    ("origin", "meant"),
+    [
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("HTTP://LocalHost:80", "http://localhost"),
+        ("https://portal.example", "https://portal.example"),
+    ],
+)
+def test_the_frames_open_in_the_page_that_origin_names_and_in_no_other(
+    app: Flask, runner: FlaskCliRunner, service: Service, origin: str, meant: str
+) -> None:
+    load(runner, "--origin", origin)
+    assert kept(app)["origin"] == meant
+    body = {"email": people.ANA, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+    minted = service.client.post(MINT, json=body, auth=("portal", secrets(app)["portal"]))
+    answer = service.open(minted.json["personalAccessToken"], ORDERS)  # type: ignore[index]
+    assert boot(answer)["parents"] == [meant]
+    assert answer.headers["Content-Security-Policy"].endswith(f"; frame-ancestors {meant}")
+
+
+def test_another_origin_takes_the_place_of_the_first(
+    app: Flask, runner: FlaskCliRunner, service: Service
+) -> None:
+    load(runner)
+    load(runner, "--origin", PORTAL)
+    assert kept(app)["origin"] == PORTAL
+    assert {tuple(row.allowed_origins) for row in service.rows(select(App.allowed_origins))} == {(PORTAL,)}
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "localhost:5000",
+        "http://localhost:5000/",
+        "http://localhost:5000/portal",
+        "http://localhost:5000?x",
+        "http://localhost:99999",
+        "http://me:secret@localhost",
+        "http://localhost; script-src *",
+        "http://localhost\nhttp://evil.example",
+        "https://*.example.com",
+        "*",
+        "null",
+        "javascript:alert(1)",
+    ],
+)
+def test_an_origin_that_is_none_is_refused_before_anything_is_done(
+    app: Flask, runner: FlaskCliRunner, service: Service, origin: str
+) -> None:
+    before = everything(service)
+    assert "--origin" in refused(runner, "--origin", origin, code=2)
+    assert everything(service) == before
+    assert not Path(app.instance_path).exists()
+
+
+# ---- Outside development ----
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"PUBLIC_URL": "https://embed.example"},
+        {"PUBLIC_URL": "http://127.0.0.1:8000", "SERVER_SOFTWARE": "gunicorn/27.0.1"},
+    ],
+)
+def test_outside_development_there_is_no_such_command(
+    make_app: Callable[..., Flask], tmp_path: Path, environ: Mapping[str, str]
+) -> None:
+    app = make_app(**environ)
+    app.instance_path = str(tmp_path / "instance")
+    runner = app.test_cli_runner()
+    assert "No such command 'demo'" in refused(runner, code=2)
+    assert "demo" not in runner.invoke(args=["--help"]).output
+    assert not Path(app.instance_path).exists()
+
+
+# ---- The rows ----
+
+
+@pytest.fixture
+def loaded(runner: FlaskCliRunner, service: Service) -> Service:
+    load(runner)
+    return service
+
+
+def test_the_orders_add_up_and_show_every_status(loaded: Service) -> None:
+    now = datetime.now(UTC)
+    for email in (people.ANA, people.BEN):
+        orders = loaded.rows(
+            select(*Order.__table__.columns).join(User, User.id == Order.user_id).where(User.email == email)
+        )
+        assert Counter(order.status for order in orders).keys() == STATUSES.keys()
+        for order in orders:
+            lines = loaded.rows(select(*OrderLine.__table__.columns).where(OrderLine.order_id == order.id))
+            assert lines
+            goods = sum(line.quantity * line.unit_cents for line in lines)
+            assert order.total_cents == goods + order.shipping_cents
+            times = [at for at in (order.placed_at, order.shipped_at, order.delivered_at, now) if at]
+            assert times == sorted(times)
+            expected = {"shipped": 3, "delivered": 4}.get(order.status, 2)
+            assert len(times) == expected
+            assert (order.tracking is not None) is (expected > 2)
+
+
+def test_the_tickets_are_such_as_the_form_would_take(loaded: Service) -> None:
+    now = datetime.now(UTC)
+    for ticket in loaded.rows(select(*Ticket.__table__.columns)):
+        assert len(ticket.subject) <= LONGEST_SUBJECT
+        assert len(ticket.message) <= LONGEST_MESSAGE
+        assert ticket.topic in TOPICS
+        replies = loaded.rows(
+            select(TicketReply.created_at)
+            .where(TicketReply.ticket_id == ticket.id)
+            .order_by(TicketReply.created_at)
+        )
+        times = [ticket.created_at, *(reply.created_at for reply in replies)]
+        assert times[-1] == ticket.active_at <= now
+        assert ticket.closed_at in (None, ticket.active_at)
+
+
+def test_cleo_and_dan_have_no_rows_and_dan_no_grant(loaded: Service) -> None:
+    owners = select(User.email).distinct()
+    for table in (Order, Ticket):
+        found = {email for (email,) in loaded.rows(owners.join(table, table.user_id == User.id))}
+        assert found == {people.ANA, people.BEN}
+    granted = {email for (email,) in loaded.rows(owners.join(Grant, Grant.user_id == User.id))}
+    assert granted == {people.ANA, people.BEN, people.CLEO}
+
+
+def test_the_same_orders_are_there_for_everybody_who_loads_them(app: Flask, service: Service) -> None:
+    provision(app, people.directory("http://localhost:5000") | {"clients": []})
+    users = {row.email: row.id for row in service.rows(select(User.email, User.id))}
+    seen = []
+    for now in (datetime(2027, 2, 28, 23, 59, tzinfo=UTC), datetime(2028, 2, 29, tzinfo=UTC)):
+        with app.app_context(), transaction() as connection:
+            load_rows(connection, users, now)
+        numbers = select(Order.number, Order.total_cents, Order.status).order_by(Order.number)
+        seen.append(service.rows(numbers))
+        for table in (Order, Ticket):
+            service.change(delete(table))
+    assert seen[0] == seen[1]
+
+
+def test_rows_are_loaded_for_whoever_is_there(app: Flask, service: Service) -> None:
+    provision(app, people.directory("http://localhost:5000") | {"clients": []})
+    (ben,) = service.rows(select(User.id).where(User.email == people.BEN))
+    with app.app_context(), transaction() as connection:
+        load_rows(connection, {people.BEN: ben.id, "mallory@globex.test": ben.id}, datetime.now(UTC))
+    for table in (Order, Ticket):
+        assert set(service.rows(select(table.user_id))) == {(ben.id,)}

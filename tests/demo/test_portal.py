@@ -1,0 +1,684 @@
+"""The demo portal's own answers. A mint goes to the service as it would over the wire, but for the wire.
+
+What a person sees of them in a browser is in tests/browser.
+"""
+
+import json
+import re
+import socket
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final
+from urllib.request import Request
+
+import pytest
+import time_machine
+from flask import Flask, current_app
+from flask.testing import FlaskClient, FlaskCliRunner
+from sqlalchemy import delete, select
+from werkzeug.test import TestResponse
+
+from demo import back_end, people
+from demo.back_end import ANA, CASES, CLEO, ORDERS, PAST_SHORTEST_PAT, SUPPORT, BackEnd, Demo
+from demo.portal import REFUSALS, Refusal
+from pat_service.models import Grant, User
+from tests.world import MINT, Service, basic, lasting_service, problem_of
+
+HERE: Final = "http://localhost:5000"
+FRAMES: Final = "http://127.0.0.1:5000"
+TOKEN: Final = re.compile(r"pat_[0-9a-f]{72}")
+SECRETS: Final = {"portal": "s3cret-of-the-portal", "portal-limited": "s3cret-of-the-limited"}
+
+
+@dataclass(frozen=True)
+class Portal:
+    """A portal whose demo is loaded."""
+
+    service: Service
+    secrets: dict[str, str]
+
+    @property
+    def client(self) -> FlaskClient:
+        return self.service.client
+
+    def grants(self) -> set[Any]:
+        return set(self.service.rows(select(User.email, Grant.app_id).join(User, User.id == Grant.user_id)))
+
+
+def load(app: Flask) -> Portal:
+    done = app.test_cli_runner().invoke(args=["demo", "load"])
+    assert done.exit_code == 0, done.output
+    clients = json.loads(Path(app.instance_path, "demo.json").read_text())["clients"]
+    return Portal(Service(app.test_client()), {id_: client["secret"] for id_, client in clients.items()})
+
+
+@pytest.fixture
+def new_portal(app: Flask) -> Portal:
+    """For a test that leaves its portal other than it was."""
+    return load(app)
+
+
+@pytest.fixture(scope="module")
+def portal(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    """One for all the others."""
+    folder = tmp_path_factory.mktemp("portal")
+    with lasting_service(schema, folder, PUBLIC_URL="") as service:
+        service.app.instance_path = str(folder / "instance")
+        yield load(service.app)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """What the portal's server side sends, which comes to the service without a wire."""
+    calls: list[Request] = []
+
+    def straight(call: Request) -> tuple[int, Message, bytes]:
+        calls.append(call)
+        assert isinstance(call.data, bytes)
+        client = current_app.test_client()
+        answer = client.post(call.selector, base_url=FRAMES, data=call.data, headers=call.headers)
+        headers = Message()
+        for name, value in answer.headers:
+            headers[name] = value
+        return answer.status_code, headers, answer.data
+
+    monkeypatch.setattr(back_end, "send", straight)
+    return calls
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the portal would have slept."""
+    slept: list[float] = []
+    monkeypatch.setattr("demo.back_end.time.sleep", slept.append)
+    return slept
+
+
+def visit(client: FlaskClient, host: str = "localhost:5000", port: str = "5000") -> TestResponse:
+    """Get the start page. The port is the one that the server listens on, whatever the host says."""
+    return client.get("/", headers={"Host": host}, environ_overrides={"SERVER_PORT": port})
+
+
+def ask(
+    client: FlaskClient,
+    person: Any = "ana",
+    app: Any = "orders",
+    case: Any = "normal",
+    *,
+    data: str | bytes | None = None,
+    content_type: str = "application/json",
+    headers: dict[str, str | None] | None = None,
+) -> TestResponse:
+    """Ask as the portal's own script does, with these headers changed (None: left out)."""
+    usual = {"Host": "localhost:5000", "Origin": HERE, "Sec-Fetch-Site": "same-origin"}
+    given = {name: value for name, value in (usual | (headers or {})).items() if value is not None}
+    body = json.dumps({"person": person, "app": app, "case": case}) if data is None else data
+    return client.post(
+        "/portal/open",
+        data=body,
+        content_type=content_type,
+        headers=given,
+        environ_overrides={"SERVER_PORT": "5000", "SERVER_NAME": "127.0.0.1"},
+    )
+
+
+def outcome(
+    client: FlaskClient, person: str = "ana", app: str = "orders", case: str = "normal"
+) -> dict[str, Any]:
+    answer = ask(client, person, app, case)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    shown: dict[str, Any] = answer.json  # type: ignore[assignment]
+    return shown
+
+
+def opened(client: FlaskClient, url: str, dest: str = "iframe") -> tuple[int, str]:
+    """Open the address as a browser does. The status, and the code where it is refused."""
+    assert url.startswith(f"{FRAMES}/embed-apps/")
+    headers = {"Accept": "application/json", "Sec-Fetch-Dest": dest, "Sec-Fetch-Mode": "navigate"}
+    answer = client.get(url.removeprefix(FRAMES), headers=headers)
+    return answer.status_code, (answer.json or {}).get("code", "") if answer.is_json else ""
+
+
+# ---- Before the demo is loaded ----
+
+
+def test_until_the_demo_is_loaded_the_start_page_says_how(client: FlaskClient) -> None:
+    answer = visit(client)
+    assert answer.status_code == 200
+    assert "<title>pat-service is running</title>" in answer.text
+    assert 'id="load-command">flask --app app demo load</code>' in answer.text
+
+
+def test_on_another_port_the_command_names_the_portals_origin(client: FlaskClient) -> None:
+    answer = visit(client, "localhost:8080", "5001")
+    assert 'id="load-command">flask --app app demo load --origin http://localhost:5001</code>' in answer.text
+    assert "8080" not in answer.text
+
+
+def test_the_start_page_is_there_under_each_of_the_machines_names(client: FlaskClient) -> None:
+    for host in ("127.0.0.1:5000", "[::1]:5000", "laptop.local:5000", ""):
+        assert "demo load" in visit(client, host).text
+
+
+@pytest.mark.usefixtures("sent")
+def test_nothing_is_opened_before_the_demo_is_loaded(client: FlaskClient) -> None:
+    problem = problem_of(ask(client), 409, "conflict")
+    assert "flask --app app demo load" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"clients": {}, "origin": "http://localhost:5000"}',
+        b'{"clients": null, "origin": "http://localhost:5000"}',
+        b'{"clients": {"portal": {"secret": "x"}}, "origin": "http://localhost:5000"}',
+        b'{"clients": {"portal": "x", "portal-limited": "x"}, "origin": "http://localhost:5000"}',
+        b'{"clients": {"portal": {"secret": "x"}, "portal-limited": {"secret": "x"}}}',
+    ],
+)
+def test_a_damaged_file_is_as_good_as_none(app: Flask, client: FlaskClient, kept: bytes) -> None:
+    folder = Path(app.instance_path)
+    folder.mkdir()
+    (folder / "demo.json").write_bytes(kept)
+    assert "flask --app app demo load" in visit(client).text
+    problem_of(ask(client), 409, "conflict")
+
+
+def test_a_demo_that_is_loaded_meanwhile_needs_no_restart(
+    client: FlaskClient, runner: FlaskCliRunner
+) -> None:
+    assert "pat-service is running" in visit(client).text
+    assert runner.invoke(args=["demo", "load"]).exit_code == 0
+    assert "Brackenford Supply Co. – customer portal" in visit(client).text
+
+
+# ---- The page ----
+
+
+def test_the_portal_offers_its_people_its_apps_and_each_refusal(portal: Portal) -> None:
+    text = visit(portal.client).text
+    assert re.findall(r'name="person" value="(\w+)"', text) == ["ana", "ben", "cleo"]
+    assert re.findall(r'data-app="(\w+)"', text) == ["orders", "support"]
+    offered = re.findall(r'data-case="([\w-]+)"', text)
+    assert offered == [refusal.case for refusal in REFUSALS]
+    assert {*offered, "normal"} == set(CASES)
+    assert "The demo was loaded for" not in text
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:5000",
+        "127.0.0.1",
+        "[::1]:5000",
+        "laptop.local:5000",
+        "evil.example",
+        "localhost.evil.example",
+        "localhost.",
+        "localhost:",
+        "localhost:5000:1",
+        "localhost:123456",
+        "x@localhost",
+        "",
+    ],
+)
+def test_any_other_name_of_the_machine_leads_to_localhost(portal: Portal, host: str) -> None:
+    answer = visit(portal.client, host)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "http://localhost:5000/")
+    assert "evil" not in answer.text
+
+
+def test_a_portal_that_the_demo_was_not_loaded_for_says_so(portal: Portal) -> None:
+    text = visit(portal.client, "localhost:5001", "5001").text
+    assert "The demo was loaded for http://localhost:5000." in text
+    assert "flask --app app demo load --origin http://localhost:5001" in text
+
+
+def test_the_portal_has_a_policy_that_lets_in_its_own_scripts_and_its_frames_alone(
+    portal: Portal,
+) -> None:
+    for answer in (
+        visit(portal.client),
+        visit(portal.client, "127.0.0.1:5000"),
+        ask(portal.client, headers={"Origin": None}),
+    ):
+        policy = dict(
+            directive.split(" ", 1) for directive in answer.headers["Content-Security-Policy"].split("; ")
+        )
+        assert policy == {
+            "default-src": "'none'",
+            "script-src": "'self'",
+            "style-src": "'self'",
+            "img-src": "'self' data:",
+            "connect-src": "'self'",
+            "frame-src": FRAMES,
+            "form-action": "'self'",
+            "base-uri": "'none'",
+            "frame-ancestors": "'none'",
+        }
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "Set-Cookie" not in answer.headers
+
+
+def test_the_frames_come_from_the_public_url_where_there_is_one(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    app = make_app(PUBLIC_URL="http://frames.localhost:7000")
+    app.instance_path = str(tmp_path / "instance")
+    policy = visit(app.test_client()).headers["Content-Security-Policy"]
+    assert "frame-src http://frames.localhost:7000;" in policy
+
+
+# ---- Who may ask ----
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": None},
+        {"Origin": "null"},
+        {"Origin": "http://localhost"},
+        {"Origin": "http://localhost:5001"},
+        {"Origin": "https://localhost:5000"},
+        {"Origin": "http://127.0.0.1:5000"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://localhost:5000.evil.example"},
+        {"Origin": "http://localhost:5000/"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Host": "127.0.0.1:5000", "Origin": "http://127.0.0.1:5000"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Host": "localhost.evil.example:5000", "Origin": "http://localhost.evil.example:5000"},
+        {"Host": "laptop.local:5000", "Origin": "http://laptop.local:5000"},
+        {"Host": "", "Origin": "http://"},
+    ],
+)
+def test_nobody_but_the_portals_own_page_gets_a_token(
+    portal: Portal, sent: list[Request], headers: dict[str, str | None]
+) -> None:
+    problem_of(ask(portal.client, headers=headers), 403, "forbidden")
+    assert sent == []
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_browser_without_fetch_metadata_is_served(portal: Portal) -> None:
+    assert ask(portal.client, headers={"Sec-Fetch-Site": None}).status_code == 200
+
+
+def test_a_page_that_is_refused_takes_no_grant_away(portal: Portal) -> None:
+    before = portal.grants()
+    elsewhere: dict[str, str | None] = {"Origin": "http://evil.example"}
+    problem_of(ask(portal.client, "cleo", "support", "access-lost", headers=elsewhere), 403, "forbidden")
+    assert portal.grants() == before
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"person": "dan"},
+        {"person": "mallory"},
+        {"person": ""},
+        {"person": None},
+        {"person": ["ana"]},
+        {"person": {"ana": 1}},
+        {"person": "__class__"},
+        {"app": "ledger"},
+        {"app": None},
+        {"case": "give-grant"},
+        {"case": None},
+        {"case": ["normal"]},
+    ],
+)
+def test_who_or_what_the_page_does_not_offer_is_refused(
+    portal: Portal, sent: list[Request], wish: dict[str, Any]
+) -> None:
+    problem_of(ask(portal.client, **wish), 400, "invalid_payload")
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "code"),
+    [
+        ("", "application/json", 400, "invalid_payload"),
+        ("{", "application/json", 400, "invalid_payload"),
+        ("null", "application/json", 400, "invalid_payload"),
+        ("[]", "application/json", 400, "invalid_payload"),
+        ('"ana"', "application/json", 400, "invalid_payload"),
+        ("{}", "application/json", 400, "invalid_payload"),
+        (b"\xff", "application/json", 400, "invalid_payload"),
+        ("[" * 5000, "application/json", 400, "invalid_payload"),
+        (
+            "person=ana&app=orders&case=normal",
+            "application/x-www-form-urlencoded",
+            415,
+            "unsupported_media_type",
+        ),
+        ('{"person":"ana","app":"orders","case":"normal"}', "text/plain", 415, "unsupported_media_type"),
+    ],
+)
+def test_what_is_no_json_object_is_refused(
+    portal: Portal, sent: list[Request], body: str | bytes, content_type: str, status: int, code: str
+) -> None:
+    problem_of(ask(portal.client, data=body, content_type=content_type), status, code)
+    assert sent == []
+
+
+def test_the_portal_takes_no_other_methods(client: FlaskClient) -> None:
+    problem_of(client.get("/portal/open"), 405, "method_not_allowed")
+    problem_of(client.post("/"), 405, "method_not_allowed")
+
+
+# ---- What the page gets ----
+
+
+@pytest.mark.parametrize("slug", ["orders", "support"])
+@pytest.mark.parametrize("person", ["ana", "ben", "cleo"])
+@pytest.mark.usefixtures("sent")
+def test_each_person_may_open_each_app(portal: Portal, person: str, slug: str) -> None:
+    shown = outcome(portal.client, person, slug)
+    assert shown["app"]["slug"] == slug
+    assert shown["person"]["name"].lower().startswith(person)
+    assert shown["framed"] is True
+    assert shown["answer"]["line"] == "201 Created"
+    assert shown["answer"]["headers"]["Content-Type"] == "application/json"
+    assert shown["answer"]["problem"] is None
+    assert opened(portal.client, shown["redirectUrl"]) == (200, "")
+
+
+def test_the_server_side_mints_as_any_back_end_would_and_shows_how(
+    portal: Portal, sent: list[Request]
+) -> None:
+    shown = outcome(portal.client)
+    (call,) = sent
+    assert (call.get_method(), call.full_url) == ("POST", f"{FRAMES}{MINT}")
+    basic_auth = b64encode(f"portal:{portal.secrets['portal']}".encode()).decode()
+    assert call.get_header("Authorization") == f"Basic {basic_auth}"
+    wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 300}
+    assert json.loads(call.data or b"") == wish  # type: ignore[arg-type]
+    assert f"curl {FRAMES}{MINT}" in shown["curl"]
+    assert '-u "portal:$CLIENT_SECRET"' in shown["curl"]
+    assert json.loads(shown["curl"].partition("-d '")[2].removesuffix("'")) == wish
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("naps")
+def test_no_answer_has_a_client_secret_and_a_token_is_in_the_frames_address_alone(
+    portal: Portal, sent: list[Request], case: str
+) -> None:
+    answer = ask(portal.client, case=case)
+    credentials = {call.get_header("Authorization", "").removeprefix("Basic ") for call in sent}
+    for secret in (*portal.secrets.values(), *credentials):
+        assert secret not in answer.text + str(answer.headers)
+    shown = json.loads(answer.text) | {"redirectUrl": None}
+    assert TOKEN.findall(json.dumps(shown)) == []
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.case)
+@pytest.mark.usefixtures("sent")
+def test_each_refusal_is_the_one_that_its_button_promises(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    status, code = refusal.expected.split()
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        monkeypatch.setattr("demo.back_end.time.sleep", clock.shift)
+        shown = outcome(portal.client, "ben", "support", refusal.case)
+        if shown["redirectUrl"] is None:
+            problem = shown["answer"]["problem"]
+            assert (problem["status"], problem["code"]) == (int(status), code)
+            assert shown["answer"]["status"] == int(status)
+        else:
+            dest = "iframe" if shown["framed"] else "document"
+            assert opened(portal.client, shown["redirectUrl"], dest) == (int(status), code)
+        # And it is over with that: the next visit is as ever.
+        person = "cleo" if refusal.case == "access-lost" else "ben"
+        assert opened(portal.client, outcome(portal.client, person, "support")["redirectUrl"]) == (200, "")
+
+
+@pytest.mark.usefixtures("sent")
+def test_the_expired_token_is_used_after_its_last_second(portal: Portal, naps: list[float]) -> None:
+    outcome(portal.client, case="expired")
+    assert naps == [PAST_SHORTEST_PAT]
+    assert PAST_SHORTEST_PAT > 1
+
+
+@pytest.mark.usefixtures("sent")
+def test_the_address_in_a_tab_is_one_that_opens_in_a_frame(portal: Portal) -> None:
+    shown = outcome(portal.client, case="unframed")
+    assert shown["framed"] is False
+    assert opened(portal.client, shown["redirectUrl"], "document") == (403, "not_framed")
+    assert opened(portal.client, shown["redirectUrl"]) == (200, "")
+
+
+def test_the_made_up_token_is_not_minted(portal: Portal, sent: list[Request]) -> None:
+    shown = outcome(portal.client, case="garbage")
+    assert sent == []
+    assert (shown["curl"], shown["answer"]) == (None, None)
+    assert shown["shownUrl"].endswith("?personal-access-token=pat_0000…")
+
+
+def test_the_limited_client_gets_ten_tokens_and_the_other_goes_on(
+    new_portal: Portal, sent: list[Request]
+) -> None:
+    shown = outcome(new_portal.client, case="too-many")
+    assert len(sent) == 11
+    assert "It got 10 tokens this time." in shown["note"]
+    assert int(shown["answer"]["headers"]["Retry-After"]) > 0
+    assert "It got no tokens this time." in outcome(new_portal.client, case="too-many")["note"]
+    assert outcome(new_portal.client)["answer"]["status"] == 201
+
+
+def test_a_higher_limit_of_the_server_ends_the_demonstration_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    minted: list[str] = []
+
+    def mint(_: BackEnd, person: Any, app: Any, *, client: str) -> back_end.Answer:
+        minted.append(client)
+        return back_end.Answer("curl", 201, {}, {"redirectUrl": "http://x"})
+
+    monkeypatch.setattr(BackEnd, "mint", mint)
+    shown = back_end.too_many(BackEnd("http://x", "http://x", Demo(SECRETS, HERE)), ANA, ORDERS).shown()
+    assert len(minted) == back_end.MOST_LIMITED_MINTS + 1
+    assert "were not too many" in shown["note"]
+    assert shown["redirectUrl"] == "http://x"
+
+
+@pytest.mark.usefixtures("sent")
+def test_only_cleos_support_desk_is_taken_and_she_has_it_back_at_her_next_visit(portal: Portal) -> None:
+    before, taken = portal.grants(), {(people.CLEO, people.SUPPORT_ID)}
+    # Whoever the page shows: the demonstration is Cleo's.
+    shown = outcome(portal.client, "ana", "orders", "access-lost")
+    assert (shown["person"]["name"], shown["app"]["slug"]) == (CLEO.name, SUPPORT.slug)
+    assert portal.grants() == before - taken
+    assert outcome(portal.client, "cleo", "orders")["answer"]["status"] == 201
+    assert portal.grants() == before - taken
+    assert outcome(portal.client, "cleo", "support")["answer"]["status"] == 201
+    assert portal.grants() == before
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_demo_whose_people_are_gone_is_refused_and_not_a_failure(new_portal: Portal) -> None:
+    new_portal.service.change(delete(User))
+    assert outcome(new_portal.client)["answer"]["problem"]["code"] == "user_not_found"
+    problem = problem_of(ask(new_portal.client, "cleo", "support"), 409, "conflict")
+    assert "cleo@acme.test" in problem["detail"]
+
+
+# ---- The wire ----
+
+
+def mint(url: str) -> back_end.Answer:
+    return BackEnd(url, FRAMES, Demo(SECRETS, HERE)).mint(ANA, ORDERS)
+
+
+@contextmanager
+def listening(answer: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A server that answers each POST with these bytes, and what it was asked: path and credentials."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            seen.append(f"{self.path} {self.headers['Authorization']}")
+            self.wfile.write(answer)
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+
+
+def response(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.0 {status}", "Content-Type: application/json", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def test_a_server_that_does_not_answer_is_shown_as_such() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        shown = mint(url).shown()
+    assert (shown["status"], shown["line"], shown["headers"]) == (None, "No answer", {})
+    assert f"got no answer from {url}: " in shown["problem"]["detail"]
+    assert "refused" in shown["problem"]["detail"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.0 ",
+        b"no HTTP at all\r\n\r\n",
+    ],
+)
+def test_an_answer_that_breaks_off_is_none(answer: bytes) -> None:
+    with listening(answer) as (url, _):
+        found = mint(url)
+    assert found.status is None
+    assert "got no answer from" in found.body["detail"]
+    assert found.redirect_url is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<h1>Hello</h1>", b"[]", b'"x"', b"\xff", b"1" * 100_000, b"[" * 60_000, b'{"redirectUrl": "http'],
+)
+@pytest.mark.parametrize("status", ["201 Created", "502 Bad Gateway"])
+def test_an_answer_that_is_no_json_object_is_told_apart(status: str, body: bytes) -> None:
+    with listening(response(status, body)) as (url, _):
+        answer = mint(url)
+    assert answer.status == int(status[:3])
+    assert answer.body == {"detail": "The answer was not a JSON object."}
+    assert answer.redirect_url is None
+    assert answer.shown()["problem"] == answer.body
+
+
+def test_the_credentials_follow_no_redirect() -> None:
+    with listening(response("201 Created", b"{}")) as (elsewhere, seen_elsewhere):
+        for status in ("301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"):
+            with listening(response(status, b"{}", f"Location: {elsewhere}/x")) as (url, seen):
+                answer = mint(f"{url}/mint")
+            assert answer.status == int(status[:3])
+            assert answer.redirect_url is None
+            assert len(seen) == 1
+    assert seen_elsewhere == []
+
+
+def test_the_credentials_pass_by_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        listening(response("201 Created", b'{"redirectUrl": "http://proxy"}')) as (proxy, seen),
+        listening(response("201 Created", b'{"redirectUrl": "http://frame"}')) as (url, _),
+    ):
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        monkeypatch.setenv("no_proxy", "")
+        assert mint(url).redirect_url == "http://frame"
+    assert seen == []
+
+
+def test_a_refusal_is_an_answer_with_its_status_headers_and_body() -> None:
+    refusal = response(
+        "429 Too Many", b'{"code": "rate_limited"}', "Retry-After: 7", "Server: x", "Set-Cookie: a=b"
+    )
+    with listening(refusal) as (url, seen):
+        shown = mint(f"{url}/mint").shown()
+    assert (shown["status"], shown["line"]) == (429, "429 Too Many Requests")
+    assert shown["headers"] == {"Content-Type": "application/json", "Retry-After": "7"}
+    assert shown["problem"] == {"code": "rate_limited"}
+    assert seen == [f"/mint {basic('portal', SECRETS['portal'])['Authorization']}"]
+
+
+def test_no_secret_is_in_what_a_traceback_would_print() -> None:
+    printed = repr(BackEnd("http://x", FRAMES, Demo(SECRETS, HERE)))
+    assert "s3cret" not in printed
+
+
+# ---- Outside development ----
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"PUBLIC_URL": "https://embed.example"},
+        {"PUBLIC_URL": "http://127.0.0.1:8000", "SERVER_SOFTWARE": "gunicorn/27.0.1"},
+    ],
+)
+def test_outside_development_there_is_no_portal(
+    make_app: Callable[..., Flask], new_portal: Portal, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    assert "customer portal" in visit(new_portal.client).text
+    app = make_app(**environ)
+    app.instance_path = str(tmp_path / "instance")
+    client = app.test_client()
+    for accept in ("*/*", "text/html"):
+        problem_of(client.get("/", headers={"Accept": accept, "Host": "localhost:5000"}), 404, "not_found")
+    problem_of(ask(client), 404, "not_found")
+    answer = client.get("/")
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+# ---- The service's own address, where nothing is configured ----
+
+
+@pytest.mark.parametrize(
+    ("bound_to", "origin"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:5000"),
+        ("0.0.0.0", "http://127.0.0.1:5000"),
+        ("::", "http://127.0.0.1:5000"),
+        ("::1", "http://[::1]:5000"),
+        ("192.0.2.7", "http://127.0.0.1:5000"),
+    ],
+)
+def test_a_development_server_gives_an_address_that_a_browser_on_its_machine_takes(
+    portal: Portal, bound_to: str, origin: str
+) -> None:
+    body = {"email": people.ANA, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+    minted = portal.client.post(
+        MINT,
+        json=body,
+        headers=basic("portal", portal.secrets["portal"]) | {"Host": "evil.example"},
+        environ_overrides={"SERVER_NAME": bound_to, "SERVER_PORT": "5000"},
+    )
+    assert minted.json["redirectUrl"].startswith(f"{origin}/embed-apps/")  # type: ignore[index]
