@@ -203,7 +203,7 @@ class Config:
             development=development,
             secret_key=read["SECRET_KEY"] or _kept_key(instance / "secret_key"),
             secret_key_fallbacks=_split(read["SECRET_KEY_FALLBACKS"]),
-            database_url=read["DATABASE_URL"] or f"sqlite:///{instance / 'pat-service.db'}",
+            database_url=read["DATABASE_URL"] or f"sqlite:///{_made(instance) / 'pat-service.db'}",
             redis_url=read["REDIS_URL"],
             public_url=public_url,
             trusted_proxies=read["TRUSTED_PROXIES"],
@@ -242,11 +242,22 @@ def _check_together(read: Mapping[str, Any], development: bool) -> None:
             raise ConfigError(f"DEFAULT_{kind}_EXPIRY must be at most MAX_{kind}_EXPIRY, which is {most}")
 
 
+def _made(folder: Path) -> Path:
+    """Return the folder of the embedded database, made if need be."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"DATABASE_URL must be set where {folder} cannot be made: {error.strerror}"
+        ) from None
+    return folder
+
+
 def _kept_key(path: Path) -> str:
     """Return the development key in `path`, made at the first start."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_hex(MIN_KEY_BYTES))

@@ -52,6 +52,11 @@ control_socket_disable = True
 graceful_timeout = 25
 timeout = 30
 keepalive = 5
-# A page's address with its token is short; a longer request line is an attack.
+# A page's address with its token is short, and no client of ours sends many headers.
 limit_request_line = 8190
 limit_request_field_size = 8190
+limit_request_fields = 50
+# What a proxy says is believed by TRUSTED_PROXIES alone (ProxyFix), not by gunicorn's own defaults.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}

@@ -8,6 +8,7 @@ stays there.
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -91,10 +92,11 @@ def blueprint() -> Blueprint:
 
 
 def _refuse_other_sites() -> None:
-    """Let only the portal's own page mint: no other site's page, nor one under this machine's other names."""
+    """Let only the portal's own page mint: no other site's page or machine, nor this one's other names."""
     same_site = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
     same_origin = request.headers.get("Origin") == f"http://{request.host}"
-    if not (HERE.fullmatch(request.host) and same_site and same_origin):
+    here = HERE.fullmatch(request.host) and ip_address(request.remote_addr or "::").is_loopback
+    if not (here and same_site and same_origin):
         abort(HTTPStatus.FORBIDDEN)
 
 

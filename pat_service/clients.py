@@ -34,10 +34,13 @@ _by_id = (
         Client.mint_limit,
         ClientSecret.digest,
         ClientSecret.key_id,
-        ClientSecret.expires_at,
     )
     .join(ClientSecret, ClientSecret.client_id == Client.id)
-    .where(Client.id == bindparam("id"), Client.revoked_at.is_(None))
+    .where(
+        Client.id == bindparam("id"),
+        Client.revoked_at.is_(None),
+        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now")),
+    )
 )
 
 
@@ -93,14 +96,13 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
     rows = []
     if _ID.fullmatch(client_id):
         with reading() as connection:
-            rows = list(connection.execute(_by_id, {"id": client_id}))
+            rows = list(connection.execute(_by_id, {"id": client_id, "now": now}))
     matched = None
     for row in rows:
         key = keyring.get(row.key_id)
         expected = row.digest if key else _NO_DIGEST
         presented = (key or keyring.current).digest(secret)
-        live = row.expires_at is None or row.expires_at > now
-        if hmac.compare_digest(presented, expected) and live:
+        if hmac.compare_digest(presented, expected):
             matched = row
     if not rows:
         hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
@@ -173,16 +175,32 @@ def put(
     return current is not None and current.revoked_at is not None
 
 
-def has_secret(connection: Connection, keyring: Keyring, client_id: str, secret: Secret) -> bool:
-    """Tell whether `secret` is one of the client's, so that giving it again changes nothing."""
-    statement = select(ClientSecret.digest, ClientSecret.key_id).where(
-        ClientSecret.client_id == client_id, ClientSecret.expires_at.is_(None)
+def knows_secret(connection: Connection, keyring: Keyring, client_id: str, secret: Secret) -> bool:
+    """Tell whether `secret` is the client's, so that giving it again changes nothing.
+
+    Raise Conflict for one that `rotate` or `revoke` has retired: it may have leaked, and never comes back.
+    """
+    statement = select(ClientSecret.digest, ClientSecret.key_id, ClientSecret.expires_at).where(
+        ClientSecret.client_id == client_id
     )
     for row in connection.execute(statement):
         key = keyring.get(row.key_id)
         if key and hmac.compare_digest(key.digest(secret), row.digest):
+            if row.expires_at is not None:
+                raise Conflict("This secret was retired by rotate or revoke; give the client a new one.")
             return True
     return False
+
+
+def has_secret(connection: Connection, client_id: str) -> bool:
+    """Tell whether the client has a secret that does not end."""
+    lasting = ClientSecret.expires_at.is_(None)
+    return (
+        connection.execute(
+            select(ClientSecret.id).where(ClientSecret.client_id == client_id, lasting)
+        ).first()
+        is not None
+    )
 
 
 def add_secret(
@@ -201,24 +219,22 @@ def add_secret(
 
 
 def replace_secret(
-    connection: Connection,
-    keyring: Keyring,
-    client_id: str,
-    secret: Secret,
-    now: datetime,
-    overlap: timedelta = timedelta(0),
+    connection: Connection, keyring: Keyring, client_id: str, secret: Secret, now: datetime
 ) -> None:
-    """Give the client this secret; the ones it has end after `overlap`, or sooner where they would."""
-    mine = ClientSecret.client_id == client_id
-    ends_at = now + overlap
-    connection.execute(delete(ClientSecret).where(mine, ClientSecret.expires_at <= now))
-    later = or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > ends_at)
-    if overlap:
-        connection.execute(update(ClientSecret).where(mine, later).values(expires_at=ends_at))
-    else:
-        connection.execute(delete(ClientSecret).where(mine))
+    """Give the client this secret in place of the one it has, which ends at once."""
+    lasting = ClientSecret.expires_at.is_(None)
+    connection.execute(delete(ClientSecret).where(ClientSecret.client_id == client_id, lasting))
+    _retire_secrets(connection, client_id, now)
     add_secret(connection, keyring, client_id, secret, now)
     events.record(connection, events.CLIENT_ROTATED, now, client_id=client_id)
+
+
+def _retire_secrets(connection: Connection, client_id: str, ends_at: datetime) -> None:
+    """Let the client's secrets end at this moment, or sooner where they would."""
+    later = or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > ends_at)
+    connection.execute(
+        update(ClientSecret).where(ClientSecret.client_id == client_id, later).values(expires_at=ends_at)
+    )
 
 
 def rotate(keyring: Keyring, client_id: str, now: datetime, overlap: timedelta = timedelta(0)) -> Secret:
@@ -226,7 +242,9 @@ def rotate(keyring: Keyring, client_id: str, now: datetime, overlap: timedelta =
     secret = generate(CLIENT_SECRET_PREFIX)
     with transaction() as connection:
         _require_live(connection, client_id)
-        replace_secret(connection, keyring, client_id, secret, now, overlap)
+        _retire_secrets(connection, client_id, now + overlap)
+        add_secret(connection, keyring, client_id, secret, now)
+        events.record(connection, events.CLIENT_ROTATED, now, client_id=client_id)
     return secret
 
 
@@ -235,7 +253,7 @@ def revoke(client_id: str, now: datetime) -> None:
     with transaction() as connection:
         _require_live(connection, client_id)
         connection.execute(update(Client).where(Client.id == client_id).values(revoked_at=now))
-        connection.execute(delete(ClientSecret).where(ClientSecret.client_id == client_id))
+        _retire_secrets(connection, client_id, now)
         events.record(connection, events.CLIENT_REVOKED, now, client_id=client_id)
 
 

@@ -24,7 +24,8 @@ CLIENT_SECRET_PREFIX: Final = "pcs"
 #: A secret anywhere in a text: what logs must hide. Also with its underscore as an URL may write it,
 #: and client credentials as a header has them.
 SECRET_TEXT: Final = re.compile(
-    r"(?:pat|pcs)(?:_|%5f)[0-9a-f]+|eyJ[\w-]+\.[\w-]+\.[\w-]+|basic\s+[\w+/-]{16,}=*", re.IGNORECASE
+    r"(?:pat|pcs)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,2000}\.[\w-]+|basic\s+[\w+/-]{16,}=*",
+    re.IGNORECASE,
 )
 
 ISSUER: Final = "pat-service"

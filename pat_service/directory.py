@@ -94,7 +94,8 @@ def put_app(
         "allowed_origins": list(dict.fromkeys(allowed_origins)),
     }
     found = App.slug == slug if id_ is None else App.id == id_
-    current = connection.execute(select(App.__table__).where(found)).first()
+    # Locked, so that of two racing moves each sees the other's.
+    current = connection.execute(select(App.__table__).where(found).with_for_update()).first()
     taken = connection.execute(select(App.id).where(App.slug == slug)).scalar()
     if taken is not None and (current is None or taken != current.id):
         raise Conflict(f"The slug {slug!r} belongs to the app {taken}, not to {id_}.")

@@ -41,7 +41,7 @@ class InvalidPayload(Refused):
 class InvalidClient(Refused):
     code = "invalid_client"
     title = "Invalid client"
-    detail = "Send the id and the secret of a client as HTTP Basic credentials."
+    detail = "The id or the secret of the client is missing or wrong; send both as HTTP Basic credentials."
 
 
 class ScopeMissing(Refused):

@@ -73,13 +73,16 @@ def recording_refusals(type_: str, at: datetime, **ids: str) -> Iterator[None]:
 def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
     """Record a refusal whose subject was recognised. A trail that cannot be written changes no answer."""
     subject: dict[str, Any] = ids | refusal.subject
-    if not subject or not _first_in_window((type_, refusal.code, *sorted(subject.items()))):
+    key = (type_, refusal.code, *sorted(subject.items()))
+    if not subject or not _first_in_window(key):
         return
     try:
         with transaction() as connection:
             record(connection, type_, at, code=refusal.code, **subject)
     except (SQLAlchemyError, Unavailable):
         _log.warning("a refusal could not be recorded", exc_info=True)
+        with _recent_lock:
+            _recent_refusals.pop(key, None)
 
 
 def _first_in_window(key: tuple[object, ...]) -> bool:

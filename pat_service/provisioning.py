@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
 from marshmallow.validate import Length, OneOf, Regexp
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from pat_service import clients, directory, events
 from pat_service.clients import MIN_SECRET_LENGTH, SCOPES
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.database import transaction
 from pat_service.errors import Conflict, InvalidPayload
-from pat_service.models import ROLES, STATUSES, ClientSecret
+from pat_service.models import ROLES, STATUSES
 from pat_service.shapes import check_email, check_text, email_key, parse_limit, parse_origin, parse_uuid
 
 MAX_NAME_LENGTH: Final = 200
@@ -203,11 +203,9 @@ def _put_client(
         done.notes.append(f"client {client_id} was revoked and is live again")
     if item["secret"] is not None:
         secret = Secret(item["secret"])
-        if not clients.has_secret(connection, keyring, client_id, secret):
+        if not clients.knows_secret(connection, keyring, client_id, secret):
             clients.replace_secret(connection, keyring, client_id, secret, now)
-        return
-    held = connection.execute(select(ClientSecret.id).where(ClientSecret.client_id == client_id)).first()
-    if held is None:
+    elif not clients.has_secret(connection, client_id):
         done.secrets[client_id] = generate(CLIENT_SECRET_PREFIX)
         clients.add_secret(connection, keyring, client_id, done.secrets[client_id], now)
 

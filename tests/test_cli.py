@@ -18,6 +18,7 @@ from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from sqlalchemy import select
 
+from pat_service.database import db
 from pat_service.models import Client, ClientSecret, Event
 from tests.servers import free_port
 from tests.world import (
@@ -50,6 +51,8 @@ def standing(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """An app with its people, and its database as it was before any test."""
     folder = tmp_path_factory.mktemp("cli")
     with lasting_service(schema, folder) as service:
+        with service.app.app_context():
+            db.engine.dispose()
         yield service.app, Path(copy(folder / "pat-service.db", folder / "as-it-was"))
 
 

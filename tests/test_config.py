@@ -293,7 +293,7 @@ def test_under_gunicorn_a_loopback_public_url_will_do_but_is_no_development(inst
 def test_with_a_public_url_that_others_reach_a_key_must_be_set(instance: Path) -> None:
     assert not Config.from_environment(OUTSIDE, instance).development
     assert refusal(instance, PUBLIC_URL="https://embed.example").startswith("SECRET_KEY must be set")
-    assert not instance.exists()
+    assert not (instance / "secret_key").exists()
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,17 @@ def test_every_installation_makes_a_key_of_its_own(tmp_path: Path) -> None:
 
 def test_a_key_that_is_set_goes_before_the_kept_one_and_makes_none(instance: Path) -> None:
     assert Config.from_environment({"SECRET_KEY": KEY}, instance).secret_key == KEY
+    assert not (instance / "secret_key").exists()
+
+
+def test_what_is_all_set_leaves_the_disk_alone(instance: Path) -> None:
+    Config.from_environment(OUTSIDE | {"DATABASE_URL": "postgres://db.example/pat"}, instance)
     assert not instance.exists()
+
+
+def test_where_no_database_can_be_kept_one_must_be_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refusal(tmp_path / "file", SECRET_KEY=KEY).startswith("DATABASE_URL must be set where ")
 
 
 @pytest.mark.parametrize("content", [b"", b"short\n", pytest.param(b"\xff" * 64, id="no-text")])

@@ -28,13 +28,12 @@ from tests.world import (
     provision,
 )
 
+__all__ = ["app", "standing"]
+
 START: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 JSON: Final = {"Accept": "application/json"}
 IDS: Final = ("client_id", "workspace_id", "app_id", "user_id", "token_id", "session_id")
-
-
-__all__ = ["app", "standing"]
 
 
 def trail(service: Service) -> list[Any]:

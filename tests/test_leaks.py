@@ -37,12 +37,11 @@ from tests.world import (
     provision,
 )
 
+__all__ = ["app", "standing"]
+
 PATH: Final = f"/embed-apps/{ORDERS}"
 JSON: Final = {"Accept": "application/json"}
 TOKEN: Final = re.compile(r"pat_[0-9a-f]{72}")
-
-
-__all__ = ["app", "standing"]
 
 
 def loggers() -> list[logging.Logger]:

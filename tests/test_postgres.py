@@ -276,12 +276,22 @@ def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(do, range(times)))
 
 
+@pytest.fixture
+def patient(app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Flask]:
+    """The same, with a connection for each racer and time to wait for a lock on a busy machine."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 60_000)
+    patient = build(url, tmp_path, WEB_THREADS="20")
+    yield patient
+    with patient.app_context():
+        db.engine.dispose()
+
+
 @pytest.mark.slow
-def test_two_hundred_mints_from_twenty_threads_leave_one_token_that_opens(app: Flask) -> None:
-    answers: list[TestResponse] = at_once(20, 200, lambda _: Service(app.test_client()).mint())
+def test_two_hundred_mints_from_twenty_threads_leave_one_token_that_opens(patient: Flask) -> None:
+    answers: list[TestResponse] = at_once(20, 200, lambda _: Service(patient.test_client()).mint())
     assert Counter(answer.status_code for answer in answers) == {201: 200}
     tokens = [answer.json["personalAccessToken"] for answer in answers]  # type: ignore[index]
-    service = Service(app.test_client())
+    service = Service(patient.test_client())
     codes = Counter(
         "opens" if service.open(token).status_code == 200 else service.refusal(token) for token in tokens
     )
@@ -289,14 +299,14 @@ def test_two_hundred_mints_from_twenty_threads_leave_one_token_that_opens(app: F
 
 
 @pytest.mark.slow
-def test_a_mint_that_ends_sessions_misses_none_that_a_racing_opening_adds(app: Flask) -> None:
+def test_a_mint_that_ends_sessions_misses_none_that_a_racing_opening_adds(patient: Flask) -> None:
     """Whatever opened with the old token is over once the mint has answered."""
     for _ in range(15):
-        service = Service(app.test_client())
+        service = Service(patient.test_client())
         old = service.token()
 
         def race(n: int, old: str = old) -> TestResponse:
-            mine = Service(app.test_client())
+            mine = Service(patient.test_client())
             return mine.mint(endSessions=True) if n == 3 else mine.open(old)
 
         answers = at_once(8, 8, race)

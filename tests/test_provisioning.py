@@ -91,6 +91,8 @@ def standing(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """An app with its people, and its database as it was before any test."""
     folder = tmp_path_factory.mktemp("provisioning")
     with lasting_service(schema, folder) as service:
+        with service.app.app_context():
+            db.engine.dispose()
         yield service.app, Path(copy(folder / "pat-service.db", folder / "as-it-was"))
 
 
@@ -352,15 +354,27 @@ def test_leaving_a_secret_out_later_keeps_the_one_there_is(app: Flask, client: F
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
 
 
-def test_the_files_secret_ends_a_rotated_one_and_its_overlap(app: Flask, client: FlaskClient) -> None:
+@pytest.mark.parametrize("overlap", [timedelta(0), timedelta(hours=1)])
+def test_a_file_cannot_bring_back_a_secret_that_was_rotated_away(
+    app: Flask, client: FlaskClient, overlap: timedelta
+) -> None:
+    with app.app_context():
+        rotated = clients.rotate(app.extensions["pat_service.keyring"], "portal", utcnow(), overlap).reveal()
+    with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
+        provision(app, only("clients", "portal"))
+    assert mint_status(client, "portal", rotated) == 201
+
+
+def test_a_new_secret_of_the_file_ends_a_rotated_one_and_its_overlap(app: Flask, client: FlaskClient) -> None:
     with app.app_context():
         keyring = app.extensions["pat_service.keyring"]
         rotated = clients.rotate(keyring, "portal", utcnow(), timedelta(hours=1)).reveal()
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
     assert mint_status(client, "portal", rotated) == 201
-    provision(app, only("clients", "portal"))
+    provision(app, only("clients", "portal", secret="n" * 40))
     assert mint_status(client, "portal", rotated) == 401
-    assert mint_status(client, "portal", SECRETS["portal"]) == 201
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+    assert mint_status(client, "portal", "n" * 40) == 201
 
 
 def test_a_secret_of_one_client_is_none_of_anothers(app: Flask, client: FlaskClient) -> None:
@@ -382,13 +396,18 @@ def test_a_secret_stands_nowhere_in_the_database(app: Flask, service: Service) -
         assert secret.encode() not in content
 
 
-def test_a_client_that_was_revoked_is_live_again_and_a_note_says_so(app: Flask, client: FlaskClient) -> None:
+def test_a_client_that_was_revoked_is_live_again_with_a_new_secret_alone(
+    app: Flask, client: FlaskClient
+) -> None:
     with app.app_context():
         clients.revoke("portal", utcnow())
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
-    notes = provision(app, only("clients", "portal")).notes
+    with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
+        provision(app, only("clients", "portal"))
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+    notes = provision(app, only("clients", "portal", secret="n" * 40)).notes
     assert any("portal" in note and "revoked" in note for note in notes)
-    assert mint_status(client, "portal", SECRETS["portal"]) == 201
+    assert mint_status(client, "portal", "n" * 40) == 201
 
 
 # All or nothing

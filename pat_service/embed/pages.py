@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from flask import Response, current_app, url_for
+from flask import Response, current_app
 from jinja2 import Template, TemplateNotFound
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -78,9 +78,8 @@ def _common(session: OpenSession) -> dict[str, Any]:
         "csp_nonce": csp_nonce(),
         "page_url": _addresses(f"{root}/pages/"),
         "data_url": _addresses(f"{root}/data/"),
-        "app_static": lambda filename: url_for(
-            "static", filename=f"apps/{session.viewer.app.template}/{filename}"
-        ),
+        # Not url_for: what it puts in front depends on the request.
+        "app_static": lambda filename: quote(f"/static/apps/{session.viewer.app.template}/{filename}"),
     }
 
 

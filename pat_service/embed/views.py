@@ -18,6 +18,7 @@ from pat_service.embed.pages import has_page, show
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.errors import (
     InvalidPayload,
+    PayloadTooLarge,
     TokenInvalid,
     TokenMissing,
     UnsupportedMediaType,
@@ -25,7 +26,7 @@ from pat_service.errors import (
 from pat_service.http import limits
 from pat_service.http.authentication import keyring, session_of, utcnow
 from pat_service.http.headers import csp_nonce
-from pat_service.http.payload import read_body
+from pat_service.http.payload import read_body, receive
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.sessions import OpenSession
 
@@ -33,7 +34,9 @@ PREFIX: Final = "/embed-apps"
 #: The largest body of an app's own form, and of the form that opens a frame, in bytes.
 MAX_FORM: Final = 1024 * 1024
 MAX_OPENING: Final = 16 * 1024
+MAX_FIELDS: Final = 1000
 FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+LONGEST_ACCEPT: Final = 1000
 POLICY: Final = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
     "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; media-src 'self' blob:; "
@@ -164,6 +167,7 @@ def data(app_id: str, name: str) -> Response:
 
 
 def _session(app_id: str) -> OpenSession:
+    receive(MAX_FORM)
     g.database_asked = True
     session = session_of(app_id)
     _opened(session)
@@ -182,7 +186,10 @@ def _app_of(session: OpenSession) -> EmbeddedApp:
 
 
 def _read_form(most: int) -> MultiDict[str, str]:
-    read_body(most)
+    body = read_body(most)
+    if body.count(b"&") > MAX_FIELDS and request.mimetype == FORM_TYPES[0]:
+        # Half a million empty fields take seconds to read; multipart has a limit of its own.
+        raise PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
     if request.mimetype not in FORM_TYPES:
         raise UnsupportedMediaType("Send the form URL-encoded or as multipart/form-data.")
     return request.form
@@ -222,12 +229,19 @@ def _origins() -> list[str]:
     return origins
 
 
+def _prefers_json() -> bool:
+    # One of hundreds of kilobytes would take seconds to read.
+    if len(request.headers.get("Accept", "")) > LONGEST_ACCEPT:
+        return False
+    kinds = ["text/html", "application/json", "application/problem+json"]
+    return request.accept_mimetypes.best_match(kinds, "text/html") != "text/html"
+
+
 def page_of(problem: dict[str, Any], status: int) -> Response | None:
     """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
     if not _is_embed() or _FOR_SCRIPTS.match(request.path):
         return None
-    kinds = ["text/html", "application/json", "application/problem+json"]
-    if request.accept_mimetypes.best_match(kinds, "text/html") != "text/html":
+    if _prefers_json():
         return None
     title, advice = ADVICE.get(problem["code"], (problem["title"], problem["detail"]))
     html = render_template(

@@ -13,6 +13,7 @@ from pat_service.clients import Caller
 from pat_service.credentials import Keyring, Secret
 from pat_service.errors import InvalidClient, Refused, SessionInvalid
 from pat_service.http import limits
+from pat_service.http.payload import MAX_BODY, receive
 from pat_service.sessions import OpenSession
 
 
@@ -34,6 +35,7 @@ def client_required(scope: str) -> Callable[[Callable[..., Any]], Callable[..., 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def called(*args: Any, **kwargs: Any) -> Any:
+            receive(MAX_BODY)
             g.caller = caller = _caller()
             try:
                 caller.require(scope)

@@ -13,6 +13,8 @@ from pat_service import events
 from pat_service.credentials import redact
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
+#: Of a path, in characters: a log must not grow as a stranger likes.
+LONGEST_PATH: Final = 500
 _ID_FROM_PROXY = re.compile(r"[A-Za-z0-9._-]{8,64}", re.ASCII)
 _access = logging.getLogger("pat_service.access")
 
@@ -58,7 +60,7 @@ def _finish(response: Response) -> Response:
     response.headers[REQUEST_ID_HEADER] = g.request_id
     line = {
         "method": request.method,
-        "path": request.path,
+        "path": request.path[:LONGEST_PATH],
         "status": response.status_code,
         "ms": round((time.perf_counter() - g.started) * 1000, 1),
         "request_id": g.request_id,

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from math import nan
 from typing import Any, Final, NoReturn
 
 from flask import Request, request
 from marshmallow import ValidationError
 from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType
 
@@ -47,6 +49,18 @@ def read_object() -> dict[str, Any]:
     return value
 
 
+def receive(most: int) -> None:
+    """Wait for the body, before it is decided who may do what with it.
+
+    A sender may hold a body back for as long as it likes; what was decided before could be long out of
+    date when the rest comes. Too much of it, or too little, is refused later, by `read_body`.
+    """
+    request.max_content_length = request.max_form_memory_size = most + 1
+    if (request.content_length or 0) <= most:
+        with suppress(Exception):
+            request.get_data()
+
+
 def read_body(most: int) -> bytes:
     """Return the request's body, or raise PayloadTooLarge where it has more than `most` bytes.
 
@@ -56,7 +70,13 @@ def read_body(most: int) -> bytes:
     request.max_content_length = request.max_form_memory_size = most + 1
     if (request.content_length or 0) > most:
         raise PayloadTooLarge
-    body = request.get_data()
+    try:
+        body = request.get_data()
+    except HTTPException:
+        raise
+    except Exception:
+        # Each server has a word of its own for chunks that it cannot take apart.
+        raise BadRequest from None
     if len(body) > most:
         raise PayloadTooLarge
     return body

@@ -554,6 +554,22 @@ def test_closing_twice_keeps_the_time_of_the_first_and_reopening_twice_changes_n
             assert ticket(service, id_) == first
 
 
+@pytest.mark.parametrize("action", ["reply", "close", "reopen"])
+def test_what_is_done_to_a_ticket_is_done_to_that_one_alone(
+    service: Service, dora: Frame, action: str
+) -> None:
+    id_, other, closed = (opened(service, dora) for _ in range(3))
+    post(service, dora, f"close?id={closed}")
+    if action == "reopen":
+        post(service, dora, f"close?id={id_}")
+    others = select(*Ticket.__table__.columns).where(Ticket.id != id_)
+    before = service.rows(others)
+    assert {other, closed} < {row.id for row in before}
+    assert post(service, dora, f"{action}?id={id_}", {"message": "Mine."}).status_code == 200
+    assert service.rows(others) == before
+    assert replies(service, other) == []
+
+
 @pytest.mark.parametrize(("action", "show"), [("reopen", "open"), ("close", "closed")])
 def test_the_way_back_from_a_ticket_is_to_the_list_that_has_it(
     service: Service, dora: Frame, action: str, show: str

@@ -155,7 +155,7 @@ def site() -> Iterator[Site]:
 
 def ready(frame: "Frame") -> None:
     """Wait until the frame's script has run. A page is to be seen a moment before that."""
-    # By the clock: the browser draws no picture of a frame that is out of view, which is what counts otherwise.
+    # By the clock: otherwise pictures count, and the browser draws none of a frame that is out of view.
     frame.wait_for_function("() => window.embed", polling=50)
 
 

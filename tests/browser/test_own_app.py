@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Frame, expect
 
-from tests.browser.sites import copy_project, curl, environment, readme, ready, shell, site, snippets
+from tests.browser.sites import (
+    Site,
+    copy_project,
+    curl,
+    environment,
+    readme,
+    ready,
+    shell,
+    site,
+    snippets,
+)
 from tests.servers import flask_run, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 FILES = ["templates/apps/quote/index.html", "templates/apps/quote/result.html", "apps/quote.py", "quote.toml"]
-USUAL = "http://localhost:8080"  # where the README has the page that embeds
+PAGE = "http://localhost:8080"  # where the README serves the page that embeds
 SERVICE = "http://127.0.0.1:5000"
 
 
@@ -26,7 +36,7 @@ class Reader:
 
     tree: Path
     service: str
-    embedder: str
+    embedder: Site
     command: str
     secret: str
 
@@ -46,31 +56,30 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     secret = shell(f'{make_client}\nprintf %s "$CLIENT_SECRET"', tree)
 
     with site() as embedder:
-        embedder.pages["/"] = (
-            '<!doctype html><link rel="icon" href="data:,"><iframe id="app" width="700"></iframe>'
-        )
         found = {snippet.name: snippet.text for snippet in snippets("Your own app")}
         assert list(found) == FILES
         for name, text in found.items():
             path = tree / name
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text.replace(USUAL, embedder.origin), "utf-8")
+            path.write_text(text.replace(PAGE, embedder.origin), "utf-8")
         [provision] = re.findall(r"`(flask --app app provision \S+)`", readme("Your own app"))
         shell(provision, tree)
         assert '"appSlug": "quote"' in readme("Your own app")
         assert '"appSlug": "orders"' in mint
         command = mint.replace('"appSlug": "orders"', '"appSlug": "quote"').replace(SERVICE, service)
         with flask_run(environment(folder), port=port, cwd=tree, log=folder / "log"):
-            yield Reader(tree, service, embedder.url(), command, secret)
+            yield Reader(tree, service, embedder, command, secret)
 
 
 @pytest.fixture
 def quote(page: "Page", reader: Reader) -> Frame:
     """The app of the README, opened for Ana in a frame."""
-    page.goto(reader.embedder)
-    frame = page.locator("#app").element_handle().content_frame()
+    [(html, path)] = re.findall(r"save `(<iframe .*?</iframe>)` as\s+`(\S+)`", readme("Your own app"))
+    assert f"`{PAGE}/{path}`" in readme("Your own app")
+    reader.embedder.pages[f"/{path}"] = html.replace("…", reader.mint())
+    page.goto(reader.embedder.url(f"/{path}"))
+    frame = page.locator("iframe").element_handle().content_frame()
     assert frame
-    page.locator("#app").evaluate("(frame, url) => { frame.src = url; }", reader.mint())
     expect(frame.get_by_role("heading")).to_have_text("A quote for Ana Ruiz")
     ready(frame)
     return frame

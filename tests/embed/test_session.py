@@ -95,6 +95,14 @@ def test_names_are_the_present_ones_not_those_of_the_opening(service: Service) -
     assert (facts["user"]["name"], facts["workspace"]["name"]) == ("Ana Ruiz", "Acme & Co")
 
 
+def test_a_session_costs_one_look_at_the_database(lasting: Service) -> None:
+    """Which says all: the session, what its viewer may do now, and who may frame the answer."""
+    frame = lasting.frame()
+    with lasting.statements() as statements:
+        assert lasting.get(frame, "session").status_code == 200
+    assert len(statements) == 1
+
+
 def test_ana_ends_her_session_and_no_other(lasting: Service) -> None:
     frame, other_tab = lasting.frame(), lasting.frame()
     bens = lasting.frame(email="ben@acme.test")
