@@ -12,7 +12,7 @@ from cachetools import TTLCache
 from sqlalchemy import delete, func, select, text, update
 from werkzeug.test import TestResponse
 
-from pat_service import events
+from pat_service import events, sessions
 from pat_service.models import App, Event, Session, Token, User, Workspace
 from tests.shared import app, standing
 from tests.world import (
@@ -224,6 +224,17 @@ def test_the_end_of_a_session_is_told_once(service: Service) -> None:
     answer = service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
     assert_told(service, answer, "session:ended", None, session_id=session, **anas(service))
     service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    assert [event.type for event in trail(service)].count("session:ended") == 1
+
+
+def test_the_end_of_a_session_is_told_once_also_when_two_end_it_together(service: Service) -> None:
+    """Both were let in before either ended it."""
+    frame, now = service.frame(), datetime.now(UTC)
+    with service.app.app_context():
+        keyring = service.app.extensions["pat_service.keyring"]
+        both = [sessions.check(keyring, frame.jwt, ORDERS, now) for _ in range(2)]
+        for session in both:
+            sessions.end(session, now)
     assert [event.type for event in trail(service)].count("session:ended") == 1
 
 

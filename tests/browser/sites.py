@@ -154,9 +154,11 @@ def site() -> Iterator[Site]:
 
 
 def ready(frame: "Frame") -> None:
-    """Wait until the frame's script has run. A page is to be seen a moment before that."""
-    # By the clock: otherwise pictures count, and the browser draws none of a frame that is out of view.
-    frame.wait_for_function("() => window.embed", polling=50)
+    """Wait until the frame's script has run and its pictures are there: it asks for nothing more by itself."""
+    # By the clock, not by drawn frames: the browser draws none of what is out of view.
+    frame.wait_for_function(
+        "() => window.embed && !document.querySelector('[data-embed-src]:not([src])')", polling=50
+    )
 
 
 # ---- The README ----

@@ -192,6 +192,11 @@ TEMPLATES: Final = {
 }
 
 
+#: Without a title of its own.
+BARE_INDEX: Final = "{% extends layout %}{% block content %}<h1>{{ viewer.role }}</h1>{% endblock %}"
+BARE_NAME: Final = "</title><img src=x onerror=alert(1)>"
+
+
 @pytest.fixture(scope="module")
 def desk(lasting: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
     """The service with an app of its own: `apps/desk.py` and `templates/apps/desk/`, and two without code."""
@@ -201,7 +206,7 @@ def desk(lasting: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
     (package / "__init__.py").write_text("")
     (package / "desk.py").write_text(MODULE)
     (package / "helpers.py").write_text("app = 'no app at all'")
-    for template, files in (("desk", TEMPLATES), ("bare", {"index": "<p>{{ viewer.app.name }}</p>"})):
+    for template, files in (("desk", TEMPLATES), ("bare", {"index": BARE_INDEX})):
         (folder / "apps" / template).mkdir(parents=True)
         for name, text in files.items():
             (folder / "apps" / template / f"{name}.html").write_text(textwrap.dedent(text))
@@ -212,8 +217,13 @@ def desk(lasting: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
         lasting.app.extensions["pat_service.registry"] = Registry("own_apps")
     loaders = [FileSystemLoader(folder), lasting.app.jinja_env.loader]
     lasting.app.jinja_env.loader = ChoiceLoader([loader for loader in loaders if loader])
-    for app_id, slug, template in ((DESK, "desk", "desk"), (BARE, "bare", "bare"), (GHOST, "ghost", "none")):
-        provision(lasting.app, only("apps", "orders", id=app_id, slug=slug, name=slug, template=template))
+    own = [
+        (DESK, "desk", "desk", "Desk"),
+        (BARE, "bare", "bare", BARE_NAME),
+        (GHOST, "ghost", "none", "Ghost"),
+    ]
+    for app_id, slug, template, name in own:
+        provision(lasting.app, only("apps", "orders", id=app_id, slug=slug, template=template, name=name))
     return lasting
 
 
@@ -324,9 +334,11 @@ def test_an_app_without_a_template_folder_is_not_there(desk: Service) -> None:
     problem_of(desk.open(token, GHOST, Accept="application/json"), 404, "not_found")
 
 
-def test_an_app_without_a_module_needs_none(desk: Service) -> None:
-    answer = desk.open(desk.token(appSlug=None, appId=BARE), BARE)
-    assert (answer.status_code, answer.text) == (200, "<p>bare</p>")
+def test_an_app_needs_no_module_and_its_pages_no_title(desk: Service) -> None:
+    bare = desk.frame(BARE)
+    for answer in (bare.response, desk.get(bare, "pages/index")):
+        assert "<h1>end-user</h1>" in answer.text
+        assert "<title>&lt;/title&gt;&lt;img src=x onerror=alert(1)&gt;</title>" in answer.text
 
 
 @pytest.mark.parametrize("path", ["pages/index?broken=1", "pages/broken", "pages/includes", "data/broken"])
@@ -560,16 +572,7 @@ def test_a_module_that_cannot_be_imported_stops_the_start(
 
 def test_an_app_has_its_own_functions_and_no_others(desk: Service) -> None:
     """Bare has no module: nothing of the desk's is there."""
-    opened = desk.open(desk.token(appSlug=None, appId=BARE), BARE)
-    assert opened.status_code == 200
-    bare = Frame(opened, BARE, _session_of(desk, BARE))
+    bare = desk.frame(BARE)
     problem_of(desk.get(bare, "data/numbers"), 404, "not_found")
     assert desk.get(bare, "pages/form").status_code == 404
-    assert desk.get(bare, "pages/index").text == "<p>bare</p>"
-
-
-def _session_of(desk: Service, app_id: str) -> str:
-    token = desk.token(appSlug=None, appId=app_id)
-    answer = desk.client.post("/api/ext/users/session", json={"appId": app_id, "accessToken": token})
-    signed: str = answer.get_json()["signedPat"]
-    return signed
+    assert desk.post(bare, "pages/ask", data={"subject": "Ink"}).status_code == 404
