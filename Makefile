@@ -28,7 +28,7 @@ run: $(VENV)/.runtime
 
 # -m '' lifts the selection of pyproject.toml.
 test: $(VENV)/.dev browser
-	@$(PY) -m pytest -m '' -n 2 $(ARGS)
+	@$(PY) -m pytest -m '' $(ARGS)
 
 quick: $(VENV)/.dev
 	@$(PY) -m pytest -q $(ARGS)

@@ -154,7 +154,7 @@ def site() -> Iterator[Site]:
 
 
 def ready(frame: "Frame") -> None:
-    """Wait until the frame's script has run and its pictures are there: it asks for nothing more by itself."""
+    """Wait until the frame's script has run and its pictures are there: it asks for no more by itself."""
     # By the clock, not by drawn frames: the browser draws none of what is out of view.
     frame.wait_for_function(
         "() => window.embed && !document.querySelector('[data-embed-src]:not([src])')", polling=50
