@@ -124,7 +124,7 @@ class ClientWorkspace(Model):
 
 
 class ClientSecret(Model):
-    """One live secret of a client, as a digest. Two may overlap while the client changes over."""
+    """A secret of a client, as a digest. Two may overlap; one that has ended stays, so as not to come back."""
 
     __tablename__ = "client_secrets"
 
