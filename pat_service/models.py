@@ -124,7 +124,7 @@ class ClientWorkspace(Model):
 
 
 class ClientSecret(Model):
-    """A secret of a client, as a digest. Two may overlap; one that has ended stays, so as not to come back."""
+    """A secret of a client, as a digest. Two may overlap; one that was ended stays, so that it stays dead."""
 
     __tablename__ = "client_secrets"
 
