@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
+from hypothesis import HealthCheck, settings
 
 from app import create_app
 from config import Config
@@ -15,6 +16,11 @@ from pat_service.cli import upgrade_schema
 from pat_service.database import db
 from pat_service.embed import ancestors
 from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
+
+
+# A busy machine is no failure: no test of the suite looks at a clock.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
