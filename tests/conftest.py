@@ -17,7 +17,6 @@ from pat_service.database import db
 from pat_service.embed import ancestors
 from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
 
-
 # A busy machine is no failure: no test of the suite looks at a clock.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
