@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FAILURES = HERE / "failures"
+PATIENCE = 10_000  # milliseconds
 REPORTS = pytest.StashKey[list[pytest.TestReport]]()
 CHROMIUM_ARGS = [
     "--no-sandbox",  # as root there is none to be had
@@ -112,8 +113,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     try:
         path = chromium()
     except FileNotFoundError as missing:
@@ -129,7 +131,7 @@ def browser() -> Iterator["Browser"]:
 def context(browser: "Browser") -> Iterator["BrowserContext"]:
     """A context of its own for each test: no cookies, no storage, no cache of another."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 

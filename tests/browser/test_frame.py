@@ -241,7 +241,7 @@ def test_the_frame_opens_by_address_and_forgets_it(host: Host, house: House, wit
 def test_the_form_of_the_readme_opens_it_without_a_token_in_any_address(
     page: "Page", house: House, witness: "Witness"
 ) -> None:
-    witness.allow("allow-scripts and allow-same-origin")  # said of the frame while it is empty
+    witness.allow("allow-scripts and allow-same-origin")  # see `readmes_page`
     [form] = [text for text in (snippet.text for snippet in snippets("Security notes")) if "<form" in text]
     token = token_of(house.address())
     assert f"embed-apps/{OTHER}" in form

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
-from playwright.sync_api import FrameLocator, Locator, expect
+from playwright.sync_api import FrameLocator, Locator, ViewportSize, expect
 
 from demo.people import SUPPORT_ID
 from tests.browser.sites import copy_project, curl, environment, shell
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Witness
 
 MOST_TABS = 80
+# The frame is in view without scrolling: a click that follows on a scroll may miss a frame of another site.
+TALL: ViewportSize = {"width": 1200, "height": 1500}
 OVERFLOW = "root => root.scrollWidth - root.clientWidth"
 LINES = """(elements) => elements.map((element) => {
   const range = document.createRange();
@@ -69,6 +71,7 @@ class Portal:
 
     def visit(self, person: str = "ana", app: str = "orders") -> FrameLocator:
         """Open the portal as the person and return the frame, once its app is there."""
+        self.page.goto("about:blank")  # or a change of the part behind # would not load the page again
         self.page.goto(f"{self.demo.portal}/#/{person}/{app}")
         return self.opened()
 
@@ -88,6 +91,7 @@ class Portal:
 
 @pytest.fixture
 def portal(page: "Page", demo: Demo) -> Portal:
+    page.set_viewport_size(TALL)
     return Portal(page, demo)
 
 
@@ -547,7 +551,7 @@ def test_before_the_demo_is_loaded_the_page_says_how_to_load_it(portal: Portal) 
 def test_nothing_sticks_out_and_both_colour_schemes_are_there(
     browser: "Browser", demo: Demo, width: int, scheme: Literal["light", "dark"]
 ) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context = browser.new_context(viewport={**TALL, "width": width}, color_scheme=scheme)
     try:
         portal = Portal(context.new_page(), demo)
         for app in ("orders", "support"):
