@@ -1,4 +1,4 @@
-"""Fixtures of tests/api and tests/http: one app for all of their tests, on a database that each finds as new.
+"""Fixtures of one app for many tests, on a database that each finds as new.
 
 A new app for each test would cost more than most of the tests.
 """

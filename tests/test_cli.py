@@ -8,7 +8,6 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shutil import copy
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from sqlalchemy import select
 
-from pat_service.database import db
 from pat_service.models import Client, ClientSecret, Event
 from tests.servers import free_port
+from tests.shared import app, standing
 from tests.world import (
     KEY,
     MINT,
@@ -32,8 +31,9 @@ from tests.world import (
     folder_of,
     lasting_service,
     provision,
-    renew,
 )
+
+__all__ = ["app", "standing"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLIENT_SECRET = re.compile(r"pcs_[0-9a-f]{72}")
@@ -44,24 +44,6 @@ def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
     header = {"Authorization": "Basic " + b64encode(f"{id_}:{secret}".encode()).decode()}
     body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
     return client.post(MINT, json=body, headers=header).status_code
-
-
-@pytest.fixture(scope="module")
-def standing(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, Path]]:
-    """An app with its people, and its database as it was before any test."""
-    folder = tmp_path_factory.mktemp("cli")
-    with lasting_service(schema, folder) as service:
-        with service.app.app_context():
-            db.engine.dispose()
-        yield service.app, Path(copy(folder / "pat-service.db", folder / "as-it-was"))
-
-
-@pytest.fixture
-def app(standing: tuple[Flask, Path]) -> Flask:
-    """One app for all of these tests, whose database each finds as new."""
-    app, as_it_was = standing
-    renew(app, as_it_was)
-    return app
 
 
 @pytest.fixture(scope="module")

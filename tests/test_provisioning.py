@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from shutil import copy
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from pat_service.errors import Conflict, InvalidPayload, Refused
 from pat_service.http.authentication import utcnow
 from pat_service.models import App, Client, ClientSecret, Event, Grant, Member, User, Workspace
 from pat_service.provisioning import Provisioned
+from tests.shared import app, standing
 from tests.world import (
     MINT,
     ORDERS,
@@ -31,7 +31,6 @@ from tests.world import (
     lasting_service,
     only,
     provision,
-    renew,
 )
 
 #: The file of the contract, with a secret.
@@ -84,24 +83,6 @@ def mint_status(client: FlaskClient, id_: str, secret: str, email: str = "ana@ac
     header = "Basic " + b64encode(f"{id_}:{secret}".encode()).decode()
     body = {"email": email, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
     return client.post(MINT, json=body, headers={"Authorization": header}).status_code
-
-
-@pytest.fixture(scope="module")
-def standing(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, Path]]:
-    """An app with its people, and its database as it was before any test."""
-    folder = tmp_path_factory.mktemp("provisioning")
-    with lasting_service(schema, folder) as service:
-        with service.app.app_context():
-            db.engine.dispose()
-        yield service.app, Path(copy(folder / "pat-service.db", folder / "as-it-was"))
-
-
-@pytest.fixture
-def app(standing: tuple[Flask, Path]) -> Flask:
-    """One app for all of these tests, whose database each finds as new."""
-    app, as_it_was = standing
-    renew(app, as_it_was)
-    return app
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +392,8 @@ def test_a_client_that_was_revoked_is_live_again_with_a_new_secret_alone(
 
 
 # All or nothing
+
+__all__ = ["app", "standing"]
 
 BROKEN = {
     "a user of no workspace": only("users", "ana@acme.test", workspaces={"nowhere": "end-user"}),
