@@ -30,13 +30,6 @@ def user_by_email(connection: Connection, email: str) -> AnyRow:
     return row
 
 
-def app_by_slug(connection: Connection, slug: str) -> AnyRow:
-    row = connection.execute(select(App.__table__).where(App.slug == slug)).first()
-    if row is None:
-        raise Conflict(f"There is no app {slug!r}.")
-    return row
-
-
 def put_workspace(connection: Connection, slug: str, name: str, now: datetime) -> None:
     """Create the workspace, or give it this name."""
     changed = connection.execute(update(Workspace).where(Workspace.slug == slug).values(name=name))
