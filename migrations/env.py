@@ -1,10 +1,12 @@
 """How a migration runs: on the app's own engine, all or nothing, one process at a time."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from alembic import context
 from flask import current_app
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from pat_service.database import UtcDateTime, db
 
@@ -25,9 +27,29 @@ def skip_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:
         directives.clear()
 
 
+@contextmanager
+def without_cascades(connection: Connection) -> Iterator[None]:
+    """Let SQLite change a table by making a new one: to drop the old would delete what refers to it.
+
+    This is the procedure of its manual. The pragma counts outside a transaction alone.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("PRAGMA foreign_keys = OFF")
+    try:
+        with connection.begin():
+            yield
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            if broken:
+                raise RuntimeError(f"the migration would break references: {broken[:5]}")
+    finally:
+        driver.execute("PRAGMA foreign_keys = ON")
+
+
 def run() -> None:
     options = current_app.extensions["migrate"].configure_args
-    with db.engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with db.engine.connect().execution_options(writes=True) as connection, ExitStack() as stack:
+        sqlite = connection.dialect.name == "sqlite"
+        stack.enter_context(without_cascades(connection) if sqlite else connection.begin())
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         context.configure(

@@ -5,15 +5,26 @@ gives the verdict on such a row. So a mint, an opening and every request of an o
 the same rule, on what the database says at that moment.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause, Join
 
-from pat_service.database import AnyRow
+from pat_service.database import AnyRow, reading
 from pat_service.errors import AccessRevoked
 from pat_service.models import App, Grant, Member, User, Workspace
+from pat_service.shapes import ANY_ORIGIN
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a token or session is used: at an app, or at the launcher of a workspace."""
+
+    app_id: str | None = None
+    workspace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +50,20 @@ class ViewedWorkspace:
 
 
 @dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who looks at which app: what templates and functions of an app are given."""
+class Visitor:
+    """Who has come, with what the mint said of them: what the launcher is given."""
 
     user: ViewingUser
-    app: ViewedApp
     workspace: ViewedWorkspace
     role: str
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer(Visitor):
+    """Who looks at which app: what templates and functions of an app are given."""
+
+    app: ViewedApp
 
 
 #: The columns that the verdict needs, under names that no other table has.
@@ -59,41 +77,100 @@ FACTS = (
     App.name.label("app_name"),
     App.template.label("app_template"),
     App.moves.label("app_moves"),
+    App.workspace_id.label("app_workspace"),
     App.allowed_origins.label("app_origins"),
     Workspace.id.label("workspace_id"),
     Workspace.slug.label("workspace_slug"),
     Workspace.name.label("workspace_name"),
+    Workspace.allowed_origins.label("workspace_origins"),
     Member.role.label("role"),
     Grant.user_id.label("granted"),
 )
 
 
-def facts_of(source: FromClause, app: ColumnElement[bool], user: ColumnElement[bool]) -> Join:
-    """Join to `source` the app and the user that the two conditions name, and what binds them.
+def facts_of(
+    source: FromClause, app: ColumnElement[bool], user: ColumnElement[bool], workspace: ColumnElement[bool]
+) -> Join:
+    """Join to `source` the app, user and workspace that the conditions name, and what binds them.
 
     Every join is an outer one: what is missing shows as NULL, and the verdict says what it means.
     """
     return (
         source.outerjoin(App, app)
         .outerjoin(User, user)
-        .outerjoin(Workspace, Workspace.id == App.workspace_id)
-        .outerjoin(Member, and_(Member.workspace_id == App.workspace_id, Member.user_id == User.id))
+        .outerjoin(Workspace, workspace)
+        .outerjoin(Member, and_(Member.workspace_id == Workspace.id, Member.user_id == User.id))
         .outerjoin(Grant, and_(Grant.app_id == App.id, Grant.user_id == User.id))
     )
 
 
+def may_visit(facts: AnyRow) -> bool:
+    """An active user, a member of the workspace. A role opens nothing by itself."""
+    return facts.user_status == "active" and facts.role is not None
+
+
 def may_open(facts: AnyRow) -> bool:
-    """An active user, a member of the app's workspace, with a grant. A role opens nothing by itself."""
-    return facts.user_status == "active" and facts.role is not None and facts.granted is not None
+    """Who may visit the workspace, with a grant of an app that is in it."""
+    return may_visit(facts) and facts.app_workspace == facts.workspace_id and facts.granted is not None
 
 
-def viewer(facts: AnyRow, moves: int) -> Viewer:
-    """Return the viewer, or raise AccessRevoked: access is gone, or the app has moved since `moves`."""
-    if moves != facts.app_moves or not may_open(facts):
+def meant_for(facts: AnyRow, place: Place) -> bool:
+    """Tell whether the token or session of the row is one for this place, good or not."""
+    if place.app_id is None:
+        return facts.target_app is None and facts.workspace_id == place.workspace_id
+    if facts.target_app is not None:
+        return bool(facts.target_app == place.app_id)
+    # An app that has moved may have been in this workspace: then the verdict says that access is gone.
+    return facts.app_id is not None and (facts.app_workspace == facts.workspace_id or facts.app_moves > 0)
+
+
+def visitor(facts: AnyRow) -> Visitor:
+    """Return who is at the launcher, or raise AccessRevoked: archived, or no member any more."""
+    if not may_visit(facts):
         raise AccessRevoked
-    return Viewer(
-        ViewingUser(facts.user_id, facts.user_email, facts.user_name),
-        ViewedApp(facts.app_id, facts.app_slug, facts.app_name, facts.app_template),
-        ViewedWorkspace(facts.workspace_id, facts.workspace_slug, facts.workspace_name),
-        facts.role,
-    )
+    return Visitor(_user(facts), _workspace(facts), facts.role, facts.attributes or {})
+
+
+def viewer(facts: AnyRow) -> Viewer:
+    """Return the viewer of the app, or raise AccessRevoked: access is gone, or the app has moved since.
+
+    What was made for one app ends for good when that moves; what was made for a workspace opens the
+    apps that are in it at this moment.
+    """
+    moved = facts.target_app is not None and facts.moves != facts.app_moves
+    if moved or not may_open(facts):
+        raise AccessRevoked
+    app = ViewedApp(facts.app_id, facts.app_slug, facts.app_name, facts.app_template)
+    return Viewer(_user(facts), _workspace(facts), facts.role, facts.attributes or {}, app)
+
+
+def _user(facts: AnyRow) -> ViewingUser:
+    return ViewingUser(facts.user_id, facts.user_email, facts.user_name)
+
+
+def _workspace(facts: AnyRow) -> ViewedWorkspace:
+    return ViewedWorkspace(facts.workspace_id, facts.workspace_slug, facts.workspace_name)
+
+
+def narrowed(origins: list[str], allowed: Sequence[str] | None) -> list[str]:
+    """Return those of a frame's origins that the token allows too. A token never adds one."""
+    if allowed is None or ANY_ORIGIN in allowed:
+        return origins
+    if ANY_ORIGIN in origins:
+        return list(allowed)
+    return [origin for origin in origins if origin in allowed]
+
+
+def apps_of(who: Visitor) -> list[ViewedApp]:
+    """Return the apps of the workspace that the visitor may open, by name."""
+    with reading() as connection:
+        rows = connection.execute(_apps_of, {"workspace": who.workspace.id, "user": who.user.id})
+        return [ViewedApp(row.id, row.slug, row.name, row.template) for row in rows]
+
+
+_apps_of = (
+    select(App.id, App.slug, App.name, App.template)
+    .join(Grant, Grant.app_id == App.id)
+    .where(App.workspace_id == bindparam("workspace"), Grant.user_id == bindparam("user"))
+    .order_by(App.name, App.id)
+)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from pat_service import clients, provisioning
 from pat_service.credentials import Keyring
 from pat_service.errors import InvalidPayload, Refused
+from pat_service.models import LEAST_ROLE, ROLES
 
 _OVERLAP = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -92,9 +93,20 @@ def _show_secret(client_id: str, secret: str) -> None:
     "--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this. Default: all."
 )
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(clients.SCOPES), help="Default: mint.")
+@click.option(
+    "--highest-role",
+    type=click.Choice(ROLES),
+    default=LEAST_ROLE,
+    show_default=True,
+    help="The highest role that it can give.",
+)
 @click.option("--mint-limit", metavar="LIMIT", help='Such as "600 per minute". Default: MINT_RATE_LIMIT.')
 def create_client(
-    client_id: str, workspaces: tuple[str, ...], scopes: tuple[str, ...], mint_limit: str | None
+    client_id: str,
+    workspaces: tuple[str, ...],
+    scopes: tuple[str, ...],
+    highest_role: str,
+    mint_limit: str | None,
 ) -> None:
     """Make a client and print its secret, once."""
     with plain_errors():
@@ -104,6 +116,7 @@ def create_client(
             workspaces=workspaces or None,
             scopes=scopes or ("mint",),
             mint_limit=mint_limit,
+            highest_role=highest_role,
             now=datetime.now(UTC),
         )
     _show_secret(client_id, secret.reveal())

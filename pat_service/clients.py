@@ -16,10 +16,24 @@ from pat_service import events
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.database import reading, transaction
 from pat_service.errors import Conflict, InvalidClient, ScopeMissing
-from pat_service.models import Client, ClientSecret, ClientWorkspace, Member, Workspace, new_id
+from pat_service.models import (
+    LEAST_ROLE,
+    ROLES,
+    Client,
+    ClientSecret,
+    ClientWorkspace,
+    Member,
+    Workspace,
+    new_id,
+)
 from pat_service.shapes import parse_limit
 
-SCOPES: Final = ("mint", "provision", "audit")
+#: What a client may do: mint for an app, mint for a workspace, keep the directory, read the trail.
+MINT: Final = "mint"
+MINT_WORKSPACE: Final = "mint:workspace"
+PROVISION: Final = "provision"
+AUDIT: Final = "audit"
+SCOPES: Final = (MINT, MINT_WORKSPACE, PROVISION, AUDIT)
 #: A secret that a person brings must be at least this many characters long.
 MIN_SECRET_LENGTH: Final = 32
 
@@ -32,6 +46,7 @@ _by_id = (
         Client.scopes,
         Client.all_workspaces,
         Client.mint_limit,
+        Client.highest_role,
         ClientSecret.digest,
         ClientSecret.key_id,
     )
@@ -51,17 +66,28 @@ class Caller:
     id: str
     scopes: frozenset[str]
     all_workspaces: bool
-    mint_limit: str | None
+    mint_limit: str | None = None
+    highest_role: str = ROLES[0]
 
-    def require(self, scope: str) -> None:
-        """Raise ScopeMissing unless the client has the scope."""
-        if scope not in self.scopes:
-            raise ScopeMissing(f"This client lacks the scope {scope}.").about(client_id=self.id)
+    def require(self, *scopes: str) -> None:
+        """Raise ScopeMissing unless the client has one of the scopes."""
+        if self.scopes.isdisjoint(scopes):
+            raise ScopeMissing(f"This client lacks the scope {' or '.join(scopes)}.").about(client_id=self.id)
+
+    def require_role(self, role: str) -> None:
+        """Raise ScopeMissing where the role is above the highest that the client can give."""
+        if ROLES.index(role) < ROLES.index(self.highest_role):
+            raise ScopeMissing(f"This client can give no role above {self.highest_role}.").about(
+                client_id=self.id
+            )
 
     def reach(self) -> dict[str, object]:
         """The parameters of the conditions `reaches_workspace` and `reaches_user`."""
         return {"caller": self.id, "everywhere": self.all_workspaces}
 
+
+#: Who gives commands on the server itself. No client can have this id.
+OPERATOR: Final = Caller("(operator)", frozenset(SCOPES), all_workspaces=True)
 
 _everywhere: ColumnElement[bool] = bindparam("everywhere", type_=Boolean)
 
@@ -108,7 +134,13 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
         hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
     if matched is None:
         raise InvalidClient
-    return Caller(matched.id, frozenset(matched.scopes), matched.all_workspaces, matched.mint_limit)
+    return Caller(
+        matched.id,
+        frozenset(matched.scopes),
+        matched.all_workspaces,
+        matched.mint_limit,
+        matched.highest_role,
+    )
 
 
 def create(
@@ -118,6 +150,7 @@ def create(
     workspaces: Collection[str] | None,
     scopes: Iterable[str],
     mint_limit: str | None,
+    highest_role: str = LEAST_ROLE,
     now: datetime,
 ) -> Secret:
     """Make a client, limited to the workspaces with these slugs (None: all), and return its secret, once.
@@ -130,7 +163,15 @@ def create(
         if current is not None:
             way_out = "rotate gives it a new secret" if current.revoked_at is None else "it was revoked"
             raise Conflict(f"The id {client_id!r} is taken: {way_out}. Choose another for a new client.")
-        put(connection, client_id, workspaces=workspaces, scopes=scopes, mint_limit=mint_limit, now=now)
+        put(
+            connection,
+            client_id,
+            workspaces=workspaces,
+            scopes=scopes,
+            mint_limit=mint_limit,
+            highest_role=highest_role,
+            now=now,
+        )
         secret = generate(CLIENT_SECRET_PREFIX)
         add_secret(connection, keyring, client_id, secret, now)
     return secret
@@ -143,6 +184,7 @@ def put(
     workspaces: Collection[str] | None,
     scopes: Iterable[str],
     mint_limit: str | None,
+    highest_role: str = LEAST_ROLE,
     now: datetime,
 ) -> bool:
     """Create the client or make it be just this; tell whether it was revoked. Its secrets stay."""
@@ -156,6 +198,7 @@ def put(
         "scopes": sorted(set(scopes)),
         "all_workspaces": workspaces is None,
         "mint_limit": mint_limit,
+        "highest_role": highest_role,
         "revoked_at": None,
     }
     current = connection.execute(_locked(client_id)).first()
@@ -282,6 +325,7 @@ class Listed:
     scopes: tuple[str, ...]
     workspaces: tuple[str, ...] | None
     mint_limit: str | None
+    highest_role: str
     live_secrets: int
     revoked_at: datetime | None
 
@@ -304,6 +348,7 @@ def listed(now: datetime) -> list[Listed]:
             scopes=tuple(client.scopes),
             workspaces=None if client.all_workspaces else tuple(s for c, s in slugs if c == client.id),
             mint_limit=client.mint_limit,
+            highest_role=client.highest_role,
             live_secrets=sum(c == client.id and (e is None or e > now) for c, e in secrets),
             revoked_at=client.revoked_at,
         )

@@ -115,11 +115,14 @@ class Key:
 
 @dataclass(frozen=True)
 class SessionClaims:
-    """What a session JWT says, once its signature and form hold."""
+    """What a session JWT says, once its signature and form hold.
+
+    `app_id` is None in a session that is good for every app of its workspace.
+    """
 
     session_id: str
     user_id: str
-    app_id: str
+    app_id: str | None
     workspace_id: str
     issued_at: datetime
     expires_at: datetime
@@ -141,7 +144,7 @@ class Keyring:
         issued = int(claims.issued_at.timestamp())
         payload = {
             "iss": ISSUER,
-            "aud": audience(claims.app_id),
+            "aud": audience(claims.app_id, claims.workspace_id),
             "sub": claims.user_id,
             "jti": claims.session_id,
             "wid": claims.workspace_id,
@@ -152,11 +155,25 @@ class Keyring:
         headers = {"typ": JWT_TYPE, "kid": self.current.id}
         return jwt.encode(payload, self.current.for_sessions, algorithm=JWT_ALGORITHM, headers=headers)
 
-    def read_session(self, text: str, app_id: str) -> SessionClaims:
-        """Return the claims of a session JWT made for this app.
+    def read_session(self, text: str, app_id: str | None) -> SessionClaims:
+        """Return the claims of a session JWT made for this app (None: for no app alone), or for a workspace.
 
-        Raise SessionExpired for a genuine one past its time, SessionInvalid for everything else. The
-        profile is closed (RFC 8725): one algorithm, one type, a known key, exactly our claims.
+        Raise SessionExpired for a genuine one past its time, SessionInvalid for everything else.
+        """
+        try:
+            claims = self.read_any_session(text)
+        except SessionExpired as expired:
+            if expired.subject.get("app_id", app_id) != app_id:
+                raise SessionInvalid from None
+            raise
+        if claims.app_id not in (app_id, None):
+            raise SessionInvalid
+        return claims
+
+    def read_any_session(self, text: str) -> SessionClaims:
+        """Return the claims of a session JWT, whatever it was made for; raise as `read_session` does.
+
+        The profile is closed (RFC 8725): one algorithm, one type, a known key, exactly our claims.
         """
         if not _JWT_FORM.fullmatch(text):
             raise SessionInvalid
@@ -166,41 +183,51 @@ class Keyring:
             if key is None or set(header) != {"alg", "typ", "kid"} or header["typ"] != JWT_TYPE:
                 raise SessionInvalid
             try:
-                return _claims(_decode(text, key, app_id), app_id)
+                return _claims(_decode(text, key))
             except jwt.ExpiredSignatureError:
-                claims = _claims(_decode(text, key, app_id, verify_exp=False), app_id)
+                claims = _claims(_decode(text, key, verify_exp=False))
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise SessionInvalid from None
-        raise SessionExpired().about(session_id=claims.session_id, app_id=app_id, user_id=claims.user_id)
+        raise SessionExpired().about(
+            session_id=claims.session_id,
+            app_id=claims.app_id,
+            user_id=claims.user_id,
+            workspace_id=claims.workspace_id,
+        )
 
 
-def _decode(text: str, key: Key, app_id: str, *, verify_exp: bool = True) -> dict[str, Any]:
+def _decode(text: str, key: Key, *, verify_exp: bool = True) -> dict[str, Any]:
     return jwt.decode(
         text,
         key.for_sessions,
         algorithms=[JWT_ALGORITHM],
-        audience=audience(app_id),
         issuer=ISSUER,
         leeway=JWT_LEEWAY,
         options={
             "require": list(CLAIMS),
-            "strict_aud": True,
+            "verify_aud": False,  # `_claims` reads it: it may be one of two kinds
             "enforce_minimum_key_length": True,
             "verify_exp": verify_exp,
         },
     )
 
 
-def audience(app_id: str) -> str:
-    return f"embed:{app_id}"
+def audience(app_id: str | None, workspace_id: str) -> str:
+    """Return the `aud` of a session: one app, or a workspace with all of its apps."""
+    return f"embed-workspace:{workspace_id}" if app_id is None else f"embed:{app_id}"
 
 
-def _claims(payload: dict[str, Any], app_id: str) -> SessionClaims:
+def _claims(payload: dict[str, Any]) -> SessionClaims:
     # PyJWT takes times as floats or padded texts; we sign whole numbers only.
-    texts = all(type(payload[name]) is str for name in ("sub", "jti", "wid"))
+    texts = all(type(payload[name]) is str for name in ("sub", "jti", "wid", "aud"))
     texts = texts and all(_ID.fullmatch(payload[name]) for name in ("sub", "jti", "wid"))
     times = all(type(payload[name]) is int for name in ("iat", "nbf", "exp"))
     if set(payload) != set(CLAIMS) or not texts or not times:
+        raise SessionInvalid
+    app_id = payload["aud"].removeprefix("embed:")
+    if not _ID.fullmatch(app_id):
+        app_id = None
+    if payload["aud"] != audience(app_id, payload["wid"]):
         raise SessionInvalid
     try:
         issued_at = datetime.fromtimestamp(payload["iat"], UTC)

@@ -30,12 +30,14 @@ def user_by_email(connection: Connection, email: str) -> AnyRow:
     return row
 
 
-def put_workspace(connection: Connection, slug: str, name: str, now: datetime) -> None:
-    """Create the workspace, or give it this name."""
-    changed = connection.execute(update(Workspace).where(Workspace.slug == slug).values(name=name))
+def put_workspace(
+    connection: Connection, slug: str, *, name: str, allowed_origins: Sequence[str], now: datetime
+) -> None:
+    """Create the workspace, or make it be just this."""
+    facts = {"name": name, "allowed_origins": list(dict.fromkeys(allowed_origins))}
+    changed = connection.execute(update(Workspace).where(Workspace.slug == slug).values(facts))
     if not changed.rowcount:
-        row = {"id": new_id(), "slug": slug, "name": name, "created_at": now}
-        connection.execute(insert(Workspace), row)
+        connection.execute(insert(Workspace), facts | {"id": new_id(), "slug": slug, "created_at": now})
 
 
 def put_user(

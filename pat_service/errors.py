@@ -20,9 +20,9 @@ class Refused(Exception):
         self.subject: dict[str, str] = {}
         super().__init__(self.detail)
 
-    def about(self, **ids: str) -> Self:
-        """Note what was recognised, and return the refusal to raise."""
-        self.subject.update(ids)
+    def about(self, **ids: str | None) -> Self:
+        """Note what was recognised (None: was not), and return the refusal to raise."""
+        self.subject.update({name: id_ for name, id_ in ids.items() if id_ is not None})
         return self
 
 
@@ -86,6 +86,12 @@ class AppNotFound(Refused):
     detail = "No such app in this client's workspaces."
 
 
+class WorkspaceNotFound(Refused):
+    code = "not_found"
+    title = "Workspace not found"
+    detail = "No such workspace in this client's workspaces."
+
+
 class AppForbidden(Refused):
     code = "app_forbidden"
     title = "App forbidden"
@@ -120,6 +126,30 @@ class TokenRevoked(Refused):
     code = "token_revoked"
     title = "Access token revoked"
     detail = "The access token was revoked. Ask for a new one."
+
+
+class TokenUsed(Refused):
+    code = "token_used"
+    title = "Access token used"
+    detail = "The access token was for one opening, and has had it. Ask for a new one."
+
+
+class TooManySessions(Refused):
+    """`retry_after` is in whole seconds, at least 1: until the first of the sessions expires."""
+
+    code = "too_many_sessions"
+    title = "Too many sessions"
+    detail = "This access token has as many open frames as it may. Close one, or ask for a new token."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class OriginNotAllowed(Refused):
+    code = "origin_not_allowed"
+    title = "Origin not allowed"
+    detail = "The page at this origin may not frame the app: it is not among the allowed origins."
 
 
 class AccessRevoked(Refused):

@@ -19,13 +19,17 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pat_service.database import Model, UtcDateTime
 
+#: The highest first.
 ROLES: Final = ("admin", "builder", "end-user")
 STATUSES: Final = ("active", "archived")
+#: The role that is given where none is named, and the least of them.
+LEAST_ROLE: Final = ROLES[-1]
 
 #: Row ids that count up: SQLite counts in INTEGER primary keys only.
 Counter = BigInteger().with_variant(Integer, "sqlite")
@@ -40,12 +44,20 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
+def _where(condition: str) -> dict[str, Any]:
+    """The options of an index on some of the rows alone."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 class Workspace(Model):
+    """A tenant. Its allowed origins are those of its launcher; each app has its own."""
+
     __tablename__ = "workspaces"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     slug: Mapped[str] = mapped_column(Text, unique=True)
     name: Mapped[str] = mapped_column(Text)
+    allowed_origins: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -102,14 +114,19 @@ class Grant(Model):
 
 
 class Client(Model):
-    """A calling back end. `all_workspaces` is true where it is limited to none in particular."""
+    """A calling back end. `all_workspaces` is true where it is limited to none in particular.
+
+    It can give members no role above `highest_role`.
+    """
 
     __tablename__ = "clients"
+    __table_args__ = (CheckConstraint(_one_of("highest_role", ROLES), "highest_role"),)
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
     all_workspaces: Mapped[bool]
     mint_limit: Mapped[str | None] = mapped_column(Text)
+    highest_role: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
@@ -134,46 +151,76 @@ class ClientSecret(Model):
     key_id: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Token(Model):
-    """The one token of a pair of app and user.
+    """The one token of a pair: of app and user, or, where `app_id` is null, of workspace and user.
 
     The pair is unique, so minting again replaces the row's token; `superseded_digest` stays, so that
     the holder of the one just replaced can be told. `id` names the token and changes with it.
+    `workspace_id` is the app's workspace at the mint.
     """
 
     __tablename__ = "tokens"
-    __table_args__ = (UniqueConstraint("app_id", "user_id"),)
+    __table_args__ = (
+        UniqueConstraint("app_id", "user_id"),
+        Index(
+            "uq_tokens_workspace_id_user_id",
+            "workspace_id",
+            "user_id",
+            unique=True,
+            **_where("app_id IS NULL"),
+        ),
+        Index("ix_tokens_workspace_id_id", "workspace_id", "id"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    app_id: Mapped[str] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"))
+    app_id: Mapped[str | None] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"))
+    workspace_id: Mapped[str] = mapped_column(ForeignKey(Workspace.id, ondelete="CASCADE"))
     user_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
     client_id: Mapped[str] = mapped_column(Text)
     digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     key_id: Mapped[str] = mapped_column(Text)
+    last_four: Mapped[str | None] = mapped_column(String(4))
     superseded_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32), index=True)
     moves: Mapped[int] = mapped_column(Integer)
     session_seconds: Mapped[int] = mapped_column(Integer)
+    attributes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    allowed_origins: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    single_use: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    first_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Session(Model):
-    """One opened frame. `id` is the `jti` of its JWT; `ended_at` ends it at once."""
+    """One opened frame. `id` is the `jti` of its JWT; `ended_at` ends it at once.
+
+    `app_id` is null for a session of a workspace token: it is good for any app of its workspace. What
+    the token said of the viewer is kept here too, since the token may be replaced meanwhile.
+    """
 
     __tablename__ = "sessions"
-    __table_args__ = (Index("ix_sessions_app_id_user_id", "app_id", "user_id"),)
+    __table_args__ = (
+        Index("ix_sessions_app_id_user_id", "app_id", "user_id"),
+        Index("ix_sessions_workspace_id_id", "workspace_id", "id"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    token_id: Mapped[str] = mapped_column(Id)
-    app_id: Mapped[str] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"))
+    token_id: Mapped[str] = mapped_column(Id, index=True)
+    client_id: Mapped[str] = mapped_column(Text)
+    app_id: Mapped[str | None] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"))
+    workspace_id: Mapped[str] = mapped_column(ForeignKey(Workspace.id, ondelete="CASCADE"))
     user_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
-    workspace_id: Mapped[str] = mapped_column(Id)
+    key_id: Mapped[str] = mapped_column(Text)
     moves: Mapped[int] = mapped_column(Integer)
+    attributes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    allowed_origins: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
@@ -181,9 +228,13 @@ class Event(Model):
     """A line of the audit trail. It outlives what it tells of, so nothing here is a foreign key."""
 
     __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_workspace_id_id", "workspace_id", "id"),
+        Index("ix_events_user_id_id", "user_id", "id"),
+    )
 
     id: Mapped[int] = mapped_column(Counter, primary_key=True, autoincrement=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     type: Mapped[str] = mapped_column(Text)
     code: Mapped[str | None] = mapped_column(Text)
     request_id: Mapped[str | None] = mapped_column(Text)
@@ -193,4 +244,4 @@ class Event(Model):
     user_id: Mapped[str | None] = mapped_column(Id)
     token_id: Mapped[str | None] = mapped_column(Id)
     session_id: Mapped[str | None] = mapped_column(Id)
-    details: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
-from marshmallow.validate import Length, OneOf, Regexp
+from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection
 
 from pat_service import clients, directory, events
@@ -16,20 +16,27 @@ from pat_service.clients import MIN_SECRET_LENGTH, SCOPES
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.database import transaction
 from pat_service.errors import Conflict, InvalidPayload
-from pat_service.models import ROLES, STATUSES
-from pat_service.shapes import check_email, check_text, email_key, parse_limit, parse_origin, parse_uuid
+from pat_service.models import LEAST_ROLE, ROLES, STATUSES
+from pat_service.shapes import (
+    check_email,
+    check_name,
+    check_slug,
+    check_text,
+    email_key,
+    parse_limit,
+    parse_origin,
+    parse_uuid,
+)
 
-MAX_NAME_LENGTH: Final = 200
 MAX_SECRET_LENGTH: Final = 1024
 
 
 def _slug(**options: Any) -> fields.String:
-    form = Regexp(r"[a-z0-9][a-z0-9_-]{0,63}\Z", error="Must be a slug: up to 64 of a-z, 0-9, - and _.")
-    return fields.String(validate=form, **options)
+    return fields.String(validate=check_slug, **options)
 
 
 def _name() -> fields.String:
-    return fields.String(validate=[Length(1, MAX_NAME_LENGTH), check_text])
+    return fields.String(validate=check_name)
 
 
 def _email(**options: Any) -> fields.String:
@@ -39,6 +46,7 @@ def _email(**options: Any) -> fields.String:
 class WorkspaceSchema(Schema):
     slug = _slug(required=True)
     name = _name()
+    allowed_origins = fields.List(fields.String(validate=parse_origin), load_default=list[str])
 
 
 class UserSchema(Schema):
@@ -72,6 +80,7 @@ class ClientSchema(Schema):
     workspaces = fields.List(_slug(), load_default=None)
     scopes = fields.List(fields.String(validate=OneOf(SCOPES)), load_default=lambda: ["mint"])
     mint_limit = fields.String(load_default=None, validate=parse_limit)
+    highest_role = fields.String(load_default=LEAST_ROLE, validate=OneOf(ROLES))
 
 
 class DocumentSchema(Schema):
@@ -133,7 +142,13 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
     done = Provisioned({kind: len(listed[kind]) for kind in ("workspaces", "users", "apps", "clients")})
     with transaction() as connection:
         for item in listed["workspaces"]:
-            directory.put_workspace(connection, item["slug"], item.get("name", item["slug"]), now)
+            directory.put_workspace(
+                connection,
+                item["slug"],
+                name=item.get("name", item["slug"]),
+                allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
+                now=now,
+            )
         for item in listed["users"]:
             with _naming(f"User {item['email']!r}"):
                 _put_user(connection, item, now)
@@ -197,6 +212,7 @@ def _put_client(
         workspaces=item["workspaces"],
         scopes=item["scopes"],
         mint_limit=item["mint_limit"],
+        highest_role=item["highest_role"],
         now=now,
     )
     if revoked:

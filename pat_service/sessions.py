@@ -4,74 +4,176 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from pat_service import events
-from pat_service.access import FACTS, Viewer, facts_of, viewer
+from pat_service.access import (
+    FACTS,
+    Place,
+    Viewer,
+    Visitor,
+    facts_of,
+    meant_for,
+    narrowed,
+    viewer,
+    visitor,
+)
 from pat_service.credentials import Keyring, Secret, SessionClaims
 from pat_service.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.errors import (
+    OriginNotAllowed,
     SessionExpired,
     SessionInvalid,
     SessionRevoked,
+    TooManySessions,
 )
-from pat_service.models import App, Session, User, new_id
-from pat_service.tokens import Recognised, recognise, still_opens
+from pat_service.models import App, Session, User, Workspace, new_id
+from pat_service.shapes import ANY_ORIGIN
+from pat_service.tokens import Recognised, recognise, use
 
 
 @dataclass(frozen=True, slots=True)
-class OpenSession:
-    """A session that is good at this moment. `expires_in` is in whole seconds."""
+class Opened:
+    """A session that is good at this moment. `expires_in` is in whole seconds.
+
+    `own_origins` are those of the app or launcher, `origins` what the token leaves of them. A session
+    that is `workspace_wide` is good for every app of the workspace that the user may open.
+    """
 
     id: str
-    viewer: Viewer
     expires_in: int
     origins: list[str]
+    own_origins: list[str]
+    workspace_wide: bool
 
 
-def open(keyring: Keyring, secret: Secret, app_id: str, now: datetime) -> tuple[OpenSession, Secret]:
+@dataclass(frozen=True, slots=True)
+class OpenSession(Opened):
+    """A session at an app."""
+
+    viewer: Viewer
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLauncher(Opened):
+    """A session at the launcher of its workspace."""
+
+    visitor: Visitor
+
+
+def open(
+    keyring: Keyring,
+    secret: Secret,
+    app_id: str,
+    now: datetime,
+    *,
+    most: int | None = None,
+    parent: str | None = None,
+) -> tuple[OpenSession, Secret]:
     """Open the app with the token, and return the session with its signed JWT.
 
-    Raise what `tokens.recognise` raises; then nothing was opened.
+    `most` limits the live sessions of one token. `parent` is the origin that the token was handed over
+    from, where that is known. Raise what `tokens.recognise` raises, OriginNotAllowed or
+    TooManySessions; then nothing was opened.
     """
+    session, signed = _open(keyring, secret, Place(app_id=app_id), now, most, parent)
+    assert isinstance(session, OpenSession)  # noqa: S101 - at an app there is a viewer
+    return session, signed
+
+
+def open_launcher(
+    keyring: Keyring, secret: Secret, workspace_id: str, now: datetime, *, most: int | None = None
+) -> tuple[OpenLauncher, Secret]:
+    """Open the launcher of the workspace with the token; the rest is as with `open`."""
+    session, signed = _open(keyring, secret, Place(workspace_id=workspace_id), now, most, None)
+    assert isinstance(session, OpenLauncher)  # noqa: S101 - at the launcher there is a visitor
+    return session, signed
+
+
+def _open(
+    keyring: Keyring, secret: Secret, place: Place, now: datetime, most: int | None, parent: str | None
+) -> tuple[OpenSession | OpenLauncher, Secret]:
     with events.recording_refusals(events.OPEN_REFUSED, now):
         while True:
-            token = recognise(keyring, secret, app_id, now)
+            token = recognise(keyring, secret, place, now)
             session_id = new_id()
-            if _insert_session(token, session_id, now):
+            opened = _opened(session_id, token.row.session_seconds, token.seen_by, token.row)
+            if parent is not None and not {parent, ANY_ORIGIN} & set(opened.origins):
+                raise OriginNotAllowed().about(**_ids(token.row), token_id=token.id)
+            if _insert_session(keyring, secret, token, session_id, now, most):
                 break
-            # Replaced or revoked since it was read: read again, to say which.
+            # Replaced, revoked or used up since it was read: read again, to say which.
     claims = SessionClaims(
         session_id=session_id,
-        user_id=token.viewer.user.id,
-        app_id=app_id,
-        workspace_id=token.viewer.workspace.id,
+        user_id=token.row.user_id,
+        app_id=token.row.target_app,
+        workspace_id=token.row.workspace_id,
         issued_at=now,
-        expires_at=now + timedelta(seconds=token.session_seconds),
+        expires_at=now + timedelta(seconds=token.row.session_seconds),
     )
-    opened = OpenSession(session_id, token.viewer, token.session_seconds, token.origins)
     return opened, Secret(keyring.sign_session(claims))
 
 
-def _insert_session(token: Recognised, session_id: str, now: datetime) -> bool:
+def _insert_session(
+    keyring: Keyring, secret: Secret, token: Recognised, session_id: str, now: datetime, most: int | None
+) -> bool:
+    row = token.row
     ids: dict[str, Any] = {
         "token_id": token.id,
-        "app_id": token.viewer.app.id,
-        "user_id": token.viewer.user.id,
-        "workspace_id": token.viewer.workspace.id,
+        "client_id": row.client_id,
+        "app_id": row.target_app,
+        "workspace_id": row.workspace_id,
+        "user_id": row.user_id,
     }
     with transaction() as connection:
-        row = ids | {
-            "id": session_id,
-            "moves": token.moves,
-            "created_at": now,
-            "expires_at": now + timedelta(seconds=token.session_seconds),
-        }
-        if connection.execute(_hold_token, {"digest": token.digest}).first() is None:
+        if not use(connection, keyring, secret, token, now):
             return False
-        connection.execute(_insert, row)
-        events.record(connection, events.SESSION_OPENED, now, session_id=session_id, **ids)
+        if row.single_use:
+            _end_first(connection, session_id, ids, now)
+        if most is not None:
+            _require_room(connection, ids, most, now)
+        connection.execute(
+            _insert,
+            ids
+            | {
+                "id": session_id,
+                "key_id": keyring.current.id,
+                "moves": row.moves,
+                "attributes": row.attributes,
+                "allowed_origins": row.allowed_origins,
+                "created_at": now,
+                "expires_at": now + timedelta(seconds=row.session_seconds),
+            },
+        )
+        # Also a session of a workspace token is told with the app that it opened.
+        opened_at = ids | {"app_id": row.app_id}
+        events.record(connection, events.SESSION_OPENED, now, session_id=session_id, **opened_at)
     return True
+
+
+def _end_first(connection: Connection, session_id: str, ids: dict[str, Any], now: datetime) -> None:
+    """End what a single-use token has opened before: the repeat opens in its place."""
+    for first in connection.execute(_live_of_token, {"token": ids["token_id"], "now": now}).all():
+        connection.execute(_end, {"ended": first.id, "now": now})
+        details = {"by": session_id}
+        events.record(connection, events.SESSION_REPLACED, now, session_id=first.id, details=details, **ids)
+
+
+def _require_room(connection: Connection, ids: dict[str, Any], most: int, now: datetime) -> None:
+    # Exact, since `use` holds the token's row: openings of one token follow each other.
+    live = connection.execute(_count_of_token, {"token": ids["token_id"], "now": now}).one()
+    if live.number >= most:
+        wait = max(1, int((live.first_end - now).total_seconds()) + 1)
+        raise TooManySessions(wait).about(**ids)
+
+
+def _opened(
+    session_id: str, expires_in: int, seen_by: Viewer | Visitor, row: AnyRow
+) -> OpenSession | OpenLauncher:
+    at_app = isinstance(seen_by, Viewer)
+    own = list(row.app_origins if at_app else row.workspace_origins)
+    common = (session_id, expires_in, narrowed(own, row.allowed_origins), own, row.target_app is None)
+    return OpenSession(*common, seen_by) if isinstance(seen_by, Viewer) else OpenLauncher(*common, seen_by)
 
 
 def check(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSession:
@@ -80,62 +182,105 @@ def check(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSessi
     Read from the database each time, so that a revocation, an archived user, a lost grant or a moved
     app counts on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked, AccessRevoked.
     """
+    session = _check(keyring, token, Place(app_id=app_id), now)
+    assert isinstance(session, OpenSession)  # noqa: S101 - at an app there is a viewer
+    return session
+
+
+def check_launcher(keyring: Keyring, token: str, workspace_id: str, now: datetime) -> OpenLauncher:
+    """Return the session that the JWT stands for, if it is good for the launcher; else as `check`."""
+    session = _check(keyring, token, Place(workspace_id=workspace_id), now)
+    assert isinstance(session, OpenLauncher)  # noqa: S101 - at the launcher there is a visitor
+    return session
+
+
+def _check(keyring: Keyring, token: str, place: Place, now: datetime) -> OpenSession | OpenLauncher:
     with events.recording_refusals(events.SESSION_REFUSED, now):
-        claims = keyring.read_session(token, app_id)
+        claims = keyring.read_session(token, place.app_id)
     with reading() as connection:
-        row = connection.execute(_by_id, {"id": claims.session_id}).first()
-    if row is None or (row.session_app, row.session_user, row.session_workspace) != (
-        app_id,
+        row = connection.execute(_by_id, {"id": claims.session_id, "app": place.app_id}).first()
+    if row is None or (row.target_app, row.session_user, row.session_workspace) != (
+        claims.app_id,
         claims.user_id,
         claims.workspace_id,
     ):
         raise SessionInvalid
-    with events.recording_refusals(events.SESSION_REFUSED, now, **_ids(row)):
+    with events.recording_refusals(events.SESSION_REFUSED, now, **_ids(row), session_id=row.session_id):
+        if not meant_for(row, place):
+            raise SessionInvalid
         if row.ended_at is not None:
             raise SessionRevoked
         if row.expires_at <= now:
             raise SessionExpired
-        seen_by = viewer(row, row.moves)
-    expires_in = int((row.expires_at - now).total_seconds())
-    return OpenSession(row.session_id, seen_by, expires_in, row.app_origins)
+        seen_by = visitor(row) if place.app_id is None else viewer(row)
+    return _opened(row.session_id, int((row.expires_at - now).total_seconds()), seen_by, row)
 
 
-def end(session: OpenSession, now: datetime) -> None:
-    """End the session at once; its next request is refused. Ending it twice is the same as once."""
+def enter(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSession:
+    """Go to an app with a session that is open already: one of the workspace, or the app's own.
+
+    Raise what `check` raises. The trail tells of it; no new session is made.
+    """
+    session = check(keyring, token, app_id, now)
     ids: dict[str, Any] = {
         "session_id": session.id,
-        "app_id": session.viewer.app.id,
+        "app_id": app_id,
         "user_id": session.viewer.user.id,
+        "workspace_id": session.viewer.workspace.id,
     }
     with transaction() as connection:
-        if connection.execute(_end, {"ended": session.id, "now": now}).rowcount:
-            events.record(connection, events.SESSION_ENDED, now, **ids)
+        events.record(connection, events.SESSION_ENTERED, now, **ids)
+    return session
+
+
+def end(session: Opened, now: datetime) -> None:
+    """End the session at once; its next request is refused. Ending it twice is the same as once."""
+    with transaction() as connection:
+        ended = connection.execute(_end_returning, {"ended": session.id, "now": now}).first()
+        if ended is not None:
+            events.record(connection, events.SESSION_ENDED, now, session_id=session.id, **ended._asdict())
 
 
 def _ids(row: AnyRow) -> dict[str, str]:
-    return {"session_id": row.session_id, "app_id": row.session_app, "user_id": row.session_user}
+    ids = {"app_id": row.target_app, "user_id": row.user_id, "workspace_id": row.workspace_id}
+    return {name: id_ for name, id_ in ids.items() if id_ is not None}
 
 
 # Statements, built once.
 
-_hold_token = still_opens(bindparam("digest"))
+_now = bindparam("now", type_=UtcDateTime)
 _insert = insert(Session)
 _end = (
-    update(Session)
-    .where(Session.id == bindparam("ended"), Session.ended_at.is_(None))
-    .values(ended_at=bindparam("now", type_=UtcDateTime))
+    update(Session).where(Session.id == bindparam("ended"), Session.ended_at.is_(None)).values(ended_at=_now)
+)
+_end_returning = _end.returning(
+    Session.token_id, Session.client_id, Session.app_id, Session.workspace_id, Session.user_id
+)
+_live = (Session.token_id == bindparam("token"), Session.ended_at.is_(None), Session.expires_at > _now)
+_live_of_token = select(Session.id).where(*_live)
+_count_of_token = select(func.count().label("number"), func.min(Session.expires_at).label("first_end")).where(
+    *_live
 )
 _by_id = (
     select(
         *FACTS,
         Session.id.label("session_id"),
-        Session.app_id.label("session_app"),
+        Session.app_id.label("target_app"),
         Session.user_id.label("session_user"),
         Session.workspace_id.label("session_workspace"),
         Session.moves,
+        Session.attributes,
+        Session.allowed_origins,
         Session.expires_at,
         Session.ended_at,
     )
-    .select_from(facts_of(Session.__table__, App.id == Session.app_id, User.id == Session.user_id))
+    .select_from(
+        facts_of(
+            Session.__table__,
+            App.id == bindparam("app"),
+            User.id == Session.user_id,
+            Workspace.id == Session.workspace_id,
+        )
+    )
     .where(Session.id == bindparam("id"))
 )

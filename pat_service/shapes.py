@@ -12,6 +12,7 @@ import limits
 from marshmallow import ValidationError
 
 MAX_EMAIL_LENGTH: Final = 254
+MAX_NAME_LENGTH: Final = 200
 ANY_ORIGIN: Final = "*"
 #: Besides web pages: shells of mobile and desktop apps, and browser extensions.
 ORIGIN_SCHEMES: Final = ("http", "https", "capacitor", "ionic", "tauri", "chrome-extension", "moz-extension")
@@ -23,6 +24,7 @@ MAX_WINDOW: Final = 366 * 86400
 #: Control characters, and halves of surrogate pairs, which no database takes.
 _UNFIT: Final = ("Cc", "Cs")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _ORIGIN = re.compile(
     rf"(?P<scheme>{'|'.join(ORIGIN_SCHEMES)})://(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)*)(?::(?P<port>[0-9]{{1,5}}))?",
@@ -34,6 +36,19 @@ def check_text(text: str) -> None:
     """Refuse a text with control characters or lone surrogates."""
     if any(unicodedata.category(character) in _UNFIT for character in text):
         raise ValidationError("Must not contain control characters.")
+
+
+def check_name(text: str) -> None:
+    """Refuse what is no name to show."""
+    if not 1 <= len(text) <= MAX_NAME_LENGTH:
+        raise ValidationError(f"Must be a text of 1 to {MAX_NAME_LENGTH} characters.")
+    check_text(text)
+
+
+def check_slug(text: str) -> None:
+    """Refuse what is no slug of a workspace, an app or a template."""
+    if _SLUG.fullmatch(text) is None:
+        raise ValidationError("Must be a slug: up to 64 of a-z, 0-9, - and _.")
 
 
 def check_email(text: str) -> None:

@@ -62,7 +62,8 @@ def token_id(service: Service) -> str:
 
 
 def anas(service: Service) -> dict[str, str]:
-    return {"app_id": ORDERS, "user_id": id_of(service, "ana@acme.test")}
+    """The ids of Ana at Orders: with a token or a session of hers every event has these."""
+    return {"app_id": ORDERS, "user_id": id_of(service, "ana@acme.test"), "workspace_id": acme(service)}
 
 
 def acme(service: Service) -> str:
@@ -95,7 +96,6 @@ def test_a_mint_is_told(service: Service) -> None:
         "token:minted",
         None,
         client_id="portal",
-        workspace_id=acme(service),
         token_id=minted,
         **anas(service),
     )
@@ -115,7 +115,11 @@ def test_a_mint_that_ends_sessions_says_so(service: Service) -> None:
         ({"email": "mallory@globex.test"}, "user_not_found", ()),
         ({"appSlug": "nothing"}, "app_not_found", ("user_id",)),
         ({"appSlug": "ledger"}, "app_not_found", ("user_id",)),
-        ({"email": "ben@acme.test", "appSlug": "support"}, "app_forbidden", ("user_id", "app_id")),
+        (
+            {"email": "ben@acme.test", "appSlug": "support"},
+            "app_forbidden",
+            ("user_id", "app_id", "workspace_id"),
+        ),
     ],
 )
 def test_a_refused_mint_is_told_with_what_was_recognised(
@@ -126,6 +130,7 @@ def test_a_refused_mint_is_told_with_what_was_recognised(
     known = {
         "user_id": id_of(service, wish.get("email", "ana@acme.test")) if subject else "",
         "app_id": SUPPORT,
+        "workspace_id": acme(service),
     }
     expected = {"client_id": "portal"} | {name: known[name] for name in subject}
     assert_told(service, answer, "token:mint-refused", code, **expected)
@@ -162,7 +167,7 @@ def test_an_opening_is_told(service: Service, way: str) -> None:
         None,
         session_id=session,
         token_id=token_id(service),
-        workspace_id=acme(service),
+        client_id="portal",
         **anas(service),
     )
 
@@ -207,14 +212,14 @@ def test_a_token_that_really_was_one_is_told_of_when_it_is_refused(
     before = service.rows(select(func.count()).select_from(Session))
     answer = asked(service, token)
     problem_of(answer, 401, code)
-    expected = anas(service) | {"token_id": token_id(service)}
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
     assert_told(service, answer, "session:open-refused", code, **expected)
     assert service.rows(select(func.count()).select_from(Session)) == before
 
 
 def test_a_token_at_another_app_is_told_as_what_it_is(service: Service) -> None:
     answer = asked(service, service.token(), LEDGER)
-    expected = anas(service) | {"token_id": token_id(service)}
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
     assert_told(service, answer, "session:open-refused", "token_invalid", **expected)
 
 
@@ -222,7 +227,8 @@ def test_the_end_of_a_session_is_told_once(service: Service) -> None:
     frame = service.frame()
     session = last(service).session_id
     answer = service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
-    assert_told(service, answer, "session:ended", None, session_id=session, **anas(service))
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
+    assert_told(service, answer, "session:ended", None, session_id=session, **expected)
     service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
     assert [event.type for event in trail(service)].count("session:ended") == 1
 

@@ -58,14 +58,17 @@ def shape() -> dict[str, Any]:
     found = inspect(db.engine)
     return {
         name: {
-            "columns": [
-                (column["name"], str(column["type"]), column["nullable"], column["default"])
+            "columns": sorted(
+                (column["name"], str(column["type"]), column["nullable"], str(column["default"]))
                 for column in found.get_columns(name)
-            ],
+            ),
             "primary key": found.get_pk_constraint(name),
             "foreign keys": sorted(map(repr, found.get_foreign_keys(name))),
             "unique": sorted(map(repr, found.get_unique_constraints(name))),
-            "indexes": sorted(map(repr, found.get_indexes(name))),
+            "indexes": sorted(
+                repr(index | {"dialect_options": {k: str(v) for k, v in index["dialect_options"].items()}})
+                for index in found.get_indexes(name)
+            ),
             "checks": sorted(map(repr, found.get_check_constraints(name))),
         }
         for name in found.get_table_names()

@@ -1,6 +1,7 @@
 """The HTTP API for back ends: PAT creation and its siblings."""
 
+from pat_service.api import views  # noqa: F401 - they join the blueprint
+from pat_service.api.blueprint import blueprint
 from pat_service.api.document import DocumentedApi
-from pat_service.api.views import blueprint
 
 __all__ = ["DocumentedApi", "blueprint"]

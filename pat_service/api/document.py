@@ -4,7 +4,7 @@ import http
 
 from flask_smorest import Api
 
-from pat_service.api.schemas import ProblemAnswer
+from pat_service.api.problem import ProblemAnswer
 
 PROBLEM_TYPE = "application/problem+json"
 

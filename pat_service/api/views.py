@@ -3,50 +3,31 @@
 from typing import Any
 
 from flask import g
-from flask_smorest import Blueprint
 
 from pat_service import sessions, tokens
-from pat_service.api.schemas import MINT, MINTED, OPENED, PROBLEM, SESSION
+from pat_service.api.blueprint import blueprint, by_client, problems
+from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
 from pat_service.credentials import parse_token
 from pat_service.http import limits
 from pat_service.http.authentication import client_required, keyring, utcnow
-from pat_service.http.payload import StrictParser
-from pat_service.http.public_url import frame_url
+from pat_service.http.public_url import frame_url, launcher_url
 from pat_service.tokens import Wish
 
 
-class ApiBlueprint(Blueprint):
-    ARGUMENTS_PARSER = StrictParser()
-
-
-blueprint = ApiBlueprint("api", __name__, url_prefix="/api/ext", description="For back ends")
-
-
-def _problems(*statuses: int) -> Any:
-    """Document these answers of a view as problems."""
-
-    def decorate(view: Any) -> Any:
-        for status in statuses:
-            view = blueprint.alt_response(status, schema=PROBLEM, content_type="application/problem+json")(
-                view
-            )
-        return view
-
-    return decorate
-
-
 @blueprint.route("/users/personal-access-token", methods=["POST"])
-@client_required(tokens.SCOPE)
+@client_required(*tokens.SCOPES, minting=True)
 @blueprint.arguments(MINT)
 @blueprint.response(201, MINTED)
-@_problems(400, 401, 403, 404, 413, 415, 429, 503)
-@blueprint.doc(security=[{"client": []}])
+@problems(400, 401, 403, 404, 413, 415, 429, 503)
+@by_client
 def mint(wish: Wish) -> dict[str, Any]:
     """Mint a token for one user and one app, in place of the one they had."""
     minted = tokens.mint(g.caller, keyring(), wish, utcnow())
     return {
         "personal_access_token": minted.secret.reveal(),
-        "redirect_url": frame_url(minted.app_id, minted.secret),
+        "redirect_url": frame_url(minted.app_id, minted.secret)
+        if minted.app_id
+        else launcher_url(minted.workspace_id, minted.secret),
         "token_id": minted.id,
         "expires_in": wish.pat_seconds,
         "session_expires_in": wish.session_seconds,
@@ -56,7 +37,7 @@ def mint(wish: Wish) -> dict[str, Any]:
 @blueprint.route("/users/session", methods=["POST"])
 @blueprint.arguments(SESSION)
 @blueprint.response(201, OPENED)
-@_problems(400, 401, 413, 415, 429, 503)
+@problems(400, 401, 413, 415, 429, 503)
 def open_session(wish: dict[str, str]) -> dict[str, Any]:
     """Open a session with a token, as a frame does, for a program."""
     token = parse_token(wish["access_token"])

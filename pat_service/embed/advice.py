@@ -12,6 +12,8 @@ ADVICE: Final = {
     "token_expired": ("This link has expired", f"It was good for a limited time. {_REOPEN}"),
     "token_superseded": ("This link was replaced by a newer one", _REOPEN),
     "token_revoked": ("This link was withdrawn", f"{_REOPEN} {_ASK}"),
+    "token_used": ("This link has been used", f"It was good for one opening. {_REOPEN}"),
+    "too_many_sessions": ("This app is open in too many places", "Close it in one of them, then try again."),
     "access_revoked": ("You no longer have access to this app", _ASK),
     "session_invalid": ("This session cannot be used", _REOPEN),
     "session_expired": ("Your session has ended", f"It was open for as long as it may be. {_REOPEN}"),

@@ -177,7 +177,7 @@ def _session(app_id: str) -> OpenSession:
 def _opened(session: OpenSession) -> None:
     g.session_id = session.id
     g.origins = session.origins
-    ancestors.learn(session.viewer.app.id, session.origins)
+    ancestors.learn(session.viewer.app.id, session.own_origins)
 
 
 def _app_of(session: OpenSession) -> EmbeddedApp:

@@ -26,10 +26,13 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def client_required(scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let a view be called by clients with this scope, within their limit; `g.caller` is the one who called.
+def client_required(
+    *scopes: str, minting: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a view be called by clients with one of these scopes; `g.caller` is the one who called.
 
-    The order is the contract's: who, then whether, then how often; the body is looked at after that.
+    The order is the contract's: who, then whether, then, of mints, how often; the body is looked at
+    after that.
     """
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,10 +41,12 @@ def client_required(scope: str) -> Callable[[Callable[..., Any]], Callable[..., 
             receive(MAX_BODY)
             g.caller = caller = _caller()
             try:
-                caller.require(scope)
-                limits.hit(scope, caller.mint_limit or current_app.config["MINT_RATE_LIMIT"], caller.id)
+                caller.require(*scopes)
+                if minting:
+                    limits.hit("mint", caller.mint_limit or current_app.config["MINT_RATE_LIMIT"], caller.id)
             except Refused as refusal:
-                events.refused(events.MINT_REFUSED, refusal, utcnow(), client_id=caller.id)
+                kind = events.MINT_REFUSED if minting else events.CLIENT_REFUSED
+                events.refused(kind, refusal, utcnow(), client_id=caller.id)
                 raise
             return view(*args, **kwargs)
 

@@ -7,7 +7,7 @@ from math import nan
 from typing import Any, Final, NoReturn
 
 from flask import Request, request
-from marshmallow import ValidationError
+from marshmallow import RAISE, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException
 
@@ -47,6 +47,16 @@ def read_object() -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidPayload({BODY: ["Must be one JSON object."]})
     return value
+
+
+def read_query() -> dict[str, str]:
+    """Return the parameters of the address, or raise InvalidPayload where one is given twice."""
+    found: dict[str, str] = {}
+    for name, value in request.args.items(multi=True):
+        if name in found:
+            raise InvalidPayload({printable(name): ["Must be given once."]})
+        found[name] = value
+    return found
 
 
 def receive(most: int) -> None:
@@ -116,9 +126,13 @@ class StrictParser(FlaskParser):
     """webargs with our reading of JSON and our shape of errors."""
 
     DEFAULT_VALIDATION_STATUS = 400
+    DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": RAISE}
 
     def load_json(self, req: Request, schema: Any) -> Any:
         return read_object()
+
+    def load_querystring(self, req: Request, schema: Any) -> Any:
+        return read_query()
 
     def handle_error(
         self,

@@ -11,7 +11,14 @@ from limits.errors import StorageError
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from pat_service.errors import Conflict, InvalidPayload, RateLimited, Refused, Unavailable
+from pat_service.errors import (
+    Conflict,
+    InvalidPayload,
+    RateLimited,
+    Refused,
+    TooManySessions,
+    Unavailable,
+)
 
 STATUSES: Final = {
     "invalid_payload": 400,
@@ -21,6 +28,7 @@ STATUSES: Final = {
     "token_expired": 401,
     "token_superseded": 401,
     "token_revoked": 401,
+    "token_used": 401,
     "access_revoked": 401,
     "session_invalid": 401,
     "session_expired": 401,
@@ -28,6 +36,7 @@ STATUSES: Final = {
     "scope_missing": 403,
     "app_forbidden": 403,
     "not_framed": 403,
+    "origin_not_allowed": 403,
     "user_not_found": 404,
     "app_not_found": 404,
     "not_found": 404,
@@ -36,6 +45,7 @@ STATUSES: Final = {
     "payload_too_large": 413,
     "unsupported_media_type": 415,
     "rate_limited": 429,
+    "too_many_sessions": 429,
     "internal_error": 500,
     "unavailable": 503,
 }
@@ -128,7 +138,7 @@ def _json(problem: Problem) -> Response:
 
 
 def _headers(refusal: Refused) -> dict[str, str]:
-    if isinstance(refusal, RateLimited):
+    if isinstance(refusal, (RateLimited, TooManySessions)):
         return {"Retry-After": str(refusal.retry_after)}
     if isinstance(refusal, Unavailable):
         return {"Retry-After": str(RETRY_AFTER_UNAVAILABLE)}

@@ -23,8 +23,13 @@ def public_url() -> str:
 
 
 def frame_url(app_id: str, token: Secret) -> str:
-    """Return the address that a page puts into its iframe."""
+    """Return the address that a page puts into its iframe, for an app."""
     return f"{public_url()}/embed-apps/{app_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
+
+
+def launcher_url(workspace_id: str, token: Secret) -> str:
+    """Return the address that a page puts into its iframe, for all apps of a workspace."""
+    return f"{public_url()}/embed-workspaces/{workspace_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
 
 
 def _is_loopback(host: str) -> bool:
