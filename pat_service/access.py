@@ -16,7 +16,7 @@ from sqlalchemy.sql.selectable import FromClause, Join
 from pat_service.database import AnyRow, reading
 from pat_service.errors import AccessRevoked
 from pat_service.models import App, Grant, Member, User, Workspace
-from pat_service.shapes import ANY_ORIGIN
+from pat_service.shapes import ANY_ORIGIN, is_uuid
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,11 @@ class Place:
 
     app_id: str | None = None
     workspace_id: str | None = None
+
+    @property
+    def known_app(self) -> str | None:
+        """The app's id, unless no app can have it: not every text can be asked of a database."""
+        return self.app_id if self.app_id is not None and is_uuid(self.app_id) else None
 
 
 @dataclass(frozen=True, slots=True)

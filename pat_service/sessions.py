@@ -198,7 +198,7 @@ def _check(keyring: Keyring, token: str, place: Place, now: datetime) -> OpenSes
     with events.recording_refusals(events.SESSION_REFUSED, now):
         claims = keyring.read_session(token, place.app_id)
     with reading() as connection:
-        row = connection.execute(_by_id, {"id": claims.session_id, "app": place.app_id}).first()
+        row = connection.execute(_by_id, {"id": claims.session_id, "app": place.known_app}).first()
     if row is None or (row.target_app, row.session_user, row.session_workspace) != (
         claims.app_id,
         claims.user_id,

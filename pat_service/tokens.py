@@ -238,11 +238,13 @@ def recognise(keyring: Keyring, secret: Secret, place: Place, now: datetime) -> 
     digests = [key.digest(secret) for key in keyring.keys]
     with reading() as connection:
         for digest in digests:
-            row = connection.execute(_by_digest, {"digest": digest, "app": place.app_id}).first()
+            row = connection.execute(_by_digest, {"digest": digest, "app": place.known_app}).first()
             if row is not None:
                 return _judge(row, digest, place, now)
         for digest in digests:
-            newer = connection.execute(_by_superseded_digest, {"digest": digest, "app": place.app_id}).first()
+            newer = connection.execute(
+                _by_superseded_digest, {"digest": digest, "app": place.known_app}
+            ).first()
             if newer is not None and meant_for(newer, place):
                 raise _about(TokenSuperseded(), newer)
     raise TokenInvalid
