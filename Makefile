@@ -1,7 +1,10 @@
-# make run · make test · make quick · make lint · make format · make clean
+# make run · make test · make quick · make fuzz · make lint · make format · make clean
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 5000
+# Cases of each operation, chains of links, and where chance begins: make fuzz CASES=500 SEED=7
+CASES  ?= 100
+SEED   ?= $(shell date +%s)
 # More arguments for pytest: make test ARGS="tests/browser -k opens"
 ARGS   ?=
 
@@ -10,13 +13,14 @@ BROWSER := chromium libatomic1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick lint format browser clean
+.PHONY: help run test quick fuzz lint format browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run      the demo: environment, schema, demo data, and flask run on port $(PORT)"
 	@echo "make test     every test, those on PostgreSQL, Redis and a real browser included"
 	@echo "make quick    the tests that take seconds"
+	@echo "make fuzz     what the API's document allows, at length: CASES=$(CASES) of each operation"
 	@echo "make lint     style, types and the direction of imports"
 	@echo "make format   rewrite the code to the style"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
@@ -32,6 +36,11 @@ test: $(VENV)/.dev browser
 
 quick: $(VENV)/.dev
 	@$(PY) -m pytest -q $(ARGS)
+
+fuzz: $(VENV)/.dev
+	@echo "SEED=$(SEED)"
+	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
+	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

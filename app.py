@@ -48,7 +48,7 @@ def create_app(config: Config | None = None) -> Flask:
     _connect(app, config)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     app.extensions["pat_service.registry"] = embed.Registry("apps")
-    app.register_blueprint(embed.blueprint)
+    embed.init_app(app)
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     cli.init_app(app)
     if config.development:
@@ -66,24 +66,19 @@ def _settle(app: Flask, config: Config) -> None:
         "max_session_expiry",
         "default_pat_expiry",
         "default_session_expiry",
+        "max_sessions_per_token",
         "embed_framed_only",
         "mint_rate_limit",
         "open_rate_limit",
         "session_rate_limit",
         "failure_rate_limit",
+        "retain_days",
+        "retain_event_days",
     ):
         app.config[name.upper()] = getattr(config, name)
     app.config.update(
         # The most that any route takes; most take less.
         MAX_CONTENT_LENGTH=embed.MAX_FORM,
-        API_TITLE="pat-service",
-        API_VERSION="1",
-        OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/api",
-        OPENAPI_JSON_PATH="openapi.json",
-        API_SPEC_OPTIONS={
-            "components": {"securitySchemes": {"client": {"type": "http", "scheme": "basic"}}},
-        },
     )
     app.json = _Json(app)
     # A cleaned-up path would be redirected to, token and all, at whatever Host the request claims.

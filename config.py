@@ -21,6 +21,7 @@ MIN_KEY_BYTES: Final = 32
 #: A hundred years: what lies beyond is a slip, and no database holds the moment.
 MAX_SECONDS: Final = 3_155_760_000
 MAX_MINUTES: Final = 5_256_000
+MAX_RETAIN_DAYS: Final = 3650
 INSTANCE: Final = Path(__file__).parent / "instance"
 
 
@@ -145,11 +146,14 @@ class _Environment(Schema):
     MAX_SESSION_EXPIRY = _number(43_200, 1, MAX_MINUTES, " of minutes")
     DEFAULT_PAT_EXPIRY = _number(None, 1, MAX_SECONDS, " of seconds")
     DEFAULT_SESSION_EXPIRY = _number(None, 1, MAX_MINUTES, " of minutes")
+    MAX_SESSIONS_PER_TOKEN = _number(None, 1, 1_000_000)
     EMBED_FRAMED_ONLY = fields.Boolean(load_default=True, error_messages={"invalid": "must be on or off"})
     MINT_RATE_LIMIT = _limit("10 per minute")
     OPEN_RATE_LIMIT = _limit("60 per minute")
     SESSION_RATE_LIMIT = _limit(None)
     FAILURE_RATE_LIMIT = _limit("30 per minute")
+    RETAIN_DAYS = _number(30, 1, MAX_RETAIN_DAYS, " of days")
+    RETAIN_EVENT_DAYS = _number(None, 1, MAX_RETAIN_DAYS, " of days")
     WEB_CONCURRENCY = _number(1, 1, 256)
     WEB_THREADS = _number(8, 1, 256)
     PORT = _number(8000, 1, 65535)
@@ -173,11 +177,14 @@ class Config:
     max_session_expiry: int
     default_pat_expiry: int | None
     default_session_expiry: int | None
+    max_sessions_per_token: int | None
     embed_framed_only: bool
     mint_rate_limit: str
     open_rate_limit: str
     session_rate_limit: str | None
     failure_rate_limit: str
+    retain_days: int
+    retain_event_days: int | None
     workers: int
     threads: int
     port: int
@@ -211,11 +218,14 @@ class Config:
             max_session_expiry=read["MAX_SESSION_EXPIRY"],
             default_pat_expiry=read["DEFAULT_PAT_EXPIRY"],
             default_session_expiry=read["DEFAULT_SESSION_EXPIRY"],
+            max_sessions_per_token=read["MAX_SESSIONS_PER_TOKEN"],
             embed_framed_only=read["EMBED_FRAMED_ONLY"],
             mint_rate_limit=read["MINT_RATE_LIMIT"],
             open_rate_limit=read["OPEN_RATE_LIMIT"],
             session_rate_limit=read["SESSION_RATE_LIMIT"],
             failure_rate_limit=read["FAILURE_RATE_LIMIT"],
+            retain_days=read["RETAIN_DAYS"],
+            retain_event_days=read["RETAIN_EVENT_DAYS"],
             workers=read["WEB_CONCURRENCY"],
             threads=read["WEB_THREADS"],
             port=read["PORT"],
@@ -240,6 +250,10 @@ def _check_together(read: Mapping[str, Any], development: bool) -> None:
         default, most = read[f"DEFAULT_{kind}_EXPIRY"], read[f"MAX_{kind}_EXPIRY"]
         if default is not None and default > most:
             raise ConfigError(f"DEFAULT_{kind}_EXPIRY must be at most MAX_{kind}_EXPIRY, which is {most}")
+    days, event_days = read["RETAIN_DAYS"], read["RETAIN_EVENT_DAYS"]
+    if event_days is not None and event_days <= days:
+        # Or what a purge tells of an expiry would be too old to keep.
+        raise ConfigError(f"RETAIN_EVENT_DAYS must be more than RETAIN_DAYS, which is {days}")
 
 
 def _made(folder: Path) -> Path:

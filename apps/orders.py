@@ -1,6 +1,7 @@
 """Orders: the viewer's own customer account.
 
-Every statement is bound to the viewer's id and workspace, so nobody else's order is there to be found.
+Every statement is bound to the viewer's id and workspace, so nobody else's order is there to be found; and
+to the viewer's regions, where the mint named some in the attribute `region`.
 """
 
 import csv
@@ -51,6 +52,10 @@ STATUSES: Final = {
     "cancelled": ("Cancelled", ""),
 }
 CANCELLED: Final = "cancelled"
+#: Where orders are sent to.
+REGIONS: Final = {"north": "North", "south": "South", "west": "West"}
+#: The attribute of a mint that holds the viewer to a region, or to a list of them.
+REGION: Final = "region"
 # A spreadsheet takes a cell that begins so for a formula.
 FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
 
@@ -65,6 +70,7 @@ class Order(Model):
         UniqueConstraint("workspace_id", "number"),
         Index(None, "user_id", "workspace_id", "placed_at"),
         CheckConstraint(f"status IN ({', '.join(map(repr, STATUSES))})", "status"),
+        CheckConstraint(f"region IN ({', '.join(map(repr, REGIONS))})", "region"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
@@ -73,6 +79,7 @@ class Order(Model):
     number: Mapped[str] = mapped_column(String(20))
     status: Mapped[str] = mapped_column(String(16))
     ship_to: Mapped[str] = mapped_column(Text)
+    region: Mapped[str] = mapped_column(String(16))
     tracking: Mapped[str | None] = mapped_column(String(40))
     shipping_cents: Mapped[int]
     total_cents: Mapped[int]
@@ -125,8 +132,24 @@ class Wish:
         return {name: value for name, value in wanted.items() if value}
 
 
+def regions_of(viewer: Viewer) -> list[str] | None:
+    """Return the regions that the viewer is held to, or None where the mint named none.
+
+    What is no region, nor a list of regions, holds to no region at all: a mistake must not open everything.
+    """
+    if REGION not in viewer.attributes:
+        return None
+    named = viewer.attributes[REGION]
+    named = named if isinstance(named, list) else [named]
+    known = all(region in REGIONS for region in named)
+    return [region for region in REGIONS if region in named] if known else []
+
+
 def own(viewer: Viewer) -> ColumnElement[bool]:
-    return and_(Order.user_id == viewer.user.id, Order.workspace_id == viewer.workspace.id)
+    """Return the condition for what the viewer may see. Nothing here reads orders without it."""
+    condition = and_(Order.user_id == viewer.user.id, Order.workspace_id == viewer.workspace.id)
+    regions = regions_of(viewer)
+    return condition if regions is None else and_(condition, Order.region.in_(regions))
 
 
 def matching(viewer: Viewer, wish: Wish) -> ColumnElement[bool]:
@@ -190,7 +213,18 @@ def shown(order: Row[Any], lines: Sequence[Row[Any]]) -> dict[str, Any]:
         "placed": day(order.placed_at),
         "placed_at": order.placed_at.isoformat(),
         "products": [line.name for line in lines],
+        "region": REGIONS[order.region],
         "total": euros(order.total_cents),
+    }
+
+
+def scope(viewer: Viewer) -> dict[str, Any]:
+    """Return what the templates say of the viewer's regions: names, or None for all of them."""
+    held = regions_of(viewer)
+    several = len(REGIONS if held is None else held) > 1
+    return {
+        "held_to": None if held is None else [REGIONS[region] for region in held],
+        "several_regions": several,
     }
 
 
@@ -207,7 +241,12 @@ def listing(connection: Connection, viewer: Viewer, wish: Wish) -> dict[str, Any
         .offset(paging.offset)
     ).all()
     lines = lines_of(connection, OrderLine.order_id.in_([row.id for row in rows]))
-    return {"wish": wish, "paging": paging, "orders": [shown(row, lines[row.id]) for row in rows]}
+    return {
+        "wish": wish,
+        "paging": paging,
+        "orders": [shown(row, lines[row.id]) for row in rows],
+        **scope(viewer),
+    }
 
 
 def counts(connection: Connection, viewer: Viewer) -> dict[str, int]:
@@ -284,7 +323,7 @@ def index(viewer: Viewer) -> dict[str, Any]:
     with reading() as connection:
         by_status = counts(connection, viewer)
         if not any(by_status.values()):
-            return {"customer_orders": 0}
+            return {"customer_orders": 0, **scope(viewer)}
         return {
             "customer_orders": sum(by_status.values()),
             "statuses": [(status, name, by_status[status]) for status, (name, _) in STATUSES.items()],
@@ -325,6 +364,7 @@ def order(viewer: Viewer) -> dict[str, Any]:
         "steps": [
             (name, moment.isoformat(), day(moment)) if moment else (name, "", "") for name, moment in steps
         ],
+        **scope(viewer),
         "lines": [
             {
                 "sku": line.sku,
@@ -359,13 +399,14 @@ def download(viewer: Viewer) -> Response:
         lines = lines_of(connection, OrderLine.order_id.in_(select(Order.id).where(condition)))
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(["Order", "Placed", "Status", "Items", "Shipping (EUR)", "Total (EUR)"])
+    table.writerow(["Order", "Placed", "Status", "Region", "Items", "Shipping (EUR)", "Total (EUR)"])
     for row in rows:
         table.writerow(
             [
                 cell(row.number),
                 f"{row.placed_at:%Y-%m-%d}",
                 STATUSES[row.status][0],
+                REGIONS[row.region],
                 cell("; ".join(f"{line.quantity} × {line.name}" for line in lines[row.id])),
                 f"{row.shipping_cents / 100:.2f}",
                 f"{row.total_cents / 100:.2f}",

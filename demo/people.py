@@ -22,12 +22,12 @@ LIMITED_CLIENT: Final = "portal-limited"
 
 
 def directory(origin: str) -> dict[str, Any]:
-    """Return the demo's provisioning file as a dict, with `origin` as the only page that may embed its apps.
+    """Return the demo's provisioning file as a dict, with `origin` as the only page that may embed anything.
 
     It holds no secrets: whoever loads it has them made, and keeps them in instance/demo.json.
     """
     return {
-        "workspaces": [{"slug": WORKSPACE, "name": CUSTOMER}],
+        "workspaces": [{"slug": WORKSPACE, "name": CUSTOMER, "allowed_origins": [origin]}],
         "users": [
             _user(ANA, "Ana Ruiz"),
             _user(BEN, "Ben Okafor"),
@@ -43,10 +43,10 @@ def directory(origin: str) -> dict[str, Any]:
             {
                 "id": PORTAL_CLIENT,
                 "workspaces": [WORKSPACE],
-                "scopes": ["mint"],
+                "scopes": ["mint", "mint:workspace"],
                 "mint_limit": "600 per minute",
             },
-            {"id": LIMITED_CLIENT, "workspaces": [WORKSPACE], "scopes": ["mint"]},
+            {"id": LIMITED_CLIENT, "workspaces": [WORKSPACE], "scopes": ["mint", "mint:workspace"]},
         ],
     }
 

@@ -16,7 +16,7 @@ from flask import Blueprint, Response, abort, current_app, redirect, render_temp
 from werkzeug.wrappers import Response as BaseResponse
 
 from demo import people
-from demo.back_end import APPS, CASES, MINT_PATH, PEOPLE, BackEnd, Demo, loaded_demo
+from demo.back_end import APPS, CASES, PEOPLE, REGION_CHOICES, BackEnd, Demo, Visit, loaded_demo
 from pat_service.errors import Conflict
 from pat_service.http.payload import read_object
 
@@ -37,6 +37,8 @@ class Refusal:
 REFUSALS: Final = (
     Refusal("expired", "Expired token", "Lives one second, is used after it.", "401 token_expired"),
     Refusal("replaced", "Replaced token", "Minted twice, the first one is used.", "401 token_superseded"),
+    Refusal("revoked", "Revoked token", "Minted, and revoked before it is used.", "401 token_revoked"),
+    Refusal("used", "Used token", "For one opening, is used for two.", "401 token_used"),
     Refusal("access-lost", "Access lost", "Taken from Cleo after the mint.", "401 access_revoked"),
     Refusal("garbage", "Made-up token", "Nobody ever minted it.", "401 token_invalid"),
     Refusal("no-access", "No access", "Dan may not open the app: no token.", "403 app_forbidden"),
@@ -59,27 +61,29 @@ def home() -> BaseResponse | str:
         customer=people.CUSTOMER,
         people=PEOPLE.values(),
         apps=APPS.values(),
+        regions=REGION_CHOICES,
         refusals=REFUSALS,
         here=here,
         loaded_for=demo.origin,
         frame_origin=_frame_origin(),
-        mint_path=MINT_PATH,
     )
 
 
 def open_app() -> dict[str, Any]:
-    """Answer the page's script: mint for the person and app of the JSON body, and say what to frame."""
+    """Answer the page's script: mint what the JSON body names, and say what to frame."""
     _refuse_other_sites()
     wish = read_object()
     try:
-        person, app, case = PEOPLE[wish["person"]], APPS[wish["app"]], CASES[wish["case"]]
+        visit, case = Visit(PEOPLE[wish["person"]], APPS[wish["app"]], wish["region"]), CASES[wish["case"]]
+        if visit.region not in REGION_CHOICES:
+            raise KeyError
     except (KeyError, TypeError):
         abort(HTTPStatus.BAD_REQUEST)
     demo = _demo()
     if demo is None:
         raise Conflict("The demo is not loaded. Run: flask --app app demo load")
-    back_end = BackEnd(f"http://127.0.0.1:{_port()}{MINT_PATH}", _frame_origin(), demo)
-    return case(back_end, person, app).shown()
+    back_end = BackEnd(f"http://127.0.0.1:{_port()}", _frame_origin(), demo)
+    return case(back_end, visit).shown()
 
 
 def blueprint() -> Blueprint:

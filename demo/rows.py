@@ -44,15 +44,21 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Somebody with an account. Above 1, `busy` gives the later months more of the orders; below, fewer."""
+    """Somebody with an account, and an address in each region.
 
-    ship_to: str
+    Above 1, `busy` gives the later months more of the orders; below, fewer.
+    """
+
+    ship_to: Mapping[str, str]
     first_number: int
     orders: int
     busy: float
     products: Sequence[Product]
     questions: Sequence[Question]
 
+
+#: The region of an order, by the last digit of its number.
+REGION_BY_DIGIT: Final = ("north",) * 4 + ("south",) * 3 + ("west",) * 3
 
 ME: Final = "me"
 MAYA: Final = "Maya Lindqvist"
@@ -389,10 +395,28 @@ BENS_QUESTIONS: Final = (
 
 CUSTOMERS: Final = {
     people.ANA: Customer(
-        "Ruiz Coffee Bar\n14 Quay Street\nGalway H91 E2D4", 20417, 61, 1.1, CAFE, ANAS_QUESTIONS
+        {
+            "north": "Ruiz Coffee Bar\n2 Port Road\nLetterkenny F92 K7W3",
+            "south": "Ruiz Coffee Bar\n31 Oliver Street\nCork T12 R6C8",
+            "west": "Ruiz Coffee Bar\n14 Quay Street\nGalway H91 E2D4",
+        },
+        20417,
+        61,
+        1.1,
+        CAFE,
+        ANAS_QUESTIONS,
     ),
     people.BEN: Customer(
-        "Okafor Cycles\n3 Mill Lane\nCork T12 X7P9", 31096, 58, 0.9, WORKSHOP, BENS_QUESTIONS
+        {
+            "north": "Okafor Cycles\n8 Castle Street\nSligo F91 D5V2",
+            "south": "Okafor Cycles\n3 Mill Lane\nCork T12 X7P9",
+            "west": "Okafor Cycles\n20 Bridge Street\nWestport F28 A4H6",
+        },
+        31096,
+        58,
+        0.9,
+        WORKSHOP,
+        BENS_QUESTIONS,
     ),
 }
 
@@ -455,13 +479,15 @@ def _orders(
             }
             for position, product in enumerate(random.sample(customer.products, random.randint(1, 5)), 1)
         ]
+        region = REGION_BY_DIGIT[number % 10]
         goods = sum(line["quantity"] * line["unit_cents"] for line in lines)
         shipping = 0 if goods >= FREE_SHIPPING else SHIPPING
         yield (
             {
                 "id": order_id,
                 "number": f"BR-{number}",
-                "ship_to": customer.ship_to,
+                "region": region,
+                "ship_to": customer.ship_to[region],
                 "shipping_cents": shipping,
                 "total_cents": goods + shipping,
                 "placed_at": placed_at,

@@ -170,12 +170,13 @@ def apps_of(who: Visitor) -> list[ViewedApp]:
     """Return the apps of the workspace that the visitor may open, by name."""
     with reading() as connection:
         rows = connection.execute(_apps_of, {"workspace": who.workspace.id, "user": who.user.id})
-        return [ViewedApp(row.id, row.slug, row.name, row.template) for row in rows]
+        apps = [ViewedApp(row.id, row.slug, row.name, row.template) for row in rows]
+    # Sorted here, since the two databases order texts each in its own way.
+    return sorted(apps, key=lambda app: (app.name.casefold(), app.id))
 
 
 _apps_of = (
     select(App.id, App.slug, App.name, App.template)
     .join(Grant, Grant.app_id == App.id)
     .where(App.workspace_id == bindparam("workspace"), Grant.user_id == bindparam("user"))
-    .order_by(App.name, App.id)
 )

@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pat_service import events
-from pat_service.database import Model
+from pat_service.database import add
 from pat_service.models import Grant, Member, User, new_id
 from pat_service.shapes import email_key
 
@@ -43,7 +42,7 @@ def welcome(
         assert email is not None  # noqa: S101 - the mint's schema asks for one of the two
         user_id = new_id()
         facts = {"email": email_key(email), "name": newcomer.name or email, "status": "active"}
-        if not _add(connection, User, facts | {"id": user_id, "created_at": now}):
+        if not add(connection, User, facts | {"id": user_id, "created_at": now}):
             # Somebody was faster: the mint's own look-up finds whom.
             user_id = connection.execute(_by_email, {"email": facts["email"]}).scalar_one()
         else:
@@ -51,18 +50,11 @@ def welcome(
                 connection, events.USER_CREATED, now, client_id=by, user_id=user_id, details={"after": facts}
             )
     ids: dict[str, Any] = {"user_id": user_id, "workspace_id": workspace_id}
-    if _add(connection, Member, ids | {"role": newcomer.role}):
+    if add(connection, Member, ids | {"role": newcomer.role}):
         details = {"after": {"role": newcomer.role}}
         events.record(connection, events.MEMBER_ADDED, now, client_id=by, details=details, **ids)
-    if app_id is not None and _add(connection, Grant, {"app_id": app_id, "user_id": user_id}):
+    if app_id is not None and add(connection, Grant, {"app_id": app_id, "user_id": user_id}):
         events.record(connection, events.GRANT_ADDED, now, client_id=by, app_id=app_id, **ids)
 
 
-def _add(connection: Connection, table: type[Model], row: dict[str, Any]) -> bool:
-    """Insert the row unless there is one with its key; tell whether it was inserted."""
-    statement = _inserts[connection.dialect.name](table).on_conflict_do_nothing()
-    return bool(connection.execute(statement, row).rowcount)
-
-
 _by_email = select(User.id).where(User.email == bindparam("email"))
-_inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}

@@ -1,6 +1,7 @@
 """Who is calling: back ends with an id and a secret, limited to workspaces and scopes."""
 
 import hmac
+import logging
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from typing import Any, Final
 
 from marshmallow import ValidationError
 from sqlalchemy import Boolean, Connection, Select, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 
 from pat_service import events
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
-from pat_service.database import reading, transaction
-from pat_service.errors import Conflict, InvalidClient, ScopeMissing
+from pat_service.database import AnyRow, UtcDateTime, reading, transaction
+from pat_service.errors import Conflict, InvalidClient, ScopeMissing, Unavailable
 from pat_service.models import (
     LEAST_ROLE,
     ROLES,
@@ -36,7 +38,10 @@ AUDIT: Final = "audit"
 SCOPES: Final = (MINT, MINT_WORKSPACE, PROVISION, AUDIT)
 #: A secret that a person brings must be at least this many characters long.
 MIN_SECRET_LENGTH: Final = 32
+#: The use of a secret is noted once in so long.
+NOTED_EVERY: Final = timedelta(minutes=1)
 
+_log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _NO_DIGEST: Final = bytes(32)
 
@@ -47,14 +52,26 @@ _by_id = (
         Client.all_workspaces,
         Client.mint_limit,
         Client.highest_role,
+        ClientSecret.id.label("secret_id"),
         ClientSecret.digest,
         ClientSecret.key_id,
+        ClientSecret.last_used_at,
     )
     .join(ClientSecret, ClientSecret.client_id == Client.id)
     .where(
         Client.id == bindparam("id"),
         Client.revoked_at.is_(None),
         or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now")),
+    )
+)
+#: Guarded by the digest that was read: of racing requests one makes it anew.
+_note_use = (
+    update(ClientSecret)
+    .where(ClientSecret.id == bindparam("secret"), ClientSecret.digest == bindparam("held"))
+    .values(
+        digest=bindparam("fresh"),
+        key_id=bindparam("fresh_key"),
+        last_used_at=bindparam("used_now", type_=UtcDateTime),
     )
 )
 
@@ -105,7 +122,9 @@ def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[b
 _membership = aliased(Member)  # not the one that the statement around the condition joins
 
 
-def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+def reaches_user(
+    user_id: SQLColumnExpression[str] | SQLColumnExpression[str | None],
+) -> ColumnElement[bool]:
     """The condition that the user is a member of a workspace that the caller may know of."""
     return or_(
         _everywhere,
@@ -118,7 +137,10 @@ def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
 
 
 def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime) -> Caller:
-    """Return the caller, or raise InvalidClient. An unknown id costs the same as a wrong secret."""
+    """Return the caller, or raise InvalidClient. An unknown id costs the same as a wrong secret.
+
+    The use of the secret is noted, and a digest of an older key is made anew with the current one.
+    """
     rows = []
     if _ID.fullmatch(client_id):
         with reading() as connection:
@@ -134,6 +156,9 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
         hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
     if matched is None:
         raise InvalidClient
+    noted = matched.last_used_at
+    if noted is None or noted <= now - NOTED_EVERY or matched.key_id != keyring.current.id:
+        _note(keyring, matched, secret, now)
     return Caller(
         matched.id,
         frozenset(matched.scopes),
@@ -141,6 +166,26 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
         matched.mint_limit,
         matched.highest_role,
     )
+
+
+def _note(keyring: Keyring, row: AnyRow, secret: Secret, now: datetime) -> None:
+    """Note that the secret was used. A store that cannot be written keeps nobody out."""
+    current = keyring.current
+    values = {
+        "secret": row.secret_id,
+        "held": row.digest,
+        "fresh": current.digest(secret),
+        "fresh_key": current.id,
+        "used_now": now,
+    }
+    try:
+        with transaction() as connection:
+            noted = connection.execute(_note_use, values)
+            if noted.rowcount and row.key_id != current.id:
+                details = {"before": {"key": row.key_id}, "after": {"key": current.id}}
+                events.record(connection, events.CLIENT_REKEYED, now, client_id=row.id, details=details)
+    except (SQLAlchemyError, Unavailable):
+        _log.warning("the use of a client's secret could not be noted", exc_info=True)
 
 
 def create(
@@ -201,21 +246,53 @@ def put(
         "highest_role": highest_role,
         "revoked_at": None,
     }
+    slugs = sorted(set(workspaces or ()))
+    after: dict[str, Any] = {
+        "scopes": facts["scopes"],
+        "workspaces": None if workspaces is None else slugs,
+        "mint_limit": mint_limit,
+        "highest_role": highest_role,
+        "revoked": False,
+    }
     current = connection.execute(_locked(client_id)).first()
-    if current:
-        connection.execute(update(Client).where(Client.id == client_id), facts)
-    else:
+    if current is None:
         connection.execute(insert(Client), facts | {"id": client_id, "created_at": now})
+        _put_workspaces(connection, client_id, slugs)
+        events.record(connection, events.CLIENT_CREATED, now, client_id=client_id, details={"after": after})
+        return False
+    before = _shown(connection, current)
+    if changed := [name for name in after if before[name] != after[name]]:
+        connection.execute(update(Client).where(Client.id == client_id), facts)
+        _put_workspaces(connection, client_id, slugs)
+        details = {"before": {n: before[n] for n in changed}, "after": {n: after[n] for n in changed}}
+        events.record(connection, events.CLIENT_CHANGED, now, client_id=client_id, details=details)
+    return current.revoked_at is not None
+
+
+def _put_workspaces(connection: Connection, client_id: str, slugs: Collection[str]) -> None:
     connection.execute(delete(ClientWorkspace).where(ClientWorkspace.client_id == client_id))
-    for slug in sorted(set(workspaces or ())):
+    for slug in slugs:
         place = select(Workspace.id).where(Workspace.slug == slug)
         found = connection.execute(place).scalar() if slug.isascii() else None
         if found is None:
             raise Conflict(f"There is no workspace {slug!r}.")
         connection.execute(insert(ClientWorkspace), {"client_id": client_id, "workspace_id": found})
-    kind = events.CLIENT_CHANGED if current else events.CLIENT_CREATED
-    events.record(connection, kind, now, client_id=client_id)
-    return current is not None and current.revoked_at is not None
+
+
+def _shown(connection: Connection, client: AnyRow) -> dict[str, Any]:
+    """What the trail tells of a client. `workspaces` are slugs, in order; None: all."""
+    places = (
+        select(Workspace.slug)
+        .join(ClientWorkspace, ClientWorkspace.workspace_id == Workspace.id)
+        .where(ClientWorkspace.client_id == client.id)
+    )
+    return {
+        "scopes": client.scopes,
+        "workspaces": None if client.all_workspaces else sorted(connection.execute(places).scalars()),
+        "mint_limit": client.mint_limit,
+        "highest_role": client.highest_role,
+        "revoked": client.revoked_at is not None,
+    }
 
 
 def knows_secret(connection: Connection, keyring: Keyring, client_id: str, secret: Secret) -> bool:
@@ -307,7 +384,7 @@ def _require_id(client_id: str) -> None:
 
 def _locked(client_id: str) -> Select[*tuple[Any, ...]]:
     # Held until the commit: of racing rotations each must see the secret that the last one made.
-    return select(Client.revoked_at).where(Client.id == client_id).with_for_update()
+    return select(Client.__table__).where(Client.id == client_id).with_for_update()
 
 
 def _require_live(connection: Connection, client_id: str) -> None:
@@ -315,6 +392,17 @@ def _require_live(connection: Connection, client_id: str) -> None:
     current = connection.execute(_locked(client_id)).first()
     if current is None or current.revoked_at is not None:
         raise Conflict(f"There is no live client {client_id!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSecret:
+    """A secret that has not ended. It is dead all the same where its key is none of the keyring's."""
+
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    key_id: str
+    key_known: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,12 +414,16 @@ class Listed:
     workspaces: tuple[str, ...] | None
     mint_limit: str | None
     highest_role: str
-    live_secrets: int
+    secrets: tuple[ListedSecret, ...]
     revoked_at: datetime | None
 
+    @property
+    def live_secrets(self) -> int:
+        return sum(secret.key_known for secret in self.secrets)
 
-def listed(now: datetime) -> list[Listed]:
-    """Return every client, by id."""
+
+def listed(keyring: Keyring, now: datetime) -> list[Listed]:
+    """Return every client, by id, with its secrets, the oldest first."""
     with reading() as connection:
         clients = list(connection.execute(select(Client.__table__).order_by(Client.id)))
         slugs = list(
@@ -341,7 +433,14 @@ def listed(now: datetime) -> list[Listed]:
                 .order_by(Workspace.slug)
             )
         )
-        secrets = list(connection.execute(select(ClientSecret.client_id, ClientSecret.expires_at)))
+        lasting = or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > now)
+        secrets = list(
+            connection.execute(
+                select(ClientSecret.__table__)
+                .where(lasting)
+                .order_by(ClientSecret.created_at, ClientSecret.id)
+            )
+        )
     return [
         Listed(
             id=client.id,
@@ -349,7 +448,17 @@ def listed(now: datetime) -> list[Listed]:
             workspaces=None if client.all_workspaces else tuple(s for c, s in slugs if c == client.id),
             mint_limit=client.mint_limit,
             highest_role=client.highest_role,
-            live_secrets=sum(c == client.id and (e is None or e > now) for c, e in secrets),
+            secrets=tuple(
+                ListedSecret(
+                    secret.created_at,
+                    secret.expires_at,
+                    secret.last_used_at,
+                    secret.key_id,
+                    keyring.get(secret.key_id) is not None,
+                )
+                for secret in secrets
+                if secret.client_id == client.id
+            ),
             revoked_at=client.revoked_at,
         )
         for client in clients

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -44,6 +45,8 @@ else:
     Model = db.Model
 
 AnyRow = Row[*tuple[Any, ...]]
+
+_inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 # SQLite's own wait for its one writer sleeps and is not fair; threads of a process queue here instead.
 _sqlite_writers = threading.Lock()
@@ -147,3 +150,14 @@ def transaction() -> Iterator[Connection]:
                 yield connection
     finally:
         _sqlite_writers.release()
+
+
+def add(connection: Connection, table: type[Base], row: dict[str, Any]) -> bool:
+    """Insert the row unless there is one with a key of it; tell whether it was inserted.
+
+    Racing insertions of one key follow each other: the later one finds what the first has made.
+    """
+    statement = _inserts[connection.dialect.name](table).on_conflict_do_nothing()
+    # Not its rowcount: SQLAlchemy keeps none of an INSERT on PostgreSQL.
+    inserted = connection.execute(statement.returning(*table.__table__.primary_key), row)
+    return inserted.first() is not None

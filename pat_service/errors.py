@@ -1,7 +1,7 @@
 """What can go wrong, as codes and texts. Statuses are the business of `pat_service.http`."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 
 class Refused(Exception):
@@ -36,6 +36,19 @@ class InvalidPayload(Refused):
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
         super().__init__()
         self.errors = dict(errors)
+
+
+def flat(messages: Any, root: str, path: str | None = None) -> dict[str, list[str]]:
+    """Turn a schema's nested messages into `apps.0.slug` → texts; what is of no field goes to `root`."""
+    if not isinstance(messages, Mapping):
+        texts = messages if isinstance(messages, list) else [messages]
+        return {root if path is None else path: [str(text) for text in texts]}
+    found: dict[str, list[str]] = {}
+    for key, value in messages.items():
+        inner = path if key == "_schema" else str(key) if path is None else f"{path}.{key}"
+        for name, texts in flat(value, root, inner).items():
+            found.setdefault(name, []).extend(texts)
+    return found
 
 
 class InvalidClient(Refused):
@@ -90,6 +103,30 @@ class WorkspaceNotFound(Refused):
     code = "not_found"
     title = "Workspace not found"
     detail = "No such workspace in this client's workspaces."
+
+
+class MemberNotFound(Refused):
+    code = "not_found"
+    title = "Member not found"
+    detail = "No such member of this workspace."
+
+
+class GrantNotFound(Refused):
+    code = "not_found"
+    title = "Grant not found"
+    detail = "No such grant of this app."
+
+
+class TokenNotFound(Refused):
+    code = "not_found"
+    title = "Token not found"
+    detail = "No such token that this client may know of; one that was replaced is gone."
+
+
+class SessionNotFound(Refused):
+    code = "not_found"
+    title = "Session not found"
+    detail = "No such session that this client may know of."
 
 
 class AppForbidden(Refused):

@@ -11,8 +11,6 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select
 from sqlalchemy.sql.elements import SQLColumnExpression
 
-from pat_service.database import AnyRow
-
 #: Rows of a page, where the caller names no number, and at most.
 USUAL_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
@@ -30,7 +28,7 @@ class Wanted:
 class Listing:
     """One page. `next_cursor` is None where nothing follows."""
 
-    items: list[AnyRow]
+    items: list[Any]
     next_cursor: str | None
 
 

@@ -15,7 +15,7 @@ from pat_service import clients, directory, events
 from pat_service.clients import MIN_SECRET_LENGTH, SCOPES
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.database import transaction
-from pat_service.errors import Conflict, InvalidPayload
+from pat_service.errors import Conflict, InvalidPayload, flat
 from pat_service.models import LEAST_ROLE, ROLES, STATUSES
 from pat_service.shapes import (
     check_email,
@@ -138,11 +138,11 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
     try:
         listed = _document_schema.load(document)
     except ValidationError as error:
-        raise InvalidPayload(_flat(error.normalized_messages())) from None
+        raise InvalidPayload(flat(error.normalized_messages(), "file")) from None
     done = Provisioned({kind: len(listed[kind]) for kind in ("workspaces", "users", "apps", "clients")})
     with transaction() as connection:
         for item in listed["workspaces"]:
-            directory.put_workspace(
+            directory.workspaces.put(
                 connection,
                 item["slug"],
                 name=item.get("name", item["slug"]),
@@ -152,13 +152,14 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
         for item in listed["users"]:
             with _naming(f"User {item['email']!r}"):
                 _put_user(connection, item, now)
+        apps = []
         for item in listed["apps"]:
             with _naming(f"App {item['slug']!r}"):
-                _put_app(connection, item, done, now)
+                apps.append(_put_app(connection, item, done, now))
         for item in listed["clients"]:
             with _naming(f"Client {item['id']!r}"):
                 _put_client(connection, keyring, item, done, now)
-        for slug, email in directory.ineffective_grants(connection, list(done.templates)):
+        for slug, email in directory.grants.ineffective(connection, apps):
             done.notes.append(
                 f"{email} has a grant of {slug} but is no member of its workspace, so it opens nothing"
             )
@@ -176,19 +177,15 @@ def _naming(thing: str) -> Iterator[None]:
 
 
 def _put_user(connection: Connection, item: dict[str, Any], now: datetime) -> None:
-    directory.put_user(
-        connection,
-        item["email"],
-        name=item.get("name", item["email"]),
-        status=item["status"],
-        roles=item["workspaces"],
-        now=now,
+    user_id = directory.users.put(
+        connection, item["email"], name=item.get("name", item["email"]), status=item["status"], now=now
     )
+    directory.members.put_all_by_slug(connection, user_id, item["workspaces"], now)
 
 
-def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> None:
+def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> str:
     template = item.get("template", item["slug"])
-    directory.put_app(
+    app_id = directory.apps.put(
         connection,
         item["slug"],
         id_=parse_uuid(item["id"]) if item["id"] else None,
@@ -196,10 +193,12 @@ def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, no
         workspace=item["workspace"],
         template=template,
         allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
-        users=item["users"],
         now=now,
     )
+    holders = {directory.users.id_of(connection, email) for email in item["users"]}
+    directory.grants.put_all(connection, app_id, holders, now)
     done.templates[item["slug"]] = template
+    return app_id
 
 
 def _put_client(
@@ -224,14 +223,3 @@ def _put_client(
     elif not clients.has_secret(connection, client_id):
         done.secrets[client_id] = generate(CLIENT_SECRET_PREFIX)
         clients.add_secret(connection, keyring, client_id, done.secrets[client_id], now)
-
-
-def _flat(messages: Any, path: str = "") -> dict[str, list[str]]:
-    """Turn marshmallow's nested messages into `apps.0.slug` → texts."""
-    if isinstance(messages, list):
-        return {path or "file": [str(message) for message in messages]}
-    flat: dict[str, list[str]] = {}
-    for key, value in messages.items():
-        inner = path if key == "_schema" else f"{path}.{key}" if path else str(key)
-        flat |= _flat(value, inner)
-    return flat

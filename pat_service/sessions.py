@@ -41,6 +41,8 @@ class Opened:
     """
 
     id: str
+    token_id: str
+    client_id: str
     expires_in: int
     origins: list[str]
     own_origins: list[str]
@@ -99,7 +101,7 @@ def _open(
             session_id = new_id()
             opened = _opened(session_id, token.row.session_seconds, token.seen_by, token.row)
             if parent is not None and not {parent, ANY_ORIGIN} & set(opened.origins):
-                raise OriginNotAllowed().about(**_ids(token.row), token_id=token.id)
+                raise OriginNotAllowed().about(**_ids(token.row))
             if _insert_session(keyring, secret, token, session_id, now, most):
                 break
             # Replaced, revoked or used up since it was read: read again, to say which.
@@ -172,7 +174,15 @@ def _opened(
 ) -> OpenSession | OpenLauncher:
     at_app = isinstance(seen_by, Viewer)
     own = list(row.app_origins if at_app else row.workspace_origins)
-    common = (session_id, expires_in, narrowed(own, row.allowed_origins), own, row.target_app is None)
+    common = (
+        session_id,
+        row.token_id,
+        row.client_id,
+        expires_in,
+        narrowed(own, row.allowed_origins),
+        own,
+        row.target_app is None,
+    )
     return OpenSession(*common, seen_by) if isinstance(seen_by, Viewer) else OpenLauncher(*common, seen_by)
 
 
@@ -197,6 +207,14 @@ def check_launcher(keyring: Keyring, token: str, workspace_id: str, now: datetim
 def _check(keyring: Keyring, token: str, place: Place, now: datetime) -> OpenSession | OpenLauncher:
     with events.recording_refusals(events.SESSION_REFUSED, now):
         claims = keyring.read_session(token, place.app_id)
+    row = find(claims, place)
+    with events.recording_refusals(events.SESSION_REFUSED, now, **_ids(row), session_id=row.session_id):
+        seen_by = judge(row, place, now)
+    return _opened(row.session_id, int((row.expires_at - now).total_seconds()), seen_by, row)
+
+
+def find(claims: SessionClaims, place: Place) -> AnyRow:
+    """Return the session of the claims, with what binds it to the place; or raise SessionInvalid."""
     with reading() as connection:
         row = connection.execute(_by_id, {"id": claims.session_id, "app": place.known_app}).first()
     if row is None or (row.target_app, row.session_user, row.session_workspace) != (
@@ -205,15 +223,18 @@ def _check(keyring: Keyring, token: str, place: Place, now: datetime) -> OpenSes
         claims.workspace_id,
     ):
         raise SessionInvalid
-    with events.recording_refusals(events.SESSION_REFUSED, now, **_ids(row), session_id=row.session_id):
-        if not meant_for(row, place):
-            raise SessionInvalid
-        if row.ended_at is not None:
-            raise SessionRevoked
-        if row.expires_at <= now:
-            raise SessionExpired
-        seen_by = visitor(row) if place.app_id is None else viewer(row)
-    return _opened(row.session_id, int((row.expires_at - now).total_seconds()), seen_by, row)
+    return row
+
+
+def judge(row: AnyRow, place: Place, now: datetime) -> Viewer | Visitor:
+    """Return who looks at the place with the session that was found, or raise as `check` does."""
+    if not meant_for(row, place):
+        raise SessionInvalid
+    if row.ended_at is not None:
+        raise SessionRevoked
+    if row.expires_at <= now:
+        raise SessionExpired
+    return visitor(row) if place.app_id is None else viewer(row)
 
 
 def enter(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSession:
@@ -224,6 +245,8 @@ def enter(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSessi
     session = check(keyring, token, app_id, now)
     ids: dict[str, Any] = {
         "session_id": session.id,
+        "token_id": session.token_id,
+        "client_id": session.client_id,
         "app_id": app_id,
         "user_id": session.viewer.user.id,
         "workspace_id": session.viewer.workspace.id,
@@ -242,7 +265,13 @@ def end(session: Opened, now: datetime) -> None:
 
 
 def _ids(row: AnyRow) -> dict[str, str]:
-    ids = {"app_id": row.target_app, "user_id": row.user_id, "workspace_id": row.workspace_id}
+    ids = {
+        "token_id": row.token_id,
+        "client_id": row.client_id,
+        "app_id": row.target_app,
+        "user_id": row.user_id,
+        "workspace_id": row.workspace_id,
+    }
     return {name: id_ for name, id_ in ids.items() if id_ is not None}
 
 
@@ -265,6 +294,8 @@ _by_id = (
     select(
         *FACTS,
         Session.id.label("session_id"),
+        Session.token_id,
+        Session.client_id,
         Session.app_id.label("target_app"),
         Session.user_id.label("session_user"),
         Session.workspace_id.label("session_workspace"),

@@ -224,7 +224,6 @@ class Recognised:
     """A token that opens its place at this moment, whose session it may become."""
 
     id: str
-    digest: bytes
     seen_by: Viewer | Visitor
     row: AnyRow
 
@@ -237,20 +236,20 @@ def recognise(keyring: Keyring, secret: Secret, place: Place, now: datetime) -> 
     """
     digests = [key.digest(secret) for key in keyring.keys]
     with reading() as connection:
-        for digest in digests:
-            row = connection.execute(_by_digest, {"digest": digest, "app": place.known_app}).first()
-            if row is not None:
-                return _judge(row, digest, place, now)
-        for digest in digests:
-            newer = connection.execute(
-                _by_superseded_digest, {"digest": digest, "app": place.known_app}
-            ).first()
-            if newer is not None and meant_for(newer, place):
-                raise _about(TokenSuperseded(), newer)
+        parameters = {"digests": digests[:1], "app": place.known_app}
+        row = connection.execute(_by_digest, parameters).first()
+        if row is None and len(digests) > 1:
+            # All of them in one look: a digest may be made anew between two.
+            row = connection.execute(_by_digest, parameters | {"digests": digests}).first()
+        if row is not None:
+            return _judge(row, place, now)
+        newer = connection.execute(_by_superseded_digest, parameters | {"digests": digests}).first()
+    if newer is not None and meant_for(newer, place):
+        raise _about(TokenSuperseded(), newer)
     raise TokenInvalid
 
 
-def _judge(row: AnyRow, digest: bytes, place: Place, now: datetime) -> Recognised:
+def _judge(row: AnyRow, place: Place, now: datetime) -> Recognised:
     if not meant_for(row, place):
         raise _about(TokenInvalid(), row)
     if row.revoked_at is not None:
@@ -263,7 +262,7 @@ def _judge(row: AnyRow, digest: bytes, place: Place, now: datetime) -> Recognise
         seen_by = visitor(row) if place.app_id is None else viewer(row)
     except Refused as refusal:
         raise _about(refusal, row) from None
-    return Recognised(row.token_id, digest, seen_by, row)
+    return Recognised(row.token_id, seen_by, row)
 
 
 def used_up(row: AnyRow, now: datetime) -> bool:
@@ -291,7 +290,7 @@ def use(connection: Connection, keyring: Keyring, secret: Secret, token: Recogni
     used = connection.execute(
         _use,
         {
-            "held": token.digest,
+            "held": token.row.digest,
             "fresh": current.digest(secret),
             "fresh_key": current.id,
             "used_now": now,
@@ -410,6 +409,7 @@ _by_digest = (
     select(
         *FACTS,
         *_IDS,
+        Token.digest,
         Token.key_id,
         Token.moves,
         Token.session_seconds,
@@ -421,11 +421,13 @@ _by_digest = (
         Token.revoked_at,
     )
     .select_from(_joined)
-    .where(Token.digest == bindparam("digest"))
+    .where(Token.digest.in_(bindparam("digests", expanding=True)))
 )
 
 _by_superseded_digest = (
-    select(*FACTS, *_IDS).select_from(_joined).where(Token.superseded_digest == bindparam("digest"))
+    select(*FACTS, *_IDS)
+    .select_from(_joined)
+    .where(Token.superseded_digest.in_(bindparam("digests", expanding=True)))
 )
 
 _used_now: ColumnElement[datetime] = bindparam("used_now", type_=UtcDateTime)

@@ -26,7 +26,7 @@ settings.load_profile("untimed")
 def _forget() -> None:
     """What a worker remembers between requests must not pass from test to test."""
     ancestors._known.clear()
-    events._recent_refusals.clear()
+    events._refusals.clear()
 
 
 @pytest.fixture(scope="session")

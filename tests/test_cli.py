@@ -17,6 +17,7 @@ from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from sqlalchemy import select
 
+from pat_service.credentials import Key
 from pat_service.models import Client, ClientSecret, Event
 from tests.servers import free_port
 from tests.shared import app, standing
@@ -98,7 +99,7 @@ def test_create_takes_workspaces_scopes_and_a_limit(runner: FlaskCliRunner, serv
     (shop,) = service.rows(select(Client.__table__).where(Client.id == "shop"))
     assert (shop.scopes, shop.all_workspaces, shop.mint_limit) == (["audit", "mint"], False, "600 per minute")
     listed = succeed(runner, "client", "list").stdout
-    assert "shop\tacme, globex\taudit, mint\t600 per minute\t1 live secret(s)\n" in listed
+    assert "shop\tacme, globex\taudit, mint\t600 per minute\troles up to end-user\t1 live" in listed
 
 
 def test_a_client_of_one_workspace_knows_nobody_elsewhere(
@@ -191,13 +192,48 @@ def test_what_is_typed_wrong_is_a_usage_error(lasting: FlaskCliRunner, args: lis
 def test_list_shows_every_client_and_no_secret(runner: FlaskCliRunner, service: Service, app: Flask) -> None:
     made = secret_of(succeed(runner, "client", "create", "shop"))
     shown = succeed(runner, "client", "list").stdout
-    assert [line.partition("\t")[0] for line in shown.splitlines()] == [
-        *("auditor", "everywhere", "portal", "rival", "shop"),
+    assert [line.partition("\t")[0] for line in shown.splitlines() if line[0] != "\t"] == [
+        *("auditor", "everywhere", "manager", "portal", "rival", "shop"),
     ]
-    assert "portal\tacme\tmint\t1000 per minute\t1 live secret(s)" in shown
-    assert "shop\tall workspaces\tmint\tdefault limit\t1 live secret(s)" in shown
+    assert "portal\tacme\tmint\t1000 per minute\troles up to end-user\t1 live secret(s)" in shown
+    assert "shop\tall workspaces\tmint\tdefault limit\troles up to end-user\t1 live secret(s)" in shown
+    assert "\troles up to builder\t" in shown
     digests = [row.digest.hex() for row in service.rows(select(ClientSecret.digest))]
     assert not any(secret in shown for secret in [made, *SECRETS.values(), *digests])
+
+
+def test_list_shows_when_each_secret_was_made_ends_and_was_used(
+    runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    key = Key(KEY.encode()).id
+    with time_machine.travel(datetime(2026, 11, 22, 12, tzinfo=UTC), tick=False) as clock:
+        first = secret_of(succeed(runner, "client", "create", "shop"))
+        clock.shift(timedelta(hours=1))
+        assert mint_status(client, "shop", first) == 201
+        second = secret_of(succeed(runner, "client", "rotate", "shop", "--overlap", "24h"))
+        shown = succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()
+        assert shown[0].endswith("2 live secret(s)")
+        assert shown[1:] == [
+            f"\tsecret of 2026-11-22 12:00, ends 2026-11-23 13:00, last used 2026-11-22 13:00, key {key}",
+            f"\tsecret of 2026-11-22 13:00, does not end, not used yet, key {key}",
+        ]
+        clock.shift(timedelta(hours=24))
+        assert mint_status(client, "shop", second) == 201
+        shown = succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()
+        assert shown[1:] == [
+            f"\tsecret of 2026-11-22 13:00, does not end, last used 2026-11-23 13:00, key {key}"
+        ]
+        succeed(runner, "client", "revoke", "shop")
+        assert len(succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()) == 1
+
+
+def test_list_says_of_a_secret_whose_key_is_gone_that_it_is_dead(make_app: Callable[..., Flask]) -> None:
+    provision(make_app(), WORLD)
+    newer = make_app(SECRET_KEY="n" * 64).test_cli_runner()
+    shown = succeed(newer, "client", "list").stdout
+    assert "1 live secret(s)" not in shown
+    assert shown.count("0 live secret(s)") == len(WORLD["clients"])
+    assert f"dead: its key {Key(KEY.encode()).id} is not here" in shown
 
 
 def test_list_of_nothing_is_empty(make_app: Callable[..., Flask]) -> None:

@@ -117,6 +117,9 @@ def test_the_readmes_table_documents_no_variable_that_there_is_not() -> None:
         ("OPEN_RATE_LIMIT", "5/second", "open_rate_limit", "5/second"),
         ("SESSION_RATE_LIMIT", "100 per 5 minutes", "session_rate_limit", "100 per 5 minutes"),
         ("FAILURE_RATE_LIMIT", "1 per hour", "failure_rate_limit", "1 per hour"),
+        ("MAX_SESSIONS_PER_TOKEN", "1", "max_sessions_per_token", 1),
+        ("RETAIN_DAYS", "1", "retain_days", 1),
+        ("RETAIN_EVENT_DAYS", "3650", "retain_event_days", 3650),
         ("WEB_CONCURRENCY", "4", "workers", 4),
         ("WEB_THREADS", "1", "threads", 1),
         ("PORT", "80", "port", 80),
@@ -153,7 +156,9 @@ LIMIT_SLIPS = [
     *("10 per 99999999999999999999 years", "99999999999999999999999 per minute"),
 ]
 NUMBER_SLIPS = ["x", "-1", "1.0", "1e3", "0x1", "1_0", "１", "٣", "true", "None", "9" * 5000, "1 0", "1\0"]
-NUMBERS = [name for name in VARIABLES if re.search("PROXIES|_EXPIRY|^WEB_|^PORT", name)]
+NUMBERS = [
+    name for name in VARIABLES if re.search("PROXIES|_EXPIRY|^WEB_|^PORT|^RETAIN_|_SESSIONS_PER_", name)
+]
 SLIPS = {
     "SECRET_KEY": ["short", "k" * 31, "é" * 15, "\udcff" * 40, "k" * 20 + "," + "k" * 20],
     "SECRET_KEY_FALLBACKS": ["short", f"{OLD},short", f"short,{OLD}", "\udcff" * 40],
@@ -236,6 +241,8 @@ def test_all_that_is_wrong_is_said_at_once(instance: Path) -> None:
         ("MAX_SESSION_EXPIRY", 1, 5_256_000),
         ("DEFAULT_PAT_EXPIRY", 1, 31_536_000),
         ("DEFAULT_SESSION_EXPIRY", 1, 43_200),
+        ("MAX_SESSIONS_PER_TOKEN", 1, 1_000_000),
+        ("RETAIN_DAYS", 1, 3650),
         ("WEB_CONCURRENCY", 1, 256),
         ("WEB_THREADS", 1, 256),
         ("PORT", 1, 65535),
@@ -256,6 +263,14 @@ def test_a_default_expiry_is_at_most_the_largest(instance: Path, kind: str) -> N
     Config.from_environment(environ, instance)
     line = refusal(instance, **environ | {f"DEFAULT_{kind}_EXPIRY": "11"})
     assert line.startswith(f"DEFAULT_{kind}_EXPIRY ")
+
+
+def test_events_are_kept_for_longer_than_what_a_purge_tells_of(instance: Path) -> None:
+    Config.from_environment({"RETAIN_EVENT_DAYS": "31"}, instance)
+    Config.from_environment({"RETAIN_EVENT_DAYS": "2", "RETAIN_DAYS": "1"}, instance)
+    for environ in ({"RETAIN_EVENT_DAYS": "30"}, {"RETAIN_EVENT_DAYS": "7", "RETAIN_DAYS": "7"}):
+        assert refusal(instance, **environ).startswith("RETAIN_EVENT_DAYS must be more than RETAIN_DAYS")
+    assert "3650" in refusal(instance, RETAIN_EVENT_DAYS="3651")
 
 
 # Development, and outside

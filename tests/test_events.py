@@ -2,13 +2,14 @@
 
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import jwt
 import pytest
 import time_machine
-from cachetools import TTLCache
 from sqlalchemy import delete, func, select, text, update
 from werkzeug.test import TestResponse
 
@@ -78,6 +79,31 @@ def assert_told(service: Service, answer: TestResponse, type_: str, code: str | 
     assert ids_of(event) == ids
     assert event.request_id == answer.headers["X-Request-Id"]
     assert abs(event.at - datetime.now(UTC)) < timedelta(seconds=60)
+
+
+@dataclass
+class Clock:
+    """What counts the seconds of a worker."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Refusals are counted by a clock that the test moves."""
+    clock = Clock()
+    monkeypatch.setattr(events, "_refusals", events.Refusals(timer=clock))
+    return clock
+
+
+def kind(code: str) -> events._Kind:
+    return events._Kind("session:refused", code, (("client_id", "portal"),))
+
+
+def times_of(service: Service, code: str) -> list[int]:
+    return [event.details["times"] for event in trail(service) if event.code == code]
 
 
 def asked(service: Service, token: str, app_id: str = ORDERS) -> TestResponse:
@@ -260,7 +286,8 @@ def test_a_session_that_really_was_one_is_told_of_when_it_is_refused(
     happens(service)
     answer = service.client.get(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
     problem_of(answer, 401, code)
-    assert_told(service, answer, "session:refused", code, session_id=session, **anas(service))
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
+    assert_told(service, answer, "session:refused", code, session_id=session, **expected)
 
 
 def test_a_session_past_its_leeway_is_told_of_too(service: Service) -> None:
@@ -359,20 +386,98 @@ def test_strangers_write_nothing(service: Service) -> None:
 def test_the_holder_of_a_dead_token_writes_one_line_a_minute(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = [0.0]
-    recent: TTLCache[tuple[object, ...], bool] = TTLCache(100, events.REFUSAL_WINDOW, timer=lambda: clock[0])
-    monkeypatch.setattr(events, "_recent_refusals", recent)
+    clock = stopped(monkeypatch)
     token = service.token()
     revoke(service)
-
-    def told() -> int:
-        return sum(event.code == "token_revoked" for event in trail(service))
-
-    for seconds, lines in ((0.0, 1), (30.0, 1), (59.0, 1), (60.5, 2), (100.0, 2)):
-        clock[0] = seconds
+    lines: list[int] = []
+    for seconds, new in ((0.0, [1]), (30.0, []), (59.0, []), (60.5, [15]), (100.0, []), (121.0, [10])):
+        clock.now = seconds
         for _ in range(5):
             problem_of(asked(service, token), 401, "token_revoked")
-        assert told() == lines
+        lines += new
+        assert times_of(service, "token_revoked") == lines
+
+
+def test_what_was_held_back_is_told_by_the_next_refusal_of_any_kind_once_its_minute_is_over(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = stopped(monkeypatch)
+    dead = service.token()
+    service.token()
+    for _ in range(4):
+        answer = asked(service, dead)
+    held_back = last(service)
+    clock.now = 59.9
+    service.mint(appSlug="nothing")
+    assert times_of(service, "token_superseded") == [1], "its minute is not over"
+    clock.now = 60.0
+    service.mint(appSlug="ledger", email="ben@acme.test")
+    *_, told, asks = trail(service)
+    assert (told.code, told.details) == ("token_superseded", {"times": 3})
+    assert ids_of(told) == ids_of(held_back)
+    assert told.request_id == answer.headers["X-Request-Id"], "of the last time that it happened"
+    assert (asks.code, asks.details) == ("app_not_found", {"times": 1})
+    clock.now = 200.0
+    asked(service, dead)
+    assert times_of(service, "token_superseded") == [1, 3, 1], "nothing is told twice"
+
+
+def test_what_cannot_be_told_is_told_later(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(monkeypatch)
+    dead = service.token()
+    service.token()
+    service.change(text("ALTER TABLE events RENAME TO elsewhere"))
+    for _ in range(3):
+        problem_of(asked(service, dead), 401, "token_superseded")
+    service.change(text("ALTER TABLE elsewhere RENAME TO events"))
+    problem_of(asked(service, dead), 401, "token_superseded")
+    assert times_of(service, "token_superseded") == [4]
+
+
+def test_a_worker_remembers_so_many_kinds_and_forgets_no_number(service: Service) -> None:
+    clock = Clock()
+    few = events.Refusals(most=3, timer=clock)
+    told = [few.count(kind(name), START) for name in ("a", "a", "b", "b", "b", "c", "d")]
+    assert [[(series.kind.code, series.times) for series in due] for due in told] == [
+        *([("a", 1)], [], [("b", 1)], [], [], [("c", 1)]),
+        [("a", 1), ("d", 1)],  # a is told early, since it is forgotten
+    ]
+    clock.now = 60
+    assert [(series.kind.code, series.times) for series in few.count(kind("c"), START)] == [
+        ("b", 2),
+        ("c", 1),
+    ]
+
+
+def test_one_refusal_tells_so_many_others_at_most(service: Service) -> None:
+    clock = Clock()
+    many = events.Refusals(timer=clock)
+    for number in range(events.MOST_TOLD + 20):
+        for _ in range(3):
+            many.count(kind(f"code{number}"), START)
+    clock.now = 60
+    due = [many.count(kind(name), START) for name in ("x", "y", "z")]
+    assert [len(series) for series in due] == [events.MOST_TOLD + 1, 21, 1]
+    assert {series.times for series in due[0][:-1] + due[1][:-1]} == {2}
+
+
+def test_refusals_are_counted_exactly_by_many_threads() -> None:
+    clock = Clock()
+    counted = events.Refusals(timer=clock)
+
+    def refuse(number: int) -> int:
+        clock.now = number / 10
+        due = counted.count(kind("same"), START)
+        if number % 7 == 0:
+            counted.give_back(due)  # the store was away
+            return 0
+        return sum(series.times for series in due)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = sum(pool.map(refuse, range(4000)))
+    clock.now = 10_000
+    told += sum(series.times for series in counted.count(kind("same"), START))
+    assert told == 4001
 
 
 def test_one_subjects_refusals_hide_none_of_anothers(service: Service) -> None:

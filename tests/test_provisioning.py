@@ -3,7 +3,7 @@
 import json
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -286,14 +286,6 @@ def test_after_a_move_ana_gets_a_new_token_in_the_new_workspace(both: Flask, ser
     provision(both, only("apps", "orders", workspace="globex"))
     assert service.mint().json["code"] == "app_not_found"  # type: ignore[index]
     assert service.frame(client="rival").response.status_code == 200
-
-
-def test_a_move_is_an_event_with_both_workspaces(both: Flask, service: Service) -> None:
-    ids = dict(service.rows(select(Workspace.slug, Workspace.id)))
-    provision(both, only("apps", "orders", workspace="globex"))
-    (moved,) = service.rows(select(Event.__table__).where(Event.type == "app:moved"))
-    assert (moved.app_id, moved.workspace_id) == (ORDERS, ids["globex"])
-    assert moved.details == {"from": ids["acme"]}
 
 
 def test_a_new_slug_or_template_is_no_move(app: Flask, service: Service) -> None:
@@ -731,3 +723,101 @@ def test_a_client_whose_secrets_are_all_gone_gets_a_new_one(app: Flask, service:
     service.change(delete(ClientSecret).where(ClientSecret.client_id == "portal"))
     made = load(app, 'clients = [{ id = "portal", workspaces = ["acme"] }]').secrets["portal"]
     assert mint_status(service.client, "portal", made.reveal()) == 201
+
+
+# What the trail tells of it
+
+
+@pytest.fixture
+def trail(app: Flask, service: Service) -> Callable[[], list[tuple[Any, ...]]]:
+    """What was told of the directory since the last time: type, workspace, subject, details."""
+    slugs = {id_: slug for slug, id_ in service.rows(select(Workspace.slug, Workspace.id))}
+    emails = {id_: email for email, id_ in service.rows(select(User.email, User.id))}
+    told = len(service.rows(select(Event.id)))
+
+    def since() -> list[tuple[Any, ...]]:
+        nonlocal told
+        rows = service.rows(select(Event.__table__).order_by(Event.id))[told:]
+        told += len(rows)
+        subjects = ("workspace:", "user:", "member:", "app:", "grant:")
+        rows = [row for row in rows if row.type.startswith(subjects)]
+        assert {row.client_id for row in rows} <= {clients.OPERATOR.id}
+        return [
+            (row.type, slugs.get(row.workspace_id), emails.get(row.user_id) or row.app_id, row.details)
+            for row in rows
+        ]
+
+    return since
+
+
+def test_doing_it_again_is_told_as_a_run_that_changed_nothing(app: Flask, trail: Any) -> None:
+    provision(app, WORLD)
+    assert trail() == []
+
+
+def test_each_thing_that_is_new_is_told(empty: Flask) -> None:
+    load(empty, EXAMPLE)
+    rows = Service(empty.test_client()).rows(select(Event.__table__).order_by(Event.id))
+    assert [(row.type, row.details) for row in rows if row.client_id == clients.OPERATOR.id] == [
+        ("workspace:created", {"after": {"slug": "acme", "name": "Acme", "allowed_origins": []}}),
+        ("user:created", {"after": {"email": "ana@acme.test", "name": "Ana", "status": "active"}}),
+        ("member:added", {"after": {"role": "end-user"}}),
+        (
+            "app:created",
+            {
+                "after": {
+                    "slug": "orders",
+                    "name": "Orders",
+                    "template": "orders",
+                    "allowed_origins": ["http://localhost:8000"],
+                }
+            },
+        ),
+        ("grant:added", None),
+    ]
+    workspace, user, member, app, grant = (row for row in rows if row.client_id == clients.OPERATOR.id)
+    assert workspace.workspace_id == member.workspace_id == app.workspace_id == grant.workspace_id
+    assert (user.workspace_id, user.user_id) == (None, grant.user_id)
+    assert app.app_id == grant.app_id == ORDERS
+
+
+def test_only_what_really_changed_is_told(app: Flask, trail: Any) -> None:
+    provision(app, only("workspaces", "acme", name="Acme & Sons"))
+    assert trail() == [
+        ("workspace:changed", "acme", None, {"before": {"name": "Acme"}, "after": {"name": "Acme & Sons"}})
+    ]
+    provision(
+        app,
+        only(
+            "users", "ana@acme.test", status="archived", workspaces={"acme": "builder", "globex": "end-user"}
+        ),
+    )
+    ana = "ana@acme.test"
+    assert sorted(trail(), key=str) == [
+        ("member:added", "globex", ana, {"after": {"role": "end-user"}}),
+        ("member:changed", "acme", ana, {"before": {"role": "end-user"}, "after": {"role": "builder"}}),
+        ("user:changed", None, ana, {"before": {"status": "active"}, "after": {"status": "archived"}}),
+    ]
+    provision(app, only("users", ana, status="archived", workspaces={"acme": "builder"}))
+    assert trail() == [("member:removed", "globex", ana, {"before": {"role": "end-user"}})]
+    provision(app, only("apps", "orders", name="Purchases", users=["ana@acme.test"]))
+    assert trail() == [
+        ("app:changed", "acme", ORDERS, {"before": {"name": "Orders"}, "after": {"name": "Purchases"}}),
+        ("grant:removed", "acme", "ben@acme.test", None),
+    ]
+
+
+def test_a_move_is_told_to_each_workspace_without_the_other(both: Flask, trail: Any) -> None:
+    """The file's grants are those of the new place: the ones before are dropped, as in every move."""
+    provision(both, only("apps", "orders", workspace="globex", name="Purchases", users=["ana@acme.test"]))
+    facts = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_origins": [PORTAL]}
+    told = trail()
+    assert sorted(told[:2]) == [
+        ("grant:removed", "acme", "ana@acme.test", None),
+        ("grant:removed", "acme", "ben@acme.test", None),
+    ]
+    assert told[2:] == [
+        ("app:moved", "acme", ORDERS, {"before": facts}),
+        ("app:moved", "globex", ORDERS, {"after": facts | {"name": "Purchases"}}),
+        ("grant:added", "globex", "ana@acme.test", None),
+    ]

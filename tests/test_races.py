@@ -5,7 +5,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any
@@ -14,13 +14,15 @@ from urllib.request import Request, urlopen
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from werkzeug.test import TestResponse
 
 from pat_service import clients
 from pat_service.cli import upgrade_schema
+from pat_service.credentials import Keyring
 from pat_service.database import db, reading, transaction
-from pat_service.models import App, Event, Session, Token
+from pat_service.models import App, Event, Grant, Member, Session, Token, User
+from tests.directory import ANA, BEN, MALLORY, Directory
 from tests.servers import fresh_database, gunicorn, postgres, redis_server
 from tests.world import (
     KEY,
@@ -28,6 +30,7 @@ from tests.world import (
     ORDERS,
     PUBLIC_URL,
     SECRETS,
+    SUPPORT,
     WORLD,
     Service,
     basic,
@@ -281,7 +284,204 @@ def test_racing_provisions_of_one_file_end_as_one(service: Service) -> None:
     assert service.mint().status_code == 201
 
 
+# Changes of the directory against one another.
+
+
+def statuses(answers: list[TestResponse]) -> Counter[int]:
+    for answer in answers:
+        if answer.status_code >= 400:
+            problem_of(answer, answer.status_code, (answer.json or {})["code"])
+    return Counter(answer.status_code for answer in answers)
+
+
+def calls(method: str, path: str, body: Any = None, client: str = "manager") -> Callable[[Service], Any]:
+    """A call below /api/ext, for a thread of its own."""
+
+    def call(caller: Service) -> TestResponse:
+        return caller.client.open(f"/api/ext/{path}", method=method, headers=basic(client), json=body)
+
+    return call
+
+
+def test_of_racing_puts_of_a_membership_one_makes_it(service: Service) -> None:
+    directory = Directory(service)
+    path = f"workspaces/{directory.globex}/members/{directory.user(ANA)}"
+    answers = race(service, *[calls("PUT", path, {"role": "builder"}, "everywhere")] * 10)
+    assert statuses(answers) == {201: 1, 200: 9}
+    assert [told[0] for told in directory.told()] == ["member:added"]
+
+
+def test_of_racing_roles_the_last_one_stays_and_each_change_is_told_once(service: Service) -> None:
+    directory = Directory(service)
+    path = f"workspaces/{directory.acme}/members/{directory.user(ANA)}"
+    answers = race(service, *[calls("PUT", path, {"role": role}) for role in ("builder", "end-user") * 5])
+    assert statuses(answers) == {200: 10}
+    changes = [told[3] for told in directory.told()]
+    assert all(change["before"] != change["after"] for change in changes)
+    assert len(changes) == 1 or len(changes) % 2 == (directory.ok("GET", path)["role"] == "builder")
+
+
+def test_of_racing_puts_of_a_grant_one_makes_it(service: Service) -> None:
+    directory = Directory(service)
+    answers = race(service, *[calls("PUT", f"apps/{SUPPORT}/grants/{directory.user(BEN)}")] * 10)
+    assert statuses(answers) == {201: 1, 200: 9}
+    assert [told[0] for told in directory.told()] == ["grant:added"]
+
+
+def test_a_membership_that_is_given_and_taken_at_once_is_told_as_often(service: Service) -> None:
+    directory = Directory(service)
+    path = f"workspaces/{directory.acme}/members/{directory.user(BEN)}"
+    gives = calls("PUT", path, {"role": "builder"}, "everywhere")
+    takes = calls("DELETE", path, client="everywhere")
+    found = statuses(race(service, *[gives, takes] * 8))
+    assert set(found) <= {200, 201, 204, 404}
+    kinds = Counter(told[0] for told in directory.told())
+    assert (kinds["member:added"], kinds["member:removed"]) == (found[201], found[204])
+    assert count(service, Member, Member.user_id == directory.user(BEN)) == 1 + found[201] - found[204]
+
+
+def test_of_racing_newcomers_of_one_email_one_is_made(service: Service) -> None:
+    """The other tenant's joins; whoever knows them already is told so."""
+    directory = Directory(service)
+
+    def newcomer(client: str, workspace: str) -> Callable[[Service], Any]:
+        body = {"email": "Zoe@acme.test", "memberships": [{"workspaceId": workspace, "role": "end-user"}]}
+        return calls("POST", "users", body, client)
+
+    runs = [newcomer("manager", directory.acme), newcomer("rival", directory.globex)] * 6
+    assert statuses(race(service, *runs)) == {201: 1, 200: 1, 409: 10}
+    assert count(service, User, User.email == "zoe@acme.test") == 1
+    kinds = Counter(told[0] for told in directory.told())
+    assert kinds == {"user:created": 1, "member:added": 2}
+
+
+def test_of_two_apps_and_two_users_that_race_for_a_name_one_gets_it(service: Service) -> None:
+    directory = Directory(service)
+    for number in range(4):
+        slug, email = f"taken-{number}", f"taken{number}@acme.test"
+        apps = [calls("PATCH", f"apps/{app_id}", {"slug": slug}) for app_id in (ORDERS, SUPPORT)]
+        users = [calls("PATCH", f"users/{directory.user(name)}", {"email": email}) for name in (ANA, BEN)]
+        new = [calls("POST", "apps", {"slug": slug, "workspaceId": directory.acme})]
+        found = race(service, *apps, *new, *users)
+        assert statuses(found[:2])[200] + statuses(found[2:3])[201] == 1
+        assert statuses(found[3:]) == {200: 1, 409: 1}
+        assert set(statuses(found)) <= {200, 201, 409}
+
+
+def test_no_grant_follows_an_app_to_another_workspace(service: Service) -> None:
+    """Not even one that was being given as the app moved."""
+    directory = Directory(service)
+    for number in range(6):
+        there, back = (directory.globex, directory.acme)[:: 1 if number % 2 == 0 else -1]
+        client = "manager" if back == directory.acme else "rival"
+        user = directory.user(BEN if back == directory.acme else MALLORY)
+        gives = [calls("PUT", f"apps/{ORDERS}/grants/{user}", None, client)] * 5
+        moved, *given = race(
+            service, calls("PATCH", f"apps/{ORDERS}", {"workspaceId": there}, "everywhere"), *gives
+        )
+        assert moved.status_code == 200, moved.text
+        assert set(statuses(given)) <= {200, 201, 404}
+        assert count(service, Grant, Grant.app_id == ORDERS) == 0
+
+
+def test_a_user_whom_another_tenant_is_adding_is_no_longer_the_first_ones_alone(service: Service) -> None:
+    """The change waits for the membership that is on its way, and finds it."""
+    directory = Directory(service)
+    ana = directory.user(ANA)
+    row = {"workspace_id": directory.globex, "user_id": ana, "role": "end-user"}
+    for method, body in (("PATCH", {"name": "Mine"}), ("DELETE", None)):
+        with ThreadPoolExecutor(1) as threads:
+            with service.app.app_context(), transaction() as connection:
+                connection.execute(insert(Member), row)
+                change = threads.submit(calls(method, f"users/{ana}", body), service)
+                assert not wait([change], timeout=0.5).done
+            problem_of(change.result(), 409, "conflict")
+        directory.ok("DELETE", f"workspaces/{directory.globex}/members/{ana}", client="rival", status=204)
+    directory.ok("PATCH", f"users/{ana}", {"name": "Mine"})
+
+
+def test_what_is_deleted_while_frames_open_leaves_none_open(service: Service) -> None:
+    directory = Directory(service)
+    for path in (f"users/{directory.user(ANA)}", f"apps/{ORDERS}"):
+        token = service.token(email=ANA if path.startswith("users") else BEN)
+        opens = [lambda caller, token=token: [exchange(caller, token) for _ in range(3)]] * 6
+        deleted, *opened = race(service, calls("DELETE", path), *opens)
+        assert deleted.status_code == 204, deleted.text
+        for answer in itertools.chain(*opened):
+            if code_of(answer) == "opened":
+                problem_of(facts(service, answer), 401, "session_invalid")
+    assert live_sessions(service) == []
+
+
+def test_a_workspace_goes_or_gets_an_app_and_not_both(service: Service) -> None:
+    directory = Directory(service)
+    for number in range(4):
+        workspace = directory.ok("POST", "workspaces", {"slug": "new"}, "everywhere", 201)["id"]
+        body = {"slug": f"app-{number}", "workspaceId": workspace}
+        deleted, made = race(
+            service,
+            calls("DELETE", f"workspaces/{workspace}", None, "everywhere"),
+            calls("POST", "apps", body, "everywhere"),
+        )
+        assert (deleted.status_code, made.status_code) in ((204, 404), (204, 409), (409, 201))
+        if made.status_code == 201:
+            directory.ok("DELETE", f"apps/{(made.json or {})['id']}", client="everywhere", status=204)
+            directory.ok("DELETE", f"workspaces/{workspace}", client="everywhere", status=204)
+
+
 # Between processes.
+
+
+# Openings of one token.
+
+
+def test_of_racing_openings_of_a_single_use_token_one_session_lives(service: Service) -> None:
+    token = service.token(singleUse=True)
+    answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    assert len(live_sessions(service)) == 1
+    assert Counter(facts(service, answer).status_code for answer in answers) == {200: 1, 401: THREADS - 1}
+    assert count(service, Event, Event.type == "session:replaced") == THREADS - 1
+
+
+def test_racing_openings_fill_a_token_to_its_last_session_and_no_further(service: Service) -> None:
+    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 7
+    token = service.token()
+    answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {201: 7, 429: THREADS - 7}
+    assert len(live_sessions(service)) == 7
+
+
+def test_racing_mints_of_a_workspace_leave_one_token_that_opens(service: Service) -> None:
+    wish = {"client": "manager", "appSlug": None, "workspaceSlug": "acme"}
+    answers = race(service, *[lambda caller: caller.mint(**wish)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    tokens = [(answer.json or {})["personalAccessToken"] for answer in answers]
+    codes = Counter(code_of(exchange(service, token)) for token in tokens)
+    assert codes == {"opened": 1, "token_superseded": 1, "token_invalid": THREADS - 2}
+    assert count(service, Token) == 1
+
+
+def test_racing_mints_that_bring_one_person_along_all_succeed_and_make_them_once(service: Service) -> None:
+    wish = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+    answers = race(service, *[lambda caller: caller.mint(**wish)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    assert count(service, User, User.email == "nia@acme.test") == 1
+    for type_ in ("user:created", "member:added", "grant:added"):
+        told = count(service, Event, Event.type == type_, Event.client_id == "manager")
+        assert told == 1, type_
+
+
+def test_an_older_keys_digest_is_made_anew_once_by_racing_openings(service: Service) -> None:
+    token = service.token()
+    older = service.app.extensions["pat_service.keyring"]
+    service.app.extensions["pat_service.keyring"] = Keyring("n" * 64, (KEY,))
+    try:
+        answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
+    finally:
+        service.app.extensions["pat_service.keyring"] = older
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    assert count(service, Event, Event.type == "token:rekeyed") == 1
 
 
 def test_a_transaction_holds_sqlites_write_lock_from_its_first_moment_on(

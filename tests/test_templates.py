@@ -34,7 +34,7 @@ HTMX_BLOCKED: Final = ("hx-on", "hx-push-url", "hx-replace-url", "hx-history", "
 
 
 class Scan(HTMLParser):
-    """Collects what is wrong with one template. `area` is embed, apps or portal: the policies differ."""
+    """Collects what is wrong with one template. `area` is embed, apps, portal or api: the policies differ."""
 
     def __init__(self, source: str, area: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -91,6 +91,8 @@ class Scan(HTMLParser):
                 self.wrong.append("inline script")
             if self.area == "embed" and not (nonced or data):
                 self.wrong.append("script without a nonce")
+            if self.area == "api" and not (nonced and given.get("src")):
+                self.wrong.append("script without a nonce")
             if self.area == "apps" and not (self.in_head and nonced and given.get("src")):
                 self.wrong.append("script in a fragment")
         if tag == "link" and given.get("rel") == "stylesheet" and self.area != "portal" and not nonced:
@@ -125,7 +127,9 @@ def templates() -> list[Path]:
 
 @pytest.mark.parametrize("template", templates(), ids=lambda path: str(path.relative_to(TEMPLATES)))
 def test_a_template_holds_nothing_that_the_policy_blocks(template: Path) -> None:
-    assert area_of(template) in ("embed", "apps", "portal"), "a new area needs a policy of its own here"
+    assert area_of(template) in ("embed", "apps", "portal", "api"), (
+        "a new area needs a policy of its own here"
+    )
     assert Scan(template.read_text("utf-8"), area_of(template)).wrong == []
 
 
@@ -150,6 +154,9 @@ PLANTED: Final = [
     ("embed", '<script src="/static/x.js"></script>', "script without a nonce"),
     ("embed", '<script nonce="{{ nonce }}">go()</script>', "script without a nonce"),
     ("embed", '<script nonce="abc">go()</script>', "script without a nonce"),
+    ("api", '<script src="/static/x.js"></script>', "script without a nonce"),
+    ("api", '<script nonce="{{ csp_nonce }}">go()</script>', "script without a nonce"),
+    ("api", '<link rel="stylesheet" href="a.css">', "stylesheet without a nonce"),
     (
         "apps",
         '{% block content %}<script nonce="{{ csp_nonce }}" src="a.js"></script>',

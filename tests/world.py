@@ -1,7 +1,7 @@
 """The people of the tests, and what they can do.
 
 Ana and Ben may open Orders. Mallory belongs to another company. The client `portal` is limited to
-Acme; `rival` to Globex.
+Acme; `rival` to Globex. `manager` has every scope, in Acme.
 """
 
 import json
@@ -31,10 +31,19 @@ MINT: Final = "/api/ext/users/personal-access-token"
 ORDERS: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 SUPPORT: Final = "3d1c0a52-94e7-4c0b-9f65-2b7f4e8a6d10"
 LEDGER: Final = "11111111-2222-4333-8444-555555555555"
-SECRETS: Final = {"portal": "p" * 40, "rival": "r" * 40, "everywhere": "e" * 40, "auditor": "a" * 40}
+SECRETS: Final = {
+    "portal": "p" * 40,
+    "rival": "r" * 40,
+    "everywhere": "e" * 40,
+    "auditor": "a" * 40,
+    "manager": "m" * 40,
+}
 
 WORLD: Final[dict[str, Any]] = {
-    "workspaces": [{"slug": "acme", "name": "Acme"}, {"slug": "globex", "name": "Globex"}],
+    "workspaces": [
+        {"slug": "acme", "name": "Acme", "allowed_origins": [PORTAL]},
+        {"slug": "globex", "name": "Globex"},
+    ],
     "users": [
         {"email": "ana@acme.test", "name": "Ana", "workspaces": {"acme": "end-user"}},
         {"email": "ben@acme.test", "name": "Ben", "workspaces": {"acme": "builder"}},
@@ -84,6 +93,14 @@ WORLD: Final[dict[str, Any]] = {
         },
         {"id": "everywhere", "secret": SECRETS["everywhere"], "mint_limit": "1000 per minute"},
         {"id": "auditor", "secret": SECRETS["auditor"], "workspaces": ["acme"], "scopes": ["audit"]},
+        {
+            "id": "manager",
+            "secret": SECRETS["manager"],
+            "workspaces": ["acme"],
+            "scopes": ["mint", "mint:workspace", "provision", "audit"],
+            "highest_role": "builder",
+            "mint_limit": "1000 per minute",
+        },
     ],
 }
 

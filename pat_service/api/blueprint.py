@@ -1,18 +1,60 @@
 """The API's blueprint, and how its views are declared."""
 
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, Final
 
 from flask_smorest import Blueprint
 from werkzeug.routing import UUIDConverter
 
-from pat_service.api.problem import PROBLEM
-from pat_service.http.payload import StrictParser
+from pat_service.http.payload import FORM, StrictParser
 
-PREFIX = "/api/ext"
+PREFIX: Final = "/api/ext"
+#: What the document lists together, by how the address begins: the first that fits counts.
+TAGS: Final = {
+    "/users/personal-access-token": "Minting",
+    "/users/session": "Minting",
+    "/workspaces": "Directory",
+    "/users": "Directory",
+    "/apps": "Directory",
+    "/personal-access-tokens": "Tokens",
+    "/sessions": "Sessions",
+    "/introspect": "Introspection",
+    "/events": "Events",
+}
+
+
+def camel(name: str) -> str:
+    """Return a name of ours as the API writes it."""
+    return re.sub("_([a-z])", lambda found: found[1].upper(), name)
 
 
 class ApiBlueprint(Blueprint):
+    """flask-smorest's, with our reading of what comes in, and what the document can say by itself."""
+
     ARGUMENTS_PARSER = StrictParser()
+    # For the document: what else such a view takes is said beside it.
+    DEFAULT_LOCATION_CONTENT_TYPE_MAPPING = Blueprint.DEFAULT_LOCATION_CONTENT_TYPE_MAPPING | {
+        "json_or_form": FORM
+    }
+
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: Callable[..., Any] | None = None,
+        provide_automatic_options: bool | None = None,
+        **options: Any,
+    ) -> None:
+        """Add the view, described by its name, its address and the scopes that `client_required` wants."""
+        scopes = getattr(view_func, "scopes", ())
+        described = self.doc(
+            operationId=camel(getattr(view_func, "__name__", "")),
+            tags=[next(tag for start, tag in TAGS.items() if rule.startswith(start))],
+            # One of them is enough: OpenAPI 3.1 lists what is asked for beside the scheme.
+            security=[{"client": [scope]} for scope in scopes],
+        )(view_func)
+        super().add_url_rule(rule, endpoint, described, provide_automatic_options, **options)
 
 
 class Id(UUIDConverter):
@@ -25,7 +67,7 @@ class Id(UUIDConverter):
         return str(value)
 
 
-blueprint = ApiBlueprint("api", __name__, url_prefix=PREFIX, description="For back ends")
+blueprint = ApiBlueprint("api", __name__, url_prefix=PREFIX)
 
 
 @blueprint.record_once
@@ -34,18 +76,15 @@ def _name_ids(state: Any) -> None:
 
 
 def problems(*statuses: int) -> Any:
-    """Document these answers of a view as problems."""
+    """Document that a view can answer with these statuses; the document knows their codes."""
 
     def decorate(view: Any) -> Any:
         for status in statuses:
-            view = blueprint.alt_response(status, schema=PROBLEM, content_type="application/problem+json")(
-                view
-            )
+            view = blueprint.alt_response(status)(view)
         return view
 
     return decorate
 
 
 def by_client(view: Any) -> Any:
-    """Document that a view wants Basic client credentials."""
-    return blueprint.doc(security=[{"client": []}])(view)
+    return view

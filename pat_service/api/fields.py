@@ -1,6 +1,7 @@
 """The kinds of fields and requests that the API's schemas are made of. Shape only."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,7 +12,9 @@ from marshmallow.validate import Length, OneOf
 from pat_service.listing import MAX_LIMIT, USUAL_LIMIT, Wanted
 from pat_service.models import ROLES
 from pat_service.shapes import (
+    MAX_EMAIL_LENGTH,
     MAX_NAME_LENGTH,
+    ORIGIN_SCHEMES,
     check_email,
     check_name,
     check_slug,
@@ -24,6 +27,13 @@ MAX_TEXT: Final = 255
 MAX_ORIGINS: Final = 50
 EXAMPLE_ID: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 EXAMPLE_MOMENT: Final = "2026-11-22T10:15:00Z"
+#: Of the form of a token, but with a wrong checksum: it opens nothing anywhere.
+EXAMPLE_TOKEN: Final = f"pat_{'0123456789abcdef' * 4}00000000"
+#: For the document, in JSON Schema's regular expressions: no control characters; one @; an origin or `*`.
+TEXT_PATTERN: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+EMAIL_PATTERN: Final = r"^[^@\u0000-\u001f\u007f-\u009f]+@[^@\u0000-\u001f\u007f-\u009f]+$"
+_PORT: Final = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+ORIGIN_PATTERN: Final = rf"^(\*|({'|'.join(ORIGIN_SCHEMES)})://[a-z0-9-]+(\.[a-z0-9-]+)*(:({_PORT}))?)$"
 
 
 class Duration(fields.Integer):
@@ -38,9 +48,12 @@ class Duration(fields.Integer):
         super().__init__(strict=True, load_default=None, **options)
         self.kind, self.unit = kind, unit
 
+    def most(self) -> int:
+        value: int = current_app.config[f"MAX_{self.kind}_EXPIRY"]
+        return value
+
     def wanted(self) -> str:
-        most = current_app.config[f"MAX_{self.kind}_EXPIRY"]
-        return f"Must be a whole number of {self.unit} from 1 to {most}."
+        return f"Must be a whole number of {self.unit} from 1 to {self.most()}."
 
     def default(self) -> int | None:
         value: int | None = current_app.config[f"DEFAULT_{self.kind}_EXPIRY"]
@@ -48,7 +61,7 @@ class Duration(fields.Integer):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> int:
         # Not isinstance: to Python, True is an int.
-        if type(value) is not int or not 1 <= value <= current_app.config[f"MAX_{self.kind}_EXPIRY"]:
+        if type(value) is not int or not 1 <= value <= self.most():
             raise ValidationError(self.wanted())
         return value
 
@@ -106,13 +119,33 @@ class Moment(fields.String):
             raise ValidationError(f"Must be a moment with its zone, such as {EXAMPLE_MOMENT}.") from None
 
 
+class Parsed(fields.String):
+    """A text that is kept as `parse` returns it; `parse` refuses what it should not be."""
+
+    def __init__(self, parse: Callable[[str], str], **options: Any) -> None:
+        super().__init__(**options)
+        self.parse = parse
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
+        return self.parse(super()._deserialize(value, attr, data, **options))
+
+
 class Request(Schema):
     """Unknown fields are refused; `null` for an optional one means absent."""
 
     error_messages = {"unknown": "Is not a field of this request."}  # noqa: RUF012 - marshmallow reads it
 
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.allow_none = not field_obj.required
+
+    def shape(self) -> dict[str, Any]:
+        """Return what the document says of the whole, in the words of JSON Schema."""
+        return {}
+
     @pre_load
-    def drop_nulls(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def drop_nulls(self, data: Any, **_: Any) -> Any:
+        if not isinstance(data, dict):
+            return data  # nested: marshmallow says what it should be
         optional = {field.data_key or name for name, field in self.load_fields.items() if not field.required}
         return {key: value for key, value in data.items() if value is not None or key not in optional}
 
@@ -120,10 +153,12 @@ class Request(Schema):
 class ListRequest(Request):
     """Which page of a list. What a filter adds is kept beside `wanted`."""
 
-    cursor = fields.String(
-        load_default=None,
-        validate=parse_uuid,
-        metadata={"description": "`nextCursor` of the page before; leave it out for the first."},
+    cursor = Parsed(
+        parse_uuid,
+        metadata={
+            "format": "uuid",
+            "description": "`nextCursor` of the page before; leave it out for the first.",
+        },
     )
     limit = QueryInteger(
         MAX_LIMIT, load_default=USUAL_LIMIT, metadata={"description": "Items of a page, at most."}
@@ -131,7 +166,7 @@ class ListRequest(Request):
 
     @post_load
     def make(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return query | {"wanted": Wanted(query.pop("cursor"), query.pop("limit"))}
+        return query | {"wanted": Wanted(query.pop("cursor", None), query.pop("limit"))}
 
 
 def page_of(item: type[Schema]) -> Schema:
@@ -148,27 +183,36 @@ def page_of(item: type[Schema]) -> Schema:
     return Schema.from_dict(kinds, name=f"{item.__name__}Page")()
 
 
+_WRONG_TEXT: Final[Any] = {"invalid": "Must be a text.", "required": "Is required: a text."}
+
+
 def text(**options: Any) -> fields.String:
-    wrong: Any = {"invalid": "Must be a text.", "required": "Is required: a text."}
-    return fields.String(error_messages=wrong, **options)
+    return fields.String(error_messages=_WRONG_TEXT, **options)
+
+
+def parsed(parse: Callable[[str], str], **options: Any) -> fields.String:
+    return Parsed(parse, error_messages=_WRONG_TEXT, **options)
 
 
 def any_text(**options: Any) -> fields.String:
     length = Length(1, MAX_TEXT, error=f"Must be a text of 1 to {MAX_TEXT} characters.")
-    return text(validate=[length, check_text], **options)
+    metadata = {"pattern": TEXT_PATTERN} | options.pop("metadata", {})
+    return text(validate=[length, check_text], metadata=metadata, **options)
 
 
 def uuid(**options: Any) -> fields.String:
     metadata = {"format": "uuid", "example": EXAMPLE_ID} | options.pop("metadata", {})
-    return text(validate=parse_uuid, metadata=metadata, **options)
+    return parsed(parse_uuid, metadata=metadata, **options)
 
 
 def email(**options: Any) -> fields.String:
-    return text(validate=check_email, metadata={"example": "ana@acme.test"}, **options)
+    metadata = {"pattern": EMAIL_PATTERN, "maxLength": MAX_EMAIL_LENGTH, "example": "ana@acme.test"}
+    return text(validate=check_email, metadata=metadata, **options)
 
 
 def name(**options: Any) -> fields.String:
-    metadata = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "example": "Ana"} | options.pop("metadata", {})
+    shape = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": TEXT_PATTERN, "example": "Ana"}
+    metadata = shape | options.pop("metadata", {})
     return text(validate=check_name, metadata=metadata, **options)
 
 
@@ -181,10 +225,14 @@ def role(**options: Any) -> fields.String:
     return text(validate=OneOf(ROLES, error=f"Must be one of {', '.join(ROLES)}."), **options)
 
 
+def origin(**options: Any) -> fields.String:
+    shape = {"pattern": ORIGIN_PATTERN, "example": "https://portal.example"}
+    return parsed(parse_origin, metadata=shape | options.pop("metadata", {}), **options)
+
+
 def origins(least: int = 0, **options: Any) -> fields.List[Any]:
-    """Origins as browsers write them, each once."""
-    origin = text(validate=parse_origin, metadata={"example": "https://portal.example"})
+    """Origins, as browsers write them."""
     number = Length(least, MAX_ORIGINS, error=f"Must be a list of {least} to {MAX_ORIGINS} origins.")
     return fields.List(
-        origin, validate=number, error_messages={"invalid": "Must be a list of origins."}, **options
+        origin(), validate=number, error_messages={"invalid": "Must be a list of origins."}, **options
     )

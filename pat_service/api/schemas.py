@@ -1,21 +1,99 @@
 """What the JSON of minting and opening looks like. Shape only: no schema asks the database."""
 
-from typing import Any
+import json
+from math import isfinite
+from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, post_load, validates_schema
 
-from pat_service.api.fields import Duration, Request, StrictBoolean, any_text, email, text, uuid
-from pat_service.shapes import parse_uuid
+from pat_service.api.fields import (
+    EXAMPLE_ID,
+    EXAMPLE_TOKEN,
+    TEXT_PATTERN,
+    Duration,
+    Request,
+    StrictBoolean,
+    any_text,
+    email,
+    name,
+    origin,
+    origins,
+    role,
+    text,
+    uuid,
+)
+from pat_service.arrivals import Newcomer
+from pat_service.models import LEAST_ROLE
+from pat_service.shapes import check_text, parse_origin, parse_uuid
 from pat_service.tokens import Wish
+
+MAX_ATTRIBUTES: Final = 50
+MAX_ATTRIBUTE_BYTES: Final = 4096
+USER_NAMES: Final = ("email", "userId")
+TARGET_NAMES: Final = ("appId", "appSlug", "workspaceId", "workspaceSlug")
+
+
+class NewcomerRequest(Request):
+    """What to make of a user who is not there yet. What exists is never changed."""
+
+    name = name(load_default=None, metadata={"description": "Without it, the email stands for it."})
+    role = role(load_default=LEAST_ROLE, metadata={"example": LEAST_ROLE})
+
+    @post_load
+    def make(self, newcomer: dict[str, Any], **_: Any) -> Newcomer:
+        return Newcomer(**newcomer)
+
+
+class Attributes(fields.Dict):
+    """A flat JSON object: texts, numbers, booleans and lists of these."""
+
+    WANTED = "Must be a flat object of texts, numbers, booleans and lists of these."
+
+    def __init__(self, **options: Any) -> None:
+        word = {"type": "string", "pattern": TEXT_PATTERN}
+        scalar: list[dict[str, Any]] = [word, {"type": "number"}, {"type": "boolean"}]
+        value = {"anyOf": [*scalar, {"type": "array", "items": {"anyOf": scalar}}]}
+        shape = {"additionalProperties": value, "maxProperties": MAX_ATTRIBUTES, "propertyNames": word}
+        super().__init__(metadata=shape | options.pop("metadata", {}), **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValidationError(self.WANTED)
+        if len(value) > MAX_ATTRIBUTES:
+            raise ValidationError(f"Must have at most {MAX_ATTRIBUTES} keys.")
+        for key, item in value.items():
+            check_text(key)
+            for scalar in item if isinstance(item, list) else [item]:
+                self._check(scalar)
+        if len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) > MAX_ATTRIBUTE_BYTES:
+            raise ValidationError(f"Must be at most {MAX_ATTRIBUTE_BYTES} bytes of JSON.")
+        return value
+
+    def _check(self, scalar: Any) -> None:
+        if isinstance(scalar, str):
+            check_text(scalar)
+        elif not isinstance(scalar, (bool, int, float)) or not isfinite(scalar):
+            raise ValidationError(self.WANTED)
+
+
+def _given(names: list[str], kind: str) -> dict[str, Any]:
+    """Return JSON Schema for: these are there, and not null."""
+    return {"required": names, "properties": {name: {"type": kind} for name in names}}
 
 
 class MintRequest(Request):
-    """A wish for a token: exactly one of `email` and `userId`, and of `appId` and `appSlug`."""
+    """A wish for a token: exactly one of `email` and `userId`, and one name of an app or of a workspace."""
 
     email = email(load_default=None)
     user_id = any_text(data_key="userId", load_default=None)
     app_id = uuid(data_key="appId", load_default=None)
-    app_slug = any_text(data_key="appSlug", load_default=None)
+    app_slug = any_text(data_key="appSlug", load_default=None, metadata={"example": "orders"})
+    workspace_id = uuid(
+        data_key="workspaceId",
+        load_default=None,
+        metadata={"description": "In place of the app: for all its apps that the user may open."},
+    )
+    workspace_slug = any_text(data_key="workspaceSlug", load_default=None, metadata={"example": "acme"})
     session_expiry = Duration("SESSION", "minutes", data_key="sessionExpiry", metadata={"example": 60})
     pat_expiry = Duration("PAT", "seconds", data_key="patExpiry", metadata={"example": 1_000_000})
     end_sessions = StrictBoolean(
@@ -24,13 +102,51 @@ class MintRequest(Request):
         allow_none=True,
         metadata={"description": "Also end the open sessions of this user and app."},
     )
+    single_use = StrictBoolean(
+        data_key="singleUse",
+        load_default=False,
+        allow_none=True,
+        metadata={"description": "The token opens one frame. A repeat within 10 s opens in its place."},
+    )
+    newcomer = fields.Nested(
+        NewcomerRequest,
+        data_key="provision",
+        load_default=None,
+        metadata={
+            "description": "Make the user, the membership and the grant where they are missing. "
+            "Needs the scope `provision`."
+        },
+    )
+    attributes = Attributes(
+        load_default=None,
+        metadata={
+            "description": "For row-level rules: the app's templates and functions get them with the viewer. "
+            f"At most {MAX_ATTRIBUTE_BYTES} bytes of JSON.",
+            "example": {"region": "north", "seats": 4},
+        },
+    )
+    allowed_origins = origins(
+        least=1,
+        data_key="allowedOrigins",
+        load_default=None,
+        metadata={"description": "Narrows the allowed origins of the app for this token's frames."},
+    )
+
+    def shape(self) -> dict[str, Any]:
+        needed = [str(field.data_key) for field in self._durations().values() if field.default() is None]
+        one_of_each = [
+            {"oneOf": [_given([name], "string") for name in names]} for names in (USER_NAMES, TARGET_NAMES)
+        ]
+        return {"allOf": [*one_of_each, _given(needed, "integer")]}
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def check_complete(self, wish: dict[str, Any], given: dict[str, Any], **_: Any) -> None:
         errors: dict[str, list[str]] = {}
-        for names in (("email", "userId"), ("appId", "appSlug")):
-            if sum(given.get(name) is not None for name in names) != 1:
-                errors |= {name: [f"Exactly one of {' and '.join(names)} is required."] for name in names}
+        for names in USER_NAMES, TARGET_NAMES:
+            named = [name for name in names if given.get(name) is not None]
+            if len(named) != 1:
+                wanted = f"Exactly one of {', '.join(names[:-1])} and {names[-1]} is required."
+                errors |= {name: [wanted] for name in named or names[:2]}
         for field in self._durations().values():
             if given.get(str(field.data_key)) is None and field.default() is None:
                 errors[str(field.data_key)] = [f"Is required. {field.wanted()}"]
@@ -39,17 +155,14 @@ class MintRequest(Request):
 
     @post_load
     def make(self, wish: dict[str, Any], **_: Any) -> Wish:
-        for name, field in self._durations().items():
-            wish[name] = wish[name] or field.default()
-        return Wish(
-            email=wish["email"],
-            user_id=wish["user_id"],
-            app_id=parse_uuid(wish["app_id"]) if wish["app_id"] else None,
-            app_slug=wish["app_slug"],
-            pat_seconds=wish["pat_expiry"],
-            session_seconds=wish["session_expiry"] * 60,
-            end_sessions=wish["end_sessions"],
-        )
+        for duration, field in self._durations().items():
+            wish[duration] = wish[duration] or field.default()
+        for id_ in ("app_id", "workspace_id"):
+            wish[id_] = wish[id_] and parse_uuid(wish[id_])
+        if wish["allowed_origins"] is not None:
+            wish["allowed_origins"] = list(dict.fromkeys(map(parse_origin, wish["allowed_origins"])))
+        pat_seconds, session_minutes = wish.pop("pat_expiry"), wish.pop("session_expiry")
+        return Wish(pat_seconds=pat_seconds, session_seconds=session_minutes * 60, **wish)
 
     def _durations(self) -> dict[str, Duration]:
         return {name: field for name, field in self.load_fields.items() if isinstance(field, Duration)}
@@ -58,18 +171,44 @@ class MintRequest(Request):
 class MintAnswer(Schema):
     """A new token, shown this once. The two durations are seconds."""
 
-    personal_access_token = fields.String(data_key="personalAccessToken", required=True)
-    redirect_url = fields.Url(data_key="redirectUrl", required=True)
+    personal_access_token = fields.String(
+        data_key="personalAccessToken",
+        required=True,
+        metadata={"pattern": "^pat_[0-9a-f]{72}$", "example": EXAMPLE_TOKEN},
+    )
+    redirect_url = fields.Url(
+        data_key="redirectUrl",
+        required=True,
+        metadata={
+            "description": "For the iframe.",
+            "example": f"https://embed.example/embed-apps/{EXAMPLE_ID}?personal-access-token={EXAMPLE_TOKEN}",
+        },
+    )
     token_id = fields.UUID(data_key="tokenId", required=True)
-    expires_in = fields.Integer(data_key="expiresIn", required=True)
-    session_expires_in = fields.Integer(data_key="sessionExpiresIn", required=True)
+    expires_in = fields.Integer(data_key="expiresIn", required=True, metadata={"example": 1_000_000})
+    session_expires_in = fields.Integer(
+        data_key="sessionExpiresIn", required=True, metadata={"example": 3600}
+    )
 
 
 class SessionRequest(Request):
     """A token to open a session with, for a program."""
 
     app_id = uuid(data_key="appId", required=True)
-    access_token = text(data_key="accessToken", required=True)
+    access_token = text(data_key="accessToken", required=True, metadata={"example": EXAMPLE_TOKEN})
+    parent_origin = origin(
+        data_key="parentOrigin",
+        load_default=None,
+        metadata={
+            "description": "The origin of the page that handed the token over: it must be an allowed one."
+        },
+    )
+
+    @post_load
+    def make(self, wish: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return wish | {
+            "app_id": parse_uuid(wish["app_id"]),
+        }
 
 
 class _User(Schema):

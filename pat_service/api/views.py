@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from flask import g
+from flask import current_app, g
 
 from pat_service import sessions, tokens
 from pat_service.api.blueprint import blueprint, by_client, problems
+from pat_service.api.examples import MINT_EXAMPLES
 from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
 from pat_service.credentials import parse_token
 from pat_service.http import limits
@@ -16,12 +17,12 @@ from pat_service.tokens import Wish
 
 @blueprint.route("/users/personal-access-token", methods=["POST"])
 @client_required(*tokens.SCOPES, minting=True)
-@blueprint.arguments(MINT)
+@blueprint.arguments(MINT, examples=MINT_EXAMPLES)
 @blueprint.response(201, MINTED)
 @problems(400, 401, 403, 404, 413, 415, 429, 503)
 @by_client
 def mint(wish: Wish) -> dict[str, Any]:
-    """Mint a token for one user and one app, in place of the one they had."""
+    """Mint a token for one user and one app, or all apps of a workspace, in place of the one they had."""
     minted = tokens.mint(g.caller, keyring(), wish, utcnow())
     return {
         "personal_access_token": minted.secret.reveal(),
@@ -37,12 +38,19 @@ def mint(wish: Wish) -> dict[str, Any]:
 @blueprint.route("/users/session", methods=["POST"])
 @blueprint.arguments(SESSION)
 @blueprint.response(201, OPENED)
-@problems(400, 401, 413, 415, 429, 503)
-def open_session(wish: dict[str, str]) -> dict[str, Any]:
+@problems(400, 401, 403, 413, 415, 429, 503)
+def open_session(wish: dict[str, Any]) -> dict[str, Any]:
     """Open a session with a token, as a frame does, for a program."""
     token = parse_token(wish["access_token"])
     limits.hit_open(token)
-    session, signed = sessions.open(keyring(), token, wish["app_id"].lower(), utcnow())
+    session, signed = sessions.open(
+        keyring(),
+        token,
+        wish["app_id"],
+        utcnow(),
+        most=current_app.config["MAX_SESSIONS_PER_TOKEN"],
+        parent=wish["parent_origin"],
+    )
     g.session_id = session.id
     return {
         "signed_pat": signed.reveal(),

@@ -3,7 +3,16 @@
 An app's own module imports `EmbeddedApp` and `Page` from here.
 """
 
-from pat_service.embed.registry import EmbeddedApp, Page, Registry
-from pat_service.embed.views import MAX_FORM, blueprint, page_of
+from flask import Flask
 
-__all__ = ["MAX_FORM", "EmbeddedApp", "Page", "Registry", "blueprint", "page_of"]
+from pat_service.embed import launcher, views
+from pat_service.embed.answers import MAX_FORM, page_of
+from pat_service.embed.registry import EmbeddedApp, Page, Registry
+
+__all__ = ["MAX_FORM", "EmbeddedApp", "Page", "Registry", "init_app", "page_of"]
+
+
+def init_app(app: Flask) -> None:
+    """Serve the frames of apps and of workspaces."""
+    app.register_blueprint(views.blueprint)
+    app.register_blueprint(launcher.blueprint)

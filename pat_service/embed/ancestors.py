@@ -1,4 +1,4 @@
-"""Which pages may frame an app: its allowed origins, as this worker last knew them."""
+"""Which pages may frame an app or a launcher: its allowed origins, as this worker last knew them."""
 
 from threading import Lock
 from typing import Final
@@ -7,46 +7,49 @@ from cachetools import TTLCache
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from pat_service.access import Place
 from pat_service.database import reading
-from pat_service.models import App
+from pat_service.models import App, Workspace
 from pat_service.shapes import is_uuid
 
 #: A refusal that needs no database uses origins of at most this age, in seconds.
 MAX_AGE: Final = 60
 
-_origins = select(App.allowed_origins).where(App.id == bindparam("app"))
-_known: TTLCache[str, list[str]] = TTLCache(maxsize=10_000, ttl=MAX_AGE)
+_of_app = select(App.allowed_origins).where(App.id == bindparam("id"))
+_of_launcher = select(Workspace.allowed_origins).where(Workspace.id == bindparam("id"))
+_known: TTLCache[Place, list[str]] = TTLCache(maxsize=10_000, ttl=MAX_AGE)
 _lock = Lock()
 
 
-def learn(app_id: str, origins: list[str]) -> None:
-    """Remember what the database has just said of an app."""
+def learn(place: Place, origins: list[str]) -> None:
+    """Remember what the database has just said of a place."""
     with _lock:
-        _known[app_id] = origins
+        _known[place] = origins
 
 
-def last_known(app_id: str) -> list[str]:
-    """Return the app's allowed origins, asking the database at most once a minute for each app.
+def last_known(place: Place) -> list[str]:
+    """Return the place's allowed origins, asking the database at most once a minute for each.
 
-    An app that does not exist, or a database that is away, allows none.
+    A place that does not exist, or a database that is away, allows none.
     """
     with _lock:
-        if app_id in _known:
-            return _known[app_id]
-    return current(app_id)
+        if place in _known:
+            return _known[place]
+    return current(place)
 
 
-def current(app_id: str) -> list[str]:
-    """Return the app's allowed origins as the database has them; while it is away, as last known."""
-    if not is_uuid(app_id):
+def current(place: Place) -> list[str]:
+    """Return the place's allowed origins as the database has them; while it is away, as last known."""
+    statement, id_ = (_of_launcher, place.workspace_id) if place.app_id is None else (_of_app, place.app_id)
+    if id_ is None or not is_uuid(id_):
         return []
     try:
         with reading() as connection:
-            origins = list(connection.execute(_origins, {"app": app_id}).scalar() or [])
+            origins = list(connection.execute(statement, {"id": id_}).scalar() or [])
     except SQLAlchemyError:
         with _lock:
-            return _known.get(app_id, [])
-    learn(app_id, origins)
+            return _known.get(place, [])
+    learn(place, origins)
     return origins
 
 

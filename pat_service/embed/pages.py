@@ -1,26 +1,34 @@
-"""An app's pages: from a function's result and a template to an answer."""
+"""Pages of frames: from a function's result and a template to an answer."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from flask import Response, current_app
+from flask import Response, current_app, render_template
 from jinja2 import Template, TemplateNotFound
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
+from pat_service.access import Viewer, Visitor, apps_of
 from pat_service.credentials import Secret
+from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.http.headers import csp_nonce
-from pat_service.sessions import OpenSession
+from pat_service.sessions import Opened, OpenLauncher, OpenSession
 
 WHOLE = "embed/frame.html"
 FRAGMENT = "embed/fragment.html"
+LAUNCHER = "embed/launcher.html"
 
 
 def base(app_id: str) -> str:
     """Return the path that everything of an app's frames is below."""
-    return f"/embed-apps/{app_id}"
+    return f"{APPS}/{app_id}"
+
+
+def launcher(workspace_id: str) -> str:
+    """Return the path of a workspace's launcher."""
+    return f"{LAUNCHERS}/{workspace_id}"
 
 
 def show(
@@ -47,7 +55,8 @@ def show(
     common = _common(session) | {"errors": errors or {}, "form": MultiDict() if form is None else form}
     layout: dict[str, Any] = {"layout": FRAGMENT}
     if opened_with is not None:
-        layout = {"layout": WHOLE, "boot": _boot(session, opened_with)}
+        boot = _boot(session, opened_with, base(session.viewer.app.id), session.viewer)
+        layout = {"layout": WHOLE, "boot": boot, "launcher_url": _launcher_of(session)}
     template = _template(session, page.name)
     if template is None:
         raise MethodNotAllowed(["POST"]) if page.name in app.forms else NotFound()
@@ -91,22 +100,44 @@ def _addresses(folder: str) -> Callable[..., str]:
     return address
 
 
-def _boot(session: OpenSession, signed: Secret) -> dict[str, Any]:
+def show_launcher(session: OpenLauncher, opened_with: Secret) -> str:
+    """Return the page of a launcher: the apps of the workspace that the visitor may open."""
+    who = session.visitor
+    return render_template(
+        LAUNCHER,
+        viewer=who,
+        apps=[{"name": app.name, "url": base(app.id)} for app in apps_of(who)],
+        boot=_boot(session, opened_with, launcher(who.workspace.id), who),
+        csp_nonce=csp_nonce(),
+    )
+
+
+def _launcher_of(session: OpenSession) -> str | None:
+    """Return where a frame leads back to, if its session is one of the workspace."""
+    return launcher(session.viewer.workspace.id) if session.workspace_wide else None
+
+
+def facts(session: Opened, who: Visitor) -> dict[str, Any]:
+    """Return the session's own facts, as the frame may know them."""
+    return {"sessionId": session.id, "expiresIn": session.expires_in, **_who(who)}
+
+
+def _boot(session: Opened, signed: Secret, root: str, who: Visitor) -> dict[str, Any]:
     """What the frame's script starts from. The JWT is here, in the page's own memory, and nowhere else."""
-    viewer = session.viewer
     return {
         "session": signed.reveal(),
         "expiresIn": session.expires_in,
-        "base": base(viewer.app.id),
+        "base": root,
         "parents": session.origins,
-        "viewer": {
-            "user": {"id": viewer.user.id, "email": viewer.user.email, "name": viewer.user.name},
-            "app": {"id": viewer.app.id, "slug": viewer.app.slug, "name": viewer.app.name},
-            "workspace": {
-                "id": viewer.workspace.id,
-                "slug": viewer.workspace.slug,
-                "name": viewer.workspace.name,
-            },
-            "role": viewer.role,
-        },
+        "viewer": _who(who) | {"role": who.role},
+    }
+
+
+def _who(who: Visitor) -> dict[str, Any]:
+    """Return what a page may say of its viewer: not the attributes, which are the server's."""
+    app = who.app if isinstance(who, Viewer) else None
+    return {
+        "user": {"id": who.user.id, "email": who.user.email, "name": who.user.name},
+        **({"app": {"id": app.id, "slug": app.slug, "name": app.name}} if app else {}),
+        "workspace": {"id": who.workspace.id, "slug": who.workspace.slug, "name": who.workspace.name},
     }

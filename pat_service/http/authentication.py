@@ -3,18 +3,20 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import current_app, g, request
 from werkzeug.datastructures import Authorization
 
-from pat_service import clients, events, sessions
+from pat_service import clients, events
 from pat_service.clients import Caller
 from pat_service.credentials import Keyring, Secret
 from pat_service.errors import InvalidClient, Refused, SessionInvalid
 from pat_service.http import limits
 from pat_service.http.payload import MAX_BODY, receive
-from pat_service.sessions import OpenSession
+from pat_service.sessions import Opened
+
+AnySession = TypeVar("AnySession", bound=Opened)
 
 
 def keyring() -> Keyring:
@@ -50,6 +52,8 @@ def client_required(
                 raise
             return view(*args, **kwargs)
 
+        # For the API's document.
+        called.scopes = scopes  # type: ignore[attr-defined]
         return called
 
     return decorate
@@ -77,12 +81,16 @@ def _caller() -> Caller:
     return caller
 
 
-def session_of(app_id: str) -> OpenSession:
-    """Return the session of the Bearer token, good for this app at this moment; or raise."""
+def bearer() -> str:
+    """Return the session that the request carries as a Bearer token, good or not; or raise SessionInvalid."""
     sent = _authorization()
     if sent is None or sent.type != "bearer" or not sent.token:
         raise SessionInvalid("Send the session as a Bearer token.")
-    session = sessions.check(keyring(), sent.token, app_id, utcnow())
+    return sent.token
+
+
+def counted(session: AnySession) -> AnySession:
+    """Return the session, within the limit of its requests; or raise RateLimited."""
     g.session_id = session.id
     limits.hit("session", current_app.config["SESSION_RATE_LIMIT"], session.id)
     return session

@@ -1,19 +1,22 @@
 """Strict JSON bodies: one object, in UTF-8, no key twice, within 16 KiB."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from math import nan
 from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl
 
 from flask import Request, request
 from marshmallow import RAISE, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException
 
-from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType
+from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType, flat
 
 MAX_BODY: Final = 16 * 1024
+JSON: Final = "application/json"
+FORM: Final = "application/x-www-form-urlencoded"
 #: Far more than any field takes, and few enough for Python to read.
 MAX_DIGITS: Final = 100
 #: The name under which an error that belongs to no field is told.
@@ -30,7 +33,7 @@ def read_object() -> dict[str, Any]:
     PayloadTooLarge and UnsupportedMediaType come before InvalidPayload.
     """
     body = read_body(MAX_BODY)
-    if request.mimetype != "application/json":
+    if request.mimetype != JSON:
         raise UnsupportedMediaType
     try:
         value = json.loads(body.decode("utf-8"), **_HOOKS)
@@ -49,10 +52,37 @@ def read_object() -> dict[str, Any]:
     return value
 
 
+def read_object_or_form() -> dict[str, Any]:
+    """Return the fields of the request, be it a JSON object or a form as OAuth has it; or raise likewise."""
+    if request.mimetype not in (JSON, FORM):
+        read_body(MAX_BODY)
+        raise UnsupportedMediaType(f"Send the body with Content-Type: {FORM} or {JSON}.")
+    return read_object() if request.mimetype == JSON else _read_form()
+
+
+def _read_form() -> dict[str, str]:
+    try:
+        pairs = parse_qsl(read_body(MAX_BODY).decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidPayload({BODY: ["Must be an URL-encoded form in UTF-8."]}) from None
+    # A parameter without a value counts as left out (RFC 6749, 3.2).
+    return _each_once((name, value) for name, value in pairs if value)
+
+
+def read_nothing() -> None:
+    """Take no body, or an empty object, and raise as `read_object` does for any other."""
+    if read_body(MAX_BODY) and (given := read_object()):
+        raise InvalidPayload({printable(name): ["Is not a field of this request."] for name in given})
+
+
 def read_query() -> dict[str, str]:
     """Return the parameters of the address, or raise InvalidPayload where one is given twice."""
+    return _each_once(request.args.items(multi=True))
+
+
+def _each_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, value in request.args.items(multi=True):
+    for name, value in pairs:
         if name in found:
             raise InvalidPayload({printable(name): ["Must be given once."]})
         found[name] = value
@@ -131,6 +161,9 @@ class StrictParser(FlaskParser):
     def load_json(self, req: Request, schema: Any) -> Any:
         return read_object()
 
+    def load_json_or_form(self, req: Request, schema: Any) -> Any:
+        return read_object_or_form()
+
     def load_querystring(self, req: Request, schema: Any) -> Any:
         return read_query()
 
@@ -145,12 +178,5 @@ class StrictParser(FlaskParser):
     ) -> NoReturn:
         # webargs files the messages under the place that the values came from.
         messages = {k: v for place in error.normalized_messages().values() for k, v in place.items()}
-        raise InvalidPayload({_field(name): _texts(found) for name, found in messages.items()}) from None
-
-
-def _field(name: Any) -> str:
-    return BODY if name == "_schema" else printable(str(name))
-
-
-def _texts(found: Any) -> list[str]:
-    return [str(text) for text in found] if isinstance(found, list) else [str(found)]
+        texts = flat(messages, BODY)
+        raise InvalidPayload({printable(name): found for name, found in texts.items()}) from None

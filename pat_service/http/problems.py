@@ -52,7 +52,8 @@ STATUSES: Final = {
 #: What a caller may wait, in seconds, before it tries again a store that was away.
 RETRY_AFTER_UNAVAILABLE: Final = 5
 
-_HTTP_ERRORS: Final = {
+#: What errors of the framework are told as: status → code, title, detail.
+HTTP_ERRORS: Final = {
     400: ("invalid_payload", "Bad request", "The server cannot read this request."),
     404: ("not_found", "Not found", "There is nothing at this address."),
     405: ("method_not_allowed", "Method not allowed", "This address does not take that method; see Allow."),
@@ -103,7 +104,7 @@ def init_app(app: Flask, page_of: PageOf) -> None:
         status = error.code or 500
         if status < 400 or error.response is not None:
             return error
-        code, title, detail = _HTTP_ERRORS.get(status) or (
+        code, title, detail = HTTP_ERRORS.get(status) or (
             re.sub("[^a-z]+", "_", error.name.lower()),
             error.name,
             "The server refuses this request.",
@@ -122,13 +123,18 @@ def init_app(app: Flask, page_of: PageOf) -> None:
 
 
 def _problem(code: str, title: str, detail: str) -> Problem:
+    return problem(code, title, detail, g.get("request_id", ""))
+
+
+def problem(code: str, title: str, detail: str, request_id: str) -> Problem:
+    """Return the members of a problem, but for the `errors` of a 400."""
     return {
         "type": f"urn:pat-service:problem:{code}",
         "title": title,
         "status": STATUSES.get(code, 500),
         "detail": detail,
         "code": code,
-        "requestId": g.get("request_id", ""),
+        "requestId": request_id,
         "message": detail,
     }
 

@@ -23,7 +23,10 @@
   };
   const REDIRECTED = { status: 0, code: "redirect_refused", detail: "The app sent this request elsewhere, where it may not go." };
 
-  const fetch = window.fetch; // taken before the app's scripts run: one that wraps it later would see the session
+  // Taken before the app's scripts run: one that wraps them later would see the session.
+  const fetch = window.fetch;
+  const { submit } = HTMLFormElement.prototype;
+  const { attachShadow } = Element.prototype;
   const block = document.getElementById("embed-boot");
   let { session, expiresIn, base, parents, viewer } = JSON.parse(block.textContent);
   block.remove();
@@ -204,8 +207,13 @@
   document.addEventListener("click", (event) => {
     const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
     if (event.defaultPrevented || elsewhere) return;
-    const clicked = event.target.closest("[data-embed-download], a[href]");
+    const clicked = event.target.closest("[data-embed-go], [data-embed-download], a[href]");
     if (!clicked) return;
+    if (clicked.hasAttribute("data-embed-go")) {
+      event.preventDefault();
+      go(clicked.dataset.embedGo);
+      return;
+    }
     if (clicked.hasAttribute("data-embed-download")) {
       event.preventDefault();
       download(clicked);
@@ -255,6 +263,22 @@
       return answer.finally(() => submitting.delete(form));
     };
   });
+
+  // ---- Other apps of the workspace ----
+
+  // The session goes along in the body of a form, so that it stands in no address; and the form is where no
+  // script of the page can look into.
+  function go(address) {
+    const url = new URL(address, location.origin);
+    if (url.origin !== location.origin || !/^\/embed-(apps|workspaces)\/[0-9a-f-]{36}$/.test(url.pathname)) return;
+    const form = element("form", { method: "post", action: url.pathname });
+    form.append(element("input", { type: "hidden", name: "session", value: session }));
+    const host = element("div", { hidden: true });
+    attachShadow.call(host, { mode: "closed" }).append(form);
+    document.body.append(host);
+    submit.call(form);
+    host.remove();
+  }
 
   // ---- Images and downloads, which cannot carry a header themselves ----
 

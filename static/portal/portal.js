@@ -5,16 +5,18 @@
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
   // What the portal can mend by itself: a new token opens the app again.
   const MENDABLE = new Map([
-    ["token_missing", "The frame was reloaded. Its token had left the address, so it cannot open a second time."],
+    ["token_missing", "The frame was reloaded, or went back. Its token had left the address, so it cannot open a second time."],
     ["session_expired", "The session in this frame is over."],
     ["token_expired", "That token was too old."],
     ["token_superseded", "That token was replaced by a newer one."],
+    ["token_used", "That token was for one opening, and has had it."],
     ["unavailable", "The service was away for a moment."],
   ]);
-  const RELOAD_DEMO = new Set(["invalid_client", "user_not_found", "app_not_found"]);
+  const RELOAD_DEMO = new Set(["invalid_client", "scope_missing", "user_not_found", "app_not_found", "not_found"]);
 
   const links = [...document.querySelectorAll("[data-app]")];
   const radios = [...document.querySelectorAll("input[name=person]")];
+  const regions = [...document.querySelectorAll("input[name=region]")];
   const cases = [...document.querySelectorAll("[data-case]")];
 
   let frame = null; // the iframe that is shown
@@ -22,28 +24,37 @@
   let loaded = false; // its first page is there
   let refused = false; // it has said so
   let asking = null; // the AbortController of the question under way
+  let overAgain = null; // what the button over the frame does
+  let waiting; // the timer of a button that cannot be pressed yet
 
-  // ---- Which person and which app: the page's own address says, as #/ben/support.
+  // ---- Which person, app and region: the page's own address says, as #/ben/support or #/ana/orders/north.
 
   function choice() {
-    const [, person, app] = location.hash.split("/");
+    const [, person, app, region] = location.hash.split("/");
     return {
       person: radios.some((radio) => radio.value === person) ? person : radios[0].value,
       app: links.some((link) => link.dataset.app === app) ? app : links[0].dataset.app,
+      region: regions.some((radio) => radio.value === region) ? region : "",
     };
   }
 
+  function address({ person, app, region }) {
+    return `#/${person}/${app}${region && `/${region}`}`;
+  }
+
   function showChoice() {
-    const { person, app } = choice();
+    const { person, app, region } = choice();
+    for (const radio of regions) radio.checked = radio.value === region;
     for (const radio of radios) {
       radio.checked = radio.value === person;
       if (radio.checked) $("hello").textContent = `Hello, ${radio.dataset.name.split(" ")[0]}`;
     }
     for (const link of links) {
-      link.hash = `#/${person}/${link.dataset.app}`;
+      link.hash = address({ person, app: link.dataset.app, region });
       if (link.dataset.app !== app) { link.removeAttribute("aria-current"); continue; }
       link.setAttribute("aria-current", "page");
       $("app-about").textContent = link.dataset.about;
+      $("regions").hidden = !("regions" in link.dataset);
     }
   }
 
@@ -87,6 +98,7 @@
     state("mint-state", "asking…", "");
     state("frame-state", "waiting", "");
     $("note").hidden = $("over").hidden = true;
+    clearTimeout(waiting);
   }
 
   function show(outcome) {
@@ -104,7 +116,7 @@
       return;
     }
     showExchange(outcome);
-    const who = `${outcome.app.name} as ${outcome.person.name}`;
+    const who = `${outcome.app.name} as ${outcome.person.name}${outcome.region && `, ${outcome.region}`}`;
     $("stage-who").textContent = who;
     $("stage-where").textContent = outcome.shownUrl ?? "";
     $("note").textContent = outcome.note;
@@ -121,13 +133,37 @@
       stage.replaceChildren(tabLink(outcome.redirectUrl));
       return;
     }
-    log("portal", `Framed ${who}`);
+    put(outcome);
+    $("html").textContent = asHtml(frame, outcome);
+    say(`${who} is in the frame.`);
+    if (outcome.againAfter) offerAgain(outcome, outcome.againAfter);
+  }
+
+  function put(outcome) {
+    log("portal", `Framed ${$("stage-who").textContent}`);
+    loaded = refused = false;
     frameOrigin = new URL(outcome.redirectUrl).origin;
     frame = makeFrame(outcome);
-    $("html").textContent = asHtml(frame, outcome);
     state("frame-state", "loading…", "");
-    stage.replaceChildren(frame);
-    say(`${who} is in the frame.`);
+    $("stage-body").replaceChildren(frame);
+  }
+
+  // Frame the same address a second time, once so many seconds are over.
+  function offerAgain(outcome, seconds) {
+    const again = () => { $("over").hidden = true; put(outcome); };
+    offer(seconds ? `The address can be used again in ${seconds} s.` : "The same address, a second time:", "Use it again", again);
+    $("over-again").disabled = seconds > 0;
+    if (seconds) waiting = setTimeout(() => offerAgain(outcome, seconds - 1), 1000);
+    else say("The same address can be framed again now.");
+  }
+
+  function offer(text, button, action) {
+    clearTimeout(waiting);
+    $("over-text").textContent = text;
+    $("over-again").textContent = button;
+    $("over-again").disabled = false;
+    $("over").hidden = false;
+    overAgain = action;
   }
 
   // A new element for each opening: changing the address of an old one would add a step to the browser's Back.
@@ -211,8 +247,7 @@
     refused = true;
     state("frame-state", `${message.error} ${message.code}`, "bad");
     if (MENDABLE.has(message.code)) {
-      $("over-text").textContent = MENDABLE.get(message.code);
-      $("over").hidden = false;
+      offer(MENDABLE.get(message.code), "Open again", open);
     }
   });
 
@@ -261,7 +296,10 @@
   // ---- What a person can do.
 
   for (const radio of radios) {
-    radio.addEventListener("change", () => { location.hash = `#/${radio.value}/${choice().app}`; });
+    radio.addEventListener("change", () => { location.hash = address({ ...choice(), person: radio.value }); });
+  }
+  for (const radio of regions) {
+    radio.addEventListener("change", () => { location.hash = address({ ...choice(), region: radio.value }); });
   }
   for (const link of links) {
     // The same link again changes no address, but a person who presses it wants the app.
@@ -271,7 +309,7 @@
     button.addEventListener("click", () => { open(button.dataset.case); showStage(); });
   }
   $("again").addEventListener("click", () => open());
-  $("over-again").addEventListener("click", () => { $("stage").focus(); open(); });
+  $("over-again").addEventListener("click", () => { $("stage").focus(); overAgain(); });
   $("clear").addEventListener("click", () => $("log").replaceChildren());
   addEventListener("hashchange", () => { if (location.hash.startsWith("#/")) open(); });
 

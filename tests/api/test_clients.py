@@ -2,13 +2,14 @@
 
 from base64 import b64encode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from werkzeug.test import TestResponse
 
 from pat_service import clients
@@ -279,7 +280,141 @@ def test_a_secret_outlives_the_key_it_was_digested_with_for_as_long_as_that_is_a
     newer = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
     assert newer.mint().status_code == 201
     newest = Service(make_app(SECRET_KEY="n" * 64).test_client())
-    problem_of(newest.mint(), 401, "invalid_client")
+    problem_of(newest.mint(client="rival"), 401, "invalid_client")
+    assert newest.mint().status_code == 201, "made anew when it was used"
+
+
+# What is noted of a secret's use.
+
+
+def secret_of(service: Service, client: str = "portal") -> Any:
+    rows = service.rows(select(ClientSecret.__table__).where(ClientSecret.client_id == client))
+    return rows[0]
+
+
+def test_the_use_of_a_secret_is_noted_once_a_minute(service: Service) -> None:
+    assert secret_of(service).last_used_at is None
+    with time_machine.travel(NOON, tick=False) as clock:
+        for seconds, noted in ((0, 0), (1, 0), (59.999, 0), (60, 60), (100, 60), (3600, 3600)):
+            clock.move_to(NOON + timedelta(seconds=seconds))
+            with service.statements() as statements:
+                assert service.mint().status_code == 201
+            assert secret_of(service).last_used_at == NOON + timedelta(seconds=noted)
+            writes = [text for text in statements if text.startswith("UPDATE client_secrets")]
+            assert len(writes) == (seconds == noted)
+
+
+def test_only_the_secret_that_was_used_is_noted(service: Service) -> None:
+    new = rotate(service, datetime.now(UTC), DAY)
+    assert knock(service, new).status_code == 201
+    problem_of(knock(service, "w" * 40), 401, "invalid_client")
+    used = service.rows(
+        select(ClientSecret.expires_at).where(ClientSecret.last_used_at.is_not(None)),
+    )
+    assert [row.expires_at for row in used] == [None]
+
+
+def test_a_use_that_is_refused_later_is_a_use(service: Service) -> None:
+    problem_of(service.mint(client="auditor"), 403, "scope_missing")
+    assert secret_of(service, "auditor").last_used_at is not None
+
+
+def test_a_use_that_cannot_be_noted_keeps_nobody_out(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.change(
+        text("CREATE TRIGGER no BEFORE UPDATE ON client_secrets BEGIN SELECT RAISE(ABORT, 'no'); END")
+    )
+    assert service.mint().status_code == 201
+    assert secret_of(service).last_used_at is None
+    warnings = [record for record in caplog.records if record.name == "pat_service.clients"]
+    assert [record.levelname for record in warnings] == ["WARNING"]
+    assert SECRETS["portal"] not in caplog.text
+
+
+def test_of_many_at_once_one_notes_a_new_key(make_app: Callable[..., Flask]) -> None:
+    provision(make_app(), WORLD)
+    newer = make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY)
+
+    def mint(_: int) -> int:
+        return Service(newer.test_client()).mint().status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(mint, range(24))) == {201}
+    service = Service(newer.test_client())
+    told = service.rows(select(Event.__table__).where(Event.type == "client:rekeyed"))
+    assert [(event.client_id, event.details) for event in told] == [
+        ("portal", {"before": {"key": Key(KEY.encode()).id}, "after": {"key": Key(b"n" * 64).id}})
+    ]
+
+
+# What the trail tells of changes.
+
+
+def told_of(service: Service, client: str) -> list[Any]:
+    of_client = (Event.client_id == client, Event.type.startswith("client:"))
+    return service.rows(select(Event.__table__).where(*of_client).order_by(Event.id))
+
+
+def test_a_new_client_is_told_with_what_it_may_do(service: Service) -> None:
+    created, *_ = told_of(service, "manager")
+    assert (created.type, created.details) == (
+        "client:created",
+        {
+            "after": {
+                "scopes": ["audit", "mint", "mint:workspace", "provision"],
+                "workspaces": ["acme"],
+                "mint_limit": "1000 per minute",
+                "highest_role": "builder",
+                "revoked": False,
+            }
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "before"),
+    [
+        ({"scopes": ["audit", "mint"]}, {"scopes": ["mint"]}),
+        ({"workspaces": ["globex", "acme"]}, {"workspaces": ["acme"]}),
+        ({"workspaces": []}, {"workspaces": ["acme"]}),
+        ({"workspaces": None}, {"workspaces": ["acme"]}),
+        ({"mint_limit": None}, {"mint_limit": "1000 per minute"}),
+        ({"highest_role": "admin"}, {"highest_role": "end-user"}),
+        (
+            {"highest_role": "admin", "mint_limit": "1 per day"},
+            {"highest_role": "end-user", "mint_limit": "1000 per minute"},
+        ),
+    ],
+)
+def test_a_change_is_told_with_what_was_and_what_is(
+    service: Service, change: dict[str, Any], before: dict[str, Any]
+) -> None:
+    number = len(told_of(service, "portal"))
+    document = only("clients", "portal", **change)
+    provision(service.app, document)
+    (changed,) = told_of(service, "portal")[number:]
+    after = {name: sorted(value) if isinstance(value, list) else value for name, value in change.items()}
+    assert (changed.type, changed.details) == ("client:changed", {"before": before, "after": after})
+    provision(service.app, document)
+    assert len(told_of(service, "portal")) == number + 1, "nothing has changed since"
+
+
+def test_a_file_given_again_tells_of_no_change(service: Service) -> None:
+    before = [told_of(service, client) for client in SECRETS]
+    provision(service.app, WORLD)
+    assert [told_of(service, client) for client in SECRETS] == before
+
+
+def test_a_client_that_comes_back_is_told(service: Service) -> None:
+    with service.app.app_context():
+        clients.revoke("portal", datetime.now(UTC))
+    provision(service.app, only("clients", "portal", secret="n" * 40))
+    changed = [event for event in told_of(service, "portal") if event.type == "client:changed"]
+    assert [event.details for event in changed] == [
+        {"before": {"revoked": True}, "after": {"revoked": False}}
+    ]
+    assert knock(service, "n" * 40).status_code == 201
 
 
 # Scopes.

@@ -3,7 +3,9 @@
 import csv
 import html
 import io
+import json
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -67,6 +69,7 @@ class Shelf:
             "number": f"T-{len(self.numbers) + 1}",
             "status": "delivered",
             "ship_to": "Dora\n1 Long Street",
+            "region": "north",
             "shipping_cents": 0,
             "total_cents": 1000,
             "placed_at": datetime.now(UTC) - timedelta(days=days_ago),
@@ -266,6 +269,138 @@ def test_a_session_of_one_app_reads_nothing_of_another(service: Service, ana: Fr
     elsewhere = Frame(ana.response, LEDGER, ana.jwt)
     refusal(service, elsewhere, "pages/list", 401, "session_invalid")
     assert service.get(elsewhere, "data/orders.csv").status_code == 401
+
+
+# ---- The viewer's regions ----
+
+
+REGIONS: Final = ["north", "south", "west"]
+
+
+def held(service: Service, *regions: str, email: str = "ana@acme.test") -> list[Any]:
+    """The orders of these regions, as the database has them."""
+    return [order for order in orders_of(service, email) if order.region in regions]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "regions", "said"),
+    [
+        ("north", ["north"], "Region: North"),
+        ("west", ["west"], "Region: West"),
+        (["south"], ["south"], "Region: South"),
+        (["west", "north", "west"], ["north", "west"], "Regions: North, West"),
+        (REGIONS, REGIONS, "Regions: North, South, West"),
+    ],
+)
+def test_ana_sees_the_orders_of_her_regions_alone_wherever_she_looks(
+    service: Service, ana: Frame, attribute: Any, regions: list[str], said: str
+) -> None:
+    frame = service.frame(attributes={"region": attribute})
+    expected = [order.number for order in held(service, *regions)]
+    assert expected
+    pages = [listed(service, frame, page=page) for page in range(1, -(-len(expected) // 10) + 1)]
+    assert [number for page in pages for number in page] == expected
+    file = table(service.get(frame, "data/orders.csv"))
+    assert [row["Order"] for row in file] == expected
+    assert {row["Region"].lower() for row in file} == set(regions)
+    whole = service.get(frame, "pages/index")
+    assert said in words(whole)
+    assert said in words(frame.response)
+    assert f"All {len(expected)} Processing" in words(whole)
+    assert sum(int(number) for number in re.findall(r'"count">(\d+)</span>', whole.text)) == 2 * len(expected)
+
+
+def test_the_figures_and_the_chart_are_those_of_the_region(dora: Shelf) -> None:
+    dora.put(total_cents=20_00, status="shipped", region="north")
+    dora.put(total_cents=30_00, status="shipped", region="south", days_ago=2)
+    dora.put(total_cents=40_00, status="processing", region="south", days_ago=40)
+    for region, said in (
+        ("north", "€20.00 1 order Last 30 days €20.00 Nothing in the 30 before Average order €20.00"),
+        ("south", "€70.00 2 orders Last 30 days €30.00 −25 % on the 30 before Average order €35.00"),
+    ):
+        frame = dora.service.frame(email="dora@acme.test", attributes={"region": region})
+        text = words(frame.response)
+        assert f"Last 12 months {said}" in text
+        assert f"Not yet delivered {said.split()[1]} " in text
+        assert sum(count for count, _ in monthly(frame.response.text).values()) == int(said.split()[1])
+
+
+@pytest.mark.parametrize("path", ["pages/order", "data/label.svg"])
+def test_an_order_of_another_region_is_as_absent_as_one_that_never_was(service: Service, path: str) -> None:
+    frame = service.frame(attributes={"region": ["north", "west"]})
+    (south, *_), (north, *_) = held(service, "south"), held(service, "north")
+    theirs, nobodys = (refusal(service, frame, path, 404, "not_found", id=id_) for id_ in (south.id, NOBODYS))
+    assert theirs | {"requestId": ""} == nobodys | {"requestId": ""}
+    assert service.get(frame, path, query_string={"id": north.id}).status_code == 200
+
+
+def test_a_search_and_a_filter_stay_within_the_region(service: Service, ana: Frame) -> None:
+    south = held(service, "south")[0].number
+    frame = service.frame(attributes={"region": "north"})
+    assert listed(service, frame, q=south) == []
+    assert listed(service, ana, q=south) == [south]
+    delivered = [order.number for order in held(service, "north") if order.status == "delivered"]
+    assert listed(service, frame, status="delivered") == delivered[:10]
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        *("", "North", " north", "east", "*", "%", "north,south", 1, 0, True, False, 1.5, []),
+        *(["north", "east"], ["north", 1], [True], ["", "north"]),
+    ],
+    ids=repr,
+)
+def test_an_attribute_that_is_no_region_shows_nothing_at_all(service: Service, attribute: Any) -> None:
+    frame = service.frame(attributes={"region": attribute})
+    assert "No region to show" in words(frame.response)
+    assert listed(service, frame) == []
+    assert table(service.get(frame, "data/orders.csv")) == []
+    for path in ("pages/order", "data/label.svg"):
+        refusal(service, frame, path, 404, "not_found", id=orders_of(service, "ana@acme.test")[0].id)
+
+
+def test_other_attributes_hold_nobody_to_a_region(service: Service) -> None:
+    frame = service.frame(attributes={"regions": "north", "Region": "north", "seats": 4})
+    assert len(listed(service, frame)) == 10
+    assert place(service.get(frame, "pages/list")) == "1–10 of 61"
+    assert "Region:" not in words(frame.response)
+
+
+def test_a_region_without_orders_is_told_from_an_account_without_any(dora: Shelf) -> None:
+    dora.put("Cup", region="south")
+    frame = dora.service.frame(email="dora@acme.test", attributes={"region": ["north", "west"]})
+    assert "No orders for North or West" in words(frame.response)
+    assert "Regions: North, West" in words(frame.response)
+
+
+def test_no_region_opens_what_is_somebody_elses(service: Service, ana: Frame) -> None:
+    frame = service.frame(email="ben@acme.test", attributes={"region": REGIONS, "email": "ana@acme.test"})
+    assert listed(service, frame) == [order.number for order in orders_of(service, "ben@acme.test")[:10]]
+
+
+def test_the_list_names_the_region_where_there_is_more_than_one(service: Service, ana: Frame) -> None:
+    column = '<th scope="col" class="wide">Region</th>'
+    assert column in service.get(ana, "pages/list").text
+    assert column in service.get(service.frame(attributes={"region": ["north", "west"]}), "pages/list").text
+    assert column not in service.get(service.frame(attributes={"region": "north"}), "pages/list").text
+
+
+def test_a_mint_without_the_attribute_lifts_it_for_the_next_frame_and_not_for_the_open_one(
+    service: Service,
+) -> None:
+    north = service.frame(attributes={"region": "north"})
+    everything = service.frame()
+    assert place(service.get(everything, "pages/list")) == "1–10 of 61"
+    assert place(service.get(north, "pages/list")).endswith(f" of {len(held(service, 'north'))}")
+
+
+def test_the_region_is_in_no_session_and_in_nothing_that_the_frames_script_gets(service: Service) -> None:
+    frame = service.frame(attributes={"region": "north", "note": "for-the-server-alone"})
+    claims = json.loads(urlsafe_b64decode(frame.jwt.split(".")[1] + "=="))
+    assert "north" not in str(claims)
+    assert "for-the-server-alone" not in frame.response.text
+    assert "north" not in str(boot(frame.response))
 
 
 # ---- The list: paging ----
@@ -501,7 +636,7 @@ def test_an_order_shows_what_was_bought_and_what_it_cost(dora: Shelf) -> None:
         "Paper cups X-1 3 × €6.45 3 €6.45 €19.35",
         "Grinder X-2 12 × €1,234.56 12 €1,234.56 €14,814.72",
         "Goods €14,834.07 Shipping €6.90 Total €14,840.97",
-        "Dora 1 Long Street",
+        "Dora 1 Long Street Region North",
         "BXP 1234 5678 IE",
     ):
         assert expected in text
@@ -578,6 +713,7 @@ def test_the_file_says_of_each_order_what_it_was(dora: Shelf) -> None:
         (1, 'Sign "Open"\nsecond line', 50),
         number="BR-9",
         status="shipped",
+        region="south",
         shipping_cents=690,
         total_cents=123_456_789,
         placed_at=datetime(2026, 2, 3, 23, 59, 59, tzinfo=UTC),
@@ -590,6 +726,7 @@ def test_the_file_says_of_each_order_what_it_was(dora: Shelf) -> None:
             "Order": "BR-9",
             "Placed": "2026-02-03",
             "Status": "On the way",
+            "Region": "South",
             "Items": '2 × Cups, 8 oz; 1 × Sign "Open"\nsecond line',
             "Shipping (EUR)": "6.90",
             "Total (EUR)": "1234567.89",
@@ -751,7 +888,7 @@ def test_cleos_part_and_file_are_empty_and_no_failure(service: Service, cleo: Fr
     assert numbers(answer) == []
     assert "You have no orders in this status." in answer.text
     assert service.get(cleo, "data/orders.csv").data.decode("utf-8-sig").splitlines() == [
-        "Order,Placed,Status,Items,Shipping (EUR),Total (EUR)"
+        "Order,Placed,Status,Region,Items,Shipping (EUR),Total (EUR)"
     ]
     refusal(service, cleo, "pages/order", 404, "not_found", id=orders_of(service, "ana@acme.test")[0].id)
 

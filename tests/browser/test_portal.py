@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,10 @@ class Portal:
     page: "Page"
     demo: Demo
 
-    def visit(self, person: str = "ana", app: str = "orders") -> FrameLocator:
+    def visit(self, person: str = "ana", app: str = "orders", region: str = "") -> FrameLocator:
         """Open the portal as the person and return the frame, once its app is there."""
         self.page.goto("about:blank")  # or a change of the part behind # would not load the page again
-        self.page.goto(f"{self.demo.portal}/#/{person}/{app}")
+        self.page.goto(f"{self.demo.portal}/#/{person}/{app}" + (f"/{region}" if region else ""))
         return self.opened()
 
     def opened(self) -> FrameLocator:
@@ -145,6 +146,80 @@ def test_cleo_who_joined_today_sees_that_there_is_nothing_yet(portal: Portal, ap
     frame = portal.visit("cleo", app)
     expect(frame.get_by_role("heading", name=text)).to_be_visible()
     expect(frame.get_by_role("table")).to_have_count(0)
+
+
+# ---- All apps ----
+
+
+def test_all_apps_open_in_one_frame_with_the_way_back(portal: Portal) -> None:
+    portal.visit()
+    portal.page.get_by_role("link", name="All apps").click()
+    expect(portal.page.locator("#stage-who")).to_have_text("All apps as Ana Ruiz")
+    frame = portal.opened()
+    expect(heading(frame)).to_have_text("Brackenford Supply Co.")
+    expect(portal.page.locator("#curl")).to_contain_text('"workspaceSlug": "acme"')
+    for name, title in (("Orders", "Orders"), ("Support desk", "Support")):
+        frame.get_by_role("button", name=name).click()
+        expect(heading(frame)).to_have_text(title)
+        expect(portal.page.locator("#frame-state")).to_have_text("loaded")
+        frame.get_by_role("button", name="All apps").click()
+        expect(heading(frame)).to_have_text("Brackenford Supply Co.")
+    expect(portal.log).to_have_count(0)
+
+
+def test_a_refusal_on_the_way_from_the_launcher_is_told_and_mended(portal: Portal) -> None:
+    frame = portal.visit("cleo", "all")
+    portal.page.evaluate(
+        """() => fetch("/portal/open", {method: "POST", headers: {"Content-Type": "application/json"},
+            body: JSON.stringify({person: "cleo", app: "support", case: "access-lost", region: ""})})"""
+    )
+    frame.get_by_role("button", name="Support desk").click()
+    expect(heading(frame)).to_have_text("You no longer have access to this app")
+    expect(portal.page.locator("#frame-state")).to_have_text("401 access_revoked")
+    expect(portal.log).to_contain_text("401 access_revoked")
+    portal.page.get_by_role("button", name="Mint again").click()
+    frame = portal.opened()
+    frame.get_by_role("button", name="Support desk").click()
+    expect(heading(frame)).to_have_text("Support")
+
+
+# ---- Regions ----
+
+
+def test_ana_holds_her_orders_to_a_region_and_lets_go_of_it(portal: Portal) -> None:
+    frame = portal.visit()
+    total = int(frame.locator(".list-foot p").inner_text().split()[-1])
+    seen = 0
+    for name in ("North", "South", "West"):
+        portal.page.get_by_role("radio", name=name).check()
+        expect(portal.page.locator("#stage-who")).to_have_text(f"Orders as Ana Ruiz, {name}")
+        frame = portal.opened()
+        expect(frame.get_by_text(f"Region: {name}")).to_be_visible()
+        expect(portal.page.locator("#curl")).to_contain_text(f'"region": "{name.lower()}"')
+        found = int(frame.locator(".list-foot p").inner_text().split()[-1])
+        assert 0 < found < total
+        seen += found
+        rows(frame).locator("a").first.click()
+        expect(frame.locator("dl.delivery")).to_contain_text(name)
+    assert seen == total
+    portal.page.get_by_role("radio", name="All", exact=True).check()
+    expect(portal.page.locator("#stage-who")).to_have_text("Orders as Ana Ruiz")
+    expect(portal.opened().get_by_text("Region:")).to_have_count(0)
+
+
+def test_a_region_stays_with_the_visitor_and_reaches_orders_from_the_launcher_too(portal: Portal) -> None:
+    portal.visit("ana", "orders", "south")
+    expect(portal.page.get_by_role("radio", name="South")).to_be_checked()
+    portal.page.get_by_role("link", name="Support desk").click()
+    expect(portal.page.locator("#stage-who")).to_have_text("Support desk as Ana Ruiz")
+    expect(portal.page.get_by_role("group", name="Region")).to_be_hidden()
+    portal.page.get_by_role("link", name="All apps").click()
+    expect(portal.page.locator("#stage-who")).to_have_text("All apps as Ana Ruiz, South")
+    frame = portal.opened()
+    frame.get_by_role("button", name="Orders").click()
+    expect(frame.get_by_text("Region: South")).to_be_visible()
+    portal.page.get_by_role("radio", name="Ben Okafor").check()
+    expect(portal.page.locator("#stage-who")).to_have_text("All apps as Ben Okafor, South")
 
 
 # ---- Orders ----
@@ -361,6 +436,7 @@ def test_the_filter_takes_the_arrow_keys_and_keeps_the_focus(portal: Portal) -> 
     [
         ("Expired token", "401 token_expired", "This link has expired"),
         ("Replaced token", "401 token_superseded", "This link was replaced by a newer one"),
+        ("Revoked token", "401 token_revoked", "This link was withdrawn"),
         ("Access lost", "401 access_revoked", "You no longer have access to this app"),
         ("Made-up token", "401 token_invalid", "This link does not open the app"),
     ],
@@ -384,6 +460,33 @@ def test_each_refusal_is_shown_in_the_frame_and_told_to_the_portal(
     # And it is mended where it can be: Ana's own app opens again.
     portal.page.get_by_role("button", name="Mint again").click()
     expect(heading(portal.opened())).to_have_text("Orders")
+
+
+def test_a_token_for_one_opening_is_refused_when_its_address_is_framed_again(portal: Portal) -> None:
+    portal.visit()
+    portal.refusal("Used token")
+    again = portal.page.get_by_role("button", name="Use it again")
+    expect(again).to_be_disabled()
+    expect(portal.page.locator("#over-text")).to_have_text(re.compile(r"can be used again in \d+ s\."))
+    expect(heading(portal.opened())).to_have_text("Orders")
+    expect(again).to_be_enabled(timeout=20_000)
+    again.click()
+    frame = portal.page.frame_locator("#stage-body iframe")
+    expect(heading(frame)).to_have_text("This link has been used")
+    expect(portal.page.locator("#frame-state")).to_have_text("401 token_used")
+    portal.page.get_by_role("button", name="Open again").click()
+    expect(heading(portal.opened())).to_have_text("Orders")
+    expect(portal.page.locator("#over")).to_be_hidden()
+
+
+def test_the_wait_for_a_second_use_ends_with_the_next_visit(portal: Portal) -> None:
+    portal.visit()
+    portal.refusal("Used token")
+    expect(portal.page.locator("#over")).to_be_visible()
+    portal.page.get_by_role("link", name="Support desk").click()
+    expect(heading(portal.opened())).to_have_text("Support")
+    portal.page.wait_for_timeout(1500)
+    expect(portal.page.locator("#over")).to_be_hidden()
 
 
 def test_dan_gets_no_token_so_there_is_no_frame(portal: Portal) -> None:
@@ -467,6 +570,18 @@ def test_the_curl_that_is_shown_works_as_pasted(portal: Portal) -> None:
     assert (answer["expiresIn"], answer["sessionExpiresIn"]) == (300, 3600)
 
 
+def test_both_curls_of_a_revocation_are_shown_and_the_second_works_as_pasted(portal: Portal) -> None:
+    portal.visit()
+    portal.refusal("Revoked token")
+    expect(portal.page.locator("#frame-state")).to_have_text("401 token_revoked")
+    mint, revoke = portal.page.locator("#curl").inner_text().split("\n\n")
+    assert mint.startswith("curl http")
+    assert revoke.startswith("curl -X DELETE http")
+    if shutil.which("curl"):
+        # Twice is the same as once.
+        assert shell(revoke + " -sSf", portal.demo.tree, CLIENT_SECRET=portal.demo.secret()) == ""
+
+
 def test_the_iframe_that_is_shown_is_the_one_in_the_page(portal: Portal) -> None:
     portal.visit()
     shown = portal.page.locator("#html").inner_text()
@@ -489,7 +604,7 @@ def test_the_browser_never_sees_a_client_secret(portal: Portal) -> None:
     ]
     cases = page.locator("[data-case]").evaluate_all("buttons => buttons.map(b => b.dataset.case)")
     for case in ["normal", *cases]:
-        wish = {"person": "ana", "app": "orders", "case": case}
+        wish = {"person": "ana", "app": "orders", "case": case, "region": "north"}
         answer = page.evaluate(
             """wish => fetch("/portal/open", {method: "POST", body: JSON.stringify(wish),
                 headers: {"Content-Type": "application/json"}}).then((answer) => answer.text())""",
@@ -560,6 +675,10 @@ def test_nothing_sticks_out_and_both_colour_schemes_are_there(
             frame.locator(".row-link, .ticket-link").first.click()
             expect(heading(frame)).not_to_have_text(re.compile("^(Orders|Support)$"))
             _looks_right(portal, frame, scheme)
+        _looks_right(portal, portal.visit("ana", "all", "north"), scheme)
+        frame = portal.visit("cleo", "orders", "north")
+        expect(frame.get_by_role("heading", name="No orders for North")).to_be_visible()
+        _looks_right(portal, frame, scheme)
         portal.visit("cleo", "support").get_by_role("link", name="New ticket").click()
         expect(heading(frame)).to_have_text("New ticket")
         frame.get_by_role("button", name="Send").click()

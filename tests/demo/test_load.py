@@ -14,17 +14,19 @@ import time_machine
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
+from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, select, update
 
-from apps.orders import STATUSES, Order, OrderLine
+from apps.orders import REGIONS, STATUSES, Order, OrderLine
 from apps.support import LONGEST_MESSAGE, LONGEST_SUBJECT, TOPICS, Ticket, TicketReply
 from demo import people
-from demo.rows import load_rows
+from demo.rows import CUSTOMERS, load_rows
 from pat_service.database import db, transaction
 from pat_service.models import App, Client, Grant, Member, User, Workspace
 from tests.world import MINT, ORDERS, PORTAL, Service, boot, only, provision
 
 CLIENTS: Final = ("portal", "portal-limited")
+MIGRATIONS: Final = str(Path(__file__).resolve().parents[2] / "migrations")
 TABLES: Final = (Workspace, User, Member, App, Grant, Client, Order, OrderLine, Ticket, TicketReply)
 
 
@@ -244,7 +246,9 @@ def test_another_origin_takes_the_place_of_the_first(
     load(runner)
     load(runner, "--origin", PORTAL)
     assert kept(app)["origin"] == PORTAL
-    assert {tuple(row.allowed_origins) for row in service.rows(select(App.allowed_origins))} == {(PORTAL,)}
+    for table in (App, Workspace):
+        allowed = service.rows(select(table.allowed_origins))
+        assert {tuple(row.allowed_origins) for row in allowed} == {(PORTAL,)}
 
 
 @pytest.mark.parametrize(
@@ -369,3 +373,29 @@ def test_rows_are_loaded_for_whoever_is_there(app: Flask, service: Service) -> N
         load_rows(connection, {people.BEN: ben.id, "mallory@globex.test": ben.id}, datetime.now(UTC))
     for table in (Order, Ticket):
         assert set(service.rows(select(table.user_id))) == {(ben.id,)}
+
+
+def test_the_rows_are_in_every_region_and_go_to_an_address_there(loaded: Service) -> None:
+    for email, customer in CUSTOMERS.items():
+        found = Counter(
+            loaded.rows(
+                select(Order.region, Order.ship_to)
+                .join(User, User.id == Order.user_id)
+                .where(User.email == email)
+            )
+        )
+        assert {(row.region, row.ship_to) for row in found} == set(customer.ship_to.items())
+        assert customer.ship_to.keys() == REGIONS.keys()
+        assert min(found.values()) > 10
+
+
+def test_orders_from_before_there_were_regions_get_theirs_by_the_same_rule(
+    app: Flask, loaded: Service
+) -> None:
+    regions = select(Order.number, Order.region).order_by(Order.number)
+    before = loaded.rows(regions)
+    with app.app_context():
+        downgrade(MIGRATIONS, revision="0003")
+        upgrade(MIGRATIONS)
+        db.engine.dispose()
+    assert loaded.rows(regions) == before

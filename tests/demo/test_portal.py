@@ -26,10 +26,22 @@ from sqlalchemy import delete, select
 from werkzeug.test import TestResponse
 
 from demo import back_end, people
-from demo.back_end import ANA, CASES, CLEO, ORDERS, PAST_SHORTEST_PAT, SUPPORT, BackEnd, Demo
+from demo.back_end import (
+    ANA,
+    CASES,
+    CLEO,
+    ORDERS,
+    PAST_REPEAT,
+    PAST_SHORTEST_PAT,
+    SUPPORT,
+    TOKENS_PATH,
+    BackEnd,
+    Demo,
+    Visit,
+)
 from demo.portal import REFUSALS, Refusal
-from pat_service.models import Grant, User
-from tests.world import MINT, Service, basic, lasting_service, problem_of
+from pat_service.models import Grant, Token, User, Workspace
+from tests.world import MINT, Service, basic, boot, lasting_service, problem_of
 
 HERE: Final = "http://localhost:5000"
 FRAMES: Final = "http://127.0.0.1:5000"
@@ -81,9 +93,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
     def straight(call: Request) -> tuple[int, Message, bytes]:
         calls.append(call)
-        assert isinstance(call.data, bytes)
-        client = current_app.test_client()
-        answer = client.post(call.selector, base_url=FRAMES, data=call.data, headers=call.headers)
+        assert call.data is None or isinstance(call.data, bytes)
+        answer = current_app.test_client().open(
+            call.selector, method=call.get_method(), base_url=FRAMES, data=call.data, headers=call.headers
+        )
         headers = Message()
         for name, value in answer.headers:
             headers[name] = value
@@ -111,6 +124,7 @@ def ask(
     person: Any = "ana",
     app: Any = "orders",
     case: Any = "normal",
+    region: Any = "",
     *,
     data: str | bytes | None = None,
     content_type: str = "application/json",
@@ -119,10 +133,10 @@ def ask(
     """Ask as the portal's own script does, with these headers changed (None: left out)."""
     usual = {"Host": "localhost:5000", "Origin": HERE, "Sec-Fetch-Site": "same-origin"}
     given = {name: value for name, value in (usual | (headers or {})).items() if value is not None}
-    body = json.dumps({"person": person, "app": app, "case": case}) if data is None else data
+    body = json.dumps({"person": person, "app": app, "case": case, "region": region})
     return client.post(
         "/portal/open",
-        data=body,
+        data=body if data is None else data,
         content_type=content_type,
         headers=given,
         environ_overrides={"SERVER_PORT": "5000", "SERVER_NAME": "127.0.0.1"},
@@ -130,20 +144,25 @@ def ask(
 
 
 def outcome(
-    client: FlaskClient, person: str = "ana", app: str = "orders", case: str = "normal"
+    client: FlaskClient, person: str = "ana", app: str = "orders", case: str = "normal", region: str = ""
 ) -> dict[str, Any]:
-    answer = ask(client, person, app, case)
+    answer = ask(client, person, app, case, region)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Cache-Control"] == "no-store"
     shown: dict[str, Any] = answer.json  # type: ignore[assignment]
     return shown
 
 
-def opened(client: FlaskClient, url: str, dest: str = "iframe") -> tuple[int, str]:
-    """Open the address as a browser does. The status, and the code where it is refused."""
-    assert url.startswith(f"{FRAMES}/embed-apps/")
+def navigate(client: FlaskClient, url: str, dest: str = "iframe") -> TestResponse:
+    """Open the address as a browser does."""
+    assert url.startswith((f"{FRAMES}/embed-apps/", f"{FRAMES}/embed-workspaces/"))
     headers = {"Accept": "application/json", "Sec-Fetch-Dest": dest, "Sec-Fetch-Mode": "navigate"}
-    answer = client.get(url.removeprefix(FRAMES), headers=headers)
+    return client.get(url.removeprefix(FRAMES), headers=headers)
+
+
+def opened(client: FlaskClient, url: str, dest: str = "iframe") -> tuple[int, str]:
+    """Open the address. The status, and the code where it is refused."""
+    answer = navigate(client, url, dest)
     return answer.status_code, (answer.json or {}).get("code", "") if answer.is_json else ""
 
 
@@ -212,7 +231,9 @@ def test_a_demo_that_is_loaded_meanwhile_needs_no_restart(
 def test_the_portal_offers_its_people_its_apps_and_each_refusal(portal: Portal) -> None:
     text = visit(portal.client).text
     assert re.findall(r'name="person" value="(\w+)"', text) == ["ana", "ben", "cleo"]
-    assert re.findall(r'data-app="(\w+)"', text) == ["orders", "support"]
+    assert re.findall(r'data-app="(\w+)"', text) == ["orders", "support", "all"]
+    assert re.findall(r'data-app="(\w+)"[^>]* data-regions>', text) == ["orders", "all"]
+    assert re.findall(r'name="region" value="(\w*)"', text) == ["", "north", "south", "west"]
     offered = re.findall(r'data-case="([\w-]+)"', text)
     assert offered == [refusal.case for refusal in REFUSALS]
     assert {*offered, "normal"} == set(CASES)
@@ -339,6 +360,10 @@ def test_a_page_that_is_refused_takes_no_grant_away(portal: Portal) -> None:
         {"person": "__class__"},
         {"app": "ledger"},
         {"app": None},
+        {"region": "east"},
+        {"region": "North"},
+        {"region": None},
+        {"region": ["north"]},
         {"case": "give-grant"},
         {"case": None},
         {"case": ["normal"]},
@@ -363,12 +388,18 @@ def test_who_or_what_the_page_does_not_offer_is_refused(
         (b"\xff", "application/json", 400, "invalid_payload"),
         ("[" * 5000, "application/json", 400, "invalid_payload"),
         (
-            "person=ana&app=orders&case=normal",
+            "person=ana&app=orders&case=normal&region=",
             "application/x-www-form-urlencoded",
             415,
             "unsupported_media_type",
         ),
-        ('{"person":"ana","app":"orders","case":"normal"}', "text/plain", 415, "unsupported_media_type"),
+        ('{"person":"ana","app":"orders","case":"normal"}', "application/json", 400, "invalid_payload"),
+        (
+            '{"person":"ana","app":"orders","case":"normal","region":""}',
+            "text/plain",
+            415,
+            "unsupported_media_type",
+        ),
     ],
 )
 def test_what_is_no_json_object_is_refused(
@@ -386,7 +417,7 @@ def test_the_portal_takes_no_other_methods(client: FlaskClient) -> None:
 # ---- What the page gets ----
 
 
-@pytest.mark.parametrize("slug", ["orders", "support"])
+@pytest.mark.parametrize("slug", ["orders", "support", "all"])
 @pytest.mark.parametrize("person", ["ana", "ben", "cleo"])
 @pytest.mark.usefixtures("sent")
 def test_each_person_may_open_each_app(portal: Portal, person: str, slug: str) -> None:
@@ -415,12 +446,51 @@ def test_the_server_side_mints_as_any_back_end_would_and_shows_how(
     assert json.loads(shown["curl"].partition("-d '")[2].removesuffix("'")) == wish
 
 
+def wishes(sent: list[Request]) -> list[dict[str, Any]]:
+    return [json.loads(call.data or b"{}") for call in sent]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("slug", ["orders", "all"])
+def test_a_region_is_minted_as_an_attribute_and_shown_as_such(
+    portal: Portal, sent: list[Request], slug: str
+) -> None:
+    shown = outcome(portal.client, "ana", slug, region="south")
+    assert [wish["attributes"] for wish in wishes(sent)] == [{"region": "south"}]
+    assert '"region": "south"' in shown["curl"]
+    assert shown["region"] == "South"
+    assert opened(portal.client, shown["redirectUrl"]) == (200, "")
+
+
+def test_a_region_is_nothing_to_the_support_desk(portal: Portal, sent: list[Request]) -> None:
+    assert outcome(portal.client, "ana", "support", region="south")["region"] == ""
+    assert outcome(portal.client, "ana", "orders")["region"] == ""
+    assert not [wish for wish in wishes(sent) if "attributes" in wish]
+
+
+def test_all_apps_are_opened_with_a_token_of_the_workspace(portal: Portal, sent: list[Request]) -> None:
+    shown = outcome(portal.client, "ana", "all", region="north")
+    (wish,) = wishes(sent)
+    assert wish["workspaceSlug"] == "acme"
+    assert not {"appSlug", "appId"} & set(wish)
+    ((workspace_id,),) = portal.service.rows(select(Workspace.id).where(Workspace.slug == "acme"))
+    assert shown["redirectUrl"].startswith(f"{FRAMES}/embed-workspaces/{workspace_id}?")
+    launcher = navigate(portal.client, shown["redirectUrl"])
+    assert re.findall(r'data-embed-go="([^"]+)"', launcher.text) == [
+        f"/embed-apps/{people.ORDERS_ID}",
+        f"/embed-apps/{people.SUPPORT_ID}",
+    ]
+    session = {"session": boot(launcher)["session"]}
+    orders = portal.client.post(f"/embed-apps/{people.ORDERS_ID}", data=session)
+    assert "Region: North" in orders.text
+
+
+@pytest.mark.parametrize("slug", ["orders", "support", "all"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("naps")
 def test_no_answer_has_a_client_secret_and_a_token_is_in_the_frames_address_alone(
-    portal: Portal, sent: list[Request], case: str
+    portal: Portal, sent: list[Request], case: str, slug: str
 ) -> None:
-    answer = ask(portal.client, case=case)
+    answer = ask(portal.client, app=slug, case=case, region="north")
     credentials = {call.get_header("Authorization", "").removeprefix("Basic ") for call in sent}
     for secret in (*portal.secrets.values(), *credentials):
         assert secret not in answer.text + str(answer.headers)
@@ -428,25 +498,64 @@ def test_no_answer_has_a_client_secret_and_a_token_is_in_the_frames_address_alon
     assert TOKEN.findall(json.dumps(shown)) == []
 
 
+@pytest.mark.parametrize("slug", ["support", "all"])
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.case)
 @pytest.mark.usefixtures("sent")
 def test_each_refusal_is_the_one_that_its_button_promises(
-    portal: Portal, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+    portal: Portal, monkeypatch: pytest.MonkeyPatch, refusal: Refusal, slug: str
 ) -> None:
     status, code = refusal.expected.split()
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         monkeypatch.setattr("demo.back_end.time.sleep", clock.shift)
-        shown = outcome(portal.client, "ben", "support", refusal.case)
+        shown = outcome(portal.client, "ben", slug, refusal.case)
         if shown["redirectUrl"] is None:
             problem = shown["answer"]["problem"]
             assert (problem["status"], problem["code"]) == (int(status), code)
             assert shown["answer"]["status"] == int(status)
         else:
+            if shown["againAfter"]:  # it is framed twice
+                assert opened(portal.client, shown["redirectUrl"]) == (200, "")
+                clock.shift(shown["againAfter"])
             dest = "iframe" if shown["framed"] else "document"
             assert opened(portal.client, shown["redirectUrl"], dest) == (int(status), code)
         # And it is over with that: the next visit is as ever.
         person = "cleo" if refusal.case == "access-lost" else "ben"
-        assert opened(portal.client, outcome(portal.client, person, "support")["redirectUrl"]) == (200, "")
+        assert opened(portal.client, outcome(portal.client, person, slug)["redirectUrl"]) == (200, "")
+
+
+def test_the_used_token_opens_twice_only_in_place_of_the_first(portal: Portal, sent: list[Request]) -> None:
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        shown = outcome(portal.client, case="used")
+        assert [wish["singleUse"] for wish in wishes(sent)] == [True]
+        assert shown["againAfter"] == PAST_REPEAT > 10
+        assert opened(portal.client, shown["redirectUrl"]) == (200, "")
+        clock.shift(9)
+        assert opened(portal.client, shown["redirectUrl"]) == (200, "")
+        clock.shift(2)
+        assert opened(portal.client, shown["redirectUrl"]) == (401, "token_used")
+
+
+def test_the_revoked_token_is_revoked_over_http_by_the_client_that_minted_it(
+    portal: Portal, sent: list[Request]
+) -> None:
+    shown = outcome(portal.client, "ben", "orders", "revoked")
+    minted, revocation = sent
+    assert (minted.get_method(), revocation.get_method()) == ("POST", "DELETE")
+    assert revocation.get_header("Authorization") == minted.get_header("Authorization")
+    token_id = json.loads(shown["answer"]["body"])["tokenId"]
+    assert revocation.full_url == f"{FRAMES}{TOKENS_PATH}/{token_id}"
+    assert f'curl -X DELETE {revocation.full_url} \\\n  -u "portal:$CLIENT_SECRET"' in shown["curl"]
+    ((revoked_at,),) = portal.service.rows(select(Token.revoked_at).where(Token.id == token_id))
+    assert revoked_at is not None
+
+
+def test_a_revocation_that_is_refused_is_shown_in_place_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = back_end.Answer("curl -X DELETE", 403, {}, {"code": "scope_missing"})
+    minted = back_end.Answer("curl", 201, {}, {"redirectUrl": "http://x", "tokenId": "t"})
+    monkeypatch.setattr(BackEnd, "mint", lambda *_: minted)
+    monkeypatch.setattr(BackEnd, "revoke", lambda *_: refused)
+    shown = back_end.revoked(BackEnd(FRAMES, FRAMES, Demo(SECRETS, HERE)), Visit(ANA, ORDERS)).shown()
+    assert (shown["redirectUrl"], shown["answer"]["problem"]) == (None, {"code": "scope_missing"})
 
 
 @pytest.mark.usefixtures("sent")
@@ -487,12 +596,13 @@ def test_a_higher_limit_of_the_server_ends_the_demonstration_all_the_same(
 ) -> None:
     minted: list[str] = []
 
-    def mint(_: BackEnd, person: Any, app: Any, *, client: str) -> back_end.Answer:
+    def mint(_: BackEnd, visit: Visit, *, client: str) -> back_end.Answer:
         minted.append(client)
         return back_end.Answer("curl", 201, {}, {"redirectUrl": "http://x"})
 
     monkeypatch.setattr(BackEnd, "mint", mint)
-    shown = back_end.too_many(BackEnd("http://x", "http://x", Demo(SECRETS, HERE)), ANA, ORDERS).shown()
+    portal = BackEnd("http://x", "http://x", Demo(SECRETS, HERE))
+    shown = back_end.too_many(portal, Visit(ANA, ORDERS)).shown()
     assert len(minted) == back_end.MOST_LIMITED_MINTS + 1
     assert "were not too many" in shown["note"]
     assert shown["redirectUrl"] == "http://x"
@@ -523,7 +633,7 @@ def test_a_demo_whose_people_are_gone_is_refused_and_not_a_failure(new_portal: P
 
 
 def mint(url: str) -> back_end.Answer:
-    return BackEnd(url, FRAMES, Demo(SECRETS, HERE)).mint(ANA, ORDERS)
+    return BackEnd(url, FRAMES, Demo(SECRETS, HERE)).mint(Visit(ANA, ORDERS))
 
 
 @contextmanager
@@ -560,7 +670,7 @@ def test_a_server_that_does_not_answer_is_shown_as_such() -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         shown = mint(url).shown()
     assert (shown["status"], shown["line"], shown["headers"]) == (None, "No answer", {})
-    assert f"got no answer from {url}: " in shown["problem"]["detail"]
+    assert f"got no answer from {url}{MINT}: " in shown["problem"]["detail"]
     assert "refused" in shown["problem"]["detail"]
 
 
@@ -598,7 +708,7 @@ def test_the_credentials_follow_no_redirect() -> None:
     with listening(response("201 Created", b"{}")) as (elsewhere, seen_elsewhere):
         for status in ("301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"):
             with listening(response(status, b"{}", f"Location: {elsewhere}/x")) as (url, seen):
-                answer = mint(f"{url}/mint")
+                answer = mint(url)
             assert answer.status == int(status[:3])
             assert answer.redirect_url is None
             assert len(seen) == 1
@@ -622,11 +732,11 @@ def test_a_refusal_is_an_answer_with_its_status_headers_and_body() -> None:
         "429 Too Many", b'{"code": "rate_limited"}', "Retry-After: 7", "Server: x", "Set-Cookie: a=b"
     )
     with listening(refusal) as (url, seen):
-        shown = mint(f"{url}/mint").shown()
+        shown = mint(url).shown()
     assert (shown["status"], shown["line"]) == (429, "429 Too Many Requests")
     assert shown["headers"] == {"Content-Type": "application/json", "Retry-After": "7"}
     assert shown["problem"] == {"code": "rate_limited"}
-    assert seen == [f"/mint {basic('portal', SECRETS['portal'])['Authorization']}"]
+    assert seen == [f"{MINT} {basic('portal', SECRETS['portal'])['Authorization']}"]
 
 
 def test_no_secret_is_in_what_a_traceback_would_print() -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,7 @@ from pat_service.models import Event, Session, Token
 from tests.servers import free_port, fresh_database, gunicorn, postgres
 from tests.world import (
     KEY,
+    LEDGER,
     MINT,
     ORDERS,
     PUBLIC_URL,
@@ -83,7 +85,7 @@ def act(service: Service, name: str, token: str, frame: Frame) -> TestResponse:
 
 
 def address(app: Flask, rule: Rule) -> str:
-    values = PARTS | {"name": NAMES.get(rule.endpoint, "")}
+    values = defaultdict(lambda: LEDGER, PARTS | {"name": NAMES.get(rule.endpoint, "")})
     path: str = app.url_map.bind("localhost").build(
         rule.endpoint, {name: values[name] for name in rule.arguments}, next(iter(rule.methods or ()))
     )
@@ -103,7 +105,7 @@ def methods_by_address(app: Flask) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/nothing", "/api", "/api/", "/api/ext", "/api/ext/users", f"{MINT}/", f"{EXCHANGE}/"),
+        *("/", "/nothing", "/api", "/api/", "/api/ext", "/api/ext/nothing", f"{MINT}/", f"{EXCHANGE}/"),
         *(f"/{MINT}", MINT.upper(), "/static", "/static/"),
         *("/embed-apps", "/embed-apps/", f"{FRAME}/", f"{FRAME}/nothing", f"{FRAME}/pages", f"{FRAME}/data/"),
         *(f"{FRAME}/pages/Index", f"{FRAME}/pages/_chart", f"{FRAME}/pages/index.html", f"{FRAME}/data/.."),

@@ -1,0 +1,56 @@
+"""The audit trail: a page of it, or a stream for a system that follows it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from flask import Response, g, json, stream_with_context
+
+from pat_service import clients, trail
+from pat_service.api.blueprint import blueprint, by_client, problems
+from pat_service.api.events_schemas import EVENT, EVENTS, EXAMPLE_EVENT, EXPORT, EventItem
+from pat_service.api.fields import page_of
+from pat_service.database import AnyRow
+from pat_service.http.authentication import client_required
+from pat_service.listing import Listing
+
+NDJSON: Final = "application/x-ndjson"
+PAGE = page_of(EventItem)
+
+
+@blueprint.route("/events", methods=["GET"])
+@client_required(clients.AUDIT)
+@blueprint.arguments(EVENTS, location="query")
+@blueprint.response(200, PAGE, example={"items": [EXAMPLE_EVENT], "nextCursor": "1042"})
+@problems(400, 401, 403, 429, 503)
+@by_client
+def list_events(query: dict[str, Any]) -> Listing:
+    """List what happened, the newest first."""
+    return trail.latest(g.caller, query["sought"], query["cursor"], query["limit"])
+
+
+@blueprint.route("/events/export", methods=["GET"])
+@client_required(clients.AUDIT)
+@blueprint.arguments(EXPORT, location="query")
+@blueprint.response(
+    200,
+    {"type": "string"},
+    content_type=NDJSON,
+    description="One event a line, as in the list",
+    example=json.dumps(EXAMPLE_EVENT) + "\n",
+)
+@problems(400, 401, 403, 429, 503)
+@by_client
+def export_events(query: dict[str, Any]) -> Response:
+    """Stream what happened, the oldest first, one JSON object a line, up to this moment.
+
+    To follow the trail, ask again with the `id` of the last line as `cursor`: each event comes once.
+    A stream that breaks off goes on in the same way.
+    """
+    batches = trail.export(g.caller, query["sought"], query["cursor"] or 0)
+    return Response(stream_with_context(lines(batches)), mimetype=NDJSON)
+
+
+def lines(batches: Iterable[list[AnyRow]]) -> Iterator[str]:
+    """Return each batch of events as NDJSON."""
+    for batch in batches:
+        yield "".join(f"{json.dumps(EVENT.dump(row))}\n" for row in batch)

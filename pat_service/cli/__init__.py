@@ -1,0 +1,17 @@
+"""Commands for operators: `flask --app app …`. They call the same rules as the views."""
+
+from flask import Flask
+
+from pat_service.cli.clients import client_commands
+from pat_service.cli.common import plain_errors, upgrade_schema
+from pat_service.cli.directory import provision
+from pat_service.cli.live import session_commands, token_commands
+from pat_service.cli.trail import events
+from pat_service.cli.upkeep import check, purge
+
+__all__ = ["init_app", "plain_errors", "upgrade_schema"]
+
+
+def init_app(app: Flask) -> None:
+    for command in (provision, client_commands, check, purge, events, token_commands, session_commands):
+        app.cli.add_command(command)

@@ -1,0 +1,101 @@
+"""Clients: make, list, rotate, revoke."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import click
+from flask.cli import AppGroup
+
+from pat_service import clients
+from pat_service.cli.common import keyring, plain_errors, show_secret
+from pat_service.models import LEAST_ROLE, ROLES
+
+_OVERLAP = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+client_commands = AppGroup("client", help="Back ends that may call this service.")
+
+
+@client_commands.command("create")
+@click.argument("client_id", metavar="ID")
+@click.option(
+    "--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this. Default: all."
+)
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(clients.SCOPES), help="Default: mint.")
+@click.option(
+    "--highest-role",
+    type=click.Choice(ROLES),
+    default=LEAST_ROLE,
+    show_default=True,
+    help="The highest role that it can give.",
+)
+@click.option("--mint-limit", metavar="LIMIT", help='Such as "600 per minute". Default: MINT_RATE_LIMIT.')
+def create_client(
+    client_id: str,
+    workspaces: tuple[str, ...],
+    scopes: tuple[str, ...],
+    highest_role: str,
+    mint_limit: str | None,
+) -> None:
+    """Make a client and print its secret, once."""
+    with plain_errors():
+        secret = clients.create(
+            keyring(),
+            client_id,
+            workspaces=workspaces or None,
+            scopes=scopes or ("mint",),
+            mint_limit=mint_limit,
+            highest_role=highest_role,
+            now=datetime.now(UTC),
+        )
+    show_secret(client_id, secret.reveal())
+
+
+@client_commands.command("list")
+def list_clients() -> None:
+    """List the clients, and of their secrets all but the secrets. Times are UTC."""
+    with plain_errors():
+        rows = clients.listed(keyring(), datetime.now(UTC))
+    for row in rows:
+        state = (
+            f"revoked {row.revoked_at:%Y-%m-%d}" if row.revoked_at else f"{row.live_secrets} live secret(s)"
+        )
+        places = "all workspaces" if row.workspaces is None else ", ".join(row.workspaces) or "no workspace"
+        limit = row.mint_limit or "default limit"
+        role = f"roles up to {row.highest_role}"
+        click.echo(f"{row.id}\t{places}\t{', '.join(row.scopes)}\t{limit}\t{role}\t{state}")
+        for secret in row.secrets if row.revoked_at is None else ():
+            click.echo(f"\t{_told(secret)}")
+
+
+def _told(secret: clients.ListedSecret) -> str:
+    ends = f"ends {secret.expires_at:%Y-%m-%d %H:%M}" if secret.expires_at else "does not end"
+    used = f"last used {secret.last_used_at:%Y-%m-%d %H:%M}" if secret.last_used_at else "not used yet"
+    key = f"key {secret.key_id}" if secret.key_known else f"dead: its key {secret.key_id} is not here"
+    return f"secret of {secret.created_at:%Y-%m-%d %H:%M}, {ends}, {used}, {key}"
+
+
+@client_commands.command("rotate")
+@click.argument("client_id", metavar="ID")
+@click.option(
+    "--overlap", default="0s", metavar="TIME", help="How long the old secret works on: 24h, 30m, 7d."
+)
+def rotate_client(client_id: str, overlap: str) -> None:
+    """Give a client a new secret and print it, once. The old one ends at once, or after the overlap."""
+    found = _OVERLAP.fullmatch(overlap)
+    if found is None:
+        raise click.BadParameter("write a time such as 24h, 30m or 7d", param_hint="--overlap")
+    period = timedelta(**{_UNITS[found[2]]: int(found[1])})
+    with plain_errors():
+        secret = clients.rotate(keyring(), client_id, datetime.now(UTC), period)
+    show_secret(client_id, secret.reveal())
+
+
+@client_commands.command("revoke")
+@click.argument("client_id", metavar="ID")
+def revoke_client(client_id: str) -> None:
+    """End a client at once. Tokens that it minted go on until they expire."""
+    with plain_errors():
+        clients.revoke(client_id, datetime.now(UTC))
+    click.echo(f"Client {client_id} is revoked.")

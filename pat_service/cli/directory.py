@@ -1,0 +1,33 @@
+"""The directory, from a file."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from pat_service import provisioning
+from pat_service.cli.common import keyring, plain_errors, show_secret
+
+
+@click.command()
+@with_appcontext
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def provision(file: Path) -> None:
+    """Create or update what a TOML FILE lists: workspaces, users, apps, clients. All or nothing."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{file} cannot be read as UTF-8: {error}") from None
+    with plain_errors():
+        done = provisioning.provision(keyring(), provisioning.parse(text), datetime.now(UTC))
+    click.echo("Provisioned " + ", ".join(f"{count} {kind}" for kind, count in done.counts.items()) + ".")
+    for slug, template in done.templates.items():
+        folder = Path(current_app.root_path, current_app.template_folder or "", "apps", template)
+        if not (folder / "index.html").is_file():
+            done.notes.append(f"{slug} cannot open yet: there is no templates/apps/{template}/index.html")
+    for note in done.notes:
+        click.echo(f"Note: {note}.", err=True)
+    for client_id, secret in done.secrets.items():
+        show_secret(client_id, secret.reveal())

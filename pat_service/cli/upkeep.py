@@ -1,0 +1,55 @@
+"""Upkeep: what hangs on which key, and cleaning up."""
+
+from datetime import UTC, datetime, timedelta
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from pat_service import upkeep
+from pat_service.cli.common import keyring, plain_errors
+from pat_service.upkeep import KeyUse
+
+
+@click.command()
+@with_appcontext
+def check() -> None:
+    """Say what hangs on which SECRET_KEY, so that you know when an old one can go."""
+    with plain_errors():
+        uses = upkeep.key_uses(keyring(), datetime.now(UTC))
+    for use in uses:
+        click.echo(f"{_name(use)} {use.key_id}: {_verdict(use)}")
+
+
+def _name(use: KeyUse) -> str:
+    if use.place is None:
+        return "Key that is not here"
+    return f"Fallback key {use.place}" if use.place else "Current key"
+
+
+def _verdict(use: KeyUse) -> str:
+    if use.place == 0:
+        return _what(use)
+    if use.place is None:
+        return f"{_what(use)} are dead; they work again with it among SECRET_KEY_FALLBACKS"
+    if use.idle:
+        return "nothing hangs on it: it can go"
+    return f"in use: {_what(use)}"
+
+
+def _what(use: KeyUse) -> str:
+    return f"{use.tokens} token(s), {use.client_secrets} client secret(s), {use.sessions} session(s)"
+
+
+@click.command()
+@with_appcontext
+def purge() -> None:
+    """Delete tokens and sessions that expired over RETAIN_DAYS ago, in small batches beside traffic."""
+    event_days = current_app.config["RETAIN_EVENT_DAYS"]
+    with plain_errors():
+        done = upkeep.purge(
+            datetime.now(UTC),
+            timedelta(days=current_app.config["RETAIN_DAYS"]),
+            None if event_days is None else timedelta(days=event_days),
+        )
+    click.echo(f"Deleted {done.tokens} token(s), {done.sessions} session(s), {done.events} event(s).")

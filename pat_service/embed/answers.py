@@ -1,0 +1,175 @@
+"""What every answer of a frame has, at an app or at a launcher: its policy, and refusals as pages."""
+
+import re
+from typing import Any, Final
+
+from flask import Response, current_app, g, render_template, request
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import MethodNotAllowed
+
+from pat_service.access import Place
+from pat_service.credentials import Secret, parse_token
+from pat_service.embed import ancestors
+from pat_service.embed.advice import ADVICE
+from pat_service.errors import (
+    InvalidPayload,
+    PayloadTooLarge,
+    TokenInvalid,
+    TokenMissing,
+    UnsupportedMediaType,
+)
+from pat_service.http import limits
+from pat_service.http.headers import csp_nonce
+from pat_service.http.payload import read_body
+from pat_service.http.public_url import TOKEN_PARAMETER
+from pat_service.sessions import Opened
+
+APPS: Final = "/embed-apps"
+LAUNCHERS: Final = "/embed-workspaces"
+#: The form field that carries a session from one frame of a workspace to the next.
+SESSION_FIELD: Final = "session"
+#: The largest body of an app's own form, and of the form that opens a frame, in bytes.
+MAX_FORM: Final = 1024 * 1024
+MAX_OPENING: Final = 16 * 1024
+MAX_FIELDS: Final = 1000
+FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+LONGEST_ACCEPT: Final = 1000
+#: Frames of a workspace send their session to each other by a form; others send forms by script alone.
+POLICY: Final = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+    "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; media-src 'self' blob:; "
+    "form-action {forms}; base-uri 'none'; {ancestors}"
+)
+
+_FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTALL)
+#: What scripts call: their errors are JSON whatever they accept.
+_FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/")
+
+
+def _frame() -> re.Match[str] | None:
+    return _FRAME.fullmatch(request.path)
+
+
+def place() -> Place:
+    """Return which app or launcher the request's address names."""
+    found = _frame()
+    if found is None:
+        return Place()
+    prefix, name, _ = found.groups(default="")
+    return Place(app_id=name) if prefix == APPS else Place(workspace_id=name)
+
+
+# ---- What is asked for ----
+
+
+def refuse_head() -> None:
+    """Refuse HEAD: it would run the GET view, and so open a session for nobody."""
+    if request.method == "HEAD":
+        adapter = current_app.create_url_adapter(request)
+        allowed = set(adapter.allowed_methods()) if adapter else set()
+        raise MethodNotAllowed(sorted(allowed - {"HEAD"}))
+
+
+def the_token(given: list[str]) -> Secret:
+    """Return the one token that was given, within its limit; or raise."""
+    if not any(given):
+        raise TokenMissing
+    if len(given) > 1:
+        raise TokenInvalid("The access token is given more than once.")
+    token = parse_token(given[0])
+    refuse_nul()
+    limits.hit_open(token)
+    g.database_asked = True
+    return token
+
+
+def opening() -> tuple[list[str], str | None]:
+    """Return what the form that opens a frame holds: tokens, or a session that comes from another frame."""
+    form: MultiDict[str, str] = read_form(MAX_OPENING) if request.mimetype else MultiDict()
+    tokens, sessions = form.getlist(TOKEN_PARAMETER), form.getlist(SESSION_FIELD)
+    if not any(sessions):
+        return tokens, None
+    if any(tokens) or len(sessions) > 1:
+        raise TokenInvalid("Send one access token, or one session.")
+    g.database_asked = True
+    return [], sessions[0]
+
+
+def read_form(most: int) -> MultiDict[str, str]:
+    """Return the form of the body, or raise PayloadTooLarge or UnsupportedMediaType."""
+    body = read_body(most)
+    if body.count(b"&") > MAX_FIELDS and request.mimetype == FORM_TYPES[0]:
+        # Half a million empty fields take seconds to read; multipart has a limit of its own.
+        raise PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
+    if request.mimetype not in FORM_TYPES:
+        raise UnsupportedMediaType("Send the form URL-encoded or as multipart/form-data.")
+    return request.form
+
+
+def refuse_nul() -> None:
+    """Refuse NUL, which PostgreSQL takes in no text; an app's author should not have to think of it."""
+    for values in (request.args, request.form):
+        for name, value in values.items(multi=True):
+            if "\0" in name or "\0" in value:
+                raise InvalidPayload({name.replace("\0", ""): ["Must not contain NUL characters."]})
+
+
+# ---- What is answered ----
+
+
+def opened(session: Opened) -> None:
+    """Note which session this answer is for, and who may frame it."""
+    g.session_id = session.id
+    g.origins = session.origins
+    g.workspace_wide = session.workspace_wide
+    ancestors.learn(place(), session.own_origins)
+
+
+def frame_headers(response: Response) -> Response:
+    """Give the answers of frames their policy."""
+    if _frame():
+        policy = POLICY.format(
+            nonce=csp_nonce(),
+            forms="'self'" if g.get("workspace_wide") else "'none'",
+            ancestors=ancestors.directive(_origins()),
+        )
+        response.headers["Content-Security-Policy"] = policy
+        # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
+        for name in ("Set-Cookie", "X-Frame-Options"):
+            response.headers.remove(name)
+        if response.allow:
+            response.allow = [method for method in response.allow if method != "HEAD"]
+    return response
+
+
+def _origins() -> list[str]:
+    if "origins" not in g:
+        look_up = ancestors.current if g.get("database_asked") else ancestors.last_known
+        g.origins = look_up(place())
+    origins: list[str] = g.origins
+    return origins
+
+
+def _prefers_json() -> bool:
+    # One of hundreds of kilobytes would take seconds to read.
+    if len(request.headers.get("Accept", "")) > LONGEST_ACCEPT:
+        return False
+    kinds = ["text/html", "application/json", "application/problem+json"]
+    return request.accept_mimetypes.best_match(kinds, "text/html") != "text/html"
+
+
+def page_of(problem: dict[str, Any], status: int) -> Response | None:
+    """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
+    found = _frame()
+    if found is None or _FOR_SCRIPTS.match(found[3] or "") or _prefers_json():
+        return None
+    title, advice = ADVICE.get(problem["code"], (problem["title"], problem["detail"]))
+    html = render_template(
+        "embed/error.html",
+        problem=problem,
+        title=title,
+        advice=advice,
+        parents=_origins(),
+        csp_nonce=csp_nonce(),
+    )
+    return Response(html, status)

@@ -1,0 +1,73 @@
+"""Frames of a workspace over HTTP: a launcher with the apps that its visitor may open.
+
+A workspace token opens it. Going to an app and back is a navigation of the same frame, by a form that
+carries the session in its body, so that each address has a policy of its own.
+"""
+
+from flask import Blueprint, Response, current_app, g, jsonify, request
+
+from pat_service import sessions
+from pat_service.credentials import Secret
+from pat_service.embed.answers import LAUNCHERS, opened, opening, refuse_head, refuse_nul, the_token
+from pat_service.embed.navigation import require_frame
+from pat_service.embed.pages import facts, show_launcher
+from pat_service.http.authentication import bearer, counted, keyring, utcnow
+from pat_service.http.payload import MAX_BODY, receive
+from pat_service.http.public_url import TOKEN_PARAMETER
+from pat_service.sessions import OpenLauncher
+
+blueprint = Blueprint("launcher", __name__, url_prefix=f"{LAUNCHERS}/<workspace_id>")
+blueprint.before_request(refuse_head)
+
+
+@blueprint.get("")
+def open_by_address(workspace_id: str) -> Response:
+    """Open the launcher with the token in its address."""
+    require_frame()
+    return _open(workspace_id, request.args.getlist(TOKEN_PARAMETER))
+
+
+@blueprint.post("")
+def open_by_form(workspace_id: str) -> Response:
+    """Open the launcher with the token in a form, or come back to it from an app."""
+    require_frame()
+    tokens, carried = opening()
+    if carried is None:
+        return _open(workspace_id, tokens)
+    refuse_nul()
+    session = counted(sessions.check_launcher(keyring(), carried, workspace_id, utcnow()))
+    return _show(session, Secret(carried))
+
+
+def _open(workspace_id: str, given: list[str]) -> Response:
+    token = the_token(given)
+    most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
+    session, signed = sessions.open_launcher(keyring(), token, workspace_id, utcnow(), most=most)
+    return _show(session, signed)
+
+
+def _show(session: OpenLauncher, signed: Secret) -> Response:
+    opened(session)
+    return Response(show_launcher(session, signed))
+
+
+@blueprint.get("/session")
+def session_facts(workspace_id: str) -> Response:
+    """The session's own facts, for the frame that holds it."""
+    session = _session(workspace_id)
+    return jsonify(facts(session, session.visitor))
+
+
+@blueprint.delete("/session")
+def end_session(workspace_id: str) -> tuple[str, int]:
+    """End the session that sends this, at the launcher and at every app."""
+    sessions.end(_session(workspace_id), utcnow())
+    return "", 204
+
+
+def _session(workspace_id: str) -> OpenLauncher:
+    receive(MAX_BODY)
+    g.database_asked = True
+    session = counted(sessions.check_launcher(keyring(), bearer(), workspace_id, utcnow()))
+    opened(session)
+    return session

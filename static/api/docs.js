@@ -1,0 +1,21 @@
+// Renders the API's document. Nothing can be tried out: nobody should type a client's secret into a page.
+"use strict";
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+
+const docs = document.getElementById("docs");
+
+SwaggerUIBundle({
+  url: docs.dataset.document,
+  domNode: docs,
+  deepLinking: true,
+  docExpansion: "list",
+  defaultModelRendering: "example",
+  defaultModelsExpandDepth: 0,
+  supportedSubmitMethods: [],
+  validatorUrl: null,
+  plugins: [() => ({ wrapComponents: { authorizeBtn: () => () => null, authorizeOperationBtn: () => () => null } })],
+});

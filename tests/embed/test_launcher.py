@@ -1,0 +1,479 @@
+"""Workspace tokens: a launcher with the apps that somebody may open, and the way to each and back."""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+import pytest
+import time_machine
+from sqlalchemy import delete, func, select, update
+from werkzeug.test import TestResponse
+
+from pat_service.models import App, Event, Grant, Member, Session, Token, Workspace
+from tests.world import (
+    LEDGER,
+    LOSSES,
+    MINT,
+    ORDERS,
+    PORTAL,
+    PUBLIC_URL,
+    SUPPORT,
+    WORLD,
+    Service,
+    basic,
+    boot,
+    only,
+    problem_of,
+    provision,
+)
+
+NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
+ELSEWHERE = "https://elsewhere.example"
+JSON = {"Accept": "application/json"}
+
+
+def workspace(service: Service, slug: str = "acme") -> str:
+    found: str = service.rows(select(Workspace.id).where(Workspace.slug == slug))[0][0]
+    return found
+
+
+def mint(service: Service, **fields: Any) -> TestResponse:
+    wish = {"client": "manager", "appSlug": None, "workspaceSlug": "acme"} | fields
+    return service.mint(**wish)
+
+
+def token(service: Service, **fields: Any) -> str:
+    answer = mint(service, **fields)
+    assert answer.status_code == 201, answer.text
+    found: str = answer.get_json()["personalAccessToken"]
+    return found
+
+
+@dataclass
+class Launcher:
+    """An opened launcher: what its script holds."""
+
+    service: Service
+    path: str
+    response: TestResponse
+
+    @property
+    def jwt(self) -> str:
+        found: str = boot(self.response)["session"]
+        return found
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.jwt}"}
+
+    def go(self, path: str, **headers: str) -> TestResponse:
+        """Go to an app or back, as the frame's script does."""
+        return self.service.client.post(path, data={"session": self.jwt}, headers=JSON | headers)
+
+    def ask(self, path: str) -> TestResponse:
+        return self.service.client.get(path, headers=self.bearer)
+
+
+def launch(service: Service, **fields: Any) -> Launcher:
+    path = f"/embed-workspaces/{workspace(service)}"
+    answer = service.client.get(path, query_string={"personal-access-token": token(service, **fields)})
+    assert answer.status_code == 200, answer.text
+    return Launcher(service, path, answer)
+
+
+def apps_in(answer: TestResponse) -> list[str]:
+    return re.findall(r'data-embed-go="(?:/embed-apps/)([^"]+)"', answer.text)
+
+
+def directive(answer: TestResponse, name: str) -> str:
+    policy = answer.headers["Content-Security-Policy"]
+    return next(part.split(" ", 1)[1] for part in policy.split("; ") if part.startswith(f"{name} "))
+
+
+# ---- Mint ----
+
+
+def test_a_mint_for_a_workspace_answers_with_the_address_of_its_launcher(service: Service) -> None:
+    for named in ({}, {"workspaceSlug": None, "workspaceId": workspace(service)}):
+        answer = mint(service, **named)
+        minted = answer.get_json()
+        assert set(minted) == {
+            "personalAccessToken",
+            "redirectUrl",
+            "tokenId",
+            "expiresIn",
+            "sessionExpiresIn",
+        }
+        start = f"{PUBLIC_URL}/embed-workspaces/{workspace(service)}?personal-access-token=pat_"
+        assert minted["redirectUrl"].startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("wish", "status", "code"),
+    [
+        ({"client": "portal"}, 403, "scope_missing"),
+        ({"client": "rival"}, 403, "scope_missing"),
+        ({"workspaceSlug": "globex"}, 404, "not_found"),
+        ({"workspaceSlug": "nothing"}, 404, "not_found"),
+        ({"workspaceSlug": None, "workspaceId": LEDGER}, 404, "not_found"),
+        ({"email": "mallory@globex.test"}, 404, "user_not_found"),
+        ({"email": "nobody@acme.test"}, 404, "user_not_found"),
+        ({"appSlug": "orders"}, 400, "invalid_payload"),
+        ({"appId": ORDERS}, 400, "invalid_payload"),
+        ({"workspaceId": LEDGER}, 400, "invalid_payload"),
+        ({"workspaceSlug": None}, 400, "invalid_payload"),
+        ({"workspaceSlug": 1}, 400, "invalid_payload"),
+        ({"workspaceSlug": "a\0"}, 400, "invalid_payload"),
+        ({"workspaceSlug": None, "workspaceId": "acme"}, 400, "invalid_payload"),
+    ],
+)
+def test_a_mint_for_a_workspace_is_refused_as_one_for_an_app(
+    lasting: Service, wish: dict[str, Any], status: int, code: str
+) -> None:
+    before = lasting.rows(select(func.count()).select_from(Token))
+    problem_of(mint(lasting, **wish), status, code)
+    assert lasting.rows(select(func.count()).select_from(Token)) == before
+
+
+def test_a_client_of_the_workspace_scope_alone_mints_for_no_app(service: Service) -> None:
+    provision(service.app, only("clients", "manager", scopes=["mint:workspace"]))
+    assert mint(service).status_code == 201
+    problem_of(service.mint(client="manager"), 403, "scope_missing")
+
+
+@pytest.mark.parametrize("loss", ["she is archived", "she leaves the workspace"])
+def test_whoever_is_no_active_member_gets_no_token(service: Service, loss: str) -> None:
+    provision(service.app, only("clients", "manager", workspaces=None))
+    provision(service.app, LOSSES[loss])
+    problem_of(mint(service), 403, "app_forbidden")
+
+
+def test_one_token_of_a_workspace_and_user_lives_beside_those_of_its_apps(service: Service) -> None:
+    of_app = service.token()
+    first = token(service)
+    second = token(service)
+    bens = token(service, email="ben@acme.test")
+    path = f"/embed-workspaces/{workspace(service)}"
+
+    def status(text: str) -> int:
+        return service.client.get(path, query_string={"personal-access-token": text}).status_code
+
+    assert [status(first), status(second), status(bens)] == [401, 200, 200]
+    assert service.open(of_app).status_code == 200
+    answer = service.client.get(path, query_string={"personal-access-token": first}, headers=JSON)
+    problem_of(answer, 401, "token_superseded")
+    assert service.refusal(first) == "token_superseded"
+    assert len(service.rows(select(Token.id).where(Token.app_id.is_(None)))) == 2
+
+
+# ---- The launcher ----
+
+
+def test_the_launcher_shows_the_apps_that_ana_may_open_and_no_other(service: Service) -> None:
+    assert apps_in(launch(service).response) == [ORDERS, SUPPORT]
+    assert apps_in(launch(service, email="ben@acme.test").response) == [ORDERS]
+    service.change(delete(Grant))
+    nobody = launch(service)
+    assert apps_in(nobody.response) == []
+    assert "No apps yet" in nobody.response.text
+
+
+def test_an_app_of_another_workspace_is_not_among_them_even_with_a_grant(service: Service) -> None:
+    provision(service.app, only("apps", "orders", workspace="globex"))
+    assert apps_in(launch(service).response) == [SUPPORT]
+
+
+def test_the_launcher_has_a_policy_of_its_own(service: Service) -> None:
+    launcher = launch(service).response
+    assert directive(launcher, "frame-ancestors") == PORTAL
+    assert directive(launcher, "form-action") == "'self'"
+    assert directive(launcher, "default-src") == "'none'"
+    assert launcher.headers["Cache-Control"] == "no-store"
+    assert "X-Frame-Options" not in launcher.headers
+    assert "Set-Cookie" not in launcher.headers
+    provision(service.app, only("workspaces", "acme", allowed_origins=[]))
+    assert directive(launch(service).response, "frame-ancestors") == "'none'"
+    provision(service.app, only("workspaces", "acme", allowed_origins=[PORTAL, ELSEWHERE]))
+    assert directive(launch(service, allowedOrigins=[ELSEWHERE]).response, "frame-ancestors") == ELSEWHERE
+
+
+def test_each_app_has_its_own_ancestors_on_the_way(service: Service) -> None:
+    provision(service.app, only("apps", "orders", allowed_origins=[ELSEWHERE]))
+    launcher = launch(service)
+    assert directive(launcher.go(f"/embed-apps/{ORDERS}"), "frame-ancestors") == ELSEWHERE
+    assert directive(launcher.go(f"/embed-apps/{SUPPORT}"), "frame-ancestors") == PORTAL
+    assert directive(launcher.go(launcher.path), "frame-ancestors") == PORTAL
+    narrow = launch(service, allowedOrigins=[PORTAL])
+    assert directive(narrow.go(f"/embed-apps/{ORDERS}"), "frame-ancestors") == "'none'"
+
+
+def test_a_frame_of_one_app_alone_leads_nowhere_else(service: Service) -> None:
+    frame = service.frame().response
+    assert directive(frame, "form-action") == "'none'"
+    assert "data-embed-go" not in frame.text
+    refused = service.open("pat_garbage")
+    assert directive(refused, "form-action") == "'none'"
+
+
+def test_the_same_session_goes_to_each_app_and_back(service: Service) -> None:
+    launcher = launch(service)
+    for path in (f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}", launcher.path):
+        answer = launcher.go(path)
+        assert answer.status_code == 200, answer.text
+        assert boot(answer)["session"] == launcher.jwt
+        assert boot(answer)["base"] == path
+        facts = launcher.ask(f"{path}/session")
+        assert facts.status_code == 200
+        assert facts.get_json()["user"]["email"] == "ana@acme.test"
+        assert ("app" in facts.get_json()) == path.startswith("/embed-apps/")
+    assert f'data-embed-go="{launcher.path}"' in launcher.go(f"/embed-apps/{ORDERS}").text
+    assert launcher.ask(f"/embed-apps/{ORDERS}/pages/list").status_code == 200
+    assert len(service.rows(select(Session.id))) == 1
+    events = service.rows(select(Event.type, Event.app_id).order_by(Event.id))
+    on_the_way = [tuple(event) for event in events if event.type.startswith("session:")]
+    assert on_the_way == [
+        ("session:opened", None),
+        ("session:app-entered", ORDERS),
+        ("session:app-entered", SUPPORT),
+        ("session:app-entered", ORDERS),
+    ]
+
+
+def test_the_same_token_opens_an_app_directly(service: Service) -> None:
+    text = token(service)
+    answer = service.open(text)
+    assert answer.status_code == 200
+    assert "All apps" in answer.text
+    carried = {"session": boot(answer)["session"]}
+    assert service.client.post(f"/embed-apps/{SUPPORT}", data=carried).status_code == 200
+    exchanged = service.client.post("/api/ext/users/session", json={"appId": SUPPORT, "accessToken": text})
+    assert exchanged.status_code == 201
+    (event,) = service.rows(select(Event.app_id).where(Event.type == "session:opened").limit(1))
+    assert event.app_id == ORDERS
+
+
+def test_a_form_opens_the_launcher_without_a_token_in_its_address(service: Service) -> None:
+    path = f"/embed-workspaces/{workspace(service)}"
+    answer = service.client.post(path, data={"personal-access-token": token(service)})
+    assert answer.status_code == 200
+    assert apps_in(answer) == [ORDERS, SUPPORT]
+
+
+def test_the_jwt_is_one_of_the_workspace(service: Service) -> None:
+    claims = jwt.decode(launch(service).jwt, options={"verify_signature": False})
+    assert claims["aud"] == f"embed-workspace:{workspace(service)}"
+    assert claims["wid"] == workspace(service)
+    assert set(claims) == {"iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp"}
+
+
+def test_the_session_ends_everywhere_at_once(service: Service) -> None:
+    launcher = launch(service)
+    assert service.client.delete(f"/embed-apps/{ORDERS}/session", headers=launcher.bearer).status_code == 204
+    for path in (f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}", launcher.path):
+        problem_of(launcher.go(path), 401, "session_revoked")
+        problem_of(launcher.ask(f"{path}/session"), 401, "session_revoked")
+    other = launch(service)
+    assert service.client.delete(f"{other.path}/session", headers=other.bearer).status_code == 204
+    problem_of(other.go(f"/embed-apps/{ORDERS}"), 401, "session_revoked")
+
+
+# ---- What it does not open ----
+
+
+def test_no_token_of_an_app_opens_the_launcher_nor_one_of_a_workspace_anothers(service: Service) -> None:
+    provision(service.app, only("clients", "manager", workspaces=None))
+    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "admin"}))
+    acme, globex = (f"/embed-workspaces/{workspace(service, slug)}" for slug in ("acme", "globex"))
+    for path, text in (
+        (acme, service.token()),
+        (globex, token(service)),
+        (acme, token(service, workspaceSlug="globex")),
+        ("/embed-workspaces/nothing", token(service)),
+        (f"/embed-workspaces/{LEDGER}", token(service)),
+        ("/embed-workspaces/%00", token(service)),
+        (f"/embed-apps/{LEDGER}", token(service)),
+        ("/embed-apps/nothing", token(service)),
+    ):
+        answer = service.client.get(path, query_string={"personal-access-token": text}, headers=JSON)
+        problem_of(answer, 401, "token_invalid")
+
+
+def test_no_session_of_an_app_is_one_at_the_launcher_nor_at_another_app(service: Service) -> None:
+    frame = service.frame()
+    path = f"/embed-workspaces/{workspace(service)}"
+    problem_of(service.client.get(f"{path}/session", headers=frame.bearer), 401, "session_invalid")
+    for target in (path, f"/embed-apps/{SUPPORT}"):
+        answer = service.client.post(target, data={"session": frame.jwt}, headers=JSON)
+        problem_of(answer, 401, "session_invalid")
+    # At its own app it is good, as it is with a Bearer header.
+    assert service.client.post(f"/embed-apps/{ORDERS}", data={"session": frame.jwt}).status_code == 200
+
+
+def test_a_session_of_a_workspace_is_none_at_an_app_of_another(service: Service) -> None:
+    launcher = launch(service)
+    for path in (f"/embed-apps/{LEDGER}", "/embed-apps/nothing", f"/embed-workspaces/{LEDGER}"):
+        problem_of(launcher.go(path), 401, "session_invalid")
+        problem_of(launcher.ask(f"{path}/session"), 401, "session_invalid")
+
+
+def test_a_session_of_a_workspace_is_none_at_an_app_without_a_grant(service: Service) -> None:
+    bens = launch(service, email="ben@acme.test")
+    problem_of(bens.go(f"/embed-apps/{SUPPORT}"), 401, "access_revoked")
+    problem_of(bens.ask(f"/embed-apps/{SUPPORT}/session"), 401, "access_revoked")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_access_counts_at_each_request(service: Service, loss: str) -> None:
+    launcher = launch(service)
+    assert launcher.ask(f"/embed-apps/{ORDERS}/session").status_code == 200
+    provision(service.app, LOSSES[loss])
+    problem_of(launcher.ask(f"/embed-apps/{ORDERS}/session"), 401, "access_revoked")
+    at_home = launcher.go(launcher.path)
+    if loss == "she loses her grant":
+        assert apps_in(at_home) == [SUPPORT]
+    else:
+        problem_of(at_home, 401, "access_revoked")
+    provision(service.app, WORLD)
+    assert launcher.ask(f"/embed-apps/{ORDERS}/session").status_code == 200
+
+
+def test_an_app_that_leaves_the_workspace_drops_out_at_once(service: Service) -> None:
+    text = token(service)
+    launcher = launch(service)
+    provision(service.app, only("apps", "orders", workspace="globex"))
+    problem_of(launcher.ask(f"/embed-apps/{ORDERS}/session"), 401, "access_revoked")
+    problem_of(launcher.go(f"/embed-apps/{ORDERS}"), 401, "access_revoked")
+    assert apps_in(launcher.go(launcher.path)) == [SUPPORT]
+    assert service.refusal(text) == "token_superseded"
+    assert service.refusal(token(service)) == "access_revoked"
+
+
+def test_an_app_that_joins_the_workspace_is_there_at_once(service: Service) -> None:
+    launcher = launch(service)
+    ledger = only("apps", "ledger", workspace="acme", users=["ana@acme.test"])
+    provision(service.app, ledger)
+    assert LEDGER in apps_in(launcher.go(launcher.path))
+    assert launcher.go(f"/embed-apps/{LEDGER}").status_code == 200
+
+
+def test_a_token_and_a_session_of_a_workspace_expire_at_their_second(service: Service) -> None:
+    with time_machine.travel(NOON, tick=False) as clock:
+        text = token(service, patExpiry=60)
+        path = f"/embed-workspaces/{workspace(service)}"
+        opened = service.client.get(path, query_string={"personal-access-token": text})
+        launcher = Launcher(service, path, opened)
+        clock.shift(60)
+        answer = service.client.get(path, query_string={"personal-access-token": text}, headers=JSON)
+        problem_of(answer, 401, "token_expired")
+        assert launcher.go(f"/embed-apps/{ORDERS}").status_code == 200
+        assert boot(launcher.go(launcher.path))["expiresIn"] == 3540
+        clock.shift(3540)
+        problem_of(launcher.go(launcher.path), 401, "session_expired")
+
+
+def test_a_revoked_token_of_a_workspace_opens_nothing(service: Service) -> None:
+    text = token(service)
+    service.change(update(Token).values(revoked_at=NOON))
+    for path in (f"/embed-workspaces/{workspace(service)}", f"/embed-apps/{ORDERS}"):
+        answer = service.client.get(path, query_string={"personal-access-token": text}, headers=JSON)
+        problem_of(answer, 401, "token_revoked")
+
+
+def test_end_sessions_ends_those_of_the_workspace_alone(service: Service) -> None:
+    launcher, frame, bens = launch(service), service.frame(), launch(service, email="ben@acme.test")
+    token(service, endSessions=True)
+    problem_of(launcher.ask(f"{launcher.path}/session"), 401, "session_revoked")
+    assert service.get(frame, "session").status_code == 200
+    assert bens.ask(f"{bens.path}/session").status_code == 200
+    again = launch(service)
+    service.token(endSessions=True)
+    assert again.ask(f"{again.path}/session").status_code == 200
+    problem_of(service.get(frame, "session"), 401, "session_revoked")
+
+
+def test_a_workspace_that_is_deleted_takes_its_tokens_and_sessions_along(service: Service) -> None:
+    launcher = launch(service)
+    text = token(service)
+    service.change(update(App).values(workspace_id=workspace(service, "globex"), moves=App.moves + 1))
+    service.change(delete(Workspace).where(Workspace.slug == "acme"))
+    answer = service.client.get(launcher.path, query_string={"personal-access-token": text}, headers=JSON)
+    problem_of(answer, 401, "token_invalid")
+    problem_of(launcher.go(launcher.path), 401, "session_invalid")
+
+
+# ---- Bad input ----
+
+
+@pytest.mark.parametrize("at", ["launcher", "app"])
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [
+        ({}, "token_missing"),
+        ({"session": ""}, "token_missing"),
+        ({"session": "x"}, "session_invalid"),
+        ({"session": "\0"}, "session_invalid"),
+        ({"session": "eyJ" * 1000}, "session_invalid"),
+        ({"session": ["a", "b"]}, "token_invalid"),
+        ({"session": "a", "personal-access-token": "b"}, "token_invalid"),
+        ({"personal-access-token": ["a", "b"]}, "token_invalid"),
+    ],
+)
+def test_a_form_that_makes_no_sense_is_refused(
+    lasting: Service, at: str, form: dict[str, Any], code: str
+) -> None:
+    path = f"/embed-workspaces/{workspace(lasting)}" if at == "launcher" else f"/embed-apps/{ORDERS}"
+    answer = lasting.client.post(path, data=form, headers=JSON)
+    if "\0" in str(form.get("session")):
+        problem_of(answer, 400, "invalid_payload")
+    else:
+        problem_of(answer, 401, code)
+
+
+def test_the_launcher_opens_in_a_frame_alone_and_to_no_head_or_prefetch(lasting: Service) -> None:
+    path = f"/embed-workspaces/{workspace(lasting)}"
+    query = {"personal-access-token": token(lasting)}
+    before = lasting.rows(select(func.count()).select_from(Session))
+    for headers in (
+        {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Purpose": "prefetch"},
+    ):
+        answer = lasting.client.get(path, query_string=query, headers=JSON | headers)
+        problem_of(answer, 403, "not_framed")
+    assert lasting.client.head(path, query_string=query).status_code == 405
+    assert lasting.rows(select(func.count()).select_from(Session)) == before
+
+
+def test_a_refusal_at_the_launcher_is_a_page_with_its_ancestors(lasting: Service) -> None:
+    answer = lasting.client.get(f"/embed-workspaces/{workspace(lasting)}")
+    assert (answer.status_code, answer.mimetype) == (401, "text/html")
+    assert directive(answer, "frame-ancestors") == PORTAL
+    nowhere = lasting.client.get("/embed-workspaces/nothing")
+    assert directive(nowhere, "frame-ancestors") == "'none'"
+
+
+def test_hostile_names_do_nothing_in_the_launcher(service: Service) -> None:
+    hostile = "</script><img src=x onerror=alert(1)>\"'&"
+    provision(service.app, only("workspaces", "acme", allowed_origins=[PORTAL], name=hostile))
+    provision(service.app, only("apps", "orders", name=hostile))
+    provision(service.app, only("users", "ana@acme.test", name=hostile))
+    launcher = launch(service)
+    for answer in (launcher.response, launcher.go(f"/embed-apps/{ORDERS}")):
+        assert "<img src=x" not in answer.text
+        assert json.dumps(boot(answer)["viewer"]["user"]["name"]) == json.dumps(hostile)
+
+
+def test_a_role_that_changes_counts_at_the_launcher_too(service: Service) -> None:
+    launcher = launch(service)
+    service.change(update(Member).where(Member.role == "end-user").values(role="admin"))
+    assert boot(launcher.go(launcher.path))["viewer"]["role"] == "admin"
+
+
+def test_a_mint_of_both_kinds_at_once_is_refused_naming_what_was_given(lasting: Service) -> None:
+    body = {"email": "ana@acme.test", "appSlug": "orders", "workspaceSlug": "acme"}
+    answer = lasting.client.post(
+        MINT, json=body | {"sessionExpiry": 1, "patExpiry": 1}, headers=basic("manager")
+    )
+    assert set(problem_of(answer, 400, "invalid_payload")["errors"]) == {"appSlug", "workspaceSlug"}
