@@ -83,6 +83,7 @@ FACTS = (
     App.template.label("app_template"),
     App.moves.label("app_moves"),
     App.workspace_id.label("app_workspace"),
+    App.moved_from.label("app_moved_from"),
     App.allowed_origins.label("app_origins"),
     Workspace.id.label("workspace_id"),
     Workspace.slug.label("workspace_slug"),
@@ -125,8 +126,8 @@ def meant_for(facts: AnyRow, place: Place) -> bool:
         return facts.target_app is None and facts.workspace_id == place.workspace_id
     if facts.target_app is not None:
         return bool(facts.target_app == place.app_id)
-    # An app that has moved may have been in this workspace: then the verdict says that access is gone.
-    return facts.app_id is not None and (facts.app_workspace == facts.workspace_id or facts.app_moves > 0)
+    # Of an app that has left the workspace it is the verdict that says: access is gone.
+    return facts.workspace_id in (facts.app_workspace, facts.app_moved_from)
 
 
 def visitor(facts: AnyRow) -> Visitor:

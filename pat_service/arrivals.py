@@ -46,9 +46,8 @@ def welcome(
             # Somebody was faster: the mint's own look-up finds whom.
             user_id = connection.execute(_by_email, {"email": facts["email"]}).scalar_one()
         else:
-            events.record(
-                connection, events.USER_CREATED, now, client_id=by, user_id=user_id, details={"after": facts}
-            )
+            made = {"client_id": by, "user_id": user_id, "workspace_id": workspace_id}
+            events.record(connection, events.USER_CREATED, now, details={"after": facts}, **made)
     ids: dict[str, Any] = {"user_id": user_id, "workspace_id": workspace_id}
     if add(connection, Member, ids | {"role": newcomer.role}):
         details = {"after": {"role": newcomer.role}}

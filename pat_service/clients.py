@@ -122,9 +122,7 @@ def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[b
 _membership = aliased(Member)  # not the one that the statement around the condition joins
 
 
-def reaches_user(
-    user_id: SQLColumnExpression[str] | SQLColumnExpression[str | None],
-) -> ColumnElement[bool]:
+def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
     """The condition that the user is a member of a workspace that the caller may know of."""
     return or_(
         _everywhere,

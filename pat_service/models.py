@@ -89,7 +89,8 @@ class App(Model):
     """What is embedded. `moves` counts its changes of workspace.
 
     Tokens and sessions carry the count that they were made under, so that a move ends all of them for
-    good in one write, those included that a racing mint is about to make.
+    good in one write, those included that a racing mint is about to make. `moved_from` is the workspace
+    that it was in before the last of them.
     """
 
     __tablename__ = "apps"
@@ -101,6 +102,7 @@ class App(Model):
     template: Mapped[str] = mapped_column(Text)
     allowed_origins: Mapped[list[str]] = mapped_column(JSON)
     moves: Mapped[int] = mapped_column(Integer, default=0)
+    moved_from: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

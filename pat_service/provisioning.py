@@ -177,10 +177,14 @@ def _naming(thing: str) -> Iterator[None]:
 
 
 def _put_user(connection: Connection, item: dict[str, Any], now: datetime) -> None:
-    user_id = directory.users.put(
-        connection, item["email"], name=item.get("name", item["email"]), status=item["status"], now=now
+    directory.users.put(
+        connection,
+        item["email"],
+        name=item.get("name", item["email"]),
+        status=item["status"],
+        roles=item["workspaces"],
+        now=now,
     )
-    directory.members.put_all_by_slug(connection, user_id, item["workspaces"], now)
 
 
 def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> str:

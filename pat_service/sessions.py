@@ -237,23 +237,18 @@ def judge(row: AnyRow, place: Place, now: datetime) -> Viewer | Visitor:
     return visitor(row) if place.app_id is None else viewer(row)
 
 
-def enter(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSession:
-    """Go to an app with a session that is open already: one of the workspace, or the app's own.
-
-    Raise what `check` raises. The trail tells of it; no new session is made.
-    """
-    session = check(keyring, token, app_id, now)
+def enter(session: OpenSession, now: datetime) -> None:
+    """Tell the trail that a session which was open already came to this app: no new one is made."""
     ids: dict[str, Any] = {
         "session_id": session.id,
         "token_id": session.token_id,
         "client_id": session.client_id,
-        "app_id": app_id,
+        "app_id": session.viewer.app.id,
         "user_id": session.viewer.user.id,
         "workspace_id": session.viewer.workspace.id,
     }
     with transaction() as connection:
         events.record(connection, events.SESSION_ENTERED, now, **ids)
-    return session
 
 
 def end(session: Opened, now: datetime) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import (
     Connection,
     Select,
-    Update,
+    and_,
     bindparam,
     false,
     func,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service import clients, events
@@ -100,13 +101,21 @@ def mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, wish)
-        facts = None
-        if wish.newcomer is None:
-            with reading() as connection:
-                facts = _facts_of_wish(connection, caller, wish)
-        with transaction() as connection:
-            facts = facts or _facts_with_newcomer(connection, caller, wish, now)
-            return _replace(connection, caller, keyring, wish, facts, now)
+        try:
+            return _mint(caller, keyring, wish, now)
+        except IntegrityError:
+            # Deleted since it was looked up: look again, to say what.
+            return _mint(caller, keyring, wish, now)
+
+
+def _mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
+    facts = None
+    if wish.newcomer is None:
+        with reading() as connection:
+            facts = _facts_of_wish(connection, caller, wish)
+    with transaction() as connection:
+        facts = facts or _facts_with_newcomer(connection, caller, wish, now)
+        return _replace(connection, caller, keyring, wish, facts, now)
 
 
 def _require_scopes(caller: Caller, wish: Wish) -> None:
@@ -142,6 +151,11 @@ def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now
     if wish.email is None and (facts.user_id is None or not facts.user_reached):
         raise UserNotFound
     _require_target(facts, wish)
+    # As everybody does, the token before what it hangs on: or a deletion and this would wait in a circle.
+    connection.execute(
+        _hold_pair[wish.for_app],
+        {"pair_target": facts.app_id or facts.workspace_id, "pair_user": facts.user_id},
+    )
     assert wish.newcomer is not None  # noqa: S101 - this is the way of a wish that has one
     welcome(
         connection,
@@ -153,7 +167,13 @@ def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now
         by=caller.id,
         now=now,
     )
-    return _facts_of_wish(connection, caller, wish)
+    try:
+        return _facts_of_wish(connection, caller, wish)
+    except AppForbidden:
+        # Whom the client did not know before this mint it does not get to know by its refusal.
+        if facts.user_id is None or not facts.user_reached:
+            raise AppForbidden().about(app_id=facts.app_id, workspace_id=facts.workspace_id) from None
+        raise
 
 
 def _look_up(connection: Connection, caller: Caller, wish: Wish) -> AnyRow:
@@ -199,7 +219,7 @@ def _replace(
     )
     if wish.end_sessions:
         connection.execute(
-            end_sessions_of_pair(wish.for_app),
+            _end_sessions[wish.for_app],
             {
                 "pair_target": facts.app_id or facts.workspace_id,
                 "pair_user": facts.user_id,
@@ -374,20 +394,18 @@ _upserts = {
 }
 
 
-def end_sessions_of_pair(for_app: bool) -> Update:
-    """The statement that ends the open sessions of a pair: `pair_target`, `pair_user`, at `now`."""
-    return _end_sessions[for_app]
+def _of_pair(table: type[Token | Session], for_app: bool) -> ColumnElement[bool]:
+    target: ColumnElement[str] = bindparam("pair_target")
+    place = table.app_id == target if for_app else and_(table.app_id.is_(None), table.workspace_id == target)
+    return and_(place, table.user_id == bindparam("pair_user"))
 
 
+_hold_pair = {
+    for_app: select(Token.id).where(_of_pair(Token, for_app)).with_for_update() for for_app in (True, False)
+}
 _end_sessions = {
     for_app: update(Session)
-    .where(
-        Session.app_id == bindparam("pair_target")
-        if for_app
-        else (Session.app_id.is_(None) & (Session.workspace_id == bindparam("pair_target"))),
-        Session.user_id == bindparam("pair_user"),
-        Session.ended_at.is_(None),
-    )
+    .where(_of_pair(Session, for_app), Session.ended_at.is_(None))
     .values(ended_at=bindparam("now", type_=UtcDateTime))
     for for_app in (True, False)
 }

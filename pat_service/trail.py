@@ -1,7 +1,6 @@
 """Read the audit trail: a page of it, newest first, or all that is new, in the order that it was written.
 
-A caller sees the events of its workspaces; of those that concern no workspace, its own, and those of
-its users.
+A caller sees the events of its workspaces, and its own of those that concern no workspace.
 """
 
 import time
@@ -11,10 +10,10 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, func, or_, select, text, true, union_all
+from sqlalchemy import Connection, and_, bindparam, func, select, text, true, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service.clients import Caller, reaches_user
+from pat_service.clients import Caller
 from pat_service.database import STATEMENT_TIMEOUT, AnyRow, reading
 from pat_service.errors import Unavailable
 from pat_service.listing import Listing
@@ -143,11 +142,7 @@ def _sides(connection: Connection, caller: Caller) -> list[ColumnElement[bool]]:
 _reached = select(ClientWorkspace.workspace_id).where(ClientWorkspace.client_id == bindparam("caller"))
 _in_reach: ColumnElement[bool] = Event.workspace_id.in_(_reached)
 _of_no_workspace: ColumnElement[bool] = and_(
-    Event.workspace_id.is_(None),
-    or_(
-        Event.client_id == bindparam("caller"),
-        and_(Event.type.startswith("user:"), reaches_user(Event.user_id)),
-    ),
+    Event.workspace_id.is_(None), Event.client_id == bindparam("caller")
 )
 _last = select(func.max(Event.id))
 _writers = text(

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, delete, exists, func, not_, or_, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service import events
 from pat_service.credentials import Keyring
-from pat_service.database import AnyRow, reading, transaction
+from pat_service.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.models import Client, ClientSecret, Event, Session, Token
 
 #: Rows that one transaction deletes, and the pause behind it in seconds: traffic goes on beside.
@@ -125,21 +126,39 @@ def _purge_sessions(connection: Connection, before: datetime) -> int:
 
 
 def _purge_tokens(connection: Connection, before: datetime) -> int:
-    rows = _take(connection, Token, before)
+    rows = _take(connection, Token, before, not_(_still_open))
     told = [row for row in rows if row.revoked_at is None or row.revoked_at >= row.expires_at]
     events.record_many(connection, [_expiry(events.TOKEN_EXPIRED, row, token_id=row.id) for row in told])
     return len(rows)
 
 
-def _take(connection: Connection, table: type[Token | Session], before: datetime) -> list[AnyRow]:
+def _take(
+    connection: Connection,
+    table: type[Token | Session],
+    before: datetime,
+    *conditions: ColumnElement[bool],
+) -> list[AnyRow]:
     """Delete some that expired before this moment, and return them.
 
     What somebody holds just now, such as a mint that renews it, is left out: locked first, deleted after.
     """
-    expired = select(table.__table__).where(table.expires_at < before).order_by(table.expires_at)
-    rows = list(connection.execute(expired.limit(BATCH).with_for_update(skip_locked=True)))
+    expired = select(table.__table__).where(table.expires_at < before, *conditions)
+    some = expired.order_by(table.expires_at).limit(BATCH).with_for_update(skip_locked=True)
+    rows = list(connection.execute(some, {"retained_since": before}))
     connection.execute(delete(table).where(table.id.in_([row.id for row in rows])))
     return rows
+
+
+#: The pair of the token has a session that is not to be deleted yet: revoking the token is to end it too.
+_still_open = exists().where(
+    Session.user_id == Token.user_id,
+    or_(
+        Session.app_id == Token.app_id,
+        and_(Session.app_id.is_(None), Token.app_id.is_(None), Session.workspace_id == Token.workspace_id),
+    ),
+    Session.ended_at.is_(None),
+    Session.expires_at >= bindparam("retained_since", type_=UtcDateTime),
+)
 
 
 def _expiry(type_: str, row: AnyRow, **ids: str) -> dict[str, Any]:

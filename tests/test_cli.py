@@ -518,3 +518,12 @@ def test_a_server_that_runs_sees_at_once_what_was_typed(app: Flask, runner: Flas
     assert served.post(MINT, json=body, headers=basic("portal")).status_code == 201
     succeed(runner, "client", "revoke", "portal")
     assert served.post(MINT, json=body, headers=basic("portal")).status_code == 401
+
+
+def test_the_keys_of_a_file_steer_no_terminal(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "world.toml"
+    file.write_text('[[workspaces]]\nslug = "x"\n"\\u001b[31mred" = 1\n')
+    done = runner.invoke(args=["provision", str(file)], color=True)
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
+    assert "\\x1b[31mred: Unknown field." in done.output

@@ -472,6 +472,29 @@ def test_racing_mints_that_bring_one_person_along_all_succeed_and_make_them_once
         assert told == 1, type_
 
 
+def test_mints_that_bring_somebody_along_race_with_their_deletion_and_no_request_fails(
+    service: Service,
+) -> None:
+    wish = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+
+    def mint(caller: Service) -> list[int]:
+        return [caller.mint(**wish).status_code for _ in range(10)]
+
+    def delete(caller: Service) -> list[int]:
+        found = []
+        for _ in range(10):
+            for row in caller.rows(select(User.id).where(User.email == "nia@acme.test")):
+                answer = caller.client.delete(f"/api/ext/users/{row.id}", headers=basic("manager"))
+                found.append(answer.status_code)
+        return found
+
+    minted, deleted = [], []
+    for number, statuses in enumerate(race(service, *[mint, delete] * 4)):
+        (deleted if number % 2 else minted).extend(statuses)
+    assert set(minted) <= {201, 404}
+    assert set(deleted) <= {204, 404}
+
+
 def test_an_older_keys_digest_is_made_anew_once_by_racing_openings(service: Service) -> None:
     token = service.token()
     older = service.app.extensions["pat_service.keyring"]

@@ -391,3 +391,10 @@ def test_of_many_at_once_one_makes_a_secret_anew(
     assert len(large.rows(select(Event.id).where(Event.type == "client:rekeyed"))) == 1
     with newer.app_context():
         db.engine.dispose()
+
+
+@pytest.mark.parametrize("type_", ["minted", "\udcff", "token:\x1b[31m", ""])
+def test_the_command_refuses_what_is_no_type(service: Service, type_: str) -> None:
+    done = service.app.test_cli_runner().invoke(args=["events", "--type", type_])
+    assert done.exit_code == 2
+    assert "such as token:minted" in done.output

@@ -79,11 +79,13 @@ def test_what_has_not_been_over_for_long_enough_stays(service: Service) -> None:
     assert purge(service) == upkeep.Purged(1, 1, 0)
 
 
-def test_a_session_outlives_the_token_that_opened_it(service: Service) -> None:
-    frame = service.frame()
+def test_a_token_stays_while_a_frame_of_its_pair_is_open(service: Service) -> None:
+    """Whoever revokes the token by its id ends that frame too."""
+    service.frame()
     age(service, 31, Token)
-    assert purge(service) == upkeep.Purged(tokens=1, sessions=0, events=0)
-    assert service.get(frame, "session").status_code == 200
+    assert purge(service) == upkeep.Purged(tokens=0, sessions=0, events=0)
+    age(service, 31, Session)
+    assert purge(service) == upkeep.Purged(tokens=1, sessions=1, events=0)
 
 
 def test_what_was_ended_before_did_not_expire(service: Service) -> None:

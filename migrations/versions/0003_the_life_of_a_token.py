@@ -21,6 +21,7 @@ def upgrade() -> None:
     with op.batch_alter_table("clients") as table:
         table.create_check_constraint(op.f("ck_clients_highest_role"), ROLE)
     op.add_column("client_secrets", sa.Column("last_used_at", MOMENT))
+    op.add_column("apps", sa.Column("moved_from", sa.String(36)))
 
     for column in (
         sa.Column("last_four", sa.String(4)),
@@ -107,6 +108,8 @@ def downgrade() -> None:
             "last_four",
         ):
             table.drop_column(name)
+    with op.batch_alter_table("apps") as table:
+        table.drop_column("moved_from")
     with op.batch_alter_table("client_secrets") as table:
         table.drop_column("last_used_at")
     with op.batch_alter_table("clients") as table:

@@ -84,7 +84,3 @@ def problems(*statuses: int) -> Any:
         return view
 
     return decorate
-
-
-def by_client(view: Any) -> Any:
-    return view

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import g
 
-from pat_service.api.blueprint import blueprint, by_client, problems
+from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.directory_schemas import (
     APP,
     APPS,
@@ -48,7 +48,6 @@ def _made(thing: Any, is_new: bool) -> tuple[Any, HTTPStatus]:
 @blueprint.arguments(WorkspaceQuery, location="query")
 @blueprint.response(200, WORKSPACES)
 @problems(400, 401, 403, 429, 503)
-@by_client
 def list_workspaces(query: dict[str, Any]) -> Listing:
     """List the workspaces of the client, a page at a time."""
     return workspaces.listed(g.caller, **query)
@@ -59,7 +58,6 @@ def list_workspaces(query: dict[str, Any]) -> Listing:
 @blueprint.arguments(NewWorkspace)
 @blueprint.response(201, WORKSPACE)
 @problems(400, 401, 403, 409, 413, 415, 429, 503)
-@by_client
 def create_workspace(wish: dict[str, Any]) -> Any:
     """Make a workspace. A client that is limited to workspaces can make none."""
     return workspaces.create(g.caller, **wish, now=utcnow())
@@ -69,7 +67,6 @@ def create_workspace(wish: dict[str, Any]) -> Any:
 @client_required(PROVISION)
 @blueprint.response(200, WORKSPACE)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def read_workspace(workspace_id: str) -> Any:
     """Read a workspace."""
     return workspaces.read(g.caller, workspace_id)
@@ -80,7 +77,6 @@ def read_workspace(workspace_id: str) -> Any:
 @blueprint.arguments(WorkspaceChange)
 @blueprint.response(200, WORKSPACE)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-@by_client
 def change_workspace(changes: dict[str, Any], workspace_id: str) -> Any:
     """Change a workspace."""
     return workspaces.change(g.caller, workspace_id, changes, utcnow())
@@ -90,7 +86,6 @@ def change_workspace(changes: dict[str, Any], workspace_id: str) -> Any:
 @client_required(PROVISION)
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
-@by_client
 def delete_workspace(workspace_id: str) -> None:
     """Delete a workspace that has no apps, with its members, tokens and sessions."""
     workspaces.remove(g.caller, workspace_id, utcnow())
@@ -104,7 +99,6 @@ def delete_workspace(workspace_id: str) -> None:
 @blueprint.arguments(UserQuery, location="query")
 @blueprint.response(200, USERS)
 @problems(400, 401, 403, 429, 503)
-@by_client
 def list_users(query: dict[str, Any]) -> Listing:
     """List the members of the client's workspaces, a page at a time."""
     return users.listed(g.caller, **query)
@@ -116,7 +110,6 @@ def list_users(query: dict[str, Any]) -> Listing:
 @blueprint.response(201, USER)
 @blueprint.alt_response(200, schema=USER, success=True, description="The user was there and has joined")
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-@by_client
 def create_user(wish: dict[str, Any]) -> Any:
     """Make a user, with memberships.
 
@@ -130,7 +123,6 @@ def create_user(wish: dict[str, Any]) -> Any:
 @client_required(PROVISION)
 @blueprint.response(200, USER)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def read_user(user_id: str) -> Any:
     """Read a user, with the memberships in workspaces of the client."""
     return users.read(g.caller, user_id)
@@ -141,7 +133,6 @@ def read_user(user_id: str) -> Any:
 @blueprint.arguments(UserChange)
 @blueprint.response(200, USER)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-@by_client
 def change_user(changes: dict[str, Any], user_id: str) -> Any:
     """Change or archive a user.
 
@@ -154,7 +145,6 @@ def change_user(changes: dict[str, Any], user_id: str) -> Any:
 @client_required(PROVISION)
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
-@by_client
 def delete_user(user_id: str) -> None:
     """Delete a user with all that is theirs.
 
@@ -171,7 +161,6 @@ def delete_user(user_id: str) -> None:
 @blueprint.arguments(ListRequest, location="query")
 @blueprint.response(200, MEMBERS)
 @problems(400, 401, 403, 404, 429, 503)
-@by_client
 def list_members(query: dict[str, Any], workspace_id: str) -> Listing:
     """List the members of a workspace, a page at a time."""
     return members.listed(g.caller, workspace_id, **query)
@@ -181,7 +170,6 @@ def list_members(query: dict[str, Any], workspace_id: str) -> Listing:
 @client_required(PROVISION)
 @blueprint.response(200, MEMBER)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def read_member(workspace_id: str, user_id: str) -> Any:
     """Read a membership."""
     return members.read(g.caller, workspace_id, user_id)
@@ -193,7 +181,6 @@ def read_member(workspace_id: str, user_id: str) -> Any:
 @blueprint.response(201, MEMBER)
 @blueprint.alt_response(200, schema=MEMBER, success=True, description="The user was a member")
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-@by_client
 def put_member(wish: dict[str, str], workspace_id: str, user_id: str) -> Any:
     """Make a user a member in this role, whether they are one or not."""
     return _made(*members.put(g.caller, workspace_id, user_id, wish["role"], utcnow()))
@@ -203,7 +190,6 @@ def put_member(wish: dict[str, str], workspace_id: str, user_id: str) -> Any:
 @client_required(PROVISION)
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
-@by_client
 def remove_member(workspace_id: str, user_id: str) -> None:
     """Take a membership away. The user's grants stay, and open nothing until it is given back."""
     members.remove(g.caller, workspace_id, user_id, utcnow())
@@ -217,7 +203,6 @@ def remove_member(workspace_id: str, user_id: str) -> None:
 @blueprint.arguments(AppQuery, location="query")
 @blueprint.response(200, APPS)
 @problems(400, 401, 403, 429, 503)
-@by_client
 def list_apps(query: dict[str, Any]) -> Listing:
     """List the apps in the client's workspaces, a page at a time."""
     return apps.listed(g.caller, **query)
@@ -228,7 +213,6 @@ def list_apps(query: dict[str, Any]) -> Listing:
 @blueprint.arguments(NewApp)
 @blueprint.response(201, APP)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-@by_client
 def create_app(wish: dict[str, Any]) -> Any:
     """Make an app."""
     return apps.create(g.caller, **wish, now=utcnow())
@@ -238,7 +222,6 @@ def create_app(wish: dict[str, Any]) -> Any:
 @client_required(PROVISION)
 @blueprint.response(200, APP)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def read_app(app_id: str) -> Any:
     """Read an app."""
     return apps.read(g.caller, app_id)
@@ -249,7 +232,6 @@ def read_app(app_id: str) -> Any:
 @blueprint.arguments(AppChange)
 @blueprint.response(200, APP)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-@by_client
 def change_app(changes: dict[str, Any], app_id: str) -> Any:
     """Change an app. Another workspace moves it: its tokens and sessions end, its grants are dropped."""
     return apps.change(g.caller, app_id, changes, utcnow())
@@ -259,7 +241,6 @@ def change_app(changes: dict[str, Any], app_id: str) -> Any:
 @client_required(PROVISION)
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
-@by_client
 def delete_app(app_id: str) -> None:
     """Delete an app with its grants, tokens and sessions."""
     apps.remove(g.caller, app_id, utcnow())
@@ -273,7 +254,6 @@ def delete_app(app_id: str) -> None:
 @blueprint.arguments(ListRequest, location="query")
 @blueprint.response(200, GRANTS)
 @problems(400, 401, 403, 404, 429, 503)
-@by_client
 def list_grants(query: dict[str, Any], app_id: str) -> Listing:
     """List the grants of an app, a page at a time."""
     return grants.listed(g.caller, app_id, **query)
@@ -283,7 +263,6 @@ def list_grants(query: dict[str, Any], app_id: str) -> Listing:
 @client_required(PROVISION)
 @blueprint.response(200, GRANT)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def read_grant(app_id: str, user_id: str) -> Any:
     """Read a grant: whether it is effective tells whether the user may open the app now."""
     return grants.read(g.caller, app_id, user_id)
@@ -294,7 +273,6 @@ def read_grant(app_id: str, user_id: str) -> Any:
 @blueprint.response(201, GRANT)
 @blueprint.alt_response(200, schema=GRANT, success=True, description="The user had the grant")
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-@by_client
 def put_grant(app_id: str, user_id: str) -> Any:
     """Let a user open an app, whether they may already or not. No body is wanted."""
     read_nothing()
@@ -305,7 +283,6 @@ def put_grant(app_id: str, user_id: str) -> Any:
 @client_required(PROVISION)
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
-@by_client
 def remove_grant(app_id: str, user_id: str) -> None:
     """Take a grant away."""
     grants.remove(g.caller, app_id, user_id, utcnow())

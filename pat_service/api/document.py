@@ -6,6 +6,7 @@ flask-smorest lists routes, parameters and schemas; `complete` adds what they ha
 import http
 import inspect
 from collections.abc import Collection
+from copy import deepcopy
 from typing import Any, Final
 
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -135,7 +136,8 @@ class DocumentedApi(Api):
     def document(self) -> dict[str, Any]:
         """Return the whole document."""
         if self._document is None:
-            self._document = complete(self.spec.to_dict())
+            # A copy: two threads may be here at once.
+            self._document = complete(deepcopy(self.spec.to_dict()))
         return self._document
 
     def _register_doc_blueprint(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from flask import Response, g, json, stream_with_context
 
 from pat_service import clients, trail
-from pat_service.api.blueprint import blueprint, by_client, problems
+from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.events_schemas import EVENT, EVENTS, EXAMPLE_EVENT, EXPORT, EventItem
 from pat_service.api.fields import page_of
 from pat_service.database import AnyRow
@@ -22,7 +22,6 @@ PAGE = page_of(EventItem)
 @blueprint.arguments(EVENTS, location="query")
 @blueprint.response(200, PAGE, example={"items": [EXAMPLE_EVENT], "nextCursor": "1042"})
 @problems(400, 401, 403, 429, 503)
-@by_client
 def list_events(query: dict[str, Any]) -> Listing:
     """List what happened, the newest first."""
     return trail.latest(g.caller, query["sought"], query["cursor"], query["limit"])
@@ -39,7 +38,6 @@ def list_events(query: dict[str, Any]) -> Listing:
     example=json.dumps(EXAMPLE_EVENT) + "\n",
 )
 @problems(400, 401, 403, 429, 503)
-@by_client
 def export_events(query: dict[str, Any]) -> Response:
     """Stream what happened, the oldest first, one JSON object a line, up to this moment.
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pat_service.http.public_url import TOKEN_PARAMETER
 
 TAG: Final = "Frames"
-_PAGE: Final = {"text/html": {"schema": {"type": "string"}}}
+_PAGE: Final = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}}
 _ID: Final = {"type": "string", "format": "uuid"}
 _PLACE: Final = {
     "type": "object",

@@ -6,7 +6,7 @@ from flask import g
 
 from pat_service import clients, credentials, introspection, live
 from pat_service.access import Viewer
-from pat_service.api.blueprint import blueprint, by_client, problems
+from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.live_schemas import (
     ENDED,
     INTROSPECT,
@@ -31,7 +31,6 @@ from pat_service.live import Which
 @blueprint.arguments(TOKENS_WANTED, location="query")
 @blueprint.response(200, TOKENS)
 @problems(400, 401, 403, 429, 503)
-@by_client
 def list_tokens(query: dict[str, Any]) -> Listing:
     """List tokens: what the client minted, or with the scope audit or provision all of its workspaces."""
     return live.list_tokens(g.caller, query["which"], query["wanted"], utcnow(), live=query.get("live"))
@@ -41,7 +40,6 @@ def list_tokens(query: dict[str, Any]) -> Listing:
 @client_required(*live.READERS)
 @blueprint.response(200, TOKEN)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def read_token(token_id: str) -> Any:
     """Read a token: whose it is, what for, and whether it opens frames. Never the token itself."""
     return live.read_token(g.caller, token_id, utcnow())
@@ -51,7 +49,6 @@ def read_token(token_id: str) -> Any:
 @client_required(*live.ENDERS)
 @blueprint.response(204)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def revoke_token(token_id: str) -> None:
     """Revoke a token and end every open session of its pair. Twice is the same as once."""
     live.revoke_token(g.caller, token_id, utcnow())
@@ -62,7 +59,6 @@ def revoke_token(token_id: str) -> None:
 @blueprint.arguments(TOKEN_FILTERS, location="query")
 @blueprint.response(200, REVOKED)
 @problems(400, 401, 403, 429, 503)
-@by_client
 def revoke_tokens(which: Which) -> dict[str, int]:
     """Revoke the tokens of an app, a user or a workspace, and end the sessions of the same."""
     revoked = live.revoke_tokens(g.caller, which, utcnow())
@@ -74,7 +70,6 @@ def revoke_tokens(which: Which) -> dict[str, int]:
 @blueprint.arguments(SESSIONS_WANTED, location="query")
 @blueprint.response(200, SESSIONS)
 @problems(400, 401, 403, 429, 503)
-@by_client
 def list_sessions(query: dict[str, Any]) -> Listing:
     """List live sessions: of tokens that the client minted, or of all of its workspaces."""
     return live.list_sessions(g.caller, query["which"], query["wanted"], utcnow())
@@ -84,7 +79,6 @@ def list_sessions(query: dict[str, Any]) -> Listing:
 @client_required(*live.READERS)
 @blueprint.response(200, SESSION)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def read_session(session_id: str) -> Any:
     """Read a session, live or not."""
     return live.read_session(g.caller, session_id)
@@ -94,7 +88,6 @@ def read_session(session_id: str) -> Any:
 @client_required(*live.ENDERS)
 @blueprint.response(204)
 @problems(401, 403, 404, 429, 503)
-@by_client
 def end_session(session_id: str) -> None:
     """End a session: its next request is refused. Twice is the same as once."""
     live.end_session(g.caller, session_id, utcnow())
@@ -105,7 +98,6 @@ def end_session(session_id: str) -> None:
 @blueprint.arguments(SESSION_FILTERS, location="query")
 @blueprint.response(200, ENDED)
 @problems(400, 401, 403, 429, 503)
-@by_client
 def end_sessions(which: Which) -> dict[str, int]:
     """End the sessions of an app, a user, a workspace or a token, which goes on opening new ones."""
     return {"ended": live.end_sessions(g.caller, which, utcnow())}
@@ -117,7 +109,6 @@ def end_sessions(which: Which) -> dict[str, int]:
 @blueprint.response(200, INTROSPECTED)
 @problems(400, 401, 403, 413, 415, 429, 503)
 @blueprint.doc(requestBody={"content": {"application/json": {"schema": INTROSPECT}}})
-@by_client
 def introspect(wish: dict[str, str]) -> dict[str, Any]:
     """Tell whether a token or session is good at this moment, and whose it is (RFC 7662)."""
     found = introspection.introspect(g.caller, keyring(), wish["token"], utcnow())

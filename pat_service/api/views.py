@@ -5,7 +5,7 @@ from typing import Any
 from flask import current_app, g
 
 from pat_service import sessions, tokens
-from pat_service.api.blueprint import blueprint, by_client, problems
+from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.examples import MINT_EXAMPLES
 from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
 from pat_service.credentials import parse_token
@@ -20,7 +20,6 @@ from pat_service.tokens import Wish
 @blueprint.arguments(MINT, examples=MINT_EXAMPLES)
 @blueprint.response(201, MINTED)
 @problems(400, 401, 403, 404, 413, 415, 429, 503)
-@by_client
 def mint(wish: Wish) -> dict[str, Any]:
     """Mint a token for one user and one app, or all apps of a workspace, in place of the one they had."""
     minted = tokens.mint(g.caller, keyring(), wish, utcnow())

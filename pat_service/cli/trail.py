@@ -1,5 +1,6 @@
 """The audit trail, as NDJSON."""
 
+import re
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -32,9 +33,15 @@ def _moment(_context: Any, _parameter: Any, text: str | None) -> datetime | None
     return found  # type: ignore[no-any-return]
 
 
+def _type(_context: Any, _parameter: Any, text: str | None) -> str | None:
+    if text is not None and re.fullmatch(r"[a-z-]{1,32}:[a-z-]{1,32}", text) is None:
+        raise click.BadParameter("Must be a type such as token:minted.")
+    return text
+
+
 @click.command()
 @with_appcontext
-@click.option("--type", "type_", metavar="TYPE", help="Such as token:minted.")
+@click.option("--type", "type_", metavar="TYPE", callback=_type, help="Such as token:minted.")
 @click.option("--user", "email", metavar="EMAIL", help="Only what concerns this user.")
 @click.option("--app", "app_slug", metavar="SLUG", help="Only what concerns this app.")
 @click.option("--since", metavar="MOMENT", callback=_moment, help="Such as 2026-11-22T10:15:00Z.")

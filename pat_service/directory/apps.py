@@ -167,7 +167,8 @@ def _move(
     dropped = connection.execute(delete(Grant).where(Grant.app_id == current.id).returning(Grant.user_id))
     for user_id in sorted(dropped.scalars()):
         events.record(connection, events.GRANT_REMOVED, now, user_id=user_id, **old)
-    connection.execute(update(App).where(App.id == current.id).values(after | {"moves": App.moves + 1}))
+    moved = {"moves": App.moves + 1, "moved_from": current.workspace_id}
+    connection.execute(update(App).where(App.id == current.id).values(after | moved))
     # Two events, since neither tenant may learn where the app is or was besides.
     left = {"before": told(current, TOLD)}
     came = {"after": told(dict(current._mapping) | after, TOLD)}

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from pat_service import events
-from pat_service.clients import OPERATOR, Caller, reaches_workspace
+from pat_service.clients import Caller, reaches_workspace
 from pat_service.database import AnyRow, add, reading
 from pat_service.directory import reach, workspaces
 from pat_service.directory.changes import changing
@@ -92,17 +92,20 @@ def put_all(
     connection: Connection, caller: Caller, user_id: str, roles: Mapping[str, str], now: datetime
 ) -> None:
     """Make the user a member of the workspaces with these ids, in these roles, and of no others."""
-    for workspace_id in connection.execute(_workspaces_of, {"user": user_id}).scalars().all():
+    for workspace_id in workspaces_of(connection, user_id):
         if workspace_id not in roles:
             _take(connection, caller, workspace_id, user_id, now)
     for workspace_id, role in sorted(roles.items()):
         _give_role(connection, caller, workspace_id, user_id, role, now)
 
 
-def put_all_by_slug(connection: Connection, user_id: str, roles: Mapping[str, str], now: datetime) -> None:
-    """The same for what the operator names; raise Conflict where there is no such workspace."""
-    by_id = {workspaces.by_slug(connection, slug).id: role for slug, role in roles.items()}
-    put_all(connection, OPERATOR, user_id, by_id, now)
+def workspaces_of(connection: Connection, user_id: str) -> list[str]:
+    return list(connection.execute(_workspaces_of, {"user": user_id}).scalars())
+
+
+def by_slug(connection: Connection, roles: Mapping[str, str]) -> dict[str, str]:
+    """Return roles by workspace id for those by slug, or raise Conflict: for what the operator names."""
+    return {workspaces.by_slug(connection, slug).id: role for slug, role in roles.items()}
 
 
 def roles_of(connection: Connection, caller: Caller, user_ids: list[str]) -> dict[str, list[AnyRow]]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, not_, select, update
 from pat_service import events
 from pat_service.clients import OPERATOR, Caller, reaches_user, reaches_workspace
 from pat_service.database import AnyRow, add, reading
-from pat_service.directory import members, reach
+from pat_service.directory import members, reach, remains
 from pat_service.directory.changes import changing, difference, told
 from pat_service.errors import Conflict, InvalidPayload
 from pat_service.listing import Listing, Wanted, page
@@ -88,10 +88,12 @@ def create(
         for workspace_id in roles:
             reach.workspace(connection, caller, workspace_id)
         facts = {"email": email_key(email), "name": name or email, "status": status}
-        user_id = _add(connection, caller, facts, now)
+        user_id = _add(connection, facts, now)
         is_new = user_id is not None
         if user_id is None:
             user_id = _somebody_elses(connection, caller, facts["email"])
+        else:
+            _tell(connection, events.USER_CREATED, caller, user_id, {"after": facts}, sorted(roles), now)
         for workspace_id, role in sorted(roles.items()):
             members.give(connection, caller, workspace_id, user_id, role, now)
         return _read(connection, caller, user_id), is_new
@@ -103,12 +105,17 @@ def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime)
     A status counts on the next request of every open frame.
     """
     with changing(caller, now) as connection:
+        if "email" in changes:
+            reach.hold_tokens(connection, Token.user_id == user_id)
         current = _own(connection, caller, user_id)
         if "email" in changes:
             changes = changes | {"email": email_key(changes["email"])}
             holder = connection.execute(_by_email, {"email": changes["email"]}).scalar()
             if holder not in (None, user_id):
                 raise Conflict("This email is another user's.")
+            if changes["email"] != current.email:
+                # Under a new email this may be another person: what others had given was not for them.
+                remains.end_elsewhere(connection, caller, user_id, now)
         _change(connection, caller, current, changes, now)
         return _read(connection, caller, user_id)
 
@@ -118,24 +125,28 @@ def remove(caller: Caller, user_id: str, now: datetime) -> None:
     with changing(caller, now) as connection:
         reach.hold_tokens(connection, Token.user_id == user_id)
         current = _own(connection, caller, user_id)
+        places = members.workspaces_of(connection, user_id)
+        _tell(connection, events.USER_DELETED, caller, user_id, {"before": told(current, TOLD)}, places, now)
         members.put_all(connection, caller, user_id, {}, now)
-        ids = {"client_id": caller.id, "user_id": user_id}
-        details = {"before": told(current, TOLD)}
-        events.record(connection, events.USER_DELETED, now, details=details, **ids)
         connection.execute(delete(User).where(User.id == user_id))
 
 
-def put(connection: Connection, email: str, *, name: str, status: str, now: datetime) -> str:
-    """Create the user or make them be just this, and return their id."""
+def put(
+    connection: Connection, email: str, *, name: str, status: str, roles: Mapping[str, str], now: datetime
+) -> None:
+    """Create the user or make them be just this, with these roles by workspace slug and no others."""
     facts = {"email": email_key(email), "name": name, "status": status}
-    user_id = _add(connection, OPERATOR, facts, now)
-    if user_id is None:
+    by_id = members.by_slug(connection, roles)
+    user_id = _add(connection, facts, now)
+    if user_id is not None:
+        _tell(connection, events.USER_CREATED, OPERATOR, user_id, {"after": facts}, sorted(by_id), now)
+    else:
         # Made first: then there is a row to lock, whoever made it.
         statement = select(User.__table__).where(User.email == facts["email"])
         current = connection.execute(statement.with_for_update(key_share=True)).one()
         _change(connection, OPERATOR, current, facts, now)
-        user_id = current.id
-    return user_id
+        user_id = str(current.id)
+    members.put_all(connection, OPERATOR, user_id, by_id, now)
 
 
 def id_of(connection: Connection, email: str) -> str:
@@ -168,13 +179,11 @@ def _own(connection: Connection, caller: Caller, user_id: str) -> AnyRow:
     return current
 
 
-def _add(connection: Connection, caller: Caller, facts: dict[str, Any], now: datetime) -> str | None:
+def _add(connection: Connection, facts: dict[str, Any], now: datetime) -> str | None:
     """Add a user and return their id, or None where the email is taken."""
     user_id = new_id()
     if not add(connection, User, facts | {"id": user_id, "created_at": now}):
         return None
-    ids = {"client_id": caller.id, "user_id": user_id}
-    events.record(connection, events.USER_CREATED, now, details={"after": facts}, **ids)
     return user_id
 
 
@@ -185,8 +194,23 @@ def _change(
     if after:
         connection.execute(update(User).where(User.id == current.id).values(after))
         details = {"before": before, "after": after}
-        ids = {"client_id": caller.id, "user_id": current.id}
-        events.record(connection, events.USER_CHANGED, now, details=details, **ids)
+        places = members.workspaces_of(connection, current.id)
+        _tell(connection, events.USER_CHANGED, caller, current.id, details, places, now)
+
+
+def _tell(
+    connection: Connection,
+    type_: str,
+    caller: Caller,
+    user_id: str,
+    details: dict[str, Any],
+    workspaces: list[str],
+    now: datetime,
+) -> None:
+    """Tell the trail of a user: once for each of their workspaces, since each has a trail of its own."""
+    for workspace_id in workspaces or (None,):
+        ids = {"client_id": caller.id, "user_id": user_id, "workspace_id": workspace_id}
+        events.record(connection, type_, now, details=details, **ids)
 
 
 def _read(connection: Connection, caller: Caller, user_id: str) -> Known:

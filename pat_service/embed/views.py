@@ -24,6 +24,7 @@ from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, has_page, show
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.errors import InvalidPayload
+from pat_service.http import limits
 from pat_service.http.authentication import bearer, counted, keyring, utcnow
 from pat_service.http.payload import read_body, receive
 from pat_service.http.public_url import TOKEN_PARAMETER
@@ -72,7 +73,9 @@ def _open(app_id: str, given: list[str]) -> Response:
 
 def _enter(app_id: str, carried: str) -> Response:
     refuse_nul()
-    session = counted(sessions.enter(keyring(), carried, app_id, utcnow()))
+    session = counted(sessions.check(keyring(), carried, app_id, utcnow()))
+    limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
+    sessions.enter(session, utcnow())
     opened(session)
     return show(session, _app_of(session), Page("index"), opened_with=Secret(carried))
 

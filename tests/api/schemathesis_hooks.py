@@ -14,12 +14,19 @@ FOLLOWS_LINKS = os.environ["FUZZ_PHASES"] == "stateful"
 
 @schemathesis.hook
 def before_load_schema(_: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
-    """Take the body of a link as the whole body: beside made-up fields it would be another wish."""
+    """Take the wish of a link as the whole wish: made-up fields beside it would make it another.
+
+    Where links are followed, mint what the examples are: made-up users would get no token to go on with.
+    """
     for item in raw_schema["paths"].values():
         for operation in (value for value in item.values() if isinstance(value, dict)):
+            if operation["operationId"] == "mint" and FOLLOWS_LINKS:
+                media = operation["requestBody"]["content"]["application/json"]
+                media["schema"] = {"enum": [example["value"] for example in media["examples"].values()]}
             for answer in operation["responses"].values():
                 for link in answer.get("links", {}).values():
-                    link["x-schemathesis"] = {"merge_body": False}
+                    if link["operationId"] == "mint":
+                        link["x-schemathesis"] = {"merge_body": False}
 
 
 @schemathesis.hook

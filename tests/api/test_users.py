@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from pat_service.models import Grant, Member, Session, Token, User
+from pat_service.models import Event, Grant, Member, Session, Token, User
 from tests.directory import ANA, BEN, MALLORY, NOBODY, Directory
-from tests.world import only, problem_of, provision
+from tests.world import LEDGER, only, problem_of, provision
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_zoe_is_made_and_may_be_given_what_she_needs(directory: Directory) -> No
     assert directory.ok("GET", f"users/{made['id']}") == made
     facts = {"email": "zoe@acme.test", "name": "Zoe", "status": "active"}
     assert directory.told() == [
-        ("user:created", "manager", None, {"after": facts}),
+        ("user:created", "manager", "acme", {"after": facts}),
         ("member:added", "manager", "acme", {"after": {"role": "end-user"}}),
     ]
 
@@ -190,9 +190,37 @@ def test_a_change_names_what_it_changes(directory: Directory) -> None:
     assert directory.ok("PATCH", path, {"name": "Ana María", "email": None}) == before | {"name": "Ana María"}
     assert directory.ok("PATCH", path, {"email": "Ana.M@acme.test"})["email"] == "ana.m@acme.test"
     assert directory.told() == [
-        ("user:changed", "manager", None, {"before": {"name": "Ana"}, "after": {"name": "Ana María"}}),
-        ("user:changed", "manager", None, {"before": {"email": ANA}, "after": {"email": "ana.m@acme.test"}}),
+        ("user:changed", "manager", "acme", {"before": {"name": "Ana"}, "after": {"name": "Ana María"}}),
+        (
+            "user:changed",
+            "manager",
+            "acme",
+            {"before": {"email": ANA}, "after": {"email": "ana.m@acme.test"}},
+        ),
     ]
+
+
+def test_what_others_gave_to_an_email_is_nothing_to_the_one_that_takes_its_place(
+    directory: Directory,
+) -> None:
+    """Mallory leaves Globex for Acme, whose client gives her id to somebody else; Globex takes him in."""
+    service, user_id = directory.service, directory.user(MALLORY)
+    frame = service.frame(LEDGER, client="rival", email=MALLORY)
+    token = service.token(client="rival", email=MALLORY, appSlug="ledger")
+    provision(service.app, only("users", MALLORY, workspaces={"acme": "end-user"}))
+    directory.ok("PATCH", f"users/{user_id}", {"email": "otto@globex.test"})
+    assert service.rows(select(Grant).where(Grant.user_id == user_id)) == []
+    membership = {"workspaceId": directory.globex, "role": "end-user"}
+    joined = {"email": "otto@globex.test", "memberships": [membership]}
+    assert directory.ok("POST", "users", joined, "rival")["id"] == user_id
+    assert service.refusal(token, LEDGER) == "token_revoked"
+    problem_of(service.get(frame, "session"), 401, "session_revoked")
+    answer = service.mint(client="rival", email="otto@globex.test", appSlug="ledger")
+    problem_of(answer, 403, "app_forbidden")
+    told = service.rows(
+        select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id.is_(None))
+    )
+    assert sorted(row.type for row in told) == ["grant:removed", "session:ended", "token:revoked"]
 
 
 def test_a_change_that_changes_nothing_is_no_event(directory: Directory) -> None:
@@ -269,8 +297,8 @@ def test_a_deleted_user_leaves_nothing_but_the_trail(directory: Directory) -> No
     assert service.rows(select(User).where(User.id == user_id)) == []
     facts = {"email": ANA, "name": "Ana", "status": "active"}
     assert directory.told() == [
+        ("user:deleted", "manager", "acme", {"before": facts}),
         ("member:removed", "manager", "acme", {"before": {"role": "end-user"}}),
-        ("user:deleted", "manager", None, {"before": facts}),
     ]
     problem_of(directory.call("DELETE", f"users/{user_id}"), 404, "user_not_found")
 

@@ -440,6 +440,14 @@ def test_an_archived_user_is_not_let_in_and_nothing_is_made(service: Service) ->
     assert count(service, User, Member, Grant, Token) == before
 
 
+def test_a_refusal_does_not_make_somebody_of_another_company_known(service: Service) -> None:
+    provision(service.app, only("users", "mallory@globex.test", status="archived"))
+    answer = service.mint(**NEWCOMER | {"email": "mallory@globex.test"})
+    problem_of(answer, 403, "app_forbidden")
+    (event,) = trail(service, "token:mint-refused")
+    assert (event.user_id, event.app_id) == (None, ORDERS)
+
+
 def test_a_wrong_field_of_the_newcomer_is_named(lasting: Service) -> None:
     problem = problem_of(lasting.mint(client="manager", provision={"role": "owner"}), 400, "invalid_payload")
     assert set(problem["errors"]) == {"provision.role"}

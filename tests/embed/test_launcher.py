@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jwt
 import pytest
 import time_machine
+from flask import Flask
 from sqlalchemy import delete, func, select, update
 from werkzeug.test import TestResponse
 
@@ -349,6 +351,25 @@ def test_an_app_that_leaves_the_workspace_drops_out_at_once(service: Service) ->
     assert apps_in(launcher.go(launcher.path)) == [SUPPORT]
     assert service.refusal(text) == "token_superseded"
     assert service.refusal(token(service)) == "access_revoked"
+
+
+def test_an_app_that_has_moved_elsewhere_is_still_none_of_this_workspace(service: Service) -> None:
+    for place in ("acme", "globex"):
+        provision(service.app, only("apps", "ledger", workspace=place))
+    provision(service.app, {"workspaces": [{"slug": "third"}]})
+    provision(service.app, only("apps", "ledger", workspace="third"))
+    assert service.refusal(token(service), LEDGER) == "token_invalid"
+    problem_of(launch(service).go(f"/embed-apps/{LEDGER}"), 401, "session_invalid")
+
+
+def test_the_way_between_apps_is_limited_as_openings_are(make_app: Callable[..., Flask]) -> None:
+    app = make_app(OPEN_RATE_LIMIT="3 per minute")
+    provision(app, WORLD)
+    launcher = launch(Service(app.test_client()))
+    codes = [launcher.go(f"/embed-apps/{ORDERS}").status_code for _ in range(5)]
+    assert codes == [200, 200, 200, 429, 429]
+    entered = select(func.count()).where(Event.type == "session:app-entered")
+    assert launcher.service.rows(entered)[0][0] == 3
 
 
 def test_an_app_that_joins_the_workspace_is_there_at_once(service: Service) -> None:
