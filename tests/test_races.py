@@ -463,7 +463,7 @@ def test_racing_mints_of_a_workspace_leave_one_token_that_opens(service: Service
 
 
 def test_racing_mints_that_bring_one_person_along_all_succeed_and_make_them_once(service: Service) -> None:
-    wish = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+    wish: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
     answers = race(service, *[lambda caller: caller.mint(**wish)] * THREADS)
     assert Counter(answer.status_code for answer in answers) == {201: THREADS}
     assert count(service, User, User.email == "nia@acme.test") == 1
@@ -475,7 +475,7 @@ def test_racing_mints_that_bring_one_person_along_all_succeed_and_make_them_once
 def test_mints_that_bring_somebody_along_race_with_their_deletion_and_no_request_fails(
     service: Service,
 ) -> None:
-    wish = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+    wish: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
 
     def mint(caller: Service) -> list[int]:
         return [caller.mint(**wish).status_code for _ in range(10)]
@@ -488,7 +488,8 @@ def test_mints_that_bring_somebody_along_race_with_their_deletion_and_no_request
                 found.append(answer.status_code)
         return found
 
-    minted, deleted = [], []
+    minted: list[int] = []
+    deleted: list[int] = []
     for number, statuses in enumerate(race(service, *[mint, delete] * 4)):
         (deleted if number % 2 else minted).extend(statuses)
     assert set(minted) <= {201, 404}
