@@ -42,12 +42,14 @@ def welcome(
         assert email is not None  # noqa: S101 - the mint's schema asks for one of the two
         user_id = new_id()
         facts = {"email": email_key(email), "name": newcomer.name or email, "status": "active"}
-        if not add(connection, User, facts | {"id": user_id, "created_at": now}):
-            # Somebody was faster: the mint's own look-up finds whom.
-            user_id = connection.execute(_by_email, {"email": facts["email"]}).scalar_one()
-        else:
+        if add(connection, User, facts | {"id": user_id, "created_at": now}):
             made = {"client_id": by, "user_id": user_id, "workspace_id": workspace_id}
             events.record(connection, events.USER_CREATED, now, details={"after": facts}, **made)
+        else:
+            # Somebody was faster; and where they are gone again, the mint's own look-up says so.
+            user_id = connection.execute(_by_email, {"email": facts["email"]}).scalar()
+            if user_id is None:
+                return
     ids: dict[str, Any] = {"user_id": user_id, "workspace_id": workspace_id}
     if add(connection, Member, ids | {"role": newcomer.role}):
         details = {"after": {"role": newcomer.role}}

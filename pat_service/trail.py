@@ -13,11 +13,11 @@ from typing import Final
 from sqlalchemy import Connection, and_, bindparam, func, select, text, true, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service.clients import Caller
+from pat_service.clients import OPERATOR, Caller
 from pat_service.database import STATEMENT_TIMEOUT, AnyRow, reading
-from pat_service.errors import Unavailable
+from pat_service.errors import InvalidClient, Unavailable
 from pat_service.listing import Listing
-from pat_service.models import ClientWorkspace, Event
+from pat_service.models import Client, ClientWorkspace, Event
 
 #: Rows that an export reads, and holds in memory, at a time.
 BATCH: Final = 500
@@ -78,12 +78,19 @@ def export(caller: Caller, sought: Sought, after: int) -> Iterator[list[AnyRow]]
 def _batches(caller: Caller, conditions: list[ColumnElement[bool]], after: int) -> Iterator[list[AnyRow]]:
     while True:
         with reading() as connection:
+            _require_live(connection, caller)
             rows = _read(connection, caller, [*conditions, Event.id > after], BATCH, newest_first=False)
         if rows:
             yield rows
         if len(rows) < BATCH:
             return
         after = rows[-1].id
+
+
+def _require_live(connection: Connection, caller: Caller) -> None:
+    """Raise InvalidClient where the client was revoked meanwhile: a stream may be read for hours."""
+    if caller is not OPERATOR and connection.execute(_live, {"caller": caller.id}).first() is None:
+        raise InvalidClient
 
 
 def _await_writers(connection: Connection) -> None:
@@ -139,6 +146,7 @@ def _sides(connection: Connection, caller: Caller) -> list[ColumnElement[bool]]:
 
 # Statements, built once.
 
+_live = select(Client.id).where(Client.id == bindparam("caller"), Client.revoked_at.is_(None))
 _reached = select(ClientWorkspace.workspace_id).where(ClientWorkspace.client_id == bindparam("caller"))
 _in_reach: ColumnElement[bool] = Event.workspace_id.in_(_reached)
 _of_no_workspace: ColumnElement[bool] = and_(

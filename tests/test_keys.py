@@ -14,7 +14,7 @@ from pat_service import upkeep
 from pat_service.credentials import Key
 from pat_service.models import Client, ClientSecret, Event, Session, Token
 from pat_service.upkeep import KeyUse
-from tests.world import KEY, ORDERS, WORLD, Service, problem_of, provision
+from tests.world import KEY, ORDERS, SUPPORT, WORLD, Service, problem_of, provision
 
 NEW: Final = "n" * 64
 OLD_ID: Final = Key(KEY.encode()).id
@@ -152,3 +152,19 @@ def test_the_check_shows_no_key(house: House) -> None:
     shown = "\n".join(check(house.starts(NEW, KEY)))
     assert NEW not in shown
     assert KEY not in shown
+
+
+def test_instances_that_restart_one_after_another_serve_each_others_tokens(house: House) -> None:
+    """Both know both keys; which is the current one differs while the two change places."""
+    before, after = house.starts(KEY, NEW), house.starts(NEW, KEY)
+    token = before.token()
+    for instance in (before, after, before, after):
+        frame = instance.frame(SUPPORT)
+        assert instance.open(token).status_code == 200
+        for other in (before, after):
+            assert other.get(frame, "session").status_code == 200
+    assert [event.details["after"]["key"] for event in told(after, "token:rekeyed")] == [
+        NEW_ID,
+        OLD_ID,
+        NEW_ID,
+    ]

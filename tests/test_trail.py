@@ -18,10 +18,11 @@ from sqlalchemy import func, insert, select, text, update
 
 from app import create_app
 from config import Config
-from pat_service import trail, upkeep
+from pat_service import clients, trail, upkeep
 from pat_service.cli import upgrade_schema
+from pat_service.clients import Caller
 from pat_service.database import db, transaction
-from pat_service.errors import Unavailable
+from pat_service.errors import InvalidClient, Unavailable
 from pat_service.models import Event, Session, Token, new_id
 from tests.servers import fresh_database, gunicorn, postgres
 from tests.shared import app, standing
@@ -398,3 +399,16 @@ def test_the_command_refuses_what_is_no_type(service: Service, type_: str) -> No
     done = service.app.test_cli_runner().invoke(args=["events", "--type", type_])
     assert done.exit_code == 2
     assert "such as token:minted" in done.output
+
+
+def test_a_stream_ends_once_its_client_is_revoked(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trail, "BATCH", 2)
+    for _ in range(3):
+        service.mint()
+    with service.app.app_context():
+        auditor = Caller("auditor", frozenset({"audit"}), all_workspaces=True)
+        batches = trail.export(auditor, trail.Sought(), 0)
+        assert len(next(batches)) == 2
+        clients.revoke("auditor", datetime.now(UTC))
+        with pytest.raises(InvalidClient):
+            next(batches)

@@ -97,7 +97,10 @@ class Plugin(MarshmallowPlugin):
 
 
 def _bounds(_: OpenAPIConverter, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
-    return {"maximum": field.most()} if isinstance(field, Duration) else {}
+    if isinstance(field, Duration):
+        return {"maximum": field.most()}
+    # apispec drops the one keyword that it does not know.
+    return {key: field.metadata[key] for key in ("propertyNames",) if key in field.metadata}
 
 
 def _not_null(_: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:

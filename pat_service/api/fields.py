@@ -26,6 +26,10 @@ from pat_service.shapes import (
 MAX_TEXT: Final = 255
 MAX_ORIGINS: Final = 50
 EXAMPLE_ID: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+)
 EXAMPLE_MOMENT: Final = "2026-11-22T10:15:00Z"
 #: Of the form of a token, but with a wrong checksum: it opens nothing anywhere.
 EXAMPLE_TOKEN: Final = f"pat_{'0123456789abcdef' * 4}00000000"
@@ -111,7 +115,9 @@ class Moment(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Any:
         try:
-            moment = datetime.fromisoformat(value)
+            if _RFC_3339.fullmatch(value) is None:
+                raise ValueError
+            moment = datetime.fromisoformat(value.upper())
             if moment.tzinfo is None:
                 raise ValueError
             return moment.astimezone(UTC)

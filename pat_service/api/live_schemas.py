@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, post_load, validates_schema
+from flask import request
+from marshmallow import Schema, ValidationError, fields, post_load, pre_load, validates_schema
 from marshmallow.validate import Length
 
 from pat_service.api.fields import (
@@ -96,7 +97,10 @@ class TokensRequest(_ListOf):
         metadata={"description": "Only those that this client minted.", "example": "portal"},
     )
     live = QueryBoolean(
-        metadata={"description": "true: only those that open frames; false: only the others."},
+        metadata={
+            "description": "true: only those with the status live; false: only the others. "
+            "Whether the user still has access is asked at each opening."
+        },
     )
 
 
@@ -185,6 +189,13 @@ class IntrospectRequest(Request):
         metadata={"example": EXAMPLE_TOKEN},
     )
     token_type_hint = text(metadata={"description": "Is not needed, and changes nothing."})
+
+    @pre_load
+    def leave_what_oauth_may_add(self, sent: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Drop unknown parameters of a form, as RFC 6749 (section 3.2) has it; JSON stays strict."""
+        if request.mimetype == "application/json":
+            return sent
+        return {name: value for name, value in sent.items() if name in self.fields}
 
 
 class IntrospectAnswer(Schema):

@@ -125,6 +125,7 @@ def remove(caller: Caller, user_id: str, now: datetime) -> None:
     with changing(caller, now) as connection:
         reach.hold_tokens(connection, Token.user_id == user_id)
         current = _own(connection, caller, user_id)
+        remains.end_elsewhere(connection, caller, user_id, now)
         places = members.workspaces_of(connection, user_id)
         _tell(connection, events.USER_DELETED, caller, user_id, {"before": told(current, TOLD)}, places, now)
         members.put_all(connection, caller, user_id, {}, now)

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from flask import Response, current_app, g, render_template, request
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
@@ -62,8 +62,12 @@ def place() -> Place:
 # ---- What is asked for ----
 
 
-def refuse_head() -> None:
-    """Refuse HEAD: it would run the GET view, and so open a session for nobody."""
+def check_request() -> None:
+    """Refuse HEAD, which would run the GET view, and so open a session for nobody; and other spellings."""
+    # The framework takes //embed-apps/… for the same; to a page's script it names another host, so that
+    # the token would stay in the address.
+    if request.environ["PATH_INFO"].startswith("//"):
+        raise NotFound
     if request.method == "HEAD":
         adapter = current_app.create_url_adapter(request)
         allowed = set(adapter.allowed_methods()) if adapter else set()

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from pat_service import sessions
 from pat_service.credentials import Secret
-from pat_service.embed.answers import LAUNCHERS, opened, opening, refuse_head, refuse_nul, the_token
+from pat_service.embed.answers import LAUNCHERS, check_request, opened, opening, refuse_nul, the_token
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, show_launcher
 from pat_service.http.authentication import bearer, counted, keyring, utcnow
@@ -17,7 +17,7 @@ from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.sessions import OpenLauncher
 
 blueprint = Blueprint("launcher", __name__, url_prefix=f"{LAUNCHERS}/<workspace_id>")
-blueprint.before_request(refuse_head)
+blueprint.before_request(check_request)
 
 
 @blueprint.get("")

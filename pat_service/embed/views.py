@@ -12,11 +12,11 @@ from pat_service.credentials import Secret
 from pat_service.embed.answers import (
     APPS,
     MAX_FORM,
+    check_request,
     frame_headers,
     opened,
     opening,
     read_form,
-    refuse_head,
     refuse_nul,
     the_token,
 )
@@ -31,7 +31,7 @@ from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.sessions import OpenSession
 
 blueprint = Blueprint("embed", __name__, url_prefix=f"{APPS}/<app_id>")
-blueprint.before_request(refuse_head)
+blueprint.before_request(check_request)
 blueprint.after_app_request(frame_headers)
 
 

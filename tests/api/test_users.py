@@ -303,6 +303,17 @@ def test_a_deleted_user_leaves_nothing_but_the_trail(directory: Directory) -> No
     problem_of(directory.call("DELETE", f"users/{user_id}"), 404, "user_not_found")
 
 
+def test_what_a_deletion_takes_from_another_workspace_is_told_there(directory: Directory) -> None:
+    service, user_id = directory.service, directory.user(MALLORY)
+    service.token(client="rival", email=MALLORY, appSlug="ledger")
+    provision(service.app, only("users", MALLORY, workspaces={"acme": "end-user"}))
+    directory.ok("DELETE", f"users/{user_id}", status=204)
+    told = service.rows(
+        select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id.is_(None))
+    )
+    assert sorted(row.type for row in told) == ["grant:removed", "token:revoked"]
+
+
 def test_a_user_who_is_made_anew_starts_with_nothing(directory: Directory) -> None:
     directory.ok("DELETE", f"users/{directory.user(ANA)}", status=204)
     made = directory.ok("POST", "users", zoe(directory, email=ANA), status=201)

@@ -498,3 +498,15 @@ def test_a_navigation_opens_in_frames_alone_while_that_is_asked_for(
     served = when_on or framed_only == "off"
     assert answer.status_code == (200 if served else 403)
     assert sessions_made(service) - before == served
+
+
+@pytest.mark.parametrize("slashes", ["//", "///"])
+def test_an_address_with_more_slashes_opens_nothing(service: Service, slashes: str) -> None:
+    """Its page could not take the token out of it: to a browser it would name another host."""
+    token = service.token()
+    answer = service.client.open(
+        environ_overrides={"PATH_INFO": f"{slashes}embed-apps/{ORDERS}"},
+        query_string={"personal-access-token": token},
+    )
+    problem_of(answer, 404, "not_found")
+    assert service.rows(select(Session.id)) == []
