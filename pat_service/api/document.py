@@ -28,6 +28,7 @@ from pat_service.api.problem import (
     examples,
     response,
 )
+from pat_service.http.payload import FORM
 
 TITLE: Final = "pat-service"
 VERSION: Final = "1"
@@ -195,6 +196,11 @@ def _path(path: str, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _finish(operation: dict[str, Any], named: set[str], components: dict[str, Any]) -> None:
+    form = operation.get("requestBody", {}).get("content", {}).get(FORM, {}).get("schema", {})
+    if "$ref" in form:
+        # What OAuth takes as a form may hold more, which is passed over (RFC 6749, 3.2).
+        strict = components["schemas"][form.pop("$ref").rpartition("/")[2]]
+        form |= {key: value for key, value in strict.items() if key != "additionalProperties"}
     for message in _messages(operation):
         for media in message.get("content", {}).values():
             if not media.keys() & {"example", "examples"}:

@@ -64,8 +64,7 @@ def place() -> Place:
 
 def check_request() -> None:
     """Refuse HEAD, which would run the GET view, and so open a session for nobody; and other spellings."""
-    # The framework takes //embed-apps/… for the same; to a page's script it names another host, so that
-    # the token would stay in the address.
+    # The framework takes //embed-apps/… for the same; to a page, such a path names another host.
     if request.environ["PATH_INFO"].startswith("//"):
         raise NotFound
     if request.method == "HEAD":

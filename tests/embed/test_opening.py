@@ -507,6 +507,7 @@ def test_an_address_with_more_slashes_opens_nothing(service: Service, slashes: s
     answer = service.client.open(
         environ_overrides={"PATH_INFO": f"{slashes}embed-apps/{ORDERS}"},
         query_string={"personal-access-token": token},
+        headers={"Accept": "application/json"},
     )
     problem_of(answer, 404, "not_found")
     assert service.rows(select(Session.id)) == []
