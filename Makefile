@@ -40,7 +40,7 @@ quick: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
-	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py $(ARGS)
+	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py tests/test_state_machine.py $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

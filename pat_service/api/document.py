@@ -198,9 +198,9 @@ def _path(path: str, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _finish(operation: dict[str, Any], named: set[str], components: dict[str, Any]) -> None:
     form = operation.get("requestBody", {}).get("content", {}).get(FORM, {}).get("schema", {})
     if "$ref" in form:
-        # What OAuth takes as a form may hold more, which is passed over (RFC 6749, 3.2).
+        # What OAuth takes as a form may hold more, each once, which is passed over (RFC 6749, 3.2).
         strict = components["schemas"][form.pop("$ref").rpartition("/")[2]]
-        form |= {key: value for key, value in strict.items() if key != "additionalProperties"}
+        form |= strict | {"additionalProperties": {"type": "string"}}
     for message in _messages(operation):
         for media in message.get("content", {}).values():
             if not media.keys() & {"example", "examples"}:
