@@ -120,13 +120,13 @@ class GrantNotFound(Refused):
 class TokenNotFound(Refused):
     code = "not_found"
     title = "Token not found"
-    detail = "No such token that this client may know of; one that was replaced is gone."
+    detail = "There is no such token here; one that was replaced is gone."
 
 
 class SessionNotFound(Refused):
     code = "not_found"
     title = "Session not found"
-    detail = "No such session that this client may know of."
+    detail = "There is no such session here."
 
 
 class AppForbidden(Refused):

@@ -1,5 +1,6 @@
 """Provision from one document: what it says of a thing is the whole truth of that thing."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,7 @@ class DocumentSchema(Schema):
                 raise ValidationError(f"Listed more than once: {', '.join(twice)}.", kind)
 
 
+_SIDE = re.compile(r"(?P<entry>\.workspaces\.[^.]+)\.(?:key|value)\Z")
 _document_schema = DocumentSchema()
 
 
@@ -138,7 +140,11 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
     try:
         listed = _document_schema.load(document)
     except ValidationError as error:
-        raise InvalidPayload(flat(error.normalized_messages(), "file")) from None
+        messages = flat(error.normalized_messages(), "file")
+        # What marshmallow says of an entry's two sides means nothing to the author of the file.
+        raise InvalidPayload(
+            {_SIDE.sub(r"\g<entry>", name): texts for name, texts in messages.items()}
+        ) from None
     done = Provisioned({kind: len(listed[kind]) for kind in ("workspaces", "users", "apps", "clients")})
     with transaction() as connection:
         for item in listed["workspaces"]:

@@ -346,7 +346,7 @@ ACME = '[[workspaces]]\nslug = "acme"\nname = "Acme & Sons"\n'
 
 def test_provision_says_what_it_did(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
     done = succeed(runner, "provision", write(ACME))
-    assert done.stdout == "Provisioned 1 workspaces, 0 users, 0 apps, 0 clients.\n"
+    assert done.stdout == "Provisioned 1 workspace, 0 users, 0 apps, 0 clients.\n"
     assert done.stderr == ""
 
 
@@ -505,7 +505,7 @@ def test_a_file_is_provisioned_from_the_shell(
 ) -> None:
     done = flask("provision", write('[[clients]]\nid = "shop"\n'))
     summary, secret = done.stdout.splitlines()
-    assert (done.returncode, summary) == (0, "Provisioned 0 workspaces, 0 users, 0 apps, 1 clients.")
+    assert (done.returncode, summary) == (0, "Provisioned 0 workspaces, 0 users, 0 apps, 1 client.")
     assert mint_status(client, "shop", secret) == 201
     refused = flask("provision", write("frobs = 1"))
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "Error: frobs: Unknown field.\n")

@@ -9,6 +9,7 @@ from pat_service.http.public_url import TOKEN_PARAMETER
 
 TAG: Final = "Frames"
 _PAGE: Final = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}}
+_NO_NUL: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
 _ID: Final = {"type": "string", "format": "uuid"}
 _PLACE: Final = {
     "type": "object",
@@ -45,6 +46,9 @@ def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> di
             TOKEN_PARAMETER: given,
             "session": {"type": "string", "description": "In place of the token, from frame to frame."},
         },
+        # What else a form holds is passed over, but for NUL, which is refused everywhere.
+        "additionalProperties": _NO_NUL,
+        "propertyNames": _NO_NUL,
     }
     answer = {"type": "object", "required": list(facts), "properties": facts}
     return {

@@ -22,7 +22,8 @@ def provision(file: Path) -> None:
         raise click.ClickException(f"{file} cannot be read as UTF-8: {error}") from None
     with plain_errors():
         done = provisioning.provision(keyring(), provisioning.parse(text), datetime.now(UTC))
-    click.echo("Provisioned " + ", ".join(f"{count} {kind}" for kind, count in done.counts.items()) + ".")
+    counts = (f"{count} {kind[: -1 if count == 1 else None]}" for kind, count in done.counts.items())
+    click.echo(f"Provisioned {', '.join(counts)}.")
     for slug, template in done.templates.items():
         folder = Path(current_app.root_path, current_app.template_folder or "", "apps", template)
         if not (folder / "index.html").is_file():
