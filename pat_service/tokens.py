@@ -173,7 +173,10 @@ def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now
         # Whom the client did not know before this mint it does not get to know by its refusal.
         if facts.user_id is None or not facts.user_reached:
             raise AppForbidden().about(app_id=facts.app_id, workspace_id=facts.workspace_id) from None
-        raise
+        # What else was missing has been made.
+        raise AppForbidden("The user is archived, and a mint changes no status.").about(
+            user_id=facts.user_id, app_id=facts.app_id, workspace_id=facts.workspace_id
+        ) from None
 
 
 def _look_up(connection: Connection, caller: Caller, wish: Wish) -> AnyRow:

@@ -380,7 +380,7 @@ def test_provision_never_prints_a_secret_that_it_was_given(
 def test_provision_reads_what_editors_write(
     runner: FlaskCliRunner, write: Callable[..., str], content: str
 ) -> None:
-    assert "1 workspaces" in succeed(runner, "provision", write(content)).stdout
+    assert "1 workspace," in succeed(runner, "provision", write(content)).stdout
 
 
 def test_provision_notes_what_will_not_work(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
