@@ -40,6 +40,8 @@ from tests.world import (
     provision,
 )
 
+pytestmark = pytest.mark.slow
+
 EXCHANGE = "/api/ext/users/session"
 THREADS = 20
 MINTS = 200
@@ -114,7 +116,6 @@ def live_sessions(service: Service) -> list[Any]:
 # Mint against mint.
 
 
-@pytest.mark.slow
 def test_of_200_racing_mints_all_succeed_and_one_token_opens(service: Service) -> None:
     def mint_ten(caller: Service) -> list[TestResponse]:
         return [caller.mint() for _ in range(MINTS // THREADS)]
@@ -172,7 +173,6 @@ def test_no_session_of_a_replaced_token_outlives_a_mint_that_ends_sessions(servi
         assert live_sessions(service) == []
 
 
-@pytest.mark.slow
 def test_of_racing_mints_that_end_sessions_only_the_last_ones_sessions_live(service: Service) -> None:
     def mint_and_open(caller: Service) -> list[str]:
         codes = []
@@ -188,7 +188,6 @@ def test_of_racing_mints_that_end_sessions_only_the_last_ones_sessions_live(serv
     assert {session.token_id for session in live_sessions(service)} <= {token.id}
 
 
-@pytest.mark.slow
 def test_a_mint_that_ends_sessions_races_with_frames_that_end_themselves(service: Service) -> None:
     for _ in range(3):
         token = service.token()
@@ -218,7 +217,6 @@ def test_a_session_that_is_ended_twice_at_once_ends_once_in_the_audit_trail(serv
 # Mint and open against changes of the directory.
 
 
-@pytest.mark.slow
 def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Service) -> None:
     def move_there_and_back(caller: Service) -> None:
         for workspace in ("globex", "acme"):
@@ -247,7 +245,6 @@ def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Ser
                 assert facts(service, answer).status_code == (200 if lives else 401)
 
 
-@pytest.mark.slow
 def test_a_grant_that_is_taken_and_given_under_load_never_fails_a_request(service: Service) -> None:
     def take_and_give(caller: Service) -> None:
         for users in ([], ["ana@acme.test", "ben@acme.test"]) * 3:
@@ -523,7 +520,6 @@ def test_a_transaction_holds_sqlites_write_lock_from_its_first_moment_on(
     other.close()
 
 
-@pytest.mark.slow
 @pytest.mark.redis
 def test_racing_callers_of_two_worker_processes_meet_one_truth(service: Service) -> None:
     """Mints that end sessions against openings, as in one process; and the contract's own limit."""

@@ -137,7 +137,9 @@
   }
 
   function end({ code, requestId }) {
-    session = "";
+    // Who may open this app no longer may go back to their others, if the session is one of a workspace.
+    const bar = code === "access_revoked" ? document.querySelector("body > .embed-bar") : null;
+    if (!bar) session = "";
     life.abort();
     const [title, advice] = ENDED[code] ?? ENDED.session_invalid;
     const heading = element("h1", { textContent: title });
@@ -147,7 +149,7 @@
       panel.append(element("p", { className: "reference" }, ...spans));
     }
     document.title = title;
-    document.body.replaceChildren(panel);
+    document.body.replaceChildren(...[bar, panel].filter(Boolean));
     focus(heading);
   }
 

@@ -448,6 +448,9 @@ def test_an_open_app_ends_at_its_next_request_when_it_is_gone(host: Host, office
     frame.evaluate("embed.page('index')")
     expect(heading(frame)).to_have_text("You no longer have access to this app")
     assert [told["code"] for told in host.heard()] == ["access_revoked"]
+    # The person's other apps are still theirs.
+    go(frame, "All apps", "Acme")
+    assert apps(frame).all_inner_texts() == ["S\nSupport"]
 
 
 def test_an_app_that_comes_to_the_workspace_is_there_at_once(host: Host, office: Office) -> None:

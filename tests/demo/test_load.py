@@ -25,6 +25,8 @@ from pat_service.database import db, transaction
 from pat_service.models import App, Client, Grant, Member, User, Workspace
 from tests.world import MINT, ORDERS, PORTAL, Service, boot, only, provision
 
+pytestmark = pytest.mark.slow
+
 CLIENTS: Final = ("portal", "portal-limited")
 MIGRATIONS: Final = str(Path(__file__).resolve().parents[2] / "migrations")
 TABLES: Final = (Workspace, User, Member, App, Grant, Client, Order, OrderLine, Ticket, TicketReply)
