@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service import clients, events, listing
@@ -40,6 +41,9 @@ ENDERS: Final = (clients.MINT, clients.MINT_WORKSPACE, clients.PROVISION)
 #: With one of these a client also sees what others have minted.
 SEES_ALL: Final = frozenset({clients.AUDIT, clients.PROVISION})
 ENDS_ALL: Final = frozenset({clients.PROVISION})
+
+#: Ids in one statement.
+CHUNK: Final = 1000
 
 LIVE: Final = "live"
 STATUSES: Final = (LIVE, "expired", "revoked", "used")
@@ -191,12 +195,7 @@ def _revoke(
     """
     where = [*conditions, Token.revoked_at.is_(None), seen(Token)]
     held = select(Token.id).where(*where).order_by(Token.user_id, Token.app_id, Token.workspace_id)
-    revoke = update(Token).where(*where).values(revoked_at=_now)
-    ids = (Token.id.label("token_id"), Token.app_id, Token.workspace_id, Token.user_id)
-    parameters = sight(caller, ENDS_ALL) | {"now": now}
-    # Held in one order, so that two revocations wait for each other and never in a circle.
-    connection.execute(held.with_for_update(), parameters).all()
-    revoked = connection.execute(revoke.returning(*ids), parameters).all()
+    revoked = _change_held(connection, held, _revoke_these, sight(caller, ENDS_ALL) | {"now": now})
     _tell(connection, events.TOKEN_REVOKED, revoked, caller, now)
     return len(revoked)
 
@@ -211,19 +210,28 @@ def _end(
     """End the live sessions with these conditions that the caller reaches. `by`: what else ended them."""
     where = [*conditions, *_open, _within(Session)]
     held = select(Session.id).where(*where).order_by(Session.id)
-    end = update(Session).where(*where).values(ended_at=_now)
-    ids = (
-        Session.id.label("session_id"),
-        Session.token_id,
-        Session.app_id,
-        Session.workspace_id,
-        Session.user_id,
-    )
-    parameters = sight(caller, ENDS_ALL) | {"now": now}
-    connection.execute(held.with_for_update(), parameters).all()
-    ended = connection.execute(end.returning(*ids), parameters).all()
+    ended = _change_held(connection, held, _end_these, sight(caller, ENDS_ALL) | {"now": now})
     _tell(connection, events.SESSION_ENDED, ended, caller, now, {"by": by} if by else None)
     return len(ended)
+
+
+def _change_held(
+    connection: Connection,
+    held: Select[str],
+    change: ReturningUpdate[*tuple[Any, ...]],
+    parameters: dict[str, Any],
+) -> list[AnyRow]:
+    """Hold the rows in the order that the statement gives them, then change these and no others.
+
+    In one order, so that two who end several wait for each other and never in a circle; and what has
+    been added since is in nobody's order.
+    """
+    ids = connection.execute(held.with_for_update(), parameters).scalars().all()
+    changed: list[AnyRow] = []
+    for start in range(0, len(ids), CHUNK):
+        some = {"held": ids[start : start + CHUNK], "now": parameters["now"]}
+        changed += connection.execute(change, some)
+    return changed
 
 
 def _tell(
@@ -278,6 +286,25 @@ _pair_is_revoked = exists().where(
     ),
 )
 _open = (Session.ended_at.is_(None), Session.expires_at > _now)
+
+_revoke_these = (
+    update(Token)
+    .where(Token.id.in_(bindparam("held", expanding=True)), Token.revoked_at.is_(None))
+    .values(revoked_at=_now)
+    .returning(Token.id.label("token_id"), Token.app_id, Token.workspace_id, Token.user_id)
+)
+_end_these = (
+    update(Session)
+    .where(Session.id.in_(bindparam("held", expanding=True)), Session.ended_at.is_(None))
+    .values(ended_at=_now)
+    .returning(
+        Session.id.label("session_id"),
+        Session.token_id,
+        Session.app_id,
+        Session.workspace_id,
+        Session.user_id,
+    )
+)
 
 # In the order in which an opening asks, so that the two say the same.
 _status = case(

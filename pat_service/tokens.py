@@ -221,14 +221,10 @@ def _replace(
         },
     )
     if wish.end_sessions:
-        connection.execute(
-            _end_sessions[wish.for_app],
-            {
-                "pair_target": facts.app_id or facts.workspace_id,
-                "pair_user": facts.user_id,
-                "now": now,
-            },
-        )
+        named = {"pair_target": facts.app_id or facts.workspace_id, "pair_user": facts.user_id}
+        # Held in the order of everybody who ends several, so that nobody waits in a circle.
+        connection.execute(_hold_sessions[wish.for_app], named).all()
+        connection.execute(_end_sessions[wish.for_app], named | {"now": now})
     details = {"ended_sessions": True} if wish.end_sessions else None
     events.record(
         connection,
@@ -405,6 +401,13 @@ def _of_pair(table: type[Token | Session], for_app: bool) -> ColumnElement[bool]
 
 _hold_pair = {
     for_app: select(Token.id).where(_of_pair(Token, for_app)).with_for_update() for for_app in (True, False)
+}
+_hold_sessions = {
+    for_app: select(Session.id)
+    .where(_of_pair(Session, for_app), Session.ended_at.is_(None))
+    .order_by(Session.id)
+    .with_for_update()
+    for for_app in (True, False)
 }
 _end_sessions = {
     for_app: update(Session)

@@ -25,6 +25,8 @@ def end_elsewhere(connection: Connection, caller: Caller, user_id: str, now: dat
     for app_id in {row.app_id for row in grants}:
         connection.execute(_take, {"app": app_id, "user": user_id})
     tokens = connection.execute(_revoke, parameters).all()
+    # Held in the order of everybody who ends several, so that nobody waits in a circle.
+    connection.execute(_hold, parameters).all()
     sessions = connection.execute(_end, parameters).all()
     for type_, rows in (
         (events.GRANT_REMOVED, grants),
@@ -49,14 +51,16 @@ _revoke = (
     .values(revoked_at=_now)
     .returning(Token.id.label("token_id"), Token.app_id, Token.workspace_id, Token.user_id)
 )
+_open_elsewhere = (
+    Session.user_id == _user,
+    Session.ended_at.is_(None),
+    Session.expires_at > _now,
+    not_(reaches_workspace(Session.workspace_id)),
+)
+_hold = select(Session.id).where(*_open_elsewhere).order_by(Session.id).with_for_update()
 _end = (
     update(Session)
-    .where(
-        Session.user_id == _user,
-        Session.ended_at.is_(None),
-        Session.expires_at > _now,
-        not_(reaches_workspace(Session.workspace_id)),
-    )
+    .where(*_open_elsewhere)
     .values(ended_at=_now)
     .returning(
         Session.id.label("session_id"),
