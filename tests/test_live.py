@@ -22,6 +22,8 @@ from tests.test_races import code_of, exchange, live_sessions, postgres_server, 
 from tests.test_races import service as raced
 from tests.world import ORDERS, SUPPORT, Service, only, provision
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["postgres_server", "raced"]
 
 

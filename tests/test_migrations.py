@@ -22,6 +22,8 @@ from pat_service.models import Event
 from tests.servers import fresh_database, postgres
 from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parent.parent
 MIGRATIONS = str(PROJECT / "migrations")
 HEAD = ScriptDirectory(MIGRATIONS).get_current_head()

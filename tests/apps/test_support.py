@@ -16,6 +16,8 @@ from apps.support import MOST_REPLIES, Ticket, TicketReply, moment
 from pat_service.models import User, Workspace, new_id
 from tests.world import SUPPORT, Frame, Service, only, problem_of, provision
 
+pytestmark = pytest.mark.slow
+
 HELP: Final = "22222222-2222-4333-8444-555555555555"
 NOBODYS: Final = "00000000-0000-4000-8000-000000000000"
 FORM: Final = "application/x-www-form-urlencoded"

@@ -43,6 +43,8 @@ from demo.portal import REFUSALS, Refusal
 from pat_service.models import Grant, Token, User, Workspace
 from tests.world import MINT, Service, basic, boot, lasting_service, problem_of
 
+pytestmark = pytest.mark.slow
+
 HERE: Final = "http://localhost:5000"
 FRAMES: Final = "http://127.0.0.1:5000"
 TOKEN: Final = re.compile(r"pat_[0-9a-f]{72}")
