@@ -322,6 +322,21 @@ class Lives(RuleBasedStateMachine):
         self.introspect(token)
         return self.open(token, None)
 
+    @rule(
+        target=sessions,
+        email=people,
+        app=st.none() | apps,
+        place=places,
+        seconds=st.sampled_from([9, 10]),
+    )
+    def use_once(self, email: str, app: str | None, place: str, seconds: int) -> Any:
+        """A single-use token from the beginning to its end: chance alone seldom comes so far."""
+        for name, home in self.world.home.items():
+            if app is None and home == place:
+                self.grant(email, name, there=True)
+        token = self.mint(email, app, place, 100_000, 60, single_use=True, bring=True, end_sessions=False)
+        return self.open_twice(token, seconds) if isinstance(token, Token) else multiple()
+
     @rule(app=apps)
     def move_there_and_back(self, app: str) -> None:
         first = self.world.home[app]
