@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import Response
-
 from pat_service.access import Viewer
 
-PageResult = Mapping[str, Any] | Response | None
 Function = TypeVar("Function", bound=Callable[[Viewer], Any])
 
 
