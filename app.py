@@ -84,7 +84,8 @@ def _settle(app: Flask, config: Config) -> None:
     # A cleaned-up path would be redirected to, token and all, at whatever Host the request claims.
     app.url_map.merge_slashes = False
     hops = config.trusted_proxies
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+    if hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
 
 
 def _connect(app: Flask, config: Config) -> None:

@@ -117,8 +117,8 @@ def redis_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """An empty PostgreSQL, fast rather than durable; yields the URL that `fresh_database` takes."""
+def postgres(*, durable: bool = False) -> Iterator[str]:
+    """An empty PostgreSQL; yields the URL that `fresh_database` takes. It is fast rather than durable."""
     import psycopg
 
     with _scratch("postgres") as folder:
@@ -140,10 +140,9 @@ def postgres() -> Iterator[str]:
             "unix_socket_directories": "",
             "max_connections": 200,
             "shared_buffers": "64MB",
-            "fsync": "off",
-            "synchronous_commit": "off",
-            "full_page_writes": "off",
         }
+        if not durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         command = [f"{binaries}/postgres", "-D", str(data)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]

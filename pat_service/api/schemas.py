@@ -23,9 +23,9 @@ from pat_service.api.fields import (
     uuid,
 )
 from pat_service.arrivals import Newcomer
+from pat_service.minting import Wish
 from pat_service.models import LEAST_ROLE
 from pat_service.shapes import check_text, parse_origin, parse_uuid
-from pat_service.tokens import Wish
 
 MAX_ATTRIBUTES: Final = 50
 MAX_ATTRIBUTE_BYTES: Final = 4096

@@ -26,6 +26,8 @@ from pat_service.sessions import Opened
 
 APPS: Final = "/embed-apps"
 LAUNCHERS: Final = "/embed-workspaces"
+#: What all of them begin with.
+FRAMES: Final = "/embed-"
 #: The form field that carries a session from one frame of a workspace to the next.
 SESSION_FIELD: Final = "session"
 #: The largest body of an app's own form, and of the form that opens a frame, in bytes.
@@ -130,7 +132,7 @@ def opened(session: Opened) -> None:
 
 def frame_headers(response: Response) -> Response:
     """Give the answers of frames their policy."""
-    if _frame():
+    if request.path.startswith(FRAMES) and _frame():
         policy = POLICY.format(
             nonce=csp_nonce(),
             forms="'self'" if g.get("workspace_wide") else "'none'",
@@ -139,8 +141,9 @@ def frame_headers(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = policy
         # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
         for name in ("Set-Cookie", "X-Frame-Options"):
-            response.headers.remove(name)
-        if response.allow:
+            if name in response.headers:
+                response.headers.remove(name)
+        if "Allow" in response.headers:
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
 

@@ -36,8 +36,10 @@ def init_app(app: Flask, redis_url: str | None) -> None:
         storage_uri=redis_url or f"{WorkerStorage.STORAGE_SCHEME[0]}://",
         storage_options=options,
     )
+    # As if it were registered already: it would look for its decorators at each request, and there are none.
+    app.extensions.setdefault("limiter", set()).add(limiter)
     limiter.init_app(app)
-    app.extensions["pat_service.limiter"] = limiter
+    app.extensions["pat_service.limiter"] = limiter.limiter
 
 
 def hit(name: str, limit: str | None, subject: str) -> None:
@@ -45,7 +47,7 @@ def hit(name: str, limit: str | None, subject: str) -> None:
     if limit is None:
         return
     item = _parse(limit)
-    strategy = current_app.extensions["pat_service.limiter"].limiter
+    strategy = current_app.extensions["pat_service.limiter"]
     if not strategy.hit(item, name, subject):
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
         # A hit still counts when it is just as old as the window: wait for the second after that.
