@@ -5,8 +5,7 @@ several times as long as the driver's. Everything else uses Core as it is. Error
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -69,7 +68,8 @@ def _compile(statement: ClauseElement, dialect: Dialect, columns: Sequence[str] 
 
 
 def _row_of(names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
-    make: Callable[[Sequence[Any]], Any] = namedtuple("Found", names)._make  # type: ignore[misc]
+    found: Any = namedtuple("found", names)  # type: ignore[misc]
+    make: Callable[[Sequence[Any]], Any] = found._make
     return make
 
 
@@ -196,27 +196,43 @@ def _name(number: int, column: str) -> str:
     return f"row{number}_{column}"
 
 
-@contextmanager
-def _driver(engine: Engine) -> Iterator[Any]:
-    """Lend the driver's connection, which begins no transaction by itself. Errors are SQLAlchemy's."""
-    errors = engine.dialect.loaded_dbapi.Error
-    borrowed = None
-    try:
-        borrowed = engine.raw_connection()
-        yield borrowed.dbapi_connection
-    except errors as error:
-        gone = borrowed is not None and engine.dialect.is_disconnect(error, borrowed.dbapi_connection, None)
-        if gone and borrowed is not None:
-            borrowed.invalidate(error)
-        raise DBAPIError.instance(
+class _driver:  # noqa: N801 - reads as the context managers of `database` do
+    """Lend the driver's connection, which begins no transaction by itself. Errors are SQLAlchemy's.
+
+    A class, since a generator would cost as much as a look at the pool does.
+    """
+
+    __slots__ = ("_borrowed", "_engine")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Any:
+        try:
+            self._borrowed = self._engine.raw_connection()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise self._translated(error, gone=True) from error
+        return self._borrowed.dbapi_connection
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        dialect = self._engine.dialect
+        try:
+            if isinstance(error, dialect.loaded_dbapi.Error):
+                gone = dialect.is_disconnect(error, self._borrowed.dbapi_connection, None)
+                if gone:
+                    self._borrowed.invalidate(error)
+                raise self._translated(error, gone=gone) from error
+        finally:
+            self._borrowed.close()
+
+    def _translated(self, error: Any, *, gone: bool) -> BaseException:
+        translated: BaseException = DBAPIError.instance(
             None,
             None,
             error,
-            errors,
+            self._engine.dialect.loaded_dbapi.Error,
             hide_parameters=True,
             connection_invalidated=gone,
-            dialect=engine.dialect,
-        ) from error
-    finally:
-        if borrowed is not None:
-            borrowed.close()
+            dialect=self._engine.dialect,
+        )
+        return translated
