@@ -55,17 +55,20 @@ _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTAL
 _FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/")
 
 
-def _frame() -> re.Match[str] | None:
-    return _FRAME.fullmatch(request.path)
+@lru_cache(maxsize=512)
+def _addressed(path: str) -> tuple[Place, str] | None:
+    """Return the app or launcher that a path names, and what follows; None where it is no frame's."""
+    found = _FRAME.fullmatch(path)
+    if found is None:
+        return None
+    prefix, name, rest = found.groups(default="")
+    return (Place(app_id=name) if prefix == APPS else Place(workspace_id=name)), rest
 
 
 def place() -> Place:
     """Return which app or launcher the request's address names."""
-    found = _frame()
-    if found is None:
-        return Place()
-    prefix, name, _ = found.groups(default="")
-    return Place(app_id=name) if prefix == APPS else Place(workspace_id=name)
+    addressed = _addressed(request.path)
+    return Place() if addressed is None else addressed[0]
 
 
 # ---- What is asked for ----
@@ -139,7 +142,8 @@ def opened(session: Opened) -> None:
 
 def frame_headers(response: Response) -> Response:
     """Give the answers of frames their policy."""
-    if request.path.startswith(FRAMES) and _frame():
+    path = request.path
+    if path.startswith(FRAMES) and _addressed(path):
         policy = POLICY.format(
             nonce=csp_nonce(),
             forms="'self'" if g.get("workspace_wide") else "'none'",
@@ -174,9 +178,9 @@ def _prefers_json(accept: str) -> bool:
 
 def page_of(problem: dict[str, Any], status: int) -> Response | None:
     """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
-    found = _frame()
+    addressed = _addressed(request.path)
     accept = request.headers.get("Accept", "")[: LONGEST_ACCEPT + 1]
-    if found is None or _FOR_SCRIPTS.match(found[3] or "") or _prefers_json(accept):
+    if addressed is None or _FOR_SCRIPTS.match(addressed[1]) or _prefers_json(accept):
         return None
     if "errors" in problem:
         return Response(_page(problem, _origins(), csp_nonce()), status)
