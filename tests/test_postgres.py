@@ -1,17 +1,13 @@
 """The same service on PostgreSQL, and what only a server of its own can do to it."""
 
 import contextlib
-import os
-import signal
-import subprocess
-import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,7 +23,7 @@ from pat_service import database
 from pat_service.cli import upgrade_schema
 from pat_service.database import db, transaction
 from pat_service.models import Event, Session, Token, User
-from tests.servers import fresh_database, postgres
+from tests.servers import Switch, fresh_database, postgres
 from tests.world import (
     KEY,
     LOSSES,
@@ -401,63 +397,6 @@ def test_without_a_schema_the_answer_is_503_and_the_command_line_says_what_to_do
         assert len(done.stderr.splitlines()) == 1
         with app.app_context():
             db.engine.dispose()
-
-
-class Switch:
-    """Turns a server off and on again, with the very same data."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        with psycopg.connect(url) as connection:
-            found = connection.execute("SHOW data_directory").fetchone()
-        assert found is not None
-        self.data = Path(found[0])
-        self.command = Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[:-1]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process and self.process.poll() is None:
-            self.off()
-
-    @property
-    def pid(self) -> int:
-        return int((self.data / "postmaster.pid").read_text().split()[0])
-
-    def off(self) -> None:
-        os.kill(self.pid, signal.SIGINT)
-        wait_for(lambda: not (self.data / "postmaster.pid").exists())
-        if self.process:
-            self.process.wait(30)
-
-    def on(self) -> None:
-        owner = self.data.stat().st_uid
-        identity: dict[str, Any] = {"user": owner, "group": owner, "extra_groups": []}
-        self.process = subprocess.Popen(
-            self.command,
-            cwd=self.data,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **(identity if os.geteuid() == 0 else {}),
-        )
-        wait_for(self.answers)
-
-    def answers(self) -> bool:
-        try:
-            psycopg.connect(self.url, connect_timeout=2).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-
-def wait_for(ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.slow
