@@ -17,12 +17,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
+from pat_service import postgres
 from pat_service.errors import Unavailable
 
 #: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
 STATEMENT_TIMEOUT: Final = 5000
-#: How long a connection may take to open, in seconds.
-CONNECT_TIMEOUT: Final = 3
 
 # Stable constraint names: migrations on both databases refer to them.
 NAMING: Final = {
@@ -95,16 +94,14 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
         "max_overflow": 2,
         "pool_timeout": STATEMENT_TIMEOUT / 1000,
         "pool_pre_ping": True,
-        "connect_args": {
-            "connect_timeout": CONNECT_TIMEOUT,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={STATEMENT_TIMEOUT}",
-        },
+        "connect_args": postgres.connect_args(STATEMENT_TIMEOUT),
     }
 
 
 def configure(engine: Engine) -> None:
-    """Give SQLite the settings that make it a durable store with one writer and many readers."""
+    """Make SQLite a durable store with one writer and many readers, and let PostgreSQL be no endless wait."""
     if engine.dialect.name != "sqlite":
+        postgres.make_impatient(engine, STATEMENT_TIMEOUT)
         return
 
     @event.listens_for(engine, "connect")

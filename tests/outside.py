@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 
 from tests.servers import WebServer
@@ -15,6 +15,8 @@ from tests.world import MINT, ORDERS, basic
 EXCHANGE: Final = "/api/ext/users/session"
 #: How long somebody waits for an answer, in seconds; a test of how long it may take says so itself.
 PATIENCE: Final = 60
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -36,8 +38,8 @@ class Answer:
 class Caller:
     """One that keeps its connection from call to call."""
 
-    def __init__(self, server: WebServer) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
     def __enter__(self) -> Self:
         return self
@@ -81,17 +83,17 @@ class Caller:
 def call(
     server: WebServer, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
 ) -> Answer:
-    with Caller(server) as caller:
+    with Caller(server.port) as caller:
         return caller.call(method, path, headers, body)
 
 
 def mint(server: WebServer, client: str = "portal", secret: str | None = None, **fields: Any) -> Answer:
-    with Caller(server) as caller:
+    with Caller(server.port) as caller:
         return caller.mint(client, secret, **fields)
 
 
 def open_(server: WebServer, token: str, **headers: str) -> Answer:
-    with Caller(server) as caller:
+    with Caller(server.port) as caller:
         return caller.open(token, **headers)
 
 
@@ -99,6 +101,6 @@ def jwt_of(page: Answer) -> str:
     return re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", page.text)[0]
 
 
-def at_once(times: int, do: Callable[[int], Answer]) -> list[Answer]:
+def at_once(times: int, do: Callable[[int], Result]) -> list[Result]:
     with ThreadPoolExecutor(times) as pool:
         return list(pool.map(do, range(times)))

@@ -256,6 +256,22 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None 
     raise AssertionError("it did not come to be")
 
 
+@contextlib.contextmanager
+def small_disk(megabytes: int) -> Iterator[Path | None]:
+    """A disk of its own, that can be filled; None where this user may mount none."""
+    with _scratch("disk") as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(folder)]
+        try:
+            mounted = subprocess.run(mount, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            mounted = False
+        try:
+            yield folder if mounted else None
+        finally:
+            if mounted:
+                subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 class Line:
     """A line to a server on this machine, that can fail as a network does.
 

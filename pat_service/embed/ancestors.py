@@ -27,6 +27,12 @@ def learn(place: Place, origins: list[str]) -> None:
         _known[place] = origins
 
 
+def remembered(place: Place) -> list[str]:
+    """Return the place's allowed origins without asking the database: it has just failed this request."""
+    with _lock:
+        return _known.get(place, [])
+
+
 def last_known(place: Place) -> list[str]:
     """Return the place's allowed origins, asking the database at most once a minute for each.
 
@@ -47,8 +53,7 @@ def current(place: Place) -> list[str]:
         with reading() as connection:
             origins = list(connection.execute(statement, {"id": id_}).scalar() or [])
     except SQLAlchemyError:
-        with _lock:
-            return _known.get(place, [])
+        return remembered(place)
     learn(place, origins)
     return origins
 
