@@ -4,23 +4,21 @@ The server itself ends what takes too long there: statements, locks, transaction
 with. Where it is silent, since its host or the way to it is gone, only this side can notice.
 """
 
-import logging
-import time
 from collections.abc import Generator
-from threading import Lock
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.errors import ConnectionTimeout, OperationalError, ReadOnlySqlTransaction, _WaitTimeout
 from sqlalchemy import Engine, event
 
-#: How long a connection may take to open, in seconds; and how long nobody tries anew where it took longer.
+from pat_service.silence import Silence
+
+#: How long a connection may take to open, in seconds.
 CONNECT_TIMEOUT: Final = 3
 #: How much longer than a statement may take its answer is awaited, in seconds.
 GRACE: Final = 1
 
 Result = TypeVar("Result")
-_log = logging.getLogger(__name__)
 
 
 def connect_args(statement_timeout: int) -> dict[str, Any]:
@@ -45,7 +43,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
     #: How long an answer is awaited, in seconds; None: without end.
     patience: float | None = None
-    silence: "Silence | None" = None
+    silence: Silence | None = None
 
     def wait(
         self, gen: Generator[Any, Any, Result], interval: float = 0.1, timeout: float | None = None
@@ -63,44 +61,20 @@ class ImpatientConnection(psycopg.Connection[Any]):
             raise
 
 
-class Silence:
-    """While the server is silent, one asks it now and then, and all others are refused at once.
-
-    Else every thread would wait for it, and nobody be told anything.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._until: float | None = None
-
-    def begin(self) -> None:
-        with self._lock:
-            self._until = time.monotonic() + CONNECT_TIMEOUT
-
-    def connect(self, *args: Any, **options: Any) -> ImpatientConnection:
-        with self._lock:
-            if self._until is not None:
-                if time.monotonic() < self._until:
-                    raise OperationalError("the server was silent a moment ago")
-                # This one asks, and the others await what comes of it.
-                self._until = time.monotonic() + CONNECT_TIMEOUT
-        try:
-            connection = ImpatientConnection.connect(*args, **options)
-        except ConnectionTimeout:
-            self.begin()
-            raise
-        with self._lock:
-            self._until = None
-        return connection
-
-
 def make_impatient(engine: Engine, statement_timeout: int) -> None:
     """Let the engine's connections await an answer little longer than so many milliseconds."""
     silence = Silence()
 
     @event.listens_for(engine, "do_connect")
     def connects(_dialect: Any, _record: Any, args: Any, options: Any) -> ImpatientConnection:
-        connection = silence.connect(*args, **options)
+        if silence.lasts():
+            raise OperationalError("the server was silent a moment ago")
+        try:
+            connection = ImpatientConnection.connect(*args, **options)
+        except ConnectionTimeout:
+            silence.begin()
+            raise
+        silence.end()
         connection.silence = silence
         connection.patience = statement_timeout / 1000 + GRACE
         return connection

@@ -9,5 +9,5 @@ from pat_service import database
 
 
 def create_app() -> Flask:
-    database.STATEMENT_TIMEOUT = int(os.environ["STATEMENT_TIMEOUT"])
+    vars(database)["STATEMENT_TIMEOUT"] = int(os.environ["STATEMENT_TIMEOUT"])
     return app.create_app()

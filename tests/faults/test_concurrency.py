@@ -3,14 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import Final
 
 import pytest
 
 from tests.faults.installation import PAIRS, PLACES, Installation
-from tests.outside import Caller, at_once
+from tests.outside import Caller
 from tests.servers import WebServer
 
 pytestmark = pytest.mark.slow
@@ -77,5 +77,6 @@ def test_mints_of_twenty_pairs_crosswise_leave_one_token_of_each(
     wishes = [(turn if n % 2 else turn[::-1]) * max(1, MINTS // 10) for n, turn in enumerate(rounds)]
     tokens = race(server, wishes)
     assert set(tokens) == set(PAIRS)
-    at_once(4, lambda n: [one_opens(server, pair, tokens[pair]) for pair in PAIRS[n::4]])
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda pair: one_opens(server, pair, tokens[pair]), PAIRS))
     assert installation.rows("SELECT count(*) FROM tokens") == [(len(PAIRS),)]
