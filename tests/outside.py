@@ -59,13 +59,18 @@ class Caller:
             self._connection.close()
             raise
 
-    def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Answer:
+    def send(
+        self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Call with a body in JSON, or without one."""
+        if body is None:
+            return self.call(method, path, headers)
         kind = {"Content-Type": "application/json"}
-        return self.call("POST", path, (headers or {}) | kind, json.dumps(body))
+        return self.call(method, path, (headers or {}) | kind, json.dumps(body))
 
     def mint(self, client: str = "portal", secret: str | None = None, **fields: Any) -> Answer:
         usual = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
-        return self.post(MINT, usual | fields, basic(client, secret))
+        return self.send("POST", MINT, usual | fields, basic(client, secret))
 
     def open(self, token: str, app_id: str = ORDERS, **headers: str) -> Answer:
         """Open a frame by address."""
@@ -74,7 +79,7 @@ class Caller:
 
     def exchange(self, token: str, app_id: str = ORDERS) -> Answer:
         """Open a session for a program."""
-        return self.post(EXCHANGE, {"appId": app_id, "accessToken": token})
+        return self.send("POST", EXCHANGE, {"appId": app_id, "accessToken": token})
 
     def facts(self, jwt: str, app_id: str = ORDERS) -> Answer:
         return self.call("GET", f"/embed-apps/{app_id}/session", {"Authorization": f"Bearer {jwt}"})
