@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from tests.world import MINT, ORDERS, basic
 EXCHANGE: Final = "/api/ext/users/session"
 #: How long somebody waits for an answer, in seconds; a test of how long it may take says so itself.
 PATIENCE: Final = 60
+#: A connection that was not used for so many seconds is left: the server may be about to end it.
+IDLE: Final = 2
 
 Result = TypeVar("Result")
 
@@ -40,6 +43,7 @@ class Caller:
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self._used_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -51,9 +55,12 @@ class Caller:
         self, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
     ) -> Answer:
         """Call, and return the answer; where there is none, the next call has a new connection."""
+        if time.monotonic() - self._used_at > IDLE:
+            self._connection.close()
         try:
             self._connection.request(method, path, body, headers or {})
             answer = self._connection.getresponse()
+            self._used_at = time.monotonic()
             return Answer(answer.status, answer.headers, answer.read().decode())
         except (OSError, http.client.HTTPException):
             self._connection.close()

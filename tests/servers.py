@@ -195,11 +195,16 @@ class Switch:
     def crash(self) -> None:
         """Let all of it vanish in an instant, as when the power fails."""
         # The first goes first: it would take the end of another for a reason to start anew.
-        for pid in self.pids:
+        pids = self.pids
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        # While it is not buried, the next takes it for alive.
         if self.process:
             self.process.wait(STOP_SECONDS)
+        else:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pids[0], 0)
 
     def on(self) -> None:
         owner = self.data.stat().st_uid
