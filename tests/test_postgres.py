@@ -1,10 +1,12 @@
 """The same service on PostgreSQL, and what only a server of its own can do to it."""
 
 import contextlib
+import threading
+import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from config import Config
-from pat_service import database
+from pat_service import database, sessions
 from pat_service.cli import upgrade_schema
 from pat_service.database import db, transaction
+from pat_service.directory import reach
 from pat_service.models import Event, Session, Token, User
 from tests.servers import Switch, fresh_database, postgres
 from tests.world import (
@@ -331,6 +334,39 @@ def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> N
     service = Service(app.test_client())
     assert len(service.rows(select(User.id).where(User.email == "new@acme.test"))) == 1
     provision(app, document)
+
+
+def test_a_deletion_and_an_opening_that_wait_for_each_other_are_both_done(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ana's first token is minted and opened just as she is deleted."""
+    hold, use, used = reach.hold_tokens, sessions.use, threading.Event()
+    openings: list[Future[TestResponse]] = []
+
+    def hold_and_let_another_mint(*args: Any) -> None:
+        hold(*args)
+        if not openings:
+            token = service.token()
+            body = {"appId": ORDERS, "accessToken": token}
+            other = service.app.test_client()
+            openings.append(threads.submit(lambda: other.post("/api/ext/users/session", json=body)))
+            assert used.wait(10)
+
+    def use_and_pause(*args: Any) -> bool:
+        found = use(*args)
+        if not used.is_set():
+            used.set()
+            time.sleep(0.5)  # until the deletion holds Ana
+        return found
+
+    monkeypatch.setattr(reach, "hold_tokens", hold_and_let_another_mint)
+    monkeypatch.setattr(sessions, "use", use_and_pause)
+    (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
+    with ThreadPoolExecutor(1) as threads:
+        answer = service.client.delete(f"/api/ext/users/{ana.id}", headers=basic("manager"))
+    assert answer.status_code == 204, answer.text
+    assert openings[0].result().status_code in (201, 401)
+    assert service.rows(select(Session.id)) == []
 
 
 # The server is away
