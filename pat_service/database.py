@@ -5,6 +5,7 @@ import. Nothing here or above is written for one of the two databases alone.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +24,9 @@ from pat_service.errors import Unavailable
 
 #: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
 STATEMENT_TIMEOUT: Final = 5000
+
+#: A wait that is shorter, in milliseconds, is not taken off the time that the next may take.
+NOTICEABLE: Final = 500
 
 #: PostgreSQL's code of an error that another try may well not have.
 DEADLOCK: Final = "40P01"
@@ -144,15 +148,31 @@ def transaction() -> Iterator[Connection]:
         with engine.begin() as connection:
             yield connection
         return
+    begun = time.monotonic()
     if not _sqlite_writers.acquire(timeout=STATEMENT_TIMEOUT / 1000):
         raise Unavailable
+    waited = int((time.monotonic() - begun) * 1000)
     try:
-        with engine.connect() as connection:
+        with engine.connect() as connection, _less_patient(connection, waited):
             connection = connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
     finally:
         _sqlite_writers.release()
+
+
+@contextmanager
+def _less_patient(connection: Connection, waited: int) -> Iterator[None]:
+    """Let SQLite wait for another process only as long as the wait in this one has left over."""
+    if waited < NOTICEABLE:
+        yield
+        return
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA busy_timeout = {max(1, STATEMENT_TIMEOUT - waited)}")
+    try:
+        yield
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT}")
 
 
 def once_more_on_deadlock(rule: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from config import Config
-from pat_service import database, sessions
+from pat_service import database, sessions, tokens
 from pat_service.cli import upgrade_schema
 from pat_service.database import db, transaction
 from pat_service.directory import reach
@@ -340,7 +340,7 @@ def test_a_deletion_and_an_opening_that_wait_for_each_other_are_both_done(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened just as she is deleted."""
-    hold, use, used = reach.hold_tokens, sessions.use, threading.Event()
+    hold, use, used = reach.hold_tokens, tokens.use, threading.Event()
     openings: list[Future[TestResponse]] = []
 
     def hold_and_let_another_mint(*args: Any) -> None:

@@ -1,5 +1,6 @@
 """An installation with the people of `tests.world` and a crowd, and what its database says of them."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -16,6 +17,9 @@ from pat_service.database import db
 from tests.servers import WebServer, fresh_database, gunicorn
 from tests.world import KEY, PUBLIC_URL, SECRETS, WORLD, provision
 
+#: The service with less patience: how long it waits, in milliseconds. `make soak` takes the real time.
+HASTY: Final = "tests.faults.hasty:create_app()"
+STATEMENT_TIMEOUT: Final = os.environ.get("FAULT_STATEMENT_TIMEOUT", "1000")
 #: A limit that nobody meets.
 MANY: Final = "1000000 per minute"
 CROWD: Final = [f"user{number}@acme.test" for number in range(5)]
@@ -70,15 +74,15 @@ class Installation:
             return connection.execute(statement).fetchall()
 
 
-def installed(folder: Path, database_url: str) -> Installation:
-    """Make the schema and the people, and return the installation."""
+def installed(folder: Path, database_url: str, *more: dict[str, Any]) -> Installation:
+    """Make the schema, the people and what more is listed, and return the installation."""
     limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "OPEN", "FAILURE")}
     environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database_url} | limits
     app = create_app(Config.from_environment(environ, folder))
     with app.app_context():
         upgrade_schema()
-    provision(app, WORLD)
-    provision(app, _CROWD)
+    for document in (WORLD, _CROWD, *more):
+        provision(app, document)
     with app.app_context():
         db.engine.dispose()
     return Installation(environ)

@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 import pytest
 
-from tests.faults.installation import CROWD, installed
+from tests.faults.installation import CROWD, HASTY, STATEMENT_TIMEOUT, installed
 from tests.outside import Answer, Caller, at_once
 from tests.servers import (
     Line,
@@ -32,8 +32,6 @@ from tests.servers import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
-#: What the service waits for, in milliseconds; `make soak` takes the real time.
-STATEMENT_TIMEOUT: Final = os.environ.get("FAULT_STATEMENT_TIMEOUT", "1000")
 #: Every answer comes within so many seconds, whatever fails.
 BOUND: Final = 10
 WORKERS: Final = 2
@@ -90,8 +88,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory, disk: Path | None) -> Iterat
         environ = installed(folder, url).environ
         environ |= {"REDIS_URL": stack.enter_context(redis_server()), "STATEMENT_TIMEOUT": STATEMENT_TIMEOUT}
         log = folder / "log"
-        app = "tests.faults.hasty:create_app()"
-        web = stack.enter_context(gunicorn(environ, workers=WORKERS, threads=THREADS, log=log, app=app))
+        web = stack.enter_context(gunicorn(environ, workers=WORKERS, threads=THREADS, log=log, app=HASTY))
         yield Stand(web, line, switch, admin_url, "pat")
         assert "Traceback" not in log.read_text()
     assert "WORKER TIMEOUT" not in log.read_text() if log.exists() else True
