@@ -1,10 +1,14 @@
-# make run · make test · make quick · make fuzz · make lint · make format · make clean
+# make run · make test · make quick · make fuzz · make soak · make lint · make format · make clean
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 5000
 # Cases of each operation, chains of links, and where chance begins: make fuzz CASES=500 SEED=7
 CASES  ?= 100
 SEED   ?= $(shell date +%s)
+# Of make soak: rounds of withdrawals, kills of each kind, and requests: make soak ROUNDS=1000
+ROUNDS   ?= 10000
+KILLS    ?= 20
+REQUESTS ?= 100000
 # More arguments for pytest: make test ARGS="tests/browser -k opens"
 ARGS   ?=
 
@@ -13,7 +17,7 @@ BROWSER := chromium libatomic1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick fuzz lint format browser clean
+.PHONY: help run test quick fuzz soak lint format browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +25,7 @@ help:
 	@echo "make test     every test, those on PostgreSQL, Redis and a real browser included"
 	@echo "make quick    the tests that take seconds"
 	@echo "make fuzz     what the API's document allows, at length: CASES=$(CASES) of each operation"
+	@echo "make soak     faults at length, and memory over REQUESTS=$(REQUESTS) requests: takes hours"
 	@echo "make lint     style, types and the direction of imports"
 	@echo "make format   rewrite the code to the style"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
@@ -41,6 +46,13 @@ fuzz: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
 	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py tests/test_state_machine.py $(ARGS)
+
+# The faults with the time that the service really waits, and as many of each as a night allows.
+soak: $(VENV)/.dev
+	@echo "SEED=$(SEED)"
+	@FAULT_ROUNDS=$(ROUNDS) FAULT_KILLS=$(KILLS) FAULT_MINTS=50 FAULT_SEED=$(SEED) FAULT_STATEMENT_TIMEOUT=5000 \
+	  $(PY) -m pytest -q -n 0 -m '' --timeout 0 tests/faults $(ARGS)
+	@$(PY) -m tests.faults.soak $(REQUESTS)
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

@@ -6,10 +6,12 @@ import. Nothing here or above is written for one of the two databases alone.
 
 import select
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
@@ -19,12 +21,17 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
+from pat_service import postgres
 from pat_service.errors import Unavailable
 
 #: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
 STATEMENT_TIMEOUT: Final = 5000
-#: How long a connection may take to open, in seconds.
-CONNECT_TIMEOUT: Final = 3
+
+#: A wait that is shorter, in milliseconds, is not taken off the time that the next may take.
+NOTICEABLE: Final = 500
+
+#: PostgreSQL's code of an error that another try may well not have.
+DEADLOCK: Final = "40P01"
 
 # Stable constraint names: migrations on both databases refer to them.
 NAMING: Final = {
@@ -47,6 +54,8 @@ else:
     Model = db.Model
 
 AnyRow = Row[*tuple[Any, ...]]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -105,10 +114,7 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
         "pool_timeout": STATEMENT_TIMEOUT / 1000,
         # A statement by itself is a transaction, in one round trip; `began` begins those of several.
         "isolation_level": "AUTOCOMMIT",
-        "connect_args": {
-            "connect_timeout": CONNECT_TIMEOUT,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT} -c lock_timeout={STATEMENT_TIMEOUT}",
-        },
+        "connect_args": postgres.connect_args(STATEMENT_TIMEOUT),
     }
 
 
@@ -121,6 +127,8 @@ def configure(engine: Engine) -> None:
 
 
 def _configure_postgresql(engine: Engine) -> None:
+    postgres.make_impatient(engine, STATEMENT_TIMEOUT)
+
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
         if connection.get_execution_options().get("writes"):
@@ -129,6 +137,8 @@ def _configure_postgresql(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def checked_out(connection: Any, _record: Any, _proxy: Any) -> None:
         # A server that went away has closed its end: seen without a word to it. The pool then opens others.
+        if connection.closed:
+            raise InvalidatePoolError
         waiting = select.poll()
         waiting.register(connection.pgconn.socket, select.POLLIN)
         if waiting.poll(0):
@@ -168,24 +178,61 @@ def transaction() -> Iterator[Connection]:
     One at a time in a thread. Raise Unavailable where SQLite's writer is busy for too long.
     """
     engine = db.engine
-    with writers_turn(engine), engine.connect() as connection:
+    with writers_turn(engine) as waited, engine.connect() as connection:
         connection = connection.execution_options(writes=True)
-        with connection.begin():
+        with less_patient(connection.connection.dbapi_connection, waited), connection.begin():
             yield connection
 
 
 @contextmanager
-def writers_turn(engine: Engine) -> Iterator[None]:
-    """Wait for the turn to write: on SQLite one at a time. Raise Unavailable where it takes too long."""
+def writers_turn(engine: Engine) -> Iterator[int]:
+    """Wait for the turn to write, on SQLite one at a time, and yield how many milliseconds that took.
+
+    Raise Unavailable where it takes too long.
+    """
     if engine.dialect.name != "sqlite":
-        yield
+        yield 0
         return
+    begun = time.monotonic()
     if not _sqlite_writers.acquire(timeout=STATEMENT_TIMEOUT / 1000):
         raise Unavailable
+    waited = int((time.monotonic() - begun) * 1000)
+    try:
+        yield waited
+    finally:
+        _sqlite_writers.release()
+
+
+@contextmanager
+def less_patient(driver: Any, waited: int) -> Iterator[None]:
+    """Let SQLite wait for another process only as long as the wait in this one has left over."""
+    if waited < NOTICEABLE:
+        yield
+        return
+    driver.execute(f"PRAGMA busy_timeout = {max(1, STATEMENT_TIMEOUT - waited)}")
     try:
         yield
     finally:
-        _sqlite_writers.release()
+        driver.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT}")
+
+
+def once_more_on_deadlock(rule: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Run the rule a second time where PostgreSQL has ended its transaction, as two waited in a circle.
+
+    Everybody holds what they write in one order: tokens, then what these hang on. But whoever deletes a
+    user or an app cannot hold a token that is minted, for the first time, and opened meanwhile.
+    """
+
+    @wraps(rule)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return rule(*args, **kwargs)
+        except Exception as error:
+            if getattr(getattr(error, "orig", error), "sqlstate", None) != DEADLOCK:
+                raise
+        return rule(*args, **kwargs)
+
+    return run
 
 
 def add(connection: Connection, table: type[Base], row: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ several times as long as the driver's. Everything else uses Core as it is. Error
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from threading import Lock
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import Select
 
-from pat_service.database import Base, db, writers_turn
+from pat_service.database import Base, db, less_patient, writers_turn
 
 Values = Mapping[str, Any]
 _Processor = Callable[[Any], Any]
@@ -93,6 +94,9 @@ class _PerDialect:
         return found
 
 
+_fetch_one, _fetch_all = methodcaller("fetchone"), methodcaller("fetchall")
+
+
 class Query:
     """A SELECT by itself. Its rows have the names of its columns, as Core's have."""
 
@@ -104,19 +108,26 @@ class Query:
         """Return the first row, or None; `within` somebody's transaction, or by itself."""
         if within is not None:
             return within.execute(self.statement, dict(values)).first()
-        engine = db.engine
-        compiled: _Compiled = self._compiled.get(engine.dialect, self._compile)
-        with _driver(engine) as connection:
-            found = execute(connection, compiled, values).fetchone()
+        compiled, found = self._read(values, _fetch_one)
         return None if found is None else compiled.made(found)
 
     def all(self, values: Values) -> list[Any]:
         """Return every row."""
+        compiled, found = self._read(values, _fetch_all)
+        return [compiled.made(cells) for cells in found]
+
+    def _read(self, values: Values, fetch: Callable[[Any], Any]) -> tuple[_Compiled, Any]:
         engine = db.engine
         compiled: _Compiled = self._compiled.get(engine.dialect, self._compile)
+        try:
+            with _driver(engine) as connection:
+                return compiled, fetch(execute(connection, compiled, values))
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        # The server ended that connection, and there is no harm in asking twice.
         with _driver(engine) as connection:
-            found = execute(connection, compiled, values).fetchall()
-        return [compiled.made(cells) for cells in found]
+            return compiled, fetch(execute(connection, compiled, values))
 
     def _compile(self, dialect: Dialect) -> _Compiled:
         return _compile(self.statement, dialect)
@@ -160,7 +171,8 @@ class Writes:
 
     def _run_one_by_one(self, engine: Engine, values: Values, rows: Sequence[Values]) -> bool:
         guard, *insertions = self._compiled.get(engine.dialect, self._compile_each)
-        with writers_turn(engine), _driver(engine) as connection:
+        turn = writers_turn(engine)
+        with turn as waited, _driver(engine) as connection, less_patient(connection, waited):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 changed: bool = execute(connection, guard, values).rowcount > 0
@@ -211,7 +223,7 @@ class _driver:  # noqa: N801 - reads as the context managers of `database` do
         try:
             self._borrowed = self._engine.raw_connection()
         except self._engine.dialect.loaded_dbapi.Error as error:
-            raise self._translated(error, gone=True) from error
+            raise self._translated(error, gone=False) from error
         return self._borrowed.dbapi_connection
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:

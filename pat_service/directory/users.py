@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, delete, not_, select, update
 
 from pat_service import events
 from pat_service.clients import OPERATOR, Caller, reaches_user, reaches_workspace
-from pat_service.database import AnyRow, add, reading
+from pat_service.database import AnyRow, add, once_more_on_deadlock, reading
 from pat_service.directory import members, reach, remains
 from pat_service.directory.changes import changing, difference, told
 from pat_service.errors import Conflict, InvalidPayload
@@ -120,6 +120,7 @@ def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime)
         return _read(connection, caller, user_id)
 
 
+@once_more_on_deadlock
 def remove(caller: Caller, user_id: str, now: datetime) -> None:
     """Delete the user with all that is theirs, tokens and sessions included; or raise as `change`."""
     with changing(caller, now) as connection:

@@ -161,7 +161,10 @@ def frame_headers(response: Response) -> Response:
 
 def _origins() -> list[str]:
     if "origins" not in g:
-        look_up = ancestors.current if g.get("database_asked") else ancestors.last_known
+        if g.get("database_away"):
+            look_up = ancestors.remembered
+        else:
+            look_up = ancestors.current if g.get("database_asked") else ancestors.last_known
         g.origins = look_up(place())
     origins: list[str] = g.origins
     return origins

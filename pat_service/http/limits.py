@@ -6,13 +6,16 @@ from functools import lru_cache
 from math import floor
 from typing import Any, Final
 
+import redis
 from flask import Flask, current_app, request
 from flask_limiter import Limiter
+from limits.errors import StorageError
 
 from pat_service.credentials import Secret
-from pat_service.errors import RateLimited
+from pat_service.errors import RateLimited, Unavailable
 from pat_service.http.counters import WorkerStorage
 from pat_service.shapes import parse_limit
+from pat_service.silence import Silence
 
 #: How long the limiter's store may take, in seconds, before the answer is 503.
 STORE_TIMEOUT: Final = 2
@@ -40,6 +43,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
     app.extensions.setdefault("limiter", set()).add(limiter)
     limiter.init_app(app)
     app.extensions["pat_service.limiter"] = limiter.limiter
+    app.extensions["pat_service.limiter.silence"] = Silence()
 
 
 def hit(name: str, limit: str | None, subject: str) -> None:
@@ -47,8 +51,20 @@ def hit(name: str, limit: str | None, subject: str) -> None:
     if limit is None:
         return
     item = _parse(limit)
-    strategy = current_app.extensions["pat_service.limiter"]
-    if not strategy.hit(item, name, subject):
+    extensions = current_app.extensions
+    strategy, silence = extensions["pat_service.limiter"], extensions["pat_service.limiter.silence"]
+    if silence.lasts():
+        raise Unavailable
+    try:
+        passes = strategy.hit(item, name, subject)
+    except StorageError as error:
+        if isinstance(error.storage_error, redis.TimeoutError):
+            silence.begin()
+        # What is connected may be one that another has taken over from: the next hit connects anew.
+        strategy.storage.get_connection().connection_pool.disconnect(inuse_connections=False)
+        raise
+    silence.end()
+    if not passes:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
         # A hit still counts when it is just as old as the window: wait for the second after that.
         raise RateLimited(max(1, floor(reset_at - time.time()) + 1))

@@ -72,8 +72,10 @@ HTTP_ERRORS: Final = {
         "Something failed here; quote the request id when you report it.",
     ),
 }
+#: The database is away, or not as it should be.
+_DATABASE_ERRORS: Final = (DBAPIError, TimeoutError)
 #: The store is away, not as it should be (no schema, read-only), or has just changed under the request.
-_STORE_ERRORS: Final = (DBAPIError, TimeoutError, StorageError, redis.RedisError)
+_STORE_ERRORS: Final = (*_DATABASE_ERRORS, StorageError, redis.RedisError)
 _log = logging.getLogger(__name__)
 
 Problem = dict[str, Any]
@@ -97,6 +99,7 @@ def init_app(app: Flask, page_of: PageOf) -> None:
 
     def unavailable(error: Exception) -> Response:
         cause = getattr(error, "orig", None) or getattr(error, "storage_error", None) or error
+        g.database_away = isinstance(error, _DATABASE_ERRORS)
         _log.error("the store does not answer: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
         return refused(Unavailable())
 
