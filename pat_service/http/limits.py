@@ -9,6 +9,7 @@ from typing import Any, Final
 from flask import Flask, current_app, request
 from flask_limiter import Limiter
 
+from pat_service import metrics
 from pat_service.credentials import Secret
 from pat_service.errors import RateLimited
 from pat_service.http.counters import WorkerStorage
@@ -46,7 +47,9 @@ def hit(name: str, limit: str | None, subject: str) -> None:
         return
     item = _parse(limit)
     strategy = current_app.extensions["pat_service.limiter"].limiter
-    if not strategy.hit(item, name, subject):
+    allowed = strategy.hit(item, name, subject)
+    metrics.limited(name, allowed)
+    if not allowed:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
         # A hit still counts when it is just as old as the window: wait for the second after that.
         raise RateLimited(max(1, floor(reset_at - time.time()) + 1))
