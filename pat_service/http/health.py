@@ -107,6 +107,7 @@ def ready() -> Response:
     if not failing:
         g.quiet = True
         return Response(json.dumps({"status": OK, "checks": checks}), mimetype="application/json")
+    g.code = Unavailable.code
     told = problem(Unavailable.code, Unavailable.title, f"Not ready: {', '.join(failing)}.", g.request_id)
     return Response(
         json.dumps(told | {"checks": checks}),
