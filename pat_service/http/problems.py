@@ -104,6 +104,10 @@ def init_app(app: Flask, page_of: PageOf) -> None:
         _log.error("the store does not answer: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
         return refused(Unavailable())
 
+    def busy(refusal: Unavailable) -> Response:
+        metrics.unavailable("database")
+        return refused(refusal)
+
     def failed(error: HTTPException) -> HTTPException | Response:
         status = error.code or 500
         if status < 400 or error.response is not None:
@@ -120,6 +124,8 @@ def init_app(app: Flask, page_of: PageOf) -> None:
         return answer(problem, headers)
 
     app.register_error_handler(Refused, refused)
+    # A rule raises it where a database that is there does not come to it in time.
+    app.register_error_handler(Unavailable, busy)
     app.register_error_handler(HTTPException, failed)
     app.register_error_handler(InternalServerError, failed)
     for error in _STORE_ERRORS:

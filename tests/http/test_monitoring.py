@@ -9,6 +9,7 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from pat_service.database import reading
+from pat_service.errors import Unavailable
 from pat_service.http.problems import STATUSES
 from tests.servers import PROJECT
 from tests.world import (
@@ -165,6 +166,25 @@ def test_without_a_database_the_rest_is_there(service: Service) -> None:
     grown = Change(service)
     assert service.mint().status_code == 503
     assert grown("pat_store_unavailable_total", store="database") == 1
+
+
+def test_a_writer_that_keeps_all_waiting_and_a_trail_that_cannot_be_written_are_counted(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy() -> None:
+        raise Unavailable
+
+    old, _new = service.token(), service.token()
+    grown = Change(service)
+    with monkeypatch.context() as patched:
+        patched.setattr("pat_service.events.transaction", busy)
+        assert service.refusal(old) == "token_superseded"
+    with monkeypatch.context() as patched:
+        patched.setattr("pat_service.tokens.transaction", busy)
+        assert service.mint().status_code == 503
+    assert grown("pat_events_unwritten_total") == 1
+    assert grown("pat_store_unavailable_total", store="database") == 1
+    assert grown("pat_refusals_total", code="unavailable", kind="mint") == 1
 
 
 def test_a_scrape_shows_no_secret(service: Service) -> None:
