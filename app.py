@@ -1,5 +1,6 @@
 """The composition root: `flask --app app …` and gunicorn's `app:create_app()` load it."""
 
+from functools import partial
 from typing import Any
 
 import click
@@ -8,12 +9,12 @@ from flask.json.provider import DefaultJSONProvider
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from config import Config, ConfigError
+from config import Config, ConfigError, findings
 from demo import portal
 from demo.cli import demo_commands
 from pat_service import api, cli, database, embed, models  # noqa: F401 - models: for migrations
 from pat_service.credentials import Keyring
-from pat_service.http import headers, limits, log, problems
+from pat_service.http import headers, health, limits, lines, log, monitoring, problems
 
 
 class _Json(DefaultJSONProvider):
@@ -45,13 +46,14 @@ def create_app(config: Config | None = None) -> Flask:
     except ConfigError as error:
         raise SystemExit(f"pat-service: {error}") from None
     app = _Service(__name__)
-    log.configure()
+    lines.configure()
     _settle(app, config)
     log.init_app(app)
     headers.init_app(app, https=(config.public_url or "").startswith("https:"))
     limits.init_app(app, config.redis_url)
     problems.init_app(app, embed.page_of)
     _connect(app, config)
+    app.extensions["pat_service.findings"] = partial(findings, config, config.workers)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     app.extensions["pat_service.registry"] = embed.Registry("apps")
     embed.init_app(app)
@@ -80,6 +82,7 @@ def _settle(app: Flask, config: Config) -> None:
         "failure_rate_limit",
         "retain_days",
         "retain_event_days",
+        "metrics_token",
     ):
         app.config[name.upper()] = getattr(config, name)
     app.config.update(
@@ -100,7 +103,10 @@ def _connect(app: Flask, config: Config) -> None:
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(url, config.threads)
     database.db.init_app(app)
     with app.app_context():
-        database.configure(database.db.engine)
+        engine = database.db.engine
+    database.configure(engine)
+    health.init_app(app, engine)
+    monitoring.init_app(app, engine)
     Migrate(app, database.db, render_as_batch=True)
 
 

@@ -14,7 +14,9 @@ import redis
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range
 
+from pat_service import readiness
 from pat_service.database import parse_url
+from pat_service.readiness import Finding
 from pat_service.shapes import parse_limit
 
 MIN_KEY_BYTES: Final = 32
@@ -61,6 +63,12 @@ def _check_key(key: str) -> None:
 def _check_keys(keys: str) -> None:
     for key in _split(keys):
         _check_key(key)
+
+
+def _check_metrics_token(text: str) -> None:
+    # What a header carries as it is.
+    if len(text) < MIN_KEY_BYTES or re.fullmatch(r"[!-~]+", text) is None:
+        raise ValidationError(f"must be at least {MIN_KEY_BYTES} characters of ASCII without blanks")
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -157,6 +165,7 @@ class _Environment(Schema):
     WEB_CONCURRENCY = _number(1, 1, 256)
     WEB_THREADS = _number(8, 1, 256)
     PORT = _number(8000, 1, 65535)
+    METRICS_TOKEN = fields.String(load_default=None, validate=_check_metrics_token)
 
 
 _environment = _Environment()
@@ -188,6 +197,7 @@ class Config:
     workers: int
     threads: int
     port: int
+    metrics_token: str | None = field(repr=False)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, instance: Path = INSTANCE) -> Self:
@@ -229,6 +239,7 @@ class Config:
             workers=read["WEB_CONCURRENCY"],
             threads=read["WEB_THREADS"],
             port=read["PORT"],
+            metrics_token=read["METRICS_TOKEN"],
         )
 
 
@@ -239,6 +250,16 @@ def check_workers(workers: int, redis_url: str | None) -> None:
             f"REDIS_URL must be set for {workers} worker processes: without it each would count the "
             "rate limits on its own; or set WEB_CONCURRENCY=1"
         )
+
+
+def findings(config: Config, workers: int) -> list[Finding]:
+    """Return what keeps this service from starting, or from serving yet, each in one line."""
+    found = readiness.findings(config.database_url, config.redis_url)
+    try:
+        check_workers(workers, config.redis_url)
+    except ConfigError as error:
+        found.insert(0, Finding(str(error)))
+    return found
 
 
 def _check_together(read: Mapping[str, Any], development: bool) -> None:
@@ -295,3 +316,11 @@ def _kept_key(path: Path) -> str:
 
 def _line(messages: Mapping[str, list[str]]) -> str:
     return "; ".join(f"{name} {' and '.join(texts)}" for name, texts in sorted(messages.items()))
+
+
+if __name__ == "__main__":
+    # Before gunicorn, which reads WEB_CONCURRENCY by itself and ends in a traceback where that is no number.
+    try:
+        Config.from_environment(os.environ | {"SERVER_SOFTWARE": "gunicorn"})
+    except ConfigError as error:
+        raise SystemExit(f"pat-service: {error}") from None

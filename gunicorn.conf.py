@@ -1,14 +1,21 @@
 """gunicorn's settings. The service writes its own access log; gunicorn's would hold tokens."""
 
 import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config as GunicornConfig
 from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
 
-from config import Config, ConfigError, check_workers
-from pat_service.http.log import RedactingFormatter
+from config import Config, ConfigError, check_workers, findings
+from pat_service.http.lines import RedactingFormatter, configure
+
+#: What pat_service.metrics reads: where workers keep their counts, and a worker's place among them.
+COUNTS, PLACE = "PROMETHEUS_MULTIPROC_DIR", "PAT_SERVICE_WORKER"
 
 
 class RedactingLogger(Logger):
@@ -16,22 +23,70 @@ class RedactingLogger(Logger):
 
     def setup(self, cfg: GunicornConfig) -> None:
         super().setup(cfg)
-        for log, text in ((self.error_log, self.error_fmt), (self.access_log, self.access_fmt)):
+        configure()
+        for log in (self.error_log, self.access_log):
             for handler in log.handlers:
-                handler.setFormatter(RedactingFormatter(text, self.datefmt))
+                handler.setFormatter(RedactingFormatter())
 
 
-def _refuse(error: ConfigError) -> None:
-    print(f"pat-service: {error}", file=sys.stderr)
+def _refuse(text: object) -> None:
+    print(f"pat-service: {text}", file=sys.stderr)
     sys.exit(1)
 
 
-def on_starting(server: Arbiter) -> None:
-    """Refuse, before a port is opened, what would start and then not be safe."""
+def _check_start(server: Arbiter, workers: int) -> None:
+    """Refuse what would start and then not be safe; warn of what may pass by itself."""
+    for finding in findings(_config, workers):
+        if not finding.passing:
+            _refuse(finding.text)
+        server.log.warning(finding.text)
+
+
+def on_starting(_server: Arbiter) -> None:
+    # Named after this process: a master that took over from another has counts of its own.
+    mine = f"pat-service-{os.getpid()}-"
+    if not Path(os.environ.get(COUNTS, "")).name.startswith(mine):
+        os.environ[COUNTS] = tempfile.mkdtemp(prefix=mine)
+
+
+def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
+    """Check the start; later stay with as many workers, where one more (SIGTTIN) would count on its own.
+
+    At the start this is called before a port is opened, and before gunicorn writes its first line.
+    """
+    if old is None:
+        _check_start(server, new)
+        return
+    if new <= old:
+        return
     try:
-        check_workers(server.cfg.workers, Config.from_environment().redis_url)
+        check_workers(new, _config.redis_url)
     except ConfigError as error:
-        _refuse(error)
+        server.log.error("No more workers: %s", error)
+        server.num_workers = old
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """Give the worker the lowest free place: it goes on with the counts of whoever had it."""
+    taken = {other.place for other in server.WORKERS.values()}
+    worker.place = min(set(range(len(taken) + 1)) - taken)
+
+
+def post_fork(_server: Arbiter, worker: Worker) -> None:
+    os.environ[PLACE] = str(worker.place)
+
+
+def child_exit(_server: Arbiter, worker: Worker) -> None:
+    """Forget what was true of a worker only while it lived."""
+    # Only now: a library's import costs a start.
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.place)
+
+
+def on_exit(server: Arbiter) -> None:
+    if server.pid == os.getpid():
+        shutil.rmtree(os.environ.pop(COUNTS, ""), ignore_errors=True)
 
 
 try:
@@ -40,6 +95,7 @@ try:
 except ConfigError as error:
     _refuse(error)
 
+wsgi_app = "app:create_app()"
 bind = f"0.0.0.0:{_config.port}"
 workers = _config.workers
 worker_class = "gthread"

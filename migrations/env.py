@@ -5,8 +5,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from alembic import context
+from click import ClickException
 from flask import current_app
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from pat_service.database import UtcDateTime, db
 
@@ -45,9 +47,18 @@ def without_cascades(connection: Connection) -> Iterator[None]:
         driver.execute("PRAGMA foreign_keys = ON")
 
 
+def connect() -> Connection:
+    """Connect, or say in a line why not: the driver's first line tells it, and has no password."""
+    try:
+        return db.engine.connect().execution_options(writes=True)
+    except OperationalError as error:
+        why = str(error.orig).splitlines()[0]
+        raise ClickException(f"The database does not answer: {why}") from None
+
+
 def run() -> None:
     options = current_app.extensions["migrate"].configure_args
-    with db.engine.connect().execution_options(writes=True) as connection, ExitStack() as stack:
+    with connect() as connection, ExitStack() as stack:
         sqlite = connection.dialect.name == "sqlite"
         stack.enter_context(without_cascades(connection) if sqlite else connection.begin())
         if connection.dialect.name == "postgresql":

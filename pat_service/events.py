@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from pat_service import metrics
 from pat_service.database import transaction
 from pat_service.errors import Refused, Unavailable
 from pat_service.models import Event
@@ -140,6 +141,7 @@ def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
                     **dict(told.kind.subject),
                 )
     except (SQLAlchemyError, Unavailable):
+        metrics.UNWRITTEN.inc()
         _log.warning("a refusal could not be recorded", exc_info=True)
         _refusals.give_back(due)
 

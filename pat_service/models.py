@@ -175,6 +175,7 @@ class Token(Model):
             **_where("app_id IS NULL"),
         ),
         Index("ix_tokens_workspace_id_id", "workspace_id", "id"),
+        Index("ix_tokens_expires_at_revoked_at", "expires_at", "revoked_at"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -192,7 +193,7 @@ class Token(Model):
     allowed_origins: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     single_use: Mapped[bool]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     first_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -209,6 +210,7 @@ class Session(Model):
     __table_args__ = (
         Index("ix_sessions_app_id_user_id", "app_id", "user_id"),
         Index("ix_sessions_workspace_id_id", "workspace_id", "id"),
+        Index("ix_sessions_expires_at_ended_at", "expires_at", "ended_at"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -222,7 +224,7 @@ class Session(Model):
     attributes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     allowed_origins: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 

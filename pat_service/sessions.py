@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from pat_service import events
+from pat_service import events, metrics
 from pat_service.access import (
     FACTS,
     Place,
@@ -108,6 +108,7 @@ def _open(
             if _insert_session(keyring, secret, token, session_id, now, most):
                 break
             # Replaced, revoked or used up since it was read: read again, to say which.
+    metrics.OPENS.inc()
     claims = SessionClaims(
         session_id=session_id,
         user_id=token.row.user_id,

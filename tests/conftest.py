@@ -1,8 +1,11 @@
 """Fixtures of every test: an app on a database of its own, with the people of `tests.world`."""
 
+import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -15,6 +18,7 @@ from pat_service import events
 from pat_service.cli import upgrade_schema
 from pat_service.database import db
 from pat_service.embed import ancestors
+from pat_service.http.lines import LINES
 from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
 
 # A busy machine is no failure: no test of the suite looks at a clock.
@@ -59,6 +63,16 @@ def make_app(schema: Path, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
     for app in made:
         with app.app_context():
             db.engine.dispose()
+
+
+@pytest.fixture
+def request_lines(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+    """Return what the log says of the requests since the test began, a line each."""
+    written = io.StringIO()
+    monkeypatch.setattr(LINES, "stream", written)
+    return lambda: [
+        line for line in map(json.loads, written.getvalue().splitlines()) if line["event"] == "request"
+    ]
 
 
 @pytest.fixture

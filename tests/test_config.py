@@ -123,6 +123,7 @@ def test_the_readmes_table_documents_no_variable_that_there_is_not() -> None:
         ("WEB_CONCURRENCY", "4", "workers", 4),
         ("WEB_THREADS", "1", "threads", 1),
         ("PORT", "80", "port", 80),
+        ("METRICS_TOKEN", "m" * 32, "metrics_token", "m" * 32),
     ],
 )
 def test_a_variable_is_read(instance: Path, name: str, text: str, attribute: str, value: object) -> None:
@@ -185,6 +186,14 @@ SLIPS = {
         *("http://embed.example", "http://10.0.0.1", "http://0.0.0.0", "http://localhost.mallory.example"),
         *("http://127.0.0.1.mallory.example", "http://notlocalhost", "http://[2001:db8::1]"),
     ],
+    "METRICS_TOKEN": [
+        "short",
+        "m" * 31,
+        "m" * 20 + " " + "m" * 20,
+        "é" * 40,
+        "\udcff" * 40,
+        "m" * 40 + "\x7f",
+    ],
     "EMBED_FRAMED_ONLY": ["maybe", "2", "-1", "disabled", "on off"],
 } | dict.fromkeys(NUMBERS, NUMBER_SLIPS)
 SLIPS |= {name: LIMIT_SLIPS for name in VARIABLES if name.endswith("_RATE_LIMIT")}
@@ -222,6 +231,7 @@ def test_a_slip_stops_the_start_with_one_line_that_names_the_variable(instance: 
         {"REDIS_URL": f"redis://:{HIDDEN}@redis:port/0"},
         {"REDIS_URL": f"redis://:{HIDDEN}@[::1"},
         {"PUBLIC_URL": f"https://ana:{HIDDEN}@embed.example"},
+        {"METRICS_TOKEN": HIDDEN},
     ],
 )
 def test_a_refusal_never_shows_the_value(instance: Path, environ: dict[str, str]) -> None:
@@ -458,6 +468,7 @@ def test_secrets_stay_out_of_the_repr(instance: Path) -> None:
             "SECRET_KEY_FALLBACKS": HIDDEN * 4,
             "DATABASE_URL": f"postgres://ana:{HIDDEN}@db/pat",
             "REDIS_URL": f"redis://:{HIDDEN}@redis/0",
+            "METRICS_TOKEN": f"{HIDDEN}-{'m' * 32}",
         },
         instance,
     )

@@ -25,7 +25,7 @@ from pat_service.credentials import (
     well_formed,
 )
 from pat_service.errors import SessionExpired, SessionInvalid, TokenInvalid
-from pat_service.http.log import RedactingFormatter
+from pat_service.http.lines import RedactingFormatter
 
 OLD, NEW, NEWEST = "o" * 64, "n" * 64, "w" * 64
 APP = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
@@ -226,7 +226,7 @@ def test_a_traceback_in_the_log_holds_no_token(caplog: pytest.LogCaptureFixture)
             raise RuntimeError(f"no row for {TOKEN}")
         except RuntimeError:
             logging.getLogger("tests").exception("asked for %s", TOKEN)
-    line = RedactingFormatter("%(message)s").format(caplog.records[-1])
+    line = RedactingFormatter().format(caplog.records[-1])
     assert "Traceback" in line
     assert TOKEN[4:] not in line
 

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from pat_service.database import db
 from pat_service.embed import EmbeddedApp
-from pat_service.http.log import RedactingFormatter
+from pat_service.http.lines import RedactingFormatter
 from tests.servers import WebServer, flask_run, gunicorn
 from tests.shared import app, standing
 from tests.world import (

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import current_app, g
 
-from pat_service import minting, sessions
+from pat_service import metrics, minting, sessions
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.examples import MINT_EXAMPLES
 from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
@@ -23,6 +23,9 @@ from pat_service.minting import Wish
 def mint(wish: Wish) -> dict[str, Any]:
     """Mint a token for one user and one app, or all apps of a workspace, in place of the one they had."""
     minted = minting.mint(g.caller, keyring(), wish, utcnow())
+    metrics.MINTS.inc()
+    if minted.app_id:
+        g.app_id = minted.app_id
     return {
         "personal_access_token": minted.secret.reveal(),
         "redirect_url": frame_url(minted.app_id, minted.secret)
@@ -51,6 +54,7 @@ def open_session(wish: dict[str, Any]) -> dict[str, Any]:
         parent=wish["parent_origin"],
     )
     g.session_id = session.id
+    g.app_id = session.viewer.app.id
     return {
         "signed_pat": signed.reveal(),
         "session": {"id": session.id, "expires_in": session.expires_in},

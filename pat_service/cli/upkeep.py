@@ -8,13 +8,22 @@ from flask.cli import with_appcontext
 
 from pat_service import upkeep
 from pat_service.cli.common import keyring, plain_errors
+from pat_service.readiness import Finding
 from pat_service.upkeep import KeyUse
 
 
 @click.command()
 @with_appcontext
 def check() -> None:
-    """Say what hangs on which SECRET_KEY, so that you know when an old one can go."""
+    """Say what would keep the service from starting or serving, and what hangs on which SECRET_KEY.
+
+    Exit with 1 where something would. An old key can go as soon as nothing hangs on it.
+    """
+    found: list[Finding] = current_app.extensions["pat_service.findings"]()
+    for finding in found:
+        click.echo(f"pat-service: {finding.text}", err=True)
+    if found:
+        raise SystemExit(1)
     with plain_errors():
         uses = upkeep.key_uses(keyring(), datetime.now(UTC))
     for use in uses:

@@ -11,6 +11,7 @@ from flask import Flask, current_app, request
 from flask_limiter import Limiter
 from limits.errors import StorageError
 
+from pat_service import metrics
 from pat_service.credentials import Secret
 from pat_service.errors import RateLimited, Unavailable
 from pat_service.http.counters import WorkerStorage
@@ -64,6 +65,7 @@ def hit(name: str, limit: str | None, subject: str) -> None:
         strategy.storage.get_connection().connection_pool.disconnect(inuse_connections=False)
         raise
     silence.end()
+    metrics.limited(name, passes)
     if not passes:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
         # A hit still counts when it is just as old as the window: wait for the second after that.

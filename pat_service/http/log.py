@@ -1,46 +1,27 @@
-"""Request ids, one JSON line a request, and logs that cannot show a secret."""
+"""Request ids, and one line for each request: what came of it, how long it took, to which ids."""
 
-import json
-import logging
 import re
 import time
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import uuid4
 
 from flask import Flask, Response, current_app, g, request
 
-from pat_service import events
+from pat_service import events, metrics
 from pat_service.credentials import redact
+from pat_service.http.lines import LINES, render
+from pat_service.shapes import is_uuid
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 #: Of a path, in characters: a log must not grow as a stranger likes.
 LONGEST_PATH: Final = 500
+#: What is written, and counted, of an address or a method that is none of ours.
+NO_ROUTE: Final = "none"
+OTHER_METHOD: Final = "other"
+METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
 _ID_FROM_PROXY = re.compile(r"[A-Za-z0-9._-]{8,64}", re.ASCII)
-_access = logging.getLogger("pat_service.access")
-
-
-class RedactingFormatter(logging.Formatter):
-    """Hides tokens, secrets and JWTs in whatever a line holds, tracebacks included."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
-
-
-def configure() -> None:
-    """Send the process's log to standard error, redacted. Doing it again changes nothing."""
-    root = logging.getLogger()
-    if not any(isinstance(handler.formatter, RedactingFormatter) for handler in root.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-    if not _access.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(RedactingFormatter("%(message)s"))
-        _access.addHandler(handler)
-        _access.propagate = False
-        _access.setLevel(logging.INFO)
-    # The development server's own line of a request has the query in it, and so the token.
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
 
 def init_app(app: Flask) -> None:
@@ -52,21 +33,58 @@ def _begin() -> None:
     g.started = time.perf_counter()
     given = request.headers.get(REQUEST_ID_HEADER, "")
     trusted = current_app.config["TRUSTED_PROXIES"] and _ID_FROM_PROXY.fullmatch(given)
-    g.request_id = given if trusted else str(uuid4())
+    # What a proxy hands on may still be a secret that somebody put there.
+    g.request_id = redact(given) if trusted else str(uuid4())
     events.request_id.set(g.request_id)
 
 
 def _finish(response: Response) -> Response:
-    response.headers[REQUEST_ID_HEADER] = g.request_id
-    line = {
-        "method": request.method,
-        "path": request.path[:LONGEST_PATH],
-        "status": response.status_code,
-        "ms": round((time.perf_counter() - g.started) * 1000, 1),
-        "request_id": g.request_id,
-    }
-    for name in ("client_id", "session_id"):
-        if name in g:
-            line[name] = g.get(name)
-    _access.info(json.dumps(line))
+    sent, known = request._get_current_object(), vars(g._get_current_object())  # type: ignore[attr-defined]
+    response.headers[REQUEST_ID_HEADER] = known["request_id"]
+    rule = sent.url_rule
+    told = _Told(sent, known, NO_ROUTE if rule is None else rule.rule, response.status_code)
+    if response.is_streamed and not response.direct_passthrough:
+        # Its end is the end of the request, and so is whatever breaks it off.
+        response.call_on_close(told)
+    else:
+        told()
     return response
+
+
+class _Told:
+    """What is to be told of a request when it is over: a line, and a count."""
+
+    __slots__ = ("app_id", "known", "method", "path", "route", "status")
+
+    def __init__(self, sent: Any, known: dict[str, Any], route: str, status: int) -> None:
+        self.known, self.route, self.status = known, route, status
+        self.method, self.path = sent.method, sent.path
+        arguments = sent.view_args
+        self.app_id = arguments and arguments.get("app_id")
+
+    def __call__(self) -> None:
+        known, status, method = self.known, self.status, self.method
+        seconds = time.perf_counter() - known["started"]
+        if method not in METHODS:
+            method = OTHER_METHOD
+        metrics.answered(method, self.route, status, seconds)
+        if "quiet" in known:
+            return
+        line = {
+            "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z",
+            "level": "error" if status >= 500 else "info",
+            "event": "request",
+            "method": method,
+            "route": self.route,
+            "path": redact(self.path[:LONGEST_PATH]),
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "request_id": known["request_id"],
+        }
+        # What an address has in place of an id may be anything, a secret too.
+        if self.app_id and is_uuid(self.app_id):
+            line["app_id"] = self.app_id
+        for name in ("code", "client_id", "app_id", "session_id"):
+            if name in known:
+                line[name] = known[name]
+        LINES.write(str(render(None, "info", line)))

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import redis
-from flask import Flask, Response, g, json
+from flask import Flask, Response, g, json, request
 from limits.errors import StorageError
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from pat_service import metrics
 from pat_service.errors import (
     Conflict,
     InvalidPayload,
@@ -87,6 +88,8 @@ def init_app(app: Flask, page_of: PageOf) -> None:
     """Answer every error of the app in the contract's way; `page_of` may make a page of it."""
 
     def answer(problem: Problem, headers: dict[str, str]) -> Response:
+        g.code = problem["code"]
+        metrics.refused(g.code, _kind(request.endpoint))
         response = page_of(problem, problem["status"]) or _json(problem)
         response.headers.update(headers)
         return response
@@ -98,10 +101,15 @@ def init_app(app: Flask, page_of: PageOf) -> None:
         return answer(problem, _headers(refusal))
 
     def unavailable(error: Exception) -> Response:
+        metrics.unavailable(_store(error))
         cause = getattr(error, "orig", None) or getattr(error, "storage_error", None) or error
         g.database_away = isinstance(error, _DATABASE_ERRORS)
         _log.error("the store does not answer: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
         return refused(Unavailable())
+
+    def busy(refusal: Unavailable) -> Response:
+        metrics.unavailable("database")
+        return refused(refusal)
 
     def failed(error: HTTPException) -> HTTPException | Response:
         status = error.code or 500
@@ -119,10 +127,30 @@ def init_app(app: Flask, page_of: PageOf) -> None:
         return answer(problem, headers)
 
     app.register_error_handler(Refused, refused)
+    # A rule raises it where a database that is there does not come to it in time.
+    app.register_error_handler(Unavailable, busy)
     app.register_error_handler(HTTPException, failed)
     app.register_error_handler(InternalServerError, failed)
     for error in _STORE_ERRORS:
         app.register_error_handler(error, unavailable)
+
+
+def _kind(endpoint: str | None) -> str:
+    """Return what was wished for, as the metrics name it: a mint, an opening, something of a session, …"""
+    if endpoint is None:
+        return "none"
+    blueprint, _, view = endpoint.rpartition(".")
+    if view == "mint":
+        return "mint"
+    if view in ("open_by_address", "open_by_form", "open_session"):
+        return "open"
+    return "session" if blueprint in ("embed", "launcher") else blueprint or "static"
+
+
+def _store(error: Exception) -> str:
+    if isinstance(error, (StorageError, redis.RedisError)):
+        return "limiter"
+    return "pool" if isinstance(error, TimeoutError) else "database"
 
 
 def _problem(code: str, title: str, detail: str) -> Problem:
