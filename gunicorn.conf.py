@@ -42,7 +42,7 @@ except ConfigError as error:
 
 bind = f"0.0.0.0:{_config.port}"
 workers = _config.workers
-worker_class = "gthread"
+worker_class = "worker.Worker"
 threads = _config.threads
 logger_class = RedactingLogger
 accesslog = None
