@@ -5,6 +5,7 @@ side to hang up in its main loop: eight silent or half-dead connections stop it.
 """
 
 import errno
+import math
 import socket
 import time
 from concurrent.futures import Future
@@ -14,8 +15,6 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-#: How long a request may take to arrive, in seconds, from its first byte to its last.
-RECEIVE_SECONDS: Final = 30
 #: How much may still come from a sender who has had the last answer, in bytes a step.
 DRAIN: Final = 65536
 
@@ -23,18 +22,26 @@ DRAIN: Final = 65536
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Threads are for requests; whoever sends nothing waits in the poller, for `keepalive` seconds at most."""
 
+    #: How long a request may take to arrive, in seconds, from its first byte to its last.
+    receive_seconds = 30.0
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # Connections with a thread, the oldest first, and when they got it.
+        # Connections for the threads, in their order, and when each got one.
         self._at_work: dict[TConn, float] = {}
 
     def enqueue_req(self, conn: TConn) -> None:
         """Give the connection a thread once it has sent something."""
         if conn.initialized or conn.data_ready:
-            self._at_work[conn] = time.monotonic()
+            self._at_work[conn] = math.inf
             super().enqueue_req(conn)
         else:
             self._await(conn, self.on_pending_socket_readable)
+
+    def handle(self, conn: TConn) -> Any:
+        """Read a request and answer it: this runs in a thread."""
+        self._at_work[conn] = time.monotonic()
+        return super().handle(conn)
 
     def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
         """Keep the connection for the next request, or see it closed without waiting for that here."""
@@ -52,7 +59,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def murder_pending(self) -> None:
         """Close what has waited too long, and stop waiting for requests that take too long to arrive."""
         super().murder_pending()
-        late = time.monotonic() - RECEIVE_SECONDS
+        late = time.monotonic() - self.receive_seconds
         while self._at_work and (conn := next(iter(self._at_work))) and self._at_work[conn] < late:
             del self._at_work[conn]
             try:

@@ -114,6 +114,27 @@ def nginx(sockets: Path) -> Iterator[Proxy]:
             yield Proxy(port, plain_port, folder / "pat-service.log", folder / "error.log", wait.process)
 
 
+@contextlib.contextmanager
+def caddy(sockets: Path) -> Iterator[Proxy]:
+    """docs/Caddyfile before the instances at `sockets`; ports, folders and a certificate are put in."""
+    with _scratch("caddy") as folder:
+        port, plain_port = free_port(), free_port()
+        _certificate(folder)
+        changes = {
+            "\n{\n": f"\n{{\n\thttp_port {plain_port}\n\thttps_port {port}\n",
+            f"\n{HOST} {{\n": f"\n{HOST} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
+            "/var/log/caddy/": f"{folder}/",
+            "/run/pat-service/": f"{sockets}/",
+        }
+        config = _changed("Caddyfile", changes, folder)
+        command = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
+        home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        error_log = folder / "error.log"
+        with _running("Caddy", command, error_log, cwd=folder, env=home) as wait:
+            wait(lambda: _answer(plain_port, _ASK).startswith(b"HTTP/1."))
+            yield Proxy(port, plain_port, folder / "pat-service.log", error_log, wait.process)
+
+
 def _certificate(folder: Path) -> None:
     """Put a certificate for HOST, and its key, where the proxies' configurations look for them."""
     command = [
