@@ -122,7 +122,7 @@ def caddy(sockets: Path) -> Iterator[Proxy]:
         _certificate(folder)
         changes = {
             "\n{\n": f"\n{{\n\thttp_port {plain_port}\n\thttps_port {port}\n",
-            f"\n{HOST} {{\n": f"\n{HOST} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
+            f"\n\n{HOST} {{\n": f"\n\n{HOST} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
             "/var/log/caddy/": f"{folder}/",
             "/run/pat-service/": f"{sockets}/",
         }

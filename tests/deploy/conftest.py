@@ -56,7 +56,7 @@ def installation(
         yield environ
 
 
-def found(make: Callable[[Path], AbstractContextManager[Proxy]]) -> Callable[..., AbstractContextManager[Proxy]]:
+def found(make: Callable[[Path], AbstractContextManager[Proxy]]) -> Callable[[Path], AbstractContextManager[Proxy]]:
     """The proxy, or a skipped test where its program is missing; a machine that judges a change has to run it."""
 
     @contextmanager
