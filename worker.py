@@ -9,6 +9,7 @@ import math
 import socket
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any, Final
@@ -20,7 +21,7 @@ DRAIN: Final = 65536
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Threads are for requests; whoever sends nothing waits in the poller, for `keepalive` seconds at most."""
+    """Threads are for requests; whoever sends nothing waits in the poller, `keepalive` seconds at most."""
 
     #: How long a request may take to arrive, in seconds, from its first byte to its last.
     receive_seconds = 30.0
@@ -62,11 +63,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         late = time.monotonic() - self.receive_seconds
         while self._at_work and (conn := next(iter(self._at_work))) and self._at_work[conn] < late:
             del self._at_work[conn]
-            try:
-                # For its thread this is the end of what was sent. An answer that is being made still goes out.
+            # For its thread this is the end of what was sent. An answer that is being made still goes out.
+            with suppress(OSError):
                 conn.sock.shutdown(socket.SHUT_RD)
-            except OSError:
-                pass
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Once it is to stop, take what the kernel has accepted for it, which would be lost, and no more."""
@@ -92,7 +91,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(conn.sock, EVENT_READ, partial(then, conn))
 
     def _hang_up(self, conn: TConn, client: socket.socket) -> None:
-        """Read what still comes, so that the answer is not cut off by a reset, until the other side closes."""
+        """Read what still comes, so that no reset cuts the answer off, until the other side closes."""
         try:
             if client.recv(DRAIN):
                 return

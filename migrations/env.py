@@ -10,9 +10,9 @@ from sqlalchemy import Connection, text
 
 from pat_service.database import UtcDateTime, db
 
-#: How long a migration may queue for a table, in milliseconds: whoever comes behind it waits as long. Shorter than
-#: PostgreSQL's deadlock_timeout (1 s), so that it is never a request that is ended for the two to go on. It fails
-#: then, changes nothing, and can be tried again.
+#: How long a migration may queue for a table, in milliseconds: whoever comes behind it waits as long. Then
+#: it fails, changes nothing, and can be tried again. Shorter than PostgreSQL's deadlock_timeout (1 s), so
+#: that it is never a request that is ended for the two to go on.
 LOCK_TIMEOUT = 500
 #: Any number will do, as long as every release of this service takes the same.
 MIGRATION_LOCK = 7_226_110

@@ -228,7 +228,9 @@ def fault_of(call: ast.Call, new: set[str]) -> str:
 
 def test_new_migrations_let_the_code_before_them_go_on() -> None:
     scripts = ScriptDirectory(MIGRATIONS).walk_revisions()
-    new = {script.path: Path(script.path).read_text() for script in scripts if script.revision > FIRST_RELEASE}
+    new = {
+        script.path: Path(script.path).read_text() for script in scripts if script.revision > FIRST_RELEASE
+    }
     assert new or HEAD == FIRST_RELEASE
     assert {path: faults for path, source in new.items() if (faults := breaks_old_code(source))} == {}
 

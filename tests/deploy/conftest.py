@@ -50,14 +50,18 @@ def installation(
         provision(app, WORLD)
         provision(app, only("clients", "portal", mint_limit=UNLIMITED))
         people = [{"email": email, "name": "Viewer", "workspaces": {"acme": "end-user"}} for email in CROWD]
-        provision(app, {"users": people} | only("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD]))
+        provision(
+            app, {"users": people} | only("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD])
+        )
         with app.app_context():
             db.engine.dispose()
         yield environ
 
 
-def found(make: Callable[[Path], AbstractContextManager[Proxy]]) -> Callable[[Path], AbstractContextManager[Proxy]]:
-    """The proxy, or a skipped test where its program is missing; a machine that judges a change has to run it."""
+def found(
+    make: Callable[[Path], AbstractContextManager[Proxy]],
+) -> Callable[[Path], AbstractContextManager[Proxy]]:
+    """The proxy, or a skipped test where it is not installed; a machine that judges a change needs it."""
 
     @contextmanager
     def made(sockets: Path) -> Iterator[Proxy]:

@@ -1,4 +1,4 @@
-"""Back ends and viewers who go on minting and opening, and take note of whatever is not answered as it should."""
+"""Back ends and viewers who go on minting and opening, and note what is not answered as it should."""
 
 import http.client
 import json
@@ -52,7 +52,7 @@ def minting(email: str = "ana@acme.test") -> dict[str, Any]:
 
 
 def visit(connection: Connection, email: str = "ana@acme.test") -> list[tuple[int, str]]:
-    """Mint, open, and ask once with the session: the three answers, or fewer where one is not as it should be."""
+    """Mint, open, and ask once with the session: three answers, or those until one is a refusal."""
     answers = [connection.ask("POST", MINT, minting(email), **basic("portal"))]
     if answers[-1][0] != 201:
         return answers

@@ -1,4 +1,4 @@
-"""Senders who mean harm, on real sockets straight at gunicorn: refused or left waiting, and nobody else notices."""
+"""Senders who mean harm, on real sockets straight at gunicorn: refused, and nobody else notices."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.load import Connection, minting, visit
 from tests.servers import WebServer, gunicorn
-from tests.test_gunicorn import TOKEN, wait_for
+from tests.test_gunicorn import TOKEN
 from tests.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,10 @@ REFUSED = {
     "a hexadecimal length": (f"{POST}Content-Length: 0x0\r\n\r\n{HIDDEN}", 400),
     "a length with a space before the colon": (f"{POST}Content-Length : 0\r\n\r\n{HIDDEN}", 400),
     "a folded length": (f"{POST}Content-Length:\r\n 0\r\n\r\n{HIDDEN}", 400),
-    "chunks with a space before the colon": (f"{POST}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
+    "chunks with a space before the colon": (
+        f"{POST}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{HIDDEN}",
+        400,
+    ),
     "chunks in other words": (f"{POST}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{HIDDEN}", 501),
     "chunks, then more": (f"{POST}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
     "chunks twice": (f"{POST}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
@@ -53,7 +56,10 @@ REFUSED = {
     "a lone CR among the headers": (f"GET / HTTP/1.1\r\nHost: x\rX: y\r\n\r\n{HIDDEN}", 400),
     "a folded header": (f"GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n  z\r\n\r\n{HIDDEN}", 400),
     "two hosts": (f"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n{HIDDEN}", 400),
-    "a header with an underscore twice over": (f"{POST}Content_Length: 9\r\nContent-Length: x\r\n\r\n{HIDDEN}", 400),
+    "a header with an underscore twice over": (
+        f"{POST}Content_Length: 9\r\nContent-Length: x\r\n\r\n{HIDDEN}",
+        400,
+    ),
     "an expectation of something else": (f"{POST}Expect: a-token\r\n\r\n{HIDDEN}", 417),
     "TLS on a plain port": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\r\n" * 4, 400),
     # Too much.

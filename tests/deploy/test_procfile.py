@@ -15,7 +15,7 @@ from app import create_app
 from config import Config
 from pat_service.database import db
 from tests.deploy.load import Connection, visit
-from tests.servers import PROJECT, fresh_database, free_port
+from tests.servers import PROJECT, free_port, fresh_database
 from tests.test_gunicorn import wait_for
 from tests.world import KEY, PUBLIC_URL, WORLD, provision
 
@@ -45,7 +45,15 @@ def test_a_release_and_two_workers_serve_and_end_when_they_are_told_to(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     # From an empty folder, so that no .env of the project's changes anything.
-    honcho = [*HONCHO, "--procfile", str(PROJECT / "Procfile"), "--app-root", str(PROJECT), "--env", os.devnull]
+    honcho = [
+        *HONCHO,
+        "--procfile",
+        str(PROJECT / "Procfile"),
+        "--app-root",
+        str(PROJECT),
+        "--env",
+        os.devnull,
+    ]
     release = subprocess.run(
         [*honcho, "release"], cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60
     )
