@@ -104,6 +104,6 @@ class Load:
             if not keep:
                 connection.close()
             # The server is to be restarted, not to be found too slow for the machine of the tests.
-            self._stop.wait(0.02)
+            self._stop.wait(0.1)
         with suppress(OSError):
             connection.close()

@@ -75,7 +75,7 @@ def test_the_next_schema_comes_under_load_and_every_request_is_answered(
     installation: dict[str, str], migrations: Path, tmp_path: Path
 ) -> None:
     with gunicorn(installation, workers=1, log=tmp_path / "log") as server, Load(server.port) as load:
-        wait_for(lambda: load.answered > 50)
+        wait_for(lambda: load.answered > 20)
         # Somebody is at work in the way for longer than a migration waits.
         with psycopg.connect(installation["DATABASE_URL"]) as busy:
             busy.execute("SELECT 1 FROM tokens")
@@ -85,7 +85,7 @@ def test_the_next_schema_comes_under_load_and_every_request_is_answered(
         assert "lock timeout" in refused.stderr
         wait_for(lambda: upgrade(installation, migrations).returncode == 0)
         answered = load.answered
-        wait_for(lambda: load.answered > answered + 50)
+        wait_for(lambda: load.answered > answered + 20)
     assert load.failures == []
     with psycopg.connect(installation["DATABASE_URL"]) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("index",)]
