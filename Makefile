@@ -1,4 +1,4 @@
-# make run · make test · make quick · make fuzz · make soak · make lint · make format · make clean
+# make run · make test · make quick · make fuzz · make soak · make rolling · make lint · make format · make clean
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 5000
@@ -9,23 +9,27 @@ SEED   ?= $(shell date +%s)
 ROUNDS   ?= 10000
 KILLS    ?= 20
 REQUESTS ?= 100000
+# How often make rolling restarts everything
+RESTARTS ?= 20
 # More arguments for pytest: make test ARGS="tests/browser -k opens"
 ARGS   ?=
 
 PY := $(VENV)/bin/python
 BROWSER := chromium libatomic1
+PROXIES := nginx-light caddy openssl
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick fuzz soak lint format browser clean
+.PHONY: help run test quick fuzz soak rolling lint format programs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run      the demo: environment, schema, demo data, and flask run on port $(PORT)"
-	@echo "make test     every test, those on PostgreSQL, Redis and a real browser included"
+	@echo "make test     every test, those on PostgreSQL, Redis, real proxies and a real browser included"
 	@echo "make quick    the tests that take seconds"
 	@echo "make fuzz     what the API's document allows, at length: CASES=$(CASES) of each operation"
 	@echo "make soak     faults at length, and memory over REQUESTS=$(REQUESTS) requests: takes hours"
+	@echo "make rolling  restarts under load, RESTARTS=$(RESTARTS) times"
 	@echo "make lint     style, types and the direction of imports"
 	@echo "make format   rewrite the code to the style"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
@@ -36,7 +40,7 @@ run: $(VENV)/.runtime
 	@$(PY) -m flask --app app run --port $(PORT)
 
 # -m '' lifts the selection of pyproject.toml.
-test: $(VENV)/.dev browser
+test: $(VENV)/.dev programs
 	@$(PY) -m pytest -m '' $(ARGS)
 
 quick: $(VENV)/.dev
@@ -53,6 +57,9 @@ soak: $(VENV)/.dev
 	@FAULT_ROUNDS=$(ROUNDS) FAULT_KILLS=$(KILLS) FAULT_MINTS=50 FAULT_SEED=$(SEED) FAULT_STATEMENT_TIMEOUT=5000 \
 	  $(PY) -m pytest -q -n 0 -m '' --timeout 0 tests/faults $(ARGS)
 	@$(PY) -m tests.faults.soak $(REQUESTS)
+
+rolling: $(VENV)/.dev programs
+	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' tests/deploy/test_rolling_restart.py $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
@@ -83,17 +90,24 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
 	@$(PY) -m pip check >/dev/null || { $(PY) -m pip check; exit 1; }
 	@touch $@ $(VENV)/.runtime
 
-# Playwright brings a node that needs libatomic1, which a small Debian does not have.
-browser: $(VENV)/.dev
-	@{ $(PY) -c 'from tests.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
-	  >/dev/null 2>&1 && exit 0; \
+# Playwright brings a node that needs libatomic1, which a small Debian does not have. The proxies' packages start
+# servers where systemd runs: on such a machine that is left to its user.
+programs: $(VENV)/.dev
+	@missing=; \
+	{ $(PY) -c 'from tests.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
+	  >/dev/null 2>&1 || missing="$(BROWSER)"; \
+	$(PY) -c 'from tests.servers import program; [program(name) for name in ("nginx", "caddy", "openssl")]' \
+	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
+	  then echo "No nginx or no caddy here, for the tests of proxies: apt-get install $(PROXIES)"; \
+	  else missing="$$missing $(PROXIES)"; fi; \
+	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
-	  echo "No browser here, and this user may not install one: apt-get install $(BROWSER)"; exit 0; fi; \
-	echo "Installing $(BROWSER)"; \
+	  echo "Not here, and this user may not install it: apt-get install $$missing"; exit 0; fi; \
+	echo "Installing $$missing"; \
 	{ $$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive \
-	    apt-get -qq -y --no-install-recommends install $(BROWSER); } >/dev/null \
-	  || echo "The browser could not be installed: apt-get install $(BROWSER)"
+	    apt-get -qq -y --no-install-recommends install $$missing; } >/dev/null \
+	  || echo "It could not be installed: apt-get install $$missing"
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/browser/failures

@@ -98,7 +98,7 @@ except ConfigError as error:
 wsgi_app = "app:create_app()"
 bind = f"0.0.0.0:{_config.port}"
 workers = _config.workers
-worker_class = "gthread"
+worker_class = "worker.Worker"
 threads = _config.threads
 logger_class = RedactingLogger
 accesslog = None

@@ -12,6 +12,10 @@ from sqlalchemy.exc import OperationalError
 
 from pat_service.database import UtcDateTime, db
 
+#: How long a migration may queue for a table, in milliseconds: whoever comes behind it waits as long. Then
+#: it fails, changes nothing, and can be tried again. Shorter than PostgreSQL's deadlock_timeout (1 s), so
+#: that it is never a request that is ended for the two to go on.
+LOCK_TIMEOUT = 500
 #: Any number will do, as long as every release of this service takes the same.
 MIGRATION_LOCK = 7_226_110
 
@@ -56,13 +60,29 @@ def connect() -> Connection:
         raise ClickException(f"The database does not answer: {why}") from None
 
 
+@contextmanager
+def one_at_a_time(connection: Connection) -> Iterator[None]:
+    """Let nobody else migrate this PostgreSQL meanwhile, and take all the time, but for locks."""
+    # A session of its own, since a migration that makes an index beside traffic commits on the way.
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as keeper:
+        for session, patience in ((keeper, 0), (connection, LOCK_TIMEOUT)):
+            session.execute(text("SET statement_timeout = 0"))
+            session.execute(text(f"SET lock_timeout = {patience}"))
+        connection.commit()
+        keeper.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        try:
+            yield
+        finally:
+            # Not back to the pool with settings like these; and the lock goes when its session does.
+            connection.invalidate()
+            keeper.invalidate()
+
+
 def run() -> None:
     options = current_app.extensions["migrate"].configure_args
     with connect() as connection, ExitStack() as stack:
         sqlite = connection.dialect.name == "sqlite"
-        stack.enter_context(without_cascades(connection) if sqlite else connection.begin())
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        stack.enter_context(without_cascades(connection) if sqlite else one_at_a_time(connection))
         context.configure(
             connection=connection,
             target_metadata=db.metadata,

@@ -131,7 +131,9 @@ def _configure_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
-        if connection.get_execution_options().get("writes"):
+        options = connection.get_execution_options()
+        # What asks for no transaction gets none: an index that is made beside traffic.
+        if options.get("writes") and options.get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN")
 
     @event.listens_for(engine, "checkout")

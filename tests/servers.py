@@ -26,6 +26,10 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LOG_TAIL = 4000  # characters of a log that an error shows
 NOBODY = 65534  # PostgreSQL refuses to run as root
+#: The host in docs/nginx.conf and docs/Caddyfile.
+HOST = "embed.example"
+#: An address that no rule knows: any answer shows that the application is loaded.
+_ASK = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -40,6 +44,20 @@ class WebServer:
     url: str
     port: int
     log: Path
+    process: subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running proxy, with the configuration of docs/, before instances at the sockets `1` and `2`.
+
+    It speaks TLS on `port`, with a certificate for HOST, and plain HTTP on `plain_port`.
+    """
+
+    port: int
+    plain_port: int
+    log: Path
+    error_log: Path
     process: subprocess.Popen[bytes]
 
 
@@ -62,6 +80,82 @@ def chromium() -> str:
     raise FileNotFoundError("No Chromium here: apt-get install chromium libatomic1")
 
 
+def program(name: str) -> str:
+    """The path of a proxy's program, or FileNotFoundError that says what to do."""
+    # Debian has nginx where only root's PATH leads.
+    if path := shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
+        return path
+    raise FileNotFoundError(f"No {name} here: apt-get install {name}")
+
+
+@contextlib.contextmanager
+def nginx(sockets: Path) -> Iterator[Proxy]:
+    """docs/nginx.conf before the instances at `sockets`; ports, folders and a certificate are put in."""
+    with _scratch("nginx") as folder:
+        port, plain_port = free_port(), free_port()
+        _certificate(folder)
+        temporary = "".join(
+            f"{kind}_temp_path {folder}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        changes = {
+            "user www-data;": "user root;" if os.geteuid() == 0 else "",
+            "/run/nginx.pid": f"{folder}/pid",
+            "/var/log/nginx/": f"{folder}/",
+            "/etc/ssl/pat-service/": f"{folder}/",
+            "/run/pat-service/": f"{sockets}/",
+            "listen 80 ": f"listen 127.0.0.1:{plain_port} ",
+            "listen 443 ": f"listen 127.0.0.1:{port} ",
+            "\nhttp {": f"\nhttp {{ {temporary}",
+        }
+        config = _changed("nginx.conf", changes, folder)
+        command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
+        with _running("nginx", command, folder / "output", cwd=folder) as wait:
+            wait(lambda: _answer(plain_port, _ASK).startswith(b"HTTP/1."))
+            yield Proxy(port, plain_port, folder / "pat-service.log", folder / "error.log", wait.process)
+
+
+@contextlib.contextmanager
+def caddy(sockets: Path) -> Iterator[Proxy]:
+    """docs/Caddyfile before the instances at `sockets`; ports, folders and a certificate are put in."""
+    with _scratch("caddy") as folder:
+        port, plain_port = free_port(), free_port()
+        _certificate(folder)
+        changes = {
+            "\n{\n": f"\n{{\n\thttp_port {plain_port}\n\thttps_port {port}\n",
+            f"\n\n{HOST} {{\n": f"\n\n{HOST} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
+            "/var/log/caddy/": f"{folder}/",
+            "/run/pat-service/": f"{sockets}/",
+        }
+        config = _changed("Caddyfile", changes, folder)
+        command = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
+        home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        error_log = folder / "error.log"
+        with _running("Caddy", command, error_log, cwd=folder, env=home) as wait:
+            wait(lambda: _answer(plain_port, _ASK).startswith(b"HTTP/1."))
+            yield Proxy(port, plain_port, folder / "pat-service.log", error_log, wait.process)
+
+
+def _certificate(folder: Path) -> None:
+    """Put a certificate for HOST, and its key, where the proxies' configurations look for them."""
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}", "-days", "2"),
+        *("-keyout", str(folder / "key.pem"), "-out", str(folder / "fullchain.pem")),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _changed(name: str, changes: Mapping[str, str], folder: Path) -> Path:
+    """A copy of the file in docs/ with each of these texts, which it must have, replaced."""
+    text = (PROJECT / "docs" / name).read_text()
+    for old, new in changes.items():
+        assert old in text, f"docs/{name} has no {old!r}"
+        text = text.replace(old, new)
+    (folder / name).write_text(text)
+    return folder / name
+
+
 @contextlib.contextmanager
 def gunicorn(
     env: Mapping[str, str],
@@ -69,19 +163,21 @@ def gunicorn(
     workers: int = 2,
     threads: int = 8,
     port: int | None = None,
+    at: Path | None = None,
     log: Path | None = None,
     app: str = "app:create_app()",
     cwd: Path = PROJECT,
 ) -> Iterator[WebServer]:
-    """Gunicorn with the gunicorn.conf.py of `cwd`.
+    """Gunicorn with the gunicorn.conf.py of `cwd`, on a port or on the socket `at`.
 
     Take `port` from `free_port()` where `env` has to name it.
     Without `log` the log goes away with the server.
     """
     port = port or free_port()
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", app]
+    bind = f"unix:{at}" if at else f"127.0.0.1:{port}"
+    command = [sys.executable, "-m", "gunicorn", "--bind", bind, app]
     sizes = {"WEB_CONCURRENCY": str(workers), "WEB_THREADS": str(threads), "PORT": str(port)}
-    with _web_server("gunicorn", command, {**sizes, **env}, port, log, cwd) as server:
+    with _web_server("gunicorn", command, {**sizes, **env}, port, log, cwd, at) as server:
         yield server
 
 
@@ -357,15 +453,19 @@ def fresh_database(admin_url: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _web_server(
-    name: str, command: Sequence[str], env: Mapping[str, str], port: int, log: Path | None, cwd: Path
+    name: str,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    port: int,
+    log: Path | None,
+    cwd: Path,
+    at: Path | None = None,
 ) -> Iterator[WebServer]:
     with _scratch("web") as folder:
         log = log or folder / "log"
         # A home of its own, since gunicorn puts its control socket there.
         with _running(name, command, log, cwd=cwd, env={"HOME": str(folder), **env}) as wait:
-            # An address that no rule knows: any answer shows that the application is loaded.
-            request = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-            wait(lambda: _answer(port, request).startswith(b"HTTP/1."))
+            wait(lambda: _answer(at or port, _ASK).startswith(b"HTTP/1."))
             yield WebServer(f"http://127.0.0.1:{port}", port, log, wait.process)
 
 
@@ -435,10 +535,23 @@ def _scratch(name: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _answer(port: int, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+def _answer(where: int | Path, request: bytes) -> bytes:
+    with contextlib.closing(_connection(where)) as connection:
+        connection.settimeout(5)
         connection.sendall(request)
         return connection.recv(64)
+
+
+def _connection(where: int | Path) -> socket.socket:
+    if isinstance(where, int):
+        return socket.create_connection(("127.0.0.1", where), timeout=5)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(where))
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _tail(log: Path) -> str:

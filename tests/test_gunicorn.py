@@ -283,7 +283,7 @@ def test_the_web_process_of_the_procfile_serves_on_its_port(environ: dict[str, s
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with (tmp_path / "log").open("wb") as log:
         web = subprocess.Popen(
-            ["sh", "-c", f"exec {processes['web']}"],
+            ["sh", "-c", processes["web"]],
             cwd=PROJECT,
             env=environ | {"PATH": path, "PORT": str(port), "HOME": str(tmp_path)},
             stdout=log,

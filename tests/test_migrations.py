@@ -1,6 +1,8 @@
 """The schema: migrations and models agree, on both databases, up and down and in a race."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 
 from pat_service.database import db, reading, transaction
 from pat_service.models import Event
+from tests.deploy.test_schema_upgrade import INDEX, NEXT
 from tests.servers import fresh_database, postgres
 from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
 
@@ -178,3 +181,88 @@ def test_a_moment_is_the_same_whatever_zone_it_is_told_in(empty: Flask) -> None:
         assert connection.execute(select(Event.at)).scalar_one().utcoffset() == timedelta(0)
     with pytest.raises(StatementError), transaction() as connection:
         connection.execute(insert(Event), {"at": datetime(2026, 11, 22), "type": "test"})
+
+
+# What the code of the release before survives
+
+#: Migrations up to this one came before anybody ran two releases at once.
+FIRST_RELEASE = "0004"
+#: A line that says why old code does not mind any more.
+CONTRACT = re.compile(r"^# contract: \S.{10,}$", re.M)
+TAKES_AWAY = {"drop_table", "drop_column", "rename_table"}
+TIGHTENS = {"create_check_constraint", "create_unique_constraint", "create_foreign_key"}
+
+
+def breaks_old_code(source: str) -> list[str]:
+    """What a migration does on its way up that the code before it, still running, may trip over."""
+    if CONTRACT.search(source):
+        return []
+    tree = ast.parse(source)
+    steps = [node for node in tree.body if getattr(node, "name", "") != "downgrade"]
+    calls = [node for step in steps for node in ast.walk(step) if isinstance(node, ast.Call)]
+    new = {ast.unparse(call.args[0]) for call in calls if name_of(call) == "create_table"}
+    return [found for call in calls if (found := fault_of(call, new))]
+
+
+def name_of(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def fault_of(call: ast.Call, new: set[str]) -> str:
+    name, given = name_of(call), {word.arg: ast.unparse(word.value) for word in call.keywords}
+    if name in TAKES_AWAY or name in TIGHTENS:
+        return name
+    if name == "alter_column" and given.keys() & {"new_column_name", "type_"}:
+        return "alter_column renames or changes a type"
+    if given.get("nullable") == "False":
+        if name == "alter_column":
+            return "alter_column requires a value"
+        if name == "Column" and "server_default" not in given and not new:
+            return "a new column requires a value"
+    if name == "create_index" and given.get("postgresql_concurrently") != "True":
+        return "" if ast.unparse(call.args[1]) in new else "create_index holds up all who write"
+    if name == "execute" and re.search(r"\b(DROP|RENAME|ALTER|NOT NULL)\b", ast.unparse(call), re.I):
+        return "execute changes tables"
+    return ""
+
+
+def test_new_migrations_let_the_code_before_them_go_on() -> None:
+    scripts = ScriptDirectory(MIGRATIONS).walk_revisions()
+    new = {
+        script.path: Path(script.path).read_text() for script in scripts if script.revision > FIRST_RELEASE
+    }
+    assert new or HEAD == FIRST_RELEASE
+    assert {path: faults for path, source in new.items() if (faults := breaks_old_code(source))} == {}
+
+
+def test_a_table_a_column_and_an_index_can_be_added() -> None:
+    assert breaks_old_code(NEXT) == breaks_old_code(INDEX) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "faults"),
+    [
+        ('op.add_column("tokens", sa.Column("note", sa.Text()))', 0),
+        ('op.add_column("tokens", sa.Column("n", sa.Integer(), nullable=False, server_default="0"))', 0),
+        ('op.add_column("tokens", sa.Column("n", sa.Integer(), nullable=False))', 1),
+        ('op.create_table("notes", sa.Column("id", sa.Integer(), nullable=False))', 0),
+        ('op.create_index("ix", "tokens", ["note"], postgresql_concurrently=True)', 0),
+        ('op.create_index("ix", "tokens", ["note"])', 1),
+        ('op.drop_column("tokens", "last_four")', 1),
+        ('op.drop_table("tokens")', 1),
+        ('op.rename_table("tokens", "pats")', 1),
+        ('op.alter_column("tokens", "last_four", new_column_name="tail")', 1),
+        ('op.alter_column("tokens", "last_four", nullable=False)', 1),
+        ('op.alter_column("tokens", "last_four", nullable=True)', 0),
+        ('op.alter_column("tokens", "last_four", type_=sa.String(2))', 1),
+        ('op.create_unique_constraint("uq", "tokens", ["last_four"])', 1),
+        ('op.execute("ALTER TABLE tokens DROP COLUMN last_four")', 1),
+        ('op.execute("UPDATE tokens SET last_four = NULL")', 0),
+    ],
+)
+def test_a_step_that_old_code_would_trip_over_is_found_unless_it_is_said_to_be_late(
+    step: str, faults: int
+) -> None:
+    source = f"def upgrade():\n    {step}\n\ndef downgrade():\n    op.drop_table('x')\n"
+    assert len(breaks_old_code(source)) == faults
+    assert breaks_old_code(f"# contract: no release since 1.4 reads last_four\n{source}") == []
