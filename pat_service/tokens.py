@@ -41,6 +41,7 @@ from pat_service.errors import (
     AppForbidden,
     AppNotFound,
     Refused,
+    SlugUnfit,
     TokenExpired,
     TokenInvalid,
     TokenRevoked,
@@ -50,7 +51,7 @@ from pat_service.errors import (
     WorkspaceNotFound,
 )
 from pat_service.models import App, Session, Token, User, Workspace, new_id
-from pat_service.shapes import email_key
+from pat_service.shapes import email_key, is_label
 
 SCOPES: Final = (clients.MINT, clients.MINT_WORKSPACE)
 #: A browser may load a frame twice in a row: so long after its first use a single-use token still opens,
@@ -76,6 +77,8 @@ class Wish:
     attributes: dict[str, Any] | None = None
     allowed_origins: list[str] | None = None
     single_use: bool = False
+    #: The app is to be served on a host of its own, which its slug names.
+    own_host: bool = False
 
     @property
     def for_app(self) -> bool:
@@ -89,6 +92,7 @@ class Minted:
     id: str
     secret: Secret
     app_id: str | None
+    app_slug: str | None
     workspace_id: str
 
 
@@ -96,8 +100,8 @@ def mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
     """Give the pair of user and app, or of user and workspace, a new token.
 
     The one it had stops opening frames at that instant. Frames that are open go on, unless the wish
-    ends them. Raise ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound or AppForbidden; what
-    is outside the caller's workspaces is not there.
+    ends them. Raise ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit or AppForbidden;
+    what is outside the caller's workspaces is not there.
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, wish)
@@ -142,6 +146,8 @@ def _require_target(facts: AnyRow, wish: Wish) -> None:
     missing = AppNotFound if wish.for_app else WorkspaceNotFound
     if facts.workspace_id is None or not facts.workspace_reached:
         raise missing().about(user_id=facts.user_id if facts.user_reached else None)
+    if wish.own_host and wish.for_app and not is_label(facts.app_slug):
+        raise SlugUnfit(facts.app_slug).about(app_id=facts.app_id, workspace_id=facts.workspace_id)
 
 
 def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now: datetime) -> AnyRow:
@@ -195,7 +201,7 @@ def _look_up(connection: Connection, caller: Caller, wish: Wish) -> AnyRow:
 def _replace(
     connection: Connection, caller: Caller, keyring: Keyring, wish: Wish, facts: AnyRow, now: datetime
 ) -> Minted:
-    minted = Minted(new_id(), generate(TOKEN_PREFIX), facts.app_id, facts.workspace_id)
+    minted = Minted(new_id(), generate(TOKEN_PREFIX), facts.app_id, facts.app_slug, facts.workspace_id)
     pair: dict[str, Any] = {
         "app_id": facts.app_id,
         "workspace_id": facts.workspace_id,

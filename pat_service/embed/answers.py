@@ -11,6 +11,7 @@ from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import ADVICE
+from pat_service.embed.hosts import form_action
 from pat_service.errors import (
     InvalidPayload,
     PayloadTooLarge,
@@ -133,7 +134,7 @@ def frame_headers(response: Response) -> Response:
     if _frame():
         policy = POLICY.format(
             nonce=csp_nonce(),
-            forms="'self'" if g.get("workspace_wide") else "'none'",
+            forms=form_action(place()) if g.get("workspace_wide") else "'none'",
             ancestors=ancestors.directive(_origins()),
         )
         response.headers["Content-Security-Policy"] = policy
