@@ -15,6 +15,7 @@ from demo.cli import demo_commands
 from pat_service import api, cli, database, embed, models  # noqa: F401 - models: for migrations
 from pat_service.credentials import Keyring
 from pat_service.http import headers, health, limits, lines, log, monitoring, problems
+from pat_service.http.public_url import APP_LABEL
 
 
 class _Json(DefaultJSONProvider):
@@ -49,7 +50,8 @@ def create_app(config: Config | None = None) -> Flask:
     lines.configure()
     _settle(app, config)
     log.init_app(app)
-    headers.init_app(app, https=(config.public_url or "").startswith("https:"))
+    public_url = config.public_url or ""
+    headers.init_app(app, https=public_url.startswith("https:"), apart=APP_LABEL in public_url)
     limits.init_app(app, config.redis_url)
     problems.init_app(app, embed.page_of)
     _connect(app, config)

@@ -32,7 +32,8 @@ class ConfigError(Exception):
 
 
 _PUBLIC_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?",
+    r"(?P<scheme>https?)://(?P<app>\{app\}\.)?(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII,
 )
 
@@ -102,16 +103,23 @@ def _check_redis_url(text: str) -> None:
 
 
 def _parse_public_url(text: str) -> str:
-    """Return the URL as browsers write an origin, without a slash at the end."""
+    """Return the URL as browsers write an origin, without a slash at the end; `{app}` stays in it."""
     found = _PUBLIC_URL.fullmatch(text.lower())
+    if found is None and set("{}") & set(text):
+        raise ValidationError("must have {app} as the host's whole first label: https://{app}.embed.example")
     if found is None or not 1 <= int(found["port"] or 1) <= 65535:
         raise ValidationError("must be a scheme and a host, such as https://embed.example")
-    scheme, host = found["scheme"], found["host"]
+    scheme, host, app = found["scheme"], found["host"], found["app"] or ""
+    # To a browser, a host whose last label is a number is an IPv4 address, or nothing.
+    if app and (host.startswith("[") or host.rpartition(".")[2].isdecimal()):
+        raise ValidationError(
+            "must have {app} before a name, not before an address: an address has no labels"
+        )
     if scheme == "http" and not _is_loopback(host.strip("[]")):
         raise ValidationError("must be https, unless its host is loopback")
     usual = {"http": 80, "https": 443}[scheme]
     port = int(found["port"] or usual)
-    return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
+    return f"{scheme}://{app}{host}" if port == usual else f"{scheme}://{app}{host}:{port}"
 
 
 def _check_public_url(text: str) -> None:

@@ -186,7 +186,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BackEnd:
-    """It has the client secrets, and mints at the service what opens a frame of `frame_origin`."""
+    """It has the client secrets, and mints at the service what opens a frame of `frame_origin`.
+
+    With `{app}` in that, each app has an origin of its own, which its slug names.
+    """
 
     service: str
     frame_origin: str
@@ -351,7 +354,8 @@ def unframed(back_end: BackEnd, visit: Visit) -> Outcome:
 def garbage(back_end: BackEnd, visit: Visit) -> Outcome:
     """Open a frame with a token that nobody minted."""
     visit = visit.at_one_app
-    url = f"{back_end.frame_origin}/embed-apps/{visit.app.id}?personal-access-token={GARBAGE}"
+    origin = back_end.frame_origin.replace("{app}", visit.app.slug)
+    url = f"{origin}/embed-apps/{visit.app.id}?personal-access-token={GARBAGE}"
     note = (
         "Nothing was minted. The token is 72 zeros: its checksum is wrong, "
         "so it was refused without looking for it in the database."

@@ -19,6 +19,7 @@ from demo import people
 from demo.back_end import APPS, CASES, PEOPLE, REGION_CHOICES, BackEnd, Demo, Visit, loaded_demo
 from pat_service.errors import Conflict
 from pat_service.http.payload import read_object
+from pat_service.http.public_url import APP_LABEL
 
 USUAL_PORT: Final = "5000"  # what `demo load` assumes without --origin
 HERE: Final = re.compile(r"localhost(:\d{1,5})?")
@@ -112,7 +113,7 @@ def _guard(response: Response) -> Response:
         "style-src": "'self'",
         "img-src": "'self' data:",
         "connect-src": "'self'",
-        "frame-src": _frame_origin(),
+        "frame-src": _frame_sources(),
         "form-action": "'self'",
         "base-uri": "'none'",
         "frame-ancestors": "'none'",
@@ -134,6 +135,14 @@ def _port() -> str:
 
 
 def _frame_origin() -> str:
-    """Return the origin that frames come from."""
+    """Return the origin that frames come from; with `{app}` in it, each app has its own."""
     public = urlsplit(current_app.config.get("PUBLIC_URL") or f"http://127.0.0.1:{_port()}")
     return f"{public.scheme}://{public.netloc}"
+
+
+def _frame_sources() -> str:
+    """Return the same for a policy. A launcher comes from the host without an app's name."""
+    origin = _frame_origin()
+    if APP_LABEL not in origin:
+        return origin
+    return f"{origin.replace(APP_LABEL, '')} {origin.replace(APP_LABEL, '*.')}"

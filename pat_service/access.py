@@ -21,10 +21,14 @@ from pat_service.shapes import ANY_ORIGIN, is_uuid
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a token or session is used: at an app, or at the launcher of a workspace."""
+    """Where a token or session is used: at an app, or at the launcher of a workspace.
+
+    `slug` is the one that the host names, where each app has a host of its own.
+    """
 
     app_id: str | None = None
     workspace_id: str | None = None
+    slug: str | None = None
 
     @property
     def known_app(self) -> str | None:
@@ -124,6 +128,8 @@ def meant_for(facts: AnyRow, place: Place) -> bool:
     """Tell whether the token or session of the row is one for this place, good or not."""
     if place.app_id is None:
         return facts.target_app is None and facts.workspace_id == place.workspace_id
+    if place.slug is not None and facts.app_slug != place.slug:
+        return False
     if facts.target_app is not None:
         return bool(facts.target_app == place.app_id)
     # Of an app that has left the workspace it is the verdict that says: access is gone.

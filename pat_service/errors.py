@@ -225,6 +225,24 @@ class Conflict(Refused):
     detail = "The request conflicts with what exists."
 
 
+class SlugUnfit(Conflict):
+    """Each app has a host of its own, and this slug can't be part of one."""
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(
+            f"The app's slug {slug!r} cannot be the first part of its host: that takes a-z, 0-9 and dashes "
+            "between them, at most 63. Give the app another slug."
+        )
+
+
+class NotServedHere(Refused):
+    """The detail is for whoever runs the service: on a host that is not its own, a proxy is to blame."""
+
+    code = "not_found"
+    title = "Not on this host"
+    detail = "This is served on another host. A proxy in front must pass the Host header on as it came."
+
+
 class Unavailable(Refused):
     code = "unavailable"
     title = "Temporarily unavailable"

@@ -16,10 +16,10 @@ from pat_service.arrivals import Newcomer, welcome
 from pat_service.clients import Caller, reaches_user, reaches_workspace
 from pat_service.credentials import TOKEN_PREFIX, Keyring, Secret, generate
 from pat_service.database import AnyRow, UtcDateTime, once_more_on_deadlock, transaction
-from pat_service.errors import AppForbidden, AppNotFound, UserNotFound, WorkspaceNotFound
+from pat_service.errors import AppForbidden, AppNotFound, SlugUnfit, UserNotFound, WorkspaceNotFound
 from pat_service.models import App, Session, Token, User, Workspace, new_id
 from pat_service.prepared import Query, Writes
-from pat_service.shapes import email_key
+from pat_service.shapes import email_key, is_label
 
 SCOPES: Final = (clients.MINT, clients.MINT_WORKSPACE)
 LAST_SHOWN: Final = 4
@@ -42,6 +42,8 @@ class Wish:
     attributes: dict[str, Any] | None = None
     allowed_origins: list[str] | None = None
     single_use: bool = False
+    #: The app is to be served on a host of its own, which its slug names.
+    own_host: bool = False
 
     @property
     def for_app(self) -> bool:
@@ -55,6 +57,7 @@ class Minted:
     id: str
     secret: Secret
     app_id: str | None
+    app_slug: str | None
     workspace_id: str
 
 
@@ -63,8 +66,8 @@ def mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
     """Give the pair of user and app, or of user and workspace, a new token.
 
     The one it had stops opening frames at that instant. Frames that are open go on, unless the wish
-    ends them. Raise ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound or AppForbidden; what
-    is outside the caller's workspaces is not there.
+    ends them. Raise ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit or AppForbidden;
+    what is outside the caller's workspaces is not there.
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, wish)
@@ -114,6 +117,8 @@ def _require_target(facts: AnyRow, wish: Wish) -> None:
     missing = AppNotFound if wish.for_app else WorkspaceNotFound
     if facts.workspace_id is None or not facts.workspace_reached:
         raise missing().about(user_id=facts.user_id if facts.user_reached else None)
+    if wish.own_host and wish.for_app and not is_label(facts.app_slug):
+        raise SlugUnfit(facts.app_slug).about(app_id=facts.app_id, workspace_id=facts.workspace_id)
 
 
 def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now: datetime) -> AnyRow:
@@ -174,7 +179,7 @@ def _replace(
     connection: Connection | None = None,
 ) -> Minted:
     """Put the pair's new token in place of the one it had, and tell the trail."""
-    minted = Minted(new_id(), generate(TOKEN_PREFIX), facts.app_id, facts.workspace_id)
+    minted = Minted(new_id(), generate(TOKEN_PREFIX), facts.app_id, facts.app_slug, facts.workspace_id)
     pair = {"app_id": facts.app_id, "workspace_id": facts.workspace_id, "user_id": facts.user_id}
     token = {
         **pair,

@@ -73,14 +73,15 @@ def open(
     *,
     most: int | None = None,
     parent: str | None = None,
+    slug: str | None = None,
 ) -> tuple[OpenSession, Secret]:
     """Open the app with the token, and return the session with its signed JWT.
 
     `most` limits the live sessions of one token. `parent` is the origin that the token was handed over
-    from, where that is known. Raise what `tokens.recognise` raises, OriginNotAllowed or
-    TooManySessions; then nothing was opened.
+    from, where that is known; `slug` the one that the host names, where each app has its own. Raise what
+    `tokens.recognise` raises, OriginNotAllowed or TooManySessions; then nothing was opened.
     """
-    session, signed = _open(keyring, secret, Place(app_id=app_id), now, most, parent)
+    session, signed = _open(keyring, secret, Place(app_id=app_id, slug=slug), now, most, parent)
     assert isinstance(session, OpenSession)  # noqa: S101 - at an app there is a viewer
     return session, signed
 
@@ -189,13 +190,16 @@ def _opened(
     return OpenSession(*common, seen_by) if isinstance(seen_by, Viewer) else OpenLauncher(*common, seen_by)
 
 
-def check(keyring: Keyring, token: str, app_id: str, now: datetime) -> OpenSession:
+def check(
+    keyring: Keyring, token: str, app_id: str, now: datetime, *, slug: str | None = None
+) -> OpenSession:
     """Return the session that the JWT stands for, if it is good for this app at this moment.
 
     Read from the database each time, so that a revocation, an archived user, a lost grant or a moved
-    app counts on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked, AccessRevoked.
+    app counts on the next request. `slug` is as with `open`. Raise SessionInvalid, SessionExpired,
+    SessionRevoked, AccessRevoked.
     """
-    session = _check(keyring, token, Place(app_id=app_id), now)
+    session = _check(keyring, token, Place(app_id=app_id, slug=slug), now)
     assert isinstance(session, OpenSession)  # noqa: S101 - at an app there is a viewer
     return session
 

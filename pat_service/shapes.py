@@ -25,6 +25,8 @@ MAX_WINDOW: Final = 366 * 86400
 _UNFIT: Final = ("Cc", "Cs")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+#: Besides what RFC 1123 takes: a browser reads xn-- as Punycode, and turns most of what follows it down.
+_LABEL = re.compile(r"(?!xn--)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _ORIGIN = re.compile(
     rf"(?P<scheme>{'|'.join(ORIGIN_SCHEMES)})://(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)*)(?::(?P<port>[0-9]{{1,5}}))?",
@@ -49,6 +51,11 @@ def check_slug(text: str) -> None:
     """Refuse what is no slug of a workspace, an app or a template."""
     if _SLUG.fullmatch(text) is None:
         raise ValidationError("Must be a slug: up to 64 of a-z, 0-9, - and _.")
+
+
+def is_label(slug: str) -> bool:
+    """Tell whether the slug can be a label of a host's name, in DNS, certificates and browsers."""
+    return _LABEL.fullmatch(slug) is not None
 
 
 def check_email(text: str) -> None:

@@ -185,6 +185,14 @@ SLIPS = {
         # No https, and not this machine.
         *("http://embed.example", "http://10.0.0.1", "http://0.0.0.0", "http://localhost.mallory.example"),
         *("http://127.0.0.1.mallory.example", "http://notlocalhost", "http://[2001:db8::1]"),
+        # {app} is the first label of a name, or nothing.
+        *("https://{app}", "https://{app}.", "https://{app}embed.example", "https://x-{app}.embed.example"),
+        *("https://embed.{app}.example", "https://embed.example.{app}", "https://{app}.{app}.example"),
+        *("https://{slug}.embed.example", "https://{}.embed.example", "https://app}.embed.example"),
+        *("https://{app}.embed.example/x", "https://embed.example/{app}", "https://{app}:8443"),
+        *("https://embed.example:{app}", "https://{app}@embed.example", "{app}.embed.example"),
+        *("https://{app}.127.0.0.1", "https://{app}.10", "https://{app}.[::1]", "http://{app}.127.0.0.1"),
+        *("http://{app}.embed.example", "http://{app}.localhost.mallory.example"),
     ],
     "METRICS_TOKEN": [
         "short",
@@ -291,6 +299,7 @@ def test_events_are_kept_for_longer_than_what_a_purge_tells_of(instance: Path) -
     [
         *(None, "http://localhost", "http://localhost:5000", "http://127.0.0.1:5000", "http://127.9.9.9"),
         *("http://[::1]:5000", "https://localhost", "http://embed.localhost:5000", "HTTP://LOCALHOST"),
+        *("http://{app}.localhost:5000", "http://{app}.embed.localhost:5000"),
     ],
 )
 def test_without_a_public_url_or_with_a_loopback_one_it_is_development(
@@ -331,6 +340,8 @@ def test_with_a_public_url_that_others_reach_a_key_must_be_set(instance: Path) -
         ("http://localhost:80", "http://localhost"),
         ("http://[::1]:5000/", "http://[::1]:5000"),
         ("https://xn--mlaut-jva.example", "https://xn--mlaut-jva.example"),
+        ("HTTPS://{APP}.Embed.Example:443/", "https://{app}.embed.example"),
+        ("https://{app}.embed.example:8443", "https://{app}.embed.example:8443"),
     ],
 )
 def test_the_public_url_is_kept_as_browsers_write_it(instance: Path, written: str, kept: str) -> None:

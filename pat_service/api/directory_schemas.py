@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, post_load, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, validates, validates_schema
 from marshmallow.validate import OneOf
 
 from pat_service.api.fields import (
@@ -18,7 +18,9 @@ from pat_service.api.fields import (
     text,
     uuid,
 )
+from pat_service.http.public_url import apart
 from pat_service.models import LEAST_ROLE, STATUSES
+from pat_service.shapes import is_label
 
 NULLABLE: Any = {"allow_none": True}
 
@@ -98,6 +100,13 @@ class AppChange(Request):
     name = name(metadata={"example": "Orders"}, **NULLABLE)
     workspace_id = uuid(data_key="workspaceId", **NULLABLE)
     allowed_origins = origins(data_key="allowedOrigins", **NULLABLE)
+
+    @validates("slug")
+    def check_host(self, slug: str | None, **_: Any) -> None:
+        if slug and apart() and not is_label(slug):
+            raise ValidationError(
+                "Must be up to 63 of a-z, 0-9, and dashes between them: here it is part of the app's host."
+            )
 
 
 class NewApp(AppChange):

@@ -23,6 +23,7 @@ from pat_service.api.fields import (
     uuid,
 )
 from pat_service.arrivals import Newcomer
+from pat_service.http.public_url import apart
 from pat_service.minting import Wish
 from pat_service.models import LEAST_ROLE
 from pat_service.shapes import check_text, parse_origin, parse_uuid
@@ -162,7 +163,7 @@ class MintRequest(Request):
         if wish["allowed_origins"] is not None:
             wish["allowed_origins"] = list(dict.fromkeys(map(parse_origin, wish["allowed_origins"])))
         pat_seconds, session_minutes = wish.pop("pat_expiry"), wish.pop("session_expiry")
-        return Wish(pat_seconds=pat_seconds, session_seconds=session_minutes * 60, **wish)
+        return Wish(pat_seconds=pat_seconds, session_seconds=session_minutes * 60, own_host=apart(), **wish)
 
 
 class MintAnswer(Schema):

@@ -19,7 +19,7 @@ from pat_service.minting import Wish
 @client_required(*minting.SCOPES, minting=True)
 @blueprint.arguments(MINT, examples=MINT_EXAMPLES)
 @blueprint.response(201, MINTED)
-@problems(400, 401, 403, 404, 413, 415, 429, 503)
+@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
 def mint(wish: Wish) -> dict[str, Any]:
     """Mint a token for one user and one app, or all apps of a workspace, in place of the one they had."""
     minted = minting.mint(g.caller, keyring(), wish, utcnow())
@@ -28,8 +28,8 @@ def mint(wish: Wish) -> dict[str, Any]:
         g.app_id = minted.app_id
     return {
         "personal_access_token": minted.secret.reveal(),
-        "redirect_url": frame_url(minted.app_id, minted.secret)
-        if minted.app_id
+        "redirect_url": frame_url(minted.app_id, minted.app_slug, minted.secret)
+        if minted.app_id and minted.app_slug
         else launcher_url(minted.workspace_id, minted.secret),
         "token_id": minted.id,
         "expires_in": wish.pat_seconds,

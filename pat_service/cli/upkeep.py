@@ -8,6 +8,8 @@ from flask.cli import with_appcontext
 
 from pat_service import upkeep
 from pat_service.cli.common import keyring, plain_errors
+from pat_service.directory import apps
+from pat_service.http.public_url import apart
 from pat_service.readiness import Finding
 from pat_service.upkeep import KeyUse
 
@@ -26,8 +28,11 @@ def check() -> None:
         raise SystemExit(1)
     with plain_errors():
         uses = upkeep.key_uses(keyring(), datetime.now(UTC))
+        unfit = apps.unfit_slugs() if apart() else []
     for use in uses:
         click.echo(f"{_name(use)} {use.key_id}: {_verdict(use)}")
+    for slug in unfit:
+        click.echo(f"App {slug}: cannot open, since its slug cannot be the first part of its host")
 
 
 def _name(use: KeyUse) -> str:

@@ -14,6 +14,7 @@ from pat_service.directory.changes import changing, difference, each_once, told
 from pat_service.errors import Conflict
 from pat_service.listing import Listing, Wanted, page
 from pat_service.models import App, Grant, Token, new_id
+from pat_service.shapes import is_label
 
 #: The workspace is told as what the event is of.
 TOLD: Final = ("slug", "name", "template", "allowed_origins")
@@ -36,6 +37,12 @@ def read(caller: Caller, app_id: str) -> AnyRow:
     """Return the app, or raise AppNotFound."""
     with reading() as connection:
         return reach.app(connection, caller, app_id)
+
+
+def unfit_slugs() -> list[str]:
+    """Return the slugs that cannot name a host, in order."""
+    with reading() as connection:
+        return sorted(slug for slug in connection.execute(select(App.slug)).scalars() if not is_label(slug))
 
 
 def create(

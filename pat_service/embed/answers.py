@@ -15,6 +15,7 @@ from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import ADVICE
+from pat_service.embed.hosts import form_action
 from pat_service.errors import (
     InvalidPayload,
     PayloadTooLarge,
@@ -146,7 +147,7 @@ def frame_headers(response: Response) -> Response:
     if path.startswith(FRAMES) and _addressed(path):
         policy = POLICY.format(
             nonce=csp_nonce(),
-            forms="'self'" if g.get("workspace_wide") else "'none'",
+            forms=form_action(place()) if g.get("workspace_wide") else "'none'",
             ancestors=ancestors.directive(_origins()),
         )
         response.headers["Content-Security-Policy"] = policy

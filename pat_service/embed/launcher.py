@@ -9,6 +9,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 from pat_service import sessions
 from pat_service.credentials import Secret
 from pat_service.embed.answers import LAUNCHERS, check_request, opened, opening, refuse_nul, the_token
+from pat_service.embed.hosts import require_common_host
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, show_launcher
 from pat_service.http.authentication import bearer, counted, keyring, utcnow
@@ -18,6 +19,7 @@ from pat_service.sessions import OpenLauncher
 
 blueprint = Blueprint("launcher", __name__, url_prefix=f"{LAUNCHERS}/<workspace_id>")
 blueprint.before_request(check_request)
+blueprint.before_request(require_common_host)
 
 
 @blueprint.get("")

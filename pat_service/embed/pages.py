@@ -12,6 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from pat_service.access import Viewer, Visitor, apps_of
 from pat_service.credentials import Secret
 from pat_service.embed.answers import APPS, LAUNCHERS
+from pat_service.embed.hosts import before_app, before_launcher, reachable
 from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.http.headers import csp_nonce
 from pat_service.sessions import Opened, OpenLauncher, OpenSession
@@ -55,8 +56,9 @@ def show(
     common = _common(session) | {"errors": errors or {}, "form": MultiDict() if form is None else form}
     layout: dict[str, Any] = {"layout": FRAGMENT}
     if opened_with is not None:
-        boot = _boot(session, opened_with, base(session.viewer.app.id), session.viewer)
-        layout = {"layout": WHOLE, "boot": boot, "launcher_url": _launcher_of(session)}
+        root, back = base(session.viewer.app.id), _launcher_of(session)
+        boot = _boot(session, opened_with, root, session.viewer, [back] if back else [])
+        layout = {"layout": WHOLE, "boot": boot, "launcher_url": back}
     template = _template(session, page.name)
     if template is None:
         raise MethodNotAllowed(["POST"]) if page.name in app.forms else NotFound()
@@ -103,18 +105,21 @@ def _addresses(folder: str) -> Callable[..., str]:
 def show_launcher(session: OpenLauncher, opened_with: Secret) -> str:
     """Return the page of a launcher: the apps of the workspace that the visitor may open."""
     who = session.visitor
+    apps = reachable(apps_of(who))
+    ways = [before_app(app) + base(app.id) for app in apps]
     return render_template(
         LAUNCHER,
         viewer=who,
-        apps=[{"name": app.name, "url": base(app.id)} for app in apps_of(who)],
-        boot=_boot(session, opened_with, launcher(who.workspace.id), who),
+        apps=[{"name": app.name, "url": way} for app, way in zip(apps, ways, strict=True)],
+        boot=_boot(session, opened_with, launcher(who.workspace.id), who, ways),
+        hosts=list(filter(None, map(before_app, apps))),
         csp_nonce=csp_nonce(),
     )
 
 
 def _launcher_of(session: OpenSession) -> str | None:
     """Return where a frame leads back to, if its session is one of the workspace."""
-    return launcher(session.viewer.workspace.id) if session.workspace_wide else None
+    return before_launcher() + launcher(session.viewer.workspace.id) if session.workspace_wide else None
 
 
 def facts(session: Opened, who: Visitor) -> dict[str, Any]:
@@ -122,13 +127,17 @@ def facts(session: Opened, who: Visitor) -> dict[str, Any]:
     return {"sessionId": session.id, "expiresIn": session.expires_in, **_who(who)}
 
 
-def _boot(session: Opened, signed: Secret, root: str, who: Visitor) -> dict[str, Any]:
-    """What the frame's script starts from. The JWT is here, in the page's own memory, and nowhere else."""
+def _boot(session: Opened, signed: Secret, root: str, who: Visitor, ways: list[str]) -> dict[str, Any]:
+    """What the frame's script starts from. The JWT is here, in the page's own memory, and nowhere else.
+
+    `ways` are the addresses that the frame may take it to.
+    """
     return {
         "session": signed.reveal(),
         "expiresIn": session.expires_in,
         "base": root,
         "parents": session.origins,
+        "ways": ways,
         "viewer": _who(who) | {"role": who.role},
     }
 

@@ -20,6 +20,7 @@ from pat_service.embed.answers import (
     refuse_nul,
     the_token,
 )
+from pat_service.embed.hosts import expected_slug, require_host_of_app
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, has_page, show
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
@@ -32,6 +33,7 @@ from pat_service.sessions import OpenSession
 
 blueprint = Blueprint("embed", __name__, url_prefix=f"{APPS}/<app_id>")
 blueprint.before_request(check_request)
+blueprint.before_request(require_host_of_app)
 blueprint.after_app_request(frame_headers)
 
 
@@ -66,14 +68,14 @@ def open_by_form(app_id: str) -> Response:
 def _open(app_id: str, given: list[str]) -> Response:
     token = the_token(given)
     most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
-    session, signed = sessions.open(keyring(), token, app_id, utcnow(), most=most)
+    session, signed = sessions.open(keyring(), token, app_id, utcnow(), most=most, slug=expected_slug())
     opened(session)
     return show(session, _app_of(session), Page("index"), opened_with=signed)
 
 
 def _enter(app_id: str, carried: str) -> Response:
     refuse_nul()
-    session = counted(sessions.check(keyring(), carried, app_id, utcnow()))
+    session = counted(sessions.check(keyring(), carried, app_id, utcnow(), slug=expected_slug()))
     limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
     sessions.enter(session, utcnow())
     opened(session)
@@ -143,7 +145,7 @@ def data(app_id: str, name: str) -> Response:
 def _session(app_id: str) -> OpenSession:
     receive(MAX_FORM)
     g.database_asked = True
-    session = counted(sessions.check(keyring(), bearer(), app_id, utcnow()))
+    session = counted(sessions.check(keyring(), bearer(), app_id, utcnow(), slug=expected_slug()))
     opened(session)
     return session
 

@@ -44,8 +44,11 @@ def csp_nonce() -> str:
     return nonce
 
 
-def init_app(app: Flask, *, https: bool) -> None:
-    """Give every answer its headers, around the application: each costs a search where Flask sets it."""
+def init_app(app: Flask, *, https: bool, apart: bool) -> None:
+    """Give every answer its headers, around the application: each costs a search where Flask sets it.
+
+    `apart`: each app has an origin of its own.
+    """
     fixed = [
         ("X-Content-Type-Options", "nosniff"),
         ("Referrer-Policy", "no-referrer"),
@@ -53,6 +56,9 @@ def init_app(app: Flask, *, https: bool) -> None:
     ]
     if https:
         fixed.append(("Strict-Transport-Security", HSTS))
+    if apart:
+        # Without it two hosts of one domain share a process, and could agree on a common `document.domain`.
+        fixed.append(("Origin-Agent-Cluster", "?1"))
     ours = {name.lower() for name, _ in fixed}
     inner = app.wsgi_app
 

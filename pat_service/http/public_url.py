@@ -1,6 +1,11 @@
-"""Addresses that leave the service. They never depend on a header of the request."""
+"""Addresses that leave the service. They never depend on a header of the request.
+
+With `{app}` in `PUBLIC_URL` each app has an origin of its own: its slug is the first label of its host.
+What is of no app, the launchers of workspaces, is at the host without that label.
+"""
 
 from ipaddress import ip_address
+from typing import Final
 from urllib.parse import urlencode
 
 from flask import current_app, request
@@ -8,13 +13,19 @@ from flask import current_app, request
 from pat_service.credentials import Secret
 
 TOKEN_PARAMETER = "personal-access-token"
+APP_LABEL: Final = "{app}."
+
+
+def apart() -> bool:
+    """Tell whether each app has an origin of its own."""
+    return APP_LABEL in (current_app.config["PUBLIC_URL"] or "")
 
 
 def public_url() -> str:
     """Return the scheme and host of this service: `PUBLIC_URL`, or a development server's own socket."""
     configured: str | None = current_app.config["PUBLIC_URL"]
     if configured:
-        return configured
+        return configured.replace(APP_LABEL, "", 1)
     # What the server is bound to, not the Host that the request claims.
     host, port = request.environ["SERVER_NAME"], request.environ["SERVER_PORT"]
     if not _is_loopback(host):
@@ -22,9 +33,35 @@ def public_url() -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def frame_url(app_id: str, token: Secret) -> str:
+def app_url(slug: str) -> str:
+    """Return the scheme and host of this app."""
+    return current_app.config["PUBLIC_URL"].replace(APP_LABEL, f"{slug}.", 1) if apart() else public_url()
+
+
+def slug_of_host() -> str | None:
+    """Return the slug that the request's Host names, or None where it is the host of no app."""
+    label, _, rest = _host().partition(".")
+    return label if label and rest == _common_host() else None
+
+
+def is_common_host() -> bool:
+    """Tell whether the request's Host is the one that is of no app."""
+    return _host() == _common_host()
+
+
+def _host() -> str:
+    # Only ever compared: no answer repeats it.
+    host: str = request.environ.get("HTTP_HOST", "")
+    return host.lower()
+
+
+def _common_host() -> str:
+    return public_url().partition("://")[2]
+
+
+def frame_url(app_id: str, slug: str, token: Secret) -> str:
     """Return the address that a page puts into its iframe, for an app."""
-    return f"{public_url()}/embed-apps/{app_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
+    return f"{app_url(slug)}/embed-apps/{app_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
 
 
 def launcher_url(workspace_id: str, token: Secret) -> str:

@@ -20,12 +20,17 @@
   const cases = [...document.querySelectorAll("[data-case]")];
 
   let frame = null; // the iframe that is shown
-  let frameOrigin = null; // where it came from: the only origin that is listened to
+  let frameOrigin = null; // where it came from
   let loaded = false; // its first page is there
   let refused = false; // it has said so
   let asking = null; // the AbortController of the question under way
   let overAgain = null; // what the button over the frame does
   let waiting; // the timer of a button that cannot be pressed yet
+
+  // Only where frames come from is listened to. With {app} in it each app has an origin of its own, and a launcher
+  // leads from one to the next.
+  const [before, after] = $("stage").dataset.frames.split("{app}.");
+  const heard = (origin) => origin === frameOrigin || (after && origin.startsWith(before) && origin.endsWith(`.${after}`));
 
   // ---- Which person, app and region: the page's own address says, as #/ben/support or #/ana/orders/north.
 
@@ -237,7 +242,7 @@
 
   addEventListener("message", (event) => {
     // Any page can post to this one. Only the frame that is shown counts, and only from where it was opened.
-    if (!frame || event.origin !== frameOrigin || event.source !== frame.contentWindow) return;
+    if (!frame || !heard(event.origin) || event.source !== frame.contentWindow) return;
     const message = event.data;
     if (typeof message !== "object" || message === null) return;
     logMessage(message, event.origin);

@@ -17,7 +17,7 @@ from tests.world import MINT, ORDERS, SECRETS, Service, basic, problem_of, provi
 DOCUMENT = "/api/openapi.json"
 EXCHANGE = "/api/ext/users/session"
 STATUSES = {
-    MINT: {"201", "400", "401", "403", "404", "413", "415", "429", "503"},
+    MINT: {"201", "400", "401", "403", "404", "409", "413", "415", "429", "503"},
     EXCHANGE: {"201", "400", "401", "403", "413", "415", "429", "503"},
 }
 #: Told for all operations at once.

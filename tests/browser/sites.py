@@ -148,9 +148,11 @@ def site() -> Iterator[Site]:
         served = Site(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield served
-        server.shutdown()
-        thread.join()
+        try:
+            yield served
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def ready(frame: "Frame") -> None:

@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qs
 from urllib.request import Request as HttpRequest
@@ -105,15 +106,15 @@ class Office(House):
         return f"{self.url}/embed-apps/{app_id}"
 
 
-@pytest.fixture(scope="module")
-def whole_office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    folder = tmp_path_factory.mktemp("office")
+@contextmanager
+def an_office(folder: Path, host_of_frames: str = "127.0.0.1") -> Iterator[Office]:
+    """Run the service in this folder, with frames on that host."""
     port = free_port()
     with site() as host:
         host.pages["/"] = HOST
         env = {
             "SECRET_KEY": "k" * 64,
-            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "PUBLIC_URL": f"http://{host_of_frames}:{port}",
             "DATABASE_URL": f"sqlite:///{folder / 'office.db'}",
         }
         app = create_app(Config.from_environment(env, folder))
@@ -123,6 +124,12 @@ def whole_office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
             yield Office(server, app, host)
         with app.app_context():
             db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def whole_office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    with an_office(tmp_path_factory.mktemp("office")) as office:
+        yield office
 
 
 @pytest.fixture

@@ -297,13 +297,20 @@ def test_the_portal_has_a_policy_that_lets_in_its_own_scripts_and_its_frames_alo
         assert "Set-Cookie" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("public_url", "sources"),
+    [
+        ("http://frames.localhost:7000", "http://frames.localhost:7000"),
+        ("http://{app}.localhost:7000", "http://localhost:7000 http://*.localhost:7000"),
+    ],
+)
 def test_the_frames_come_from_the_public_url_where_there_is_one(
-    make_app: Callable[..., Flask], tmp_path: Path
+    make_app: Callable[..., Flask], tmp_path: Path, public_url: str, sources: str
 ) -> None:
-    app = make_app(PUBLIC_URL="http://frames.localhost:7000")
+    app = make_app(PUBLIC_URL=public_url)
     app.instance_path = str(tmp_path / "instance")
     policy = visit(app.test_client()).headers["Content-Security-Policy"]
-    assert "frame-src http://frames.localhost:7000;" in policy
+    assert f"frame-src {sources};" in policy
 
 
 # ---- Who may ask ----

@@ -1,0 +1,59 @@
+"""Where each app has an origin of its own: the host that a frame is served on, and the ways between hosts.
+
+A host that no frame of this kind can have is refused at once. Whether the slug that it names is the
+app's is for the rules to say: a token or session of one app is none at the host of another, and no
+answer there tells more than that.
+"""
+
+from flask import g
+
+from pat_service.access import Place, ViewedApp
+from pat_service.errors import NotServedHere
+from pat_service.http.public_url import apart, app_url, is_common_host, public_url, slug_of_host
+from pat_service.shapes import is_label
+
+
+def require_host_of_app() -> None:
+    """Raise NotServedHere where the request's host can be no app's."""
+    if apart():
+        g.slug_of_host = slug_of_host()
+        if g.slug_of_host is None:
+            raise NotServedHere
+
+
+def expected_slug() -> str | None:
+    """Return the slug that the request's host names, or None where all apps are of one origin."""
+    slug: str | None = g.get("slug_of_host")
+    return slug
+
+
+def require_common_host() -> None:
+    """Raise NotServedHere where the request's host is not the one that is of no app."""
+    if apart() and not is_common_host():
+        raise NotServedHere
+
+
+def reachable(apps: list[ViewedApp]) -> list[ViewedApp]:
+    """Return those of the apps that have a host."""
+    return [app for app in apps if is_label(app.slug)] if apart() else apps
+
+
+def before_app(app: ViewedApp) -> str:
+    """Return what stands before a path to the app from a frame that is none of its own."""
+    return app_url(app.slug) if apart() else ""
+
+
+def before_launcher() -> str:
+    """Return what stands before a path to the launcher from the frame of an app."""
+    return public_url() if apart() else ""
+
+
+def form_action(place: Place) -> str:
+    """Return where a frame of a workspace may send its session, for its policy.
+
+    A launcher's header has all apps at once: one by one they could be more than a header holds. Its
+    page then names those of its visitor alone.
+    """
+    if not apart():
+        return "'self'"
+    return public_url() if place.app_id is not None else app_url("*")

@@ -1,0 +1,325 @@
+"""`PUBLIC_URL` with `{app}`: each app is served on its own host, and what is of no app on the common one."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import func, select, update
+from werkzeug.test import TestResponse
+
+from pat_service import events
+from pat_service.models import App, Event, Session, Token
+from tests.callers import EXCHANGE, call, everything
+from tests.embed.conftest import Make
+from tests.world import LEDGER, ORDERS, SUPPORT, Service, boot, only, problem_of, provision
+
+COMMON: Final = "embed.example"
+OWN: Final = f"orders.{COMMON}"
+OTHERS: Final = f"support.{COMMON}"
+NOBODYS: Final = f"nothing.{COMMON}"
+TOLD: Final = (events.SESSION_OPENED, events.SESSION_ENTERED, events.SESSION_ENDED)
+JSON: Final = {"Accept": "application/json"}
+MINT_WORKSPACE: Final[dict[str, Any]] = {"appSlug": None, "workspaceSlug": "acme", "client": "manager"}
+#: Hosts that can be no app's.
+STRANGE: Final = [
+    *(COMMON, "127.0.0.1:8000", "mallory.example", "orders.mallory.example", "ordersembed.example"),
+    *("a.orders.embed.example", "orders.embed.example.", "orders.embed.example:8443"),
+    *("orders.embed.example.mallory.example", "orders.embed.example@mallory.example", "orders"),
+    *("orders.embed.example, support.embed.example", "orders.xembed.example", "", "{app}.embed.example:443"),
+]
+#: Slugs that are fine where all apps share an origin, and no part of a host.
+UNFIT: Final = ["my_orders", "orders-", "o" * 64, "xn--orders", "a_"]
+
+
+@dataclass
+class Hosts:
+    """The service, by the host that it is asked on."""
+
+    service: Service
+
+    def open(self, token: str, host: str, app_id: str = ORDERS, **headers: str) -> TestResponse:
+        return self.service.open(token, app_id, Host=host, **headers)
+
+    def ask(self, method: str, path: str, host: str, jwt: str, **options: Any) -> TestResponse:
+        headers = {"Host": host, "Authorization": f"Bearer {jwt}"} | JSON
+        return self.service.client.open(path, method=method, headers=headers, **options)
+
+    def post(self, path: str, host: str, **form: str) -> TestResponse:
+        return self.service.client.post(path, data=form, headers={"Host": host})
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many sessions there are, how often one was opened or ended, and how many tokens were used."""
+        used = select(func.count()).where(Token.last_used_at.is_not(None))
+        told = select(func.count(Event.id)).where(Event.type.in_(TOLD))
+        statements = select(func.count(Session.id)), told, used
+        sessions, seen, tokens = (self.service.rows(statement)[0][0] for statement in statements)
+        return sessions, seen, tokens
+
+
+@pytest.fixture(scope="module")
+def hosts(make_lasting: Make) -> Hosts:
+    return Hosts(make_lasting(PUBLIC_URL="https://{app}.embed.example"))
+
+
+def code_of(answer: TestResponse) -> tuple[int, str]:
+    return answer.status_code, (answer.json or {})["code"]
+
+
+# ---- What a mint says ----
+
+
+def test_the_address_of_a_frame_is_on_its_apps_host(hosts: Hosts) -> None:
+    for slug, app_id in (("orders", ORDERS), ("support", SUPPORT)):
+        answer: Any = hosts.service.mint(appSlug=slug).json
+        start = f"https://{slug}.embed.example/embed-apps/{app_id}?personal-access-token=pat_"
+        assert answer["redirectUrl"].startswith(start)
+
+
+def test_the_address_of_a_launcher_is_on_the_common_host(hosts: Hosts) -> None:
+    answer: Any = hosts.service.mint(**MINT_WORKSPACE).json
+    assert answer["redirectUrl"].startswith("https://embed.example/embed-workspaces/")
+
+
+def test_no_header_has_a_say_in_the_address(hosts: Hosts) -> None:
+    for host in (OTHERS, "mallory.example"):
+        headers = {"Host": host, "X-Forwarded-Host": host}
+        wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+        path = "/api/ext/users/personal-access-token"
+        answer: Any = call(hosts.service, "POST", path, json=wish, headers=headers).json
+        assert answer["redirectUrl"].startswith("https://orders.embed.example/embed-apps/")
+
+
+# ---- Where a frame is served ----
+
+
+@pytest.mark.parametrize("host", [OWN, OWN.upper(), "Orders.Embed.example"])
+def test_an_app_is_served_on_its_own_host(hosts: Hosts, host: str) -> None:
+    answer = hosts.open(hosts.service.token(), host)
+    assert answer.status_code == 200
+    assert "Origin-Agent-Cluster" in answer.headers
+    jwt = boot(answer)["session"]
+    for method, path in (("GET", "session"), ("GET", "pages/list"), ("GET", "data/orders.csv")):
+        assert hosts.ask(method, f"/embed-apps/{ORDERS}/{path}", host, jwt).status_code == 200
+    assert hosts.ask("DELETE", f"/embed-apps/{ORDERS}/session", host, jwt).status_code == 204
+
+
+def test_at_another_apps_host_a_token_is_as_good_as_none(hosts: Hosts) -> None:
+    """Of whatever kind it is: the answer tells nothing of the token, nor of the app."""
+    service = hosts.service
+    superseded, single = service.token(), service.token(singleUse=True)
+    made_up = superseded[:-8] + "00000000"
+    tokens = {"superseded": superseded, "good": single, "made up": made_up}
+    before = everything(service, events=False)
+    sessions = hosts.counts()[0]
+    for host in (OTHERS, NOBODYS):
+        for app_id in (ORDERS, "00000000-0000-4000-8000-000000000000"):
+            for kind, token in tokens.items():
+                told = code_of(hosts.open(token, host, app_id, **JSON))
+                assert told == (401, "token_invalid"), (kind, host)
+    assert everything(service, events=False) == before
+    assert hosts.counts()[0] == sessions
+    assert hosts.open(single, OWN).status_code == 200, "It has not lost its one use"
+
+
+def test_a_session_is_none_at_another_apps_host(hosts: Hosts) -> None:
+    jwt = boot(hosts.open(hosts.service.token(), OWN))["session"]
+    path = f"/embed-apps/{ORDERS}"
+    before = hosts.counts()
+    asked = [("GET", "session"), ("DELETE", "session"), ("GET", "pages/list"), ("GET", "data/orders.csv")]
+    for host in (OTHERS, NOBODYS):
+        for method, rest in asked:
+            assert code_of(hosts.ask(method, f"{path}/{rest}", host, jwt)) == (401, "session_invalid")
+    assert hosts.counts() == before
+    assert hosts.ask("GET", f"{path}/session", OWN, jwt).status_code == 200
+
+
+@pytest.mark.parametrize("host", STRANGE)
+def test_on_a_host_that_can_be_no_apps_there_is_no_frame(hosts: Hosts, host: str) -> None:
+    token = hosts.service.token(singleUse=True)
+    path = f"/embed-apps/{ORDERS}"
+    before = hosts.counts()
+    with hosts.service.statements() as asked:
+        answers = [
+            hosts.open(token, host, **JSON),
+            hosts.open("pat_garbage", host, **JSON),
+            hosts.open(token, host, "nonsense", **JSON),
+            hosts.ask("POST", path, host, "x", data={"personal-access-token": token}),
+            hosts.ask("GET", f"{path}/session", host, "x"),
+            hosts.ask("DELETE", f"{path}/session", host, "x"),
+            hosts.ask("GET", f"{path}/pages/list", host, "x"),
+            hosts.ask("GET", f"{path}/data/orders.csv", host, "x"),
+        ]
+    for answer in answers:
+        problem_of(answer, 404, "not_found")
+        if host:
+            assert host not in answer.text + str(answer.headers)
+    assert not any("tokens" in statement or "sessions" in statement for statement in asked)
+    assert hosts.counts() == before
+    assert hosts.open(token, OWN).status_code == 200
+
+
+def test_who_runs_the_service_is_told_of_a_proxy_that_keeps_the_host(hosts: Hosts) -> None:
+    """To whom it is shown in a frame, it is a page that is not there."""
+    detail = code_of(answer := hosts.open(hosts.service.token(), "127.0.0.1:8000", **JSON)) and answer.json
+    assert detail
+    assert "must pass the Host header on" in detail["detail"]
+    page = hosts.open(hosts.service.token(), "127.0.0.1:8000")
+    assert page.status_code == 404
+    assert "There is nothing here" in page.text
+
+
+def test_the_port_is_part_of_the_host(make_lasting: Make) -> None:
+    hosts = Hosts(make_lasting(PUBLIC_URL="http://{app}.localhost:5000", SECRET_KEY="k" * 64))
+    assert hosts.open(hosts.service.token(), "orders.localhost:5000").status_code == 200
+    for host in ("orders.localhost", "orders.localhost:5001", "localhost:5000"):
+        assert hosts.open(hosts.service.token(), host).status_code == 404
+
+
+def test_the_api_answers_on_every_host(hosts: Hosts) -> None:
+    for host in (OWN, COMMON, "10.0.0.7:8000"):
+        wish = {"appId": ORDERS, "accessToken": hosts.service.token()}
+        answer = hosts.service.client.post(EXCHANGE, json=wish, headers={"Host": host})
+        assert answer.status_code == 201
+        assert call(hosts.service, "GET", "/api/ext/apps", headers={"Host": host}).status_code == 200
+        with hosts.service.client.get("/static/embed/embed.js", headers={"Host": host}) as script:
+            assert script.status_code == 200
+
+
+def test_a_new_slug_takes_the_app_to_its_new_host_at_once(make_lasting: Make) -> None:
+    hosts = Hosts(make_lasting(PUBLIC_URL="https://{app}.embed.example"))
+    service = hosts.service
+    token = service.token()
+    jwt = boot(hosts.open(token, OWN))["session"]
+    provision(service.app, only("apps", "orders", slug="purchases"))
+    facts = f"/embed-apps/{ORDERS}/session"
+    assert code_of(hosts.ask("GET", facts, OWN, jwt)) == (401, "session_invalid")
+    assert code_of(hosts.open(token, OWN, **JSON)) == (401, "token_invalid")
+    assert hosts.ask("GET", facts, f"purchases.{COMMON}", jwt).status_code == 200
+    assert hosts.open(token, f"purchases.{COMMON}").status_code == 200
+
+
+# ---- The launcher, and the ways between hosts ----
+
+
+def policy_of(answer: TestResponse) -> dict[str, str]:
+    directives = answer.headers["Content-Security-Policy"].split("; ")
+    return dict(directive.partition(" ")[::2] for directive in directives)
+
+
+def launcher(hosts: Hosts, host: str = COMMON) -> TestResponse:
+    """Mint for the workspace, and open the launcher on this host."""
+    answer: Any = hosts.service.mint(**MINT_WORKSPACE).json
+    return hosts.service.client.get(answer["redirectUrl"].partition("example")[2], headers={"Host": host})
+
+
+def test_a_launcher_is_served_on_the_common_host_alone(hosts: Hosts) -> None:
+    assert launcher(hosts).status_code == 200
+    before = hosts.counts()[0]
+    for host in (OWN, "mallory.example", f"{COMMON}:8443"):
+        assert launcher(hosts, host).status_code == 404
+    assert hosts.counts()[0] == before
+
+
+def test_from_the_launcher_to_an_app_and_back_the_frame_goes_from_host_to_host(hosts: Hosts) -> None:
+    page = launcher(hosts)
+    started = boot(page)
+    ways = [f"https://orders.embed.example/embed-apps/{ORDERS}"]
+    ways += [f"https://support.embed.example/embed-apps/{SUPPORT}"]
+    assert re.findall('data-embed-go="([^"]+)"', page.text) == started["ways"] == ways
+    app = hosts.post(f"/embed-apps/{ORDERS}", OWN, session=started["session"])
+    assert app.status_code == 200
+    back = f"https://embed.example{started['base']}"
+    assert re.findall('data-embed-go="([^"]+)"', app.text) == boot(app)["ways"] == [back]
+    assert hosts.post(started["base"], COMMON, session=started["session"]).status_code == 200
+
+
+def test_a_session_of_the_workspace_opens_an_app_on_that_apps_host_alone(hosts: Hosts) -> None:
+    jwt = boot(launcher(hosts))["session"]
+    before = hosts.counts()
+    assert hosts.post(f"/embed-apps/{ORDERS}", OTHERS, session=jwt).status_code == 401
+    assert hosts.post(f"/embed-apps/{ORDERS}", COMMON, session=jwt).status_code == 404
+    assert hosts.counts() == before
+
+
+def test_a_frames_policy_names_the_hosts_that_its_session_may_go_to(hosts: Hosts) -> None:
+    page = launcher(hosts)
+    assert policy_of(page)["form-action"] == "https://*.embed.example"
+    # Both count, and the page's own has no room to run out of.
+    [narrower] = re.findall('<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page.text)
+    assert narrower == "form-action https://orders.embed.example https://support.embed.example"
+    app = hosts.post(f"/embed-apps/{ORDERS}", OWN, session=boot(page)["session"])
+    assert policy_of(app)["form-action"] == "https://embed.example"
+    assert policy_of(hosts.open(hosts.service.token(), OWN))["form-action"] == "'none'"
+
+
+def test_without_app_in_public_url_nothing_of_this_is_there(lasting: Service) -> None:
+    hosts = Hosts(lasting)
+    for host in (COMMON, OWN, "mallory.example"):
+        answer = hosts.open(lasting.token(), host)
+        assert answer.status_code == 200
+        assert "Origin-Agent-Cluster" not in answer.headers
+    page = launcher(hosts)
+    assert policy_of(page)["form-action"] == "'self'"
+    assert "http-equiv" not in page.text
+    assert boot(page)["ways"] == [f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}"]
+
+
+# ---- Slugs that are no part of a host ----
+
+
+@pytest.fixture
+def renamed(hosts: Hosts) -> Any:
+    """Ana's Orders under another slug, which was fine until `{app}` came."""
+
+    def rename(slug: str) -> None:
+        hosts.service.change(update(App).where(App.id == ORDERS).values(slug=slug))
+
+    yield rename
+    rename("orders")
+
+
+@pytest.mark.parametrize("slug", UNFIT)
+def test_for_an_app_without_a_host_there_is_no_token(hosts: Hosts, renamed: Any, slug: str) -> None:
+    old = hosts.service.token()
+    renamed(slug)
+    before = everything(hosts.service, events=False)
+    problem = problem_of(hosts.service.mint(appSlug=slug), 409, "conflict")
+    assert repr(slug) in problem["detail"]
+    assert "Give the app another slug" in problem["detail"]
+    assert everything(hosts.service, events=False) == before, "The token that it had is still there"
+    assert [way.rpartition("/")[2] for way in boot(launcher(hosts))["ways"]] == [SUPPORT]
+    renamed("orders")
+    assert hosts.open(old, OWN).status_code == 200
+
+
+def test_another_tenants_app_without_a_host_is_not_there_as_before(hosts: Hosts) -> None:
+    hosts.service.change(update(App).where(App.id == LEDGER).values(slug="led_ger"))
+    problem_of(hosts.service.mint(appSlug="led_ger"), 404, "app_not_found")
+
+
+@pytest.mark.parametrize("slug", UNFIT)
+def test_a_new_app_needs_a_slug_that_can_be_part_of_a_host(hosts: Hosts, slug: str) -> None:
+    apps = "/api/ext/apps"
+    orders: Any = call(hosts.service, "GET", f"{apps}/{ORDERS}").json
+    wish = {"slug": slug, "workspaceId": orders["workspaceId"]}
+    for answer in (
+        call(hosts.service, "POST", apps, json=wish),
+        call(hosts.service, "PATCH", f"{apps}/{ORDERS}", json={"slug": slug}),
+    ):
+        [text] = problem_of(answer, 400, "invalid_payload")["errors"]["slug"]
+        assert "host" in text
+    assert call(hosts.service, "PATCH", f"{apps}/{ORDERS}", json={"name": "Orders"}).status_code == 200
+
+
+def test_the_commands_say_which_app_has_no_host(hosts: Hosts, renamed: Any, tmp_path: Any) -> None:
+    runner = hosts.service.app.test_cli_runner()
+    assert "App " not in runner.invoke(args=["check"]).output.replace("App led_ger", "")
+    renamed("my_orders")
+    said = "App my_orders: cannot open, since its slug cannot be the first part of its host\n"
+    assert said in runner.invoke(args=["check"]).output
+    file = tmp_path / "apps.toml"
+    file.write_text('[[apps]]\nslug = "my_tickets"\nworkspace = "acme"\ntemplate = "support"\n')
+    done = runner.invoke(args=["provision", str(file)])
+    assert done.exit_code == 0
+    assert "Note: my_tickets cannot open: its slug cannot be the first part of its host." in done.stderr
