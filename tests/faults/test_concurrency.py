@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import Final
@@ -18,14 +17,6 @@ pytestmark = pytest.mark.slow
 PROCESSES: Final = 20
 #: How often each of them mints; `make soak` lets it be fifty times.
 MINTS: Final = int(os.environ.get("FAULT_MINTS", "10"))
-
-
-@pytest.fixture(scope="module")
-def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    log = tmp_path_factory.mktemp("log") / "log"
-    with installation.serving(log=log) as server:
-        yield server
-    assert "Traceback" not in log.read_text()
 
 
 def mint_in_turn(server_port: int, pairs: list[tuple[str, str]], end_sessions: bool) -> list[tuple[int, str]]:
