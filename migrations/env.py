@@ -45,13 +45,24 @@ def without_cascades(connection: Connection) -> Iterator[None]:
         driver.execute("PRAGMA foreign_keys = ON")
 
 
+def take_time(connection: Connection) -> None:
+    """Lift, for this transaction, the bounds that the statements of requests have: a table may be large."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.patience = None
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute(text(f"SET LOCAL {name} = 0"))
+
+
 def run() -> None:
     options = current_app.extensions["migrate"].configure_args
     with db.engine.connect().execution_options(writes=True) as connection, ExitStack() as stack:
         sqlite = connection.dialect.name == "sqlite"
         stack.enter_context(without_cascades(connection) if sqlite else connection.begin())
         if connection.dialect.name == "postgresql":
+            take_time(connection)
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            # For a lock of a table it waits no longer than requests do, who would have to wait behind it.
+            connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
         context.configure(
             connection=connection,
             target_metadata=db.metadata,

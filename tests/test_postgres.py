@@ -369,6 +369,29 @@ def test_a_deletion_and_an_opening_that_wait_for_each_other_are_both_done(
     assert service.rows(select(Session.id)) == []
 
 
+def test_a_migration_waits_for_another_longer_than_a_request_may(
+    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As do two releases that start at once."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    with fresh_database(server) as empty:
+        app = build(empty, tmp_path)
+        with psycopg.connect(empty) as other, ThreadPoolExecutor(1) as threads:
+            other.execute("SELECT pg_advisory_xact_lock(7226110)")
+
+            def upgrade() -> None:
+                with app.app_context():
+                    upgrade_schema()
+
+            upgraded = threads.submit(upgrade)
+            time.sleep(1)
+            assert not upgraded.done()
+            other.rollback()
+            upgraded.result()
+        with app.app_context():
+            db.engine.dispose()
+
+
 # The server is away
 
 

@@ -17,7 +17,7 @@ from tests.world import basic
 pytestmark = pytest.mark.slow
 
 #: Rounds in all, and where chance begins; `make soak` plays ten thousand.
-ROUNDS: Final = int(os.environ.get("FAULT_ROUNDS", "40"))
+ROUNDS: Final = int(os.environ.get("FAULT_ROUNDS", "24"))
 SEED: Final = int(os.environ.get("FAULT_SEED", "1"))
 #: So many play at once, each with an app and a user of its own.
 LANES: Final = 4
