@@ -36,7 +36,7 @@ from pat_service.access import (
 from pat_service.arrivals import Newcomer, welcome
 from pat_service.clients import Caller, reaches_user, reaches_workspace
 from pat_service.credentials import TOKEN_PREFIX, Keyring, Secret, generate
-from pat_service.database import AnyRow, UtcDateTime, once_more_on_deadlock, reading, transaction
+from pat_service.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.errors import (
     AppForbidden,
     AppNotFound,
@@ -92,7 +92,6 @@ class Minted:
     workspace_id: str
 
 
-@once_more_on_deadlock
 def mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
     """Give the pair of user and app, or of user and workspace, a new token.
 

@@ -336,21 +336,22 @@ def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> N
     provision(app, document)
 
 
-def test_a_deletion_and_an_opening_that_wait_for_each_other_are_both_done(
+def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened just as she is deleted."""
     hold, use, used = reach.hold_tokens, tokens.use, threading.Event()
     openings: list[Future[TestResponse]] = []
 
-    def hold_and_let_another_mint(*args: Any) -> None:
-        hold(*args)
+    def hold_and_let_another_mint(*args: Any) -> reach.Held:
+        held = hold(*args)
         if not openings:
             token = service.token()
             body = {"appId": ORDERS, "accessToken": token}
             other = service.app.test_client()
             openings.append(threads.submit(lambda: other.post("/api/ext/users/session", json=body)))
             assert used.wait(10)
+        return held
 
     def use_and_pause(*args: Any) -> bool:
         found = use(*args)
