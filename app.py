@@ -32,13 +32,19 @@ class _Json(DefaultJSONProvider):
             raise ValueError("nested too deeply") from None
 
 
+class _Service(Flask):
+    def ensure_sync(self, func: Any) -> Any:
+        # Every view and hook is a plain function; to find that out again takes longer than most of them do.
+        return func
+
+
 def create_app(config: Config | None = None) -> Flask:
     """Return the service. A setting that is missing or weak stops the start with one line."""
     try:
         config = config or Config.from_environment()
     except ConfigError as error:
         raise SystemExit(f"pat-service: {error}") from None
-    app = Flask(__name__)
+    app = _Service(__name__)
     log.configure()
     _settle(app, config)
     log.init_app(app)
@@ -84,7 +90,8 @@ def _settle(app: Flask, config: Config) -> None:
     # A cleaned-up path would be redirected to, token and all, at whatever Host the request claims.
     app.url_map.merge_slashes = False
     hops = config.trusted_proxies
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
+    if hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
 
 
 def _connect(app: Flask, config: Config) -> None:

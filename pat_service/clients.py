@@ -28,6 +28,7 @@ from pat_service.models import (
     Workspace,
     new_id,
 )
+from pat_service.prepared import Query
 from pat_service.shapes import parse_limit
 
 #: What a client may do: mint for an app, mint for a workspace, keep the directory, read the trail.
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _NO_DIGEST: Final = bytes(32)
 
-_by_id = (
+_by_id = Query(
     select(
         Client.id,
         Client.scopes,
@@ -61,7 +62,7 @@ _by_id = (
     .where(
         Client.id == bindparam("id"),
         Client.revoked_at.is_(None),
-        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now")),
+        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime)),
     )
 )
 #: Guarded by the digest that was read: of racing requests one makes it anew.
@@ -139,10 +140,7 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
 
     The use of the secret is noted, and a digest of an older key is made anew with the current one.
     """
-    rows = []
-    if _ID.fullmatch(client_id):
-        with reading() as connection:
-            rows = list(connection.execute(_by_id, {"id": client_id, "now": now}))
+    rows = _by_id.all({"id": client_id, "now": now}) if _ID.fullmatch(client_id) else []
     matched = None
     for row in rows:
         key = keyring.get(row.key_id)

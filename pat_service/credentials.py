@@ -9,10 +9,11 @@ import hashlib
 import hmac
 import re
 import secrets
+import time
 import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import jwt
@@ -33,6 +34,8 @@ JWT_TYPE: Final = "embed+jwt"
 JWT_ALGORITHM: Final = "HS256"
 #: Clocks of two hosts may differ by this much, in seconds.
 JWT_LEEWAY: Final = 5
+#: So many session JWTs whose signature has held are remembered: of one frame there are many requests.
+VERIFIED_KEPT: Final = 4096
 CLAIMS: Final = ("iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp")
 
 _ID = re.compile(r"[0-9a-f-]{36}", re.ASCII)
@@ -135,6 +138,7 @@ class Keyring:
         self.keys = tuple(Key(material.encode()) for material in (current, *fallbacks))
         self.current = self.keys[0]
         self._by_id = {key.id: key for key in reversed(self.keys)}
+        self._verified = lru_cache(VERIFIED_KEPT)(self._verify)
 
     def get(self, key_id: str) -> Key | None:
         return self._by_id.get(key_id)
@@ -175,6 +179,24 @@ class Keyring:
 
         The profile is closed (RFC 8725): one algorithm, one type, a known key, exactly our claims.
         """
+        claims, not_before = self._verified(text)
+        now = time.time()
+        if not_before > now + JWT_LEEWAY:
+            raise SessionInvalid
+        if claims.expires_at.timestamp() <= now - JWT_LEEWAY:
+            raise SessionExpired().about(
+                session_id=claims.session_id,
+                app_id=claims.app_id,
+                user_id=claims.user_id,
+                workspace_id=claims.workspace_id,
+            )
+        return claims
+
+    def _verify(self, text: str) -> tuple[SessionClaims, int]:
+        """Return the claims of a JWT that we signed, and since when it holds; or raise SessionInvalid.
+
+        Always the same for the same text, so that it is remembered. What changes with time is not asked here.
+        """
         if not _JWT_FORM.fullmatch(text):
             raise SessionInvalid
         try:
@@ -182,34 +204,23 @@ class Keyring:
             key = self._by_id.get(header.get("kid", ""))
             if key is None or set(header) != {"alg", "typ", "kid"} or header["typ"] != JWT_TYPE:
                 raise SessionInvalid
-            try:
-                return _claims(_decode(text, key))
-            except jwt.ExpiredSignatureError:
-                claims = _claims(_decode(text, key, verify_exp=False))
+            payload = jwt.decode(
+                text,
+                key.for_sessions,
+                algorithms=[JWT_ALGORITHM],
+                issuer=ISSUER,
+                options={
+                    "require": list(CLAIMS),
+                    "enforce_minimum_key_length": True,
+                    "verify_aud": False,  # `_claims` reads it: it may be one of two kinds
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise SessionInvalid from None
-        raise SessionExpired().about(
-            session_id=claims.session_id,
-            app_id=claims.app_id,
-            user_id=claims.user_id,
-            workspace_id=claims.workspace_id,
-        )
-
-
-def _decode(text: str, key: Key, *, verify_exp: bool = True) -> dict[str, Any]:
-    return jwt.decode(
-        text,
-        key.for_sessions,
-        algorithms=[JWT_ALGORITHM],
-        issuer=ISSUER,
-        leeway=JWT_LEEWAY,
-        options={
-            "require": list(CLAIMS),
-            "verify_aud": False,  # `_claims` reads it: it may be one of two kinds
-            "enforce_minimum_key_length": True,
-            "verify_exp": verify_exp,
-        },
-    )
+        return _claims(payload), max(payload["nbf"], payload["iat"])
 
 
 def audience(app_id: str | None, workspace_id: str) -> str:

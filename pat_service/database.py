@@ -4,6 +4,7 @@ Rules use `reading()` and `transaction()` with SQLAlchemy Core statements that a
 import. Nothing here or above is written for one of the two databases alone.
 """
 
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -90,23 +92,55 @@ def parse_url(text: str) -> URL:
 
 def engine_options(url: URL, threads: int) -> dict[str, Any]:
     """Return SQLAlchemy's engine options for this database, with a connection for each thread."""
-    # An error's text would repeat what the statement was given.
-    common = {"pool_size": threads, "hide_parameters": True}
+    common = {
+        "pool_size": threads,
+        # An error's text would repeat what the statement was given.
+        "hide_parameters": True,
+        # By name on both databases, for statements that are executed without SQLAlchemy (`prepared`).
+        "paramstyle": "named" if url.get_backend_name() == "sqlite" else "pyformat",
+        # What borrows a connection ends its transaction itself.
+        "pool_reset_on_return": None,
+    }
     if url.get_backend_name() == "sqlite":
         return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT / 1000}}
     return common | {
         "max_overflow": 2,
         "pool_timeout": STATEMENT_TIMEOUT / 1000,
-        "pool_pre_ping": True,
+        # A statement by itself is a transaction, in one round trip; `began` begins those of several.
+        "isolation_level": "AUTOCOMMIT",
         "connect_args": postgres.connect_args(STATEMENT_TIMEOUT),
     }
 
 
 def configure(engine: Engine) -> None:
-    """Make SQLite a durable store with one writer and many readers, and let PostgreSQL be no endless wait."""
-    if engine.dialect.name != "sqlite":
-        postgres.make_impatient(engine, STATEMENT_TIMEOUT)
-        return
+    """Give the engine what its options cannot: how transactions begin, and what a connection is set to."""
+    if engine.dialect.name == "sqlite":
+        _configure_sqlite(engine)
+    else:
+        _configure_postgresql(engine)
+
+
+def _configure_postgresql(engine: Engine) -> None:
+    postgres.make_impatient(engine, STATEMENT_TIMEOUT)
+
+    @event.listens_for(engine, "begin")
+    def began(connection: Connection) -> None:
+        if connection.get_execution_options().get("writes"):
+            connection.exec_driver_sql("BEGIN")
+
+    @event.listens_for(engine, "checkout")
+    def checked_out(connection: Any, _record: Any, _proxy: Any) -> None:
+        # A server that went away has closed its end: seen without a word to it. The pool then opens others.
+        if connection.closed:
+            raise InvalidatePoolError
+        waiting = select.poll()
+        waiting.register(connection.pgconn.socket, select.POLLIN)
+        if waiting.poll(0):
+            raise InvalidatePoolError
+
+
+def _configure_sqlite(engine: Engine) -> None:
+    """Make it a durable store with one writer and many readers."""
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
@@ -138,30 +172,37 @@ def transaction() -> Iterator[Connection]:
     One at a time in a thread. Raise Unavailable where SQLite's writer is busy for too long.
     """
     engine = db.engine
-    if engine.dialect.name != "sqlite":
-        with engine.begin() as connection:
+    with writers_turn(engine) as waited, engine.connect() as connection:
+        connection = connection.execution_options(writes=True)
+        with less_patient(connection.connection.dbapi_connection, waited), connection.begin():
             yield connection
+
+
+@contextmanager
+def writers_turn(engine: Engine) -> Iterator[int]:
+    """Wait for the turn to write, on SQLite one at a time, and yield how many milliseconds that took.
+
+    Raise Unavailable where it takes too long.
+    """
+    if engine.dialect.name != "sqlite":
+        yield 0
         return
     begun = time.monotonic()
     if not _sqlite_writers.acquire(timeout=STATEMENT_TIMEOUT / 1000):
         raise Unavailable
     waited = int((time.monotonic() - begun) * 1000)
     try:
-        with engine.connect() as connection, _less_patient(connection, waited):
-            connection = connection.execution_options(writes=True)
-            with connection.begin():
-                yield connection
+        yield waited
     finally:
         _sqlite_writers.release()
 
 
 @contextmanager
-def _less_patient(connection: Connection, waited: int) -> Iterator[None]:
+def less_patient(driver: Any, waited: int) -> Iterator[None]:
     """Let SQLite wait for another process only as long as the wait in this one has left over."""
     if waited < NOTICEABLE:
         yield
         return
-    driver: Any = connection.connection.dbapi_connection
     driver.execute(f"PRAGMA busy_timeout = {max(1, STATEMENT_TIMEOUT - waited)}")
     try:
         yield

@@ -69,6 +69,19 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _log = logging.getLogger(__name__)
 _insert = insert(Event)
+#: An event as `prepared.Writes` inserts it with what it tells of.
+ROW: Final = (
+    Event,
+    (
+        *("type", "at", "details", "request_id"),
+        *("client_id", "workspace_id", "app_id", "user_id", "token_id", "session_id"),
+    ),
+)
+
+
+def row(type_: str, at: datetime, **ids: Any) -> dict[str, Any]:
+    """Return an event with the columns of ROW; of the ids, those that are left out are null."""
+    return dict.fromkeys(ROW[1]) | {"type": type_, "at": at, "request_id": request_id.get()} | ids
 
 
 def record(
@@ -83,6 +96,11 @@ def record(
     """Add an event to the transaction that does what it tells of."""
     row = {"type": type_, "at": at, "code": code, "details": details, "request_id": request_id.get()} | ids
     connection.execute(_insert, row)
+
+
+def add(connection: Connection, row_: dict[str, Any]) -> None:
+    """Add an event that `row` has made."""
+    connection.execute(_insert, row_)
 
 
 def record_many(connection: Connection, rows: list[dict[str, Any]]) -> None:

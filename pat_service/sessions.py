@@ -19,17 +19,19 @@ from pat_service.access import (
     visitor,
 )
 from pat_service.credentials import Keyring, Secret, SessionClaims
-from pat_service.database import AnyRow, UtcDateTime, reading, transaction
+from pat_service.database import AnyRow, UtcDateTime, transaction
 from pat_service.errors import (
     OriginNotAllowed,
+    Refused,
     SessionExpired,
     SessionInvalid,
     SessionRevoked,
     TooManySessions,
 )
 from pat_service.models import App, Session, User, Workspace, new_id
+from pat_service.prepared import Query, Writes
 from pat_service.shapes import ANY_ORIGIN
-from pat_service.tokens import Recognised, recognise, use
+from pat_service.tokens import USE, Recognised, recognise, use, use_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,26 @@ def _insert_session(
     keyring: Keyring, secret: Secret, token: Recognised, session_id: str, now: datetime, most: int | None
 ) -> bool:
     row = token.row
-    ids: dict[str, Any] = {
+    ids = {
         "token_id": token.id,
         "client_id": row.client_id,
         "app_id": row.target_app,
         "workspace_id": row.workspace_id,
         "user_id": row.user_id,
     }
+    session = ids | {
+        "id": session_id,
+        "key_id": keyring.current.id,
+        "moves": row.moves,
+        "attributes": row.attributes,
+        "allowed_origins": row.allowed_origins,
+        "created_at": now,
+        "expires_at": now + timedelta(seconds=row.session_seconds),
+    }
+    # Also a session of a workspace token is told with the app that it opened.
+    told = events.row(events.SESSION_OPENED, now, session_id=session_id, **(ids | {"app_id": row.app_id}))
+    if not (row.single_use or most is not None or not token.kept_under(keyring.current)):
+        return _opening.run(use_of(keyring, secret, token, now), session, told)
     with transaction() as connection:
         if not use(connection, keyring, secret, token, now):
             return False
@@ -134,22 +149,8 @@ def _insert_session(
             _end_first(connection, session_id, ids, now)
         if most is not None:
             _require_room(connection, ids, most, now)
-        connection.execute(
-            _insert,
-            ids
-            | {
-                "id": session_id,
-                "key_id": keyring.current.id,
-                "moves": row.moves,
-                "attributes": row.attributes,
-                "allowed_origins": row.allowed_origins,
-                "created_at": now,
-                "expires_at": now + timedelta(seconds=row.session_seconds),
-            },
-        )
-        # Also a session of a workspace token is told with the app that it opened.
-        opened_at = ids | {"app_id": row.app_id}
-        events.record(connection, events.SESSION_OPENED, now, session_id=session_id, **opened_at)
+        connection.execute(_insert, session)
+        events.add(connection, told)
     return True
 
 
@@ -205,18 +206,20 @@ def check_launcher(keyring: Keyring, token: str, workspace_id: str, now: datetim
 
 
 def _check(keyring: Keyring, token: str, place: Place, now: datetime) -> OpenSession | OpenLauncher:
-    with events.recording_refusals(events.SESSION_REFUSED, now):
-        claims = keyring.read_session(token, place.app_id)
-    row = find(claims, place)
-    with events.recording_refusals(events.SESSION_REFUSED, now, **_ids(row), session_id=row.session_id):
+    row = None
+    try:
+        row = find(keyring.read_session(token, place.app_id), place)
         seen_by = judge(row, place, now)
+    except Refused as refusal:
+        ids = {} if row is None else _ids(row) | {"session_id": row.session_id}
+        events.refused(events.SESSION_REFUSED, refusal, now, **ids)
+        raise
     return _opened(row.session_id, int((row.expires_at - now).total_seconds()), seen_by, row)
 
 
 def find(claims: SessionClaims, place: Place) -> AnyRow:
     """Return the session of the claims, with what binds it to the place; or raise SessionInvalid."""
-    with reading() as connection:
-        row = connection.execute(_by_id, {"id": claims.session_id, "app": place.known_app}).first()
+    row: AnyRow | None = _by_id.first({"id": claims.session_id, "app": place.known_app})
     if row is None or (row.target_app, row.session_user, row.session_workspace) != (
         claims.app_id,
         claims.user_id,
@@ -274,6 +277,17 @@ def _ids(row: AnyRow) -> dict[str, str]:
 
 _now = bindparam("now", type_=UtcDateTime)
 _insert = insert(Session)
+_opening = Writes(
+    {"sqlite": USE, "postgresql": USE},
+    (
+        Session,
+        (
+            *("id", "token_id", "client_id", "app_id", "workspace_id", "user_id", "key_id", "moves"),
+            *("attributes", "allowed_origins", "created_at", "expires_at"),
+        ),
+    ),
+    events.ROW,
+)
 _end = (
     update(Session).where(Session.id == bindparam("ended"), Session.ended_at.is_(None)).values(ended_at=_now)
 )
@@ -285,7 +299,7 @@ _live_of_token = select(Session.id).where(*_live)
 _count_of_token = select(func.count().label("number"), func.min(Session.expires_at).label("first_end")).where(
     *_live
 )
-_by_id = (
+_by_id = Query(
     select(
         *FACTS,
         Session.id.label("session_id"),

@@ -213,7 +213,7 @@ def breaks(walk: Walk, patch: pytest.MonkeyPatch) -> None:
             assert opened.status_code == 500
     with patch.context() as here:
         here.setattr("pat_service.sessions.recognise", quote_arguments)
-        here.setattr("pat_service.tokens.generate", quote_arguments)
+        here.setattr("pat_service.minting.generate", quote_arguments)
         assert walk.ask("GET", PATH, query_string={"personal-access-token": token}).status_code == 500
         assert walk.keep(walk.service.mint()).status_code == 500
 

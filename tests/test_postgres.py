@@ -346,7 +346,7 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
     def hold_and_let_another_mint(*args: Any) -> reach.Held:
         held = hold(*args)
         if not openings:
-            token = service.token()
+            token = service.token(singleUse=True)  # opened in several steps, between which there is a pause
             body = {"appId": ORDERS, "accessToken": token}
             other = service.app.test_client()
             openings.append(threads.submit(lambda: other.post("/api/ext/users/session", json=body)))
@@ -362,6 +362,7 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
 
     monkeypatch.setattr(reach, "hold_tokens", hold_and_let_another_mint)
     monkeypatch.setattr(sessions, "use", use_and_pause)
+    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 100  # so that an opening is more than one statement
     (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
     with ThreadPoolExecutor(1) as threads:
         answer = service.client.delete(f"/api/ext/users/{ana.id}", headers=basic("manager"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy, rmtree
 from typing import Any, Final
+from unittest.mock import patch
 
 from flask import Flask
 from flask.testing import FlaskClient
@@ -20,7 +21,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from config import Config
-from pat_service import provisioning
+from pat_service import prepared, provisioning
 from pat_service.database import db, reading, transaction
 from pat_service.http.authentication import utcnow
 
@@ -218,9 +219,16 @@ class Service:
 
         with self.app.app_context():
             engine = db.engine
+
+        def execute(connection: Any, compiled: Any, values: Any) -> Any:
+            seen.append(" ".join(compiled.text.split()))
+            return directly(connection, compiled, values)
+
+        directly = prepared.execute
         event.listen(engine, "before_cursor_execute", executes)
         try:
-            yield seen
+            with patch.object(prepared, "execute", execute):
+                yield seen
         finally:
             event.remove(engine, "before_cursor_execute", executes)
 

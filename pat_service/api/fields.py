@@ -141,6 +141,13 @@ class Request(Schema):
 
     error_messages = {"unknown": "Is not a field of this request."}  # noqa: RUF012 - marshmallow reads it
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Looked up once: a schema is made once, and asked at every request.
+        fields_ = self.load_fields.items()
+        self._optional = frozenset(field.data_key or name for name, field in fields_ if not field.required)
+        self.durations = {name: field for name, field in fields_ if isinstance(field, Duration)}
+
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         field_obj.allow_none = not field_obj.required
 
@@ -152,8 +159,7 @@ class Request(Schema):
     def drop_nulls(self, data: Any, **_: Any) -> Any:
         if not isinstance(data, dict):
             return data  # nested: marshmallow says what it should be
-        optional = {field.data_key or name for name, field in self.load_fields.items() if not field.required}
-        return {key: value for key, value in data.items() if value is not None or key not in optional}
+        return {key: value for key, value in data.items() if value is not None or key not in self._optional}
 
 
 class ListRequest(Request):

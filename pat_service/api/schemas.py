@@ -23,9 +23,9 @@ from pat_service.api.fields import (
     uuid,
 )
 from pat_service.arrivals import Newcomer
+from pat_service.minting import Wish
 from pat_service.models import LEAST_ROLE
 from pat_service.shapes import check_text, parse_origin, parse_uuid
-from pat_service.tokens import Wish
 
 MAX_ATTRIBUTES: Final = 50
 MAX_ATTRIBUTE_BYTES: Final = 4096
@@ -133,7 +133,7 @@ class MintRequest(Request):
     )
 
     def shape(self) -> dict[str, Any]:
-        needed = [str(field.data_key) for field in self._durations().values() if field.default() is None]
+        needed = [str(field.data_key) for field in self.durations.values() if field.default() is None]
         one_of_each = [
             {"oneOf": [_given([name], "string") for name in names]} for names in (USER_NAMES, TARGET_NAMES)
         ]
@@ -147,7 +147,7 @@ class MintRequest(Request):
             if len(named) != 1:
                 wanted = f"Exactly one of {', '.join(names[:-1])} and {names[-1]} is required."
                 errors |= {name: [wanted] for name in named or names[:2]}
-        for field in self._durations().values():
+        for field in self.durations.values():
             if given.get(str(field.data_key)) is None and field.default() is None:
                 errors[str(field.data_key)] = [f"Is required. {field.wanted()}"]
         if errors:
@@ -155,7 +155,7 @@ class MintRequest(Request):
 
     @post_load
     def make(self, wish: dict[str, Any], **_: Any) -> Wish:
-        for duration, field in self._durations().items():
+        for duration, field in self.durations.items():
             wish[duration] = wish[duration] or field.default()
         for id_ in ("app_id", "workspace_id"):
             wish[id_] = wish[id_] and parse_uuid(wish[id_])
@@ -163,9 +163,6 @@ class MintRequest(Request):
             wish["allowed_origins"] = list(dict.fromkeys(map(parse_origin, wish["allowed_origins"])))
         pat_seconds, session_minutes = wish.pop("pat_expiry"), wish.pop("session_expiry")
         return Wish(pat_seconds=pat_seconds, session_seconds=session_minutes * 60, **wish)
-
-    def _durations(self) -> dict[str, Duration]:
-        return {name: field for name, field in self.load_fields.items() if isinstance(field, Duration)}
 
 
 class MintAnswer(Schema):

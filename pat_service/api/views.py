@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import current_app, g
 
-from pat_service import sessions, tokens
+from pat_service import minting, sessions
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.examples import MINT_EXAMPLES
 from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
@@ -12,17 +12,17 @@ from pat_service.credentials import parse_token
 from pat_service.http import limits
 from pat_service.http.authentication import client_required, keyring, utcnow
 from pat_service.http.public_url import frame_url, launcher_url
-from pat_service.tokens import Wish
+from pat_service.minting import Wish
 
 
 @blueprint.route("/users/personal-access-token", methods=["POST"])
-@client_required(*tokens.SCOPES, minting=True)
+@client_required(*minting.SCOPES, minting=True)
 @blueprint.arguments(MINT, examples=MINT_EXAMPLES)
 @blueprint.response(201, MINTED)
 @problems(400, 401, 403, 404, 413, 415, 429, 503)
 def mint(wish: Wish) -> dict[str, Any]:
     """Mint a token for one user and one app, or all apps of a workspace, in place of the one they had."""
-    minted = tokens.mint(g.caller, keyring(), wish, utcnow())
+    minted = minting.mint(g.caller, keyring(), wish, utcnow())
     return {
         "personal_access_token": minted.secret.reveal(),
         "redirect_url": frame_url(minted.app_id, minted.secret)

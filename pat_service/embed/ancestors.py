@@ -1,9 +1,9 @@
 """Which pages may frame an app or a launcher: its allowed origins, as this worker last knew them."""
 
-from threading import Lock
+import time
+from math import inf
 from typing import Final
 
-from cachetools import TTLCache
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,23 +14,26 @@ from pat_service.shapes import is_uuid
 
 #: A refusal that needs no database uses origins of at most this age, in seconds.
 MAX_AGE: Final = 60
+#: So many places are remembered. Past that the worker starts afresh, and asks once more for each.
+MOST_KNOWN: Final = 10_000
 
 _of_app = select(App.allowed_origins).where(App.id == bindparam("id"))
 _of_launcher = select(Workspace.allowed_origins).where(Workspace.id == bindparam("id"))
-_known: TTLCache[Place, list[str]] = TTLCache(maxsize=10_000, ttl=MAX_AGE)
-_lock = Lock()
+_timer = time.monotonic
+#: What the database said of a place, and until when that may be used.
+_known: dict[Place, tuple[float, list[str]]] = {}
 
 
 def learn(place: Place, origins: list[str]) -> None:
     """Remember what the database has just said of a place."""
-    with _lock:
-        _known[place] = origins
+    if len(_known) >= MOST_KNOWN and place not in _known:
+        _known.clear()
+    _known[place] = _timer() + MAX_AGE, origins
 
 
 def remembered(place: Place) -> list[str]:
     """Return the place's allowed origins without asking the database: it has just failed this request."""
-    with _lock:
-        return _known.get(place, [])
+    return _remembered(place) or []
 
 
 def last_known(place: Place) -> list[str]:
@@ -38,10 +41,13 @@ def last_known(place: Place) -> list[str]:
 
     A place that does not exist, or a database that is away, allows none.
     """
-    with _lock:
-        if place in _known:
-            return _known[place]
-    return current(place)
+    known = _remembered(place)
+    return current(place) if known is None else known
+
+
+def _remembered(place: Place) -> list[str] | None:
+    until, origins = _known.get(place, (-inf, None))
+    return origins if until > _timer() else None
 
 
 def current(place: Place) -> list[str]:

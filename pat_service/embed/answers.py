@@ -1,11 +1,15 @@
 """What every answer of a frame has, at an app or at a launcher: its policy, and refusals as pages."""
 
 import re
+import secrets
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from flask import Response, current_app, g, render_template, request
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import MIMEAccept, MultiDict
 from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.http import parse_accept_header
 
 from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
@@ -26,6 +30,8 @@ from pat_service.sessions import Opened
 
 APPS: Final = "/embed-apps"
 LAUNCHERS: Final = "/embed-workspaces"
+#: What all of them begin with.
+FRAMES: Final = "/embed-"
 #: The form field that carries a session from one frame of a workspace to the next.
 SESSION_FIELD: Final = "session"
 #: The largest body of an app's own form, and of the form that opens a frame, in bytes.
@@ -41,22 +47,28 @@ POLICY: Final = (
     "form-action {forms}; base-uri 'none'; {ancestors}"
 )
 
+#: Marks in the page of a refusal for what differs each time. Made anew by each process, so that no text from
+#: outside can hold one.
+_NONCE, _REQUEST_ID = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
 _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTALL)
 #: What scripts call: their errors are JSON whatever they accept.
 _FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/")
 
 
-def _frame() -> re.Match[str] | None:
-    return _FRAME.fullmatch(request.path)
+@lru_cache(maxsize=512)
+def _addressed(path: str) -> tuple[Place, str] | None:
+    """Return the app or launcher that a path names, and what follows; None where it is no frame's."""
+    found = _FRAME.fullmatch(path)
+    if found is None:
+        return None
+    prefix, name, rest = found.groups(default="")
+    return (Place(app_id=name) if prefix == APPS else Place(workspace_id=name)), rest
 
 
 def place() -> Place:
     """Return which app or launcher the request's address names."""
-    found = _frame()
-    if found is None:
-        return Place()
-    prefix, name, _ = found.groups(default="")
-    return Place(app_id=name) if prefix == APPS else Place(workspace_id=name)
+    addressed = _addressed(request.path)
+    return Place() if addressed is None else addressed[0]
 
 
 # ---- What is asked for ----
@@ -111,7 +123,7 @@ def read_form(most: int) -> MultiDict[str, str]:
 
 def refuse_nul() -> None:
     """Refuse NUL, which PostgreSQL takes in no text; an app's author should not have to think of it."""
-    for values in (request.args, request.form):
+    for values in (request.args, request.form) if request.mimetype else (request.args,):
         for name, value in values.items(multi=True):
             if "\0" in name or "\0" in value:
                 raise InvalidPayload({name.replace("\0", ""): ["Must not contain NUL characters."]})
@@ -130,7 +142,8 @@ def opened(session: Opened) -> None:
 
 def frame_headers(response: Response) -> Response:
     """Give the answers of frames their policy."""
-    if _frame():
+    path = request.path
+    if path.startswith(FRAMES) and _addressed(path):
         policy = POLICY.format(
             nonce=csp_nonce(),
             forms="'self'" if g.get("workspace_wide") else "'none'",
@@ -139,8 +152,9 @@ def frame_headers(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = policy
         # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
         for name in ("Set-Cookie", "X-Frame-Options"):
-            response.headers.remove(name)
-        if response.allow:
+            if name in response.headers:
+                response.headers.remove(name)
+        if "Allow" in response.headers:
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
 
@@ -156,26 +170,39 @@ def _origins() -> list[str]:
     return origins
 
 
-def _prefers_json() -> bool:
+@lru_cache(maxsize=256)
+def _prefers_json(accept: str) -> bool:
     # One of hundreds of kilobytes would take seconds to read.
-    if len(request.headers.get("Accept", "")) > LONGEST_ACCEPT:
+    if len(accept) > LONGEST_ACCEPT:
         return False
     kinds = ["text/html", "application/json", "application/problem+json"]
-    return request.accept_mimetypes.best_match(kinds, "text/html") != "text/html"
+    return parse_accept_header(accept, MIMEAccept).best_match(kinds, "text/html") != "text/html"
 
 
 def page_of(problem: dict[str, Any], status: int) -> Response | None:
     """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
-    found = _frame()
-    if found is None or _FOR_SCRIPTS.match(found[3] or "") or _prefers_json():
+    addressed = _addressed(request.path)
+    accept = request.headers.get("Accept", "")[: LONGEST_ACCEPT + 1]
+    if addressed is None or _FOR_SCRIPTS.match(addressed[1]) or _prefers_json(accept):
         return None
+    if "errors" in problem:
+        return Response(_page(problem, _origins(), csp_nonce()), status)
+    html = _page_with_marks(tuple((problem | {"requestId": _REQUEST_ID}).items()), tuple(_origins()))
+    return Response(html.replace(_REQUEST_ID, problem["requestId"]).replace(_NONCE, csp_nonce()), status)
+
+
+@lru_cache(maxsize=512)
+def _page_with_marks(problem: tuple[tuple[str, Any], ...], origins: tuple[str, ...]) -> str:
+    return _page(dict(problem), origins, _NONCE)
+
+
+def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str) -> str:
     title, advice = ADVICE.get(problem["code"], (problem["title"], problem["detail"]))
-    html = render_template(
+    return render_template(
         "embed/error.html",
         problem=problem,
         title=title,
         advice=advice,
-        parents=_origins(),
-        csp_nonce=csp_nonce(),
+        parents=origins,
+        csp_nonce=nonce,
     )
-    return Response(html, status)

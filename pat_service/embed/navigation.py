@@ -4,6 +4,7 @@ from flask import current_app, request
 
 from pat_service.errors import NotFramed
 
+_PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")
 _FRAMES = ("iframe", "frame")
 
 
@@ -12,13 +13,13 @@ def require_frame() -> None:
 
     A client that sends no fetch metadata is served: it is no current browser.
     """
-    purposes = (request.headers.get(name, "") for name in ("Sec-Purpose", "Purpose", "X-Moz"))
-    if any("prefetch" in purpose.lower() or "prerender" in purpose.lower() for purpose in purposes):
-        raise NotFramed("A prefetch opens no session.")
+    sent = request.environ
+    for name in _PURPOSES:
+        if name in sent and any(early in sent[name].lower() for early in ("prefetch", "prerender")):
+            raise NotFramed("A prefetch opens no session.")
     if not current_app.config["EMBED_FRAMED_ONLY"]:
         return
-    destination = request.headers.get("Sec-Fetch-Dest")
-    mode = request.headers.get("Sec-Fetch-Mode")
+    destination, mode = sent.get("HTTP_SEC_FETCH_DEST"), sent.get("HTTP_SEC_FETCH_MODE")
     # A script's own fetch has the destination "empty" and is no navigation.
     navigates = mode == "navigate" if mode else destination not in (None, "empty")
     if navigates and destination not in _FRAMES:

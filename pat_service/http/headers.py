@@ -1,11 +1,18 @@
 """Security headers of every answer. Frames set a policy of their own; everything else is in no frame."""
 
 import secrets
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import Flask, Response, g, request
+from flask import Flask, g
 
-NOT_FRAMED: Final = "default-src 'none'; frame-ancestors 'none'"
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+#: Where public files are, which alone may be kept.
+STATIC: Final = "/static/"
+NOT_STORED: Final = ("Cache-Control", "no-store")
+NOT_FRAMED: Final = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 PERMISSIONS: Final = ", ".join(
     f"{feature}=()"
     for feature in (
@@ -38,19 +45,32 @@ def csp_nonce() -> str:
 
 
 def init_app(app: Flask, *, https: bool) -> None:
-    fixed = {
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Permissions-Policy": PERMISSIONS,
-    }
+    """Give every answer its headers, around the application: each costs a search where Flask sets it."""
+    fixed = [
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Permissions-Policy", PERMISSIONS),
+    ]
     if https:
-        fixed["Strict-Transport-Security"] = HSTS
+        fixed.append(("Strict-Transport-Security", HSTS))
+    ours = {name.lower() for name, _ in fixed}
+    inner = app.wsgi_app
 
-    def add(response: Response) -> Response:
-        response.headers.update(fixed)
-        response.headers.setdefault("Content-Security-Policy", NOT_FRAMED)
-        if request.endpoint != "static":
-            response.headers["Cache-Control"] = "no-store"
-        return response
+    def wsgi_app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        static = environ["PATH_INFO"].startswith(STATIC)
 
-    app.after_request(add)
+        def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
+            given = {name.lower() for name, _ in headers}
+            replaced = ours if static else ours | {"cache-control"}
+            if given & replaced:
+                headers = [pair for pair in headers if pair[0].lower() not in replaced]
+            headers += fixed
+            if not static:
+                headers.append(NOT_STORED)
+            if "content-security-policy" not in given:
+                headers.append(NOT_FRAMED)
+            return start_response(status, headers, *failure)
+
+        return inner(environ, start)
+
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign]

@@ -39,8 +39,10 @@ def init_app(app: Flask, redis_url: str | None) -> None:
         storage_uri=redis_url or f"{WorkerStorage.STORAGE_SCHEME[0]}://",
         storage_options=options,
     )
+    # As if it were registered already: it would look for its decorators at each request, and there are none.
+    app.extensions.setdefault("limiter", set()).add(limiter)
     limiter.init_app(app)
-    app.extensions["pat_service.limiter"] = limiter
+    app.extensions["pat_service.limiter"] = limiter.limiter
     app.extensions["pat_service.limiter.silence"] = Silence()
 
 
@@ -50,7 +52,7 @@ def hit(name: str, limit: str | None, subject: str) -> None:
         return
     item = _parse(limit)
     extensions = current_app.extensions
-    strategy, silence = extensions["pat_service.limiter"].limiter, extensions["pat_service.limiter.silence"]
+    strategy, silence = extensions["pat_service.limiter"], extensions["pat_service.limiter.silence"]
     if silence.lasts():
         raise Unavailable
     try:

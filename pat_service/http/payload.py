@@ -95,6 +95,9 @@ def receive(most: int) -> None:
     A sender may hold a body back for as long as it likes; what was decided before could be long out of
     date when the rest comes. Too much of it, or too little, is refused later, by `read_body`.
     """
+    environ = request.environ
+    if not (environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ):
+        return
     request.max_content_length = request.max_form_memory_size = most + 1
     if (request.content_length or 0) <= most:
         with suppress(Exception):

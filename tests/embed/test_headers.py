@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from cachetools import TTLCache
 from flask import Response
 from werkzeug.test import TestResponse
 
+from pat_service.access import Place
 from pat_service.embed import EmbeddedApp, ancestors
 from tests.world import (
     KEY,
@@ -267,8 +267,8 @@ def test_a_refused_token_of_another_app_is_shown_to_the_parents_of_the_address(l
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds by which a worker's memory of origins grows old."""
     now = [0.0]
-    known: TTLCache[str, list[str]] = TTLCache(100, ancestors.MAX_AGE, timer=lambda: now[0])
-    monkeypatch.setattr(ancestors, "_known", known)
+    monkeypatch.setattr(ancestors, "_known", {})
+    monkeypatch.setattr(ancestors, "_timer", lambda: now[0])
     return now
 
 
@@ -327,4 +327,12 @@ def test_without_a_database_an_app_never_seen_may_be_framed_by_nobody(
 
 def test_origins_are_known_to_a_worker_for_a_minute_at_most() -> None:
     assert 0 < ancestors.MAX_AGE <= 60
-    assert ancestors._known.ttl == ancestors.MAX_AGE
+
+
+def test_a_worker_remembers_a_bounded_number_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ancestors, "_known", {})
+    monkeypatch.setattr(ancestors, "MOST_KNOWN", 3)
+    for number in range(10):
+        ancestors.learn(Place(app_id=str(number)), [PORTAL])
+        assert len(ancestors._known) <= 3
+    assert ancestors.last_known(Place(app_id="9")) == [PORTAL]

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 import time_machine
-from cachetools import TTLCache
 from sqlalchemy import delete, func, select, update
 
 from pat_service import tokens
@@ -283,8 +282,8 @@ def test_refusals_that_need_no_database_ask_for_an_apps_origins_once_a_minute(
     lasting: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    known: TTLCache[str, list[str]] = TTLCache(100, ancestors.MAX_AGE, timer=lambda: clock[0])
-    monkeypatch.setattr(ancestors, "_known", known)
+    monkeypatch.setattr(ancestors, "_known", {})
+    monkeypatch.setattr(ancestors, "_timer", lambda: clock[0])
     paths = ["", f"?{PARAMETER}=pat_0", f"?{PARAMETER}=a&{PARAMETER}=b", "/no/such/page"]
     asked = []
     for clock[0] in (0.0, 30.0, 59.9, 60.1, 119.0):

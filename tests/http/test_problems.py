@@ -18,7 +18,7 @@ from werkzeug.exceptions import abort, default_exceptions
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from pat_service import database
+from pat_service import database, prepared
 from pat_service.cli import upgrade_schema
 from pat_service.credentials import generate
 from pat_service.database import db
@@ -203,8 +203,14 @@ def test_a_rule_that_fails_is_undone(service: Service, monkeypatch: pytest.Monke
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(TEXT_OF_FAILURE)
 
+    def execute(connection: Any, compiled: Any, values: Any) -> Any:
+        return fail() if "INTO events" in compiled.text else directly(connection, compiled, values)
+
+    directly = prepared.execute
     with monkeypatch.context() as patched:
-        patched.setattr("pat_service.tokens.events.record", fail)
+        patched.setattr("pat_service.prepared.insert", fail)
+        patched.setattr("pat_service.prepared.execute", execute)
+        problem_of(service.mint(), 500, "internal_error")
         problem_of(service.mint(endSessions=True), 500, "internal_error")
         problem_of(service.open(token, Accept="application/json"), 500, "internal_error")
     assert service.rows(select(func.count()).select_from(Session))[0][0] == 0
