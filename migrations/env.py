@@ -66,7 +66,10 @@ def one_at_a_time(connection: Connection) -> Iterator[None]:
     # A session of its own, since a migration that makes an index beside traffic commits on the way.
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as keeper:
         for session, patience in ((keeper, 0), (connection, LOCK_TIMEOUT)):
+            driver: Any = session.connection.dbapi_connection
+            driver.patience = None
             session.execute(text("SET statement_timeout = 0"))
+            session.execute(text("SET idle_in_transaction_session_timeout = 0"))
             session.execute(text(f"SET lock_timeout = {patience}"))
         connection.commit()
         keeper.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})

@@ -7,11 +7,10 @@ import. Nothing here or above is written for one of the two databases alone.
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
@@ -29,9 +28,6 @@ STATEMENT_TIMEOUT: Final = 5000
 
 #: A wait that is shorter, in milliseconds, is not taken off the time that the next may take.
 NOTICEABLE: Final = 500
-
-#: PostgreSQL's code of an error that another try may well not have.
-DEADLOCK: Final = "40P01"
 
 # Stable constraint names: migrations on both databases refer to them.
 NAMING: Final = {
@@ -54,8 +50,6 @@ else:
     Model = db.Model
 
 AnyRow = Row[*tuple[Any, ...]]
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 _inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -216,25 +210,6 @@ def less_patient(driver: Any, waited: int) -> Iterator[None]:
         yield
     finally:
         driver.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT}")
-
-
-def once_more_on_deadlock(rule: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Run the rule a second time where PostgreSQL has ended its transaction, as two waited in a circle.
-
-    Everybody holds what they write in one order: tokens, then what these hang on. But whoever deletes a
-    user or an app cannot hold a token that is minted, for the first time, and opened meanwhile.
-    """
-
-    @wraps(rule)
-    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        try:
-            return rule(*args, **kwargs)
-        except Exception as error:
-            if getattr(getattr(error, "orig", error), "sqlstate", None) != DEADLOCK:
-                raise
-        return rule(*args, **kwargs)
-
-    return run
 
 
 def add(connection: Connection, table: type[Base], row: dict[str, Any]) -> bool:

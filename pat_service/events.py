@@ -123,7 +123,8 @@ def recording_refusals(type_: str, at: datetime, **ids: str) -> Iterator[None]:
 def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
     """Record a refusal whose subject was recognised. A trail that cannot be written changes no answer."""
     subject: dict[str, Any] = ids | refusal.subject
-    if not subject:
+    # Of a store that is away nothing can be told, and to try would take as long again.
+    if not subject or isinstance(refusal, Unavailable):
         return
     due = _refusals.count(_Kind(type_, refusal.code, tuple(sorted(subject.items()))), at)
     if not due:

@@ -15,7 +15,7 @@ from pat_service.access import FACTS, facts_of, may_open, may_visit
 from pat_service.arrivals import Newcomer, welcome
 from pat_service.clients import Caller, reaches_user, reaches_workspace
 from pat_service.credentials import TOKEN_PREFIX, Keyring, Secret, generate
-from pat_service.database import AnyRow, UtcDateTime, once_more_on_deadlock, transaction
+from pat_service.database import AnyRow, UtcDateTime, transaction
 from pat_service.errors import AppForbidden, AppNotFound, SlugUnfit, UserNotFound, WorkspaceNotFound
 from pat_service.models import App, Session, Token, User, Workspace, new_id
 from pat_service.prepared import Query, Writes
@@ -61,7 +61,6 @@ class Minted:
     workspace_id: str
 
 
-@once_more_on_deadlock
 def mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
     """Give the pair of user and app, or of user and workspace, a new token.
 

@@ -19,7 +19,7 @@ from pat_service.access import (
     visitor,
 )
 from pat_service.credentials import Keyring, Secret, SessionClaims
-from pat_service.database import AnyRow, UtcDateTime, once_more_on_deadlock, transaction
+from pat_service.database import AnyRow, UtcDateTime, transaction
 from pat_service.errors import (
     OriginNotAllowed,
     Refused,
@@ -95,7 +95,6 @@ def open_launcher(
     return session, signed
 
 
-@once_more_on_deadlock
 def _open(
     keyring: Keyring, secret: Secret, place: Place, now: datetime, most: int | None, parent: str | None
 ) -> tuple[OpenSession | OpenLauncher, Secret]:

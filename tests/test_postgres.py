@@ -336,21 +336,22 @@ def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> N
     provision(app, document)
 
 
-def test_a_deletion_and_an_opening_that_wait_for_each_other_are_both_done(
+def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened just as she is deleted."""
     hold, use, used = reach.hold_tokens, tokens.use, threading.Event()
     openings: list[Future[TestResponse]] = []
 
-    def hold_and_let_another_mint(*args: Any) -> None:
-        hold(*args)
+    def hold_and_let_another_mint(*args: Any) -> reach.Held:
+        held = hold(*args)
         if not openings:
-            token = service.token()
+            token = service.token(singleUse=True)  # opened in several steps, between which there is a pause
             body = {"appId": ORDERS, "accessToken": token}
             other = service.app.test_client()
             openings.append(threads.submit(lambda: other.post("/api/ext/users/session", json=body)))
             assert used.wait(10)
+        return held
 
     def use_and_pause(*args: Any) -> bool:
         found = use(*args)
@@ -368,6 +369,29 @@ def test_a_deletion_and_an_opening_that_wait_for_each_other_are_both_done(
     assert answer.status_code == 204, answer.text
     assert openings[0].result().status_code in (201, 401)
     assert service.rows(select(Session.id)) == []
+
+
+def test_a_migration_waits_for_another_longer_than_a_request_may(
+    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As do two releases that start at once."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    with fresh_database(server) as empty:
+        app = build(empty, tmp_path)
+        with psycopg.connect(empty) as other, ThreadPoolExecutor(1) as threads:
+            other.execute("SELECT pg_advisory_xact_lock(7226110)")
+
+            def upgrade() -> None:
+                with app.app_context():
+                    upgrade_schema()
+
+            upgraded = threads.submit(upgrade)
+            time.sleep(1)
+            assert not upgraded.done()
+            other.rollback()
+            upgraded.result()
+        with app.app_context():
+            db.engine.dispose()
 
 
 # The server is away

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from pat_service import events
 from pat_service.clients import OPERATOR, Caller, reaches_workspace
-from pat_service.database import AnyRow, add, once_more_on_deadlock, reading
+from pat_service.database import AnyRow, add, reading
 from pat_service.directory import reach, workspaces
 from pat_service.directory.changes import changing, difference, each_once, told
 from pat_service.errors import Conflict
@@ -92,12 +92,13 @@ def change(caller: Caller, app_id: str, changes: dict[str, Any], now: datetime) 
         return reach.app(connection, caller, app_id)
 
 
-@once_more_on_deadlock
+@reach.anew_when_tokens_come
 def remove(caller: Caller, app_id: str, now: datetime) -> None:
     """Delete the app with its grants, tokens and sessions; or raise AppNotFound."""
     with changing(caller, now) as connection:
-        reach.hold_tokens(connection, Token.app_id == app_id)
+        held = reach.hold_tokens(connection, Token.app_id == app_id)
         current = reach.app(connection, caller, app_id, lock=True)
+        reach.require_held(connection, held)
         ids = {"client_id": caller.id, "app_id": app_id, "workspace_id": current.workspace_id}
         details = {"before": told(current, TOLD)}
         events.record(connection, events.APP_DELETED, now, details=details, **ids)

@@ -4,6 +4,10 @@ The finders return a row or raise. `hold` keeps others from moving or deleting i
 ends, `lock` also from changing it and from adding to it.
 """
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -11,6 +15,11 @@ from pat_service.clients import Caller, reaches_user, reaches_workspace
 from pat_service.database import AnyRow
 from pat_service.errors import AppNotFound, UserNotFound, WorkspaceNotFound
 from pat_service.models import App, Token, User, Workspace
+
+#: Which tokens are held: the condition that they fulfil, and their ids.
+Held = tuple[ColumnElement[bool], set[str]]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def workspace(connection: Connection, caller: Caller, workspace_id: str, *, lock: bool = False) -> AnyRow:
@@ -41,14 +50,43 @@ def app(
     return row
 
 
-def hold_tokens(connection: Connection, condition: ColumnElement[bool]) -> None:
-    """Lock the tokens that a deletion is about to take along.
+class TokensCame(Exception):
+    """Tokens were minted while those that were there already were being held."""
+
+
+def hold_tokens(connection: Connection, condition: ColumnElement[bool]) -> Held:
+    """Lock the tokens that a deletion is about to take along, and return which.
 
     Before anything else: an opening locks its token first, and what its session hangs on after that.
     In the one order of everybody who locks several.
     """
     of_pairs = (Token.user_id, Token.app_id, Token.workspace_id)
-    connection.execute(select(Token.id).where(condition).order_by(*of_pairs).with_for_update()).all()
+    statement = select(Token.id).where(condition).order_by(*of_pairs).with_for_update()
+    return condition, set(connection.execute(statement).scalars())
+
+
+def require_held(connection: Connection, held: Held) -> None:
+    """Raise TokensCame where there are others by now, once what they hang on is locked: no more can come.
+
+    To wait for these would be to wait in a circle, for openings that wait for what is locked.
+    """
+    condition, ids = held
+    if not ids.issuperset(connection.execute(select(Token.id).where(condition)).scalars()):
+        raise TokensCame
+
+
+def anew_when_tokens_come(rule: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let the rule begin again until it holds all tokens; what it did before is undone."""
+
+    @wraps(rule)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        while True:
+            try:
+                return rule(*args, **kwargs)
+            except TokensCame:
+                continue
+
+    return run
 
 
 _workspace = select(Workspace.__table__).where(

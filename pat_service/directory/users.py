@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, delete, not_, select, update
 
 from pat_service import events
 from pat_service.clients import OPERATOR, Caller, reaches_user, reaches_workspace
-from pat_service.database import AnyRow, add, once_more_on_deadlock, reading
+from pat_service.database import AnyRow, add, reading
 from pat_service.directory import members, reach, remains
 from pat_service.directory.changes import changing, difference, told
 from pat_service.errors import Conflict, InvalidPayload
@@ -99,16 +99,17 @@ def create(
         return _read(connection, caller, user_id), is_new
 
 
+@reach.anew_when_tokens_come
 def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime) -> Known:
     """Change what `changes` names: email, name, status. Raise UserNotFound or Conflict.
 
     A status counts on the next request of every open frame.
     """
     with changing(caller, now) as connection:
-        if "email" in changes:
-            reach.hold_tokens(connection, Token.user_id == user_id)
+        held = reach.hold_tokens(connection, Token.user_id == user_id) if "email" in changes else None
         current = _own(connection, caller, user_id)
-        if "email" in changes:
+        if held is not None:
+            reach.require_held(connection, held)
             changes = changes | {"email": email_key(changes["email"])}
             holder = connection.execute(_by_email, {"email": changes["email"]}).scalar()
             if holder not in (None, user_id):
@@ -120,12 +121,13 @@ def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime)
         return _read(connection, caller, user_id)
 
 
-@once_more_on_deadlock
+@reach.anew_when_tokens_come
 def remove(caller: Caller, user_id: str, now: datetime) -> None:
     """Delete the user with all that is theirs, tokens and sessions included; or raise as `change`."""
     with changing(caller, now) as connection:
-        reach.hold_tokens(connection, Token.user_id == user_id)
+        held = reach.hold_tokens(connection, Token.user_id == user_id)
         current = _own(connection, caller, user_id)
+        reach.require_held(connection, held)
         remains.end_elsewhere(connection, caller, user_id, now)
         places = members.workspaces_of(connection, user_id)
         _tell(connection, events.USER_DELETED, caller, user_id, {"before": told(current, TOLD)}, places, now)

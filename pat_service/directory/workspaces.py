@@ -63,11 +63,13 @@ def change(caller: Caller, workspace_id: str, changes: dict[str, Any], now: date
         return reach.workspace(connection, caller, workspace_id)
 
 
+@reach.anew_when_tokens_come
 def remove(caller: Caller, workspace_id: str, now: datetime) -> None:
     """Delete an empty workspace with its members, tokens and sessions. Raise Conflict while it has apps."""
     with changing(caller, now) as connection:
-        reach.hold_tokens(connection, Token.workspace_id == workspace_id)
+        held = reach.hold_tokens(connection, Token.workspace_id == workspace_id)
         current = reach.workspace(connection, caller, workspace_id, lock=True)
+        reach.require_held(connection, held)
         if connection.execute(select(App.id).where(App.workspace_id == workspace_id).limit(1)).first():
             raise Conflict("There are apps in this workspace; move or delete them first.")
         details = {"before": told(current, TOLD)}

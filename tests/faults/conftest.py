@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.installation import Installation, installed, on_postgres
-from tests.servers import postgres, redis_server
+from tests.servers import WebServer, postgres, redis_server
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +31,12 @@ def installation(
         return
     with on_postgres(request.getfixturevalue("postgres_server"), folder) as found:
         yield found.with_(REDIS_URL=request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture(scope="module")
+def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """The service of that installation; in its log stands no failure."""
+    log = tmp_path_factory.mktemp("log") / "log"
+    with installation.serving(log=log) as server:
+        yield server
+    assert "Traceback" not in log.read_text()

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from random import Random
@@ -18,19 +17,11 @@ from tests.world import basic
 pytestmark = pytest.mark.slow
 
 #: Rounds in all, and where chance begins; `make soak` plays ten thousand.
-ROUNDS: Final = int(os.environ.get("FAULT_ROUNDS", "40"))
+ROUNDS: Final = int(os.environ.get("FAULT_ROUNDS", "24"))
 SEED: Final = int(os.environ.get("FAULT_SEED", "1"))
 #: So many play at once, each with an app and a user of its own.
 LANES: Final = 4
 CALLERS: Final = 4  # of each lane: two that take, two that mint
-
-
-@pytest.fixture(scope="module")
-def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    log = tmp_path_factory.mktemp("log") / "log"
-    with installation.serving(log=log) as server:
-        yield server
-    assert "Traceback" not in log.read_text()
 
 
 class Manager:
