@@ -1,5 +1,6 @@
 """How a migration runs: on the app's own engine, all or nothing, one process at a time."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from pat_service.database import UtcDateTime, db
 #: it fails, changes nothing, and can be tried again. Shorter than PostgreSQL's deadlock_timeout (1 s), so
 #: that it is never a request that is ended for the two to go on.
 LOCK_TIMEOUT = 500
+#: How often to ask whether another process is done, in seconds.
+LOCK_POLL = 0.2
 #: Any number will do, as long as every release of this service takes the same.
 MIGRATION_LOCK = 7_226_110
 
@@ -72,7 +75,9 @@ def one_at_a_time(connection: Connection) -> Iterator[None]:
             session.execute(text("SET idle_in_transaction_session_timeout = 0"))
             session.execute(text(f"SET lock_timeout = {patience}"))
         connection.commit()
-        keeper.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        # Asked again and again: who waits in a statement is waited for by an index that is made beside traffic.
+        while not keeper.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
+            time.sleep(LOCK_POLL)
         try:
             yield
         finally:

@@ -73,7 +73,7 @@ def init_app(app: Flask, engine: Engine) -> None:
 
     def ask_limiter() -> dict[str, str]:
         try:
-            app.extensions["pat_service.limiter"].limiter.hit(_probe, "readyz")
+            app.extensions["pat_service.limiter"].hit(_probe, "readyz")
         except Exception:
             # The store's own errors and those of its driver: whatever it is, nobody can be let through.
             return {"limiter": AWAY}

@@ -88,7 +88,7 @@ def test_without_the_limiters_store_it_is_not_ready(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(service.app.extensions["pat_service.limiter"].limiter, "hit", fail)
+    monkeypatch.setattr(service.app.extensions["pat_service.limiter"], "hit", fail)
     assert failing(service) == FINE | {"limiter": "unavailable"}
     assert "correct-horse" not in service.client.get("/readyz").text
 

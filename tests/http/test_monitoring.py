@@ -171,7 +171,7 @@ def test_without_a_database_the_rest_is_there(service: Service) -> None:
 def test_a_writer_that_keeps_all_waiting_and_a_trail_that_cannot_be_written_are_counted(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy() -> None:
+    def busy(*_: object) -> None:
         raise Unavailable
 
     old, _new = service.token(), service.token()
@@ -180,7 +180,7 @@ def test_a_writer_that_keeps_all_waiting_and_a_trail_that_cannot_be_written_are_
         patched.setattr("pat_service.events.transaction", busy)
         assert service.refusal(old) == "token_superseded"
     with monkeypatch.context() as patched:
-        patched.setattr("pat_service.tokens.transaction", busy)
+        patched.setattr("pat_service.prepared.writers_turn", busy)
         assert service.mint().status_code == 503
     assert grown("pat_events_unwritten_total") == 1
     assert grown("pat_store_unavailable_total", store="database") == 1
