@@ -1,4 +1,4 @@
-# make run · make test · make quick · make fuzz · make soak · make rolling · make lint · make format · make clean
+# `make help` lists the targets.
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 5000
@@ -11,6 +11,8 @@ KILLS    ?= 20
 REQUESTS ?= 100000
 # How often make rolling restarts everything
 RESTARTS ?= 20
+# More arguments for the benchmark: make bench BENCH="--on sqlite --rounds 5 --write"
+BENCH  ?=
 # More arguments for pytest: make test ARGS="tests/browser -k opens"
 ARGS   ?=
 
@@ -20,7 +22,7 @@ PROXIES := nginx-light caddy openssl
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick fuzz soak rolling lint format programs clean
+.PHONY: help run test quick fuzz soak rolling bench bench-growth lint format programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +32,7 @@ help:
 	@echo "make fuzz     what the API's document allows, at length: CASES=$(CASES) of each operation"
 	@echo "make soak     faults at length, and memory over REQUESTS=$(REQUESTS) requests: takes hours"
 	@echo "make rolling  restarts under load, RESTARTS=$(RESTARTS) times"
+	@echo "make bench    what it costs, as ratios; make bench-growth: with a million tokens"
 	@echo "make lint     style, types and the direction of imports"
 	@echo "make format   rewrite the code to the style"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
@@ -60,6 +63,13 @@ soak: $(VENV)/.dev
 
 rolling: $(VENV)/.dev programs
 	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' tests/deploy/test_rolling_restart.py $(ARGS)
+
+# Ratios, on this machine: to be measured where nothing else is at work. BENCH=--write puts them into docs/.
+bench: $(VENV)/.dev
+	@$(PY) -m bench speed $(BENCH)
+
+bench-growth: $(VENV)/.dev
+	@$(PY) -m bench growth $(BENCH)
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

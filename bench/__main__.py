@@ -1,0 +1,51 @@
+"""`make bench` and `make bench-growth`: what the service costs, as ratios, on this machine."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import growth, report, rig, speed, start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["speed", "growth"], default="speed")
+    parser.add_argument("--on", choices=["sqlite", "postgresql"], help="one database; else both")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: 7)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each slice of a round")
+    parser.add_argument(
+        "--connections", type=int, default=16, help="kept alive, each with one request under way"
+    )
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of the growth's data: 1 is a million tokens"
+    )
+    parser.add_argument("--write", action="store_true", help="put the results into docs/performance.md")
+    wanted = parser.parse_args()
+    plan = rig.Plan(wanted.rounds, wanted.seconds, wanted.connections, wanted.workers)
+    kinds = [wanted.on] if wanted.on else ["sqlite", "postgresql"]
+    results = report.Results(plan)
+    for kind in kinds:
+        with _folder() as folder:
+            if wanted.what == "growth":
+                growth.measure(kind, plan, wanted.scale, folder, results)
+            else:
+                speed.measure(kind, plan, folder, results)
+    if wanted.what == "speed":
+        with _folder() as folder:
+            start.measure(folder, results)
+    if wanted.write:
+        results.write(wanted.what)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL runs as another user where this one is root
+        yield folder
+
+
+main()

@@ -1,0 +1,38 @@
+"""How long a start takes, and how much memory a worker has, against the bare view."""
+
+import time
+from pathlib import Path
+from typing import Final
+
+from bench import load, rig
+from bench.report import Results
+from tests.servers import gunicorn
+
+STARTS: Final = 5
+APPS: Final = {"service": "bench.service:create_app()", "bare": "bench.bare:create_app()"}
+
+
+def measure(folder: Path, results: Results) -> None:
+    database = f"sqlite:///{folder / 'bench.db'}"
+    rig.fill(database, None)
+    seconds: dict[str, list[float]] = {name: [] for name in APPS}
+    memory: dict[str, list[float]] = {name: [] for name in APPS}
+    for number in range(STARTS):
+        for name, app in APPS.items():
+            began = time.perf_counter()
+            environ = rig.settings(database, None) | rig.PATHS
+            with gunicorn(environ, workers=1, app=app, log=folder / f"{name}{number}.log") as server:
+                seconds[name].append(time.perf_counter() - began)
+                target = rig.Target(name, server, range(10))
+                target.prepare() if name == "service" else target.send(rig.open_request(rig.GARBAGE))
+                memory[name].append(resident(load.children_of(server.process.pid)[0]))
+    results.compare("start to the first answer", "s", seconds, most=1.5)
+    results.compare("resident memory of a worker", "MB", memory, most=2.0)
+
+
+def resident(process: int) -> float:
+    """Return the resident memory of a process, in megabytes."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(process)
