@@ -60,7 +60,12 @@ class Stand:
             return admin.execute(statement, [self.database]).fetchall()
 
     def disconnect(self) -> None:
-        self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'")
+        """End the service's connections, and wait until they have ended."""
+        with psycopg.connect(self.admin_url, autocommit=True) as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
+                [self.database],
+            )
 
 
 @pytest.fixture(scope="module")
