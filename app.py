@@ -107,6 +107,7 @@ def _connect(app: Flask, config: Config) -> None:
     with app.app_context():
         engine = database.db.engine
     database.configure(engine)
+    app.teardown_appcontext(database.let_go)
     health.init_app(app, engine)
     monitoring.init_app(app, engine)
     Migrate(app, database.db, render_as_batch=True)

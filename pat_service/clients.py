@@ -30,6 +30,7 @@ from pat_service.models import (
 )
 from pat_service.prepared import Query
 from pat_service.shapes import parse_limit
+from pat_service.silence import Silence
 
 #: What a client may do: mint for an app, mint for a workspace, keep the directory, read the trail.
 MINT: Final = "mint"
@@ -45,6 +46,8 @@ NOTED_EVERY: Final = timedelta(minutes=1)
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _NO_DIGEST: Final = bytes(32)
+#: Where a note fails, for a while nobody waits for another.
+_unwritable = Silence()
 
 _by_id = Query(
     select(
@@ -165,7 +168,9 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
 
 
 def _note(keyring: Keyring, row: AnyRow, secret: Secret, now: datetime) -> None:
-    """Note that the secret was used. A store that cannot be written keeps nobody out."""
+    """Note that the secret was used. A store that cannot be written keeps nobody out, nor waiting."""
+    if _unwritable.lasts():
+        return
     current = keyring.current
     values = {
         "secret": row.secret_id,
@@ -180,7 +185,9 @@ def _note(keyring: Keyring, row: AnyRow, secret: Secret, now: datetime) -> None:
             if noted.rowcount and row.key_id != current.id:
                 details = {"before": {"key": row.key_id}, "after": {"key": current.id}}
                 events.record(connection, events.CLIENT_REKEYED, now, client_id=row.id, details=details)
+        _unwritable.end()
     except (SQLAlchemyError, Unavailable):
+        _unwritable.begin()
         _log.warning("the use of a client's secret could not be noted", exc_info=True)
 
 

@@ -7,17 +7,18 @@ import. Nothing here or above is written for one of the two databases alone.
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import InvalidatePoolError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.types import TypeDecorator
 
 from pat_service import postgres
@@ -50,6 +51,7 @@ else:
     Model = db.Model
 
 AnyRow = Row[*tuple[Any, ...]]
+Result = TypeVar("Result")
 
 _inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -100,6 +102,8 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
         "paramstyle": "named" if url.get_backend_name() == "sqlite" else "pyformat",
         # What borrows a connection ends its transaction itself.
         "pool_reset_on_return": None,
+        # The one that was used last: SQLite has what it read at hand, and PostgreSQL's others may idle.
+        "pool_use_lifo": True,
     }
     if url.get_backend_name() == "sqlite":
         return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT / 1000}}
@@ -160,10 +164,40 @@ def _configure_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _open(connect: Callable[[], Result]) -> Result:
+    try:
+        return connect()
+    except InvalidRequestError:
+        # The pool gives up on connections that the server ends as soon as they are there.
+        raise Unavailable from None
+
+
+_held = threading.local()
+
+
+def hold(engine: Engine) -> PoolProxiedConnection:
+    """Return the driver's connection that this thread holds until the request at work ends, or `let_go`."""
+    held: PoolProxiedConnection | None = getattr(_held, "connection", None)
+    if held is None or _held.engine is not engine:
+        let_go()
+        held = _held.connection = _open(engine.raw_connection)
+        _held.engine = engine
+    return held
+
+
+def let_go(_error: BaseException | None = None) -> None:
+    """Give back the connection that this thread holds, if any."""
+    held: PoolProxiedConnection | None = getattr(_held, "connection", None)
+    if held is not None:
+        _held.connection = None
+        held.close()
+
+
 @contextmanager
 def reading() -> Iterator[Connection]:
     """Yield a connection that sees one state of the database. Nothing done with it is kept."""
-    with db.engine.connect() as connection:
+    let_go()
+    with _open(db.engine.connect) as connection:
         yield connection
 
 
@@ -174,7 +208,8 @@ def transaction() -> Iterator[Connection]:
     One at a time in a thread. Raise Unavailable where SQLite's writer is busy for too long.
     """
     engine = db.engine
-    with writers_turn(engine) as waited, engine.connect() as connection:
+    let_go()
+    with writers_turn(engine) as waited, _open(engine.connect) as connection:
         connection = connection.execution_options(writes=True)
         with less_patient(connection.connection.dbapi_connection, waited), connection.begin():
             yield connection

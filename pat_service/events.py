@@ -22,6 +22,7 @@ from pat_service import metrics
 from pat_service.database import transaction
 from pat_service.errors import Refused, Unavailable
 from pat_service.models import Event
+from pat_service.silence import Silence
 
 TOKEN_MINTED: Final = "token:minted"
 MINT_REFUSED: Final = "token:mint-refused"
@@ -70,6 +71,8 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _log = logging.getLogger(__name__)
 _insert = insert(Event)
+#: Where a refusal cannot be told, for a while nobody waits to tell another.
+_unwritable = Silence()
 #: An event as `prepared.Writes` inserts it with what it tells of.
 ROW: Final = (
     Event,
@@ -129,6 +132,9 @@ def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
     due = _refusals.count(_Kind(type_, refusal.code, tuple(sorted(subject.items()))), at)
     if not due:
         return
+    if _unwritable.lasts():
+        _refusals.give_back(due)
+        return
     try:
         with transaction() as connection:
             for told in due:
@@ -143,8 +149,11 @@ def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
                 )
     except (SQLAlchemyError, Unavailable):
         metrics.UNWRITTEN.inc()
+        _unwritable.begin()
         _log.warning("a refusal could not be recorded", exc_info=True)
         _refusals.give_back(due)
+    else:
+        _unwritable.end()
 
 
 @dataclass(frozen=True, slots=True)

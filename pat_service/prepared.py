@@ -17,7 +17,7 @@ from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import Select
 
-from pat_service.database import Base, db, less_patient, writers_turn
+from pat_service.database import Base, db, hold, less_patient, let_go, writers_turn
 
 Values = Mapping[str, Any]
 _Processor = Callable[[Any], Any]
@@ -214,28 +214,31 @@ class _driver:  # noqa: N801 - reads as the context managers of `database` do
     A class, since a generator would cost as much as a look at the pool does.
     """
 
-    __slots__ = ("_borrowed", "_engine")
+    __slots__ = ("_engine", "_held")
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def __enter__(self) -> Any:
         try:
-            self._borrowed = self._engine.raw_connection()
+            self._held = hold(self._engine)
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._translated(error, gone=False) from error
-        return self._borrowed.dbapi_connection
+        return self._held.dbapi_connection
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None:
+            return
         dialect = self._engine.dialect
-        try:
-            if isinstance(error, dialect.loaded_dbapi.Error):
-                gone = dialect.is_disconnect(error, self._borrowed.dbapi_connection, None)
-                if gone:
-                    self._borrowed.invalidate(error)
-                raise self._translated(error, gone=gone) from error
-        finally:
-            self._borrowed.close()
+        if not isinstance(error, dialect.loaded_dbapi.Error):
+            return
+        connection: Any = self._held.dbapi_connection
+        gone = dialect.is_disconnect(error, connection, None)
+        # Nor does anybody get one whose transaction could not be undone.
+        if gone or getattr(connection, "in_transaction", False):
+            self._held.invalidate(error)
+        let_go()
+        raise self._translated(error, gone=gone) from error
 
     def _translated(self, error: Any, *, gone: bool) -> BaseException:
         translated: BaseException = DBAPIError.instance(

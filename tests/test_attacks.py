@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select, update
 
-from pat_service import clients, events
+from pat_service import clients, events, silence
 from pat_service.database import transaction
 from pat_service.errors import TokenExpired, Unavailable
 from pat_service.http.authentication import utcnow
@@ -104,6 +104,7 @@ def test_a_refusal_that_could_not_be_recorded_is_tried_again(
     def away() -> None:
         raise Unavailable
 
+    monkeypatch.setattr(silence, "PAUSE", 0)
     refusal = TokenExpired().about(token_id="t")
     with service.app.app_context():
         monkeypatch.setattr(events, "transaction", away)

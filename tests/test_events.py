@@ -13,7 +13,7 @@ import time_machine
 from sqlalchemy import delete, func, select, text, update
 from werkzeug.test import TestResponse
 
-from pat_service import events, sessions
+from pat_service import events, sessions, silence
 from pat_service.models import App, Event, Session, Token, User, Workspace
 from tests.shared import app, standing
 from tests.world import (
@@ -424,6 +424,7 @@ def test_what_was_held_back_is_told_by_the_next_refusal_of_any_kind_once_its_min
 
 def test_what_cannot_be_told_is_told_later(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(monkeypatch)
+    monkeypatch.setattr(silence, "PAUSE", 0)
     dead = service.token()
     service.token()
     service.change(text("ALTER TABLE events RENAME TO elsewhere"))

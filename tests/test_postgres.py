@@ -1,6 +1,7 @@
 """The same service on PostgreSQL, and what only a server of its own can do to it."""
 
 import contextlib
+import gc
 import threading
 import time
 from base64 import b64encode
@@ -38,6 +39,7 @@ from tests.world import (
     Service,
     basic,
     only,
+    problem_of,
     provision,
 )
 
@@ -496,3 +498,24 @@ def test_while_the_server_is_stopped_all_is_503_and_then_all_goes_on(tmp_path: P
         assert service.mint().status_code == 201
         with app.app_context():
             db.engine.dispose()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_connections_that_end_as_soon_as_they_are_there_are_a_503(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool gives up on them with an error that is no driver's."""
+
+    class Ended:
+        def register(self, *_: object) -> None:
+            pass
+
+        def poll(self, _timeout: int) -> list[int]:
+            return [1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pat_service.database.select.poll", Ended)
+        problem_of(service.mint(), 503, "unavailable")
+        problem_of(service.mint(endSessions=True), 503, "unavailable")
+    assert service.mint().status_code == 201
+    gc.collect()  # here, where nobody minds that the pool leaves those connections to it

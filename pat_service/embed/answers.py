@@ -24,7 +24,7 @@ from pat_service.errors import (
     UnsupportedMediaType,
 )
 from pat_service.http import limits
-from pat_service.http.headers import csp_nonce
+from pat_service.http.headers import FRAME_POLICY, csp_nonce
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.sessions import Opened
@@ -135,39 +135,38 @@ def refuse_nul() -> None:
 
 def opened(session: Opened) -> None:
     """Note which session this answer is for, and who may frame it."""
-    g.session_id = session.id
-    g.origins = session.origins
-    g.workspace_wide = session.workspace_wide
+    known = vars(g._get_current_object())
+    known["session_id"] = session.id
+    known["origins"] = session.origins
+    known["workspace_wide"] = session.workspace_wide
     ancestors.learn(place(), session.own_origins)
 
 
 def frame_headers(response: Response) -> Response:
     """Give the answers of frames their policy."""
-    path = request.path
-    if path.startswith(FRAMES) and _addressed(path):
-        policy = POLICY.format(
+    sent = request._get_current_object()  # type: ignore[attr-defined]
+    addressed = _addressed(sent.path) if sent.path.startswith(FRAMES) else None
+    if addressed is not None:
+        known = vars(g._get_current_object())
+        sent.environ[FRAME_POLICY] = POLICY.format(
             nonce=csp_nonce(),
-            forms=form_action(place()) if g.get("workspace_wide") else "'none'",
-            ancestors=ancestors.directive(_origins()),
+            forms=form_action(addressed[0]) if known.get("workspace_wide") else "'none'",
+            ancestors=ancestors.directive(known["origins"] if "origins" in known else _origins()),
         )
-        response.headers["Content-Security-Policy"] = policy
-        # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
-        for name in ("Set-Cookie", "X-Frame-Options"):
-            if name in response.headers:
-                response.headers.remove(name)
-        if "Allow" in response.headers:
+        if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
 
 
 def _origins() -> list[str]:
-    if "origins" not in g:
-        if g.get("database_away"):
+    known = vars(g._get_current_object())
+    if "origins" not in known:
+        if known.get("database_away"):
             look_up = ancestors.remembered
         else:
-            look_up = ancestors.current if g.get("database_asked") else ancestors.last_known
-        g.origins = look_up(place())
-    origins: list[str] = g.origins
+            look_up = ancestors.current if known.get("database_asked") else ancestors.last_known
+        known["origins"] = look_up(place())
+    origins: list[str] = known["origins"]
     return origins
 
 

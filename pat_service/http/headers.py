@@ -9,10 +9,15 @@ from flask import Flask, g
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+#: In a request's environment: the policy of a frame, and the id of the request, for the answer's headers.
+FRAME_POLICY: Final = "pat_service.frame_policy"
+REQUEST_ID: Final = "pat_service.request_id"
+REQUEST_ID_HEADER: Final = "X-Request-Id"
 #: Where public files are, which alone may be kept.
 STATIC: Final = "/static/"
 NOT_STORED: Final = ("Cache-Control", "no-store")
-NOT_FRAMED: Final = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+POLICY_HEADER: Final = "Content-Security-Policy"
+NOT_FRAMED: Final = (POLICY_HEADER, "default-src 'none'; frame-ancestors 'none'")
 PERMISSIONS: Final = ", ".join(
     f"{feature}=()"
     for feature in (
@@ -38,9 +43,10 @@ HSTS: Final = "max-age=31536000"
 
 def csp_nonce() -> str:
     """Return the nonce of this answer, for its policy and its templates."""
-    if "csp_nonce" not in g:
-        g.csp_nonce = secrets.token_urlsafe(16)
-    nonce: str = g.csp_nonce
+    known = vars(g._get_current_object())
+    nonce: str | None = known.get("csp_nonce")
+    if nonce is None:
+        nonce = known["csp_nonce"] = secrets.token_urlsafe(16)
     return nonce
 
 
@@ -59,22 +65,30 @@ def init_app(app: Flask, *, https: bool, apart: bool) -> None:
     if apart:
         # Without it two hosts of one domain share a process, and could agree on a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
-    ours = {name.lower() for name, _ in fixed}
+    of_files = {name.lower() for name, _ in fixed} | {REQUEST_ID_HEADER.lower()}
+    of_all = of_files | {"cache-control"}
+    # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
+    of_frames = of_all | {POLICY_HEADER.lower(), "set-cookie", "x-frame-options"}
     inner = app.wsgi_app
 
     def wsgi_app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         static = environ["PATH_INFO"].startswith(STATIC)
 
         def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
+            policy = environ.get(FRAME_POLICY)
+            replaced = of_files if static else of_frames if policy else of_all
             given = {name.lower() for name, _ in headers}
-            replaced = ours if static else ours | {"cache-control"}
-            if given & replaced:
+            if not given.isdisjoint(replaced):
                 headers = [pair for pair in headers if pair[0].lower() not in replaced]
             headers += fixed
             if not static:
                 headers.append(NOT_STORED)
-            if "content-security-policy" not in given:
+            if policy:
+                headers.append((POLICY_HEADER, policy))
+            elif POLICY_HEADER.lower() not in given:
                 headers.append(NOT_FRAMED)
+            if REQUEST_ID in environ:
+                headers.append((REQUEST_ID_HEADER, environ[REQUEST_ID]))
             return start_response(status, headers, *failure)
 
         return inner(environ, start)

@@ -91,6 +91,9 @@ class Lines(logging.StreamHandler[Any]):
             # At once, so that lines of several workers do not mix.
             self.stream.write(line + "\n")
             self.stream.flush()
+        except (OSError, ValueError):
+            # A full disk, or a reader that is gone: what was done is answered all the same.
+            return
         finally:
             self.release()
 

@@ -10,10 +10,10 @@ from flask import Flask, Response, current_app, g, request
 
 from pat_service import events, metrics
 from pat_service.credentials import redact
+from pat_service.http.headers import REQUEST_ID
 from pat_service.http.lines import LINES, render
 from pat_service.shapes import is_uuid
 
-REQUEST_ID_HEADER: Final = "X-Request-Id"
 #: Of a path, in characters: a log must not grow as a stranger likes.
 LONGEST_PATH: Final = 500
 #: What is written, and counted, of an address or a method that is none of ours.
@@ -30,17 +30,18 @@ def init_app(app: Flask) -> None:
 
 
 def _begin() -> None:
-    g.started = time.perf_counter()
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    trusted = current_app.config["TRUSTED_PROXIES"] and _ID_FROM_PROXY.fullmatch(given)
+    environ, known = request.environ, vars(g._get_current_object())
+    known["started"] = time.perf_counter()
+    given = environ.get("HTTP_X_REQUEST_ID", "")
     # What a proxy hands on may still be a secret that somebody put there.
-    g.request_id = redact(given) if trusted else str(uuid4())
-    events.request_id.set(g.request_id)
+    trusted = given and current_app.config["TRUSTED_PROXIES"] and _ID_FROM_PROXY.fullmatch(given)
+    id_ = redact(given) if trusted else str(uuid4())
+    known["request_id"] = environ[REQUEST_ID] = id_
+    events.request_id.set(id_)
 
 
 def _finish(response: Response) -> Response:
     sent, known = request._get_current_object(), vars(g._get_current_object())  # type: ignore[attr-defined]
-    response.headers[REQUEST_ID_HEADER] = known["request_id"]
     rule = sent.url_rule
     told = _Told(sent, known, NO_ROUTE if rule is None else rule.rule, response.status_code)
     if response.is_streamed and not response.direct_passthrough:

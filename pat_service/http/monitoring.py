@@ -22,6 +22,8 @@ from pat_service import metrics, upkeep
 from pat_service.http import health
 from pat_service.readiness import OK
 
+#: The pool is looked at once in this many seconds.
+LOOK_EVERY: Final = 0.1
 #: What is live is counted at most once in this many seconds by one worker.
 COUNT_EVERY: Final = 15
 
@@ -59,14 +61,17 @@ class _Stores(Collector):
 
 
 def init_app(app: Flask, engine: Engine) -> None:
-    """Add the route, and look at the pool as each request comes and goes, since others are at work then."""
+    """Add the route, and look at the pool now and then as a request comes, since others are at work then."""
     app.extensions["pat_service.stores"] = _Stores()
     app.register_blueprint(blueprint)
-    seen = (-1, -1, -1)
+    seen, due = (-1, -1, -1), 0.0
     gauges = (metrics.POOL_SIZE, metrics.POOL_USED, metrics.POOL_OVERFLOW)
 
     def look(*_: object) -> None:
-        nonlocal seen
+        nonlocal seen, due
+        if (moment := time.monotonic()) < due:
+            return
+        due = moment + LOOK_EVERY
         pool = engine.pool
         # Both pools of SQLAlchemy that we use count these; to write a gauge costs more than to compare.
         now = (pool.size(), pool.checkedout(), max(0, pool.overflow()))  # type: ignore[attr-defined]
@@ -76,7 +81,6 @@ def init_app(app: Flask, engine: Engine) -> None:
                 gauge.set(value)
 
     app.before_request(look)
-    app.teardown_request(look)
 
 
 @blueprint.get("/metrics")

@@ -213,3 +213,19 @@ def test_a_line_is_one_line_whatever_is_in_it() -> None:
     assert len(line.splitlines()) == 1
     assert line.isascii()
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "no space"), BrokenPipeError(), ValueError("closed")]
+)
+def test_a_log_that_cannot_be_written_changes_no_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LINES, "stream", Full())
+        assert service.mint().status_code == 201
+    assert service.mint().status_code == 201
