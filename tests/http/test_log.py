@@ -1,5 +1,6 @@
 """The log: a line for each request, JSON from everybody else, and never a secret or a query in it."""
 
+import errno
 import io
 import json
 import logging
