@@ -20,6 +20,8 @@ from pat_service.readiness import Finding
 from pat_service.shapes import parse_limit
 
 MIN_KEY_BYTES: Final = 32
+REQUIRED: Final = ("SECRET_KEY", "PUBLIC_URL")
+_MISSING: Final = "{} must be set outside development"
 #: A hundred years: what lies beyond is a slip, and no database holds the moment.
 MAX_SECONDS: Final = 3_155_760_000
 MAX_MINUTES: Final = 5_256_000
@@ -184,6 +186,8 @@ class Config:
     """The settings of one process. Secrets stay out of its repr."""
 
     development: bool
+    #: What development does without, and a deployment does not.
+    missing: tuple[str, ...]
     secret_key: str = field(repr=False)
     secret_key_fallbacks: tuple[str, ...] = field(repr=False)
     database_url: str = field(repr=False)
@@ -224,8 +228,12 @@ class Config:
         local = public_url is None or _is_loopback(urlsplit(public_url).hostname or "")
         development = local and not gunicorn
         _check_together(read, development)
+        if gunicorn:
+            # Also where gunicorn.conf.py, which sees what the command line says, is not in use.
+            check_workers(read["WEB_CONCURRENCY"], read["REDIS_URL"])
         return cls(
             development=development,
+            missing=tuple(name for name in REQUIRED if not read[name]),
             secret_key=read["SECRET_KEY"] or _kept_key(instance / "secret_key"),
             secret_key_fallbacks=_split(read["SECRET_KEY_FALLBACKS"]),
             database_url=read["DATABASE_URL"] or f"sqlite:///{_made(instance) / 'pat-service.db'}",
@@ -260,9 +268,14 @@ def check_workers(workers: int, redis_url: str | None) -> None:
         )
 
 
-def findings(config: Config, workers: int) -> list[Finding]:
-    """Return what keeps this service from starting, or from serving yet, each in one line."""
+def findings(config: Config, workers: int, *, deploy: bool = False) -> list[Finding]:
+    """Return what keeps this service from starting, or from serving yet, each in one line.
+
+    `deploy`: also what only development does without.
+    """
     found = readiness.findings(config.database_url, config.redis_url)
+    if deploy:
+        found = [Finding(_MISSING.format(name)) for name in config.missing] + found
     try:
         check_workers(workers, config.redis_url)
     except ConfigError as error:
@@ -272,9 +285,9 @@ def findings(config: Config, workers: int) -> list[Finding]:
 
 def _check_together(read: Mapping[str, Any], development: bool) -> None:
     if not development:
-        for name in ("SECRET_KEY", "PUBLIC_URL"):
+        for name in REQUIRED:
             if not read[name]:
-                raise ConfigError(f"{name} must be set outside development")
+                raise ConfigError(_MISSING.format(name))
     for kind in ("PAT", "SESSION"):
         default, most = read[f"DEFAULT_{kind}_EXPIRY"], read[f"MAX_{kind}_EXPIRY"]
         if default is not None and default > most:

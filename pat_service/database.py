@@ -27,6 +27,8 @@ from pat_service.errors import Unavailable
 #: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
 STATEMENT_TIMEOUT: Final = 5000
 
+#: What one connection to SQLite remembers of a large file, in KiB.
+SQLITE_CACHE: Final = 8192
 #: A wait that is shorter, in milliseconds, is not taken off the time that the next may take.
 NOTICEABLE: Final = 500
 
@@ -156,6 +158,7 @@ def _configure_sqlite(engine: Engine) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE}")
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:

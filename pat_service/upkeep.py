@@ -14,8 +14,10 @@ from pat_service.credentials import Keyring
 from pat_service.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.models import Client, ClientSecret, Event, Session, Token
 
-#: Rows that one transaction deletes, and the pause behind it in seconds: traffic goes on beside.
-BATCH: Final = 500
+#: Rows that one transaction deletes. Behind it traffic has the database for itself: for so many times as long
+#: as that took, and so many seconds at least.
+BATCH: Final = 100
+REST: Final = 20
 PAUSE: Final = 0.05
 
 
@@ -130,12 +132,13 @@ def purge(now: datetime, retain: timedelta, retain_events: timedelta | None = No
 def _in_batches(delete_some: Callable[[Connection, datetime], int], before: datetime) -> int:
     total = 0
     while True:
+        begun = time.monotonic()
         with transaction() as connection:
             deleted = delete_some(connection, before)
         total += deleted
         if deleted < BATCH:
             return total
-        time.sleep(PAUSE)
+        time.sleep(max(PAUSE, REST * (time.monotonic() - begun)))
 
 
 def _purge_sessions(connection: Connection, before: datetime) -> int:

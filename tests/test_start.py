@@ -181,3 +181,16 @@ def test_a_worker_more_does_not_serve_where_it_would_count_on_its_own(
     process.send_signal(signal.SIGHUP)
     wait_for(lambda: log.read_text().count("Booting worker") == 2 and "Worker exiting" in log.read_text())
     assert process.poll() is None
+
+
+def test_what_only_development_does_without_is_found_where_a_deployment_is_meant(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = make_app(PUBLIC_URL="", SECRET_KEY="").test_cli_runner()
+    assert runner.invoke(args=["check"]).exit_code == 0
+    done = runner.invoke(args=["check", "--deploy"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "pat-service: SECRET_KEY must be set outside development",
+        "pat-service: PUBLIC_URL must be set outside development",
+    ]

@@ -125,7 +125,8 @@ def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: 
     with service.statements() as statements:
         assert purge(service).sessions == 25
     assert len([s for s in statements if s.startswith("DELETE FROM sessions")]) == 3
-    assert pauses == [upkeep.PAUSE] * 2
+    assert len(pauses) == 2
+    assert min(pauses) >= upkeep.PAUSE
     told = [event.session_id for event in trail(service, "session:expired")]
     assert len(told) == len(set(told)) == 25
 

@@ -15,13 +15,14 @@ from pat_service.upkeep import KeyUse
 
 
 @click.command()
+@click.option("--deploy", is_flag=True, help="Also what gunicorn wants, and development does without.")
 @with_appcontext
-def check() -> None:
+def check(deploy: bool) -> None:
     """Say what would keep the service from starting or serving, and what hangs on which SECRET_KEY.
 
     Exit with 1 where something would. An old key can go as soon as nothing hangs on it.
     """
-    found: list[Finding] = current_app.extensions["pat_service.findings"]()
+    found: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
     for finding in found:
         click.echo(f"pat-service: {finding.text}", err=True)
     if found:
