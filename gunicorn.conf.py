@@ -42,11 +42,18 @@ def _check_start(server: Arbiter, workers: int) -> None:
         server.log.warning(finding.text)
 
 
-def on_starting(_server: Arbiter) -> None:
+def on_starting(server: Arbiter) -> None:
+    if not _config.metrics_token:
+        os.environ.pop(COUNTS, None)
+        return
     # Named after this process: a master that took over from another has counts of its own.
     mine = f"pat-service-{os.getpid()}-"
     if not Path(os.environ.get(COUNTS, "")).name.startswith(mine):
-        os.environ[COUNTS] = tempfile.mkdtemp(prefix=mine)
+        try:
+            os.environ[COUNTS] = tempfile.mkdtemp(prefix=mine)
+        except OSError as error:
+            os.environ.pop(COUNTS, None)
+            server.log.warning("Each worker counts on its own: %s", error)
 
 
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
@@ -78,6 +85,8 @@ def post_fork(_server: Arbiter, worker: Worker) -> None:
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
     """Forget what was true of a worker only while it lived."""
+    if COUNTS not in os.environ:
+        return
     # Only now: a library's import costs a start.
     from prometheus_client.multiprocess import mark_process_dead
 

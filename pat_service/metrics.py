@@ -6,6 +6,7 @@ so that whoever takes a dead one's place goes on with its files: counts survive,
 """
 
 import os
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
@@ -17,11 +18,36 @@ BUCKETS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 #: How a request was limited: by name of the limit.
 ALLOWED, REFUSED = "allowed", "refused"
 
-disable_created_metrics()
+#: The variable that names the folder of the workers' files.
+FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: What a worker's files of each kind may hold, in bytes: labels are few.
+FILE_SIZE: Final = 2**20
+KINDS: Final = ("counter", "gauge_liveall", "histogram")
+
 _place = os.environ.get(PLACE, "0")
-if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-    # Read before the first metric below is made.
-    values.ValueClass = values.MultiProcessValue(lambda: _place)
+
+
+def _reserve() -> bool:
+    """Make the worker's files with all of their blocks, and tell whether there is room for them.
+
+    They are mapped into memory: to write where a full disk has no block for it would kill the process.
+    """
+    try:
+        folder = Path(os.environ[FOLDER])
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in KINDS:
+            with (folder / f"{kind}_{_place}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, FILE_SIZE)
+    except (KeyError, OSError):
+        return False
+    return True
+
+
+disable_created_metrics()
+#: Whether counts are in files, for all workers. Without, each process has its own.
+IN_FILES: Final = _reserve()
+# Read before the first metric below is made.
+values.ValueClass = values.MultiProcessValue(lambda: _place) if IN_FILES else values.MutexValue
 
 REGISTRY: Final = CollectorRegistry()
 
@@ -66,6 +92,8 @@ POOL_USED: Final = Gauge(
 )
 
 # To look a child up by its labels costs more than to count: each is looked up once.
+#: Made now, so that every file is open: what becomes of the folder later is of no matter.
+_requests.labels("GET", "none", "2xx")
 _of_refusal: dict[tuple[str, str], Counter] = {}
 _of_request: dict[tuple[str, str, int], Histogram] = {}
 _of_decision: dict[tuple[str, bool], Counter] = {}

@@ -1,6 +1,5 @@
 """`GET /metrics`: what was counted, for a Prometheus that sends METRICS_TOKEN."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -88,7 +87,7 @@ def show() -> Response:
     """All workers' counts in Prometheus's text format. Without METRICS_TOKEN there is no such address."""
     _authorize()
     registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if metrics.IN_FILES:
         MultiProcessCollector(registry)
     else:
         registry = metrics.REGISTRY

@@ -51,8 +51,9 @@ def is_common_host() -> bool:
 
 def _host() -> str:
     # Only ever compared: no answer repeats it.
-    host: str = request.environ.get("HTTP_HOST", "")
-    return host.lower()
+    host: str = request.environ.get("HTTP_HOST", "").lower()
+    # Browsers leave a scheme's usual port out, and some proxies write it.
+    return host.removesuffix(":443" if public_url().startswith("https:") else ":80")
 
 
 def _common_host() -> str:

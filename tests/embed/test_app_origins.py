@@ -26,7 +26,7 @@ STRANGE: Final = [
     *(COMMON, "127.0.0.1:8000", "mallory.example", "orders.mallory.example", "ordersembed.example"),
     *("a.orders.embed.example", "orders.embed.example.", "orders.embed.example:8443"),
     *("orders.embed.example.mallory.example", "orders.embed.example@mallory.example", "orders"),
-    *("orders.embed.example, support.embed.example", "orders.xembed.example", "", "{app}.embed.example:443"),
+    *("orders.embed.example, support.embed.example", "orders.xembed.example", "", "{app}.embed.example:8443"),
 ]
 #: Slugs that are fine where all apps share an origin, and no part of a host.
 UNFIT: Final = ["my_orders", "orders-", "o" * 64, "xn--orders", "a_"]
@@ -323,3 +323,7 @@ def test_the_commands_say_which_app_has_no_host(hosts: Hosts, renamed: Any, tmp_
     done = runner.invoke(args=["provision", str(file)])
     assert done.exit_code == 0
     assert "Note: my_tickets cannot open: its slug cannot be the first part of its host." in done.stderr
+
+
+def test_a_proxy_may_write_the_usual_port_of_the_scheme(hosts: Hosts) -> None:
+    assert hosts.open(hosts.service.token(), f"{OWN}:443").status_code == 200
