@@ -6,13 +6,14 @@ from typing import Final
 
 from bench import load, rig
 from bench.report import Results
-from tests.servers import gunicorn
+from tests.servers import PROJECT, gunicorn
 
 STARTS: Final = 5
 APPS: Final = {"service": "bench.service:create_app()", "bare": "bench.bare:create_app()"}
 
 
 def measure(folder: Path, results: Results) -> None:
+    (folder / "gunicorn.conf.py").write_text('worker_class = "gthread"\nthreads = 8\n')
     database = f"sqlite:///{folder / 'bench.db'}"
     rig.fill(database, None)
     seconds: dict[str, list[float]] = {name: [] for name in APPS}
@@ -21,7 +22,10 @@ def measure(folder: Path, results: Results) -> None:
         for name, app in APPS.items():
             began = time.perf_counter()
             environ = rig.settings(database, None) | rig.PATHS
-            with gunicorn(environ, workers=1, app=app, log=folder / f"{name}{number}.log") as server:
+            # The bare view has settings of its own: ours load half of the service.
+            cwd = PROJECT if name == "service" else folder
+            log = folder / f"{name}{number}.log"
+            with gunicorn(environ, workers=1, app=app, log=log, cwd=cwd) as server:
                 seconds[name].append(time.perf_counter() - began)
                 target = rig.Target(name, server, range(10))
                 target.prepare() if name == "service" else target.send(rig.open_request(rig.GARBAGE))
