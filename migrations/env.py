@@ -75,7 +75,7 @@ def one_at_a_time(connection: Connection) -> Iterator[None]:
             session.execute(text("SET idle_in_transaction_session_timeout = 0"))
             session.execute(text(f"SET lock_timeout = {patience}"))
         connection.commit()
-        # Asked again and again: who waits in a statement is waited for by an index that is made beside traffic.
+        # Asked again and again: who waits in a statement is waited for by an index made beside traffic.
         while not keeper.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
             time.sleep(LOCK_POLL)
         try:
