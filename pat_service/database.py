@@ -144,6 +144,7 @@ def _configure_postgresql(engine: Engine) -> None:
         waiting = select.poll()
         waiting.register(connection.pgconn.socket, select.POLLIN)
         if waiting.poll(0):
+            connection.close()
             raise InvalidatePoolError
 
 
@@ -184,7 +185,7 @@ def hold(engine: Engine) -> PoolProxiedConnection:
     if held is None or _held.engine is not engine:
         let_go()
         held = _held.connection = _open(engine.raw_connection)
-        _held.engine = engine
+        _held.engine, _held.pool = engine, engine.pool
     return held
 
 
@@ -193,6 +194,9 @@ def let_go(_error: BaseException | None = None) -> None:
     held: PoolProxiedConnection | None = getattr(_held, "connection", None)
     if held is not None:
         _held.connection = None
+        if _held.engine.pool is not _held.pool:
+            # That pool was disposed of meanwhile, and would keep it for nobody.
+            held.invalidate()
         held.close()
 
 
