@@ -8,7 +8,6 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
-from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Engine, bindparam, exists, insert, literal_column, select
@@ -84,13 +83,11 @@ class _PerDialect:
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
-        self._lock = Lock()
 
     def get(self, dialect: Dialect, make: Callable[[Dialect], Any]) -> Any:
         found = self._made.get(dialect.name)
         if found is None:
-            with self._lock:
-                found = self._made.setdefault(dialect.name, make(dialect))
+            found = self._made[dialect.name] = make(dialect)
         return found
 
 

@@ -514,3 +514,14 @@ def test_a_slip_stops_every_command_with_one_line(command: list[str]) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "pat-service: PORT must be a whole number from 1 to 65535\n"
+
+
+def test_workers_without_redis_are_refused_whatever_settings_gunicorn_was_given(instance: Path) -> None:
+    outside = {
+        "SECRET_KEY": "k" * 64,
+        "PUBLIC_URL": "https://embed.example",
+        "SERVER_SOFTWARE": "gunicorn/27",
+    }
+    with pytest.raises(ConfigError, match="REDIS_URL must be set for 2 worker processes"):
+        Config.from_environment(outside | {"WEB_CONCURRENCY": "2"}, instance)
+    assert Config.from_environment(outside, instance).workers == 1

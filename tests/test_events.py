@@ -14,6 +14,8 @@ from sqlalchemy import delete, func, select, text, update
 from werkzeug.test import TestResponse
 
 from pat_service import events, sessions, silence
+from pat_service.errors import TokenExpired, Unavailable
+from pat_service.http.authentication import utcnow
 from pat_service.models import App, Event, Session, Token, User, Workspace
 from tests.shared import app, standing
 from tests.world import (
@@ -495,3 +497,20 @@ def test_a_flood_of_wrong_secrets_leaves_no_trace_of_its_texts(service: Service)
         service.client.post(MINT, headers=basic("portal", f"guess-{attempt}" * 5), json={})
     assert "guess" not in str(service.rows(select(Event.__table__)))
     assert trail(service) == []
+
+
+def test_while_nothing_can_be_written_one_refusal_waits_and_the_others_do_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def away() -> None:
+        tried.append(1)
+        raise Unavailable
+
+    monkeypatch.setattr(events, "transaction", away)
+    with service.app.app_context():
+        for number in range(5):
+            refusal = TokenExpired().about(token_id=str(number))
+            events.refused(events.OPEN_REFUSED, refusal, utcnow())
+    assert tried == [1]

@@ -1,8 +1,10 @@
 """Cleaning up: what expired long ago goes, is told of once, and takes nothing with it that still lives."""
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -113,6 +115,22 @@ def test_doing_it_again_does_nothing(service: Service) -> None:
     before = count(service, Event)
     assert purge(service) == upkeep.Purged(0, 0, 0)
     assert count(service, Event) == before
+
+
+def test_traffic_has_the_database_for_longer_than_a_batch_took(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    clock = itertools.count()
+    monkeypatch.setattr(
+        "pat_service.upkeep.time", SimpleNamespace(sleep=pauses.append, monotonic=clock.__next__)
+    )
+    monkeypatch.setattr(upkeep, "BATCH", 10)
+    service.frame()
+    many_sessions(service, 15)
+    age(service, 31, Session)
+    assert purge(service).sessions == 15
+    assert pauses == [upkeep.REST * 1]
 
 
 def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from pat_service.errors import (
     UnsupportedMediaType,
 )
 from pat_service.http import limits
-from pat_service.http.headers import FRAME_POLICY, csp_nonce
+from pat_service.http.headers import FRAME_POLICY, csp_nonce, noted
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.sessions import Opened
@@ -135,10 +135,7 @@ def refuse_nul() -> None:
 
 def opened(session: Opened) -> None:
     """Note which session this answer is for, and who may frame it."""
-    known = vars(g._get_current_object())
-    known["session_id"] = session.id
-    known["origins"] = session.origins
-    known["workspace_wide"] = session.workspace_wide
+    noted().update(session_id=session.id, origins=session.origins, workspace_wide=session.workspace_wide)
     ancestors.learn(place(), session.own_origins)
 
 
@@ -147,11 +144,10 @@ def frame_headers(response: Response) -> Response:
     sent = request._get_current_object()  # type: ignore[attr-defined]
     addressed = _addressed(sent.path) if sent.path.startswith(FRAMES) else None
     if addressed is not None:
-        known = vars(g._get_current_object())
         sent.environ[FRAME_POLICY] = POLICY.format(
             nonce=csp_nonce(),
-            forms=form_action(addressed[0]) if known.get("workspace_wide") else "'none'",
-            ancestors=ancestors.directive(known["origins"] if "origins" in known else _origins()),
+            forms=form_action(addressed[0]) if noted().get("workspace_wide") else "'none'",
+            ancestors=ancestors.directive(_origins()),
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
@@ -159,7 +155,7 @@ def frame_headers(response: Response) -> Response:
 
 
 def _origins() -> list[str]:
-    known = vars(g._get_current_object())
+    known = noted()
     if "origins" not in known:
         if known.get("database_away"):
             look_up = ancestors.remembered

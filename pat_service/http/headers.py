@@ -41,9 +41,15 @@ PERMISSIONS: Final = ", ".join(
 HSTS: Final = "max-age=31536000"
 
 
+def noted() -> dict[str, Any]:
+    """Return what `g` holds for the request at work, looked up once and not for each of its names."""
+    known: dict[str, Any] = vars(g._get_current_object())
+    return known
+
+
 def csp_nonce() -> str:
     """Return the nonce of this answer, for its policy and its templates."""
-    known = vars(g._get_current_object())
+    known = noted()
     nonce: str | None = known.get("csp_nonce")
     if nonce is None:
         nonce = known["csp_nonce"] = secrets.token_urlsafe(16)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 
 from pat_service import events, metrics
 from pat_service.credentials import redact
-from pat_service.http.headers import REQUEST_ID
+from pat_service.http.headers import REQUEST_ID, noted
 from pat_service.http.lines import LINES, render
 from pat_service.shapes import is_uuid
 
@@ -30,7 +30,7 @@ def init_app(app: Flask) -> None:
 
 
 def _begin() -> None:
-    environ, known = request.environ, vars(g._get_current_object())
+    environ, known = request.environ, noted()
     known["started"] = time.perf_counter()
     given = environ.get("HTTP_X_REQUEST_ID", "")
     # What a proxy hands on may still be a secret that somebody put there.
@@ -41,7 +41,7 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    sent, known = request._get_current_object(), vars(g._get_current_object())  # type: ignore[attr-defined]
+    sent, known = request._get_current_object(), noted()  # type: ignore[attr-defined]
     rule = sent.url_rule
     told = _Told(sent, known, NO_ROUTE if rule is None else rule.rule, response.status_code)
     if response.is_streamed and not response.direct_passthrough:

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from pat_service import clients
 from pat_service.credentials import Key, Keyring, Secret
-from pat_service.errors import Conflict
+from pat_service.errors import Conflict, Unavailable
 from pat_service.models import Client, ClientSecret, Event
 from tests.world import KEY, MINT, SECRETS, WORLD, Service, basic, folder_of, only, problem_of, provision
 
@@ -519,3 +519,18 @@ def test_an_address_that_the_server_does_not_know_is_limited_as_well(
 ) -> None:
     fail(limited, 30, address="")
     problem_of(knock(limited, "w" * 40, address=""), 429, "rate_limited")
+
+
+def test_while_no_use_can_be_noted_one_request_waits_and_the_others_do_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def away() -> None:
+        tried.append(1)
+        raise Unavailable
+
+    monkeypatch.setattr(clients, "transaction", away)
+    for _ in range(3):
+        assert service.mint().status_code == 201
+    assert tried == [1]
