@@ -509,7 +509,7 @@ def test_the_readmes_page_does_not_try_for_ever(readmes_page: Host, house: House
 
 def test_a_press_before_the_script_is_there_loses_nothing(host: Host, house: House) -> None:
     held: list[Route] = []
-    host.page.route("**/embed.js", lambda route: held.append(route))
+    host.page.route("**/frame.js", lambda route: held.append(route))
     frame = host.embed(house.address())
     frame.get_by_label("Note").fill("early")
     click(frame, "Second page")

@@ -254,6 +254,8 @@ def test_back_or_reload_inside_the_frame_is_told_and_can_be_mended(
         "(address) => document.querySelector('#app').contentWindow.location.replace(address)",
         office.address(),
     )
+    expect(heading(frame)).to_have_text("Acme")
+    ready(frame)  # before its script runs a press is taken for none
     go(frame, "Orders", "Orders")
 
 

@@ -204,7 +204,8 @@ def test_thousands_who_send_nothing_or_slowly_keep_nobody_waiting(proxy: Proxy, 
                 stack.enter_context(tls(proxy)).sendall(half.encode())
         for _ in range(3):
             with contextlib.closing(Connection(proxy.port, tls=True)) as connection:
-                assert [status for status, _ in visit(connection)] == [201, 200, 200]
+                answers = visit(connection)
+                assert [status for status, _ in answers] == [201, 200, 200], answers
         # None of the halves has come through: nine requests, nine lines.
         assert (sockets / "service.log").read_text().count("\n") == before + 9
 

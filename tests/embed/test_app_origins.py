@@ -182,7 +182,7 @@ def test_the_api_answers_on_every_host(hosts: Hosts) -> None:
         answer = hosts.service.client.post(EXCHANGE, json=wish, headers={"Host": host})
         assert answer.status_code == 201
         assert call(hosts.service, "GET", "/api/ext/apps", headers={"Host": host}).status_code == 200
-        with hosts.service.client.get("/static/embed/embed.js", headers={"Host": host}) as script:
+        with hosts.service.client.get("/static/embed/frame.js", headers={"Host": host}) as script:
             assert script.status_code == 200
 
 

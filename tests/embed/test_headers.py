@@ -202,7 +202,7 @@ def test_hsts_is_sent_where_the_service_is_known_by_https(
         ("POST", "/api/ext/users/personal-access-token"),
         ("GET", "/api/ext/users/personal-access-token"),
         ("GET", "/static/embed/embed.css"),
-        ("GET", "/static/embed/embed.js"),
+        ("GET", "/static/embed/frame.js"),
         ("GET", "/static/nothing"),
         ("GET", "/favicon.ico"),
     ],

@@ -33,7 +33,7 @@ from tests.world import (
 PATH: Final = f"/embed-apps/{ORDERS}"
 HTML: Final = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 JSON: Final = {"Accept": "application/json"}
-#: What embed.js sends with every request.
+#: What frame.js sends with every request.
 SCRIPT: Final = {"Accept": "text/html;q=0.9, application/json"}
 
 Headers = dict[str, str]
