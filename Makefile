@@ -24,7 +24,7 @@ PROXIES := nginx-light caddy openssl
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick fuzz soak rolling bench bench-growth lint format texts programs clean
+.PHONY: help run test quick fuzz soak rolling bench bench-growth embed-version lint format texts programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make soak     faults at length, and memory over REQUESTS=$(REQUESTS) requests: takes hours"
 	@echo "make rolling  restarts under load, RESTARTS=$(RESTARTS) times"
 	@echo "make bench    what it costs, as ratios; make bench-growth: with a million tokens"
+	@echo "make embed-version  the script of hosts, static/embed.js, is published: it stays under its version"
 	@echo "make lint     style, types and the direction of imports"
 	@echo "make format   rewrite the code to the style"
 	@echo "make texts    texts of frames into their catalogs; a new language: make texts NEW=fr"
@@ -73,6 +74,9 @@ bench: $(VENV)/.dev
 
 bench-growth: $(VENV)/.dev
 	@$(PY) -m bench growth $(BENCH)
+
+embed-version: $(VENV)/.dev
+	@$(PY) -m tests.http.published
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

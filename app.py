@@ -14,7 +14,7 @@ from demo import portal
 from demo.cli import demo_commands
 from pat_service import api, cli, database, embed, models  # noqa: F401 - models: for migrations
 from pat_service.credentials import Keyring
-from pat_service.http import headers, health, limits, lines, log, monitoring, problems
+from pat_service.http import headers, health, limits, lines, log, monitoring, problems, script
 from pat_service.http.public_url import APP_LABEL
 
 
@@ -58,6 +58,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["pat_service.findings"] = partial(findings, config, config.workers)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     app.extensions["pat_service.registry"] = embed.Registry("apps")
+    script.init_app(app)
     embed.init_app(app)
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     cli.init_app(app)

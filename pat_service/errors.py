@@ -129,6 +129,12 @@ class SessionNotFound(Refused):
     detail = "There is no such session here."
 
 
+class ScriptVersionNotFound(Refused):
+    code = "not_found"
+    title = "Version not found"
+    detail = "There is no such version of the script here."
+
+
 class AppForbidden(Refused):
     code = "app_forbidden"
     title = "App forbidden"

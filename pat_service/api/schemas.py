@@ -187,6 +187,13 @@ class MintAnswer(Schema):
     session_expires_in = fields.Integer(
         data_key="sessionExpiresIn", required=True, metadata={"example": 3600}
     )
+    single_use = fields.Boolean(
+        data_key="singleUse",
+        metadata={
+            "description": "There only where it was asked for: then each frame needs a token of its own.",
+            "enum": [True],
+        },
+    )
 
 
 class SessionRequest(Request):

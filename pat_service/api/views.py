@@ -34,6 +34,7 @@ def mint(wish: Wish) -> dict[str, Any]:
         "token_id": minted.id,
         "expires_in": wish.pat_seconds,
         "session_expires_in": wish.session_seconds,
+        **({"single_use": True} if wish.single_use else {}),
     }
 
 

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 #: In a request's environment: the policy of a frame, and the id of the request, for the answer's headers.
 FRAME_POLICY: Final = "pat_service.frame_policy"
 REQUEST_ID: Final = "pat_service.request_id"
+#: In a request's environment: the answer is a public file, at whatever address.
+PUBLIC: Final = "pat_service.public"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
-#: Where public files are, which alone may be kept.
+#: Where most public files are. They alone may be kept.
 STATIC: Final = "/static/"
 NOT_STORED: Final = ("Cache-Control", "no-store")
 POLICY_HEADER: Final = "Content-Security-Policy"
@@ -87,12 +89,13 @@ def init_app(app: Flask, *, https: bool, apart: bool) -> None:
 
         def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
             policy = environ.get(FRAME_POLICY)
-            replaced = of_files if static else of_frames if policy else of_all
+            public = static or PUBLIC in environ
+            replaced = of_files if public else of_frames if policy else of_all
             given = {name.lower() for name, _ in headers}
             if not given.isdisjoint(replaced):
                 headers = [pair for pair in headers if pair[0].lower() not in replaced]
             headers += fixed
-            if not static:
+            if not public:
                 headers.append(NOT_STORED)
             if policy:
                 headers.append((POLICY_HEADER, policy))
