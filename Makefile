@@ -11,6 +11,8 @@ KILLS    ?= 20
 REQUESTS ?= 100000
 # How often make rolling restarts everything
 RESTARTS ?= 20
+# A language that the frames are to learn: make texts NEW=fr
+NEW    ?=
 # More arguments for the benchmark: make bench BENCH="--on sqlite --rounds 5 --write"
 BENCH  ?=
 # More arguments for pytest: make test ARGS="tests/browser -k opens"
@@ -22,7 +24,7 @@ PROXIES := nginx-light caddy openssl
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick fuzz soak rolling bench bench-growth embed-version lint format programs clean
+.PHONY: help run test quick fuzz soak rolling bench bench-growth embed-version lint format texts programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +38,7 @@ help:
 	@echo "make embed-version  the script of hosts, static/embed.js, is published: it stays under its version"
 	@echo "make lint     style, types and the direction of imports"
 	@echo "make format   rewrite the code to the style"
+	@echo "make texts    texts of frames into their catalogs; a new language: make texts NEW=fr"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
 
 run: $(VENV)/.runtime
@@ -84,6 +87,15 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
+
+TEXTS := pat_service/translations
+texts: $(VENV)/.dev
+	@$(PY) -m babel.messages.frontend -q extract -F pyproject.toml --omit-header --no-location --no-wrap \
+	  -o $(TEXTS)/messages.pot pat_service/embed templates/embed
+	@[ -z "$(NEW)" ] || [ -d $(TEXTS)/$(NEW) ] || $(PY) -m babel.messages.frontend -q init \
+	  --no-wrap -i $(TEXTS)/messages.pot -d $(TEXTS) -l $(NEW)
+	@$(PY) -m babel.messages.frontend -q update --omit-header --no-wrap --ignore-obsolete \
+	  -i $(TEXTS)/messages.pot -d $(TEXTS)
 
 # Debian keeps ensurepip in a package of its own (python3-venv). Without it, the pip outside fills the environment.
 $(PY):

@@ -87,10 +87,16 @@ def open(
 
 
 def open_launcher(
-    keyring: Keyring, secret: Secret, workspace_id: str, now: datetime, *, most: int | None = None
+    keyring: Keyring,
+    secret: Secret,
+    workspace_id: str,
+    now: datetime,
+    *,
+    most: int | None = None,
+    parent: str | None = None,
 ) -> tuple[OpenLauncher, Secret]:
     """Open the launcher of the workspace with the token; the rest is as with `open`."""
-    session, signed = _open(keyring, secret, Place(workspace_id=workspace_id), now, most, None)
+    session, signed = _open(keyring, secret, Place(workspace_id=workspace_id), now, most, parent)
     assert isinstance(session, OpenLauncher)  # noqa: S101 - at the launcher there is a visitor
     return session, signed
 

@@ -1,32 +1,158 @@
 """What a refusal means to the person in front of a frame: what happened, and what to do."""
 
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-_REOPEN = "Reload the page that shows this app."
-_ASK = "If you still need it, ask whoever gave you access."
+from pat_service.embed.texts import mark as _
+from pat_service.embed.texts import translator
 
-#: By code: a heading and a sentence. Codes that are not here are no viewer's business.
+#: By code: a heading and a sentence. They go with a button to try again as well as without one, where RELOAD
+#: follows. Whatever has none is UNKNOWN.
 ADVICE: Final = {
-    "token_missing": ("This app needs to be opened again", _REOPEN),
-    "token_invalid": ("This link does not open the app", f"{_REOPEN} If that does not help, tell its owner."),
-    "token_expired": ("This link has expired", f"It was good for a limited time. {_REOPEN}"),
-    "token_superseded": ("This link was replaced by a newer one", _REOPEN),
-    "token_revoked": ("This link was withdrawn", f"{_REOPEN} {_ASK}"),
-    "token_used": ("This link has been used", f"It was good for one opening. {_REOPEN}"),
-    "too_many_sessions": ("This app is open in too many places", "Close it in one of them, then try again."),
-    "access_revoked": ("You no longer have access to this app", _ASK),
-    "session_invalid": ("This session cannot be used", _REOPEN),
-    "session_expired": ("Your session has ended", f"It was open for as long as it may be. {_REOPEN}"),
-    "session_revoked": ("Your session was ended", _REOPEN),
-    "not_framed": (
-        "This app opens inside another page",
-        "Go to the page that shows it. It does not open in a tab of its own.",
+    "token_missing": (
+        _("This app needs to be opened again"),
+        _("For your safety it keeps nothing that could open it by itself."),
     ),
-    "not_found": ("There is nothing here", "The page you asked for is not part of this app."),
-    "rate_limited": ("Too many attempts", "Wait a minute, then reload the page that shows this app."),
-    "unavailable": ("Temporarily out of service", "Nothing is lost. Try again in a moment."),
+    "token_invalid": (
+        _("This link does not open the app"),
+        _("It may be incomplete. If you see this again, tell whoever looks after this page."),
+    ),
+    "token_expired": (_("This link has expired"), _("It was good for a limited time.")),
+    "token_superseded": (
+        _("This link was replaced by a newer one"),
+        _("The app was opened from somewhere else meanwhile."),
+    ),
+    "token_revoked": (
+        _("This link was withdrawn"),
+        _("If you still need the app, ask whoever gave you access."),
+    ),
+    "token_used": (_("This link has been used"), _("It was good for one opening.")),
+    "too_many_sessions": (
+        _("This app is open in too many places"),
+        _("Close it in one of them, then try again."),
+    ),
+    "access_revoked": (
+        _("You no longer have access to this app"),
+        _("If you still need it, ask whoever gave you access."),
+    ),
+    "session_invalid": (_("This session cannot be used"), _("The app has to be opened again.")),
+    "session_expired": (_("Your session has ended"), _("It was open for as long as it may be.")),
+    "session_revoked": (
+        _("Your session was ended"),
+        _("You ended it yourself, or whoever looks after this app did."),
+    ),
+    "not_framed": (
+        _("This app opens inside another page"),
+        _("Go to the page that shows it. It does not open in a tab of its own."),
+    ),
+    "origin_not_allowed": (
+        _("This page may not show the app"),
+        _("Its address is not on the app's list. Tell whoever looks after this page."),
+    ),
+    "not_found": (
+        _("There is nothing here"),
+        _("The page you asked for is not part of this app."),
+    ),
+    "invalid_payload": (
+        _("The app could not read this"),
+        _("Check what you entered, then send it again."),
+    ),
+    "payload_too_large": (_("This is too large"), _("Send less, or a smaller file.")),
+    "conflict": (
+        _("Somebody else was faster"),
+        _("What you wanted to change has changed meanwhile. Look at it again, then repeat your change."),
+    ),
+    "rate_limited": (_("Too many attempts"), _("Wait a minute before you try again.")),
+    "unavailable": (_("Temporarily out of service"), _("Nothing is lost. Try again in a moment.")),
     "internal_error": (
-        "Something went wrong",
-        "Try again. If it happens again, report the request number below.",
+        _("Something went wrong"),
+        _("Try again. If it happens again, report the request number below."),
+    ),
+    # What only scripts meet.
+    "unreachable": (
+        _("The server could not be reached"),
+        _("This page is as you left it. Check your connection, then try again."),
+    ),
+    "redirect_refused": (
+        _("This cannot be shown here"),
+        _("The app sent your request elsewhere, where it may not go. Tell whoever looks after the app."),
+    ),
+    "timeout": (
+        _("This app is taking too long to open"),
+        _("The page around it has not given it a key in time. Try again in a moment."),
+    ),
+    "fetch_token_failed": (
+        _("This app could not be opened"),
+        _("The page around it got no key for it. You may have to sign in there again."),
     ),
 }
+UNKNOWN: Final = (
+    _("This did not work"),
+    _("Try again. If it happens again, tell whoever looks after this app."),
+)
+#: What to do where trying again can help, and there is no button for it.
+RELOAD: Final = _("Reload the page that shows this app.")
+
+#: Where a new token can help. A code that is not known may be a proxy's, and pass.
+_RETRYABLE: Final = frozenset(
+    (
+        "token_missing",
+        "token_invalid",
+        "token_expired",
+        "token_superseded",
+        "token_revoked",
+        "token_used",
+        "session_invalid",
+        "session_expired",
+        "session_revoked",
+        "too_many_sessions",
+        "rate_limited",
+        "unavailable",
+        "internal_error",
+        "unreachable",
+        "timeout",
+        "fetch_token_failed",
+        "unknown",
+    )
+)
+
+#: What the frame's own script and templates say besides. In braces is what they fill in.
+WORDS: Final = {
+    "reload": RELOAD,
+    "retry": _("Try again"),
+    "dismiss": _("Dismiss"),
+    "request": _("Request {id}"),
+    "wait": _("Try again in {seconds} s."),
+    "opening": _("Opening…"),
+    "reconnecting": _("Reconnecting…"),
+    "all_apps": _("All apps"),
+    "rate_limited": _("Too many requests at once."),
+    "status": _("The server answered with status {status}. Try again later."),
+}
+
+
+def advice(code: str, language: str) -> tuple[str, str]:
+    """Return what a code means to a person, in one of `texts.LANGUAGES`: a heading and a sentence."""
+    heading, sentence = ADVICE.get(code, UNKNOWN)
+    translate = translator(language)
+    return translate(heading), translate(sentence)
+
+
+def retryable(code: str) -> bool:
+    """Tell whether trying again, with a new token, can help."""
+    return code in _RETRYABLE
+
+
+@cache
+def script_texts(language: str) -> dict[str, Any]:
+    """Return what frame.js says, in one of `texts.LANGUAGES`.
+
+    `codes` has a heading and a sentence of every code, `unknown` among them, `words` the rest, and `retry`
+    the codes where a new token can help: there belongs a button, or else the word `reload`.
+    """
+    translate = translator(language)
+    return {
+        "codes": {code: list(advice(code, language)) for code in (*ADVICE, "unknown")},
+        "words": {name: translate(text) for name, text in WORDS.items()},
+        "retry": sorted(_RETRYABLE),
+    }

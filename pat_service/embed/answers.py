@@ -147,14 +147,15 @@ def frame_headers(response: Response) -> Response:
         sent.environ[FRAME_POLICY] = POLICY.format(
             nonce=csp_nonce(),
             forms=form_action(addressed[0]) if noted().get("workspace_wide") else "'none'",
-            ancestors=ancestors.directive(_origins()),
+            ancestors=ancestors.directive(origins_here()),
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
 
 
-def _origins() -> list[str]:
+def origins_here() -> list[str]:
+    """Return who may frame this answer, asking the database only where it was asked already."""
     known = noted()
     if "origins" not in known:
         if known.get("database_away"):
@@ -182,8 +183,8 @@ def page_of(problem: dict[str, Any], status: int) -> Response | None:
     if addressed is None or _FOR_SCRIPTS.match(addressed[1]) or _prefers_json(accept):
         return None
     if "errors" in problem:
-        return Response(_page(problem, _origins(), csp_nonce()), status)
-    html = _page_with_marks(tuple((problem | {"requestId": _REQUEST_ID}).items()), tuple(_origins()))
+        return Response(_page(problem, origins_here(), csp_nonce()), status)
+    html = _page_with_marks(tuple((problem | {"requestId": _REQUEST_ID}).items()), tuple(origins_here()))
     return Response(html.replace(_REQUEST_ID, problem["requestId"]).replace(_NONCE, csp_nonce()), status)
 
 

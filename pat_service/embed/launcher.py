@@ -8,10 +8,19 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from pat_service import sessions
 from pat_service.credentials import Secret
-from pat_service.embed.answers import LAUNCHERS, check_request, opened, opening, refuse_nul, the_token
+from pat_service.embed.answers import (
+    LAUNCHERS,
+    check_request,
+    opened,
+    opening,
+    origins_here,
+    refuse_nul,
+    the_token,
+)
+from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import require_common_host
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import facts, show_launcher
+from pat_service.embed.pages import facts, hand_over_launcher, launcher, show_launcher, show_waiting
 from pat_service.http.authentication import bearer, counted, keyring, utcnow
 from pat_service.http.payload import MAX_BODY, receive
 from pat_service.http.public_url import TOKEN_PARAMETER
@@ -41,11 +50,31 @@ def open_by_form(workspace_id: str) -> Response:
     return _show(session, Secret(carried))
 
 
+@blueprint.get("/frame")
+def wait(workspace_id: str) -> Response:
+    """A page that holds nothing, and is handed a token by the script of the page around it."""
+    require_frame()
+    # Before anybody knows of a session: from here its form may go to the apps.
+    g.workspace_wide = True
+    return show_waiting(launcher(workspace_id), origins_here())
+
+
+@blueprint.post("/frame")
+def hand_over(workspace_id: str) -> Response:
+    """Open a session for such a page, or a newer one for a launcher that is open."""
+    handover = read_handover()
+    session, signed = _opened(workspace_id, handover.token, handover.parent)
+    opened(session)
+    return hand_over_launcher(session, signed, handover)
+
+
 def _open(workspace_id: str, given: list[str]) -> Response:
-    token = the_token(given)
+    return _show(*_opened(workspace_id, the_token(given)))
+
+
+def _opened(workspace_id: str, token: Secret, parent: str | None = None) -> tuple[OpenLauncher, Secret]:
     most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
-    session, signed = sessions.open_launcher(keyring(), token, workspace_id, utcnow(), most=most)
-    return _show(session, signed)
+    return sessions.open_launcher(keyring(), token, workspace_id, utcnow(), most=most, parent=parent)
 
 
 def _show(session: OpenLauncher, signed: Secret) -> Response:

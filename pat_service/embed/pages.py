@@ -4,22 +4,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from flask import Response, current_app, render_template
+from flask import Response, current_app, jsonify, render_template
 from jinja2 import Template, TemplateNotFound
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
-from pat_service.access import Viewer, Visitor, apps_of
+from pat_service.access import ViewedApp, Viewer, Visitor, apps_of
 from pat_service.credentials import Secret
 from pat_service.embed.answers import APPS, LAUNCHERS
+from pat_service.embed.handover import Handover
 from pat_service.embed.hosts import before_app, before_launcher, reachable
+from pat_service.embed.locale import language, locale, script_texts, theme
 from pat_service.embed.registry import EmbeddedApp, Page
-from pat_service.http.headers import csp_nonce
+from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.sessions import Opened, OpenLauncher, OpenSession
 
 WHOLE = "embed/frame.html"
 FRAGMENT = "embed/fragment.html"
 LAUNCHER = "embed/launcher.html"
+WAITING = "embed/waiting.html"
 
 
 def base(app_id: str) -> str:
@@ -38,11 +41,15 @@ def show(
     page: Page,
     *,
     opened_with: Secret | None = None,
+    handed: bool = False,
     status: int = 200,
     errors: Mapping[str, Any] | None = None,
     form: MultiDict[str, str] | None = None,
 ) -> Response:
-    """Answer with a page of the app: a whole document where it has just opened, else a fragment."""
+    """Answer with a page of the app: a whole document where it has just opened, else a fragment.
+
+    A document that is `handed` to a page which waits for it holds no session: that goes beside it.
+    """
     context = page.context
     if context is None and page.name in app.pages:
         result = app.pages[page.name](session.viewer)
@@ -50,15 +57,23 @@ def show(
             return result
         if isinstance(result, Page):
             return show(
-                session, app, result, opened_with=opened_with, status=status, errors=errors, form=form
+                *(session, app, result),
+                opened_with=opened_with,
+                handed=handed,
+                status=status,
+                errors=errors,
+                form=form,
             )
         context = result
     common = _common(session) | {"errors": errors or {}, "form": MultiDict() if form is None else form}
     layout: dict[str, Any] = {"layout": FRAGMENT}
     if opened_with is not None:
-        root, back = base(session.viewer.app.id), _launcher_of(session)
-        boot = _boot(session, opened_with, root, session.viewer, [back] if back else [])
-        layout = {"layout": WHOLE, "boot": boot, "launcher_url": back}
+        back = _launcher_of(session)
+        layout = {"layout": WHOLE, "launcher_url": back, "boot": None}
+        if not handed:
+            layout["boot"] = _boot_of_app(session, opened_with, [back] if back else [])
+    elif handed:
+        layout = {"layout": WHOLE, "launcher_url": None, "boot": None}
     template = _template(session, page.name)
     if template is None:
         raise MethodNotAllowed(["POST"]) if page.name in app.forms else NotFound()
@@ -87,6 +102,8 @@ def _common(session: OpenSession) -> dict[str, Any]:
     return {
         "viewer": session.viewer,
         "csp_nonce": csp_nonce(),
+        "locale": locale(),
+        "theme": theme(),
         "page_url": _addresses(f"{root}/pages/"),
         "data_url": _addresses(f"{root}/data/"),
         # Not url_for: what it puts in front depends on the request.
@@ -102,19 +119,61 @@ def _addresses(folder: str) -> Callable[..., str]:
     return address
 
 
-def show_launcher(session: OpenLauncher, opened_with: Secret) -> str:
+def show_launcher(session: OpenLauncher, opened_with: Secret | None) -> str:
     """Return the page of a launcher: the apps of the workspace that the visitor may open."""
-    who = session.visitor
-    apps = reachable(apps_of(who))
-    ways = [before_app(app) + base(app.id) for app in apps]
+    apps, ways = _ways_of(session)
     return render_template(
         LAUNCHER,
-        viewer=who,
+        viewer=session.visitor,
         apps=[{"name": app.name, "url": way} for app, way in zip(apps, ways, strict=True)],
-        boot=_boot(session, opened_with, launcher(who.workspace.id), who, ways),
+        boot=None if opened_with is None else _boot_of_launcher(session, opened_with, ways),
         hosts=list(filter(None, map(before_app, apps))),
         csp_nonce=csp_nonce(),
+        locale=locale(),
+        theme=theme(),
     )
+
+
+def _ways_of(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
+    apps = reachable(apps_of(session.visitor))
+    return apps, [before_app(app) + base(app.id) for app in apps]
+
+
+# ---- Frames of the host's script ----
+
+
+def show_waiting(root: str, parents: list[str]) -> Response:
+    """Answer with a page that holds nothing, and waits for a token from one of the parents."""
+    boot = {"base": root, "parents": parents} | _settings()
+    return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce(), theme=theme()))
+
+
+def hand_over_app(session: OpenSession, signed: Secret, app: EmbeddedApp, handover: Handover) -> Response:
+    """Answer with the session and, where it is wanted, with the app's first page.
+
+    No way leads out of this frame: its page was made before anybody knew of a session, and so its policy
+    lets no form go anywhere.
+    """
+    page = None
+    if handover.nonce is not None:
+        use_nonce(handover.nonce)
+        page = _text_of(show(session, app, Page("index"), handed=True))
+    return jsonify(_boot_of_app(session, signed, []) | {"page": page})
+
+
+def hand_over_launcher(session: OpenLauncher, signed: Secret, handover: Handover) -> Response:
+    """Answer with the session and, where it is wanted, with the launcher's page."""
+    page = None
+    if handover.nonce is not None:
+        use_nonce(handover.nonce)
+        page = show_launcher(session, None)
+    return jsonify(_boot_of_launcher(session, signed, _ways_of(session)[1]) | {"page": page})
+
+
+def _text_of(response: Response) -> str:
+    if response.status_code != 200 or response.mimetype != "text/html":
+        raise InternalServerError(original_exception=TypeError("an app's first page must be HTML"))
+    return response.get_data(as_text=True)
 
 
 def _launcher_of(session: OpenSession) -> str | None:
@@ -125,6 +184,14 @@ def _launcher_of(session: OpenSession) -> str | None:
 def facts(session: Opened, who: Visitor) -> dict[str, Any]:
     """Return the session's own facts, as the frame may know them."""
     return {"sessionId": session.id, "expiresIn": session.expires_in, **_who(who)}
+
+
+def _boot_of_app(session: OpenSession, signed: Secret, ways: list[str]) -> dict[str, Any]:
+    return _boot(session, signed, base(session.viewer.app.id), session.viewer, ways)
+
+
+def _boot_of_launcher(session: OpenLauncher, signed: Secret, ways: list[str]) -> dict[str, Any]:
+    return _boot(session, signed, launcher(session.visitor.workspace.id), session.visitor, ways)
 
 
 def _boot(session: Opened, signed: Secret, root: str, who: Visitor, ways: list[str]) -> dict[str, Any]:
@@ -139,7 +206,11 @@ def _boot(session: Opened, signed: Secret, root: str, who: Visitor, ways: list[s
         "parents": session.origins,
         "ways": ways,
         "viewer": _who(who) | {"role": who.role},
-    }
+    } | _settings()
+
+
+def _settings() -> dict[str, Any]:
+    return {"locale": locale(), "theme": theme(), "texts": script_texts(language())}
 
 
 def _who(who: Visitor) -> dict[str, Any]:

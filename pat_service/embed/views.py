@@ -16,13 +16,15 @@ from pat_service.embed.answers import (
     frame_headers,
     opened,
     opening,
+    origins_here,
     read_form,
     refuse_nul,
     the_token,
 )
+from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import expected_slug, require_host_of_app
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import facts, has_page, show
+from pat_service.embed.pages import base, facts, hand_over_app, has_page, show, show_waiting
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.errors import InvalidPayload
 from pat_service.http import limits
@@ -65,12 +67,33 @@ def open_by_form(app_id: str) -> Response:
     return _open(app_id, tokens) if carried is None else _enter(app_id, carried)
 
 
+@blueprint.get("/frame")
+def wait(app_id: str) -> Response:
+    """A page that holds nothing, and is handed a token by the script of the page around it."""
+    require_frame()
+    return show_waiting(base(app_id), origins_here())
+
+
+@blueprint.post("/frame")
+def hand_over(app_id: str) -> Response:
+    """Open a session for such a page, or a newer one for a frame that is open."""
+    handover = read_handover()
+    session, signed = _opened(app_id, handover.token, handover.parent)
+    return hand_over_app(session, signed, _app_of(session), handover)
+
+
 def _open(app_id: str, given: list[str]) -> Response:
-    token = the_token(given)
-    most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
-    session, signed = sessions.open(keyring(), token, app_id, utcnow(), most=most, slug=expected_slug())
-    opened(session)
+    session, signed = _opened(app_id, the_token(given))
     return show(session, _app_of(session), Page("index"), opened_with=signed)
+
+
+def _opened(app_id: str, token: Secret, parent: str | None = None) -> tuple[OpenSession, Secret]:
+    most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
+    session, signed = sessions.open(
+        keyring(), token, app_id, utcnow(), most=most, parent=parent, slug=expected_slug()
+    )
+    opened(session)
+    return session, signed
 
 
 def _enter(app_id: str, carried: str) -> Response:

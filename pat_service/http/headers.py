@@ -58,6 +58,11 @@ def csp_nonce() -> str:
     return nonce
 
 
+def use_nonce(nonce: str) -> None:
+    """Have this answer's templates made for a page that is there already, and its nonce."""
+    noted()["csp_nonce"] = nonce
+
+
 def init_app(app: Flask, *, https: bool, apart: bool) -> None:
     """Give every answer its headers, around the application: each costs a search where Flask sets it.
 

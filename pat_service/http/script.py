@@ -36,6 +36,9 @@ LONGEST_ACCEPT: Final = 1000
 
 _VERSION: Final = re.compile(r'^ *const VERSION = "(\d+\.\d+\.\d+)";$', re.MULTILINE)
 
+#: Of the source. It has no text of several lines, and `//` behind code only in texts.
+_LEFT_OUT: Final = re.compile(r"(?:(?<=\n)\s*//[^\n]*\n)+|(?<=\n)[ ]+")
+
 blueprint = Blueprint("script", __name__)
 
 
@@ -84,8 +87,10 @@ class Script:
 
 
 def release(text: str, *, published: bool = True) -> Release:
+    """Return what is served of a source: without indentation, and without lines that are comments."""
+    short = _LEFT_OUT.sub("", text)
     return Release(
-        version_of(text), published, _file(text, JAVASCRIPT), _file(f"{text}{EXPORTS}", JAVASCRIPT)
+        version_of(text), published, _file(short, JAVASCRIPT), _file(f"{short}{EXPORTS}", JAVASCRIPT)
     )
 
 
