@@ -1,147 +1,139 @@
-// pat-service: embeds an app in this page and keeps it open. Gives `PatEmbed.mount()` and <pat-embed>; /embed.d.ts has
-// all of both. Nothing is stored, no cookie is read, and the token goes to the frame alone, by a port of its own.
+// pat-service: one tag that embeds an app and keeps it open. Its API is in /embed.d.ts.
+// Nothing is stored and no cookie is read. The token goes to the frame alone, by a port of its own.
 (() => {
   "use strict";
 
   const VERSION = "1.0.0";
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
-  const PARAMETER = "personal-access-token";
-  const TRIES = 5; // for the first token; later ones the frame asks for
-  const SHARED = 5000; // ms in which a mint serves other frames of the same app and source
-  const HELLO = 5000; // ms from a frame's load to its first word
-  const LOAD = 60_000; // ms for the load
-  const RESTARTS = 3; // a minute, by itself
-  const MENDED = /^(token_(missing|expired|superseded|used)|session_(expired|invalid))$/; // by another token
+  // Tries for the first token. For later ones the frame asks, and waits.
+  const TRIES = 5;
+  // ms in which a mint serves other frames of the same app and source
+  const SHARED = 5000;
+  // ms for a frame's page to load, and then for its first word
+  const LOAD = 60_000;
+  const HELLO = 5000;
+  // Where another token mends a frame that came back refused, a few times a minute
+  const MENDED = /^(token_(missing|expired|superseded|used)|session_(expired|invalid))$/;
+  const RESTARTS = 3;
   const RESERVED = /^(ready|loaded|resize|navigate|error|session:.*|embed:.*)$/;
   const WORDS = {
     en: ["This content could not be opened.", "Try again"],
     es: ["No se pudo abrir este contenido.", "Intentar de nuevo"],
   };
-  const jitter = Math.random(); // one for the page: frames that opened together renew together, by one mint
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const object = (value) => typeof value === "object" && value !== null;
+  // One for the page: frames that opened together are renewed together, by one mint.
+  const jitter = Math.random();
 
   class PatEmbedError extends Error {
     constructor(code, message, rest) {
       super(message);
-      Object.assign(this, { name: "PatEmbedError", code, status: 0, retryable: false, requestId: null, retryAfter: null }, rest);
+      Object.assign(this, { status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
     }
   }
+
+  const failed = (message, rest) => new PatEmbedError("fetch_token_failed", message, rest);
 
   // ---- Tokens ----
 
-  const mints = []; // {source, app, workspace, answer, at, token}
+  let mints = [];
 
-  // Return {url, token, single}, of a mint that others share where that may be.
-  function obtain(frame, reason, fresh) {
-    const { app, workspace, tokenUrl, fetchToken } = frame.options;
-    const source = fetchToken ?? tokenUrl;
-    const now = performance.now();
-    let mint = mints.find((each) => each.source === source && each.app === app && each.workspace === workspace);
-    if (!mint || now - mint.at > SHARED || (fresh && mint.token === frame.token) || fresh === "always") {
-      forget(mint);
-      mint = { source, app, workspace, at: Infinity };
-      mint.answer = ask(frame.options, reason).then((found) => {
-        mint.at = performance.now();
-        mint.token = found.token;
-        if (found.single) forget(mint);
-        return found;
-      });
-      mint.answer.catch(() => forget(mint));
-      mints.push(mint);
-      mint.for = frame;
+  // Return {url, token, single} of a mint, which frames share where that may be.
+  async function obtain(frame, reason, fresh) {
+    const { app, workspace, fetchToken, tokenUrl = fetchToken } = frame.options;
+    const same = (each) => each.app === app && each.workspace === workspace && each.tokenUrl === tokenUrl;
+    let mint = mints.find(same);
+    if (!mint || performance.now() - mint.at > SHARED || (fresh && mint.token === frame.token)) {
+      mint = { app, workspace, tokenUrl, frame, found: ask(frame.options, reason) };
+      mints = [...mints.filter((each) => !same(each)), mint];
     }
-    // A token for one opening is for the frame that asked; any other asks for itself.
-    return mint.answer.then((found) => {
-      frame.token = found.token;
-      return found.single && mint.for !== frame ? obtain(frame, reason, true) : found;
-    });
+    try {
+      const found = await mint.found;
+      mint.at ??= performance.now();
+      // One that is for a single opening is for the frame that asked.
+      if (found.single) forget(mint);
+      if (found.single && mint.frame !== frame) return obtain(frame, reason, true);
+      frame.token = mint.token = found.token;
+      return found;
+    } catch (error) {
+      forget(mint);
+      throw error;
+    }
   }
 
-  function forget(mint) {
-    if (mints.includes(mint)) mints.splice(mints.indexOf(mint), 1);
-  }
+  const forget = (mint) => (mints = mints.filter((each) => each !== mint));
 
   async function ask({ app, workspace, tokenUrl, fetchToken, tokenTimeout }, reason) {
-    const control = new AbortController();
-    const { signal } = control;
-    let timer;
-    const late = new Promise((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new PatEmbedError("timeout", `No token came within ${tokenTimeout} ms.`, { retryable: true }));
-        control.abort();
-      }, tokenTimeout);
-    });
+    const signal = AbortSignal.timeout(tokenTimeout);
+    const late = new Promise((_, reject) => signal.addEventListener("abort", reject));
+    const wish = { app, workspace, reason };
     try {
-      const wish = { app, workspace, reason };
       return read(await Promise.race([fetchToken ? fetchToken({ ...wish, signal }) : post(tokenUrl, wish, signal), late]));
     } catch (error) {
+      if (signal.aborted) throw new PatEmbedError("timeout", `No token came within ${tokenTimeout} ms.`, { retryable: true });
       if (error instanceof PatEmbedError) throw error;
-      const { message, retryable = true, retryAfter = null, status = 0, requestId = null } = error ?? {};
-      throw new PatEmbedError("fetch_token_failed", `fetchToken failed: ${message ?? error}`, { cause: error, retryable, retryAfter, status, requestId });
-    } finally {
-      clearTimeout(timer);
+      const { message = error, retryable = true, retryAfter = null } = error ?? {};
+      throw failed(`No token: ${message}`, { retryable, retryAfter });
     }
   }
 
   async function post(url, wish, signal) {
-    let response;
-    try {
-      response = await fetch(url, {
-        method: "POST", signal, credentials: "include", cache: "no-store",
-        headers: { "Content-Type": "application/json", Accept: "application/json" }, body: JSON.stringify(wish),
-      });
-    } catch (cause) {
-      throw new PatEmbedError("fetch_token_failed", `${url} could not be reached.`, { cause, retryable: true });
-    }
+    const response = await fetch(url, {
+      method: "POST",
+      credentials: "include",
+      headers: { "Content-Type": "application/json", Accept: "application/json" },
+      body: JSON.stringify(wish),
+      signal,
+    });
     const { ok, status, headers } = response;
     const answer = await response.json().catch(() => null);
     if (ok) return answer;
-    throw new PatEmbedError("fetch_token_failed", `${url} answered ${status}${answer?.detail ? `: ${answer.detail}` : "."}`, {
-      cause: answer, status,
+    throw failed(`${url} answered ${status}: ${answer?.detail ?? ""}`, {
+      status,
       retryable: status === 408 || status === 429 || status >= 500,
       retryAfter: Number(headers.get("Retry-After")) || null,
-      requestId: answer?.requestId ?? headers.get("X-Request-Id"),
+      requestId: answer?.requestId ?? null,
     });
   }
 
   // The frame's address is that of the mint's redirectUrl, without the token.
   function read(answer) {
     try {
-      const url = new URL(answer.redirectUrl);
-      const token = answer.personalAccessToken ?? url.searchParams.get(PARAMETER);
-      if (!/^https?:$/.test(url.protocol) || typeof token !== "string" || !token) throw 0;
-      return { url: `${url.origin}${url.pathname}/frame`, token, single: answer.singleUse === true };
-    } catch {
-      throw new PatEmbedError("fetch_token_failed", "What came for a token is not what the mint answers: it has no redirectUrl with a token.");
-    }
+      const { protocol, origin, pathname, searchParams } = new URL(answer.redirectUrl);
+      const token = answer.personalAccessToken ?? searchParams.get("personal-access-token");
+      if (/^https?:$/.test(protocol) && /^pat_\w+$/.test(token)) return { url: `${origin}${pathname}/frame`, token, single: answer.singleUse };
+    } catch {}
+    throw failed("What came for a token has no redirectUrl and personalAccessToken, as the mint answers them.");
   }
 
   // ---- A frame ----
 
   class Frame {
+    iframe = null;
+    token = null;
     #handlers = new Map();
-    #port = null;
-    #first = null; // the token that the frame's address came with
-    #origin; // where the port goes
+    #promises = [];
+    // Where the port goes: at first the origin of `url`
+    #origin;
+    #port;
+    #first;
     #loads = 0;
     #restarts = [];
-    #sent = []; // until the app is there
+    // What the host sent before the app was there; null from then on
+    #queue = [];
+    #fresh = false;
     #timer;
-    #panel = null;
-    #questions = new Map();
+    #panel;
+    #lazy;
     #over = false;
-    #waits; // an IntersectionObserver
 
-    constructor(element, options, settle) {
-      Object.assign(this, { element, options, iframe: null, token: null, settle });
-      if (options.onError) this.on("error", options.onError);
-      if (options.loading === "lazy") {
-        this.#waits = new IntersectionObserver((entries) => {
-          if (entries.some((entry) => entry.isIntersecting)) this.#begin();
-        }, { rootMargin: "200px" });
-        this.#waits.observe(element);
-      } else this.#begin();
+    constructor(element, { onError, ...options }) {
+      this.element = element;
+      this.options = { theme: "auto", tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
+      if (onError) this.on("error", onError);
+      if (options.loading !== "lazy") return void this.#begin();
+      this.#lazy = new IntersectionObserver((entries) => {
+        if (entries.some((entry) => entry.isIntersecting)) this.#begin();
+      }, { rootMargin: "200px" });
+      this.#lazy.observe(element);
     }
 
     on(name, handler) {
@@ -154,42 +146,42 @@
     }
 
     send(name, data) {
-      if (typeof name !== "string" || RESERVED.test(name)) throw new TypeError(`Not a name for an event of an app: ${name}`);
-      const message = { type: "send", name, data };
-      if (this.#sent) this.#sent.push(message);
+      if (RESERVED.test(name)) throw new TypeError(`Not a name for an app's event: ${name}`);
+      const message = { type: "send", name: String(name), data };
+      if (this.#queue) this.#queue.push(message);
       else this.#port.postMessage(message);
     }
 
-    setTheme(theme) { this.#dress({ theme }); }
-    setLocale(locale) { this.#dress({ locale }); }
+    setTheme(theme) {
+      this.#dress({ theme });
+    }
+
+    setLocale(locale) {
+      this.#dress({ locale });
+    }
 
     refresh() {
-      return new Promise((resolve, reject) => {
-        this.token = null;
-        if (this.#sent) {
-          this.on("loaded", () => resolve());
-          if (this.iframe) this.#restart();
-          else this.#begin();
-          return;
-        }
-        const id = this.#questions.size + performance.now();
-        this.#questions.set(id, (good) => (good ? resolve() : reject(new PatEmbedError("fetch_token_failed", "The session was not renewed: see the error event."))));
-        this.#always = true;
-        this.#port.postMessage({ type: "refresh", id });
-      });
+      this.#fresh = true;
+      if (this.#queue) this.#begin();
+      else this.#port.postMessage({ type: "refresh" });
+      return this.settled();
     }
 
     unmount() {
       this.#over = true;
-      this.#waits?.disconnect();
+      this.#lazy?.disconnect();
       clearTimeout(this.#timer);
       this.#port?.close();
       this.iframe?.remove();
       this.#panel?.remove();
-      for (const mint of [...mints]) if (mint.source === (this.options.fetchToken ?? this.options.tokenUrl)) forget(mint);
+      // Whoever comes next may be somebody else.
+      mints = [];
     }
 
-    #always = false; // the next token is to be new
+    // Resolves when the app is there or renewed, and rejects with the first error.
+    settled() {
+      return new Promise((resolve, reject) => this.#promises.push({ resolve, reject }));
+    }
 
     #dress(wish) {
       Object.assign(this.options, wish);
@@ -197,52 +189,54 @@
     }
 
     async #begin() {
-      this.#waits?.disconnect();
+      this.#lazy?.disconnect();
       this.#panel?.remove();
       for (let tries = 1; !this.#over; tries++) {
         try {
-          const found = await obtain(this, this.#loads ? "reload" : "initial", false);
+          const found = await this.#obtain(this.#loads ? "reload" : "initial");
           if (!this.#over) this.#place(found);
           return;
         } catch (error) {
-          if (!error.retryable || error.retryAfter > 60 || tries >= TRIES) return this.#fail(error);
-          await pause(error.retryAfter ? error.retryAfter * 1000 : 500 * 2 ** tries * (0.5 + Math.random() / 2));
+          if (!error.retryable || error.retryAfter > 60 || tries === TRIES) return this.#fail(error);
+          await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 2 ** tries * (0.25 + jitter / 4))));
         }
       }
     }
 
-    #place(found) {
-      const { options } = this;
-      this.#first = found.token;
-      this.#origin = new URL(found.url).origin;
-      this.url = found.url;
-      const query = new URLSearchParams({ theme: options.theme, ...(options.locale && { locale: options.locale }) });
-      const address = `${found.url}?${query}`;
+    #obtain(reason, fresh = this.#fresh) {
+      this.#fresh = false;
+      return obtain(this, reason, fresh);
+    }
+
+    #place({ url, token }) {
+      const { theme, locale, title = "", sandbox, allow = "", referrerPolicy } = this.options;
+      const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }) })}`;
+      this.url = url;
+      this.#first = token;
+      this.#origin = new URL(url).origin;
+      this.#port?.close();
+      this.#port = null;
+      this.#queue ??= [];
       this.#expect(LOAD);
-      if (this.iframe) {
-        this.iframe.contentWindow.location.replace(address); // adds no step to the browser's Back
-        return;
-      }
+      // `replace` adds no step to the browser's Back.
+      if (this.iframe) return this.iframe.contentWindow.location.replace(address);
       const iframe = (this.iframe = document.createElement("iframe"));
-      iframe.title = options.title ?? "";
-      iframe.setAttribute("sandbox", options.sandbox);
-      iframe.allow = options.allow;
-      iframe.referrerPolicy = options.referrerPolicy;
-      iframe.style.cssText = "display:block;width:100%;height:100%;border:0;color-scheme:normal";
-      iframe.src = address;
-      iframe.addEventListener("load", () => this.#connect());
+      iframe.setAttribute("sandbox", sandbox);
+      Object.assign(iframe, { title, allow, referrerPolicy, src: address, onload: () => this.#connect() });
+      iframe.style.cssText = "display:block;width:100%;height:100%;border:0";
       this.element.append(iframe);
     }
 
     // On each load: of the first page, of one that was reloaded, of another app of the workspace.
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
-      const { port1, port2 } = new MessageChannel();
+      const { port1: port, port2 } = new MessageChannel();
       this.#port?.close();
-      this.#port = port1;
-      port1.onmessage = ({ data }) => object(data) && this.#hear(data, port1);
-      const call = { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter };
-      this.iframe.contentWindow.postMessage(call, this.#origin, [port2]);
+      this.#port = port;
+      port.onmessage = ({ data }) => this.#hear(data, port);
+      this.iframe.contentWindow.postMessage(
+        { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
+      );
       this.#expect(HELLO);
     }
 
@@ -253,49 +247,43 @@
 
     // A frame that the browser keeps blank cannot say why. That its address answers says a little.
     async #blank() {
-      const url = this.url;
-      const there = await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
-      if (this.#over || url !== this.url) return;
+      const { url } = this;
       const { origin } = location;
-      const advice = `On its server, \`flask --app app doctor --app ${this.options.app ?? "SLUG"} --parent ${origin}\` says what to change.`;
+      const there = await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+      if (this.#over || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
+      const advice = `There, \`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
       this.#fail(there
-        ? new PatEmbedError("origin_not_allowed", `The frame stays blank: most likely ${origin}, or a page around it, may not frame the app. ${advice}`)
+        ? new PatEmbedError("origin_not_allowed", `The frame stays blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
         : new PatEmbedError("timeout", `${url} does not answer. ${advice}`, { retryable: true }));
     }
 
-    #hear(message, port) {
-      const { type, id, name, data } = message;
+    #hear({ type, name, data, ...rest }, port) {
       if (type === "hello") {
         clearTimeout(this.#timer);
+        port.heard = true;
+        if (rest.again) return;
         this.#loads++;
-        this.#sent ??= [];
+        this.#queue ??= [];
         this.#emit("ready", {});
-        if (message.problem) this.#refused(message.problem);
-      } else if (type === "want-token") this.#give(message, port);
-      else if (type === "event" && RESERVED.test(name)) this.#told(name, object(data) ? data : {});
-      else if (type === "app" && typeof name === "string" && !RESERVED.test(name)) this.#emit(name, data);
-      else if (type === "restart") this.#restart();
-      else if (type === "going") this.#follow(message.origin);
-      else if (type === "refreshed") {
-        this.#questions.get(id)?.(message.good);
-        this.#questions.delete(id);
-      }
+        if (rest.problem) this.#refused(rest.problem);
+      } else if (type === "want-token") this.#give(rest, port);
+      else if (type === "event" && RESERVED.test(name)) this.#told(name, data);
+      else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
+      else if (type === "restart") this.#begin();
+      else if (type === "going") this.#follow(rest.origin);
     }
 
     #told(name, data) {
+      const { title, autoHeight } = this.options;
       if (name === "loaded") {
-        const sent = this.#sent ?? [];
-        this.#sent = null;
-        for (const each of sent) this.#port.postMessage(each);
-        if (this.options.title == null) this.iframe.title = String(data.title ?? "");
-      } else if (name === "resize" && this.options.autoHeight && data.height > 0) {
-        this.iframe.style.height = `${Math.ceil(data.height)}px`;
-      } else if (name === "error") {
-        const { code, message, ...rest } = data;
-        data = new PatEmbedError(String(code), String(message), rest);
-      }
+        for (const message of this.#queue ?? []) this.#port.postMessage(message);
+        this.#queue = null;
+        this.iframe.title = title ?? data.title;
+      } else if (name === "resize") {
+        if (autoHeight) this.iframe.style.height = `${data.height}px`;
+      } else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
       this.#emit(name, data);
     }
 
@@ -309,42 +297,34 @@
         }
       }
       if (this.element instanceof PatEmbedElement) this.element.dispatchEvent(new CustomEvent(name, { detail: data }));
-      if (name === "loaded") this.settle.resolve(this);
-      if (name === "error") this.settle.reject(Object.assign(data, { frame: this }));
+      const end = { loaded: "resolve", "session:renewed": "resolve", error: "reject" }[name];
+      if (end) for (const promise of this.#promises.splice(0)) promise[end](name === "error" ? data : this);
     }
 
     async #give({ id, reason, fresh }, port) {
-      if (reason === "initial" && this.#loads > 1) reason = "reload";
-      const first = !fresh && this.#first;
-      const always = this.#always && "always";
+      const first = this.#first;
       this.#first = null;
-      this.#always = false;
       try {
-        const found = first ? { token: first, url: this.url } : await obtain(this, reason, always || fresh);
-        if (found.url !== this.url) this.#place(found); // the app has another address by now
-        else port.postMessage({ type: "token", id, token: found.token });
-      } catch (error) {
-        const { code, message: detail, status, retryable, retryAfter, requestId } = error;
-        port.postMessage({ type: "no-token", id, problem: { code, detail, status, retryable, retryAfter, requestId } });
+        const { url, token } = first && !fresh
+          ? { url: this.url, token: first }
+          : await this.#obtain(reason === "initial" && this.#loads > 1 ? "reload" : reason, fresh || undefined);
+        if (url === this.url) port.postMessage({ type: "token", id, token });
+        // The app has another address by now.
+        else this.#place({ url, token });
+      } catch ({ message: detail, ...problem }) {
+        port.postMessage({ type: "no-token", id, problem: { ...problem, detail } });
       }
     }
 
-    // The frame's first page is an error. Where another token mends it, a few times a minute, the frame begins again.
-    #refused({ code, message, ...rest }) {
+    #refused(problem) {
       const now = performance.now();
       this.#restarts = this.#restarts.filter((at) => now - at < 60_000);
-      if (MENDED.test(code) && this.#restarts.length < RESTARTS) {
-        this.#restarts.push(now);
-        this.#restart();
-      } else this.#emit("error", new PatEmbedError(code, message, rest));
-    }
-
-    #restart() {
-      this.#first = null;
+      if (!MENDED.test(problem.code) || this.#restarts.length === RESTARTS) return this.#told("error", problem);
+      this.#restarts.push(now);
       this.#begin();
     }
 
-    // From a launcher to an app and back the frame may change its host, below that of the launcher.
+    // From a launcher to an app and back a frame may change its host, below that of the launcher.
     #follow(origin) {
       const [from, to] = [new URL(this.url), new URL(origin)];
       if (to.protocol === from.protocol && `.${to.host}`.endsWith(`.${from.host}`)) this.#origin = to.origin;
@@ -354,45 +334,35 @@
     #fail(error) {
       if (this.#over) return;
       console.warn(`pat-embed: ${error.code}: ${error.message}`);
-      const [text, retry] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
-      const panel = (this.#panel = document.createElement("div"));
-      panel.setAttribute("role", "alert");
-      panel.append(text);
-      if (error.code !== "origin_not_allowed") {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.textContent = retry;
-        button.onclick = () => this.#begin();
-        panel.append(" ", button);
-      }
-      this.element.append(panel);
+      const [text, again] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: again, onclick: () => this.#begin() });
+      this.#panel = Object.assign(document.createElement("div"), { role: "alert" });
+      this.#panel.append(text, " ", button);
+      this.element.append(this.#panel);
       this.#emit("error", error);
     }
   }
 
   // ---- How a page asks for one ----
 
-  const DEFAULTS = {
-    autoHeight: false, theme: "auto", tokenTimeout: 30_000, loading: "eager", sandbox: SANDBOX, allow: "", referrerPolicy: "no-referrer",
-  };
+  const given = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
 
-  // Resolves once the app is there, and rejects with the first PatEmbedError if it does not come.
-  function mount(target, options) {
-    return new Promise((resolve, reject) => {
-      const element = typeof target === "string" ? document.querySelector(target) : target;
-      if (!(element instanceof Element)) throw new TypeError(`There is no ${target} to mount into.`);
-      if (!options?.fetchToken && !options?.tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed.");
-      const given = Object.entries(options).filter(([, value]) => value !== undefined && value !== null);
-      new Frame(element, { ...DEFAULTS, ...Object.fromEntries(given) }, { resolve, reject });
-    });
+  async function mount(target, options) {
+    const element = typeof target === "string" ? document.querySelector(target) : target;
+    if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
+    if (!options?.fetchToken && !options?.tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
+    return new Frame(element, given(options)).settled();
   }
 
   class PatEmbedElement extends HTMLElement {
     static observedAttributes = ["app", "workspace", "token-url", "theme", "locale", "title"];
-    #fetchToken = null;
     frame = null;
+    #fetchToken;
 
-    get fetchToken() { return this.#fetchToken; }
+    get fetchToken() {
+      return this.#fetchToken;
+    }
+
     set fetchToken(value) {
       this.#fetchToken = value;
       this.#renew();
@@ -403,37 +373,31 @@
       this.#renew();
     }
 
-    disconnectedCallback() { this.#end(); }
+    disconnectedCallback() {
+      this.frame?.unmount();
+      this.frame = null;
+    }
 
     attributeChangedCallback(name, before, value) {
-      if (before === value) return;
-      if (name === "theme") this.frame?.setTheme(value ?? "auto");
-      else if (name === "locale") this.frame?.setLocale(value);
+      if (!this.frame || before === value) return;
+      if (name === "theme") this.frame.setTheme(value ?? "auto");
+      else if (name === "locale") this.frame.setLocale(value);
       else if (name !== "title") this.#renew();
-      else if (this.frame?.iframe) this.frame.iframe.title = value ?? "";
+      else if (this.frame.iframe) this.frame.iframe.title = value ?? "";
     }
 
     #renew() {
-      this.#end();
-      const get = (name) => this.getAttribute(name) ?? undefined;
-      const tokenUrl = get("token-url");
-      if (!this.isConnected || !(tokenUrl || this.#fetchToken)) return;
-      const options = {
-        app: get("app"), workspace: get("workspace"), tokenUrl, fetchToken: this.#fetchToken ?? undefined,
-        theme: get("theme"), locale: get("locale"), title: get("title"), loading: get("loading"),
-        sandbox: get("sandbox"), allow: get("allow"), referrerPolicy: get("referrerpolicy"),
-        autoHeight: this.hasAttribute("auto-height"), tokenTimeout: Number(get("token-timeout")) || undefined,
-      };
-      const given = Object.entries(options).filter(([, value]) => value !== undefined);
-      this.frame = new Frame(this, { ...DEFAULTS, ...Object.fromEntries(given) }, { resolve() {}, reject() {} });
-    }
-
-    #end() {
-      this.frame?.unmount();
-      this.frame = null;
+      this.disconnectedCallback();
+      const get = (name) => this.getAttribute(name);
+      const options = { fetchToken: this.#fetchToken, tokenUrl: get("token-url"), referrerPolicy: get("referrerpolicy") };
+      if (!this.isConnected || !(options.fetchToken || options.tokenUrl)) return;
+      for (const name of ["app", "workspace", "theme", "locale", "title", "loading", "sandbox", "allow"]) options[name] = get(name);
+      options.autoHeight = this.hasAttribute("auto-height");
+      options.tokenTimeout = Number(get("token-timeout")) || null;
+      this.frame = new Frame(this, given(options));
     }
   }
 
   globalThis.PatEmbed ??= Object.freeze({ version: VERSION, mount, PatEmbedError });
-  if (!customElements.get("pat-embed")) customElements.define("pat-embed", PatEmbedElement);
+  customElements.get("pat-embed") ?? customElements.define("pat-embed", PatEmbedElement);
 })();

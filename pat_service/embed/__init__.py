@@ -5,7 +5,7 @@ An app's own module imports `EmbeddedApp` and `Page` from here.
 
 from flask import Flask
 
-from pat_service.embed import launcher, locale, views
+from pat_service.embed import launcher, locale, script_texts, views
 from pat_service.embed.answers import MAX_FORM, page_of
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 
@@ -17,3 +17,4 @@ def init_app(app: Flask) -> None:
     app.jinja_env.globals["_"] = locale.translated
     app.register_blueprint(views.blueprint)
     app.register_blueprint(launcher.blueprint)
+    app.register_blueprint(script_texts.blueprint)

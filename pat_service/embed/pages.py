@@ -14,8 +14,9 @@ from pat_service.credentials import Secret
 from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.embed.handover import Handover
 from pat_service.embed.hosts import before_app, before_launcher, reachable
-from pat_service.embed.locale import language, locale, script_texts, theme
+from pat_service.embed.locale import locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page
+from pat_service.embed.script_texts import wishes
 from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.sessions import Opened, OpenLauncher, OpenSession
 
@@ -144,8 +145,8 @@ def _ways_of(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
 
 def show_waiting(root: str, parents: list[str]) -> Response:
     """Answer with a page that holds nothing, and waits for a token from one of the parents."""
-    boot = {"base": root, "parents": parents} | _settings()
-    return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce(), theme=theme()))
+    boot = {"base": root, "parents": parents} | wishes()
+    return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce()))
 
 
 def hand_over_app(session: OpenSession, signed: Secret, app: EmbeddedApp, handover: Handover) -> Response:
@@ -206,11 +207,7 @@ def _boot(session: Opened, signed: Secret, root: str, who: Visitor, ways: list[s
         "parents": session.origins,
         "ways": ways,
         "viewer": _who(who) | {"role": who.role},
-    } | _settings()
-
-
-def _settings() -> dict[str, Any]:
-    return {"locale": locale(), "theme": theme(), "texts": script_texts(language())}
+    } | wishes()
 
 
 def _who(who: Visitor) -> dict[str, Any]:

@@ -36,7 +36,7 @@
   const { base = "", parents } = boot;
   const empty = !boot.session && !boot.problem; // made by the host's script, to be handed a token
   const root = new URL(`${base}/`, location.origin);
-  let { texts, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
+  let { texts, language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
   let main, notice, announcer; // of the page that is shown
   let life; // an AbortController, aborted when the frame is over
 
@@ -77,6 +77,7 @@
   let port = null; // once that script has called
   let host = null; // the origin that it called from
   let patience = 60_000; // ms that it may take for a token
+  let jitter = Math.random(); // the host's own where it gives one, so that its frames are renewed together
   let questions = 0;
   const waiting = new Map(); // number of a question → what takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
@@ -84,14 +85,18 @@
   function connect({ source, origin, data, ports }) {
     if (source !== window.parent || source === window || data?.type !== "pat-embed:connect" || ports.length !== 1) return;
     if (!parents.includes(origin) && !parents.includes("*")) return;
+    // To write a page is a load as well, after which the host's script calls once more.
+    const again = Boolean(port && session);
     port?.close();
     [port] = ports;
     host = origin;
     port.onmessage = (event) => hear(event.data);
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked on a line that is no more
     if (data.tokenTimeout > 0) patience = data.tokenTimeout + 5000;
+    if (data.jitter >= 0 && data.jitter <= 1) ({ jitter } = data);
     dress(data);
-    say("hello", { open: Boolean(session), problem: problem && told(problem) });
+    say("hello", { again, problem: problem && told(problem) });
+    if (again) return;
     if (session) opened();
     else if (problem) offer();
     else if (!renewing) open("initial");
@@ -107,7 +112,7 @@
     if (type === "token" || type === "no-token") waiting.get(id)?.(rest);
     else if (type === "dress") dress(rest);
     else if (type === "send") publish(name, data);
-    else if (type === "refresh") refresh(id);
+    else if (type === "refresh") refresh();
   }
 
   function publish(name, data) {
@@ -135,14 +140,14 @@
     const query = new URLSearchParams({ locale: wished });
     const response = await fetch(`/embed-texts?${query}`, { credentials: "omit" }).catch(() => null);
     if (!response?.ok) return;
-    ({ locale, texts } = await response.json());
+    ({ locale, language, texts } = await response.json());
     publish("embed:locale", locale);
   }
 
   // ---- The session, and the next one ----
 
   let deadline = 0; // of the session, by `now`
-  let lead = 0; // ms before it
+  let lifetime = 0; // ms of the session, when it began
   let timer, looking;
   let heardAt = 0; // when the server last answered for the session
   let renewing = null; // a promise: is the session good?
@@ -152,7 +157,7 @@
   function take(opening) {
     ({ session, viewer } = opening);
     hold(opening.expiresIn);
-    lead = Math.min(MOST_LEAD, opening.expiresIn * 100) * between(1, 1.5);
+    lifetime = opening.expiresIn * 1000;
     stopped = null;
     expired = false;
   }
@@ -173,6 +178,7 @@
       return;
     }
     const renewable = port && !stopped;
+    const lead = Math.min(MOST_LEAD, lifetime / 10) * (1 + jitter / 2);
     if (renewable && left <= lead && !document.hidden) renew(reason ?? "expiring");
     const next = renewable && left > lead ? left - lead : left;
     timer = setTimeout(watch, Math.min(next, LONGEST_TIMEOUT));
@@ -316,7 +322,7 @@
 
   // The page is written into this document, whose script, and with it the line to the host, goes on.
   function install(opening) {
-    ({ ways, texts, locale, theme } = opening);
+    ({ ways, texts, language, locale, theme } = opening);
     take(opening);
     document.open(); // takes all listeners of the document and the window away
     // When all is parsed, and before a script that is deferred.
@@ -329,9 +335,9 @@
     emit("loaded", { app: viewer.app ?? null, workspace: viewer.workspace, title: document.title });
   }
 
-  async function refresh(id) {
-    const good = session ? await renew("expiring") : say("restart");
-    say("refreshed", { id, good: good !== false });
+  function refresh() {
+    if (session) renew("expiring");
+    else say("restart");
   }
 
   // ---- Requests ----
@@ -510,10 +516,12 @@
   function panel(found, retry) {
     const [title, advice] = words(found);
     const made = element("main", { className: "embed-refused" }, element("h1", { textContent: title }), element("p", { textContent: advice }));
-    if (port && told(found).retryable) made.append(element("p", { className: "actions" }, retryButton(found.retryAfter, retry)));
+    if (told(found).retryable) {
+      made.append(port ? element("p", { className: "actions" }, retryButton(found.retryAfter, retry)) : element("p", { textContent: texts.words.reload }));
+    }
     const spans = [found.code, found.requestId && texts.words.request.replace("{id}", found.requestId)];
     made.append(element("p", { className: "reference" }, ...spans.filter(Boolean).flatMap((textContent) => [element("span", { textContent }), " "])));
-    made.lang = texts.language;
+    made.lang = language;
     return made;
   }
 
@@ -636,6 +644,7 @@
   // script of the page can look into.
   function go(address) {
     if (!ways.includes(address)) return; // an app's own markup may say anything
+    say("going", { origin: new URL(address, location.href).origin });
     const form = element("form", { method: "post", action: address });
     form.append(element("input", { type: "hidden", name: "session", value: session }));
     const host = element("div", { hidden: true });

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser.house import host, house, whole_house  # noqa: F401 - fixtures
 from tests.servers import chromium
 
 if TYPE_CHECKING:
