@@ -1,6 +1,7 @@
 """The proxies as docs/proxy.md has them: docs/nginx.conf and docs/Caddyfile, with real instances behind."""
 
 import contextlib
+import gzip
 import json
 import re
 import resource
@@ -15,7 +16,7 @@ import pytest
 from tests import servers
 from tests.deploy.conftest import found
 from tests.deploy.load import Connection, anyone, minting, visit
-from tests.servers import HOST, Proxy, WebServer, gunicorn, wait_for
+from tests.servers import HOST, PROJECT, Proxy, WebServer, gunicorn, wait_for
 from tests.test_gunicorn import TOKEN
 from tests.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
 
@@ -89,6 +90,21 @@ def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, con
         headers = basic("portal", "w" * 40) | names
         seen.append(connection.ask("POST", MINT, minting(), **headers)[0])
     assert seen[-3:] == [429, 429, 429]
+
+
+def test_the_script_of_hosts_comes_compressed_and_may_be_kept(proxy: Proxy, connection: Connection) -> None:
+    """The proxies compress nothing themselves; what the service has compressed they hand on."""
+    connection.request("GET", "/embed.js", headers={"Accept-Encoding": "gzip", "Origin": "https://a.example"})
+    answer = connection.getresponse()
+    assert gzip.decompress(answer.read()) == (PROJECT / "static" / "embed.js").read_bytes()
+    assert answer.headers.get_all("Access-Control-Allow-Origin") == ["*"]
+    assert answer.headers.get_all("Cache-Control") == ["public, max-age=300, no-transform"]
+    assert answer.headers.get_all("Vary") == ["Accept-Encoding"]
+    connection.request("GET", "/embed.js", headers={"If-None-Match": answer.headers["ETag"]})
+    again = connection.getresponse()
+    again.read()
+    connection.request("GET", "/embed.js", headers={"If-None-Match": again.headers["ETag"]})
+    assert connection.getresponse().status == 304
 
 
 def test_the_request_has_one_id_in_both_logs(nginx: Proxy, sockets: Path) -> None:
