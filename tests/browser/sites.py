@@ -103,12 +103,13 @@ def mint(service: str, client: str, **wish: Any) -> str:
 class Site:
     """A web site with pages by path, under every name that this machine has for itself.
 
-    `posts` are its server side: what a POST to the path is answered, as JSON.
+    `posts` are its server side: what a POST to the path is answered, as JSON. `headers` are more of a page's.
     """
 
     port: int
     pages: dict[str, str] = field(default_factory=dict)
     posts: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -138,6 +139,8 @@ def site() -> Iterator[Site]:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in served.headers.get(self.path, {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
