@@ -37,7 +37,7 @@ LONGEST_ACCEPT: Final = 1000
 _VERSION: Final = re.compile(r'^ *const VERSION = "(\d+\.\d+\.\d+)";$', re.MULTILINE)
 
 #: Of the source. It has no text of several lines, and `//` behind code only in texts.
-_LEFT_OUT: Final = re.compile(r"(?:(?<=\n)\s*//[^\n]*\n)+|(?<=\n)[ ]+")
+_LEFT_OUT: Final = re.compile(r"(?<=\n)(?: *//.*\n| +)")
 
 blueprint = Blueprint("script", __name__)
 
