@@ -79,6 +79,7 @@
   let patience = 60_000; // ms that it may take for a token
   let jitter = Math.random(); // the host's own where it gives one, so that its frames are renewed together
   let questions = 0;
+  let speaking; // the locale that was wished for last
   const waiting = new Map(); // number of a question → what takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
 
@@ -94,8 +95,8 @@
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked on a line that is no more
     if (data.tokenTimeout > 0) patience = data.tokenTimeout + 5000;
     if (data.jitter >= 0 && data.jitter <= 1) ({ jitter } = data);
-    dress(data);
     say("hello", { again, problem: problem && told(problem) });
+    dress(data);
     if (again) return;
     if (session) opened();
     else if (problem) offer();
@@ -137,10 +138,12 @@
   }
 
   async function speak(wished) {
+    speaking = wished;
     const query = new URLSearchParams({ locale: wished });
     const response = await fetch(`/embed-texts?${query}`, { credentials: "omit" }).catch(() => null);
-    if (!response?.ok) return;
-    ({ locale, language, texts } = await response.json());
+    const found = response?.ok && (await response.json().catch(() => null));
+    if (!found || wished !== speaking) return;
+    ({ locale, language, texts } = found);
     publish("embed:locale", locale);
   }
 
@@ -192,18 +195,23 @@
     if (!expired) emit("session:expired", {});
     expired = true;
     if (document.hidden) return; // nobody needs it: on waking
-    if (stopped) cover(stopped);
-    else renew(reason ?? "expired");
+    if (stopped) {
+      cover(stopped);
+      return;
+    }
+    reconnecting(true);
+    renew(reason ?? "expired");
   }
 
   async function look(reason) {
     clearTimeout(looking);
     if (life.signal.aborted) return;
     looking = setTimeout(look, LOOK * between(0.9, 1.1));
-    if (!session || document.hidden || renewing || expired || (!reason && now() - heardAt < LOOK / 2)) return;
+    if (!session || document.hidden || renewing || expired || (!reason && now() - heardAt < LOOK / 4)) return;
     const response = await ask(new URL("session", root)).catch(() => null);
     if (response?.ok) {
-      hold((await response.json()).expiresIn);
+      const facts = await response.json().catch(() => null);
+      if (facts) hold(facts.expiresIn);
       watch(reason);
     } else if (response?.status === 401) {
       const found = await problemOf(response);
@@ -233,7 +241,6 @@
   async function replace(reason) {
     const left = Math.floor((deadline - now()) / 1000);
     if (left > 0) emit("session:expiring", { expiresIn: left });
-    else reconnecting(true);
     try {
       const opening = await exchange(reason);
       if (opening.viewer.user.id !== viewer.user.id) {
@@ -356,7 +363,7 @@
   async function request(url, init = {}) {
     if (expired && renewing) await renewing;
     let response = await ask(url, init).catch(lost);
-    if (response.status === 401 && port && !(init.body instanceof ReadableStream)) {
+    if (response.status === 401 && port && !stopped && !(init.body instanceof ReadableStream)) {
       const { code } = await problemOf(response);
       // A refusal did nothing, so that the same request may come again with the next session.
       if (code === "session_expired" && (await renew("expired"))) response = await ask(url, init).catch(lost);
