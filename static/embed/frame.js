@@ -486,7 +486,7 @@
   function refuse(found) {
     tell(found);
     document.body.replaceChildren(panel(found, () => {
-      document.body.replaceChildren(element("p", { className: "embed-opening", role: "status", textContent: texts.words.opening }));
+      document.body.replaceChildren(state("embed-opening", texts.words.opening));
       open("reload");
     }));
     document.title = words(found)[0];
@@ -517,7 +517,11 @@
 
   function reconnecting(going) {
     document.querySelector(".embed-reconnecting")?.remove();
-    if (going) document.body.append(element("p", { className: "embed-reconnecting", role: "status", textContent: texts.words.reconnecting }));
+    if (going) document.body.append(state("embed-reconnecting", texts.words.reconnecting));
+  }
+
+  function state(className, text) {
+    return element("div", { className, role: "status", lang: language }, element("span", { textContent: text }));
   }
 
   // What happened, what to do, and where it may help and the host can be asked, a button to try again.
@@ -527,8 +531,12 @@
     if (told(found).retryable) {
       made.append(port ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
     }
-    const spans = [found.code, found.requestId && texts.words.request.replace("{id}", found.requestId)];
-    made.append(element("p", { className: "reference" }, ...spans.filter(Boolean).flatMap((textContent) => [element("span", { textContent }), " "])));
+    const reference = element("p", { className: "reference" }, element("span", { textContent: found.code }));
+    if (found.requestId) {
+      const [before, after] = texts.words.request.split("{id}");
+      reference.append(" ", element("span", {}, before, element("bdi", { className: "request-id", textContent: found.requestId }), after));
+    }
+    made.append(reference);
     made.lang = language;
     return made;
   }
