@@ -458,9 +458,9 @@
   }
 
   function notify(found) {
-    const { code, retryAfter } = found;
-    const text = element("p", { textContent: code === "rate_limited" ? texts.words.rate_limited : words(found)[1] });
-    if (retryAfter) text.append(` ${texts.words.wait.replace("{seconds}", retryAfter)}`);
+    const [title, advice] = found.code === "rate_limited" ? [texts.words.rate_limited, ""] : words(found);
+    const wait = found.retryAfter ? texts.words.wait.replace("{seconds}", found.retryAfter) : "";
+    const text = element("p", { lang: language }, element("strong", { textContent: title.replace(/\.?$/, ".") }), ` ${advice} ${wait}`.trimEnd());
     const before = document.activeElement;
     const dismiss = element("button", { type: "button", className: "button quiet", textContent: texts.words.dismiss });
     when(dismiss, "click", () => {
