@@ -5,6 +5,7 @@ from flask import Flask
 from pat_service.cli.clients import client_commands
 from pat_service.cli.common import plain_errors, upgrade_schema
 from pat_service.cli.directory import provision
+from pat_service.cli.doctor import doctor
 from pat_service.cli.live import session_commands, token_commands
 from pat_service.cli.trail import events
 from pat_service.cli.upkeep import check, purge
@@ -13,5 +14,14 @@ __all__ = ["init_app", "plain_errors", "upgrade_schema"]
 
 
 def init_app(app: Flask) -> None:
-    for command in (provision, client_commands, check, purge, events, token_commands, session_commands):
+    for command in (
+        provision,
+        client_commands,
+        check,
+        doctor,
+        purge,
+        events,
+        token_commands,
+        session_commands,
+    ):
         app.cli.add_command(command)
