@@ -9,16 +9,20 @@ import pytest
 from flask import Flask
 from sqlalchemy import update
 
+from pat_service.cli import upgrade_schema
+from pat_service.database import db
 from pat_service.diagnosis import installation
 from pat_service.diagnosis.installation import clock
 from pat_service.diagnosis.origins import mismatch, parse_parent
 from pat_service.models import App, Token
+from tests.servers import fresh_database, postgres
 from tests.shared import app, standing
 from tests.world import (
     KEY,
     LOSSES,
     ORDERS,
     PORTAL,
+    WORLD,
     Service,
     basic,
     folder_of,
@@ -549,3 +553,26 @@ def test_counters_that_are_away_or_would_be_several(
     assert found[:2] == ("problem", "limits")
     assert text in found[2]
     assert "hunter2" not in found[2]
+
+
+# ---- On PostgreSQL ----
+
+
+@pytest.mark.postgres
+@pytest.mark.slow
+def test_all_of_it_on_postgresql_with_its_clock(make_app: Callable[..., Flask]) -> None:
+    with postgres() as server, fresh_database(server) as url:
+        app = make_app(DATABASE_URL=url, TRUSTED_PROXIES="1")
+        assert only_one(examine(app, *ANA))[1] == "database"
+        with app.app_context():
+            upgrade_schema()
+        provision(app, WORLD)
+        service = Service(app.test_client())
+        service.frame()
+        for args in ([*ANA, "--parent", PORTAL], ["--workspace", "acme", "--email", "ana@acme.test"]):
+            found = examine(app, *args)
+            assert {about for level, about, _ in bad(found)} <= {"token"}
+            (clock,) = (finding["text"] for finding in found if finding["about"] == "clock")
+            assert clock == "The clock of the database and this machine's are 0 s apart."
+        with app.app_context():
+            db.engine.dispose()

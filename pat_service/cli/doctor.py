@@ -29,8 +29,8 @@ from pat_service.listing import Listing, Wanted
 from pat_service.shapes import check_email, check_slug, is_label
 
 COLOURS: Final = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
-#: No app has this id: its answer has the headers of any other.
-NO_APP: Final = "00000000-0000-0000-0000-000000000000"
+#: Of nothing that there is: its answer has the headers of any other.
+NO_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class _Unusable(click.ClickException):
@@ -114,21 +114,17 @@ def _examined(
             stores.append(
                 problem("database", "The database went away meanwhile.", _STORES["DATABASE_URL"][1])
             )
+    slug = target.slug if target is not None and target.kind == "app" else None
     yield from stores
-    yield from installation.address(settings, _slug(target), parents)
+    yield from installation.address(settings, slug, parents)
     yield from installation.proxies(settings)
     yield from installation.framed_only(settings)
     yield from installation.limits(settings)
     yield from in_database
     if offline or settings["PUBLIC_URL"] is None:
         yield ok("address", "PUBLIC_URL was not asked over HTTP.")
-    elif not apart() or is_label(_slug(target) or "none"):
+    elif slug is None or not apart() or is_label(slug):
         yield from _reached(target)
-
-
-def _slug(target: Target | None) -> str | None:
-    """Return the slug of the app in the frame, if it is an app."""
-    return target.slug if target is not None and target.kind == "app" else None
 
 
 #: How a text of `readiness` or `config` begins → what it is about, and what to change.
@@ -228,10 +224,11 @@ def _somebody(email: str, target: Target | None, parents: list[Parent], now: dat
 
 
 def _reached(target: Target | None) -> list[Finding]:
-    if target is not None and target.kind == "workspace":
-        return reached.check(public_url(), f"{LAUNCHERS}/{target.id}/frame", target, apart=False)
-    url = app_url(_slug(target) or "none")
-    return reached.check(url, f"{APPS}/{target.id if target else NO_APP}/frame", target, apart=apart())
+    """Return what arrives from the page that a frame begins with, which holds nothing."""
+    if target is not None and target.kind == "app":
+        return reached.check(app_url(target.slug), f"{APPS}/{target.id}/frame", target, apart=apart())
+    id_ = NO_ID if target is None else target.id
+    return reached.check(public_url(), f"{LAUNCHERS}/{id_}/frame", target, apart=False)
 
 
 # ---- What is told ----
