@@ -146,7 +146,8 @@ def _stores() -> Iterator[Finding]:
     """Yield what keeps the service from its work: stores, schema, workers."""
     found: list[readiness.Finding] = current_app.extensions["pat_service.findings"]()
     for text in (each.text for each in found):
-        about, change = next(said for begin, said in _STORES.items() if text.startswith(begin))
+        known = (said for begin, said in _STORES.items() if text.startswith(begin))
+        about, change = next(known, ("stores", "See `flask --app app check`."))
         yield problem(about, f"{text[0].upper()}{text[1:]}.", change)
     if not found:
         yield ok("stores", "Database, schema and the store of the limits are as they should be.")
@@ -154,17 +155,16 @@ def _stores() -> Iterator[Finding]:
 
 def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
     """Return what is in the frame: the app where one is named. Raise _Unusable where it is not there."""
-    workspace = app = None
+    target = None
     if workspace_slug is not None:
         found = workspaces.listed(OPERATOR, Wanted(), slug=workspace_slug)
         workspace = _one(found, f"workspace {workspace_slug!r}")
+        target = Target("workspace", workspace.id, workspace.slug, workspace.allowed_origins, workspace.slug)
     if app_slug is not None:
         app = _one(apps.listed(OPERATOR, Wanted(), slug=app_slug), f"app {app_slug!r}")
         home = workspaces.read(OPERATOR, app.workspace_id)
-        return Target("app", app.id, app.slug, app.allowed_origins, home.slug, app.template)
-    if workspace is None:
-        return None
-    return Target("workspace", workspace.id, workspace.slug, workspace.allowed_origins, workspace.slug)
+        target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, app.template)
+    return target
 
 
 def _one(found: Listing, name: str) -> AnyRow:
@@ -185,6 +185,8 @@ def _in_database(
         yield from origins.check(target, parents)
         scope = MINT if target.kind == "app" else MINT_WORKSPACE
         yield from installation.minting(current_app.config, keyring(), now, target.workspace, scope)
+    elif parents:
+        yield ok(origins.ABOUT, "Add --app or --workspace, to see whether these parents may frame it.")
     if email is not None:
         yield from _somebody(email, target, parents, now)
 
