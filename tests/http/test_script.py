@@ -18,11 +18,12 @@ from pat_service.http.script import Script
 from tests.http.published import RECORD, STATIC, publish, record
 from tests.world import ORDERS, Service, folder_of, lose_the_database, problem_of
 
-TEXT: Final = (STATIC / "embed.js").read_text("utf-8")
+SOURCE: Final = (STATIC / "embed.js").read_text("utf-8")
+TEXT: Final = script.spare(SOURCE)
 VERSION: Final = script.version_of(TEXT)
 PATHS: Final = ["/embed.js", "/embed.mjs", "/embed.d.ts", f"/embed-{VERSION}.js", f"/embed-{VERSION}.mjs"]
-#: Of the script as it travels, in bytes.
-MOST: Final = 4500
+#: Of the script as it travels, in bytes: 4.5 KiB.
+MOST: Final = 4608
 #: Answers to back ends, which no frame meets.
 OF_BACK_ENDS: Final = {
     *("invalid_client", "scope_missing", "app_forbidden", "user_not_found", "app_not_found", "conflict"),
@@ -59,6 +60,20 @@ def change(static: Path, old: str, new: str) -> None:
 
 
 # ---- What is served ----
+
+
+def test_only_indentation_and_comments_are_left_out() -> None:
+    source = (
+        '// Title\n\n(() => {\n  // why\n  const url = "https://a"; // where\n\n\tgo(a // b);\n'
+        "  /x/.test(a);\n})();\n"
+    )
+    assert script.spare(source) == (
+        '// Title\n(() => {\nconst url = "https://a"; // where\ngo(a // b);\n/x/.test(a);\n})();\n'
+    )
+    left = [line.strip() for line in SOURCE.splitlines()[1:] if line.strip() and line.strip()[:2] != "//"]
+    assert TEXT.splitlines()[1:] == left
+    # Of a text over several lines the indentation would count.
+    assert [line for line in SOURCE.splitlines() if line.count("`") % 2] == []
 
 
 def test_the_script_is_the_file_and_the_module_is_the_same_with_exports(lasting: Service) -> None:
@@ -203,7 +218,7 @@ def test_what_is_published_cannot_be_published_otherwise(static: Path) -> None:
     change(static, VERSION, "8.0.0")
     publish(static)
     before = record(static)
-    change(static, "\n", "\n\n")
+    change(static, '"use strict";', '"use strict"; // why')
     with pytest.raises(SystemExit, match="new number"):
         publish(static)
     assert record(static) == before
@@ -281,6 +296,16 @@ def test_a_tag_needs_to_know_where_the_service_is(lasting: Service, monkeypatch:
 
 
 # ---- Types ----
+
+
+def test_the_types_know_each_event() -> None:
+    types = (STATIC / "embed.d.ts").read_text("utf-8")
+    found = re.search(r"export interface FrameEvents \{(.*?)\n\}", types, re.DOTALL)
+    assert found
+    scripts = SOURCE + (STATIC / "embed" / "frame.js").read_text("utf-8")
+    assert set(re.findall(r'^  "?([a-z:]+)"?:', found[1], re.MULTILINE)) == set(
+        re.findall(r'emit\("([a-z:]+)"', scripts)
+    )
 
 
 def test_the_types_know_each_code_that_a_frame_can_meet() -> None:
