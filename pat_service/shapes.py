@@ -14,8 +14,8 @@ from marshmallow import ValidationError
 MAX_EMAIL_LENGTH: Final = 254
 MAX_NAME_LENGTH: Final = 200
 ANY_ORIGIN: Final = "*"
-#: Besides web pages: shells of mobile and desktop apps, and browser extensions.
-ORIGIN_SCHEMES: Final = ("http", "https", "capacitor", "ionic", "tauri", "chrome-extension", "moz-extension")
+#: In characters: a host has at most 253 (RFC 1035), besides scheme and port.
+MAX_ORIGIN_LENGTH: Final = len("https://") + 253 + len(":65535")
 
 #: Bounds of a rate limit: more requests are no limit, and a longer window (in seconds) is a slip.
 MAX_HITS: Final = 10**9
@@ -27,11 +27,29 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 #: Besides what RFC 1123 takes: a browser reads xn-- as Punycode, and turns most of what follows it down.
 _LABEL = re.compile(r"(?!xn--)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_ORIGIN = re.compile(
-    rf"(?P<scheme>{'|'.join(ORIGIN_SCHEMES)})://(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)*)(?::(?P<port>[0-9]{{1,5}}))?",
-    re.ASCII,
-)
+_UUID_PATTERN: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_UUID = re.compile(_UUID_PATTERN, re.ASCII)
+
+#: A host as a policy can name it (CSP Level 3, host-char): no underscore, no IPv6 address, no dot at its end.
+_HOST: Final = r"[a-z0-9-]+(?:\.[a-z0-9-]+)*"
+_PORT: Final = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+#: Besides web pages: shells of mobile and desktop apps, and extensions of browsers. What stands in place of a
+#: host, and how that is told. A port none of them has.
+_SHELL: Final = ("localhost", "localhost")
+_EXTENSION: Final = (_UUID_PATTERN, "<the extension's UUID>")
+_OTHER_ORIGINS: Final = {
+    "capacitor": _SHELL,
+    "ionic": _SHELL,
+    "tauri": _SHELL,
+    "chrome-extension": ("[a-p]{32}", "<the extension's id: 32 letters from a to p>"),
+    "moz-extension": _EXTENSION,
+    "safari-web-extension": _EXTENSION,
+}
+_OTHERS: Final = "|".join(f"{scheme}://{host}" for scheme, (host, _) in _OTHER_ORIGINS.items())
+#: An origin in lower case, or `*`, for the API's document: in JSON Schema's regular expressions.
+ORIGIN_PATTERN: Final = rf"^(?:\*|https?://{_HOST}(?::(?:{_PORT}))?|{_OTHERS})$"
+_WEB_ORIGIN = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?", re.ASCII)
+_OTHER_ORIGIN = re.compile(_OTHERS, re.ASCII)
 
 
 def check_text(text: str) -> None:
@@ -93,19 +111,30 @@ def parse_origin(text: str) -> str:
     """Return an allowed parent origin as browsers write it, or `*`; refuse anything else.
 
     An origin is a scheme, a host and perhaps a port (RFC 6454). Nothing else may pass, since the text
-    becomes part of a header.
+    becomes part of a header. Only what comes in is checked: what is stored stays as it is.
     """
-    if text == ANY_ORIGIN:
-        return text
-    found = _ORIGIN.fullmatch(text.lower())
-    if found is None:
-        raise ValidationError("Must be an exact origin such as https://portal.example, without a path, or *.")
+    lower = text.lower()
+    if text == ANY_ORIGIN or _OTHER_ORIGIN.fullmatch(lower):
+        return lower
+    found = _WEB_ORIGIN.fullmatch(lower)
+    if found is None or len(lower) > MAX_ORIGIN_LENGTH:
+        raise ValidationError(_origin_wanted(lower))
     scheme, host, port = found["scheme"], found["host"], int(found["port"] or 0)
-    if not found["port"] or port == _DEFAULT_PORTS.get(scheme):
+    if not found["port"] or port == _DEFAULT_PORTS[scheme]:
         return f"{scheme}://{host}"
     if not 1 <= port <= 65535:
         raise ValidationError("Must have a port from 1 to 65535, or none.")
     return f"{scheme}://{host}:{port}"
+
+
+def _origin_wanted(text: str) -> str:
+    """Return what should stand in the place of a text that is no origin."""
+    scheme, _, rest = text.partition("://")
+    if scheme in _OTHER_ORIGINS:
+        return f"Must be {scheme}://{_OTHER_ORIGINS[scheme][1]}, without a port or path."
+    if scheme in _DEFAULT_PORTS and rest.startswith("["):
+        return "Must have a name or an IPv4 address for its host: no page's policy can name an IPv6 one."
+    return "Must be an exact origin such as https://portal.example, without a path, or *."
 
 
 def parse_limit(text: str) -> limits.RateLimitItem:

@@ -1,5 +1,6 @@
 """Emails, ids and origins, as they come from outside."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -8,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
-from pat_service.shapes import check_email, check_text, email_key, is_uuid, parse_origin, parse_uuid
+from pat_service.shapes import (
+    MAX_ORIGIN_LENGTH,
+    ORIGIN_PATTERN,
+    check_email,
+    check_text,
+    email_key,
+    is_uuid,
+    parse_origin,
+    parse_uuid,
+)
 
 CONTROLS = ["\0", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\ud800", "\udfff"]
 ORDERS = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
@@ -169,6 +179,11 @@ def test_what_only_looks_like_a_uuid_is_refused(text: str) -> None:
         "tauri://localhost",
         "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
         "moz-extension://8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc",
+        "safari-web-extension://8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc",
+        "https://localhost",  # Capacitor on Android
+        "http://tauri.localhost",
+        "https://tauri.localhost",
+        "https://" + "a" * 253 + ":65535",
     ],
 )
 def test_an_exact_origin_is_taken_as_it_is(origin: str) -> None:
@@ -185,7 +200,8 @@ def test_an_exact_origin_is_taken_as_it_is(origin: str) -> None:
         ("http://portal.example:443", "http://portal.example:443"),
         ("https://portal.example:80", "https://portal.example:80"),
         ("https://portal.example:08443", "https://portal.example:8443"),
-        ("capacitor://localhost:443", "capacitor://localhost:443"),
+        ("Capacitor://LocalHost", "capacitor://localhost"),
+        ("safari-web-extension://" + ORDERS.upper(), "safari-web-extension://" + ORDERS),
     ],
 )
 def test_an_origin_is_kept_as_browsers_write_it(written: str, kept: str) -> None:
@@ -258,12 +274,60 @@ def test_what_is_no_exact_origin_is_refused(text: str) -> None:
     assert refuses(parse_origin, text)
 
 
-@given(st.text(alphabet="htps:/*'.-a1 ;,\r\n\t\"@[]#?\\_\u212a"))
-def test_whatever_is_kept_is_one_source_of_a_policy(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("capacitor://portal.example", "Must be capacitor://localhost, without a port or path."),
+        ("capacitor://localhost:8080", "Must be capacitor://localhost, without a port or path."),
+        ("ionic://localhost/", "Must be ionic://localhost, without a port or path."),
+        ("tauri://", "Must be tauri://localhost, without a port or path."),
+        ("tauri://*", "Must be tauri://localhost, without a port or path."),
+        ("chrome-extension://*", "32 letters from a to p"),
+        ("chrome-extension://" + "a" * 31, "32 letters from a to p"),
+        ("chrome-extension://" + "a" * 33, "32 letters from a to p"),
+        ("chrome-extension://" + "a" * 31 + "q", "32 letters from a to p"),
+        ("chrome-extension://" + "a" * 32 + ":443", "without a port"),
+        ("moz-extension://orders", "the extension's UUID"),
+        ("moz-extension://" + ORDERS.replace("-", ""), "the extension's UUID"),
+        ("safari-web-extension://" + ORDERS + "/popup.html", "without a port or path"),
+        ("http://[::1]:8000", "no page's policy can name an IPv6 one"),
+        ("opera://localhost", "Must be an exact origin"),
+        ("https://" + "a" * 300, "Must be an exact origin"),
+    ],
+)
+def test_a_slip_is_told_what_the_origin_should_be(text: str, advice: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(advice)):
+        parse_origin(text)
+
+
+ORIGINS = st.sampled_from(
+    [
+        "https://portal.example",
+        "http://127.0.0.1:8000",
+        "capacitor://localhost",
+        "chrome-extension://" + "ap" * 16,
+        "moz-extension://" + ORDERS,
+        "*",
+    ]
+)
+BREAKS = st.text(alphabet="htps:/*'.-a1 ;,\r\n\t\"@[]#?\\_%\u212a\u2028\x00", max_size=8)
+
+
+@given(ORIGINS, st.integers(0, 60), BREAKS, BREAKS)
+def test_whatever_is_kept_is_one_source_of_a_policy(origin: str, place: int, middle: str, end: str) -> None:
+    """Nothing that passes ends a directive, a policy or a header, or names more than one origin."""
     try:
-        kept = parse_origin("https://" + text)
+        kept = parse_origin(origin[:place] + middle + origin[place:] + end)
     except ValidationError:
         return
     assert kept.isascii()
-    assert not set(kept) & set(" \r\n\t;,'\"@?#\\*[]")
-    assert kept.count("/") == 2
+    assert kept == "*" or kept.count("/") == 2
+    assert not set(kept.removeprefix("*")) & set(" \r\n\t;,'\"@?#\\*[]%_\0")
+    assert len(kept) <= MAX_ORIGIN_LENGTH
+    assert parse_origin(kept) == kept
+
+
+@given(st.from_regex(ORIGIN_PATTERN, fullmatch=True))
+def test_what_the_documents_pattern_takes_is_an_origin(text: str) -> None:
+    if len(text) <= MAX_ORIGIN_LENGTH:
+        assert re.search(ORIGIN_PATTERN, parse_origin(text))

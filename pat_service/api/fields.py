@@ -14,7 +14,8 @@ from pat_service.models import ROLES
 from pat_service.shapes import (
     MAX_EMAIL_LENGTH,
     MAX_NAME_LENGTH,
-    ORIGIN_SCHEMES,
+    MAX_ORIGIN_LENGTH,
+    ORIGIN_PATTERN,
     check_email,
     check_name,
     check_slug,
@@ -33,11 +34,9 @@ _RFC_3339 = re.compile(
 EXAMPLE_MOMENT: Final = "2026-11-22T10:15:00Z"
 #: Of the form of a token, but with a wrong checksum: it opens nothing anywhere.
 EXAMPLE_TOKEN: Final = f"pat_{'0123456789abcdef' * 4}00000000"
-#: For the document, in JSON Schema's regular expressions: no control characters; one @; an origin or `*`.
+#: For the document, in JSON Schema's regular expressions: no control characters; one @.
 TEXT_PATTERN: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 EMAIL_PATTERN: Final = r"^[^@\u0000-\u001f\u007f-\u009f]+@[^@\u0000-\u001f\u007f-\u009f]+$"
-_PORT: Final = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-ORIGIN_PATTERN: Final = rf"^(\*|({'|'.join(ORIGIN_SCHEMES)})://[a-z0-9-]+(\.[a-z0-9-]+)*(:({_PORT}))?)$"
 
 
 class Duration(fields.Integer):
@@ -238,7 +237,7 @@ def role(**options: Any) -> fields.String:
 
 
 def origin(**options: Any) -> fields.String:
-    shape = {"pattern": ORIGIN_PATTERN, "example": "https://portal.example"}
+    shape = {"pattern": ORIGIN_PATTERN, "maxLength": MAX_ORIGIN_LENGTH, "example": "https://portal.example"}
     return parsed(parse_origin, metadata=shape | options.pop("metadata", {}), **options)
 
 

@@ -66,7 +66,7 @@ ADVICE: Final = {
     "unavailable": (_("Temporarily out of service"), _("Nothing is lost. Try again in a moment.")),
     "internal_error": (
         _("Something went wrong"),
-        _("Try again. If it happens again, report the request number below."),
+        _("Try again. If it happens again, report the request number."),
     ),
     # What only scripts meet.
     "unreachable": (

@@ -14,8 +14,10 @@ from werkzeug.http import parse_accept_header
 from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
-from pat_service.embed.advice import ADVICE
+from pat_service.embed.advice import RELOAD, advice, retryable, script_texts
 from pat_service.embed.hosts import form_action
+from pat_service.embed.locale import language, theme
+from pat_service.embed.texts import direction, translator
 from pat_service.errors import (
     InvalidPayload,
     PayloadTooLarge,
@@ -182,24 +184,41 @@ def page_of(problem: dict[str, Any], status: int) -> Response | None:
     accept = request.headers.get("Accept", "")[: LONGEST_ACCEPT + 1]
     if addressed is None or _FOR_SCRIPTS.match(addressed[1]) or _prefers_json(accept):
         return None
+    wishes = language(), theme()
     if "errors" in problem:
-        return Response(_page(problem, origins_here(), csp_nonce()), status)
-    html = _page_with_marks(tuple((problem | {"requestId": _REQUEST_ID}).items()), tuple(origins_here()))
+        return Response(_page(problem, origins_here(), csp_nonce(), *wishes), status)
+    marked = tuple((problem | {"requestId": _REQUEST_ID}).items())
+    html = _page_with_marks(marked, tuple(origins_here()), *wishes)
     return Response(html.replace(_REQUEST_ID, problem["requestId"]).replace(_NONCE, csp_nonce()), status)
 
 
 @lru_cache(maxsize=512)
-def _page_with_marks(problem: tuple[tuple[str, Any], ...], origins: tuple[str, ...]) -> str:
-    return _page(dict(problem), origins, _NONCE)
+def _page_with_marks(
+    problem: tuple[tuple[str, Any], ...], origins: tuple[str, ...], language: str, theme: str
+) -> str:
+    return _page(dict(problem), origins, _NONCE, language, theme)
 
 
-def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str) -> str:
-    title, advice = ADVICE.get(problem["code"], (problem["title"], problem["detail"]))
+def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str, language: str, theme: str) -> str:
+    title, sentence = advice(problem["code"], language)
     return render_template(
         "embed/error.html",
         problem=problem,
         title=title,
-        advice=advice,
-        parents=origins,
+        advice=sentence,
+        reload=RELOAD,
+        retry=retryable(problem["code"]),
+        boot={
+            "problem": problem,
+            "parents": origins,
+            "locale": language,
+            "language": language,
+            "theme": theme,
+            "texts": script_texts(language),
+        },
         csp_nonce=nonce,
+        language=language,
+        direction=direction(language),
+        theme=theme,
+        _=translator(language),
     )

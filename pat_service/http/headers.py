@@ -39,6 +39,13 @@ PERMISSIONS: Final = ", ".join(
         "usb",
     )
 )
+#: A page with `Cross-Origin-Embedder-Policy` (HTML Standard) frames and loads only what says this of itself,
+RESOURCE_POLICY: Final = "Cross-Origin-Resource-Policy"
+FOR_ANY_SITE: Final = (RESOURCE_POLICY, "cross-origin")
+FOR_OWN_ORIGIN: Final = (RESOURCE_POLICY, "same-origin")
+#: and frames only what has that policy too. A frame loads nothing from elsewhere, so it costs it nothing.
+EMBEDDER_POLICY: Final = "Cross-Origin-Embedder-Policy"
+ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
 #: A year, in seconds.
 HSTS: Final = "max-age=31536000"
 
@@ -78,10 +85,15 @@ def init_app(app: Flask, *, https: bool, apart: bool) -> None:
     if apart:
         # Without it two hosts of one domain share a process, and could agree on a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
-    of_files = {name.lower() for name, _ in fixed} | {REQUEST_ID_HEADER.lower()}
-    of_all = of_files | {"cache-control"}
+    for_files = [*fixed, FOR_ANY_SITE]
+    for_frames = [*fixed, NOT_STORED, FOR_ANY_SITE, ISOLATED]
+    for_others = [*fixed, NOT_STORED]
+    of_files, of_frames, of_others = (
+        {name.lower() for name, _ in given} | {REQUEST_ID_HEADER.lower()}
+        for given in (for_files, for_frames, for_others)
+    )
     # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
-    of_frames = of_all | {POLICY_HEADER.lower(), "set-cookie", "x-frame-options"}
+    of_frames |= {POLICY_HEADER.lower(), "set-cookie", "x-frame-options"}
     inner = app.wsgi_app
 
     def wsgi_app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -90,17 +102,19 @@ def init_app(app: Flask, *, https: bool, apart: bool) -> None:
         def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
             policy = environ.get(FRAME_POLICY)
             public = static or PUBLIC in environ
-            replaced = of_files if public else of_frames if policy else of_all
+            replaced = of_files if public else of_frames if policy else of_others
             given = {name.lower() for name, _ in headers}
             if not given.isdisjoint(replaced):
                 headers = [pair for pair in headers if pair[0].lower() not in replaced]
-            headers += fixed
-            if not public:
-                headers.append(NOT_STORED)
             if policy:
+                headers += for_frames
                 headers.append((POLICY_HEADER, policy))
-            elif POLICY_HEADER.lower() not in given:
-                headers.append(NOT_FRAMED)
+            else:
+                headers += for_files if public else for_others
+                if POLICY_HEADER.lower() not in given:
+                    headers.append(NOT_FRAMED)
+                if not public and RESOURCE_POLICY.lower() not in given:
+                    headers.append(FOR_OWN_ORIGIN)
             if REQUEST_ID in environ:
                 headers.append((REQUEST_ID_HEADER, environ[REQUEST_ID]))
             return start_response(status, headers, *failure)

@@ -490,6 +490,7 @@
     const button = document.getElementById("embed-retry");
     if (!button || !told(problem).retryable) return;
     button.hidden = false;
+    document.querySelector(".by-hand")?.remove();
     when(button, "click", () => say("restart"));
   }
 
@@ -517,7 +518,7 @@
     const [title, advice] = words(found);
     const made = element("main", { className: "embed-refused" }, element("h1", { textContent: title }), element("p", { textContent: advice }));
     if (told(found).retryable) {
-      made.append(port ? element("p", { className: "actions" }, retryButton(found.retryAfter, retry)) : element("p", { textContent: texts.words.reload }));
+      made.append(port ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
     }
     const spans = [found.code, found.requestId && texts.words.request.replace("{id}", found.requestId)];
     made.append(element("p", { className: "reference" }, ...spans.filter(Boolean).flatMap((textContent) => [element("span", { textContent }), " "])));

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from flask import Response
+from flask import Flask, Response
+from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from pat_service.access import Place
 from pat_service.embed import EmbeddedApp, ancestors
+from pat_service.models import App
 from tests.world import (
     KEY,
     LEDGER,
@@ -123,6 +125,8 @@ def test_every_answer_of_a_frame_has_every_header(lasting: Service, frame: Frame
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Cross-Origin-Embedder-Policy": "require-corp",
     }
     for name, value in once.items():
         assert answer.headers.getlist(name) == [value]
@@ -161,6 +165,8 @@ def test_an_apps_own_response_cannot_weaken_the_headers(
         "X-Content-Type-Options": "sniff",
         "Strict-Transport-Security": "max-age=0",
         "Permissions-Policy": "camera=*",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Embedder-Policy": "unsafe-none",
         "Set-Cookie": "a=b",
     }
     embedded.data("loose")(lambda viewer: Response("hello", headers=loose))
@@ -171,9 +177,8 @@ def test_an_apps_own_response_cannot_weaken_the_headers(
     assert ancestors_of(answer) == PORTAL
     assert "Set-Cookie" not in answer.headers
     assert "X-Frame-Options" not in answer.headers
-    for name in ("Referrer-Policy", "Cache-Control", "X-Content-Type-Options", "Permissions-Policy"):
+    for name in loose.keys() - {"Content-Security-Policy", "X-Frame-Options", "Set-Cookie"}:
         assert answer.headers.getlist(name) == usual.headers.getlist(name)
-    assert answer.headers["Strict-Transport-Security"] == usual.headers["Strict-Transport-Security"]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +220,35 @@ def test_everything_else_may_be_framed_by_nobody(lasting: Service, method: str, 
     assert "Set-Cookie" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/static/embed/embed.css", "cross-origin"),
+        ("/static/embed/frame.js", "cross-origin"),
+        ("/static/nothing", "cross-origin"),
+        ("/api/openapi.json", "same-origin"),
+        ("/api/docs", "same-origin"),
+        ("/api/ext/users", "same-origin"),
+        ("/healthz", "same-origin"),
+        ("/nothing", "same-origin"),
+        ("/embed-appsx", "same-origin"),
+    ],
+)
+def test_an_isolated_site_loads_public_files_and_nothing_else(
+    lasting: Service, path: str, policy: str
+) -> None:
+    answer = lasting.client.get(path, buffered=True)
+    assert answer.headers.getlist("Cross-Origin-Resource-Policy") == [policy]
+    assert "Cross-Origin-Embedder-Policy" not in answer.headers
+
+
+def test_a_route_that_is_meant_for_other_sites_can_say_so(app: Flask) -> None:
+    loose = {"Cross-Origin-Resource-Policy": "cross-origin"}
+    app.add_url_rule("/loose.js", view_func=lambda: Response("", headers=loose))
+    answer = app.test_client().get("/loose.js")
+    assert answer.headers.getlist("Cross-Origin-Resource-Policy") == ["cross-origin"]
+
+
 @pytest.mark.parametrize("path", ["/embed-apps", "/embed-apps/", "/embed-apps/x", f"/embed-apps/{UNKNOWN}"])
 def test_what_is_no_app_may_be_framed_by_nobody(lasting: Service, path: str) -> None:
     answer = lasting.client.get(path)
@@ -250,6 +284,13 @@ def test_the_apps_origins_may_frame_it_and_are_told(
     assert ancestors_of(service.get(frame, "pages/index")) == directive
     ancestors._known.clear()
     assert ancestors_of(service.client.get(PATH)) == directive
+
+
+def test_origins_that_are_stored_already_stay_though_none_like_them_may_come_in(service: Service) -> None:
+    stored = ["capacitor://portal.example", "ionic://localhost:8100"]
+    service.change(update(App).where(App.id == ORDERS).values(allowed_origins=stored))
+    assert ancestors_of(service.frame().response) == " ".join(stored)
+    assert service.mint(allowedOrigins=stored).status_code == 400
 
 
 def test_each_app_has_its_own_parents(lasting: Service) -> None:

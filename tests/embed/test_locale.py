@@ -1,7 +1,5 @@
 """Which locale, language and theme a frame takes: the host's wish, else the browser's; nothing by force."""
 
-from collections.abc import Iterator
-
 import pytest
 from flask import Flask
 
@@ -9,7 +7,7 @@ from pat_service.embed import locale
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[Flask]:
+def bare() -> Flask:
     return Flask(__name__)
 
 

@@ -14,7 +14,8 @@ from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from pat_service.embed import EmbeddedApp
-from pat_service.embed.advice import ADVICE
+from pat_service.embed.advice import ADVICE, RELOAD, advice, retryable
+from pat_service.embed.texts import translator
 from pat_service.models import Token
 from tests.world import (
     LOSSES,
@@ -76,7 +77,7 @@ class Page(HTMLParser):
         return found
 
 
-def refused_page(answer: TestResponse, status: int, code: str) -> Page:
+def refused_page(answer: TestResponse, status: int, code: str, language: str = "en") -> Page:
     """Return the page, once it is seen to be one that a person and the parent can make something of."""
     assert (answer.status_code, answer.mimetype) == (status, "text/html"), answer.text
     page = Page(answer.text)
@@ -86,9 +87,13 @@ def refused_page(answer: TestResponse, status: int, code: str) -> Page:
     assert problem["message"] == problem["detail"] != ""
     assert page.refusal["parents"] == [PORTAL]
 
-    heading, advice = ADVICE.get(code, (problem["title"], problem["detail"]))
+    assert page.refusal["retry"] is retryable(code)
+
+    heading, sentence = advice(code, language)
     assert page.texts["h1"] == page.texts["title"] == heading
-    assert page.texts["p"] == advice
+    assert page.texts["p"] == sentence + (translator(language)(RELOAD) if retryable(code) else "")
+    assert re.search(rf'<html lang="{language}" dir="ltr" ', answer.text)
+    assert re.search(r'<button [^>]*id="embed-retry" hidden>', answer.text)
     assert code in answer.text
     assert request_id in unescape(re.sub(r"<script.*?</script>", "", answer.text, flags=re.DOTALL))
 
@@ -197,9 +202,49 @@ def test_a_refusal_is_a_problem_for_a_program(lasting: Service, kind: str, accep
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
 
 
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_ana_reads_in_spanish_what_happened(lasting: Service, kind: str) -> None:
+    status, code, ask = REFUSALS[kind]
+    page = refused_page(
+        ask(lasting, HTML | {"Accept-Language": "es-MX,es;q=0.9,en;q=0.8"}), status, code, "es"
+    )
+    assert page.texts["embed-retry"] == "Volver a intentarlo"
+    assert "Solicitud" in page.texts["span"]
+
+
+def test_the_host_says_which_language_and_theme_a_refusal_has(lasting: Service) -> None:
+    spanish = HTML | {"Accept-Language": "es"}
+    for query, headers, language, theme in [
+        ("", HTML, "en", "auto"),
+        ("?locale=es-MX&theme=dark", HTML, "es", "dark"),
+        ("?locale=en-GB&theme=light", spanish, "en", "light"),
+        ("?locale=../../es&theme=dark%22%3E%3Cscript%3E", HTML, "en", "auto"),
+        ("?locale=" + "es" * 9_000, spanish, "es", "auto"),
+        ("", spanish | {"X-Embed-Theme": "dark"}, "es", "dark"),
+    ]:
+        answer = lasting.client.get(PATH + query, headers=headers)
+        refused_page(answer, 401, "token_missing", language)
+        assert f' data-theme="{theme}">' in answer.text
+        scheme = "light dark" if theme == "auto" else theme
+        assert f'<meta name="color-scheme" content="{scheme}">' in answer.text
+
+
+def test_a_page_that_is_kept_is_not_anothers(lasting: Service) -> None:
+    """They are kept by problem, origins, language and theme; the request's number is each time's own."""
+    seen = [
+        lasting.client.get(f"{PATH}?locale={locale}&theme={theme}", headers=HTML).text
+        for _ in range(2)
+        for locale in ("en", "es")
+        for theme in ("light", "dark")
+    ]
+    assert len(set(seen)) == len(seen)
+    kept = {re.sub(r'nonce="[^"]*"|[0-9a-f-]{36}', "", text) for text in seen}
+    assert len(kept) == 4
+
+
 def test_every_refusal_that_a_viewer_can_meet_has_advice_of_its_own() -> None:
     met = {code for status, code, _ in REFUSALS.values() if status in (401, 403)}
-    met |= {"not_found", "rate_limited", "unavailable", "internal_error"}
+    met |= {"not_found", "rate_limited", "unavailable", "internal_error", "origin_not_allowed"}
     assert met <= set(ADVICE)
     headings = [heading for heading, _ in ADVICE.values()]
     assert len(set(headings)) == len(headings)
