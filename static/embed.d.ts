@@ -23,36 +23,41 @@ export type Theme = "light" | "dark" | "auto";
 
 /** What the mint answered to your back end, handed on as it came. */
 export interface Minted {
-  personalAccessToken: string;
-  /** Its origin and path say where the frame is; the token in it is not used. */
+  /** Where the frame is, and its token. */
   redirectUrl: string;
-  tokenId: string;
+  personalAccessToken?: string;
+  tokenId?: string;
   /** How long the token opens frames, in seconds. */
-  expiresIn: number;
+  expiresIn?: number;
   /** How long a session lasts, in seconds. */
-  sessionExpiresIn: number;
+  sessionExpiresIn?: number;
   /** There where it was asked for: then each frame mints for itself. */
-  singleUse?: true;
+  singleUse?: boolean;
 }
 
 export interface TokenRequest {
-  /** The app's slug, as in the options. */
-  app: string;
+  /** The slug, as in the options. */
+  app?: string;
+  workspace?: string;
   reason: TokenReason;
   /** Aborted when nobody waits for the token any more. */
   signal: AbortSignal;
 }
 
-export interface MountOptions {
-  /** The app's slug. */
-  app: string;
-  /**
-   * Where your back end mints: POSTed with your site's own credentials and `{"app": …, "reason": …}`.
-   * Either this or `fetchToken`.
-   */
-  tokenUrl?: string;
+/** One of the two says where tokens come from. */
+export type TokenSource =
+  /** Your back end, which mints: POSTed with your site's own credentials and `{"app": …, "reason": …}`. */
+  | { tokenUrl: string; fetchToken?: undefined }
   /** The same in code. Frames of one app with the same function share a token. */
-  fetchToken?: (request: TokenRequest) => Promise<Minted>;
+  | { fetchToken: (request: TokenRequest) => Minted | Promise<Minted>; tokenUrl?: undefined };
+
+export type MountOptions = TokenSource & FrameOptions;
+
+export interface FrameOptions {
+  /** The app's slug, for your back end; */
+  app?: string;
+  /** or the workspace's, for a token of all its apps. */
+  workspace?: string;
   /** How long to wait for a token, in milliseconds. Without it 30,000. */
   tokenTimeout?: number;
   /** The frame is as high as what it shows. */
@@ -109,22 +114,28 @@ export type PatEmbedErrorCode =
 
 export interface PatEmbedError extends Error {
   readonly code: PatEmbedErrorCode;
-  /** Whether `frame.refresh()` can help. */
+  /** Whether trying again can help. */
   readonly retryable: boolean;
   /** To quote to whoever runs the service. */
-  readonly requestId?: string;
+  readonly requestId: string | null;
   /** Of HTTP; 0 where there was no answer. */
   readonly status: number;
   /** In seconds. */
-  readonly retryAfter?: number;
+  readonly retryAfter: number | null;
+}
+
+export interface Named {
+  id: string;
+  slug: string;
+  name: string;
 }
 
 /** What a frame tells by itself, by name. */
 export interface FrameEvents {
-  /** The app can be used. */
+  /** The frame speaks; its app is still to come. */
   ready: Record<string, never>;
-  /** The iframe has loaded a document. */
-  loaded: Record<string, never>;
+  /** The app can be used. Without an app it is the launcher of the workspace. */
+  loaded: { app: Named | null; workspace: Named; title: string };
   /** In CSS pixels. */
   resize: { height: number };
   /** Another page of the app is shown. */
@@ -133,39 +144,42 @@ export interface FrameEvents {
   "session:expiring": { expiresIn: number };
   "session:renewed": { expiresIn: number };
   "session:expired": Record<string, never>;
-  "session:revoked": { code: PatEmbedErrorCode; message: string };
+  "session:revoked": { code: PatEmbedErrorCode };
   error: PatEmbedError;
 }
 
 export interface Frame {
   /** What was mounted into. */
-  readonly element: HTMLElement;
-  readonly iframe: HTMLIFrameElement;
+  readonly element: Element;
+  /** Null until the first token is there. */
+  readonly iframe: HTMLIFrameElement | null;
   /** Listen, to the app's own events too; the answer takes the listener away again. */
   on<Name extends keyof FrameEvents>(name: Name, listener: (event: FrameEvents[Name]) => void): () => void;
   on(name: string, listener: (data: any) => void): () => void;
   off<Name extends keyof FrameEvents>(name: Name, listener: (event: FrameEvents[Name]) => void): void;
   off(name: string, listener: (data: any) => void): void;
-  /** Tell the app something; `data` is copied, as `postMessage` copies. */
+  /** Tell the app something: `data` is copied, as `postMessage` copies. Names of `FrameEvents` are taken. */
   send(name: string, data?: unknown): void;
   setTheme(theme: Theme): void;
   setLocale(locale: string): void;
-  /** Go on with a new token, at once. */
-  refresh(): Promise<void>;
+  /** Go on with a new token, at once. Rejects with a `PatEmbedError`. */
+  refresh(): Promise<Frame>;
   /** Take the frame away. */
   unmount(): void;
 }
 
 export interface PatEmbedApi {
   readonly version: string;
-  /** Show an app in an element or the first that the selector finds. Rejects with a `PatEmbedError`. */
+  readonly PatEmbedError: new (code: PatEmbedErrorCode, message: string, rest?: Partial<PatEmbedError>) => PatEmbedError;
+  /** Show an app in the element, or in the first that the selector finds. Rejects with a `PatEmbedError`. */
   mount(target: string | Element, options: MountOptions): Promise<Frame>;
 }
 
 /** The attributes of `<pat-embed>`, as HTML and JSX write them. */
 export interface PatEmbedAttributes {
-  app: string;
-  "token-url": string;
+  app?: string;
+  workspace?: string;
+  "token-url"?: string;
   "token-timeout"?: string | number;
   "auto-height"?: boolean | "";
   theme?: Theme;
@@ -181,6 +195,8 @@ export interface PatEmbedAttributes {
 export interface HTMLPatEmbedElement extends HTMLElement {
   /** The frame, once it is mounted. */
   readonly frame: Frame | null;
+  /** In place of the attribute `token-url`. */
+  fetchToken: ((request: TokenRequest) => Minted | Promise<Minted>) | undefined;
   addEventListener<Name extends keyof FrameEvents>(
     type: Name,
     listener: (this: HTMLPatEmbedElement, event: CustomEvent<FrameEvents[Name]>) => void,

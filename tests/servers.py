@@ -81,11 +81,12 @@ def chromium() -> str:
 
 
 def program(name: str) -> str:
-    """The path of a proxy's program, or FileNotFoundError that says what to do."""
-    # Debian has nginx where only root's PATH leads.
-    if path := shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
+    """The path of a program, or FileNotFoundError that says what to do."""
+    # Debian has nginx where only root's PATH leads; node may be in our own environment.
+    folders = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
+    if path := shutil.which(name, path=folders):
         return path
-    raise FileNotFoundError(f"No {name} here: apt-get install {name}")
+    raise FileNotFoundError(f"No {name} here: make programs")
 
 
 @contextlib.contextmanager
@@ -194,6 +195,15 @@ def flask_run(
     port = port or free_port()
     command = [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port)]
     with _web_server("flask run", command, env, port, log, cwd) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def web_server(
+    command: Sequence[str], env: Mapping[str, str], *, port: int, cwd: Path
+) -> Iterator[WebServer]:
+    """Some other server, which the command starts on the port."""
+    with _web_server(command[0], command, env, port, None, cwd) as server:
         yield server
 
 

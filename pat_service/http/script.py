@@ -34,10 +34,9 @@ FOR_A_WHILE: Final = "public, max-age=300, no-transform"
 FOR_EVERYBODY: Final = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 LONGEST_ACCEPT: Final = 1000
 
-_VERSION: Final = re.compile(r'^ *const VERSION = "(\d+\.\d+\.\d+)";$', re.MULTILINE)
-
-#: Of the source. It has no text of several lines, and `//` behind code only in texts.
-_LEFT_OUT: Final = re.compile(r"(?<=\n)(?: *//.*\n| +)")
+#: A seventh of what travels: indentation, and lines that are blank or a comment. No text has several lines.
+_SPARED: Final = re.compile(r"^[ \t]*(?://.*)?\n|^[ \t]+", re.MULTILINE)
+_VERSION: Final = re.compile(r'^const VERSION = "(\d+\.\d+\.\d+)";$', re.MULTILINE)
 
 blueprint = Blueprint("script", __name__)
 
@@ -66,7 +65,7 @@ class Script:
     """The script as it is, what was published of it, and its types."""
 
     def __init__(self, static: Path) -> None:
-        text = (static / SCRIPT).read_text("utf-8")
+        text = spare((static / SCRIPT).read_text("utf-8"))
         former = [path.read_text("utf-8") for path in sorted((static / VERSIONS).glob("*.js"))]
         known = [release(text) for text in former]
         self.releases = {one.version: one for one in known}
@@ -87,11 +86,15 @@ class Script:
 
 
 def release(text: str, *, published: bool = True) -> Release:
-    """Return what is served of a source: without indentation, and without lines that are comments."""
-    short = _LEFT_OUT.sub("", text)
     return Release(
-        version_of(text), published, _file(short, JAVASCRIPT), _file(f"{short}{EXPORTS}", JAVASCRIPT)
+        version_of(text), published, _file(text, JAVASCRIPT), _file(f"{text}{EXPORTS}", JAVASCRIPT)
     )
+
+
+def spare(source: str) -> str:
+    """Return what is served of a source: its first line, and the rest without what no browser needs."""
+    title, _, rest = source.partition("\n")
+    return f"{title}\n{_SPARED.sub('', rest)}"
 
 
 def version_of(text: str) -> str:

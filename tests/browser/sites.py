@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NOT_COPIED: Final = (
     ".venv",
+    "node_modules",
     ".git",
     "instance",
     "failures",

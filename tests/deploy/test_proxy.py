@@ -16,7 +16,8 @@ import pytest
 from tests import servers
 from tests.deploy.conftest import found
 from tests.deploy.load import Connection, anyone, minting, visit
-from tests.servers import HOST, PROJECT, Proxy, WebServer, gunicorn, wait_for
+from tests.http.test_script import TEXT
+from tests.servers import HOST, Proxy, WebServer, gunicorn, wait_for
 from tests.test_gunicorn import TOKEN
 from tests.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
 
@@ -96,7 +97,7 @@ def test_the_script_of_hosts_comes_compressed_and_may_be_kept(proxy: Proxy, conn
     """The proxies compress nothing themselves; what the service has compressed they hand on."""
     connection.request("GET", "/embed.js", headers={"Accept-Encoding": "gzip", "Origin": "https://a.example"})
     answer = connection.getresponse()
-    assert gzip.decompress(answer.read()) == (PROJECT / "static" / "embed.js").read_bytes()
+    assert gzip.decompress(answer.read()) == TEXT.encode()
     assert answer.headers.get_all("Access-Control-Allow-Origin") == ["*"]
     assert answer.headers.get_all("Cache-Control") == ["public, max-age=300, no-transform"]
     assert answer.headers.get_all("Vary") == ["Accept-Encoding"]

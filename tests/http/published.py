@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from pat_service.http.script import SCRIPT, VERSIONS, release, version_of
+from pat_service.http.script import SCRIPT, VERSIONS, release, spare, version_of
 from tests.servers import PROJECT
 
 STATIC = PROJECT / "static"
@@ -19,7 +19,7 @@ def record(static: Path) -> dict[str, dict[str, str]]:
 
 def publish(static: Path) -> str:
     """Keep the script under its version for ever, and return the version; one that was kept is left alone."""
-    text, known = (static / SCRIPT).read_text("utf-8"), record(static)
+    text, known = spare((static / SCRIPT).read_text("utf-8")), record(static)
     version = version_of(text)
     found = release(text)
     integrity = {"js": found.classic.integrity, "mjs": found.module.integrity}

@@ -18,11 +18,9 @@ from pat_service.http.script import Script
 from tests.http.published import RECORD, STATIC, publish, record
 from tests.world import ORDERS, Service, folder_of, lose_the_database, problem_of
 
-TEXT: Final = (STATIC / "embed.js").read_text("utf-8")
+SOURCE: Final = (STATIC / "embed.js").read_text("utf-8")
+TEXT: Final = script.spare(SOURCE)
 VERSION: Final = script.version_of(TEXT)
-#: Without its comments and indentation.
-_FIRST, *_REST = TEXT.splitlines(keepends=True)
-SERVED: Final = _FIRST + "".join(line for line in (rest.lstrip(" ") for rest in _REST) if line[:2] != "//")
 PATHS: Final = ["/embed.js", "/embed.mjs", "/embed.d.ts", f"/embed-{VERSION}.js", f"/embed-{VERSION}.mjs"]
 #: Of the script as it travels, in bytes.
 MOST: Final = 4700
@@ -64,10 +62,24 @@ def change(static: Path, old: str, new: str) -> None:
 # ---- What is served ----
 
 
+def test_only_indentation_and_comments_are_left_out() -> None:
+    source = (
+        '// Title\n\n(() => {\n  // why\n  const url = "https://a"; // where\n\n\tgo(a // b);\n'
+        "  /x/.test(a);\n})();\n"
+    )
+    assert script.spare(source) == (
+        '// Title\n(() => {\nconst url = "https://a"; // where\ngo(a // b);\n/x/.test(a);\n})();\n'
+    )
+    left = [line.strip() for line in SOURCE.splitlines()[1:] if line.strip() and line.strip()[:2] != "//"]
+    assert TEXT.splitlines()[1:] == left
+    # Of a text over several lines the indentation would count.
+    assert [line for line in SOURCE.splitlines() if line.count("`") % 2] == []
+
+
 def test_the_script_is_the_file_and_the_module_is_the_same_with_exports(lasting: Service) -> None:
     classic, module = get(lasting, "/embed.js"), get(lasting, "/embed.mjs")
-    assert classic.text == SERVED
-    assert module.text == SERVED + (
+    assert classic.text == TEXT
+    assert module.text == TEXT + (
         "\nexport const PatEmbed = globalThis.PatEmbed;\nexport default PatEmbed;\n"
     )
     assert get(lasting, f"/embed-{VERSION}.js").data == classic.data
@@ -206,7 +218,7 @@ def test_what_is_published_cannot_be_published_otherwise(static: Path) -> None:
     change(static, VERSION, "8.0.0")
     publish(static)
     before = record(static)
-    change(static, "\n", "\n\n")
+    change(static, '"use strict";', '"use strict"; // why')
     with pytest.raises(SystemExit, match="new number"):
         publish(static)
     assert record(static) == before
@@ -235,7 +247,7 @@ def test_what_was_published_is_as_it_was() -> None:
 
 
 def test_it_is_small() -> None:
-    assert len(gzip.compress(SERVED.encode(), 9)) <= MOST
+    assert len(gzip.compress(TEXT.encode(), 9)) <= MOST
 
 
 # ---- Where it is served ----
@@ -244,7 +256,7 @@ def test_it_is_small() -> None:
 @pytest.mark.parametrize("host", ["embed.example", "orders.embed.example", "nothing.embed.example", "x"])
 def test_each_host_has_it(lasting: Service, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setitem(lasting.app.config, "PUBLIC_URL", "https://{app}.embed.example")
-    assert get(lasting, "/embed.js", Host=host).text == SERVED
+    assert get(lasting, "/embed.js", Host=host).text == TEXT
 
 
 @pytest.mark.parametrize(
@@ -284,6 +296,16 @@ def test_a_tag_needs_to_know_where_the_service_is(lasting: Service, monkeypatch:
 
 
 # ---- Types ----
+
+
+def test_the_types_know_each_event() -> None:
+    types = (STATIC / "embed.d.ts").read_text("utf-8")
+    found = re.search(r"export interface FrameEvents \{(.*?)\n\}", types, re.DOTALL)
+    assert found
+    scripts = SOURCE + (STATIC / "embed" / "frame.js").read_text("utf-8")
+    assert set(re.findall(r'^  "?([a-z:]+)"?:', found[1], re.MULTILINE)) == set(
+        re.findall(r'emit\("([a-z:]+)"', scripts)
+    )
 
 
 def test_the_types_know_each_code_that_a_frame_can_meet() -> None:

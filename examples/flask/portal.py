@@ -1,0 +1,55 @@
+"""A portal in Flask: whoever is signed in here sees the app Orders as themselves."""
+
+import os
+from base64 import b64encode
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from flask import Flask, Response, json, redirect, render_template, request, session
+
+SERVICE = os.environ["PAT_SERVICE"]
+CLIENT = f"{os.environ['CLIENT_ID']}:{os.environ['CLIENT_SECRET']}"
+APPS = ["orders"]
+
+app = Flask(__name__)
+app.secret_key = os.environ.get("PORTAL_KEY") or os.urandom(32)
+app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+
+
+@app.get("/")
+def home():
+    return render_template("page.html", service=SERVICE, email=session.get("email"))
+
+
+@app.post("/sign-in")
+def sign_in():
+    session["email"] = "ana@acme.test"  # yours: a password, single sign-on, …
+    return redirect("/")
+
+
+@app.post("/embed-token")
+def embed_token():
+    """Mint for whoever is signed in. The client's secret stays here."""
+    # Another site's page can make this browser post a form with our cookie, but neither of these.
+    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or not request.is_json:
+        return {"detail": "This is for our own pages."}, 403
+    if "email" not in session:
+        return {"detail": "Sign in first."}, 401
+    if request.json.get("app") not in APPS:
+        return {"detail": "There is no such app in this portal."}, 404
+    wish = {"email": session["email"], "appSlug": request.json["app"], "sessionExpiry": 60, "patExpiry": 300}
+    mint = Request(
+        f"{SERVICE}/api/ext/users/personal-access-token",
+        json.dumps(wish).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(CLIENT.encode()).decode()}"},
+    )
+    try:
+        with urlopen(mint, timeout=10) as answer:
+            minted, status, headers = answer.read(), answer.status, {"Cache-Control": "no-store"}
+    except HTTPError as refusal:
+        # The page's script makes the best of it. But a 401 is about our secret, and not about who is here.
+        minted, status = refusal.read(), 502 if refusal.code == 401 else refusal.code
+        headers = {name: refusal.headers[name] for name in ("Retry-After",) if name in refusal.headers}
+    except OSError:
+        return {"detail": "The service cannot be reached."}, 502
+    return Response(minted, status, headers, content_type="application/json")
