@@ -193,7 +193,8 @@
       this.#panel?.remove();
       for (let tries = 1; !this.#over; tries++) {
         try {
-          const found = await this.#obtain(this.#loads ? "reload" : "initial");
+          // The token that it had before is not what helps.
+          const found = await (this.#loads ? this.#obtain("reload", true) : this.#obtain("initial"));
           if (!this.#over) this.#place(found);
           return;
         } catch (error) {
@@ -231,7 +232,7 @@
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
-      this.#port?.close();
+      // The one before stays open: what the frame said on it may still be on its way.
       this.#port = port;
       port.onmessage = ({ data }) => this.#hear(data, port);
       this.iframe.contentWindow.postMessage(
