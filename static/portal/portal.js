@@ -492,7 +492,7 @@ frame.send("filter", { status: "shipped" });`;
   // ---- Drive the frame.
 
   function drivable(can) {
-    for (const id of ["renew", "end", "send"]) $(id).disabled = !can;
+    for (const each of document.querySelectorAll("#tools input, .drive :is(input, select, button)")) each.disabled = !can;
     // Only Orders listens.
     if (choice().app === "support") $("send").disabled = true;
   }

@@ -386,7 +386,7 @@ def test_a_ticket_of_ana_is_not_there_for_ben(portal: Portal) -> None:
     frame = portal.visit("ben", "support")
     expect(portal.page.locator("#stage-who")).to_have_text("Support desk as Ben Okafor")
     frame.locator(".ticket-link").first.evaluate("(link, href) => { link.href = href; link.click(); }", href)
-    expect(frame.get_by_role("alert")).to_contain_text("There is nothing at this address.")
+    expect(frame.get_by_role("alert")).to_contain_text("There is nothing here.")
     expect(heading(frame)).to_have_text("Support")
     expect(portal.log).to_contain_text("code: not_found")
     # A page that failed does not end the frame.
@@ -623,6 +623,22 @@ def test_the_height_is_that_of_the_content_or_the_pages_own(portal: Portal) -> N
     portal.opened()
     expect(portal.page.locator("#call")).to_contain_text("autoHeight: false")
     assert portal.page.locator("pat-embed iframe").bounding_box()["height"] == 760  # type: ignore[index]
+
+
+def test_a_bare_frame_cannot_be_driven(portal: Portal) -> None:
+    portal.visit()
+    portal.refusal("Made-up token")
+    expect(portal.page.locator("#frame-state")).to_have_text("401 token_invalid")
+    for driving in (
+        portal.page.get_by_role("button", name="Renew now"),
+        portal.page.get_by_role("button", name="Send"),
+        portal.page.get_by_role("radio", name="Dark"),
+        portal.page.get_by_role("checkbox", name="Auto height"),
+    ):
+        expect(driving).to_be_disabled()
+    portal.page.get_by_role("button", name="Mint again").click()
+    portal.opened()
+    expect(portal.page.get_by_role("button", name="Renew now")).to_be_enabled()
 
 
 def test_a_session_is_renewed_in_place(portal: Portal) -> None:

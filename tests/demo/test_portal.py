@@ -333,6 +333,8 @@ def test_the_frames_come_from_the_public_url_where_there_is_one(
     app.instance_path = str(tmp_path / "instance")
     policy = visit(app.test_client()).headers["Content-Security-Policy"]
     assert f"frame-src {sources};" in policy
+    assert f"connect-src 'self' {sources};" in policy
+    assert f"script-src 'self' {sources.split()[0]}/embed.js;" in policy
 
 
 # ---- Who may ask ----
