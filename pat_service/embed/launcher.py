@@ -55,7 +55,7 @@ def wait(workspace_id: str) -> Response:
     """A page that holds nothing, and is handed a token by the script of the page around it."""
     require_frame()
     # Before anybody knows of a session: from here its form may go to the apps.
-    g.workspace_wide = True
+    g.workspace_wide = g.database_asked = True
     return show_waiting(launcher(workspace_id), origins_here())
 
 

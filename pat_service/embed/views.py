@@ -71,6 +71,7 @@ def open_by_form(app_id: str) -> Response:
 def wait(app_id: str) -> Response:
     """A page that holds nothing, and is handed a token by the script of the page around it."""
     require_frame()
+    g.database_asked = True
     return show_waiting(base(app_id), origins_here())
 
 

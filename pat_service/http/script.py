@@ -34,12 +34,9 @@ FOR_A_WHILE: Final = "public, max-age=300, no-transform"
 FOR_EVERYBODY: Final = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 LONGEST_ACCEPT: Final = 1000
 
-#: A seventh of what travels: indentation, and lines that are blank or hold a comment alone.
+#: A seventh of what travels: indentation, and lines that are blank or a comment. No text has several lines.
 _SPARED: Final = re.compile(r"^[ \t]*(?://.*)?\n|^[ \t]+", re.MULTILINE)
 _VERSION: Final = re.compile(r'^const VERSION = "(\d+\.\d+\.\d+)";$', re.MULTILINE)
-
-#: Of the source. It has no text of several lines, and `//` behind code only in texts.
-_LEFT_OUT: Final = re.compile(r"(?:(?<=\n)\s*//[^\n]*\n)+|(?<=\n)[ ]+")
 
 blueprint = Blueprint("script", __name__)
 
@@ -89,10 +86,8 @@ class Script:
 
 
 def release(text: str, *, published: bool = True) -> Release:
-    """Return what is served of a source: without indentation, and without lines that are comments."""
-    short = _LEFT_OUT.sub("", text)
     return Release(
-        version_of(text), published, _file(short, JAVASCRIPT), _file(f"{short}{EXPORTS}", JAVASCRIPT)
+        version_of(text), published, _file(text, JAVASCRIPT), _file(f"{text}{EXPORTS}", JAVASCRIPT)
     )
 
 

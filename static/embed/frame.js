@@ -79,6 +79,7 @@
   let patience = 60_000; // ms that it may take for a token
   let jitter = Math.random(); // the host's own where it gives one, so that its frames are renewed together
   let questions = 0;
+  let speaking; // the locale that was wished for last
   const waiting = new Map(); // number of a question → what takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
 
@@ -94,8 +95,8 @@
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked on a line that is no more
     if (data.tokenTimeout > 0) patience = data.tokenTimeout + 5000;
     if (data.jitter >= 0 && data.jitter <= 1) ({ jitter } = data);
-    dress(data);
     say("hello", { again, problem: problem && told(problem) });
+    dress(data);
     if (again) return;
     if (session) opened();
     else if (problem) offer();
@@ -137,10 +138,12 @@
   }
 
   async function speak(wished) {
+    speaking = wished;
     const query = new URLSearchParams({ locale: wished });
     const response = await fetch(`/embed-texts?${query}`, { credentials: "omit" }).catch(() => null);
-    if (!response?.ok) return;
-    ({ locale, language, texts } = await response.json());
+    const found = response?.ok && (await response.json().catch(() => null));
+    if (!found || wished !== speaking) return;
+    ({ locale, language, texts } = found);
     publish("embed:locale", locale);
   }
 
@@ -192,18 +195,23 @@
     if (!expired) emit("session:expired", {});
     expired = true;
     if (document.hidden) return; // nobody needs it: on waking
-    if (stopped) cover(stopped);
-    else renew(reason ?? "expired");
+    if (stopped) {
+      cover(stopped);
+      return;
+    }
+    reconnecting(true);
+    renew(reason ?? "expired");
   }
 
   async function look(reason) {
     clearTimeout(looking);
     if (life.signal.aborted) return;
     looking = setTimeout(look, LOOK * between(0.9, 1.1));
-    if (!session || document.hidden || renewing || expired || (!reason && now() - heardAt < LOOK / 2)) return;
+    if (!session || document.hidden || renewing || expired || (!reason && now() - heardAt < LOOK / 4)) return;
     const response = await ask(new URL("session", root)).catch(() => null);
     if (response?.ok) {
-      hold((await response.json()).expiresIn);
+      const facts = await response.json().catch(() => null);
+      if (facts) hold(facts.expiresIn);
       watch(reason);
     } else if (response?.status === 401) {
       const found = await problemOf(response);
@@ -233,7 +241,6 @@
   async function replace(reason) {
     const left = Math.floor((deadline - now()) / 1000);
     if (left > 0) emit("session:expiring", { expiresIn: left });
-    else reconnecting(true);
     try {
       const opening = await exchange(reason);
       if (opening.viewer.user.id !== viewer.user.id) {
@@ -356,7 +363,7 @@
   async function request(url, init = {}) {
     if (expired && renewing) await renewing;
     let response = await ask(url, init).catch(lost);
-    if (response.status === 401 && port && !(init.body instanceof ReadableStream)) {
+    if (response.status === 401 && port && !stopped && !(init.body instanceof ReadableStream)) {
       const { code } = await problemOf(response);
       // A refusal did nothing, so that the same request may come again with the next session.
       if (code === "session_expired" && (await renew("expired"))) response = await ask(url, init).catch(lost);
@@ -451,9 +458,9 @@
   }
 
   function notify(found) {
-    const { code, retryAfter } = found;
-    const text = element("p", { textContent: code === "rate_limited" ? texts.words.rate_limited : words(found)[1] });
-    if (retryAfter) text.append(` ${texts.words.wait.replace("{seconds}", retryAfter)}`);
+    const [title, advice] = found.code === "rate_limited" ? [texts.words.rate_limited, ""] : words(found);
+    const wait = found.retryAfter ? texts.words.wait.replace("{seconds}", found.retryAfter) : "";
+    const text = element("p", { lang: language }, element("strong", { textContent: title.replace(/\.?$/, ".") }), ` ${advice} ${wait}`.trimEnd());
     const before = document.activeElement;
     const dismiss = element("button", { type: "button", className: "button quiet", textContent: texts.words.dismiss });
     when(dismiss, "click", () => {
@@ -479,7 +486,7 @@
   function refuse(found) {
     tell(found);
     document.body.replaceChildren(panel(found, () => {
-      document.body.replaceChildren(element("p", { className: "embed-opening", role: "status", textContent: texts.words.opening }));
+      document.body.replaceChildren(state("embed-opening", texts.words.opening));
       open("reload");
     }));
     document.title = words(found)[0];
@@ -510,7 +517,11 @@
 
   function reconnecting(going) {
     document.querySelector(".embed-reconnecting")?.remove();
-    if (going) document.body.append(element("p", { className: "embed-reconnecting", role: "status", textContent: texts.words.reconnecting }));
+    if (going) document.body.append(state("embed-reconnecting", texts.words.reconnecting));
+  }
+
+  function state(className, text) {
+    return element("div", { className, role: "status", lang: language }, element("span", { textContent: text }));
   }
 
   // What happened, what to do, and where it may help and the host can be asked, a button to try again.
@@ -520,8 +531,12 @@
     if (told(found).retryable) {
       made.append(port ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
     }
-    const spans = [found.code, found.requestId && texts.words.request.replace("{id}", found.requestId)];
-    made.append(element("p", { className: "reference" }, ...spans.filter(Boolean).flatMap((textContent) => [element("span", { textContent }), " "])));
+    const reference = element("p", { className: "reference" }, element("span", { textContent: found.code }));
+    if (found.requestId) {
+      const [before, after] = texts.words.request.split("{id}");
+      reference.append(" ", element("span", {}, before, element("bdi", { className: "request-id", textContent: found.requestId }), after));
+    }
+    made.append(reference);
     made.lang = language;
     return made;
   }

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from playwright.sync_api import Frame, expect
 
+from tests.browser.house import ANA, Host, click, heading
 from tests.browser.sites import ready
-from tests.browser.test_frame import ANA, Host, click, heading
 from tests.browser.test_launcher import ORDERS, SUPPORT, Office, an_office, go, launch
 
 if TYPE_CHECKING:

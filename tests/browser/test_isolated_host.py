@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.house import ANA, HOST, Host, click, heading
 from tests.browser.sites import ready
-from tests.browser.test_frame import ANA, HOST, Host, click, heading
 from tests.browser.test_launcher import Office, an_office, go, launch
 
 if TYPE_CHECKING:

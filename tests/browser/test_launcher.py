@@ -22,8 +22,8 @@ from config import Config
 from pat_service.cli import upgrade_schema
 from pat_service.database import db
 from pat_service.models import Session, Workspace
+from tests.browser.house import ANA, BEN, HOST, SECRET, SPY, Host, House, click, heading
 from tests.browser.sites import mint, ready, site
-from tests.browser.test_frame import ANA, BEN, HOST, SECRET, SPY, Host, House, click, heading
 from tests.servers import free_port, gunicorn
 from tests.world import provision
 

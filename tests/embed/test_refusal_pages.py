@@ -73,7 +73,7 @@ class Page(HTMLParser):
 
     @property
     def refusal(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.texts["embed-refusal"])
+        found: dict[str, Any] = json.loads(self.texts["embed-boot"])
         return found
 
 
@@ -87,7 +87,9 @@ def refused_page(answer: TestResponse, status: int, code: str, language: str = "
     assert problem["message"] == problem["detail"] != ""
     assert page.refusal["parents"] == [PORTAL]
 
-    assert page.refusal["retry"] is retryable(code)
+    codes = page.refusal["texts"]["codes"]
+    assert codes.get(code, codes["unknown"]) == list(advice(code, language))
+    assert page.refusal["language"] == language
 
     heading, sentence = advice(code, language)
     assert page.texts["h1"] == page.texts["title"] == heading
@@ -100,7 +102,7 @@ def refused_page(answer: TestResponse, status: int, code: str, language: str = "
     # The token leaves the address before anything else can load and see it.
     assert page.loads[0] == "inline"
     assert "history.replaceState" in answer.text.partition("</script>")[0]
-    assert page.loads[1:] == ["/static/embed/embed.css", "/static/embed/refused.js"]
+    assert page.loads[1:] == ["/static/embed/embed.css", "/static/embed/frame.js"]
     assert f"frame-ancestors {PORTAL}" in answer.headers["Content-Security-Policy"]
     assert answer.headers["Cache-Control"] == "no-store"
     return page

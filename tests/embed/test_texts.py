@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import Final
@@ -41,6 +42,7 @@ def ids(of: Catalog) -> set[str]:
     return {str(message.id) for message in of if message.id}
 
 
+@cache
 def in_the_code() -> set[str]:
     mappings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["babel"]["mappings"]
     methods = [(mapping["pattern"], mapping["method"]) for mapping in mappings]
@@ -107,6 +109,7 @@ def test_trying_again_is_offered_where_it_can_help() -> None:
         assert not retryable(code)
 
 
+@pytest.mark.slow
 def test_a_worker_that_speaks_english_reads_no_catalog() -> None:
     """Babel costs a start some tenth of a second, and megabytes."""
     asked = "import sys, app; from pat_service.embed import advice; advice.script_texts('en')"
