@@ -30,7 +30,7 @@ _LABEL = re.compile(r"(?!xn--)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _UUID_PATTERN: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _UUID = re.compile(_UUID_PATTERN, re.ASCII)
 
-#: A host as a policy can name it (CSP Level 3, host-char): no underscore, no IPv6 address, no dot at its end.
+#: A host as policies name it in every browser: no underscore, no IPv6 address, no dot at its end.
 _HOST: Final = r"[a-z0-9-]+(?:\.[a-z0-9-]+)*"
 _PORT: Final = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 #: Besides web pages: shells of mobile and desktop apps, and extensions of browsers. What stands in place of a

@@ -5,6 +5,7 @@ from flask import Flask
 from pat_service.cli.clients import client_commands
 from pat_service.cli.common import plain_errors, upgrade_schema
 from pat_service.cli.directory import provision
+from pat_service.cli.doctor import doctor
 from pat_service.cli.live import session_commands, token_commands
 from pat_service.cli.script import embed_tag
 from pat_service.cli.trail import events
@@ -18,6 +19,7 @@ def init_app(app: Flask) -> None:
         provision,
         client_commands,
         check,
+        doctor,
         purge,
         events,
         token_commands,

@@ -34,7 +34,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except InvalidPayload as refusal:
-        lines = [f"{_visible(field)}: {text}" for field, texts in refusal.errors.items() for text in texts]
+        lines = [f"{visible(field)}: {text}" for field, texts in refusal.errors.items() for text in texts]
         raise click.ClickException("\n".join(lines)) from None
     except Refused as refusal:
         raise click.ClickException(refusal.detail) from None
@@ -49,7 +49,7 @@ def plain_errors() -> Iterator[None]:
         ) from None
 
 
-def _visible(name: str) -> str:
+def visible(name: str) -> str:
     """Return a name that comes from a file without what would steer a terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)
 

@@ -13,7 +13,7 @@ from pat_service.errors import InvalidPayload, flat
 from pat_service.http.payload import BODY, printable, read_object
 
 #: As `http.headers.csp_nonce` makes them.
-_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{16,64}\Z", re.ASCII)
 #: Longer than any origin: a host's name has at most 253 characters.
 MAX_ORIGIN: Final = 300
 

@@ -85,7 +85,7 @@
 
   function connect({ source, origin, data, ports }) {
     if (source !== window.parent || source === window || data?.type !== "pat-embed:connect" || ports.length !== 1) return;
-    if (!parents.includes(origin) && !parents.includes("*")) return;
+    if (!parents.includes(origin.toLowerCase()) && !parents.includes("*")) return; // Safari writes ids in capitals
     // To write a page is a load as well, after which the host's script calls once more.
     const again = Boolean(port && session);
     port?.close();
@@ -317,7 +317,7 @@
     const response = await fetch(new URL("frame", root), {
       method: "POST",
       headers: { ...wishes(), Accept: "application/json", "Content-Type": "application/json" },
-      body: JSON.stringify({ accessToken, parentOrigin: host, nonce: forPage }),
+      body: JSON.stringify({ accessToken, parentOrigin: host.toLowerCase(), nonce: forPage }),
       mode: "same-origin",
       credentials: "omit",
       cache: "no-store",

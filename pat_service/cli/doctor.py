@@ -1,0 +1,254 @@
+"""The doctor: why is a frame blank, or why does it refuse?"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from marshmallow import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from pat_service import readiness
+from pat_service.cli.common import keyring, user_id, visible
+from pat_service.clients import MINT, MINT_WORKSPACE, OPERATOR
+from pat_service.database import AnyRow
+from pat_service.diagnosis import installation, origins, people, reached
+from pat_service.diagnosis.findings import OK, PROBLEM, WARNING, Finding, ok, problem
+from pat_service.diagnosis.origins import Parent, Target
+from pat_service.directory import apps, workspaces
+from pat_service.embed.answers import APPS, LAUNCHERS
+from pat_service.errors import Refused, UserNotFound
+from pat_service.http.public_url import apart, app_url, public_url
+from pat_service.listing import Listing, Wanted
+from pat_service.shapes import check_email, check_slug, is_label
+
+COLOURS: Final = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
+#: Of nothing that there is: its answer has the headers of any other.
+NO_ID: Final = "00000000-0000-0000-0000-000000000000"
+
+
+class _Unusable(click.ClickException):
+    """What was typed names nothing, or is no such thing."""
+
+    exit_code = 2
+
+
+@click.command()
+@click.option("--app", "app_slug", metavar="SLUG", help="The app in the frame.")
+@click.option("--workspace", "workspace_slug", metavar="SLUG", help="Or the workspace, for its launcher.")
+@click.option(
+    "--parent",
+    "parents",
+    multiple=True,
+    metavar="ORIGIN",
+    help="The page around the frame; again for the page around that, up to the top.",
+)
+@click.option("--email", metavar="EMAIL", help="Who looks at it.")
+@click.option("--offline", is_flag=True, help="Do not ask PUBLIC_URL over HTTP.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@with_appcontext
+def doctor(
+    app_slug: str | None,
+    workspace_slug: str | None,
+    parents: tuple[str, ...],
+    email: str | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Say why a frame is blank or refuses, and what to change. Nothing is written, no token shown.
+
+    Exit with 1 where there is a problem, with 2 where something that was typed is not there.
+    """
+    around = [_parent(text) for text in parents]
+    for check, text, name in (
+        (check_slug, app_slug, "--app"),
+        (check_slug, workspace_slug, "--workspace"),
+        (check_email, email, "--email"),
+    ):
+        if text is not None:
+            _checked(check, text, name)
+    found = list(_examined(app_slug, workspace_slug, around, email, offline))
+    (_told_as_json if as_json else _told)(found)
+    if any(finding.level == PROBLEM for finding in found):
+        raise SystemExit(1)
+
+
+def _parent(text: str) -> Parent:
+    try:
+        return origins.parse_parent(text)
+    except ValidationError as error:
+        raise _Unusable(f"--parent {visible(text)}: {error.messages[0]}") from None
+
+
+def _checked(check: Callable[[str], object], text: str, name: str) -> None:
+    try:
+        check(text)
+    except ValidationError as error:
+        raise _Unusable(f"{name} {visible(text)}: {error.messages[0]}") from None
+
+
+# ---- What is asked ----
+
+
+def _examined(
+    app_slug: str | None,
+    workspace_slug: str | None,
+    parents: list[Parent],
+    email: str | None,
+    offline: bool,
+) -> Iterator[Finding]:
+    settings = current_app.config
+    stores = list(_stores())
+    target, in_database = None, list[Finding]()
+    if not any(finding.about == "database" for finding in stores):
+        try:
+            target = _target(app_slug, workspace_slug)
+            in_database.extend(_in_database(target, workspace_slug, parents, email))
+        except (SQLAlchemyError, Refused):
+            stores.append(
+                problem("database", "The database went away meanwhile.", _STORES["DATABASE_URL"][1])
+            )
+    slug = target.slug if target is not None and target.kind == "app" else None
+    yield from stores
+    yield from installation.address(settings, slug, parents)
+    yield from installation.proxies(settings)
+    yield from installation.framed_only(settings)
+    yield from installation.limits(settings)
+    yield from in_database
+    if offline or settings["PUBLIC_URL"] is None:
+        yield ok("address", "PUBLIC_URL was not asked over HTTP.")
+    elif slug is None or not apart() or is_label(slug):
+        yield from _reached(target)
+
+
+#: How a text of `readiness` or `config` begins → what it is about, and what to change.
+_STORES: Final = {
+    "DATABASE_URL": (
+        "database",
+        "Start the database, or correct DATABASE_URL; until then all is answered 503.",
+    ),
+    "the schema": ("database", "flask --app app db upgrade"),
+    "REDIS_URL must": ("limits", "Set REDIS_URL, or WEB_CONCURRENCY=1."),
+    "REDIS_URL": (
+        "limits",
+        "Start Redis, or correct REDIS_URL; until then mints and openings are answered 503.",
+    ),
+}
+
+
+def _stores() -> Iterator[Finding]:
+    """Yield what keeps the service from its work: stores, schema, workers."""
+    found: list[readiness.Finding] = current_app.extensions["pat_service.findings"]()
+    for text in (each.text for each in found):
+        known = (said for begin, said in _STORES.items() if text.startswith(begin))
+        about, change = next(known, ("stores", "See `flask --app app check`."))
+        yield problem(about, f"{text[0].upper()}{text[1:]}.", change)
+    if not found:
+        yield ok("stores", "Database, schema and the store of the limits are as they should be.")
+
+
+def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
+    """Return what is in the frame: the app where one is named. Raise _Unusable where it is not there."""
+    target = None
+    if workspace_slug is not None:
+        found = workspaces.listed(OPERATOR, Wanted(), slug=workspace_slug)
+        workspace = _one(found, f"workspace {workspace_slug!r}")
+        target = Target("workspace", workspace.id, workspace.slug, workspace.allowed_origins, workspace.slug)
+    if app_slug is not None:
+        app = _one(apps.listed(OPERATOR, Wanted(), slug=app_slug), f"app {app_slug!r}")
+        home = workspaces.read(OPERATOR, app.workspace_id)
+        target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, app.template)
+    return target
+
+
+def _one(found: Listing, name: str) -> AnyRow:
+    row: AnyRow
+    for row in found.items:
+        return row
+    raise _Unusable(f"There is no {name}.")
+
+
+def _in_database(
+    target: Target | None, workspace_slug: str | None, parents: list[Parent], email: str | None
+) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    yield from installation.keys(keyring(), now)
+    yield from installation.clock(installation.database_clock(), "the database")
+    if target is not None:
+        yield from _about(target, workspace_slug)
+        yield from origins.check(target, parents)
+        scope = MINT if target.kind == "app" else MINT_WORKSPACE
+        yield from installation.minting(current_app.config, keyring(), now, target.workspace, scope)
+    elif parents:
+        yield ok(origins.ABOUT, "Add --app or --workspace, to see whether these parents may frame it.")
+    if email is not None:
+        yield from _somebody(email, target, parents, now)
+
+
+def _about(target: Target, workspace_slug: str | None) -> Iterator[Finding]:
+    """Yield whether the app is where it is thought to be, and has something to show."""
+    if workspace_slug not in (None, target.workspace):
+        yield problem(
+            "access",
+            f"{target} is in workspace {target.workspace}, not in {workspace_slug}: a move ends "
+            "its tokens and sessions for good, and drops its grants.",
+            f"Mint for {target.workspace}, or move it: `workspace` in the file that provision reads.",
+        )
+    folder = Path(current_app.root_path, current_app.template_folder or "", "apps", target.template or "")
+    if target.template is not None and not (folder / "index.html").is_file():
+        text = f"{target} has nothing to show: there is no templates/apps/{target.template}/index.html."
+        yield problem("template", text, "Add the file, and restart the service.")
+
+
+def _somebody(email: str, target: Target | None, parents: list[Parent], now: datetime) -> Iterator[Finding]:
+    try:
+        id_ = user_id(email)
+    except UserNotFound:
+        body = json.dumps({"email": email}, ensure_ascii=False)
+        yield problem(
+            people.ACCESS,
+            f"There is no user {email}.",
+            f'POST /api/ext/users {body}; or mint with "provision", which makes who is missing.',
+        )
+        return
+    if target is None:
+        yield ok(people.ACCESS, f"There is a user {email}: add --app or --workspace for what they may open.")
+        return
+    yield from people.access(email, id_, target)
+    most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
+    yield from people.tokens(keyring(), id_, target, parents, now, most)
+
+
+def _reached(target: Target | None) -> list[Finding]:
+    """Return what arrives from the page that a frame begins with, which holds nothing."""
+    if target is not None and target.kind == "app":
+        return reached.check(app_url(target.slug), f"{APPS}/{target.id}/frame", target, apart=apart())
+    id_ = NO_ID if target is None else target.id
+    return reached.check(public_url(), f"{LAUNCHERS}/{id_}/frame", target, apart=False)
+
+
+# ---- What is told ----
+
+
+def _told(found: list[Finding]) -> None:
+    levels, abouts = (
+        max(map(len, words)) for words in zip(*((f.level, f.about) for f in found), strict=True)
+    )
+    for finding in found:
+        level = click.style(finding.level.ljust(levels), fg=COLOURS[finding.level])
+        click.echo(f"{level}  {finding.about.ljust(abouts)}  {visible(finding.text)}")
+        if finding.change is not None:
+            click.echo(f"{' ' * (levels + abouts + 2)}→ {visible(finding.change)}")
+    counts = Counter(finding.level for finding in found)
+    click.echo(f"{counts[PROBLEM]} problem(s), {counts[WARNING]} warning(s).")
+
+
+def _told_as_json(found: list[Finding]) -> None:
+    fine = all(finding.level != PROBLEM for finding in found)
+    click.echo(json.dumps({"ok": fine, "findings": [asdict(finding) for finding in found]}, indent=2))

@@ -1,0 +1,48 @@
+"""What the doctor has found: a line that says what is, and a line that says what to change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final
+
+OK: Final = "ok"
+WARNING: Final = "warning"
+PROBLEM: Final = "problem"
+
+#: The settings, by the names that the README has for them.
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`about` is the part of the installation. `change` says what to do, unless all is well."""
+
+    level: str
+    about: str
+    text: str
+    change: str | None = None
+
+
+def ok(about: str, text: str) -> Finding:
+    return Finding(OK, about, text)
+
+
+def warning(about: str, text: str, change: str) -> Finding:
+    """Return what works, though not for everybody or not for long."""
+    return Finding(WARNING, about, text, change)
+
+
+def problem(about: str, text: str, change: str) -> Finding:
+    """Return what keeps a frame from being seen, or from being safe."""
+    return Finding(PROBLEM, about, text, change)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether a browser takes the host for its own machine."""
+    host = (host or "").strip("[]")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,193 @@
+"""Somebody at an app or a launcher: may they open it, and does their token?"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import bindparam, false, func, literal, or_, select
+from sqlalchemy.sql.elements import BindParameter
+
+from pat_service.access import FACTS, facts_of, may_open, may_visit, narrowed, viewer, visitor
+from pat_service.credentials import Keyring
+from pat_service.database import AnyRow, UtcDateTime, reading
+from pat_service.diagnosis.findings import Finding, ok, problem, warning
+from pat_service.diagnosis.origins import Parent, Target, allows, mismatch
+from pat_service.errors import AccessRevoked
+from pat_service.models import App, Session, Token, User, Workspace
+from pat_service.tokens import used_up
+
+ACCESS: Final = "access"
+TOKEN: Final = "token"
+SESSIONS: Final = "sessions"
+MINT_AGAIN: Final = "Mint again; the portal's back end does so for each opening."
+
+
+def access(email: str, user_id: str, target: Target) -> list[Finding]:
+    """Return whether the user may open the target, and what is missing where they may not."""
+    with reading() as connection:
+        facts = connection.execute(_facts[target.kind], {"user": user_id, "target": target.id}).one()
+    if (may_open if target.kind == "app" else may_visit)(facts):
+        return [
+            ok(ACCESS, f"{email} may open {target}, as {facts.role} of workspace {facts.workspace_slug}.")
+        ]
+    found = []
+    if facts.user_status != "active":
+        found.append(
+            problem(ACCESS, f"{email} is archived.", f'PATCH /api/ext/users/{user_id} {{"status": "active"}}')
+        )
+    if facts.role is None:
+        members = f"/api/ext/workspaces/{facts.workspace_id}/members"
+        found.append(
+            problem(
+                ACCESS,
+                f"{email} is no member of workspace {facts.workspace_slug}.",
+                f'PUT {members}/{user_id} {{"role": "end-user"}}',
+            )
+        )
+    if target.kind == "app" and facts.granted is None:
+        moved = " (a move of the app drops its grants)" if facts.app_moved_from else ""
+        found.append(
+            problem(
+                ACCESS,
+                f"{email} has no grant of {target}{moved}.",
+                f"PUT /api/ext/apps/{target.id}/grants/{user_id}",
+            )
+        )
+    return found
+
+
+def tokens(
+    keyring: Keyring,
+    user_id: str,
+    target: Target,
+    parents: Sequence[Parent],
+    now: datetime,
+    most_sessions: int | None,
+) -> list[Finding]:
+    """Return how the user's tokens for the target are: the app's own, and the workspace's."""
+    values = {"user": user_id, "target": target.id, "now": now}
+    with reading() as connection:
+        rows = connection.execute(_tokens[target.kind], values).all()
+        (sessions,) = connection.execute(_sessions[target.kind], values).one()
+    found = [ok(SESSIONS, f"{sessions} of their frames are open here.")]
+    for row in rows:
+        found.append(_state(keyring, row, target, now))
+        found += _narrower(row, target, parents)
+        if most_sessions is not None and row.live_sessions >= most_sessions:
+            found.append(
+                problem(
+                    SESSIONS,
+                    f"{row.live_sessions} sessions of this token are open, and MAX_SESSIONS_PER_TOKEN is "
+                    f"{most_sessions}: it opens no more.",
+                    f"flask --app app session end --user {row.user_email}; or raise MAX_SESSIONS_PER_TOKEN.",
+                )
+            )
+    if not rows:
+        found.append(
+            warning(TOKEN, f"There is no token for {target}: nobody minted one, or it is purged.", MINT_AGAIN)
+        )
+    return found
+
+
+def _state(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Finding:
+    """Return what an opening with the token would say, by the same rules in the same order."""
+    kind = "token" if row.target_app else "workspace token"
+    name = f"The {kind} that client {row.client_id} minted at {_moment(row.created_at)}"
+    if keyring.get(row.key_id) is None:
+        change = "Mint again, or put that key into SECRET_KEY_FALLBACKS."
+        return problem(TOKEN, f"{name} is kept under a key that is not here, and so invalid.", change)
+    if row.revoked_at is not None:
+        return problem(TOKEN, f"{name} was revoked at {_moment(row.revoked_at)}.", MINT_AGAIN)
+    if row.expires_at <= now:
+        return problem(TOKEN, f"{name} expired at {_moment(row.expires_at)}.", MINT_AGAIN)
+    if used_up(row, now):
+        text = f"{name} was for one use, at {_moment(row.first_used_at)}."
+        return warning(TOKEN, text, MINT_AGAIN)
+    try:
+        (viewer if target.kind == "app" else visitor)(row)
+    except AccessRevoked:
+        if row.target_app is not None and row.moves != row.app_moves:
+            text = f"{name} ended for good when the app moved to another workspace."
+            return problem(TOKEN, text, MINT_AGAIN)
+        text = f"{name} opens nothing until access is given back."
+        return problem(TOKEN, text, "See what is said of access.")
+    last = f"last used {_moment(row.last_used_at)}" if row.last_used_at else "not used yet"
+    return ok(
+        TOKEN, f"{name} opens frames until {_moment(row.expires_at)}: {last}. Older ones are superseded."
+    )
+
+
+def _narrower(row: AnyRow, target: Target, parents: Sequence[Parent]) -> list[Finding]:
+    """Return which parents the token's own list leaves out, though the target allows them."""
+    left = narrowed(list(target.origins), row.allowed_origins)
+    return [
+        problem(
+            TOKEN,
+            f"The token was minted for fewer origins, and {parent.origin} is none of them: "
+            f"{mismatch(parent.origin, left)}",
+            "Mint with allowedOrigins that have every parent of the frame, or without.",
+        )
+        for parent in parents
+        if parent.origin and allows(target.origins, parent.origin) and not allows(left, parent.origin)
+    ]
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+# Statements, built once.
+
+_user: BindParameter[str] = bindparam("user")
+_target: BindParameter[str] = bindparam("target")
+_one = select(literal(1)).subquery("one")
+_facts = {
+    "app": select(*FACTS).select_from(
+        facts_of(_one, App.id == _target, User.id == _user, Workspace.id == App.workspace_id)
+    ),
+    "workspace": select(*FACTS).select_from(
+        facts_of(_one, false(), User.id == _user, Workspace.id == _target)
+    ),
+}
+_open = (Session.ended_at.is_(None), Session.expires_at > bindparam("now", type_=UtcDateTime))
+_of_token = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *_open)
+_columns = (
+    *FACTS,
+    Token.client_id,
+    Token.app_id.label("target_app"),
+    Token.key_id,
+    Token.moves,
+    Token.attributes,
+    Token.allowed_origins,
+    Token.single_use,
+    Token.created_at,
+    Token.first_used_at,
+    Token.last_used_at,
+    Token.expires_at,
+    Token.revoked_at,
+    _of_token.scalar_subquery().label("live_sessions"),
+)
+_token = Token.__table__
+_home = select(App.workspace_id).where(App.id == _target).scalar_subquery()
+_tokens = {
+    # Of the workspace that the app is in now: a workspace token of another one never opened it here.
+    "app": select(*_columns)
+    .select_from(
+        facts_of(_token, App.id == _target, User.id == Token.user_id, Workspace.id == Token.workspace_id)
+    )
+    .where(
+        Token.user_id == _user,
+        or_(Token.app_id == _target, Token.app_id.is_(None) & (Token.workspace_id == _home)),
+    )
+    .order_by(Token.app_id.is_(None)),
+    "workspace": select(*_columns)
+    .select_from(facts_of(_token, false(), User.id == Token.user_id, Workspace.id == Token.workspace_id))
+    .where(Token.user_id == _user, Token.app_id.is_(None), Token.workspace_id == _target),
+}
+_counted = select(func.count()).select_from(Session).where(Session.user_id == _user, *_open)
+_sessions = {
+    "app": _counted.where(
+        or_(Session.app_id == _target, Session.app_id.is_(None) & (Session.workspace_id == _home))
+    ),
+    "workspace": _counted.where(Session.app_id.is_(None), Session.workspace_id == _target),
+}

@@ -1,0 +1,293 @@
+"""The page that waits for a token, and what it gets for one: a session, and the app's first page."""
+
+import json
+import re
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import func, select
+from werkzeug.test import TestResponse
+
+from pat_service.embed.advice import script_texts
+from pat_service.models import Event, Session
+from tests.world import ORDERS, PORTAL, SUPPORT, Service, only, problem_of, provision
+
+NONCE: Final = "n" * 22
+JSON: Final = {"Accept": "application/json"}
+FRAMED: Final = {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-Mode": "navigate"}
+
+
+def hand_over(
+    service: Service, body: Any, place: str = f"embed-apps/{ORDERS}", **headers: str
+) -> TestResponse:
+    return service.client.post(f"/{place}/frame", json=body, headers=JSON | headers)
+
+
+def handed(token: Any, **fields: Any) -> dict[str, Any]:
+    return {"accessToken": token, "parentOrigin": PORTAL} | fields
+
+
+def opened(answer: TestResponse) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    found: dict[str, Any] = answer.get_json()
+    return found
+
+
+def sessions(service: Service) -> int:
+    count: int = service.rows(select(func.count()).select_from(Session))[0][0]
+    return count
+
+
+# ---- The page that waits ----
+
+
+def test_the_page_that_waits_holds_nothing_of_anybody(lasting: Service) -> None:
+    before = sessions(lasting)
+    answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame", headers=FRAMED)
+    boot = json.loads(re.findall(r'id="embed-boot"[^>]*>(.*?)</script>', answer.text)[0])
+    assert boot.keys() == {"base", "parents", "locale", "language", "theme", "texts"}
+    assert (boot["base"], boot["parents"]) == (f"/embed-apps/{ORDERS}", [PORTAL])
+    for text in ("ana@", "Ana", "Acme", "Orders", "pat_", "eyJ"):
+        assert text not in answer.text
+    assert sessions(lasting) == before
+    policy = answer.headers["Content-Security-Policy"]
+    assert f"frame-ancestors {PORTAL}" in policy
+    assert "form-action 'none'" in policy
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_it_is_in_the_hosts_language_and_theme(lasting: Service) -> None:
+    answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame?locale=es-MX&theme=dark")
+    assert '<html lang="es" data-theme="dark">' in answer.text
+    assert "Abriendo" in answer.text
+    assert '<html lang="en" data-theme="auto">' in lasting.client.get(f"/embed-apps/{ORDERS}/frame").text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (FRAMED, 200),
+        ({}, 200),
+        # Where a frame stays blank, the host's script looks whether its address answers.
+        ({"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "no-cors"}, 200),
+        ({"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}, 403),
+        (FRAMED | {"Sec-Purpose": "prefetch"}, 403),
+    ],
+)
+def test_it_is_for_frames(lasting: Service, headers: dict[str, str], status: int) -> None:
+    assert lasting.client.get(f"/embed-apps/{ORDERS}/frame", headers=headers).status_code == status
+
+
+def test_head_is_refused(lasting: Service) -> None:
+    answer = lasting.client.head(f"/embed-apps/{ORDERS}/frame")
+    assert (answer.status_code, set(answer.allow)) == (405, {"GET", "POST", "OPTIONS"})
+
+
+def test_who_may_frame_it_is_read_at_that_moment(service: Service) -> None:
+    def policy() -> str:
+        return service.client.get(f"/embed-apps/{ORDERS}/frame").headers["Content-Security-Policy"]
+
+    assert f"frame-ancestors {PORTAL}" in policy()
+    provision(service.app, only("apps", "orders", allowed_origins=["https://new.example"]))
+    assert "frame-ancestors https://new.example" in policy()
+
+
+@pytest.mark.parametrize("app", ["00000000-0000-4000-8000-000000000000", "orders", "%22%3E%3Cscript%3E"])
+def test_of_no_app_it_may_be_framed_by_nobody(lasting: Service, app: str) -> None:
+    answer = lasting.client.get(f"/embed-apps/{app}/frame")
+    assert answer.status_code == 200
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert "<script>" not in answer.text
+
+
+# ---- A session for a token ----
+
+
+def test_ana_gets_a_session_and_the_apps_page_for_her_token(lasting: Service) -> None:
+    found = opened(hand_over(lasting, handed(lasting.token(sessionExpiry=60), nonce=NONCE)))
+    assert found["expiresIn"] == 3600
+    assert found["viewer"]["user"]["name"] == "Ana"
+    page = found["page"]
+    assert page.startswith("<!doctype html>")
+    assert f'nonce="{NONCE}"' in page
+    assert set(re.findall(r'nonce="([^"]*)"', page)) == {NONCE}
+    assert found["session"] not in page
+    assert "embed-boot" not in page
+    facts = lasting.client.get(
+        f"/embed-apps/{ORDERS}/session", headers={"Authorization": f"Bearer {found['session']}"}
+    )
+    assert facts.status_code == 200
+
+
+def test_a_renewal_gets_a_session_alone_and_the_first_lives_on(lasting: Service) -> None:
+    first = opened(hand_over(lasting, handed(lasting.token(), nonce=NONCE)))
+    second = opened(hand_over(lasting, handed(lasting.token())))
+    assert second["page"] is None
+    assert second["session"] != first["session"]
+    for found in (first, second):
+        bearer = {"Authorization": f"Bearer {found['session']}"}
+        assert lasting.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code == 200
+
+
+def test_an_opening_is_told_to_the_trail(service: Service) -> None:
+    opened(hand_over(service, handed(service.token())))
+    assert service.rows(select(func.count()).where(Event.type == "session:opened"))[0][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "code"),
+    [
+        ("", 401, "token_missing"),
+        ("pat_no", 401, "token_invalid"),
+        ("pat_" + "0" * 72, 401, "token_invalid"),
+        ("\0", 401, "token_invalid"),
+        ("ü" * 500, 401, "token_invalid"),
+    ],
+)
+def test_what_is_no_token_opens_nothing(lasting: Service, token: str, status: int, code: str) -> None:
+    before = sessions(lasting)
+    problem_of(hand_over(lasting, handed(token, nonce=NONCE)), status, code)
+    assert sessions(lasting) == before
+
+
+def test_a_token_that_was_replaced_says_so_and_one_of_another_app_is_none(service: Service) -> None:
+    old = service.token()
+    service.token()
+    problem_of(hand_over(service, handed(old)), 401, "token_superseded")
+    problem_of(
+        hand_over(
+            service,
+            handed(
+                service.token(),
+            ),
+            f"embed-apps/{SUPPORT}",
+        ),
+        401,
+        "token_invalid",
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"accessToken": "pat_x"},
+        {"parentOrigin": PORTAL},
+        handed(None),
+        handed(7),
+        handed(["pat_x"]),
+        handed("pat_x", parentOrigin=None),
+        handed("pat_x", parentOrigin=""),
+        handed("pat_x", parentOrigin="h" * 301),
+        handed("pat_x", parentOrigin={}),
+        handed("pat_x", nonce=""),
+        handed("pat_x", nonce='"><script>'),
+        handed("pat_x", nonce="n" * 65),
+        handed("pat_x", nonce=7),
+        handed("pat_x", more=1),
+        [],
+        "pat_x",
+        7,
+    ],
+)
+def test_another_body_is_refused_and_not_repeated(lasting: Service, body: Any) -> None:
+    answer = hand_over(lasting, body)
+    assert problem_of(answer, 400, "invalid_payload")["errors"]
+    assert "pat_x" not in answer.text
+    assert "<script>" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b'{"accessToken": "a", "accessToken": "b"}', "application/json", 400),
+        (b"\xff\xfe{\0}\0", "application/json", 400),
+        (b"[" * 3000, "application/json", 400),
+        (b"accessToken=pat_x", "application/x-www-form-urlencoded", 415),
+        (b"", "", 415),
+        (b"x" * 20_000, "application/json", 413),
+    ],
+)
+def test_what_is_no_json_object_is_refused(lasting: Service, data: bytes, kind: str, status: int) -> None:
+    answer = lasting.client.post(f"/embed-apps/{ORDERS}/frame", data=data, content_type=kind, headers=JSON)
+    assert answer.status_code == status
+    assert answer.mimetype == "application/problem+json"
+
+
+# ---- From which page ----
+
+
+@pytest.mark.parametrize("parent", ["https://evil.example", "null", PORTAL.upper(), f"{PORTAL}/", "*"])
+def test_a_page_that_is_not_on_the_apps_list_gets_no_session(lasting: Service, parent: str) -> None:
+    token, before = lasting.token(), sessions(lasting)
+    answer = hand_over(lasting, handed(token, parentOrigin=parent, nonce=NONCE))
+    problem_of(answer, 403, "origin_not_allowed")
+    assert sessions(lasting) == before
+
+
+def test_the_tokens_own_list_counts_as_well(service: Service) -> None:
+    other = "https://other.example"
+    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, other]))
+    token = service.token(allowedOrigins=[other])
+    problem_of(hand_over(service, handed(token)), 403, "origin_not_allowed")
+    assert opened(hand_over(service, handed(token, parentOrigin=other)))["parents"] == [other]
+
+
+@pytest.mark.parametrize("parent", ["https://any.example", "null", "capacitor://any", "http://[::1]:3000"])
+def test_an_app_for_any_page_opens_from_any(service: Service, parent: str) -> None:
+    provision(service.app, only("apps", "orders", allowed_origins=["*"]))
+    opened(hand_over(service, handed(service.token(), parentOrigin=parent)))
+
+
+# ---- Once only, and a whole workspace ----
+
+
+def test_a_token_for_one_opening_is_used_by_a_handover(service: Service) -> None:
+    token = service.token(singleUse=True)
+    first = opened(hand_over(service, handed(token)))
+    # Browsers repeat; then the second opens in place of the first.
+    opened(hand_over(service, handed(token)))
+    bearer = {"Authorization": f"Bearer {first['session']}"} | JSON
+    problem_of(service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer), 401, "session_revoked")
+
+
+def workspace_token(service: Service) -> tuple[str, str]:
+    wish = {"email": "ana@acme.test", "workspaceSlug": "acme", "sessionExpiry": 60, "patExpiry": 60}
+    answer = service.mint(wish, client="manager")
+    assert answer.status_code == 201, answer.text
+    found = answer.get_json()
+    return found["personalAccessToken"], found["redirectUrl"].partition("?")[0].rpartition("/")[2]
+
+
+def test_a_workspace_token_opens_the_launcher(service: Service) -> None:
+    token, id_ = workspace_token(service)
+    waits = service.client.get(f"/embed-workspaces/{id_}/frame")
+    assert f"frame-ancestors {PORTAL}" in waits.headers["Content-Security-Policy"]
+    assert "form-action 'self'" in waits.headers["Content-Security-Policy"]
+    found = opened(hand_over(service, handed(token, nonce=NONCE), f"embed-workspaces/{id_}"))
+    assert "Your apps" in found["page"]
+    assert f"/embed-apps/{ORDERS}" in found["ways"]
+    assert found["session"] not in found["page"]
+    problem_of(
+        hand_over(service, handed(token, parentOrigin="https://evil.example"), f"embed-workspaces/{id_}"),
+        *(403, "origin_not_allowed"),
+    )
+
+
+def test_at_an_app_a_workspace_token_leads_nowhere_else(service: Service) -> None:
+    """The page's policy was made before anybody knew of the session, and lets no form go anywhere."""
+    found = opened(hand_over(service, handed(workspace_token(service)[0], nonce=NONCE)))
+    assert found["ways"] == []
+    assert "data-embed-go" not in found["page"]
+
+
+# ---- Texts ----
+
+
+def test_texts_come_in_the_language_that_is_asked_for(lasting: Service) -> None:
+    answer = lasting.client.get("/embed-texts?locale=es-AR").get_json()
+    assert (answer["locale"], answer["language"]) == ("es-AR", "es")
+    assert answer["texts"]["words"] == script_texts("es")["words"] != script_texts("en")["words"]
+    assert lasting.client.get("/embed-texts?locale=../..").get_json()["language"] == "en"
