@@ -54,6 +54,8 @@ POLICY: Final = (
 #: outside can hold one.
 _NONCE, _REQUEST_ID = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
 _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTALL)
+#: Where a page waits for a token, and the token is handed over.
+HANDOVER: Final = "/frame"
 #: What scripts call: their errors are JSON whatever they accept.
 _FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/")
 
@@ -178,11 +180,15 @@ def _prefers_json(accept: str) -> bool:
     return parse_accept_header(accept, MIMEAccept).best_match(kinds, "text/html") != "text/html"
 
 
+def _for_script(rest: str) -> bool:
+    return _FOR_SCRIPTS.match(rest) is not None or (rest == HANDOVER and request.method == "POST")
+
+
 def page_of(problem: dict[str, Any], status: int) -> Response | None:
     """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
     addressed = _addressed(request.path)
     accept = request.headers.get("Accept", "")[: LONGEST_ACCEPT + 1]
-    if addressed is None or _FOR_SCRIPTS.match(addressed[1]) or _prefers_json(accept):
+    if addressed is None or _for_script(addressed[1]) or _prefers_json(accept):
         return None
     wishes = language(), theme()
     if "errors" in problem:
