@@ -14,9 +14,10 @@ from werkzeug.http import parse_accept_header
 from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
-from pat_service.embed.advice import RELOAD, advice, retryable, script_texts
+from pat_service.embed.advice import RELOAD, advice, retryable
 from pat_service.embed.hosts import form_action
 from pat_service.embed.locale import language, theme
+from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
 from pat_service.errors import (
     InvalidPayload,
@@ -220,8 +221,8 @@ def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str, language:
             "locale": language,
             "language": language,
             "theme": theme,
-            "texts": script_texts(language),
         },
+        texts=texts_in(language),
         csp_nonce=nonce,
         language=language,
         direction=direction(language),

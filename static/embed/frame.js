@@ -36,7 +36,8 @@
   const { base = "", parents } = boot;
   const empty = !boot.session && !boot.problem; // made by the host's script, to be handed a token
   const root = new URL(`${base}/`, location.origin);
-  let { texts, language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
+  let texts = JSON.parse(document.getElementById("embed-texts").textContent);
+  let { language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
   let main, notice, announcer; // of the page that is shown
   let life; // an AbortController, aborted when the frame is over
 
@@ -329,7 +330,7 @@
 
   // The page is written into this document, whose script, and with it the line to the host, goes on.
   function install(opening) {
-    ({ ways, texts, language, locale, theme } = opening);
+    ({ ways, language, locale, theme } = opening);
     take(opening);
     document.open(); // takes all listeners of the document and the window away
     // When all is parsed, and before a script that is deferred.

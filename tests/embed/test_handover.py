@@ -46,7 +46,7 @@ def test_the_page_that_waits_holds_nothing_of_anybody(lasting: Service) -> None:
     before = sessions(lasting)
     answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame", headers=FRAMED)
     boot = json.loads(re.findall(r'id="embed-boot"[^>]*>(.*?)</script>', answer.text)[0])
-    assert boot.keys() == {"base", "parents", "locale", "language", "theme", "texts"}
+    assert boot.keys() == {"base", "parents", "locale", "language", "theme"}
     assert (boot["base"], boot["parents"]) == (f"/embed-apps/{ORDERS}", [PORTAL])
     for text in ("ana@", "Ana", "Acme", "Orders", "pat_", "eyJ"):
         assert text not in answer.text
