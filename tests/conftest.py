@@ -19,6 +19,7 @@ from pat_service.cli import upgrade_schema
 from pat_service.database import db
 from pat_service.embed import ancestors
 from pat_service.http.lines import LINES
+from tests.servers import postgres
 from tests.world import KEY, PUBLIC_URL, Service, hurry, lasting_service
 
 # A busy machine is no failure: no test of the suite looks at a clock.
@@ -52,6 +53,13 @@ def peopled(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("peopled")
     with lasting_service(schema, folder):
         return folder / "pat-service.db"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """What `fresh_database` takes. A test that turns its server off, or fills it, has one of its own."""
+    with postgres() as url:
+        yield url
 
 
 def _config(folder: Path, environ: dict[str, str]) -> Config:
