@@ -37,6 +37,8 @@ LISTEN: Final = """
     return frame;
   }
 """
+#: A browser that is driven shows all of its pages; so this says what a hidden one would.
+HIDING: Final = """Object.defineProperty(document, "hidden", { get: () => window.asleep === true });"""
 PAGE: Final = """<!doctype html><html lang="en"><title>Portal</title><link rel="icon" href="data:,">
 <style>pat-embed, .slot {{ width: 560px; height: 300px }}</style>
 <script>{listen}</script>
@@ -81,7 +83,7 @@ class Portal:
     patterns: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.context.route("**/embed-token", self._answer)
+        self.page.route("**/embed-token", self._answer)
 
     def _answer(self, route: "Route") -> None:
         self.asked.append(json.loads(route.request.post_data or "null"))
@@ -103,8 +105,7 @@ class Portal:
 
     def release(self) -> None:
         """Let what waits go on, once there is something, and all that follows."""
-        while not self.held:
-            self.page.wait_for_timeout(20)
+        self.until(lambda: bool(self.held))
         for pattern in self.patterns:
             self.page.context.unroute(pattern)
         for route in self.held:
@@ -149,6 +150,26 @@ class Portal:
         frame = self.page.locator("iframe").nth(number).element_handle().content_frame()
         assert frame
         return frame
+
+    # ---- Time ----
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the browser's clocks and timers run ahead. They have to be installed before `visit`."""
+        self.page.clock.fast_forward(round(seconds * 1000))
+
+    def sleep(self, asleep: bool = True) -> None:
+        """Hide the page and its frames, or show them again. `HIDING` has to be there."""
+        for frame in reversed(self.page.frames):
+            frame.evaluate("(asleep) => { window.asleep = asleep; }", asleep)
+            frame.evaluate("void document.dispatchEvent(new Event('visibilitychange'))")
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Wait until something is true that no page knows of."""
+        for _ in range(500):
+            if true():
+                return
+            self.page.wait_for_timeout(20)
+        pytest.fail("It did not come true")
 
     # ---- What it hears ----
 
