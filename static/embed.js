@@ -242,21 +242,21 @@
 
     #expect(ms) {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#blank(), ms);
+      this.#timer = setTimeout(() => this.#blank(ms === HELLO), ms);
     }
 
-    // A frame that the browser keeps blank cannot say why. That its address answers says a little.
-    async #blank() {
+    // A frame that the browser keeps blank has loaded and cannot say why. That its address answers says a little.
+    async #blank(loaded) {
       const { url } = this;
       const { origin } = location;
-      const there = await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+      const there = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
       if (this.#over || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
       const advice = `There, \`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
       this.#fail(there
         ? new PatEmbedError("origin_not_allowed", `The frame stays blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
-        : new PatEmbedError("timeout", `${url} does not answer. ${advice}`, { retryable: true }));
+        : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
     }
 
     #hear({ type, name, data, ...rest }, port) {
@@ -350,7 +350,9 @@
   async function mount(target, options) {
     const element = typeof target === "string" ? document.querySelector(target) : target;
     if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
-    if (!options?.fetchToken && !options?.tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
+    const { app, workspace, fetchToken, tokenUrl } = options ?? {};
+    if (!app && !workspace) throw new TypeError("app is needed");
+    if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
     return new Frame(element, given(options)).settled();
   }
 

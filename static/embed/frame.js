@@ -84,8 +84,10 @@
   const waiting = new Map(); // number of a question → what takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
 
-  function connect({ source, origin, data, ports }) {
+  function connect(event) {
+    const { source, origin, data, ports } = event;
     if (source !== window.parent || source === window || data?.type !== "pat-embed:connect" || ports.length !== 1) return;
+    event.stopImmediatePropagation(); // the port brings tokens: a script of the app must not get hold of it
     if (!parents.includes(origin.toLowerCase()) && !parents.includes("*")) return; // Safari writes ids in capitals
     // To write a page is a load as well, after which the host's script calls once more.
     const again = Boolean(port && session);
@@ -104,13 +106,16 @@
     else if (!renewing) open("initial");
   }
 
+  const hearken = () => window.addEventListener("message", connect, true);
+
   function say(type, fields) {
     port?.postMessage({ type, ...fields });
   }
 
   const emit = (name, data) => say("event", { name, data });
 
-  function hear({ type, id, name, data, ...rest }) {
+  function hear(message) {
+    const { type, id, name, data, ...rest } = message ?? {};
     if (type === "token" || type === "no-token") waiting.get(id)?.(rest);
     else if (type === "dress") dress(rest);
     else if (type === "send") publish(name, data);
@@ -333,6 +338,7 @@
     ({ ways, language, locale, theme } = opening);
     take(opening);
     document.open(); // takes all listeners of the document and the window away
+    hearken(); // before any script of the app can
     // When all is parsed, and before a script that is deferred.
     document.addEventListener("readystatechange", start, { once: true });
     document.write(opening.page);
@@ -776,7 +782,6 @@
     main = document.getElementById("embed-main");
     notice = document.getElementById("embed-notice");
     announcer = document.getElementById("embed-status");
-    when(window, "message", connect);
     // What grows under somebody's hands may grow.
     for (const type of ["pointermove", "click", "keydown", "toggle", "load"]) window.addEventListener(type, busy, true);
     new ResizeObserver(fit).observe(document.documentElement);
@@ -794,12 +799,13 @@
     }).observe(document.body, observed);
     fill();
     window.embed = embed;
-    opened();
+    when(document, "DOMContentLoaded", opened); // the app's scripts listen by then
     watch();
     look();
   }
 
   if (session) take(boot);
+  hearken();
   start();
   if (problem) tell(problem);
 })();
