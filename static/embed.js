@@ -209,7 +209,7 @@
     }
 
     #place({ url, token }) {
-      const { theme, locale, app, title = app, sandbox, allow = "", referrerPolicy } = this.options;
+      const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
       const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }) })}`;
       this.url = url;
       this.#first = token;
