@@ -231,7 +231,7 @@
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
-      this.#port?.close();
+      // The one before stays open: what the frame has sent by it may still be on its way.
       this.#port = port;
       port.onmessage = ({ data }) => this.#hear(data, port);
       this.iframe.contentWindow.postMessage(

@@ -91,8 +91,7 @@
     if (!parents.includes(origin.toLowerCase()) && !parents.includes("*")) return; // Safari writes ids in capitals
     // To write a page is a load as well, after which the host's script calls once more.
     const again = Boolean(port && session);
-    port?.close();
-    [port] = ports;
+    [port] = ports; // the one before stays open: something may still be on its way
     host = origin;
     port.onmessage = (event) => hear(event.data);
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked on a line that is no more
@@ -214,7 +213,9 @@
     if (life.signal.aborted) return;
     looking = setTimeout(look, LOOK * between(0.9, 1.1));
     if (!session || document.hidden || renewing || expired || (!reason && now() - heardAt < LOOK / 4)) return;
+    const before = session;
     const response = await ask(new URL("session", root)).catch(() => null);
+    if (session !== before) return; // renewed meanwhile
     if (response?.ok) {
       const facts = await response.json().catch(() => null);
       if (facts) hold(facts.expiresIn);
@@ -369,11 +370,12 @@
 
   async function request(url, init = {}) {
     if (expired && renewing) await renewing;
+    const before = session;
     let response = await ask(url, init).catch(lost);
     if (response.status === 401 && port && !stopped && !(init.body instanceof ReadableStream)) {
       const { code } = await problemOf(response);
       // A refusal did nothing, so that the same request may come again with the next session.
-      if (code === "session_expired" && (await renew("expired"))) response = await ask(url, init).catch(lost);
+      if (code === "session_expired" && (session !== before || (await renew("expired")))) response = await ask(url, init).catch(lost);
     }
     if (response.type === "opaqueredirect") {
       fail(REDIRECTED);

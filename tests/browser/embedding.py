@@ -80,7 +80,7 @@ class Portal:
     tokens: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     held: list["Route"] = field(default_factory=list)
-    patterns: list[str] = field(default_factory=list)
+    holding: bool = False
 
     def __post_init__(self) -> None:
         self.page.route("**/embed-token", self._answer)
@@ -100,17 +100,19 @@ class Portal:
 
     def hold(self, pattern: str) -> None:
         """Let requests to such addresses wait."""
-        self.page.context.route(pattern, lambda route: self.held.append(route))
-        self.patterns.append(pattern)
+        self.holding = True
+
+        def wait(route: "Route") -> None:
+            self.held.append(route) if self.holding else route.continue_()
+
+        self.page.context.route(pattern, wait)
 
     def release(self) -> None:
         """Let what waits go on, once there is something, and all that follows."""
         self.until(lambda: bool(self.held))
-        for pattern in self.patterns:
-            self.page.context.unroute(pattern)
-        for route in self.held:
-            route.continue_()
-        self.patterns, self.held = [], []
+        self.holding = False
+        while self.held:
+            self.held.pop().continue_()
 
     @property
     def reasons(self) -> list[str]:

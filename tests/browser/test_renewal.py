@@ -85,7 +85,7 @@ def test_a_session_is_renewed_in_place(portal: Portal) -> None:
     frame = portal.open()
     before = session_id(frame)
     type_a_note(frame)
-    portal.page.context.route("**/data/me", lambda route: portal.held.append(route))
+    portal.hold("**/data/me")
     frame.evaluate("void (window.answer = embed.fetch('data/me').then(({ status }) => status))")
     portal.pass_time(NEARLY)
     (renewed,) = portal.heard("session:renewed")
