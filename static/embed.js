@@ -227,7 +227,8 @@
       this.element.append(iframe);
     }
 
-    // On each load: of the first page, of one that was reloaded, of another app of the workspace.
+    // On each load: of the first page, of one that was reloaded, of another app of the workspace. The port before is
+    // not closed: what the page has said may still be on its way ("loaded", where the page was written).
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
@@ -261,6 +262,7 @@
 
     #hear({ type, name, data, ...rest }, port) {
       if (type === "hello") {
+        if (port !== this.#port) return;
         clearTimeout(this.#timer);
         port.heard = true;
         if (rest.again) return;
