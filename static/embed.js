@@ -193,7 +193,8 @@
       this.#panel?.remove();
       for (let tries = 1; !this.#over; tries++) {
         try {
-          const found = await this.#obtain(this.#loads ? "reload" : "initial");
+          // The token that it had before is not what helps.
+          const found = await (this.#loads ? this.#obtain("reload", true) : this.#obtain("initial"));
           if (!this.#over) this.#place(found);
           return;
         } catch (error) {
