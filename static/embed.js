@@ -228,8 +228,7 @@
       this.element.append(iframe);
     }
 
-    // On each load: of the first page, of one that was reloaded, of another app of the workspace. The port before is
-    // not closed: what the page has said may still be on its way ("loaded", where the page was written).
+    // On each load: of the first page, of one that was reloaded, of another app of the workspace.
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
