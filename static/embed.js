@@ -210,7 +210,7 @@
     }
 
     #place({ url, token }) {
-      const { theme, locale, title = "", sandbox, allow = "", referrerPolicy } = this.options;
+      const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
       const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }) })}`;
       this.url = url;
       this.#first = token;
@@ -232,7 +232,7 @@
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
-      // The one before stays open: what the frame said on it may still be on its way.
+      // The one before stays open: what the frame has sent by it may still be on its way.
       this.#port = port;
       port.onmessage = ({ data }) => this.#hear(data, port);
       this.iframe.contentWindow.postMessage(
@@ -243,25 +243,26 @@
 
     #expect(ms) {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#blank(), ms);
+      this.#timer = setTimeout(() => this.#blank(ms === HELLO), ms);
     }
 
-    // A frame that the browser keeps blank cannot say why. That its address answers says a little.
-    async #blank() {
+    // A frame that the browser keeps blank has loaded and cannot say why. That its address answers says a little.
+    async #blank(loaded) {
       const { url } = this;
       const { origin } = location;
-      const there = await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+      const there = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
       if (this.#over || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
       const advice = `There, \`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
       this.#fail(there
         ? new PatEmbedError("origin_not_allowed", `The frame stays blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
-        : new PatEmbedError("timeout", `${url} does not answer. ${advice}`, { retryable: true }));
+        : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
     }
 
     #hear({ type, name, data, ...rest }, port) {
       if (type === "hello") {
+        if (port !== this.#port) return;
         clearTimeout(this.#timer);
         port.heard = true;
         if (rest.again) return;
@@ -351,7 +352,9 @@
   async function mount(target, options) {
     const element = typeof target === "string" ? document.querySelector(target) : target;
     if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
-    if (!options?.fetchToken && !options?.tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
+    const { app, workspace, fetchToken, tokenUrl } = options ?? {};
+    if (!app && !workspace) throw new TypeError("app is needed");
+    if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
     return new Frame(element, given(options)).settled();
   }
 

@@ -1,0 +1,24 @@
+"""The browsers that are not Chromium, with another site's cookies blocked. One that is not here is skipped."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Final
+
+import pytest
+
+from tests.browser.others.driving import Browser
+from tests.browser.others.firefox import firefox
+from tests.browser.others.webkit import webkit
+
+BROWSERS: Final = {"firefox": firefox, "webkit": webkit}
+
+
+@pytest.fixture(scope="module", params=BROWSERS)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with ExitStack() as stack:
+        try:
+            browser = stack.enter_context(BROWSERS[request.param](tmp_path_factory.mktemp(request.param)))
+        except FileNotFoundError as missing:
+            # Also where CI is set: not every system has them as packages. Chromium is the one that must be.
+            pytest.skip(str(missing))
+        yield browser
