@@ -731,7 +731,7 @@
 
   function fit() {
     document.documentElement.toggleAttribute("data-auto-height", measured !== null);
-    if (measured === null) return;
+    if (measured === null || unstyled()) return;
     const height = Math.ceil(document.documentElement.getBoundingClientRect().height);
     if (height === measured) return;
     // Content that is as high as the frame and a little more would grow for ever.
@@ -740,6 +740,9 @@
     measured = height;
     emit("resize", { height });
   }
+
+  // Without its sheets a page has another height.
+  const unstyled = () => [...document.querySelectorAll('link[rel="stylesheet"]')].some(({ sheet }) => !sheet);
 
   function busy({ type, buttons }) {
     if (type !== "pointermove" || buttons) growth = 0;
@@ -786,6 +789,7 @@
     announcer = document.getElementById("embed-status");
     // What grows under somebody's hands may grow.
     for (const type of ["pointermove", "click", "keydown", "toggle", "load"]) window.addEventListener(type, busy, true);
+    when(window, "load", fit);
     new ResizeObserver(fit).observe(document.documentElement);
     fit();
     if (!session) return;

@@ -265,6 +265,7 @@ _names = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(body=st.dictionaries(_names, _json, max_size=4))
 def test_whatever_is_sent_is_answered_by_the_contract(kept: Directory, body: dict[str, Any]) -> None:
     """With a field that nobody knows, so that none of it is done."""

@@ -110,6 +110,7 @@ def value_of(expression: Any, request: Any, answer: Any) -> Any:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_every_link_leads_to_something_that_is_there(standing: tuple[Flask, Path]) -> None:
     app, as_it_was = standing
     renew(app, as_it_was)
