@@ -99,8 +99,10 @@
     say("hello", { again, problem: problem && told(problem) });
     dress(data);
     if (again) return;
-    if (session) opened();
-    else if (problem) offer();
+    if (session) {
+      opened();
+      watch(); // there is somebody to ask for a token now
+    } else if (problem) offer();
     else if (!renewing) open("initial");
   }
 
