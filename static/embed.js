@@ -36,12 +36,12 @@
 
   let mints = [];
 
-  // Return {url, token, single} of a mint, which frames share where that may be.
-  async function obtain(frame, reason, fresh) {
+  // Return {url, token, single} of a mint, which frames share where that may be; never with the token that is stale.
+  async function obtain(frame, reason, stale) {
     const { app, workspace, fetchToken, tokenUrl = fetchToken } = frame.options;
     const same = (each) => each.app === app && each.workspace === workspace && each.tokenUrl === tokenUrl;
     let mint = mints.find(same);
-    if (!mint || performance.now() - mint.at > SHARED || (fresh && mint.token === frame.token)) {
+    if (!mint || performance.now() - mint.at > SHARED || (stale && mint.token === stale)) {
       mint = { app, workspace, tokenUrl, frame, found: ask(frame.options, reason) };
       mints = [...mints.filter((each) => !same(each)), mint];
     }
@@ -50,8 +50,8 @@
       mint.at ??= performance.now();
       // One that is for a single opening is for the frame that asked.
       if (found.single) forget(mint);
-      if (found.single && mint.frame !== frame) return obtain(frame, reason, true);
-      frame.token = mint.token = found.token;
+      if (found.single && mint.frame !== frame) return obtain(frame, reason);
+      mint.token = found.token;
       return found;
     } catch (error) {
       forget(mint);
@@ -108,7 +108,7 @@
 
   class Frame {
     iframe = null;
-    token = null;
+    #token;
     #handlers = new Map();
     #promises = [];
     // Where the port goes: at first the origin of `url`
@@ -204,9 +204,11 @@
       }
     }
 
-    #obtain(reason, fresh = this.#fresh) {
+    async #obtain(reason, fresh = this.#fresh) {
       this.#fresh = false;
-      return obtain(this, reason, fresh);
+      const found = await obtain(this, reason, fresh && this.#token);
+      this.#token = found.token;
+      return found;
     }
 
     #place({ url, token }) {
@@ -373,6 +375,11 @@
     }
 
     connectedCallback() {
+      // Given before this script was there
+      if (Object.hasOwn(this, "fetchToken")) {
+        this.#fetchToken = this.fetchToken;
+        delete this.fetchToken;
+      }
       this.style.display ||= "block";
       this.#renew();
     }

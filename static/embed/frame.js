@@ -100,8 +100,10 @@
     say("hello", { again, problem: problem && told(problem) });
     dress(data);
     if (again) return;
-    if (session) opened();
-    else if (problem) offer();
+    if (session) {
+      opened();
+      watch(); // there is somebody to ask for a token now
+    } else if (problem) offer();
     else if (!renewing) open("initial");
   }
 
@@ -250,6 +252,7 @@
     if (left > 0) emit("session:expiring", { expiresIn: left });
     try {
       const opening = await exchange(reason);
+      if (life.signal.aborted) return false; // ended meanwhile
       if (opening.viewer.user.id !== viewer.user.id) {
         // Somebody else has signed in at the host: what stands here is not theirs.
         say("restart");
@@ -485,6 +488,7 @@
     const bar = found.code === "access_revoked" ? document.querySelector("body > .embed-bar") : null;
     if (!bar) session = "";
     problem = found;
+    clearTimeout(timer);
     life.abort();
     document.body.replaceChildren(...[bar, panel(found, () => say("restart"))].filter(Boolean));
     document.title = words(found)[0];
@@ -510,11 +514,18 @@
     when(button, "click", () => say("restart"));
   }
 
+  let left; // what had the focus
+
   // The session is over and no other has come. What a person has typed waits behind this; null takes it away.
   function cover(found) {
+    const there = document.querySelector(".embed-cover");
+    if (!there) left = document.activeElement;
     for (const child of document.body.children) child.inert = Boolean(found);
-    document.querySelector(".embed-cover")?.remove();
-    if (!found) return;
+    there?.remove();
+    if (!found) {
+      if (there && document.hasFocus()) left?.focus();
+      return;
+    }
     const made = panel(found, () => {
       stopped = null;
       cover(null);

@@ -50,9 +50,10 @@ PAGE: Final = """<!doctype html><html lang="en"><title>Portal</title><link rel="
 Answer = Callable[["Route"], None]
 
 
-def minted(house: House, email: str = ANA, app: str = "lab", **wish: Any) -> dict[str, Any]:
+def minted(house: House, email: str = ANA, **wish: Any) -> dict[str, Any]:
     """Mint, and return the answer as a portal's server side hands it on."""
-    wish = {"sessionExpiry": 60, "patExpiry": 300, "email": email, "appSlug": app, **wish}
+    target = {} if "workspaceSlug" in wish else {"appSlug": "lab"}
+    wish = {"sessionExpiry": 60, "patExpiry": 300, "email": email, **target, **wish}
     basic = b64encode(f"portal:{SECRET}".encode()).decode()
     headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/json"}
     with urlopen(Request(house.url + MINT, json.dumps(wish).encode(), headers), timeout=10) as answer:
@@ -93,8 +94,9 @@ class Portal:
             self.mint(route)
 
     def mint(self, route: "Route") -> None:
-        app = self.asked[-1].get("app") or "lab"
-        answer = minted(self.house, self.email, app, **self.wish)
+        asked = self.asked[-1]
+        target = {"appSlug": asked["app"]} if "app" in asked else {"workspaceSlug": asked["workspace"]}
+        answer = minted(self.house, self.email, **target, **self.wish)
         self.tokens.append(answer["personalAccessToken"])
         route.fulfill(json=answer)
 

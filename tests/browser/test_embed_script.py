@@ -72,6 +72,8 @@ def test_the_token_is_in_the_body_of_one_request_and_nowhere_else(
     portal: Portal, witness: "Witness", context: "BrowserContext"
 ) -> None:
     frame = portal.open()
+    held = "JSON.stringify({ ...document.querySelector('pat-embed').frame, element: null, iframe: null })"
+    assert not SECRET.search(portal.page.evaluate(held))
     for place in (portal.page, frame):
         assert not SECRET.search(place.evaluate(ALL_OF_IT))
     assert frame.evaluate("search()") == []
@@ -168,6 +170,20 @@ def test_a_frame_that_is_unmounted_while_its_token_comes_never_appears(portal: P
     portal.page.wait_for_timeout(200)
     expect(portal.page.locator("iframe")).to_have_count(0)
     assert portal.names() == []
+
+
+def test_an_element_takes_its_function_before_the_script_is_there(portal: Portal) -> None:
+    portal.hold("**/embed.js")
+    script = f"{portal.house.url}/embed.js"
+    portal.house.site.pages["/late"] = f'''<!doctype html><link rel="icon" href="data:,">
+        <script src="{script}" defer></script><pat-embed id="it" app="lab"></pat-embed>
+        <script>it.fetchToken = () => fetch("/embed-token", {{ method: "POST", body: '{{"app":"lab"}}' }})
+            .then((answer) => answer.json());</script>'''
+    portal.page.goto(portal.house.site.url("/late"), wait_until="commit")
+    portal.release()
+    portal.page.locator("iframe").wait_for()
+    portal.shown()
+    assert portal.page.evaluate("Object.hasOwn(it, 'fetchToken')") is False
 
 
 @pytest.mark.parametrize(

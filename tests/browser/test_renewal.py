@@ -287,7 +287,7 @@ def test_a_person_can_try_again_and_finds_what_was_typed(portal: Portal, witness
     frame.locator(".embed-cover button").click()
     portal.heard("session:renewed")
     expect(frame.locator(".embed-cover")).to_have_count(0)
-    expect(frame.get_by_label("Note")).to_have_value("Half a sentence")
+    expect_the_note(frame)
     assert me(frame) == "Ana"
 
 

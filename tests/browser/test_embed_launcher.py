@@ -1,0 +1,85 @@
+"""A workspace token through embed.js, in Chromium: the launcher, an app and back, each renewed in place."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Frame, expect
+
+from tests.browser.embedding import Portal
+from tests.browser.house import heading
+from tests.browser.sites import ready
+from tests.browser.test_app_origins import Apart
+from tests.browser.test_launcher import ORDERS, Office, an_office, go
+from tests.browser.test_renewal import NEARLY, STALE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Witness
+
+LAUNCHER = '<pat-embed id="it" workspace="acme" token-url="/embed-token"></pat-embed>'
+
+
+@pytest.fixture(scope="module", params=["one host", "a host for each app"])
+def whole_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    host = "127.0.0.1" if request.param == "one host" else "{app}.embed.localhost"
+    with an_office(tmp_path_factory.mktemp("place"), host) as office:
+        yield office if request.param == "one host" else Apart(office.server, office.app, office.site)
+
+
+@pytest.fixture
+def portal(page: "Page", whole_place: Office, witness: "Witness") -> Portal:
+    witness.allow("allow-scripts and allow-same-origin")
+    whole_place.provision()
+    portal = Portal(page, whole_place, wish={"sessionExpiry": 1})
+    page.clock.install()
+    portal.visit(LAUNCHER)
+    portal.heard("loaded")
+    return portal
+
+
+def launched(portal: Portal) -> Frame:
+    frame = portal.shown()
+    expect(heading(frame)).to_have_text("Acme")
+    ready(frame)
+    return frame
+
+
+def test_the_launcher_leads_to_an_app_and_back_and_is_renewed_in_each(
+    portal: Portal, witness: "Witness"
+) -> None:
+    frame = launched(portal)
+    assert portal.asked == [{"workspace": "acme", "reason": "initial"}]
+    portal.pass_time(NEARLY)
+    portal.heard("session:renewed")
+    go(frame, "Orders", "Orders")
+    (_, loaded) = portal.heard("loaded", 2)
+    assert loaded["app"]["slug"] == "orders"
+    portal.pass_time(NEARLY)
+    portal.heard("session:renewed", 2)
+    expect(heading(frame)).to_have_text("Orders")
+    frame.evaluate("embed.send('picked', 1)")
+    portal.heard("picked")
+    portal.page.evaluate("it.frame.setTheme('dark')")
+    expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
+    go(frame, "All apps", "Acme")
+    portal.heard("loaded", 3)
+    portal.pass_time(NEARLY)
+    portal.heard("session:renewed", 3)
+    assert portal.reasons == ["initial", "expiring", "expiring", "expiring"]
+    assert "error" not in portal.names()
+    assert not any("pat_" in url for url in witness.urls())
+
+
+def test_a_reload_inside_an_app_of_the_launcher_goes_on(portal: Portal, witness: "Witness") -> None:
+    witness.allow("target origin provided")
+    frame = launched(portal)
+    go(frame, "Orders", "Orders")
+    portal.heard("loaded", 2)
+    portal.pass_time(STALE)
+    frame.evaluate("(address) => { location.href = address; }", f"/embed-apps/{ORDERS}")
+    portal.heard("loaded", 3)
+    assert portal.reasons == ["initial", "reload"]
+    assert "error" not in portal.names()
+    go(launched(portal), "Support", "Support")
