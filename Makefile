@@ -19,7 +19,7 @@ BENCH  ?=
 ARGS   ?=
 
 PY := $(VENV)/bin/python
-BROWSER := chromium libatomic1
+BROWSER := chromium-headless-shell libatomic1
 OTHERS := firefox-esr webkit2gtk-driver xvfb
 PROXIES := nginx-light caddy openssl
 # Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm brings hundreds of packages.
@@ -49,9 +49,10 @@ run: $(VENV)/.runtime
 	@$(PY) -m flask --app app demo load --origin http://localhost:$(PORT)
 	@$(PY) -m flask --app app run --port $(PORT)
 
-# -m '' lifts the selection of pyproject.toml.
+# -m '' lifts the selection of pyproject.toml. Twice the processes of two cores, since half of the tests wait for
+# servers and browsers; a file stays in one of them, and so its servers are started once.
 test: $(VENV)/.dev programs
-	@$(PY) -m pytest -m '' $(ARGS)
+	@$(PY) -m pytest -m '' -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 quick: $(VENV)/.dev
 	@$(PY) -m pytest -q $(ARGS)
@@ -124,7 +125,7 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
 programs: $(VENV)/.dev
 	@$(PY) -c 'from tests.servers import program; [program(name) for name in ("node", "npm")]' 2>/dev/null \
 	  || { echo "Installing $(NODE) into $(VENV)"; $(PY) -m pip install -q $(NODE); }
-	@missing=; \
+	@missing= known=; \
 	{ $(PY) -c 'from tests.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
 	  >/dev/null 2>&1 || missing="$(BROWSER)"; \
 	$(PY) -c 'from tests.browser.others import firefox, webkit; firefox.installed(); webkit.installed()' \

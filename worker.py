@@ -57,6 +57,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.nr_conns -= 1
             conn.close()
 
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close what was idle for too long; but first look who has sent something while nobody looked."""
+        now = time.monotonic()
+        if not force and any(
+            waiting and waiting[0].timeout <= now for waiting in (self.keepalived_conns, self.pending_conns)
+        ):
+            self.wait_for_and_dispatch_events(timeout=0)
+        super().murder_keepalived(force)
+
     def murder_pending(self) -> None:
         """Close what has waited too long, and stop waiting for requests that take too long to arrive."""
         super().murder_pending()

@@ -33,6 +33,7 @@ CALL_TIMEOUT: Final = 5.0  # seconds
 MAX_ANSWER: Final = 65_536  # bytes of an answer that are read
 PAT_EXPIRY: Final = 300  # seconds: a token is used at once, so it need not live long
 SESSION_EXPIRY: Final = 60  # minutes
+SHORT_SESSION: Final = 1  # minute: its renewal can be watched
 SHORTEST_PAT: Final = 1  # second
 PAST_SHORTEST_PAT: Final = 1.2  # seconds
 PAST_REPEAT: Final = int(REPEAT_WITHIN.total_seconds()) + 1  # seconds after which a used token is used up
@@ -136,6 +137,11 @@ class Answer:
     @property
     def redirect_url(self) -> str | None:
         return self.body.get("redirectUrl") if self.status == HTTPStatus.CREATED else None
+
+    @property
+    def minted(self) -> dict[str, Any] | None:
+        """What a token endpoint hands on to the page's script: what the mint answered, as it came."""
+        return self.body if self.redirect_url is not None else None
 
     @property
     def token_id(self) -> str:
@@ -268,11 +274,11 @@ def shorten(text: str) -> str:
 # What the page can ask for. Each case returns what is to be shown.
 
 
-def normal(back_end: BackEnd, visit: Visit) -> Outcome:
+def normal(back_end: BackEnd, visit: Visit, minutes: int = SESSION_EXPIRY) -> Outcome:
     """Mint and open, as a portal does at each visit."""
     if visit.person is CLEO and visit.app is not ORDERS:
         give_grant(SUPPORT, CLEO)  # `access_lost` may have taken it
-    answer = back_end.mint(visit)
+    answer = back_end.mint(visit, sessionExpiry=minutes)
     return Outcome(visit, answer, answer.redirect_url)
 
 

@@ -193,7 +193,8 @@
       this.#panel?.remove();
       for (let tries = 1; !this.#over; tries++) {
         try {
-          const found = await this.#obtain(this.#loads ? "reload" : "initial");
+          // The token that it had before is not what helps.
+          const found = await (this.#loads ? this.#obtain("reload", true) : this.#obtain("initial"));
           if (!this.#over) this.#place(found);
           return;
         } catch (error) {
@@ -209,7 +210,7 @@
     }
 
     #place({ url, token }) {
-      const { theme, locale, title = "", sandbox, allow = "", referrerPolicy } = this.options;
+      const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
       const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }) })}`;
       this.url = url;
       this.#first = token;
@@ -227,11 +228,11 @@
       this.element.append(iframe);
     }
 
-    // On each load: of the first page, of one that was reloaded, of another app of the workspace. The port before is
-    // not closed: what the page has said may still be on its way ("loaded", where the page was written).
+    // On each load: of the first page, of one that was reloaded, of another app of the workspace.
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
+      // The one before stays open: what the frame has sent by it may still be on its way.
       this.#port = port;
       port.onmessage = ({ data }) => this.#hear(data, port);
       this.iframe.contentWindow.postMessage(
@@ -242,21 +243,21 @@
 
     #expect(ms) {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#blank(), ms);
+      this.#timer = setTimeout(() => this.#blank(ms === HELLO), ms);
     }
 
-    // A frame that the browser keeps blank cannot say why. That its address answers says a little.
-    async #blank() {
+    // A frame that the browser keeps blank has loaded and cannot say why. That its address answers says a little.
+    async #blank(loaded) {
       const { url } = this;
       const { origin } = location;
-      const there = await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+      const there = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
       if (this.#over || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
       const advice = `There, \`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
       this.#fail(there
         ? new PatEmbedError("origin_not_allowed", `The frame stays blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
-        : new PatEmbedError("timeout", `${url} does not answer. ${advice}`, { retryable: true }));
+        : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
     }
 
     #hear({ type, name, data, ...rest }, port) {
@@ -351,7 +352,9 @@
   async function mount(target, options) {
     const element = typeof target === "string" ? document.querySelector(target) : target;
     if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
-    if (!options?.fetchToken && !options?.tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
+    const { app, workspace, fetchToken, tokenUrl } = options ?? {};
+    if (!app && !workspace) throw new TypeError("app is needed");
+    if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
     return new Frame(element, given(options)).settled();
   }
 

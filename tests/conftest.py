@@ -19,7 +19,8 @@ from pat_service.cli import upgrade_schema
 from pat_service.database import db
 from pat_service.embed import ancestors
 from pat_service.http.lines import LINES
-from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
+from tests.servers import postgres
+from tests.world import KEY, PUBLIC_URL, Service, hurry, lasting_service
 
 # A busy machine is no failure: no test of the suite looks at a clock.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,6 +47,21 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pat-service.db"
 
 
+@pytest.fixture(scope="session")
+def peopled(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the people of `tests.world`, to be copied where the key is KEY."""
+    folder = tmp_path_factory.mktemp("peopled")
+    with lasting_service(schema, folder):
+        return folder / "pat-service.db"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """What `fresh_database` takes. A test that turns its server off, or fills it, has one of its own."""
+    with postgres() as url:
+        yield url
+
+
 def _config(folder: Path, environ: dict[str, str]) -> Config:
     return Config.from_environment({"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | environ, folder)
 
@@ -58,6 +74,7 @@ def make_app(schema: Path, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
 
     def make(**environ: str) -> Flask:
         app = create_app(_config(tmp_path, environ))
+        hurry(app)
         made.append(app)
         return app
 
@@ -78,12 +95,10 @@ def request_lines(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask]) -> Flask:
+def app(make_app: Callable[..., Flask], peopled: Path, tmp_path: Path) -> Flask:
     """The service with its people."""
-    app = make_app(OPEN_RATE_LIMIT="10000 per minute", FAILURE_RATE_LIMIT="10000 per minute")
-    with app.app_context():
-        provision(app, WORLD)
-    return app
+    shutil.copy(peopled, tmp_path / "pat-service.db")
+    return make_app(OPEN_RATE_LIMIT="10000 per minute", FAILURE_RATE_LIMIT="10000 per minute")
 
 
 @pytest.fixture

@@ -30,7 +30,14 @@ NOBODY = 65534  # PostgreSQL refuses to run as root
 HOST = "embed.example"
 #: An address that no rule knows: any answer shows that the application is loaded.
 _ASK = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: The first is Chromium without a window, at half the cost.
+CHROMIUM_NAMES = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+)
 
 
 class ServerFailed(RuntimeError):
@@ -77,7 +84,7 @@ def chromium() -> str:
     for name in CHROMIUM_NAMES:
         if path := shutil.which(name):
             return path
-    raise FileNotFoundError("No Chromium here: apt-get install chromium libatomic1")
+    raise FileNotFoundError("No Chromium here: apt-get install chromium-headless-shell libatomic1")
 
 
 def program(name: str) -> str:

@@ -17,6 +17,7 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from pat_service.diagnosis import reached
+from pat_service.embed import ancestors
 from tests.servers import _certificate, free_port
 from tests.shared import app, standing
 from tests.test_doctor import Findings, bad
@@ -201,9 +202,11 @@ def test_x_frame_options_instead_of_the_policy(app: Flask, ask: Callable[..., Fi
     assert [found[:2] for found in arrives(app, ask, change)] == [("problem", "headers")] * 2
 
 
-def test_a_server_with_another_database(app: Flask, ask: Callable[..., Findings]) -> None:
+def test_a_server_with_another_database(
+    app: Flask, ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(app.wsgi_app) as port:
-        ask(f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(ancestors, "current", lambda place: ["http://portal.example"])
         provision(app, only("apps", "orders", allowed_origins=["https://new.example"]))
         (found,) = bad(ask(f"http://127.0.0.1:{port}"))
     assert found[:2] == ("problem", "headers")

@@ -18,13 +18,13 @@ from pat_service.live import Which
 from pat_service.models import Event, Session, Token, User, Workspace
 from pat_service.tokens import REPEAT_WITHIN
 from tests.callers import BEN, NOBODY, SESSIONS, TOKENS, call, code_of_session, engage, id_of, mint, open_
-from tests.test_races import code_of, exchange, live_sessions, postgres_server, race
+from tests.test_races import code_of, exchange, live_sessions, race
 from tests.test_races import service as raced
 from tests.world import ORDERS, SUPPORT, Service, only, provision
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["postgres_server", "raced"]
+__all__ = ["raced"]
 
 
 @pytest.fixture

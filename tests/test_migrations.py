@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from pat_service.database import db, reading, transaction
 from pat_service.models import Event
 from tests.deploy.test_schema_upgrade import INDEX, NEXT
-from tests.servers import fresh_database, postgres
+from tests.servers import fresh_database
 from tests.world import KEY, PUBLIC_URL, WORLD, Service, provision
 
 pytestmark = pytest.mark.slow
@@ -33,19 +33,13 @@ HEAD = ScriptDirectory(MIGRATIONS).get_current_head()
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
 @pytest.fixture(params=BOTH)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
-    with fresh_database(request.getfixturevalue("server")) as url:
+    with fresh_database(request.getfixturevalue("postgres_server")) as url:
         yield url
 
 

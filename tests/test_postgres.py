@@ -46,15 +46,9 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def url(server: str) -> Iterator[str]:
+def url(postgres_server: str) -> Iterator[str]:
     """A database that far away keeps its clocks otherwise."""
-    with fresh_database(server) as url:
+    with fresh_database(postgres_server) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname
             connection.execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
@@ -373,11 +367,11 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
 
 
 def test_a_migration_waits_for_another_longer_than_a_request_may(
-    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As do two releases that start at once."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
-    with fresh_database(server) as empty:
+    with fresh_database(postgres_server) as empty:
         app = build(empty, tmp_path)
         with psycopg.connect(empty) as other, ThreadPoolExecutor(1) as threads:
             other.execute("SELECT pg_advisory_xact_lock(7226110)")
@@ -405,9 +399,9 @@ def unavailable(answer: TestResponse) -> None:
         assert word not in answer.text
 
 
-def test_connections_that_the_server_ended_are_no_failure(service: Service, server: str) -> None:
+def test_connections_that_the_server_ended_are_no_failure(service: Service, postgres_server: str) -> None:
     frame = service.frame()
-    with psycopg.connect(server, autocommit=True) as admin:
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
         ended = admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname <> current_database() AND datname IS NOT NULL"
@@ -448,9 +442,9 @@ def test_when_all_connections_are_taken_the_answer_is_503(
 
 
 def test_without_a_schema_the_answer_is_503_and_the_command_line_says_what_to_do(
-    server: str, tmp_path: Path
+    postgres_server: str, tmp_path: Path
 ) -> None:
-    with fresh_database(server) as empty:
+    with fresh_database(postgres_server) as empty:
         app = build(empty, tmp_path)
         unavailable(Service(app.test_client()).mint())
         done = app.test_cli_runner().invoke(args=["client", "list"])

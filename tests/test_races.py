@@ -23,7 +23,7 @@ from pat_service.credentials import Keyring
 from pat_service.database import db, reading, transaction
 from pat_service.models import App, Event, Grant, Member, Session, Token, User
 from tests.directory import ANA, BEN, MALLORY, Directory
-from tests.servers import fresh_database, gunicorn, postgres, redis_server
+from tests.servers import fresh_database, gunicorn, redis_server
 from tests.world import (
     KEY,
     MINT,
@@ -45,12 +45,6 @@ pytestmark = pytest.mark.slow
 EXCHANGE = "/api/ext/users/session"
 THREADS = 20
 MINTS = 200
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

@@ -24,7 +24,7 @@ from pat_service.clients import Caller
 from pat_service.database import db, transaction
 from pat_service.errors import InvalidClient, Unavailable
 from pat_service.models import Event, Session, Token, new_id
-from tests.servers import fresh_database, gunicorn, postgres
+from tests.servers import fresh_database, gunicorn
 from tests.shared import app, standing
 from tests.world import (
     KEY,
@@ -170,8 +170,8 @@ def test_followers_that_go_away_and_streams_that_break_leave_the_worker_whole(
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with postgres() as server, fresh_database(server) as url:
+def url(postgres_server: str) -> Iterator[str]:
+    with fresh_database(postgres_server) as url:
         yield url
 
 

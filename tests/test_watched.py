@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from config import Config
 from pat_service.database import db
-from tests.servers import WebServer, fresh_database, gunicorn, postgres, redis_server
+from tests.servers import WebServer, fresh_database, gunicorn, redis_server
 from tests.world import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
@@ -32,14 +32,8 @@ MANY = 24
 
 
 @pytest.fixture(scope="module")
-def server_of_databases() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def database(server_of_databases: str) -> Iterator[str]:
-    with fresh_database(server_of_databases) as url:
+def database(postgres_server: str) -> Iterator[str]:
+    with fresh_database(postgres_server) as url:
         environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
         app = create_app(Config.from_environment(environ))
         with app.app_context():
@@ -175,10 +169,10 @@ def test_without_redis_it_is_not_ready_and_with_it_again_it_is(fleet: WebServer,
 
 
 def test_without_the_database_it_is_not_ready_and_with_it_again_it_is(
-    fleet: WebServer, database: str, server_of_databases: str
+    fleet: WebServer, database: str, postgres_server: str
 ) -> None:
     name = database.rpartition("/")[2]
-    with psycopg.connect(server_of_databases, autocommit=True) as admin:
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         try:

@@ -72,10 +72,15 @@ SECURITY: Final = {
     },
 }
 FRAME_CODES: Final = frozenset({"token_missing", "not_framed"})
+HANDOVER_CODES: Final = frozenset({"token_missing", "origin_not_allowed"})
 #: Codes that one operation alone can answer with.
 OWN_CODES: Final[dict[str, Collection[str]]] = {
     "mint": {"app_forbidden"},
     "openSession": {"origin_not_allowed"},
+    "awaitApp": {"not_framed"},
+    "awaitLauncher": {"not_framed"},
+    "handOverApp": HANDOVER_CODES,
+    "handOverLauncher": HANDOVER_CODES,
     "openApp": FRAME_CODES,
     "openLauncher": FRAME_CODES,
     "openAppByForm": FRAME_CODES | CARRIED["session"],

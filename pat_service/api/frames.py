@@ -5,7 +5,10 @@ What an app does inside its frame (its pages and data) is the app's own, and not
 
 from typing import Any, Final
 
+from pat_service.api.fields import EXAMPLE_TOKEN
+from pat_service.http.headers import NONCE
 from pat_service.http.public_url import TOKEN_PARAMETER
+from pat_service.shapes import MAX_ORIGIN_LENGTH
 
 TAG: Final = "Frames"
 _PAGE: Final = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}}
@@ -26,6 +29,17 @@ _LAUNCHER_FACTS: Final = {
     "expiresIn": {"type": "integer", "description": "In seconds."},
     "user": _PERSON,
     "workspace": _PLACE,
+}
+_OPENED: Final = {
+    "type": "object",
+    "required": ["session", "expiresIn", "viewer", "page"],
+    "properties": {
+        "session": {"type": "string", "description": "The session's JWT."},
+        "expiresIn": {"type": "integer", "description": "In seconds."},
+        "viewer": {"type": "object"},
+        "page": {"type": ["string", "null"]},
+    },
+    "example": {"session": "eyJ…", "expiresIn": 3600, "viewer": {"role": "end-user"}, "page": None},
 }
 _BY_SESSION: Final = {"tags": [TAG], "security": [{"session": []}]}
 _REFUSED: Final = ("400", "401", "403", "404", "429", "503")
@@ -51,6 +65,26 @@ def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> di
         "propertyNames": _NO_NUL,
     }
     answer = {"type": "object", "required": list(facts), "properties": facts}
+    handed = {
+        "type": "object",
+        "required": ["accessToken", "parentOrigin"],
+        "properties": {
+            "accessToken": given | {"description": "As the page around has handed it over."},
+            "parentOrigin": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MAX_ORIGIN_LENGTH,
+                "description": "Of the page that it came from, which has to be one that may frame.",
+            },
+            "nonce": {
+                "type": ["string", "null"],
+                "pattern": f"^{NONCE}$",
+                "description": "Of the page that waits, where the first page is wanted as well.",
+            },
+        },
+        "additionalProperties": False,
+        "example": {"accessToken": EXAMPLE_TOKEN, "parentOrigin": "https://portal.example"},
+    }
     return {
         path: {
             "parameters": at,
@@ -75,6 +109,33 @@ def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> di
                     "content": {"application/x-www-form-urlencoded": {"schema": form}},
                 },
                 "responses": shown | _refusals(*_REFUSED, "413", "415"),
+            },
+        },
+        f"{path}/frame": {
+            "parameters": at,
+            "get": {
+                "tags": [TAG],
+                "operationId": f"await{kind}",
+                "summary": "Get a page that holds nothing and waits for a token from the page around it.",
+                "description": "What `embed.js` puts into its iframe: the token then stands in no address.",
+                "security": [],
+                "responses": {"200": {"description": "The page that waits", "content": _PAGE}}
+                | _refusals("403", "404"),
+            },
+            "post": {
+                "tags": [TAG],
+                "operationId": f"handOver{kind}",
+                "summary": "Open a session for the page that waits, or the next one for an open frame.",
+                "description": "For the script of frames.",
+                "security": [],
+                "requestBody": {"required": True, "content": {"application/json": {"schema": handed}}},
+                "responses": {
+                    "200": {
+                        "description": "The session, and the first page where a nonce came",
+                        "content": {"application/json": {"schema": _OPENED}},
+                    }
+                }
+                | _refusals(*_REFUSED, "413", "415"),
             },
         },
         f"{path}/session": {

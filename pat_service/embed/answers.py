@@ -14,9 +14,10 @@ from werkzeug.http import parse_accept_header
 from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
-from pat_service.embed.advice import RELOAD, advice, retryable, script_texts
+from pat_service.embed.advice import RELOAD, advice, retryable
 from pat_service.embed.hosts import form_action
 from pat_service.embed.locale import language, theme
+from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
 from pat_service.errors import (
     InvalidPayload,
@@ -54,6 +55,8 @@ POLICY: Final = (
 #: outside can hold one.
 _NONCE, _REQUEST_ID = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
 _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTALL)
+#: Where a page waits for a token, and the token is handed over.
+HANDOVER: Final = "/frame"
 #: What scripts call: their errors are JSON whatever they accept.
 _FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/")
 
@@ -178,11 +181,15 @@ def _prefers_json(accept: str) -> bool:
     return parse_accept_header(accept, MIMEAccept).best_match(kinds, "text/html") != "text/html"
 
 
+def _for_script(rest: str) -> bool:
+    return _FOR_SCRIPTS.match(rest) is not None or (rest == HANDOVER and request.method == "POST")
+
+
 def page_of(problem: dict[str, Any], status: int) -> Response | None:
     """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
     addressed = _addressed(request.path)
     accept = request.headers.get("Accept", "")[: LONGEST_ACCEPT + 1]
-    if addressed is None or _FOR_SCRIPTS.match(addressed[1]) or _prefers_json(accept):
+    if addressed is None or _for_script(addressed[1]) or _prefers_json(accept):
         return None
     wishes = language(), theme()
     if "errors" in problem:
@@ -214,8 +221,8 @@ def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str, language:
             "locale": language,
             "language": language,
             "theme": theme,
-            "texts": script_texts(language),
         },
+        texts=texts_in(language),
         csp_nonce=nonce,
         language=language,
         direction=direction(language),

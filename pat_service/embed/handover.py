@@ -1,8 +1,7 @@
 """What a frame's page sends once the host's script has handed it a token."""
 
-import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, Regexp
@@ -10,12 +9,9 @@ from marshmallow.validate import Length, Regexp
 from pat_service.credentials import Secret
 from pat_service.embed.answers import the_token
 from pat_service.errors import InvalidPayload, flat
+from pat_service.http.headers import NONCE
 from pat_service.http.payload import BODY, printable, read_object
-
-#: As `http.headers.csp_nonce` makes them.
-_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{16,64}\Z", re.ASCII)
-#: Longer than any origin: a host's name has at most 253 characters.
-MAX_ORIGIN: Final = 300
+from pat_service.shapes import MAX_ORIGIN_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +28,10 @@ class Handover:
 
 class _HandoverSchema(Schema):
     access_token = fields.String(required=True, data_key="accessToken")
-    parent_origin = fields.String(required=True, data_key="parentOrigin", validate=Length(1, MAX_ORIGIN))
-    nonce = fields.String(load_default=None, allow_none=True, validate=Regexp(_NONCE))
+    parent_origin = fields.String(
+        required=True, data_key="parentOrigin", validate=Length(1, MAX_ORIGIN_LENGTH)
+    )
+    nonce = fields.String(load_default=None, allow_none=True, validate=Regexp(rf"{NONCE}\Z"))
 
     @post_load
     def _made(self, data: dict[str, Any], **_: Any) -> Handover:

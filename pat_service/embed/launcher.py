@@ -9,6 +9,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 from pat_service import sessions
 from pat_service.credentials import Secret
 from pat_service.embed.answers import (
+    HANDOVER,
     LAUNCHERS,
     check_request,
     opened,
@@ -50,7 +51,7 @@ def open_by_form(workspace_id: str) -> Response:
     return _show(session, Secret(carried))
 
 
-@blueprint.get("/frame")
+@blueprint.get(HANDOVER)
 def wait(workspace_id: str) -> Response:
     """A page that holds nothing, and is handed a token by the script of the page around it."""
     require_frame()
@@ -59,7 +60,7 @@ def wait(workspace_id: str) -> Response:
     return show_waiting(launcher(workspace_id), origins_here())
 
 
-@blueprint.post("/frame")
+@blueprint.post(HANDOVER)
 def hand_over(workspace_id: str) -> Response:
     """Open a session for such a page, or a newer one for a launcher that is open."""
     handover = read_handover()

@@ -19,6 +19,7 @@ from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.embed.script_texts import wishes
 from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.sessions import Opened, OpenLauncher, OpenSession
+from pat_service.shapes import is_uuid
 
 WHOLE = "embed/frame.html"
 FRAGMENT = "embed/fragment.html"
@@ -145,6 +146,8 @@ def _ways_of(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
 
 def show_waiting(root: str, parents: list[str]) -> Response:
     """Answer with a page that holds nothing, and waits for a token from one of the parents."""
+    if not is_uuid(root.rpartition("/")[2]):
+        raise NotFound
     boot = {"base": root, "parents": parents} | wishes()
     return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce()))
 

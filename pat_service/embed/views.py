@@ -11,6 +11,7 @@ from pat_service import sessions
 from pat_service.credentials import Secret
 from pat_service.embed.answers import (
     APPS,
+    HANDOVER,
     MAX_FORM,
     check_request,
     frame_headers,
@@ -67,7 +68,7 @@ def open_by_form(app_id: str) -> Response:
     return _open(app_id, tokens) if carried is None else _enter(app_id, carried)
 
 
-@blueprint.get("/frame")
+@blueprint.get(HANDOVER)
 def wait(app_id: str) -> Response:
     """A page that holds nothing, and is handed a token by the script of the page around it."""
     require_frame()
@@ -75,7 +76,7 @@ def wait(app_id: str) -> Response:
     return show_waiting(base(app_id), origins_here())
 
 
-@blueprint.post("/frame")
+@blueprint.post(HANDOVER)
 def hand_over(app_id: str) -> Response:
     """Open a session for such a page, or a newer one for a frame that is open."""
     handover = read_handover()

@@ -50,6 +50,10 @@ ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
 HSTS: Final = "max-age=31536000"
 
 
+#: What `csp_nonce` makes, and takes from a page that it has made one for.
+NONCE: Final = "[A-Za-z0-9_-]{16,64}"
+
+
 def noted() -> dict[str, Any]:
     """Return what `g` holds for the request at work, looked up once and not for each of its names."""
     known: dict[str, Any] = vars(g._get_current_object())

@@ -36,7 +36,8 @@
   const { base = "", parents } = boot;
   const empty = !boot.session && !boot.problem; // made by the host's script, to be handed a token
   const root = new URL(`${base}/`, location.origin);
-  let { texts, language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
+  let texts = JSON.parse(document.getElementById("embed-texts").textContent);
+  let { language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
   let main, notice, announcer; // of the page that is shown
   let life; // an AbortController, aborted when the frame is over
 
@@ -83,13 +84,14 @@
   const waiting = new Map(); // number of a question → what takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
 
-  function connect({ source, origin, data, ports }) {
+  function connect(event) {
+    const { source, origin, data, ports } = event;
     if (source !== window.parent || source === window || data?.type !== "pat-embed:connect" || ports.length !== 1) return;
+    event.stopImmediatePropagation(); // the port brings tokens: a script of the app must not get hold of it
     if (!parents.includes(origin.toLowerCase()) && !parents.includes("*")) return; // Safari writes ids in capitals
     // To write a page is a load as well, after which the host's script calls once more.
     const again = Boolean(port && session);
-    port?.close();
-    [port] = ports;
+    [port] = ports; // the one before stays open: something may still be on its way
     host = origin;
     port.onmessage = (event) => hear(event.data);
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked on a line that is no more
@@ -103,13 +105,16 @@
     else if (!renewing) open("initial");
   }
 
+  const hearken = () => window.addEventListener("message", connect, true);
+
   function say(type, fields) {
     port?.postMessage({ type, ...fields });
   }
 
   const emit = (name, data) => say("event", { name, data });
 
-  function hear({ type, id, name, data, ...rest }) {
+  function hear(message) {
+    const { type, id, name, data, ...rest } = message ?? {};
     if (type === "token" || type === "no-token") waiting.get(id)?.(rest);
     else if (type === "dress") dress(rest);
     else if (type === "send") publish(name, data);
@@ -208,7 +213,9 @@
     if (life.signal.aborted) return;
     looking = setTimeout(look, LOOK * between(0.9, 1.1));
     if (!session || document.hidden || renewing || expired || (!reason && now() - heardAt < LOOK / 4)) return;
+    const before = session;
     const response = await ask(new URL("session", root)).catch(() => null);
+    if (session !== before) return; // renewed meanwhile
     if (response?.ok) {
       const facts = await response.json().catch(() => null);
       if (facts) hold(facts.expiresIn);
@@ -329,9 +336,10 @@
 
   // The page is written into this document, whose script, and with it the line to the host, goes on.
   function install(opening) {
-    ({ ways, texts, language, locale, theme } = opening);
+    ({ ways, language, locale, theme } = opening);
     take(opening);
     document.open(); // takes all listeners of the document and the window away
+    hearken(); // before any script of the app can
     // When all is parsed, and before a script that is deferred.
     document.addEventListener("readystatechange", start, { once: true });
     document.write(opening.page);
@@ -362,11 +370,12 @@
 
   async function request(url, init = {}) {
     if (expired && renewing) await renewing;
+    const before = session;
     let response = await ask(url, init).catch(lost);
     if (response.status === 401 && port && !stopped && !(init.body instanceof ReadableStream)) {
       const { code } = await problemOf(response);
       // A refusal did nothing, so that the same request may come again with the next session.
-      if (code === "session_expired" && (await renew("expired"))) response = await ask(url, init).catch(lost);
+      if (code === "session_expired" && (session !== before || (await renew("expired")))) response = await ask(url, init).catch(lost);
     }
     if (response.type === "opaqueredirect") {
       fail(REDIRECTED);
@@ -775,7 +784,6 @@
     main = document.getElementById("embed-main");
     notice = document.getElementById("embed-notice");
     announcer = document.getElementById("embed-status");
-    when(window, "message", connect);
     // What grows under somebody's hands may grow.
     for (const type of ["pointermove", "click", "keydown", "toggle", "load"]) window.addEventListener(type, busy, true);
     new ResizeObserver(fit).observe(document.documentElement);
@@ -793,12 +801,13 @@
     }).observe(document.body, observed);
     fill();
     window.embed = embed;
-    opened();
+    when(document, "DOMContentLoaded", opened); // the app's scripts listen by then
     watch();
     look();
   }
 
   if (session) take(boot);
+  hearken();
   start();
   if (problem) tell(problem);
 })();

@@ -1,5 +1,6 @@
 "use strict";
-// The customer's page: asks its own server side for an address, frames it, and listens to the frame.
+// The customer's page. To open an app it puts in <pat-embed>, and fetches tokens for it from its own server side. A
+// refusal is shown by a bare iframe: the script would mend most of them.
 (() => {
   const $ = (id) => document.getElementById(id);
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
@@ -14,23 +15,33 @@
   ]);
   const RELOAD_DEMO = new Set(["invalid_client", "scope_missing", "user_not_found", "app_not_found", "not_found"]);
 
+  // What a frame tells: by itself, and the Orders app of the demo.
+  const EVENTS = ["ready", "loaded", "resize", "navigate", "session:expiring", "session:renewed", "session:expired",
+    "session:revoked", "error", "order:opened"];
+
   const links = [...document.querySelectorAll("[data-app]")];
   const radios = [...document.querySelectorAll("input[name=person]")];
   const regions = [...document.querySelectorAll("input[name=region]")];
   const cases = [...document.querySelectorAll("[data-case]")];
+  const { script, workspace, tokenTimeout } = $("stage").dataset;
 
-  let frame = null; // the iframe that is shown
-  let frameOrigin = null; // where it came from
+  let embed = null; // the <pat-embed> that is shown or comes
+  let frame = null; // the bare iframe that is shown
+  let frameOrigin = null; // where that came from
   let loaded = false; // its first page is there
   let refused = false; // it has said so
-  let asking = null; // the AbortController of the question under way
-  let overAgain = null; // what the button over the frame does
+  let asking = null; // the AbortController of the opening under way
+  let minted = null; // what the last mint for the <pat-embed> answered
+  let over = 0; // when its session ends, by performance.now()
+  let ticking; // the timer that counts down to that
+  let overAgain = null; // what the button over a bare frame does
   let waiting; // the timer of a button that cannot be pressed yet
 
   // Only where frames come from is listened to. With {app} in it each app has an origin of its own, and a launcher
   // leads from one to the next.
   const [before, after] = $("stage").dataset.frames.split("{app}.");
   const heard = (origin) => origin === frameOrigin || (after && origin.startsWith(before) && origin.endsWith(`.${after}`));
+  const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
 
   // ---- Which person, app and region: the page's own address says, as #/ben/support or #/ana/orders/north.
 
@@ -63,16 +74,160 @@
     }
   }
 
-  // ---- Ask the server side, then show what it says.
+  // ---- Open an app: the script does it, and asks here for each token.
 
-  async function open(kind = "normal") {
-    asking?.abort();
-    const mine = asking = new AbortController();
-    showChoice();
-    busy(kind);
+  function open() {
+    begin("normal");
+    const { person, app, region } = choice();
+    const link = links.find((each) => each.dataset.app === app);
+    const { name } = radios.find((radio) => radio.value === person).dataset;
+    const regionName = region && "regions" in link.dataset ? $("regions").querySelector(":checked + span").textContent : "";
+    const made = document.createElement("pat-embed");
+    made.setAttribute(...(app === "all" ? ["workspace", workspace] : ["app", app]));
+    made.setAttribute("title", `${link.textContent}, for ${name}`);
+    made.setAttribute("theme", chosen("theme"));
+    made.setAttribute("locale", chosen("locale"));
+    made.setAttribute("token-timeout", tokenTimeout);
+    made.toggleAttribute("auto-height", $("auto-height").checked);
+    made.fetchToken = ({ reason, signal }) => fetchToken(made, { person, app, region }, reason, signal);
+    for (const type of EVENTS) made.addEventListener(type, ({ detail }) => { if (made === embed) told(made, type, detail); });
+    const who = `${link.textContent} as ${name}${regionName && `, ${regionName}`}`;
+    $("stage-who").textContent = who;
+    $("stage-where").textContent = new URL(script).origin;
+    log("portal", `Opens ${who}`);
+    embed = made;
+    // It comes behind what is shown, until there is something to see.
+    made.className = "coming";
+    $("stage-body").append(made);
+    drivable(true);
+    showTag();
+  }
+
+  // What a customer's page does for the script: ask the server side, and hand on what the mint answered.
+  async function fetchToken(made, who, reason, signal) {
+    const entry = log("portal", "fetchToken, reason ", element("strong", "", reason));
+    const say = (text) => {
+      entry.append(element("small", "", text));
+      scrollLog();
+    };
+    if (made === embed) state("mint-state", "asking…", "");
     let outcome;
     try {
-      outcome = await ask({ ...choice(), case: kind }, mine.signal);
+      outcome = await ask("token", { ...who, session: chosen("session"), endpoint: chosen("endpoint") }, signal);
+    } catch (error) {
+      say(signal.aborted ? `No answer within ${tokenTimeout / 1000} s` : error.message);
+      if (made === embed) state("mint-state", signal.aborted ? "no answer" : "failed", "bad");
+      throw error;
+    }
+    if (made === embed) showExchange(outcome);
+    const { answer } = outcome;
+    if (!outcome.minted) {
+      say(answer.line);
+      if (made === embed) explain(answer);
+      const retryable = !answer.status || answer.status === 429 || answer.status >= 500;
+      throw Object.assign(new Error(answer.problem.detail ?? answer.line), { retryable, retryAfter: Number(answer.headers["Retry-After"]) || null });
+    }
+    minted = outcome.minted;
+    say(`${answer.line} · ${outcome.shownToken}`);
+    return minted;
+  }
+
+  function told(made, type, detail) {
+    logEvent(type, detail);
+    if (type === "loaded") {
+      loaded = true;
+      refused = false;
+      arrive(made);
+      countDown(minted.sessionExpiresIn);
+      state("frame-state", "loaded", "ok");
+      say(`${$("stage-who").textContent} is in the frame.`);
+    } else if (type === "session:expiring") {
+      countDown(detail.expiresIn);
+    } else if (type === "session:renewed") {
+      refused = false;
+      countDown(detail.expiresIn);
+      state("frame-state", "loaded", "ok");
+      say("The session was renewed.");
+    } else if (type === "session:expired" || type === "session:revoked") {
+      refused = true;
+      countDown(0);
+      state("frame-state", type.split(":")[1], "bad");
+    } else if (type === "error") {
+      arrive(made);
+      // Of an app that is open, only these end the frame. After another failure its page is there, and says what failed.
+      if (loaded && !refused && detail.status !== 401 && detail.status !== 403) return;
+      refused = true;
+      countDown(0);
+      state("frame-state", `${detail.status || ""} ${detail.code}`.trim(), "bad");
+      say(`The frame says: ${detail.message}`);
+    }
+  }
+
+  // Take away what was shown before.
+  function arrive(made) {
+    if (!made.classList.contains("coming")) return;
+    made.classList.remove("coming");
+    for (const child of [...$("stage-body").children]) if (child !== made) child.remove();
+    $("stage-body").setAttribute("aria-busy", "false");
+  }
+
+  function explain({ problem, line }) {
+    const reload = RELOAD_DEMO.has(problem.code);
+    $("note").replaceChildren(`No token: ${problem.detail ?? line} `);
+    if (reload) $("note").append("The demo’s data may have changed since it was loaded. Load it again: ", element("code", "", "flask --app app demo load"));
+    $("note").hidden = false;
+  }
+
+  function countDown(seconds) {
+    over = performance.now() + seconds * 1000;
+    clearInterval(ticking);
+    $("left").hidden = !seconds;
+    if (!seconds) return;
+    ticking = setInterval(tick, 1000);
+    tick();
+  }
+
+  function tick() {
+    const left = Math.max(0, Math.round((over - performance.now()) / 1000));
+    $("left").textContent = `Session ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+  }
+
+  // ---- The code that a developer would copy.
+
+  function showTag() {
+    const attributes = [...embed.attributes].filter(({ name }) => name !== "class" && name !== "style");
+    const written = attributes.map(({ name, value }) => `\n  ${name}${value && `="${escaped(value)}"`}`).join("");
+    $("html").textContent = `<script src="${script}" defer></script>
+<pat-embed${written}></pat-embed>
+<script type="module">
+  document.querySelector("pat-embed").fetchToken =
+    ({ app, reason, signal }) => askMyBackEnd(app, reason, signal);
+</script>`;
+    const [target] = attributes;
+    $("call").textContent = `const frame = await PatEmbed.mount("#slot", {
+  ${target.name}: "${target.value}",
+  fetchToken: ({ app, reason, signal }) => askMyBackEnd(app, reason, signal),
+  title: "${embed.title}",
+  theme: "${chosen("theme")}",
+  locale: "${chosen("locale")}",
+  tokenTimeout: ${Number(tokenTimeout).toLocaleString("en").replace(",", "_")},
+  autoHeight: ${$("auto-height").checked},
+});
+frame.on("order:opened", ({ number }) => console.log(number));
+frame.on("error", ({ code, message }) => console.warn(code, message));
+frame.send("filter", { status: "shipped" });`;
+    $("call-figure").hidden = false;
+  }
+
+  const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll('"', "&quot;");
+
+  // ---- A refusal: ask the server side for an address, and frame that.
+
+  async function refuse(kind) {
+    const mine = begin(kind);
+    let outcome;
+    try {
+      outcome = await ask("open", { ...choice(), case: kind }, mine.signal);
     } catch (error) {
       if (mine.signal.aborted) return; // a newer question has taken over
       outcome = { failed: error.message };
@@ -81,8 +236,21 @@
     show(outcome);
   }
 
-  async function ask(wish, signal) {
-    const answer = await fetch("/portal/open", {
+  function begin(kind) {
+    asking?.abort();
+    asking = new AbortController();
+    // One that has not come yet need not come any more.
+    $("stage-body").querySelector(".coming")?.remove();
+    embed = minted = null;
+    loaded = refused = false;
+    countDown(0);
+    showChoice();
+    busy(kind);
+    return asking;
+  }
+
+  async function ask(what, wish, signal) {
+    const answer = await fetch(`/portal/${what}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(wish),
@@ -90,11 +258,12 @@
       cache: "no-store",
       signal,
     }).catch((error) => {
-      throw signal.aborted ? error : new Error("The portal’s own server does not answer. Is it still running?");
+      throw signal?.aborted ? error : new Error("The portal’s own server does not answer. Is it still running?");
     });
     const body = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(body.detail || `The portal’s own server answered ${answer.status}.`);
-    return body;
+    if (answer.ok) return body;
+    const retryAfter = Number(answer.headers.get("Retry-After")) || null;
+    throw Object.assign(new Error(body.detail || `The portal’s own server answered ${answer.status}.`), { retryable: answer.status >= 500, retryAfter });
   }
 
   function busy(kind) {
@@ -109,11 +278,12 @@
   function show(outcome) {
     const stage = $("stage-body");
     frame = frameOrigin = null;
-    loaded = refused = false;
+    drivable(false);
     stage.setAttribute("aria-busy", "false");
     if (outcome.failed) {
       $("stage-who").textContent = "Nothing was opened";
       $("stage-where").textContent = "";
+      $("call-figure").hidden = true;
       state("mint-state", "no answer", "bad");
       state("frame-state", "no frame", "");
       stage.replaceChildren(failure("The portal could not ask", outcome.failed));
@@ -121,6 +291,10 @@
       return;
     }
     showExchange(outcome);
+    $("call-figure").hidden = true;
+    if (!outcome.redirectUrl || !outcome.framed) {
+      $("html").textContent = outcome.redirectUrl ? "No frame: the address is opened in a tab." : "No frame: there is no address to put in.";
+    }
     const who = `${outcome.app.name} as ${outcome.person.name}${outcome.region && `, ${outcome.region}`}`;
     $("stage-who").textContent = who;
     $("stage-where").textContent = outcome.shownUrl ?? "";
@@ -190,22 +364,18 @@
   function asHtml(element, outcome) {
     const shown = { src: outcome.shownUrl };
     const lines = [...element.attributes].map(({ name, value }) => {
-      const text = (shown[name] ?? value).replaceAll("&", "&amp;").replaceAll('"', "&quot;");
-      return `\n  ${name}="${text}"`;
+      return `\n  ${name}="${escaped(shown[name] ?? value)}"`;
     });
     return `<iframe${lines.join("")}></iframe>`;
   }
 
-  function showExchange({ curl, answer, redirectUrl, framed }) {
+  function showExchange({ curl, answer }) {
     $("curl").textContent = curl ?? "Nothing was sent: this address was made up.";
     $("answer").textContent = answer?.body ?? "Nothing came back.";
     $("answer-head").replaceChildren(...Object.entries({ ...(answer && { Status: answer.line }), ...answer?.headers })
       .map(([name, value]) => element("div", "", element("dt", "", name), element("dd", "", value))));
-    if (!redirectUrl || !framed) {
-      $("html").textContent = redirectUrl ? "No frame: the address is opened in a tab." : "No frame: there is no address to put in.";
-    }
     if (!answer) state("mint-state", "not asked", "");
-    else state("mint-state", answer.line, redirectUrl ? "ok" : "bad");
+    else state("mint-state", answer.line, answer.status < 300 ? "ok" : "bad");
   }
 
   function refusedMint({ answer, person, app }) {
@@ -238,7 +408,7 @@
     return element("div", "panel", element("h2", "", "The same address, outside a frame"), element("p", "", text), link);
   }
 
-  // ---- Listen to the frame.
+  // ---- Listen to a bare frame. What <pat-embed> tells are events of its own.
 
   addEventListener("message", (event) => {
     // Any page can post to this one. Only the frame that is shown counts, and only from where it was opened.
@@ -261,16 +431,37 @@
     const head = known ? `${message.error} ${message.code}` : String(message.type ?? "message");
     const entry = log("frame", element("strong", "", head), known ? String(message.message) : JSON.stringify(message));
     const facts = known ? [message.type, message.requestId && `request ${message.requestId}`] : [];
+    entry.classList.toggle("bad", known);
     entry.append(element("small", "", [...facts, `from ${origin}`].filter(Boolean).join(" · ")));
-    $("log").scrollTop = $("log").scrollHeight;
+    scrollLog();
+  }
+
+  function logEvent(type, detail) {
+    const last = $("log").lastElementChild;
+    const facts = type === "error" ? { ...detail, message: detail.message } : detail;
+    const data = Object.entries(facts).filter(([, value]) => value !== null)
+      .map(([name, value]) => `${name}: ${value.slug ?? value}`).join("\n");
+    // A frame that finds its height tells each step.
+    if (type === "resize" && last?.dataset.type === type) {
+      last.querySelector("code").textContent = data;
+      return;
+    }
+    const entry = log("frame", element("strong", "", type), element("code", "", data));
+    entry.dataset.type = type;
+    entry.classList.toggle("bad", ["error", "session:expired", "session:revoked"].includes(type));
+    entry.classList.toggle("own", type === "order:opened");
   }
 
   function log(source, ...parts) {
     const time = new Date().toLocaleTimeString([], { hour12: false });
     const entry = element("li", `from-${source}`, element("time", "", time), element("p", "", ...parts.flatMap((part) => [part, " "])));
     $("log").append(entry);
-    $("log").scrollTop = $("log").scrollHeight;
+    scrollLog();
     return entry;
+  }
+
+  function scrollLog() {
+    $("log").scrollTop = $("log").scrollHeight;
   }
 
   // ---- Small helpers. Text is always set as text.
@@ -298,6 +489,35 @@
     $("stage").scrollIntoView({ behavior: smooth ? "smooth" : "auto" });
   }
 
+  // ---- Drive the frame.
+
+  function drivable(can) {
+    for (const id of ["renew", "end", "send"]) $(id).disabled = !can;
+    // Only Orders listens.
+    if (choice().app === "support") $("send").disabled = true;
+  }
+
+  function renew() {
+    embed?.frame?.refresh().catch(() => {}); // told as an event
+  }
+
+  async function end() {
+    if (!minted) return;
+    const mine = embed;
+    let text;
+    try {
+      const outcome = await ask("end", { tokenId: minted.tokenId });
+      if (mine === embed) showExchange(outcome);
+      text = outcome.answer.status === 204
+        ? "The token is revoked, and its sessions are over. An idle frame looks every 20 s; one that is used knows at once."
+        : outcome.answer.line;
+    } catch (error) {
+      text = error.message;
+    }
+    log("portal", text);
+    say(text);
+  }
+
   // ---- What a person can do.
 
   for (const radio of radios) {
@@ -311,16 +531,36 @@
     link.addEventListener("click", () => { if (link.hash === location.hash) open(); });
   }
   for (const button of cases) {
-    button.addEventListener("click", () => { open(button.dataset.case); showStage(); });
+    button.addEventListener("click", () => { refuse(button.dataset.case); showStage(); });
   }
+  for (const name of ["theme", "locale"]) {
+    for (const radio of document.getElementsByName(name)) {
+      radio.addEventListener("change", () => {
+        embed?.setAttribute(name, radio.value);
+        if (embed) showTag();
+      });
+    }
+  }
+  $("auto-height").addEventListener("change", () => { if (embed) open(); });
+  // With the next session: that is made at once.
+  for (const radio of document.getElementsByName("session")) radio.addEventListener("change", renew);
+  $("renew").addEventListener("click", renew);
+  $("end").addEventListener("click", end);
+  $("message").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const data = { status: $("filter").value };
+    embed?.frame?.send("filter", data);
+    log("portal", "send ", element("strong", "", "filter"), element("code", "", `status: ${data.status || "all"}`));
+  });
   $("again").addEventListener("click", () => open());
   $("over-again").addEventListener("click", () => { $("stage").focus(); overAgain(); });
   $("clear").addEventListener("click", () => $("log").replaceChildren());
   addEventListener("hashchange", () => { if (location.hash.startsWith("#/")) open(); });
 
   // A first visit opens the app. So does coming Back: the frame's token was used and is no longer in its address,
-  // and a page kept in memory may hold a session that has ended meanwhile.
+  // and a page kept in memory may hold a session that has ended meanwhile. <pat-embed> sees to that itself.
   addEventListener("pageshow", (event) => {
+    if (event.persisted && embed) return;
     const [visit] = performance.getEntriesByType("navigation");
     if (event.persisted || visit?.type === "back_forward") log("portal", "Back on this page: minting again");
     open();

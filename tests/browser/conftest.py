@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser.embedding import portal  # noqa: F401 - fixtures
 from tests.browser.house import host, house, whole_house  # noqa: F401 - fixtures
 from tests.servers import chromium
 

@@ -196,7 +196,11 @@ def test_a_refusal_is_a_page_that_tells_person_and_parent(
     assert frame.evaluate("location.search") == ""
 
 
-def test_an_app_with_several_origins_tells_the_one_that_is_there(host: Host, house: House) -> None:
+def test_an_app_with_several_origins_tells_the_one_that_is_there(
+    host: Host, house: House, witness: "Witness"
+) -> None:
+    witness.allow("does not match the recipient window's origin")
+
     def allow_many(document: dict[str, Any]) -> None:
         document["apps"][0]["allowed_origins"] = [
             "capacitor://localhost",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MOST_TABS = 80
 # The frame is in view without scrolling: a click that follows on a scroll may miss a frame of another site.
-TALL: ViewportSize = {"width": 1200, "height": 1500}
+TALL: ViewportSize = {"width": 1200, "height": 2100}
 OVERFLOW = "root => root.scrollWidth - root.clientWidth"
 LINES = """(elements) => elements.map((element) => {
   const range = document.createRange();
@@ -80,14 +80,28 @@ class Portal:
         expect(self.page.locator("#frame-state")).to_have_text("loaded")
         frame = self.page.frame_locator("#stage-body iframe")
         expect(frame.locator("h1")).to_be_visible()
+        # Its script has run: before that a press is taken for none.
+        expect(frame.locator(":root")).to_have_js_property("ownerDocument.readyState", "complete")
         return frame
 
     def refusal(self, title: str) -> None:
         self.page.get_by_role("button", name=title).click()
 
+    def choose(self, name: str) -> None:
+        self.page.get_by_role("radio", name=name, exact=True).check()
+
+    def event(self, name: str) -> Locator:
+        """What the frame told by this name, the last time."""
+        return self.page.locator(f'#log li[data-type="{name}"]').last
+
+    def asked(self, reason: str) -> Locator:
+        """Each time that the script asked for a token, with what it got."""
+        return self.page.locator("#log li.from-portal", has_text=f"fetchToken, reason {reason}")
+
     @property
     def log(self) -> Locator:
-        return self.page.locator("#log li.from-frame")
+        """What the frame told and was no good news."""
+        return self.page.locator("#log li.bad")
 
 
 @pytest.fixture
@@ -161,9 +175,10 @@ def test_all_apps_open_in_one_frame_with_the_way_back(portal: Portal) -> None:
     for name, title in (("Orders", "Orders"), ("Support desk", "Support")):
         frame.get_by_role("button", name=name).click()
         expect(heading(frame)).to_have_text(title)
-        expect(portal.page.locator("#frame-state")).to_have_text("loaded")
+        portal.opened()
         frame.get_by_role("button", name="All apps").click()
         expect(heading(frame)).to_have_text("Brackenford Supply Co.")
+        portal.opened()
     expect(portal.log).to_have_count(0)
 
 
@@ -176,7 +191,7 @@ def test_a_refusal_on_the_way_from_the_launcher_is_told_and_mended(portal: Porta
     frame.get_by_role("button", name="Support desk").click()
     expect(heading(frame)).to_have_text("You no longer have access to this app")
     expect(portal.page.locator("#frame-state")).to_have_text("401 access_revoked")
-    expect(portal.log).to_contain_text("401 access_revoked")
+    expect(portal.event("error")).to_contain_text("code: access_revoked")
     portal.page.get_by_role("button", name="Mint again").click()
     frame = portal.opened()
     frame.get_by_role("button", name="Support desk").click()
@@ -195,6 +210,7 @@ def test_ana_holds_her_orders_to_a_region_and_lets_go_of_it(portal: Portal) -> N
         expect(portal.page.locator("#stage-who")).to_have_text(f"Orders as Ana Ruiz, {name}")
         frame = portal.opened()
         expect(frame.get_by_text(f"Region: {name}")).to_be_visible()
+        portal.opened()
         expect(portal.page.locator("#curl")).to_contain_text(f'"region": "{name.lower()}"')
         found = int(frame.locator(".list-foot p").inner_text().split()[-1])
         assert 0 < found < total
@@ -376,7 +392,7 @@ def test_a_ticket_of_ana_is_not_there_for_ben(portal: Portal) -> None:
     frame.locator(".ticket-link").first.evaluate("(link, href) => { link.href = href; link.click(); }", href)
     expect(frame.get_by_role("alert")).to_contain_text("There is nothing at this address.")
     expect(heading(frame)).to_have_text("Support")
-    expect(portal.log.last).to_contain_text("404 not_found")
+    expect(portal.log).to_contain_text("code: not_found")
     # A page that failed does not end the frame.
     expect(portal.page.locator("#frame-state")).to_have_text("loaded")
 
@@ -530,8 +546,10 @@ def test_cleo_has_her_access_again_after_the_demonstration_took_it(portal: Porta
     expect(portal.opened().get_by_role("heading", name="No tickets yet")).to_be_visible()
 
 
-def test_a_reload_inside_the_frame_is_told_and_mended_with_one_press(portal: Portal) -> None:
+def test_after_a_reload_of_a_bare_frame_one_press_opens_the_app_again(portal: Portal) -> None:
     portal.visit()
+    portal.refusal("Used token")
+    portal.opened()
     portal.page.frames[1].evaluate("location.reload()")
     expect(portal.page.locator("#frame-state")).to_have_text("401 token_missing")
     portal.page.get_by_role("button", name="Open again").click()
@@ -540,20 +558,134 @@ def test_a_reload_inside_the_frame_is_told_and_mended_with_one_press(portal: Por
 
 def test_the_portal_listens_to_the_frame_it_shows_alone(portal: Portal) -> None:
     portal.visit()
-    heard = portal.page.evaluate(
-        """(address) => new Promise((done) => {
-            const heard = [];
-            addEventListener("message", (event) => {
-                heard.push([event.origin, event.data.code]);
-                if (heard.length === 2) done(heard);
-            });
-            postMessage({type: "TJ_EMBED_APP_LOGOUT", error: 401, code: "forged", message: "forged"}, "*");
-            document.body.append(Object.assign(document.createElement("iframe"), {src: address}));
-        })""",
-        f"{portal.demo.frames}/embed-apps/{SUPPORT_ID}",
-    )
-    assert sorted(heard) == [[portal.demo.frames, "token_missing"], [portal.demo.portal, "forged"]]
+    for shown in ("script", "bare"):
+        if shown == "bare":
+            portal.refusal("Used token")
+            portal.opened()
+        heard = portal.page.evaluate(
+            """(address) => new Promise((done) => {
+                const heard = [];
+                addEventListener("message", (event) => {
+                    heard.push([event.origin, event.data.code]);
+                    if (heard.length === 2) done(heard);
+                });
+                const forged = {type: "TJ_EMBED_APP_LOGOUT", error: 401, code: "forged", message: "forged"};
+                postMessage(forged, "*");
+                document.body.append(Object.assign(document.createElement("iframe"), {src: address}));
+            })""",
+            f"{portal.demo.frames}/embed-apps/{SUPPORT_ID}",
+        )
+        assert sorted(heard) == [[portal.demo.frames, "token_missing"], [portal.demo.portal, "forged"]]
+        expect(portal.page.locator("#frame-state")).to_have_text("loaded")
+        expect(portal.log).to_have_count(0)
+
+
+# ---- The script: what it tells, and what it is told ----
+
+
+def test_the_events_of_an_opening_are_listed_as_they_come(portal: Portal) -> None:
+    portal.visit()
+    expect(portal.asked("initial")).to_contain_text(re.compile(r"201 Created · pat_[0-9a-f]{4}…"))
+    expect(portal.event("loaded")).to_contain_text("title: Orders")
+    expect(portal.event("resize")).to_contain_text(re.compile(r"height: \d{3,}"))
+    names = portal.page.locator("#log li.from-frame").evaluate_all("all => all.map((li) => li.dataset.type)")
+    assert names.index("ready") < names.index("loaded")
+    expect(portal.page.locator("#left")).to_have_text(re.compile(r"^Session (60:00|59:\d\d)$"))
+
+
+def test_the_portal_tells_the_app_what_to_show_and_hears_what_ana_opens(portal: Portal) -> None:
+    frame = portal.visit()
+    portal.page.get_by_label("Tell the app").select_option("cancelled")
+    portal.page.get_by_role("button", name="Send").click()
+    expect(frame.get_by_role("radio", name="Cancelled")).to_be_checked()
+    assert set(rows(frame).locator(".badge").all_inner_texts()) == {"Cancelled"}
+    expect(portal.event("navigate")).to_contain_text("page: index")
+    number = rows(frame).locator("a").first.inner_text()
+    rows(frame).locator("a").first.click()
+    expect(portal.event("order:opened")).to_contain_text(f"number: {number}")
+    expect(portal.event("navigate")).to_contain_text(f"title: Order {number}")
+
+
+def test_theme_and_language_change_while_ana_types(portal: Portal) -> None:
+    frame = portal.visit()
+    frame.get_by_role("searchbox").fill("half a wo")
+    portal.choose("Dark")
+    expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
+    portal.choose("Español")
+    expect(portal.page.locator("pat-embed")).to_have_attribute("locale", "es")
+    expect(portal.page.locator("#html")).to_contain_text('theme="dark"')
+    expect(portal.page.locator("#call")).to_contain_text('locale: "es"')
+    expect(frame.get_by_role("searchbox")).to_have_value("half a wo")
+    expect(portal.asked("")).to_have_count(1)
+
+
+def test_the_height_is_that_of_the_content_or_the_pages_own(portal: Portal) -> None:
+    frame = portal.visit()
+    inner = frame.locator("html").evaluate("html => html.getBoundingClientRect().height")
+    assert abs(portal.page.locator("pat-embed iframe").bounding_box()["height"] - inner) <= 1  # type: ignore[index]
+    portal.page.get_by_role("checkbox", name="Auto height").uncheck()
+    portal.opened()
+    expect(portal.page.locator("#call")).to_contain_text("autoHeight: false")
+    assert portal.page.locator("pat-embed iframe").bounding_box()["height"] == 760  # type: ignore[index]
+
+
+def test_a_session_is_renewed_in_place(portal: Portal) -> None:
+    frame = portal.visit()
+    frame.get_by_role("searchbox").fill("half a wo")
+    portal.page.get_by_role("button", name="Renew now").click()
+    expect(portal.event("session:renewed")).to_contain_text("expiresIn: 3600")
+    expect(portal.asked("expiring")).to_have_count(1)
+    portal.choose("1 min")
+    expect(portal.event("session:renewed")).to_contain_text("expiresIn: 60")
+    expect(portal.page.locator("#left")).to_have_text(re.compile(r"^Session (1:00|0:\d\d)$"))
+    expect(portal.page.locator("#curl")).to_contain_text('"sessionExpiry": 1,')
+    expect(frame.get_by_role("searchbox")).to_have_value("half a wo")
+    assert portal.page.locator("#frame-state").inner_text() == "loaded"
+
+
+def test_a_session_that_the_server_ends_is_told_at_the_next_request(portal: Portal) -> None:
+    frame = portal.visit()
+    portal.page.get_by_role("button", name="End it on the server").click()
+    expect(portal.page.locator("#mint-state")).to_have_text("204 No Content")
+    expect(portal.page.locator("#curl")).to_contain_text("curl -X DELETE")
+    # An idle frame looks by itself, some time later.
+    rows(frame).locator("a").first.click()
+    expect(portal.event("session:revoked")).to_contain_text("code: session_revoked")
+    expect(portal.page.locator("#frame-state")).to_have_text("401 session_revoked")
+    expect(portal.page.locator("#left")).to_be_hidden()
+    frame.get_by_role("button", name="Try again").click()
+    expect(heading(portal.opened())).to_have_text("Orders")
+    expect(portal.asked("reload")).to_have_count(1)
+
+
+def test_a_token_endpoint_that_fails_is_asked_again_and_mended(portal: Portal, witness: "Witness") -> None:
+    witness.allow("503", "fetch_token_failed")
+    portal.visit()
+    portal.choose("Fails")
+    portal.page.get_by_role("button", name="Renew now").click()
+    expect(portal.asked("expiring").first).to_contain_text("The token endpoint is broken.")
+    # Ana does not notice: her session is good, and another try succeeds.
+    portal.choose("Answers")
+    expect(portal.event("session:renewed")).to_contain_text("expiresIn: 3600")
+    expect(portal.log).to_have_count(0)
     expect(portal.page.locator("#frame-state")).to_have_text("loaded")
+
+
+def test_a_token_endpoint_that_hangs_is_not_waited_for(portal: Portal) -> None:
+    portal.visit()
+    portal.choose("Hangs")
+    portal.page.get_by_role("button", name="Renew now").click()
+    expect(portal.asked("expiring").first).to_contain_text("No answer within 5 s")
+    portal.choose("Answers")
+    expect(portal.event("session:renewed")).to_contain_text("expiresIn: 3600")
+    expect(portal.page.locator("#frame-state")).to_have_text("loaded")
+
+
+def test_a_reload_inside_the_frame_opens_the_app_again_by_itself(portal: Portal) -> None:
+    portal.visit()
+    portal.page.frames[1].evaluate("location.reload()")
+    expect(portal.page.locator('#log li[data-type="loaded"]')).to_have_count(2)
+    expect(heading(portal.opened())).to_have_text("Orders")
     expect(portal.log).to_have_count(0)
 
 
@@ -582,12 +714,25 @@ def test_both_curls_of_a_revocation_are_shown_and_the_second_works_as_pasted(por
         assert shell(revoke + " -sSf", portal.demo.tree, CLIENT_SECRET=portal.demo.secret()) == ""
 
 
-def test_the_iframe_that_is_shown_is_the_one_in_the_page(portal: Portal) -> None:
+ATTRIBUTES = "({attributes}) => Object.fromEntries([...attributes].map(({name, value}) => [name, value]))"
+
+
+def test_the_tag_that_is_shown_is_the_one_in_the_page(portal: Portal) -> None:
     portal.visit()
     shown = portal.page.locator("#html").inner_text()
-    attributes = portal.page.locator("#stage-body iframe").evaluate(
-        "frame => Object.fromEntries([...frame.attributes].map(({name, value}) => [name, value]))"
-    )
+    assert f'<script src="{portal.demo.frames}/embed.js" defer></script>' in shown
+    attributes = portal.page.locator("pat-embed").evaluate(ATTRIBUTES)
+    tag = shown.partition("<pat-embed")[2].partition(">")[0]
+    written = {name: value for name, _, value in re.findall(r'([a-z-]+)(="([^"]*)")?', tag)}
+    assert written == {name: value for name, value in attributes.items() if name not in ("class", "style")}
+
+
+def test_the_iframe_that_is_shown_is_the_one_in_the_page(portal: Portal) -> None:
+    portal.visit()
+    portal.refusal("Used token")
+    portal.opened()
+    shown = portal.page.locator("#html").inner_text()
+    attributes = portal.page.locator("#stage-body iframe").evaluate(ATTRIBUTES)
     attributes["src"] = re.sub(r"(pat_.{4}).*", r"\1…", attributes["src"])
     assert dict(re.findall(r'([a-z]+)="([^"]*)"', shown)) == attributes
 
@@ -612,6 +757,7 @@ def test_the_browser_never_sees_a_client_secret(portal: Portal) -> None:
         )
         assert json.loads(answer)["person"]
         texts.append(answer)
+    expect(portal.page.locator("#curl")).to_contain_text("$CLIENT_SECRET")
     for client in ("portal", "portal-limited"):
         assert not [text for text in texts if portal.demo.secret(client) in text]
     for private in ("/instance/demo.json", "/static/../instance/demo.json", "/demo.json"):
@@ -628,8 +774,7 @@ def test_no_cookie_and_no_token_goes_where_it_should_not(portal: Portal, witness
     assert not witness.response_headers("set-cookie")
     assert not witness.request_headers("cookie")
     assert not [url for url, value in witness.request_headers("referer") if "pat_" in value]
-    carrying = [request for request in witness.requests if "pat_" in request.url]
-    assert [request.is_navigation_request() for request in carrying] == [True, True]
+    assert not [url for url in witness.urls() if "pat_" in url]
     assert {url.split("/", 3)[2] for url in witness.urls()} == {
         f"localhost:{portal.demo.server.port}",
         f"127.0.0.1:{portal.demo.server.port}",

@@ -39,7 +39,7 @@ from demo.back_end import (
     Demo,
     Visit,
 )
-from demo.portal import REFUSALS, Refusal
+from demo.portal import HANG, REFUSALS, TOKEN_TIMEOUT, Refusal
 from pat_service.models import Grant, Token, User, Workspace
 from tests.world import MINT, Service, basic, boot, lasting_service, problem_of
 
@@ -121,6 +121,25 @@ def visit(client: FlaskClient, host: str = "localhost:5000", port: str = "5000")
     return client.get("/", headers={"Host": host}, environ_overrides={"SERVER_PORT": port})
 
 
+def post(
+    client: FlaskClient,
+    path: str,
+    data: str | bytes,
+    content_type: str = "application/json",
+    headers: dict[str, str | None] | None = None,
+) -> TestResponse:
+    """Ask as the portal's own script does, with these headers changed (None: left out)."""
+    usual = {"Host": "localhost:5000", "Origin": HERE, "Sec-Fetch-Site": "same-origin"}
+    given = {name: value for name, value in (usual | (headers or {})).items() if value is not None}
+    return client.post(
+        path,
+        data=data,
+        content_type=content_type,
+        headers=given,
+        environ_overrides={"SERVER_PORT": "5000", "SERVER_NAME": "127.0.0.1"},
+    )
+
+
 def ask(
     client: FlaskClient,
     person: Any = "ana",
@@ -132,17 +151,20 @@ def ask(
     content_type: str = "application/json",
     headers: dict[str, str | None] | None = None,
 ) -> TestResponse:
-    """Ask as the portal's own script does, with these headers changed (None: left out)."""
-    usual = {"Host": "localhost:5000", "Origin": HERE, "Sec-Fetch-Site": "same-origin"}
-    given = {name: value for name, value in (usual | (headers or {})).items() if value is not None}
     body = json.dumps({"person": person, "app": app, "case": case, "region": region})
-    return client.post(
-        "/portal/open",
-        data=body if data is None else data,
-        content_type=content_type,
-        headers=given,
-        environ_overrides={"SERVER_PORT": "5000", "SERVER_NAME": "127.0.0.1"},
-    )
+    return post(client, "/portal/open", body if data is None else data, content_type, headers)
+
+
+def want_token(
+    client: FlaskClient, *, headers: dict[str, str | None] | None = None, **changes: Any
+) -> TestResponse:
+    """Ask the token endpoint, as the page does for the script."""
+    wish = {"person": "ana", "app": "orders", "region": "", "session": "long", "endpoint": "answers"}
+    return post(client, "/portal/token", json.dumps(wish | changes), headers=headers)
+
+
+def end(client: FlaskClient, token_id: Any, headers: dict[str, str | None] | None = None) -> TestResponse:
+    return post(client, "/portal/end", json.dumps({"tokenId": token_id}), headers=headers)
 
 
 def outcome(
@@ -284,10 +306,10 @@ def test_the_portal_has_a_policy_that_lets_in_its_own_scripts_and_its_frames_alo
         )
         assert policy == {
             "default-src": "'none'",
-            "script-src": "'self'",
+            "script-src": f"'self' {FRAMES}/embed.js",
             "style-src": "'self'",
             "img-src": "'self' data:",
-            "connect-src": "'self'",
+            "connect-src": f"'self' {FRAMES}",
             "frame-src": FRAMES,
             "form-action": "'self'",
             "base-uri": "'none'",
@@ -342,6 +364,8 @@ def test_nobody_but_the_portals_own_page_gets_a_token(
     portal: Portal, sent: list[Request], headers: dict[str, str | None]
 ) -> None:
     problem_of(ask(portal.client, headers=headers), 403, "forbidden")
+    problem_of(want_token(portal.client, headers=headers), 403, "forbidden")
+    problem_of(end(portal.client, people.ORDERS_ID, headers), 403, "forbidden")
     assert sent == []
 
 
@@ -418,8 +442,37 @@ def test_what_is_no_json_object_is_refused(
     assert sent == []
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"person": "dan"},
+        {"app": "ledger"},
+        {"region": "east"},
+        {"session": "60"},
+        {"session": 60},
+        {"session": None},
+        {"session": ["long"]},
+        {"endpoint": "explodes"},
+        {"endpoint": None},
+        {"endpoint": {}},
+    ],
+)
+def test_a_token_that_the_page_does_not_offer_is_refused(
+    portal: Portal, sent: list[Request], wish: dict[str, Any]
+) -> None:
+    problem_of(want_token(portal.client, **wish), 400, "invalid_payload")
+    assert sent == []
+
+
+@pytest.mark.parametrize("token_id", ["", "x", "../users", None, 7, ["a"], {}, f"{people.ORDERS_ID}/x"])
+def test_what_is_no_tokens_id_is_not_revoked(portal: Portal, sent: list[Request], token_id: Any) -> None:
+    problem_of(end(portal.client, token_id), 400, "invalid_payload")
+    assert sent == []
+
+
 def test_the_portal_takes_no_other_methods(client: FlaskClient) -> None:
-    problem_of(client.get("/portal/open"), 405, "method_not_allowed")
+    for path in ("/portal/open", "/portal/token", "/portal/end"):
+        problem_of(client.get(path), 405, "method_not_allowed")
     problem_of(client.post("/"), 405, "method_not_allowed")
 
 
@@ -453,6 +506,57 @@ def test_the_server_side_mints_as_any_back_end_would_and_shows_how(
     assert f"curl {FRAMES}{MINT}" in shown["curl"]
     assert '-u "portal:$CLIENT_SECRET"' in shown["curl"]
     assert json.loads(shown["curl"].partition("-d '")[2].removesuffix("'")) == wish
+
+
+@pytest.mark.parametrize(("session", "minutes"), [("long", 60), ("short", 1)])
+def test_the_token_endpoint_hands_on_what_the_mint_answered(
+    portal: Portal, sent: list[Request], session: str, minutes: int
+) -> None:
+    answer = want_token(portal.client, session=session)
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
+    found: dict[str, Any] = answer.json  # type: ignore[assignment]
+    minted = found["minted"]
+    assert [wish["sessionExpiry"] for wish in wishes(sent)] == [minutes]
+    assert minted["sessionExpiresIn"] == 60 * minutes
+    assert set(minted) == {"personalAccessToken", "redirectUrl", "tokenId", "expiresIn", "sessionExpiresIn"}
+    assert found["shownToken"] == f"{minted['personalAccessToken'][:8]}…"
+    assert opened(portal.client, minted["redirectUrl"]) == (200, "")
+    # And the page shows the token nowhere.
+    assert TOKEN.findall(json.dumps(found | {"minted": None, "redirectUrl": None})) == []
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_mint_that_is_refused_gives_no_token(new_portal: Portal) -> None:
+    new_portal.service.change(delete(User))
+    found: dict[str, Any] = want_token(new_portal.client).json  # type: ignore[assignment]
+    assert (found["minted"], found["shownToken"]) == (None, None)
+    assert found["answer"]["problem"]["code"] == "user_not_found"
+
+
+def test_a_token_endpoint_can_fail_and_hang_longer_than_the_page_waits(
+    portal: Portal, sent: list[Request], naps: list[float]
+) -> None:
+    for endpoint in ("fails", "hangs"):
+        answer = want_token(portal.client, endpoint=endpoint)
+        assert (answer.status_code, answer.json) == (503, {"detail": "The token endpoint is broken."})
+    assert naps == [HANG]
+    assert HANG > TOKEN_TIMEOUT
+    assert sent == []
+
+
+def test_ending_revokes_the_token_over_http_and_ends_its_sessions(
+    portal: Portal, sent: list[Request]
+) -> None:
+    minted = want_token(portal.client, person="ben").json["minted"]  # type: ignore[index]
+    session = boot(navigate(portal.client, minted["redirectUrl"]))["session"]
+    ended: dict[str, Any] = end(portal.client, minted["tokenId"]).json  # type: ignore[assignment]
+    assert ended["answer"]["status"] == 204
+    assert ended["curl"].startswith(f"curl -X DELETE {FRAMES}{TOKENS_PATH}/{minted['tokenId']}")
+    assert [call.get_method() for call in sent] == ["POST", "DELETE"]
+    answer = portal.client.get(
+        f"/embed-apps/{people.ORDERS_ID}/session", headers={"Authorization": f"Bearer {session}"}
+    )
+    problem_of(answer, 401, "session_revoked")
 
 
 def wishes(sent: list[Request]) -> list[dict[str, Any]]:

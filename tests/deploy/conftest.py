@@ -12,16 +12,10 @@ from app import create_app
 from config import Config
 from pat_service.database import db
 from tests.deploy.load import CROWD
-from tests.servers import PROJECT, Proxy, fresh_database, postgres, redis_server
+from tests.servers import PROJECT, Proxy, fresh_database, redis_server
 from tests.world import KEY, PUBLIC_URL, WORLD, only, provision
 
 UNLIMITED = "1000000 per minute"
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +26,10 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def installation(
-    postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+    postgres_server: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     """The environment of one with the people of `tests.world` and a crowd of viewers, without limits."""
-    with fresh_database(postgres_url) as url:
+    with fresh_database(postgres_server) as url:
         environ = {
             "SECRET_KEY": KEY,
             "PUBLIC_URL": PUBLIC_URL,

@@ -178,6 +178,16 @@ def test_those_who_are_refused_and_do_not_hang_up_hold_no_thread(server: WebServ
         assert is_well(server)
 
 
+def test_what_came_while_the_worker_stood_still_is_answered(environ: dict[str, str]) -> None:
+    """As it may where processor or disk are somebody else's for seconds: who asked then was not idle."""
+    still = {"GUNICORN_CMD_ARGS": "--keep-alive 1 --worker-class tests.deploy.absent.Worker"}
+    ask = "GET /nowhere HTTP/1.1\r\nHost: x\r\n"
+    with gunicorn(environ | still, workers=1) as server, sender(server, f"{ask}\r\n") as connection:
+        assert connection.recv(12) == b"HTTP/1.1 404"
+        connection.sendall(f"{ask}Connection: close\r\n\r\n".encode())
+        assert statuses(everything(connection)) == [404]
+
+
 def test_a_request_that_does_not_come_to_its_end_gives_its_thread_back(
     environ: dict[str, str], tmp_path: Path
 ) -> None:

@@ -24,9 +24,9 @@ HONCHO = [sys.executable, "-m", "honcho", "start", "--no-colour"]
 
 
 @pytest.fixture
-def environ(postgres_url: str, redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def environ(postgres_server: str, redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """What a platform sets, its database new and empty."""
-    with fresh_database(postgres_url) as url:
+    with fresh_database(postgres_server) as url:
         yield {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path),

@@ -242,7 +242,8 @@ def test_an_isolated_site_loads_public_files_and_nothing_else(
     assert "Cross-Origin-Embedder-Policy" not in answer.headers
 
 
-def test_a_route_that_is_meant_for_other_sites_can_say_so(app: Flask) -> None:
+def test_a_route_that_is_meant_for_other_sites_can_say_so(make_app: Callable[..., Flask]) -> None:
+    app = make_app()
     loose = {"Cross-Origin-Resource-Policy": "cross-origin"}
     app.add_url_rule("/loose.js", view_func=lambda: Response("", headers=loose))
     answer = app.test_client().get("/loose.js")

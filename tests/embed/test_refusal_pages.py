@@ -87,7 +87,7 @@ def refused_page(answer: TestResponse, status: int, code: str, language: str = "
     assert problem["message"] == problem["detail"] != ""
     assert page.refusal["parents"] == [PORTAL]
 
-    codes = page.refusal["texts"]["codes"]
+    codes = json.loads(page.texts["embed-texts"])["codes"]
     assert codes.get(code, codes["unknown"]) == list(advice(code, language))
     assert page.refusal["language"] == language
 
@@ -361,7 +361,7 @@ def test_what_a_caller_sent_does_nothing_in_the_page(lasting: Service, hostile: 
     page = refused_page(answer, 400, "invalid_payload")
     assert list(page.refusal["problem"]["errors"]) == [hostile]
     assert "img" not in page.tags
-    assert page.tags.count("script") == 3
+    assert page.tags.count("script") == 4
     in_path = lasting.client.get(f"/embed-apps/{hostile}", headers=HTML)
     assert in_path.status_code in (401, 404)
     assert "img" not in Page(in_path.text).tags

@@ -5,13 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.installation import Installation, installed, on_postgres
-from tests.servers import WebServer, postgres, redis_server
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
+from tests.servers import WebServer, redis_server
 
 
 @pytest.fixture(scope="session")

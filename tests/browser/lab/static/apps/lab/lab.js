@@ -30,6 +30,13 @@
     return found;
   };
 
+  window.heardEarly = [];
+  window.embed?.on("filter", (data) => window.heardEarly.push(data));
+
+  // Whoever listens to the window hears all that is posted to it.
+  window.overheard = [];
+  addEventListener("message", ({ data, ports }) => window.overheard.push([data?.type, ports.length]));
+
   // A careless wrapper, as monitoring scripts bring along.
   window.wrapped = [];
   const { fetch } = window;
