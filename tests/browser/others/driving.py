@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from typing import Any, Final, Protocol
 
 PATIENCE: Final = 15  # seconds
-#: Takes arguments and gives its result as JSON, so that both protocols carry them as texts. Promises are awaited.
+STOP: Final = 10  # seconds that a process has to end
+#: Takes arguments and gives its result as JSON, which both protocols carry as texts. Promises are awaited.
 CALL: Final = "async (given) => JSON.stringify((await ({function})(...JSON.parse(given))) ?? null)"
 
 
@@ -82,7 +83,8 @@ def running(process: "Popen[bytes]") -> Iterator["Popen[bytes]"]:
         yield process
     finally:
         process.terminate()
-        process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream:
-                stream.close()
+        try:
+            process.wait(STOP)
+        except TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,4 +1,4 @@
-"""Firefox, driven by WebDriver BiDi: JSON over a web socket that Firefox itself serves, with no driver between."""
+"""Firefox, driven by WebDriver BiDi: JSON over a web socket that it serves itself. No driver is between."""
 
 import itertools
 import json
@@ -20,6 +20,12 @@ from tests.servers import program
 NAMES: Final = ("firefox-esr", "firefox")
 START: Final = 60  # seconds
 WAIT: Final = 60  # seconds for one command
+#: BiDi leaves it to us that an element is in view before it is pressed.
+SEEN: Final = """(it) => {
+    const found = document.querySelector(it);
+    found.scrollIntoView({ block: "center", behavior: "instant" });
+    return found;
+}"""
 LISTENING: Final = re.compile(r"WebDriver BiDi listening on ws://127\.0\.0\.1:(\d+)")
 PREFERENCES: Final = {
     "network.cookie.cookieBehavior": 1,  # none for another site's frame
@@ -85,7 +91,7 @@ class Firefox:
 
     def __init__(self, port: int, downloads: Path) -> None:
         self.downloads = downloads
-        self.errors: list[str] = []  # exceptions that no script caught
+        self.errors: list[str] = []  # exceptions that no script caught, and what a policy refused
         self._socket = Socket(port, "/session")
         self._numbers = itertools.count(1)
         self._send("session.new", capabilities={})
@@ -104,8 +110,7 @@ class Firefox:
 
     def click(self, selector: str, frame: str | None) -> None:
         context = self._context(frame)
-        find = '(it) => { const found = document.querySelector(it); found.scrollIntoView({ block: "center" }); return found; }'
-        element = self._call(find, context, {"type": "string", "value": selector})
+        element = self._call(SEEN, context, {"type": "string", "value": selector})
         origin = {"type": "element", "element": {"sharedId": element["sharedId"]}}
         actions = [
             {"type": "pointerMove", "x": 0, "y": 0, "origin": origin},
@@ -157,7 +162,7 @@ class Firefox:
             self.errors.append(entry["text"])
 
 
-def _installed() -> str:
+def installed() -> str:
     """The path of a Firefox, or FileNotFoundError that says what to do."""
     for name in NAMES:
         try:
@@ -170,7 +175,7 @@ def _installed() -> str:
 @contextmanager
 def firefox(folder: Path) -> Iterator[Firefox]:
     """A browser with a profile in `folder`, or FileNotFoundError that says what to do."""
-    path = _installed()
+    path = installed()
     downloads = folder / "downloads"
     downloads.mkdir()
     wished = PREFERENCES | {"browser.download.dir": str(downloads)}

@@ -90,7 +90,7 @@ class WebKit:
         return value
 
 
-def _installed() -> str:
+def installed() -> str:
     """The path of a MiniBrowser, or FileNotFoundError that says what to do."""
     program("WebKitWebDriver")
     program("Xvfb")
@@ -113,7 +113,7 @@ def _screen() -> Iterator[str]:
 @contextmanager
 def webkit(folder: Path) -> Iterator[WebKit]:
     """A browser with a home in `folder`, or FileNotFoundError that says what to do."""
-    browser = _installed()
+    browser = installed()
     downloads = folder / "Downloads"
     downloads.mkdir()
     (folder / ".config").mkdir()
