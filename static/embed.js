@@ -101,7 +101,7 @@
       const token = answer.personalAccessToken ?? searchParams.get("personal-access-token");
       if (/^https?:$/.test(protocol) && /^pat_\w+$/.test(token)) return { url: `${origin}${pathname}/frame`, token, single: answer.singleUse };
     } catch {}
-    throw failed("What came for a token has no redirectUrl and personalAccessToken, as the mint answers them.");
+    throw failed("What came is not what the mint answers: redirectUrl and personalAccessToken.");
   }
 
   // ---- A frame ----
@@ -256,9 +256,9 @@
       if (this.#over || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
-      const advice = `There, \`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
+      const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
       this.#fail(there
-        ? new PatEmbedError("origin_not_allowed", `The frame stays blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
+        ? new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
         : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
     }
 
