@@ -449,7 +449,7 @@ def test_while_the_server_is_away_what_was_typed_is_kept(
     frame.get_by_label("Note").fill("a long text")
     context.set_offline(True)
     click(frame, "Keep")
-    expect(frame.get_by_role("alert")).to_contain_text("The server could not be reached.")
+    expect(frame.get_by_role("alert")).to_contain_text("Check your connection")
     expect(frame.get_by_label("Note")).to_have_value("a long text")
     [told] = host.heard()
     assert (told["error"], told["code"]) == (0, "unreachable")
@@ -581,6 +581,8 @@ def test_a_frame_ends_by_itself_when_its_time_is_over(
     page: "Page", house: House, minutes: int, almost: timedelta
 ) -> None:
     page.clock.install()
+    # The server's clock does not run ahead, so that it would say: not yet.
+    page.route("**/session", lambda route: route.fulfill(status=404))
     page.goto(house.site.url())
     host = Host(page, house)
     frame = host.open(sessionExpiry=minutes)
