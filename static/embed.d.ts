@@ -63,7 +63,7 @@ export interface FrameOptions {
   /** The frame is as high as what it shows. */
   autoHeight?: boolean;
   theme?: Theme;
-  /** A BCP 47 tag, such as `es` or `es-MX`. Without it, the page's own. */
+  /** A BCP 47 tag, such as `es` or `es-MX`. Without it, that of your page (`<html lang>`), else the browser's. */
   locale?: string;
   /** What a screen reader calls the frame. */
   title?: string;
@@ -75,6 +75,8 @@ export interface FrameOptions {
   referrerPolicy?: ReferrerPolicy;
   /** The same as `on("error", …)`, from the very beginning. */
   onError?: (error: PatEmbedError) => void;
+  /** Every event, from the first on: those before `mount` resolves as well. */
+  onEvent?: (name: string, data: any) => void;
 }
 
 /** What went wrong: the service's own codes, those of the frame, and those of this script. */
@@ -164,7 +166,7 @@ export interface Frame {
   setLocale(locale: string): void;
   /** Go on with a new token, at once. Rejects with a `PatEmbedError`. */
   refresh(): Promise<Frame>;
-  /** Take the frame away. */
+  /** Take the frame away. A `mount` that still waits rejects with an `AbortError`. */
   unmount(): void;
 }
 

@@ -127,7 +127,7 @@
 
     constructor(element, { onError, ...options }) {
       this.element = element;
-      this.options = { theme: "auto", tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
+      this.options = { theme: "auto", locale: document.documentElement.lang, tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
       if (onError) this.on("error", onError);
       if (options.loading !== "lazy") return void this.#begin();
       this.#lazy = new IntersectionObserver((entries) => {
@@ -174,6 +174,7 @@
       this.#port?.close();
       this.iframe?.remove();
       this.#panel?.remove();
+      for (const { reject } of this.#promises) reject(new DOMException("The frame was unmounted.", "AbortError"));
       // Whoever comes next may be somebody else.
       mints = [];
     }
@@ -293,9 +294,10 @@
 
     #emit(name, data) {
       if (this.#over) return;
-      for (const handler of this.#handlers.get(name) ?? []) {
+      const { onEvent } = this.options;
+      for (const handler of [onEvent?.bind(null, name), ...(this.#handlers.get(name) ?? [])]) {
         try {
-          handler(data);
+          handler?.(data);
         } catch (error) {
           reportError(error);
         }
@@ -380,7 +382,6 @@
         this.#fetchToken = this.fetchToken;
         delete this.fetchToken;
       }
-      this.style.display ||= "block";
       this.#renew();
     }
 
@@ -410,5 +411,9 @@
   }
 
   globalThis.PatEmbed ??= Object.freeze({ version: VERSION, mount, PatEmbedError });
+  // As a browser's own sheet: whatever the page says of it counts more.
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(":where(pat-embed:not([hidden])){display:block}");
+  document.adoptedStyleSheets.push(sheet);
   customElements.get("pat-embed") ?? customElements.define("pat-embed", PatEmbedElement);
 })();

@@ -28,6 +28,7 @@
   const fetch = window.fetch;
   const { submit } = HTMLFormElement.prototype;
   const { attachShadow } = Element.prototype;
+  const { postMessage } = MessagePort.prototype;
   const { nonce } = document.currentScript;
   const block = document.getElementById("embed-boot");
   const boot = JSON.parse(block.textContent);
@@ -110,7 +111,7 @@
   const hearken = () => window.addEventListener("message", connect, true);
 
   function say(type, fields) {
-    port?.postMessage({ type, ...fields });
+    if (port) postMessage.call(port, { type, ...fields });
   }
 
   const emit = (name, data) => say("event", { name, data });

@@ -172,6 +172,36 @@ def test_a_frame_that_is_unmounted_while_its_token_comes_never_appears(portal: P
     assert portal.names() == []
 
 
+def test_who_waits_for_a_frame_that_is_unmounted_is_told(portal: Portal) -> None:
+    portal.visit(SLOT)
+    told = portal.page.evaluate("""() => {
+        const never = () => new Promise(() => {});
+        const element = document.createElement("pat-embed");
+        Object.assign(element, { fetchToken: never });
+        element.setAttribute("app", "lab");
+        document.body.append(element);
+        const { frame } = element;
+        const opened = frame.refresh().catch(({ name }) => name);
+        element.remove();
+        return opened;
+    }""")
+    assert told == "AbortError"
+
+
+def test_a_page_hears_every_event_from_the_first_on(portal: Portal, witness: "Witness") -> None:
+    witness.allow("exception: mine")  # which keeps nobody else from hearing
+    portal.visit(SLOT)
+    portal.mount("onEvent: (name, data) => { (window.all ??= []).push(name); throw new Error('mine'); }")
+    assert portal.page.evaluate("all.slice(0, 1)") == ["ready"]
+    assert "loaded" in portal.page.evaluate("all")
+
+
+def test_the_pages_own_style_counts_more_than_the_elements(portal: Portal) -> None:
+    portal.visit('<pat-embed id="a"></pat-embed><pat-embed id="b" hidden></pat-embed>')
+    shown = portal.page.evaluate("['a', 'b'].map((id) => getComputedStyle(window[id]).display)")
+    assert shown == ["block", "none"]
+
+
 def test_an_element_takes_its_function_before_the_script_is_there(portal: Portal) -> None:
     portal.hold("**/embed.js")
     script = f"{portal.house.url}/embed.js"
