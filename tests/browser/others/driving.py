@@ -9,6 +9,7 @@ from subprocess import Popen, TimeoutExpired
 from typing import Any, Final, Protocol
 
 PATIENCE: Final = 15  # seconds
+LEAVE: Final = 300  # milliseconds
 STOP: Final = 10  # seconds that a process has to end
 #: Takes arguments and gives its result as JSON, which both protocols carry as texts. Promises are awaited.
 CALL: Final = "async (given) => JSON.stringify((await ({function})(...JSON.parse(given))) ?? null)"
@@ -48,6 +49,10 @@ class View:
         """Return what a function of JavaScript returns for these values, or raise DriverError."""
         call = CALL.replace("{function}", function)
         return json.loads(self.browser.call(call, json.dumps(args), self._frame))
+
+    def leave(self, script: str) -> None:
+        """Run what takes the page away, once the driver has had its answer."""
+        self.run(f"() => {{ setTimeout(() => {script}, {LEAVE}); }}")
 
     def until(self, function: str, *args: Any) -> Any:
         """Return what the function returns, once that is something; a frame may come and go meanwhile."""

@@ -165,7 +165,7 @@ def test_a_bare_iframe_opens_and_a_click_goes_to_another_page(portal: Portal) ->
 
 def test_a_bare_iframe_that_is_reloaded_says_so(portal: Portal) -> None:
     embed(portal, portal.house.address())
-    portal.frame.run("() => { setTimeout(() => location.reload()); }")
+    portal.frame.leave("location.reload()")
     portal.frame.reads("h1", "This app needs to be opened again")
     assert portal.page.until("() => heard.map(({ code }) => code)") == ["token_missing"]
 
@@ -233,13 +233,14 @@ def with_moments(document: dict[str, Any]) -> None:
 
 def test_ana_reloads_the_page_around_and_comes_back_to_it(portal: Portal) -> None:
     portal.open()
-    portal.page.run("() => { window.before = true; setTimeout(() => location.reload()); }")
+    portal.page.run("() => { window.before = true; }")
+    portal.page.leave("location.reload()")
     portal.page.until("() => !window.before && window.heard?.some(({ name }) => name === 'loaded')")
     portal.frame.reads("h1", "Lab of Ana")
     site = portal.house.site
     site.pages["/away"] = "<title>Away</title>"
     portal.browser.goto(site.url("/away"))
-    portal.page.run("() => { setTimeout(() => history.back()); }")
+    portal.page.leave("history.back()")
     portal.page.until("() => window.heard?.some(({ name }) => name === 'loaded')")
     portal.frame.reads("h1", "Lab of Ana")
     portal.frame.click('a[href$="/second"]')
@@ -362,9 +363,8 @@ def test_a_reload_inside_the_frame_opens_it_again(portal: Portal) -> None:
     portal.open()
     wait_for_another_mint(portal)
     before = portal.page.run("() => history.length")
-    portal.frame.run(
-        "() => { document.querySelector('h1').id = 'old'; setTimeout(() => location.reload()); }"
-    )
+    portal.frame.run("() => { document.querySelector('h1').id = 'old'; }")
+    portal.frame.leave("location.reload()")
     portal.heard("loaded", 2)
     portal.frame.reads("h1:not(#old)", "Lab of Ana")
     assert portal.page.run("() => reasons") == ["initial", "reload"]
