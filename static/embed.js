@@ -26,10 +26,11 @@
   class PatEmbedError extends Error {
     constructor(code, message, rest) {
       super(message);
-      Object.assign(this, { status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
+      Object.assign(this, { name: "PatEmbedError", status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
     }
   }
 
+  const warn = (message) => console.warn(`pat-embed: ${message}`);
   const failed = (message, rest) => new PatEmbedError("fetch_token_failed", message, rest);
 
   // ---- Tokens ----
@@ -200,6 +201,7 @@
           return;
         } catch (error) {
           if (!error.retryable || error.retryAfter > 60 || tries === TRIES) return this.#fail(error);
+          warn(`${error.message} Trying again.`);
           await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 2 ** tries * (0.25 + jitter / 4))));
         }
       }
@@ -339,7 +341,7 @@
     // What no frame can show.
     #fail(error) {
       if (this.#over) return;
-      console.warn(`pat-embed: ${error.code}: ${error.message}`);
+      warn(`${error.code}: ${error.message}`);
       const [text, again] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: again, onclick: () => this.#begin() });
       this.#panel = Object.assign(document.createElement("div"), { role: "alert" });
@@ -402,7 +404,12 @@
       this.disconnectedCallback();
       const get = (name) => this.getAttribute(name);
       const options = { fetchToken: this.#fetchToken, tokenUrl: get("token-url"), referrerPolicy: get("referrerpolicy") };
-      if (!this.isConnected || !(options.fetchToken || options.tokenUrl)) return;
+      if (!this.isConnected) return;
+      if (!options.fetchToken && !options.tokenUrl) {
+        // A function may still come.
+        setTimeout(() => this.isConnected && !this.frame && warn("token-url or fetchToken is needed"), 1000);
+        return;
+      }
       for (const name of ["app", "workspace", "theme", "locale", "title", "loading", "sandbox", "allow"]) options[name] = get(name);
       options.autoHeight = this.hasAttribute("auto-height");
       options.tokenTimeout = Number(get("token-timeout")) || null;

@@ -188,6 +188,12 @@ def test_who_waits_for_a_frame_that_is_unmounted_is_told(portal: Portal) -> None
     assert told == "AbortError"
 
 
+def test_an_element_without_a_source_of_tokens_says_so(portal: Portal, witness: "Witness") -> None:
+    witness.allow("token-url")
+    with portal.page.expect_console_message(lambda line: "token-url or fetchToken is needed" in line.text):
+        portal.visit('<pat-embed app="lab"></pat-embed>')
+
+
 def test_a_page_hears_every_event_from_the_first_on(portal: Portal, witness: "Witness") -> None:
     witness.allow("exception: mine")  # which keeps nobody else from hearing
     portal.visit(SLOT)
@@ -196,7 +202,8 @@ def test_a_page_hears_every_event_from_the_first_on(portal: Portal, witness: "Wi
     assert "loaded" in portal.page.evaluate("all")
 
 
-def test_the_pages_own_style_counts_more_than_the_elements(portal: Portal) -> None:
+def test_the_pages_own_style_counts_more_than_the_elements(portal: Portal, witness: "Witness") -> None:
+    witness.allow("token-url")
     portal.visit('<pat-embed id="a"></pat-embed><pat-embed id="b" hidden></pat-embed>')
     shown = portal.page.evaluate("['a', 'b'].map((id) => getComputedStyle(window[id]).display)")
     assert shown == ["block", "none"]
@@ -309,7 +316,7 @@ def test_an_app_opens_below_a_page_below_a_page(portal: Portal) -> None:
 
 
 def test_an_endpoint_that_fails_once_is_asked_again(portal: Portal, witness: "Witness") -> None:
-    witness.allow("status of 500")
+    witness.allow("status of 500", "Trying again.")
     portal.answers = [status(500)]
     portal.open()
     assert portal.reasons == ["initial", "initial"]
@@ -332,7 +339,8 @@ def test_an_endpoint_that_refuses_is_not_asked_again(portal: Portal, witness: "W
     portal.shown()
 
 
-def test_a_busy_endpoint_is_left_alone_as_long_as_it_says(portal: Portal) -> None:
+def test_a_busy_endpoint_is_left_alone_as_long_as_it_says(portal: Portal, witness: "Witness") -> None:
+    witness.allow("Trying again.")
     portal.page.clock.install()
     portal.answers = [status(429, **{"Retry-After": "50"})]
     portal.visit(tag())
@@ -346,6 +354,7 @@ def test_a_busy_endpoint_is_left_alone_as_long_as_it_says(portal: Portal) -> Non
 
 
 def test_an_endpoint_that_is_silent_is_a_timeout_and_asked_again(portal: Portal, witness: "Witness") -> None:
+    witness.allow("Trying again.")
     portal.answers = [portal.held.append]
     portal.open('token-timeout="300"')
     assert len(portal.asked) == 2
