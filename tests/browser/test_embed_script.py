@@ -554,10 +554,40 @@ def test_content_as_high_as_the_frame_does_not_grow_for_ever(portal: Portal, hig
         }""",
         high,
     )
-    portal.page.wait_for_timeout(400)
+    portal.page.wait_for_timeout(1000)
     before = height(portal)
     portal.page.wait_for_timeout(300)
     assert height(portal) == before < 5000
+    # What is added all the same has its place.
+    frame.evaluate("block.insertAdjacentHTML('afterend', '<div id=added></div>')")
+    frame.evaluate("added.style.height = '500px'")
+    expect_height(portal, round(before) + 490, round(before) + 550)
+
+
+def test_content_as_high_as_the_frame_that_moves_does_not_grow_for_ever_either(portal: Portal) -> None:
+    frame = portal.open("auto-height")
+    frame.evaluate(
+        """() => {
+            document.getElementById("embed-main").innerHTML = "<p id=lines></p><div id=block></div>";
+            block.style.height = "110vh";
+            setInterval(() => { lines.innerHTML = lines.innerHTML ? "" : "one<br>two<br>three"; }, 300);
+        }"""
+    )
+    portal.page.wait_for_timeout(3000)
+    assert height(portal) < 5000
+
+
+def test_the_frame_follows_content_that_grows_slowly(portal: Portal) -> None:
+    frame = portal.open("auto-height")
+    frame.evaluate(
+        """() => {
+            document.getElementById("embed-main").innerHTML = "<button>More</button><div id=block></div>";
+            block.style.cssText = "height: 10px; transition: height 600ms linear";
+            document.querySelector("button").onclick = () => { block.style.height = "900px"; };
+        }"""
+    )
+    frame.get_by_role("button", name="More").click()
+    expect_height(portal, 900, 1200)
 
 
 def test_without_the_wish_the_height_stays(portal: Portal) -> None:
