@@ -761,13 +761,17 @@
   // because its frame does, and would for ever.
   function judge(before) {
     const height = contentHeight();
-    const byItself = height > before;
-    if (!byItself) size(height);
+    size(height);
+    if (height > before) {
+      judging = null;
+      growth = MOST_GROWTH - 2; // it is asked again soon
+      return;
+    }
     judging = setTimeout(() => {
       judging = null;
-      if (!byItself && contentHeight() > height) following = { inner: innerHeight, height: contentHeight() };
+      if (contentHeight() > height) following = { inner: innerHeight, height: contentHeight() };
       fit();
-    }, byItself ? 0 : REST);
+    }, REST);
   }
 
   function size(height) {
