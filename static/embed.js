@@ -38,11 +38,13 @@
 
   // Return {url, token, single} of a mint, which frames share where that may be.
   async function obtain(frame, reason, fresh) {
-    const { app, workspace, fetchToken, tokenUrl = fetchToken } = frame.options;
-    const same = (each) => each.app === app && each.workspace === workspace && each.tokenUrl === tokenUrl;
+    const { app, workspace, fetchToken, tokenUrl } = frame.options;
+    // What `ask` asks: a function comes before an address.
+    const source = fetchToken ?? tokenUrl;
+    const same = (each) => each.app === app && each.workspace === workspace && each.source === source;
     let mint = mints.find(same);
     if (!mint || performance.now() - mint.at > SHARED || (fresh && mint.token === frame.token)) {
-      mint = { app, workspace, tokenUrl, frame, found: ask(frame.options, reason) };
+      mint = { app, workspace, source, frame, found: ask(frame.options, reason) };
       mints = [...mints.filter((each) => !same(each)), mint];
     }
     try {

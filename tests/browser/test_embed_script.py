@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Frame, expect
 
 from tests.browser.embedding import Portal, body, minted, status, tag
-from tests.browser.house import LAB, click, heading
+from tests.browser.house import BEN, LAB, click, heading
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -119,6 +119,18 @@ def test_two_frames_are_independent_but_share_a_mint(portal: Portal) -> None:
     second.evaluate("embed.send('picked', { n: 3 })")
     portal.page.wait_for_function("() => window.two?.n === 3")
     assert first.is_detached()
+
+
+def test_a_function_of_its_own_is_asked_even_beside_the_same_address(portal: Portal) -> None:
+    portal.visit(tag() + '<div class="slot" id="slot"></div>')
+    portal.page.evaluate(
+        """(bens) => PatEmbed.mount("#slot", {
+            app: "lab", tokenUrl: "/embed-token", fetchToken: async () => bens
+        }).then(follow)""",
+        minted(portal.house, BEN),
+    )
+    names = [portal.shown(number).evaluate("embed.viewer.user.name") for number in (0, 1)]
+    assert names == ["Ana", "Ben"]
 
 
 def test_an_element_that_is_taken_away_and_put_back_opens_again(portal: Portal) -> None:
@@ -559,8 +571,13 @@ def test_content_as_high_as_the_frame_does_not_grow_for_ever(portal: Portal, hig
     portal.page.wait_for_timeout(300)
     assert height(portal) == before < 5000
     # What is added all the same has its place.
-    frame.evaluate("block.insertAdjacentHTML('afterend', '<div id=added></div>')")
-    frame.evaluate("added.style.height = '500px'")
+    frame.evaluate(
+        """() => {
+            const added = document.createElement("div");
+            added.style.height = "500px";
+            block.after(added);
+        }"""
+    )
     expect_height(portal, round(before) + 490, round(before) + 550)
 
 
