@@ -118,6 +118,8 @@
     #port;
     #first;
     #loads = 0;
+    // The next load is of a page that the frame wrote itself: it is not blank, however long it is silent.
+    #written = false;
     #restarts = [];
     // What the host sent before the app was there; null from then on
     #queue = [];
@@ -220,6 +222,7 @@
       this.#port?.close();
       this.#port = null;
       this.#queue ??= [];
+      this.#written = false;
       this.#expect(LOAD);
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
@@ -240,7 +243,8 @@
       this.iframe.contentWindow.postMessage(
         { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
       );
-      this.#expect(HELLO);
+      if (!this.#written) this.#expect(HELLO);
+      this.#written = false;
     }
 
     #expect(ms) {
@@ -272,7 +276,8 @@
         this.#queue ??= [];
         this.#emit("ready", {});
         if (rest.problem) this.#refused(rest.problem);
-      } else if (type === "want-token") this.#give(rest, port);
+      } else if (type === "written") this.#written = port === this.#port;
+      else if (type === "want-token") this.#give(rest, port);
       else if (type === "event" && RESERVED.test(name)) this.#told(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
       else if (type === "restart") this.#begin();

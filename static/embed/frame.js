@@ -342,6 +342,7 @@
   function install(opening) {
     ({ ways, language, locale, theme } = opening);
     take(opening);
+    say("written"); // to write is a load as well, and the app may be busy then
     document.open(); // takes all listeners of the document and the window away
     hearken(); // before any script of the app can
     // When all is parsed, and before a script that is deferred.
