@@ -49,10 +49,10 @@ run: $(VENV)/.runtime
 	@$(PY) -m flask --app app demo load --origin http://localhost:$(PORT)
 	@$(PY) -m flask --app app run --port $(PORT)
 
-# -m '' lifts the selection of pyproject.toml. Twice the processes of two cores, since half of the tests wait for
-# servers and browsers; a file stays in one of them, and so its servers are started once.
+# -m '' lifts the selection of pyproject.toml. More processes than two cores, since half of the tests wait for servers
+# and browsers; a file stays in one of them, and so its servers are started once.
 test: $(VENV)/.dev programs
-	@$(PY) -m pytest -m '' -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest -m '' -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 quick: $(VENV)/.dev
 	@$(PY) -m pytest -q $(ARGS)

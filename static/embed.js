@@ -39,11 +39,11 @@
 
   // Return {url, token, single} of a mint, which frames share where that may be; never with the token that is stale.
   async function obtain(frame, reason, stale) {
-    const { app, workspace, fetchToken, tokenUrl = fetchToken } = frame.options;
-    const same = (each) => each.app === app && each.workspace === workspace && each.tokenUrl === tokenUrl;
+    const { app, workspace, tokenUrl, fetchToken: source = tokenUrl } = frame.options;
+    const same = (each) => each.app === app && each.workspace === workspace && each.source === source;
     let mint = mints.find(same);
     if (!mint || performance.now() - mint.at > SHARED || (stale && mint.token === stale)) {
-      mint = { app, workspace, tokenUrl, frame, found: ask(frame.options, reason) };
+      mint = { app, workspace, source, frame, found: ask(frame.options, reason) };
       mints = [...mints.filter((each) => !same(each)), mint];
     }
     try {
@@ -117,6 +117,8 @@
     #port;
     #first;
     #loads = 0;
+    // The next load is of a page that the frame wrote itself: it is not blank, however long it is silent.
+    #written = false;
     #restarts = [];
     // What the host sent before the app was there; null from then on
     #queue = [];
@@ -223,6 +225,7 @@
       this.#port?.close();
       this.#port = null;
       this.#queue ??= [];
+      this.#written = false;
       this.#expect(LOAD);
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
@@ -243,7 +246,8 @@
       this.iframe.contentWindow.postMessage(
         { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
       );
-      this.#expect(HELLO);
+      if (!this.#written) this.#expect(HELLO);
+      this.#written = false;
     }
 
     #expect(ms) {
@@ -275,7 +279,8 @@
         this.#queue ??= [];
         this.#emit("ready", {});
         if (rest.problem) this.#refused(rest.problem);
-      } else if (type === "want-token") this.#give(rest, port);
+      } else if (type === "written") this.#written = port === this.#port;
+      else if (type === "want-token") this.#give(rest, port);
       else if (type === "event" && RESERVED.test(name)) this.#told(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
       else if (type === "restart") this.#begin();

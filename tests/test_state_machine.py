@@ -29,7 +29,7 @@ from tests.shared import standing  # noqa: F401 - a fixture
 from tests.world import LEDGER, ORDERS, Service, basic, boot, folder_of, only, provision, renew
 
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
-EXAMPLES, STEPS = int(os.environ.get("FUZZ_CASES", "40")), 50
+EXAMPLES, STEPS = int(os.environ.get("FUZZ_CASES", "20")), 50
 REPEAT = timedelta(seconds=10)
 #: Few, so that lives cross each other; Nia is not there yet.
 PEOPLE = ("ana@acme.test", "mallory@globex.test", "nia@new.test")

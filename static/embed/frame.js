@@ -13,7 +13,8 @@
   const MOST_STALE = 3; // tries with another token, where one was replaced before it was used
   const MOST_FAILURES = 6; // of the network, or of a server: then a person has to press
   const LONGEST_WAIT = 60; // s that a Retry-After is waited for without a person
-  const MOST_GROWTH = 8; // times that the content may grow with nothing but the frame's own height
+  const MOST_GROWTH = 8; // times that the content may grow in a row before it is asked why
+  const REST = 200; // ms in which a host has given a frame its height
   const INVALID = '[aria-invalid]:not([aria-invalid="false"])';
   const THEMES = ["light", "dark", "auto"];
   const STALE = ["token_superseded", "token_used", "token_expired"];
@@ -29,6 +30,7 @@
   const { submit } = HTMLFormElement.prototype;
   const { attachShadow } = Element.prototype;
   const { postMessage } = MessagePort.prototype;
+  const { set } = Headers.prototype;
   const { nonce } = document.currentScript;
   const block = document.getElementById("embed-boot");
   const boot = JSON.parse(block.textContent);
@@ -141,7 +143,10 @@
       publish("embed:theme", theme);
     }
     if (wish.locale && wish.locale !== locale) speak(String(wish.locale));
-    if (wish.autoHeight !== undefined) measured = wish.autoHeight ? 0 : null;
+    if (wish.autoHeight !== undefined) {
+      measured = wish.autoHeight ? 0 : null;
+      following = null;
+    }
     fit();
   }
 
@@ -342,6 +347,7 @@
   function install(opening) {
     ({ ways, language, locale, theme } = opening);
     take(opening);
+    say("written"); // to write is a load as well, and the app may be busy then
     document.open(); // takes all listeners of the document and the window away
     hearken(); // before any script of the app can
     // When all is parsed, and before a script that is deferred.
@@ -393,8 +399,8 @@
   function ask(url, init = {}) {
     const headers = new Headers(init.headers);
     for (const [name, value] of Object.entries(wishes())) if (!headers.has(name)) headers.set(name, value);
-    headers.set("Accept", ACCEPT);
-    headers.set("Authorization", `Bearer ${session}`);
+    set.call(headers, "Accept", ACCEPT);
+    set.call(headers, "Authorization", `Bearer ${session}`);
     return fetch(url, {
       ...init,
       headers,
@@ -601,6 +607,7 @@
     notice.replaceChildren();
     main.replaceChildren(...page.body.childNodes);
     window.htmx?.process(main);
+    fitAnew();
     document.title = page.title || document.title;
     announcer.textContent = document.title;
     window.scrollTo(0, 0);
@@ -739,25 +746,63 @@
   // ---- The height of the content ----
 
   let measured = null; // the height that the host was told; null where it did not ask
-  let growth = 0; // times that it grew while the content was the same
+  let growth = 0; // times that it grew in a row, without a rest
+  let sizedAt = 0; // when it was told last, by `now`
+  let judging = null; // a timer, while it is found out why it grows
+  let following = null; // {inner, height} of a page that is as high as its frame, and more
+
+  const contentHeight = () => Math.ceil(document.documentElement.getBoundingClientRect().height);
 
   function fit() {
     document.documentElement.toggleAttribute("data-auto-height", measured !== null);
-    if (measured === null || unstyled()) return;
-    const height = Math.ceil(document.documentElement.getBoundingClientRect().height);
+    if (measured === null || judging || unstyled()) return;
+    const height = contentHeight();
+    if (following && height >= measured) {
+      // What its frame's height has done to it must not be told again; what changed by itself is.
+      const by = innerHeight === following.inner ? height - following.height : 0;
+      following = { inner: innerHeight, height };
+      if (by) size(Math.max(measured + by, 1));
+      return;
+    }
+    following = null;
     if (height === measured) return;
-    // Content that is as high as the frame and a little more would grow for ever.
-    growth = height > measured ? growth + 1 : 0;
-    if (growth > MOST_GROWTH) return;
+    growth = height > measured && now() - sizedAt < REST ? growth + 1 : 0;
+    if (growth > MOST_GROWTH) judging = setTimeout(judge, REST, height);
+    else size(height);
+  }
+
+  // Does it grow by itself, as in a transition? Else it is given one more height: one that then grows again does so
+  // because its frame does, and would for ever.
+  function judge(before) {
+    const height = contentHeight();
+    size(height);
+    if (height > before) {
+      judging = null;
+      growth = MOST_GROWTH - 2; // it is asked again soon
+      return;
+    }
+    judging = setTimeout(() => {
+      judging = null;
+      if (contentHeight() > height) following = { inner: innerHeight, height: contentHeight() };
+      fit();
+    }, REST);
+  }
+
+  function size(height) {
+    if (measured === null || height === measured) return;
     measured = height;
+    sizedAt = now();
     emit("resize", { height });
   }
 
   // Without its sheets a page has another height.
   const unstyled = () => [...document.querySelectorAll('link[rel="stylesheet"]')].some(({ sheet }) => !sheet);
 
-  function busy({ type, buttons }) {
-    if (type !== "pointermove" || buttons) growth = 0;
+  // Another page may be another matter.
+  function fitAnew() {
+    growth = 0;
+    following = null;
+    fit();
   }
 
   // ---- For the app's own scripts ----
@@ -799,8 +844,6 @@
     main = document.getElementById("embed-main");
     notice = document.getElementById("embed-notice");
     announcer = document.getElementById("embed-status");
-    // What grows under somebody's hands may grow.
-    for (const type of ["pointermove", "click", "keydown", "toggle", "load"]) window.addEventListener(type, busy, true);
     when(window, "load", fit);
     new ResizeObserver(fit).observe(document.documentElement);
     fit();
@@ -811,10 +854,7 @@
     when(document, "visibilitychange", wake);
     when(window, "pageshow", (event) => event.persisted && wake());
     const observed = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["data-embed-src"] };
-    new MutationObserver(() => {
-      growth = 0;
-      fill();
-    }).observe(document.body, observed);
+    new MutationObserver(fill).observe(document.body, observed);
     fill();
     window.embed = embed;
     when(document, "DOMContentLoaded", opened); // the app's scripts listen by then

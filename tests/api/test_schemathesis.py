@@ -19,7 +19,7 @@ from tests.world import KEY, ORDERS, SECRETS, Service, lasting_service, provisio
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 #: Cases of each operation, and chains of links, at most.
-CASES = int(os.environ.get("FUZZ_CASES", "5"))
+CASES = int(os.environ.get("FUZZ_CASES", "3"))
 CHAINS = int(os.environ.get("FUZZ_CHAINS", "40"))
 #: What covers each schema is refused for its form, whoever sends it: once is enough, but for `make fuzz`.
 NARROW = "examples,coverage,fuzzing" if "FUZZ_CASES" in os.environ else "examples,fuzzing"

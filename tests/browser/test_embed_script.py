@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from playwright.sync_api import Frame, expect
 
+from tests.browser.conftest import CHROMIUM_ARGS
 from tests.browser.embedding import Portal, body, minted, status, tag
-from tests.browser.house import LAB, click, heading
+from tests.browser.house import BEN, LAB, House, click, heading
+from tests.servers import chromium
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import Browser, BrowserContext
 
     from tests.browser.conftest import Witness
 
@@ -121,6 +123,18 @@ def test_two_frames_are_independent_but_share_a_mint(portal: Portal) -> None:
     second.evaluate("embed.send('picked', { n: 3 })")
     portal.page.wait_for_function("() => window.two?.n === 3")
     assert first.is_detached()
+
+
+def test_a_function_of_its_own_is_asked_even_beside_the_same_address(portal: Portal) -> None:
+    portal.visit(tag() + '<div class="slot" id="slot"></div>')
+    portal.page.evaluate(
+        """(bens) => PatEmbed.mount("#slot", {
+            app: "lab", tokenUrl: "/embed-token", fetchToken: async () => bens
+        }).then(follow)""",
+        minted(portal.house, BEN),
+    )
+    names = [portal.shown(number).evaluate("embed.viewer.user.name") for number in (0, 1)]
+    assert names == ["Ana", "Ben"]
 
 
 def test_an_element_that_is_taken_away_and_put_back_opens_again(portal: Portal) -> None:
@@ -536,7 +550,7 @@ def test_the_theme_changes_while_the_app_is_open(portal: Portal, witness: "Witne
     portal.page.evaluate("it.frame.setTheme('dark')")
     frame.wait_for_function("() => embed.theme === 'dark'")
     click(frame, "Second page")
-    expect(frame.locator("#wishes")).to_have_text("en-US, dark")
+    expect(frame.locator("#wishes")).to_have_text("en, dark")
 
 
 def test_the_language_of_the_page_around_reaches_the_app(portal: Portal, witness: "Witness") -> None:
@@ -609,10 +623,74 @@ def test_content_as_high_as_the_frame_does_not_grow_for_ever(portal: Portal, hig
         }""",
         high,
     )
-    portal.page.wait_for_timeout(400)
+    portal.page.wait_for_timeout(1000)
     before = height(portal)
     portal.page.wait_for_timeout(300)
     assert height(portal) == before < 5000
+    # What is added all the same has its place.
+    frame.evaluate(
+        """() => {
+            const added = document.createElement("div");
+            added.style.height = "500px";
+            block.after(added);
+        }"""
+    )
+    expect_height(portal, round(before) + 490, round(before) + 550)
+
+
+def test_content_as_high_as_the_frame_that_moves_does_not_grow_for_ever_either(portal: Portal) -> None:
+    frame = portal.open("auto-height")
+    frame.evaluate(
+        """() => {
+            document.getElementById("embed-main").innerHTML = "<p id=lines></p><div id=block></div>";
+            block.style.height = "110vh";
+            setInterval(() => { lines.innerHTML = lines.innerHTML ? "" : "one<br>two<br>three"; }, 300);
+        }"""
+    )
+    portal.page.wait_for_timeout(3000)
+    assert height(portal) < 5000
+
+
+def test_the_frame_follows_content_that_grows_slowly(portal: Portal) -> None:
+    frame = portal.open("auto-height")
+    frame.evaluate(
+        """() => {
+            document.getElementById("embed-main").innerHTML = "<button>More</button><div id=block></div>";
+            block.style.cssText = "height: 10px; transition: height 600ms linear";
+            document.querySelector("button").onclick = () => { block.style.height = "900px"; };
+        }"""
+    )
+    frame.get_by_role("button", name="More").click()
+    expect_height(portal, 900, 1200)
+
+
+def test_an_app_that_is_busy_when_it_has_loaded_is_not_taken_for_blank(
+    browser: "Browser", house: House
+) -> None:
+    # As on every desktop; with all sites in one process the page around would be as busy.
+    apart = browser.browser_type.launch(
+        executable_path=chromium(), args=[*CHROMIUM_ARGS, "--site-per-process"]
+    )
+    try:
+        portal = Portal(apart.new_page(), house)
+        portal.page.context.add_init_script(
+            """if (parent !== window) {
+                const { close } = Document.prototype;
+                Document.prototype.close = function () {
+                    addEventListener("load", () => setTimeout(() => {
+                        for (const end = performance.now() + 7000; performance.now() < end;);
+                    }));
+                    close.call(this);
+                };
+            }"""
+        )
+        portal.visit(tag())
+        portal.heard("loaded")
+        portal.page.wait_for_timeout(9000)
+        assert portal.names() == ["ready", "loaded"]
+        expect(heading(portal.shown()).first).to_be_visible()
+    finally:
+        apart.close()
 
 
 def test_without_the_wish_the_height_stays(portal: Portal) -> None:
