@@ -1,4 +1,4 @@
-"""What an operator types: `flask --app app provision` and `flask --app app client`."""
+"""What an operator types: `flask --app app provision`, `client`, `app` and `workspace`."""
 
 import os
 import re
@@ -15,10 +15,10 @@ import time_machine
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from pat_service.credentials import Key
-from pat_service.models import Client, ClientSecret, Event
+from pat_service.models import App, Client, ClientSecret, Event
 from tests.servers import free_port
 from tests.shared import app, standing
 from tests.world import (
@@ -342,6 +342,75 @@ def write(tmp_path: Path) -> Callable[..., str]:
 
 
 ACME = '[[workspaces]]\nslug = "acme"\nname = "Acme & Sons"\n'
+
+# app allow, workspace allow
+
+
+@pytest.mark.parametrize(("kind", "slug"), [("app", "orders"), ("workspace", "acme")])
+def test_an_origin_comes_onto_the_list_and_off_again(runner: FlaskCliRunner, kind: str, slug: str) -> None:
+    both = succeed(runner, kind, "allow", slug, "https://www.portal.example", "https://b.example").stdout
+    assert both.splitlines()[-2:] == ["https://www.portal.example", "https://b.example"]
+    assert succeed(runner, kind, "allow", slug, "HTTPS://B.example:443").stdout == both
+    left = succeed(runner, kind, "disallow", slug, "https://B.example").stdout
+    assert left == both.removesuffix("https://b.example\n")
+    assert succeed(runner, kind, "disallow", slug, "https://b.example").stdout == left
+
+
+def test_a_frame_is_allowed_and_blank_again_at_once(runner: FlaskCliRunner, service: Service) -> None:
+    def ancestors() -> str:
+        policy = service.open(service.token()).headers["Content-Security-Policy"]
+        return policy.partition("frame-ancestors ")[2].partition(";")[0]
+
+    before = ancestors()
+    succeed(runner, "app", "allow", "orders", "https://b.example")
+    assert ancestors() == f"{before} https://b.example"
+    succeed(runner, "app", "disallow", "orders", "https://b.example")
+    assert ancestors() == before
+
+
+def test_what_changes_an_origin_is_in_the_trail_once(runner: FlaskCliRunner, service: Service) -> None:
+    for _ in range(2):
+        succeed(runner, "app", "allow", "orders", "https://b.example")
+    (told,) = service.rows(select(Event.__table__).where(Event.type == "app:changed"))
+    assert told.client_id == "(operator)"
+    assert told.details["after"]["allowed_origins"] == [
+        *told.details["before"]["allowed_origins"],
+        "https://b.example",
+    ]
+
+
+def test_an_origin_of_a_shape_that_is_refused_now_can_be_taken_off(
+    runner: FlaskCliRunner, service: Service
+) -> None:
+    service.change(update(App).where(App.slug == "orders").values(allowed_origins=["https://B.example/"]))
+    assert succeed(runner, "app", "disallow", "orders", "https://B.example/").stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["app", "workspace"])
+@pytest.mark.parametrize("verb", ["allow", "disallow"])
+@pytest.mark.parametrize(
+    ("slug", "origin", "said"),
+    [
+        ("nothing", "https://b.example", "'nothing'"),
+        (NOT_UTF8, "https://b.example", "There is no"),
+        ("", "https://b.example", "There is no"),
+        ("orders", "portal.example", "portal.example: Must be"),
+        ("orders", "https://portal.example/page", "Must be an exact origin"),
+        ("orders", "null", "null: Must be"),
+        ("orders", "https://a\x1b[31m", r"a\x1b[31m: Must be"),
+        ("orders", NOT_UTF8, "Must be"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_allowed_is_refused_in_one_line(
+    lasting: FlaskCliRunner, kind: str, verb: str, slug: str, origin: str, said: str
+) -> None:
+    slug = "acme" if (kind, slug) == ("workspace", "orders") else slug
+    line = fail(lasting, kind, verb, slug, "https://good.example", origin)
+    assert line.startswith("Error: ")
+    assert said in line
+    assert len(line.splitlines()) == 1
+    assert "\x1b" not in line
 
 
 def test_provision_says_what_it_did(runner: FlaskCliRunner, write: Callable[..., str]) -> None:

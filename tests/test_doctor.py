@@ -1,6 +1,7 @@
 """What an operator asks when a frame is blank: `flask --app app doctor`, on settings and database."""
 
 import json
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -111,7 +112,8 @@ def test_for_people_each_finding_is_a_line_and_what_to_change_another(app: Flask
     assert done.exit_code == 1
     (place,) = (number for number, line in enumerate(lines) if line.startswith("problem  origins"))
     assert "may not frame app orders" in lines[place]
-    assert lines[place + 1].strip().startswith(f"→ PATCH /api/ext/apps/{ORDERS}")
+    assert lines[place + 1].strip().startswith(f"→ flask --app app app allow orders {WWW}; or")
+    assert f"PATCH /api/ext/apps/{ORDERS}" in lines[place + 1]
     assert lines[-1] == "1 problem(s), 0 warning(s)."
     assert "\x1b" not in done.output
     coloured = app.test_cli_runner().invoke(args=["doctor", "--offline"], color=True)
@@ -190,6 +192,18 @@ def test_what_to_change_is_the_list_as_it_should_be(service: Service) -> None:
     assert bad(examine(service.app, "--app", "orders", *around)) == []
 
 
+@pytest.mark.parametrize("kind", ["app", "workspace"])
+@pytest.mark.parametrize("allowed", [[PORTAL], ["*"], []])
+def test_the_command_that_it_names_mends_it(app: Flask, kind: str, allowed: list[str]) -> None:
+    slug = {"app": "orders", "workspace": "acme"}[kind]
+    provision(app, only(f"{kind}s", slug, allowed_origins=allowed))
+    args = [f"--{kind}", slug, "--parent", WWW]
+    commands = bad(examine(app, *args))[0][2].partition("flask --app app ")[2].partition(";")[0]
+    for command in commands.split(" && flask --app app "):
+        assert app.test_cli_runner().invoke(args=shlex.split(command)).exit_code == 0
+    assert not [text for _, _, text in bad(examine(app, *args)) if f"frame {kind} {slug}" in text]
+
+
 def test_a_parent_is_compared_as_browsers_write_it(app: Flask) -> None:
     found = examine(app, "--app", "orders", "--parent", "HTTP://ana@Portal.Example:80/orders/?a#b")
     assert bad(found) == []
@@ -222,6 +236,7 @@ def test_the_apps_behind_a_launcher_need_its_parents_too(app: Flask) -> None:
     level, about, text = only_one(examine(app, "--workspace", "acme", "--parent", WWW))
     assert (level, about) == ("warning", "origins")
     assert "go blank: support." in text
+    assert f"flask --app app app allow SLUG {WWW}" in text
 
 
 @pytest.mark.parametrize("origin", ["https://mallory.example", "capacitor://localhost"])

@@ -7,6 +7,7 @@ from pat_service.cli.common import plain_errors, upgrade_schema
 from pat_service.cli.directory import provision
 from pat_service.cli.doctor import doctor
 from pat_service.cli.live import session_commands, token_commands
+from pat_service.cli.origins import app_commands, workspace_commands
 from pat_service.cli.script import embed_tag
 from pat_service.cli.trail import events
 from pat_service.cli.upkeep import check, purge
@@ -18,6 +19,8 @@ def init_app(app: Flask) -> None:
     for command in (
         provision,
         client_commands,
+        app_commands,
+        workspace_commands,
         check,
         doctor,
         purge,

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -84,7 +85,7 @@ def check(target: Target, parents: Sequence[Parent]) -> list[Finding]:
             warning(
                 ABOUT,
                 f"Every web page may frame {target}, and hears of its refusals: * is allowed.",
-                _to(target, [origin for origin in wanted if origin != ANY_ORIGIN] or [_EXAMPLE]),
+                _to(target, _with([origin for origin in target.origins if origin != ANY_ORIGIN], parents)),
             )
         )
     else:
@@ -109,7 +110,7 @@ def _behind_launcher(target: Target, parents: Sequence[Parent]) -> list[Finding]
             ABOUT,
             f"From the launcher these apps open in the same frame and go blank: {', '.join(left)}. An "
             "app has allowed origins of its own, which lack a parent.",
-            'PATCH /api/ext/apps/<id> {"allowedOrigins": […]} for each; see doctor --app SLUG.',
+            f"For each: {_command('app', 'SLUG', named)}",
         )
     ]
 
@@ -206,4 +207,18 @@ def _with(origins: Sequence[str], parents: Sequence[Parent]) -> list[str]:
 def _to(target: Target, origins: list[str]) -> str:
     """Return how the allowed origins become these."""
     body = json.dumps({"allowedOrigins": origins}, ensure_ascii=False)
-    return f"PATCH {target.path} {body}; or allowed_origins in the file that provision reads."
+    added = [origin for origin in origins if origin not in target.origins]
+    gone = [origin for origin in target.origins if origin not in origins]
+    commands = [
+        _command(target.kind, target.slug, named, verb)
+        for verb, named in (("allow", added), ("disallow", gone))
+        if named
+    ]
+    return (
+        f"{' && '.join(commands)}; or, as a client of the scope provision, PATCH {target.path} {body}; "
+        "or allowed_origins in the file that provision reads."
+    )
+
+
+def _command(kind: str, slug: str, origins: Iterable[str], verb: str = "allow") -> str:
+    return f"flask --app app {kind} {verb} {slug} {' '.join(map(quote, origins))}"

@@ -1,6 +1,6 @@
 """Apps: what is embedded. Another workspace moves an app, which ends what was made for it there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from pat_service import events
 from pat_service.clients import OPERATOR, Caller, reaches_workspace
 from pat_service.database import AnyRow, add, reading
 from pat_service.directory import reach, workspaces
-from pat_service.directory.changes import changing, difference, each_once, told
+from pat_service.directory.changes import altered, changing, difference, each_once, told
 from pat_service.errors import Conflict
 from pat_service.listing import Listing, Wanted, page
 from pat_service.models import App, Grant, Token, new_id
@@ -89,6 +89,16 @@ def change(caller: Caller, app_id: str, changes: dict[str, Any], now: datetime) 
         if _holder(connection, changes.get("slug", current.slug)) not in (None, app_id):
             raise Conflict("This slug is taken; choose another.")
         _change(connection, caller, current, changes, now)
+        return reach.app(connection, caller, app_id)
+
+
+def change_origins(
+    caller: Caller, app_id: str, now: datetime, *, add: Collection[str] = (), remove: Collection[str] = ()
+) -> AnyRow:
+    """Add to the app's allowed origins and take from them, whatever others do; or raise AppNotFound."""
+    with changing(caller, now) as connection:
+        current = reach.app(connection, caller, app_id, lock=True)
+        _change(connection, caller, current, altered(current, add, remove), now)
         return reach.app(connection, caller, app_id)
 
 

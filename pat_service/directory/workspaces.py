@@ -1,6 +1,6 @@
 """Workspaces, the tenants. Only a client with all workspaces can make one: no other would reach it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from pat_service import events
 from pat_service.clients import OPERATOR, Caller, reaches_workspace
 from pat_service.database import AnyRow, add, reading
 from pat_service.directory import reach
-from pat_service.directory.changes import changing, difference, each_once, told
+from pat_service.directory.changes import altered, changing, difference, each_once, told
 from pat_service.errors import Conflict, ScopeMissing
 from pat_service.listing import Listing, Wanted, page
 from pat_service.models import App, Token, Workspace, new_id
@@ -60,6 +60,21 @@ def change(caller: Caller, workspace_id: str, changes: dict[str, Any], now: date
         if slug != current.slug and connection.execute(_by_slug(slug)).first():
             raise Conflict("This slug is taken; choose another.")
         _change(connection, caller, current, changes, now)
+        return reach.workspace(connection, caller, workspace_id)
+
+
+def change_origins(
+    caller: Caller,
+    workspace_id: str,
+    now: datetime,
+    *,
+    add: Collection[str] = (),
+    remove: Collection[str] = (),
+) -> AnyRow:
+    """Add to the launcher's allowed origins and take from them; or raise WorkspaceNotFound."""
+    with changing(caller, now) as connection:
+        current = reach.workspace(connection, caller, workspace_id, lock=True)
+        _change(connection, caller, current, altered(current, add, remove), now)
         return reach.workspace(connection, caller, workspace_id)
 
 
