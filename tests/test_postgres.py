@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from config import Config
-from pat_service import database, postgres, prepared, sessions, tokens
+from pat_service import database, prepared, sessions, tokens
 from pat_service.cli import upgrade_schema
 from pat_service.database import db, transaction
 from pat_service.directory import reach
@@ -274,7 +274,7 @@ def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
 def patient(app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Flask]:
     """The same, with a connection for each racer and time to wait for a lock on a busy machine."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 60_000)
-    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT", 60)
+    monkeypatch.setattr("pat_service.postgres.CONNECT_TIMEOUT", 60)
     patient = build(url, tmp_path, WEB_THREADS="20")
     yield patient
     with patient.app_context():

@@ -23,7 +23,7 @@ TEXT: Final = script.spare(SOURCE)
 VERSION: Final = script.version_of(TEXT)
 PATHS: Final = ["/embed.js", "/embed.mjs", "/embed.d.ts", f"/embed-{VERSION}.js", f"/embed-{VERSION}.mjs"]
 #: Of the script as it travels, in bytes.
-MOST: Final = 4900
+MOST: Final = 5000
 #: Answers to back ends, which no frame meets.
 OF_BACK_ENDS: Final = {
     *("invalid_client", "scope_missing", "app_forbidden", "user_not_found", "app_not_found", "conflict"),
