@@ -24,9 +24,13 @@
   const jitter = Math.random();
 
   class PatEmbedError extends Error {
+    get name() {
+      return "PatEmbedError";
+    }
+
     constructor(code, message, rest) {
       super(message);
-      Object.assign(this, { name: "PatEmbedError", status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
+      Object.assign(this, { status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
     }
   }
 
