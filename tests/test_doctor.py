@@ -114,6 +114,7 @@ def test_for_people_each_finding_is_a_line_and_what_to_change_another(app: Flask
     assert "may not frame app orders" in lines[place]
     assert lines[place + 1].strip().startswith(f"→ flask --app app app allow orders {WWW}; or")
     assert f"PATCH /api/ext/apps/{ORDERS}" in lines[place + 1]
+    assert place == 0
     assert lines[-1] == "1 problem(s), 0 warning(s)."
     assert "\x1b" not in done.output
     coloured = app.test_cli_runner().invoke(args=["doctor", "--offline"], color=True)
@@ -377,8 +378,8 @@ def test_what_hangs_on_a_key_that_is_not_here(service: Service) -> None:
     service.token()
     service.change(update(Token).values(key_id="gone"))
     found = bad(examine(service.app, *ANA))
-    assert [(level, about) for level, about, _ in found] == [("warning", "SECRET_KEY"), ("problem", "token")]
-    assert "1 token(s), 0 client secret(s) and 0 session(s) hang on the key gone" in found[0][2]
+    assert [(level, about) for level, about, _ in found] == [("problem", "token"), ("warning", "SECRET_KEY")]
+    assert "1 token(s), 0 client secret(s) and 0 session(s) hang on the key gone" in found[1][2]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(6, "6 s ahead of this"), (-3600, "3600 s behind this")])

@@ -28,6 +28,8 @@ from pat_service.http.public_url import apart, app_url, public_url
 from pat_service.listing import Listing, Wanted
 from pat_service.shapes import check_email, check_slug, is_label
 
+#: In the order in which they are told.
+LEVELS: Final = (PROBLEM, WARNING, OK)
 COLOURS: Final = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
 #: Of nothing that there is: its answer has the headers of any other.
 NO_ID: Final = "00000000-0000-0000-0000-000000000000"
@@ -73,10 +75,14 @@ def doctor(
     ):
         if text is not None:
             _checked(check, text, name)
-    found = list(_examined(app_slug, workspace_slug, around, email, offline))
+    found = sorted(_examined(app_slug, workspace_slug, around, email, offline), key=_urgency)
     (_told_as_json if as_json else _told)(found)
     if any(finding.level == PROBLEM for finding in found):
         raise SystemExit(1)
+
+
+def _urgency(finding: Finding) -> int:
+    return LEVELS.index(finding.level)
 
 
 def _parent(text: str) -> Parent:

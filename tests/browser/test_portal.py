@@ -595,7 +595,7 @@ def test_the_events_of_an_opening_are_listed_as_they_come(portal: Portal) -> Non
 
 def test_the_portal_tells_the_app_what_to_show_and_hears_what_ana_opens(portal: Portal) -> None:
     frame = portal.visit()
-    portal.page.get_by_label("Tell the app").select_option("cancelled")
+    portal.page.get_by_label("Send a filter").select_option("cancelled")
     portal.page.get_by_role("button", name="Send").click()
     expect(frame.get_by_role("radio", name="Cancelled")).to_be_checked()
     assert set(rows(frame).locator(".badge").all_inner_texts()) == {"Cancelled"}
