@@ -747,7 +747,7 @@
 
   let measured = null; // the height that the host was told; null where it did not ask
   let growth = 0; // times that it grew in a row, without a rest
-  let sizedAt = 0; // when it was told last, by `now`
+  let resting; // a timer, until it is seen to stand still
   let judging = null; // a timer, while it is found out why it grows
   let following = null; // {inner, height} of a page that is as high as its frame, and more
 
@@ -766,7 +766,7 @@
     }
     following = null;
     if (height === measured) return;
-    growth = height > measured && now() - sizedAt < REST ? growth + 1 : 0;
+    growth = height > measured ? growth + 1 : 0;
     if (growth > MOST_GROWTH) judging = setTimeout(judge, REST, height);
     else size(height);
   }
@@ -791,8 +791,15 @@
   function size(height) {
     if (measured === null || height === measured) return;
     measured = height;
-    sizedAt = now();
     emit("resize", { height });
+  }
+
+  // What stands still in a frame that has followed is no loop, however slowly that would go.
+  function rest() {
+    clearTimeout(resting);
+    resting = setTimeout(() => {
+      if (measured === contentHeight() && Math.abs(innerHeight - measured) < 1) growth = 0;
+    }, REST);
   }
 
   // Without its sheets a page has another height.
@@ -845,6 +852,7 @@
     notice = document.getElementById("embed-notice");
     announcer = document.getElementById("embed-status");
     when(window, "load", fit);
+    when(window, "resize", rest);
     new ResizeObserver(fit).observe(document.documentElement);
     fit();
     if (!session) return;

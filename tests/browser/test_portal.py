@@ -78,7 +78,8 @@ class Portal:
 
     def opened(self) -> FrameLocator:
         expect(self.page.locator("#frame-state")).to_have_text("loaded")
-        frame = self.page.frame_locator("#stage-body iframe")
+        # The one before may still be there.
+        frame = self.page.locator("#stage-body iframe").last.content_frame
         expect(frame.locator("h1")).to_be_visible()
         # Its script has run: before that a press is taken for none.
         expect(frame.locator(":root")).to_have_js_property("ownerDocument.readyState", "complete")
