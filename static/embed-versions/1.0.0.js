@@ -1,0 +1,360 @@
+// pat-service: one tag that embeds an app and keeps it open. Its API is in /embed.d.ts.
+(() => {
+"use strict";
+const VERSION = "1.0.0";
+const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
+const TRIES = 5;
+const SHARED = 5000;
+const LOAD = 60_000;
+const HELLO = 5000;
+const MENDED = /^(token_(missing|expired|superseded|used)|session_(expired|invalid))$/;
+const RESTARTS = 3;
+const RESERVED = /^(ready|loaded|resize|navigate|error|session:.*|embed:.*)$/;
+const WORDS = {
+en: ["This content could not be opened.", "Try again"],
+es: ["No se pudo abrir este contenido.", "Intentar de nuevo"],
+};
+const jitter = Math.random();
+class PatEmbedError extends Error {
+get name() {
+return "PatEmbedError";
+}
+constructor(code, message, rest) {
+super(message);
+Object.assign(this, { status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
+}
+}
+const warn = (message) => console.warn(`pat-embed: ${message}`);
+const failed = (message, rest) => new PatEmbedError("fetch_token_failed", message, rest);
+let mints = [];
+async function obtain(frame, reason, stale) {
+const { app, workspace, tokenUrl, fetchToken: source = tokenUrl } = frame.options;
+const same = (each) => each.app === app && each.workspace === workspace && each.source === source;
+let mint = mints.find(same);
+if (!mint || performance.now() - mint.at > SHARED || (stale && mint.token === stale)) {
+mint = { app, workspace, source, frame, found: ask(frame.options, reason) };
+mints = [...mints.filter((each) => !same(each)), mint];
+}
+try {
+const found = await mint.found;
+mint.at ??= performance.now();
+if (found.single) forget(mint);
+if (found.single && mint.frame !== frame) return obtain(frame, reason);
+mint.token = found.token;
+return found;
+} catch (error) {
+forget(mint);
+throw error;
+}
+}
+const forget = (mint) => (mints = mints.filter((each) => each !== mint));
+async function ask({ app, workspace, tokenUrl, fetchToken, tokenTimeout }, reason) {
+const signal = AbortSignal.timeout(tokenTimeout);
+const late = new Promise((_, reject) => signal.addEventListener("abort", reject));
+const wish = { app, workspace, reason };
+try {
+return read(await Promise.race([fetchToken ? fetchToken({ ...wish, signal }) : post(tokenUrl, wish, signal), late]));
+} catch (error) {
+if (signal.aborted) throw new PatEmbedError("timeout", `No token came within ${tokenTimeout} ms.`, { retryable: true });
+if (error instanceof PatEmbedError) throw error;
+const { message = error, retryable = true, retryAfter = null } = error ?? {};
+throw failed(`No token: ${message}`, { retryable, retryAfter });
+}
+}
+async function post(url, wish, signal) {
+const response = await fetch(url, {
+method: "POST",
+credentials: "include",
+headers: { "Content-Type": "application/json", Accept: "application/json" },
+body: JSON.stringify(wish),
+signal,
+});
+const { ok, status, headers } = response;
+const answer = await response.json().catch(() => null);
+if (ok) return answer;
+throw failed(`${url} answered ${status}: ${answer?.detail ?? ""}`, {
+status,
+retryable: status === 408 || status === 429 || status >= 500,
+retryAfter: Number(headers.get("Retry-After")) || null,
+requestId: answer?.requestId ?? null,
+});
+}
+function read(answer) {
+try {
+const { protocol, origin, pathname, searchParams } = new URL(answer.redirectUrl);
+const token = answer.personalAccessToken ?? searchParams.get("personal-access-token");
+if (/^https?:$/.test(protocol) && /^pat_\w+$/.test(token)) return { url: `${origin}${pathname}/frame`, token, single: answer.singleUse };
+} catch {}
+throw failed("What came is not what the mint answers: redirectUrl and personalAccessToken.");
+}
+class Frame {
+iframe = null;
+#token;
+#handlers = new Map();
+#promises = [];
+#origin;
+#port;
+#first;
+#loads = 0;
+#written = false;
+#restarts = [];
+#queue = [];
+#fresh = false;
+#timer;
+#panel;
+#lazy;
+#over = false;
+constructor(element, { onError, ...options }) {
+this.element = element;
+this.options = { theme: "auto", locale: document.documentElement.lang, tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
+if (onError) this.on("error", onError);
+if (options.loading !== "lazy") return void this.#begin();
+this.#lazy = new IntersectionObserver((entries) => {
+if (entries.some((entry) => entry.isIntersecting)) this.#begin();
+}, { rootMargin: "200px" });
+this.#lazy.observe(element);
+}
+on(name, handler) {
+this.#handlers.set(name, (this.#handlers.get(name) ?? new Set()).add(handler));
+return () => this.off(name, handler);
+}
+off(name, handler) {
+this.#handlers.get(name)?.delete(handler);
+}
+send(name, data) {
+if (RESERVED.test(name)) throw new TypeError(`Not a name for an app's event: ${name}`);
+const message = { type: "send", name: String(name), data };
+if (this.#queue) this.#queue.push(message);
+else this.#port.postMessage(message);
+}
+setTheme(theme) {
+this.#dress({ theme });
+}
+setLocale(locale) {
+this.#dress({ locale });
+}
+refresh() {
+this.#fresh = true;
+if (this.#queue) this.#begin();
+else this.#port.postMessage({ type: "refresh" });
+return this.settled();
+}
+unmount() {
+this.#over = true;
+this.#lazy?.disconnect();
+clearTimeout(this.#timer);
+this.#port?.close();
+this.iframe?.remove();
+this.#panel?.remove();
+for (const { reject } of this.#promises) reject(new DOMException("The frame was unmounted.", "AbortError"));
+mints = [];
+}
+settled() {
+return new Promise((resolve, reject) => this.#promises.push({ resolve, reject }));
+}
+#dress(wish) {
+Object.assign(this.options, wish);
+this.#port?.postMessage({ type: "dress", ...wish });
+}
+async #begin() {
+this.#lazy?.disconnect();
+this.#panel?.remove();
+for (let tries = 1; !this.#over; tries++) {
+try {
+const found = await (this.#loads ? this.#obtain("reload", true) : this.#obtain("initial"));
+if (!this.#over) this.#place(found);
+return;
+} catch (error) {
+if (!error.retryable || error.retryAfter > 60 || tries === TRIES) return this.#fail(error);
+warn(`${error.message} Trying again.`);
+await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 2 ** tries * (0.25 + jitter / 4))));
+}
+}
+}
+async #obtain(reason, fresh = this.#fresh) {
+this.#fresh = false;
+const found = await obtain(this, reason, fresh && this.#token);
+this.#token = found.token;
+return found;
+}
+#place({ url, token }) {
+const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
+const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }) })}`;
+this.url = url;
+this.#first = token;
+this.#origin = new URL(url).origin;
+this.#port?.close();
+this.#port = null;
+this.#queue ??= [];
+this.#written = false;
+this.#expect(LOAD);
+if (this.iframe) return this.iframe.contentWindow.location.replace(address);
+const iframe = (this.iframe = document.createElement("iframe"));
+iframe.setAttribute("sandbox", sandbox);
+Object.assign(iframe, { title, allow, referrerPolicy, src: address, onload: () => this.#connect() });
+iframe.style.cssText = "display:block;width:100%;height:100%;border:0";
+this.element.append(iframe);
+}
+#connect() {
+const { theme, locale, autoHeight, tokenTimeout } = this.options;
+const { port1: port, port2 } = new MessageChannel();
+this.#port = port;
+port.onmessage = ({ data }) => this.#hear(data, port);
+this.iframe.contentWindow.postMessage(
+{ type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
+);
+if (!this.#written) this.#expect(HELLO);
+this.#written = false;
+}
+#expect(ms) {
+clearTimeout(this.#timer);
+this.#timer = setTimeout(() => this.#blank(ms === HELLO), ms);
+}
+async #blank(loaded) {
+const { url } = this;
+const { origin } = location;
+const there = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+if (this.#over || this.#port?.heard) return;
+this.iframe.remove();
+this.iframe = null;
+const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
+this.#fail(there
+? new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
+: new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
+}
+#hear({ type, name, data, ...rest }, port) {
+if (type === "hello") {
+if (port !== this.#port) return;
+clearTimeout(this.#timer);
+port.heard = true;
+if (rest.again) return;
+this.#loads++;
+this.#queue ??= [];
+this.#emit("ready", {});
+if (rest.problem) this.#refused(rest.problem);
+} else if (type === "written") this.#written = port === this.#port;
+else if (type === "want-token") this.#give(rest, port);
+else if (type === "event" && RESERVED.test(name)) this.#told(name, data);
+else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
+else if (type === "restart") this.#begin();
+else if (type === "going") this.#follow(rest.origin);
+}
+#told(name, data) {
+const { title, autoHeight } = this.options;
+if (name === "loaded") {
+for (const message of this.#queue ?? []) this.#port.postMessage(message);
+this.#queue = null;
+this.iframe.title = title ?? data.title;
+} else if (name === "resize") {
+if (autoHeight) this.iframe.style.height = `${data.height}px`;
+} else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
+this.#emit(name, data);
+}
+#emit(name, data) {
+if (this.#over) return;
+const { onEvent } = this.options;
+for (const handler of [onEvent?.bind(null, name), ...(this.#handlers.get(name) ?? [])]) {
+try {
+handler?.(data);
+} catch (error) {
+reportError(error);
+}
+}
+if (this.element instanceof PatEmbedElement) this.element.dispatchEvent(new CustomEvent(name, { detail: data }));
+const end = { loaded: "resolve", "session:renewed": "resolve", error: "reject" }[name];
+if (end) for (const promise of this.#promises.splice(0)) promise[end](name === "error" ? data : this);
+}
+async #give({ id, reason, fresh }, port) {
+const first = this.#first;
+this.#first = null;
+try {
+const { url, token } = first && !fresh
+? { url: this.url, token: first }
+: await this.#obtain(reason === "initial" && this.#loads > 1 ? "reload" : reason, fresh || undefined);
+if (url === this.url) port.postMessage({ type: "token", id, token });
+else this.#place({ url, token });
+} catch ({ message: detail, ...problem }) {
+port.postMessage({ type: "no-token", id, problem: { ...problem, detail } });
+}
+}
+#refused(problem) {
+const now = performance.now();
+this.#restarts = this.#restarts.filter((at) => now - at < 60_000);
+if (!MENDED.test(problem.code) || this.#restarts.length === RESTARTS) return this.#told("error", problem);
+this.#restarts.push(now);
+this.#begin();
+}
+#follow(origin) {
+const [from, to] = [new URL(this.url), new URL(origin)];
+if (to.protocol === from.protocol && `.${to.host}`.endsWith(`.${from.host}`)) this.#origin = to.origin;
+}
+#fail(error) {
+if (this.#over) return;
+warn(`${error.code}: ${error.message}`);
+const [text, again] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
+const button = Object.assign(document.createElement("button"), { type: "button", textContent: again, onclick: () => this.#begin() });
+this.#panel = Object.assign(document.createElement("div"), { role: "alert" });
+this.#panel.append(text, " ", button);
+this.element.append(this.#panel);
+this.#emit("error", error);
+}
+}
+const given = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
+async function mount(target, options) {
+const element = typeof target === "string" ? document.querySelector(target) : target;
+if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
+const { app, workspace, fetchToken, tokenUrl } = options ?? {};
+if (!app && !workspace) throw new TypeError("app is needed");
+if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
+return new Frame(element, given(options)).settled();
+}
+class PatEmbedElement extends HTMLElement {
+static observedAttributes = ["app", "workspace", "token-url", "theme", "locale", "title"];
+frame = null;
+#fetchToken;
+get fetchToken() {
+return this.#fetchToken;
+}
+set fetchToken(value) {
+this.#fetchToken = value;
+this.#renew();
+}
+connectedCallback() {
+if (Object.hasOwn(this, "fetchToken")) {
+this.#fetchToken = this.fetchToken;
+delete this.fetchToken;
+}
+this.#renew();
+}
+disconnectedCallback() {
+this.frame?.unmount();
+this.frame = null;
+}
+attributeChangedCallback(name, before, value) {
+if (!this.frame || before === value) return;
+if (name === "theme") this.frame.setTheme(value ?? "auto");
+else if (name === "locale") this.frame.setLocale(value);
+else if (name !== "title") this.#renew();
+else if (this.frame.iframe) this.frame.iframe.title = value ?? "";
+}
+#renew() {
+this.disconnectedCallback();
+const get = (name) => this.getAttribute(name);
+const options = { fetchToken: this.#fetchToken, tokenUrl: get("token-url"), referrerPolicy: get("referrerpolicy") };
+if (!this.isConnected) return;
+if (!options.fetchToken && !options.tokenUrl) {
+setTimeout(() => this.isConnected && !this.frame && warn("token-url or fetchToken is needed"), 1000);
+return;
+}
+for (const name of ["app", "workspace", "theme", "locale", "title", "loading", "sandbox", "allow"]) options[name] = get(name);
+options.autoHeight = this.hasAttribute("auto-height");
+options.tokenTimeout = Number(get("token-timeout")) || null;
+this.frame = new Frame(this, given(options));
+}
+}
+globalThis.PatEmbed ??= Object.freeze({ version: VERSION, mount, PatEmbedError });
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(":where(pat-embed:not([hidden])){display:block}");
+document.adoptedStyleSheets.push(sheet);
+customElements.get("pat-embed") ?? customElements.define("pat-embed", PatEmbedElement);
+})();
