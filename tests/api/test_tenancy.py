@@ -31,7 +31,9 @@ class Foreign:
     @property
     def texts(self) -> set[str]:
         names = {MALLORY, "Mallory", "Globex", "globex", "Ledger", "ledger", "rival"}
-        return names | set(self.ids.values()) | {self.token[-4:], self.token, self.jwt}
+        # Four letters may stand in any id; what a list shows of a token is a value of its own.
+        ending = json.dumps(json.dumps(self.token[-4:]))[1:-1]
+        return names | set(self.ids.values()) | {ending, self.token, self.jwt}
 
 
 @pytest.fixture
