@@ -125,7 +125,6 @@ WORDS: Final = {
     "wait": _("Try again in {seconds} s."),
     "opening": _("Opening…"),
     "reconnecting": _("Reconnecting…"),
-    "all_apps": _("All apps"),
     "rate_limited": _("Too many requests at once."),
     "status": _("The server answered with status {status}. Try again later."),
 }

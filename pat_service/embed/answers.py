@@ -31,6 +31,7 @@ from pat_service.http.headers import FRAME_POLICY, csp_nonce, noted
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.sessions import Opened
+from pat_service.shapes import is_uuid
 
 APPS: Final = "/embed-apps"
 LAUNCHERS: Final = "/embed-workspaces"
@@ -157,6 +158,14 @@ def frame_headers(response: Response) -> Response:
         if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
+
+
+def origins_now(id_: str) -> list[str]:
+    """Return who may frame this answer at this moment; raise NotFound where the id is none."""
+    if not is_uuid(id_):
+        raise NotFound
+    g.database_asked = True
+    return origins_here()
 
 
 def origins_here() -> list[str]:

@@ -1,27 +1,24 @@
 """What a frame's page sends once the host's script has handed it a token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, Regexp
 
-from pat_service.credentials import Secret
-from pat_service.embed.answers import the_token
-from pat_service.errors import InvalidPayload, flat
 from pat_service.http.headers import NONCE
-from pat_service.http.payload import BODY, printable, read_object
+from pat_service.http.payload import invalid, read_object
 from pat_service.shapes import MAX_ORIGIN_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A token, the origin of the page that it came from, and where a page is wanted, the nonce for that.
+    """What is given for a token, the origin that it came from, and where a page is wanted, its nonce.
 
     The origin is compared and never kept, so that any text may be one; browsers also say `null`.
     """
 
-    token: Secret
+    token: str = field(repr=False)
     parent: str
     nonce: str | None
 
@@ -35,17 +32,16 @@ class _HandoverSchema(Schema):
 
     @post_load
     def _made(self, data: dict[str, Any], **_: Any) -> Handover:
-        return Handover(the_token([data["access_token"]]), data["parent_origin"], data["nonce"])
+        return Handover(data["access_token"], data["parent_origin"], data["nonce"])
 
 
 _schema = _HandoverSchema()
 
 
 def read_handover() -> Handover:
-    """Return what the body holds, its token within its limit; or raise InvalidPayload or as `the_token`."""
+    """Return what the body holds, or raise as `read_object`."""
     try:
         handover: Handover = _schema.load(read_object())
     except ValidationError as error:
-        texts = flat(error.normalized_messages(), BODY)
-        raise InvalidPayload({printable(name): found for name, found in texts.items()}) from None
+        raise invalid(error.normalized_messages()) from None
     return handover

@@ -14,7 +14,7 @@ from pat_service.embed.answers import (
     check_request,
     opened,
     opening,
-    origins_here,
+    origins_now,
     refuse_nul,
     the_token,
 )
@@ -56,15 +56,15 @@ def wait(workspace_id: str) -> Response:
     """A page that holds nothing, and is handed a token by the script of the page around it."""
     require_frame()
     # Before anybody knows of a session: from here its form may go to the apps.
-    g.workspace_wide = g.database_asked = True
-    return show_waiting(launcher(workspace_id), origins_here())
+    g.workspace_wide = True
+    return show_waiting(launcher(workspace_id), origins_now(workspace_id))
 
 
 @blueprint.post(HANDOVER)
 def hand_over(workspace_id: str) -> Response:
     """Open a session for such a page, or a newer one for a launcher that is open."""
     handover = read_handover()
-    session, signed = _opened(workspace_id, handover.token, handover.parent)
+    session, signed = _opened(workspace_id, the_token([handover.token]), handover.parent)
     opened(session)
     return hand_over_launcher(session, signed, handover)
 

@@ -19,7 +19,6 @@ from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.embed.script_texts import wishes
 from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.sessions import Opened, OpenLauncher, OpenSession
-from pat_service.shapes import is_uuid
 
 WHOLE = "embed/frame.html"
 FRAGMENT = "embed/fragment.html"
@@ -71,9 +70,8 @@ def show(
     layout: dict[str, Any] = {"layout": FRAGMENT}
     if opened_with is not None:
         back = _launcher_of(session)
-        layout = {"layout": WHOLE, "launcher_url": back, "boot": None}
-        if not handed:
-            layout["boot"] = _boot_of_app(session, opened_with, [back] if back else [])
+        boot = _boot_of_app(session, opened_with, [back] if back else [])
+        layout = {"layout": WHOLE, "launcher_url": back, "boot": boot}
     elif handed:
         layout = {"layout": WHOLE, "launcher_url": None, "boot": None}
     template = _template(session, page.name)
@@ -121,14 +119,20 @@ def _addresses(folder: str) -> Callable[..., str]:
     return address
 
 
-def show_launcher(session: OpenLauncher, opened_with: Secret | None) -> str:
+def show_launcher(session: OpenLauncher, opened_with: Secret) -> str:
     """Return the page of a launcher: the apps of the workspace that the visitor may open."""
     apps, ways = _ways_of(session)
+    return _launcher_page(session, apps, ways, _boot_of_launcher(session, opened_with, ways))
+
+
+def _launcher_page(
+    session: OpenLauncher, apps: list[ViewedApp], ways: list[str], boot: dict[str, Any] | None
+) -> str:
     return render_template(
         LAUNCHER,
         viewer=session.visitor,
         apps=[{"name": app.name, "url": way} for app, way in zip(apps, ways, strict=True)],
-        boot=None if opened_with is None else _boot_of_launcher(session, opened_with, ways),
+        boot=boot,
         hosts=list(filter(None, map(before_app, apps))),
         csp_nonce=csp_nonce(),
         locale=locale(),
@@ -146,8 +150,6 @@ def _ways_of(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
 
 def show_waiting(root: str, parents: list[str]) -> Response:
     """Answer with a page that holds nothing, and waits for a token from one of the parents."""
-    if not is_uuid(root.rpartition("/")[2]):
-        raise NotFound
     boot = {"base": root, "parents": parents} | wishes()
     return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce()))
 
@@ -168,10 +170,11 @@ def hand_over_app(session: OpenSession, signed: Secret, app: EmbeddedApp, handov
 def hand_over_launcher(session: OpenLauncher, signed: Secret, handover: Handover) -> Response:
     """Answer with the session and, where it is wanted, with the launcher's page."""
     page = None
+    apps, ways = _ways_of(session)
     if handover.nonce is not None:
         use_nonce(handover.nonce)
-        page = show_launcher(session, None)
-    return jsonify(_boot_of_launcher(session, signed, _ways_of(session)[1]) | {"page": page})
+        page = _launcher_page(session, apps, ways, None)
+    return jsonify(_boot_of_launcher(session, signed, ways) | {"page": page})
 
 
 def _text_of(response: Response) -> str:

@@ -17,7 +17,7 @@ from pat_service.embed.answers import (
     frame_headers,
     opened,
     opening,
-    origins_here,
+    origins_now,
     read_form,
     refuse_nul,
     the_token,
@@ -72,15 +72,14 @@ def open_by_form(app_id: str) -> Response:
 def wait(app_id: str) -> Response:
     """A page that holds nothing, and is handed a token by the script of the page around it."""
     require_frame()
-    g.database_asked = True
-    return show_waiting(base(app_id), origins_here())
+    return show_waiting(base(app_id), origins_now(app_id))
 
 
 @blueprint.post(HANDOVER)
 def hand_over(app_id: str) -> Response:
     """Open a session for such a page, or a newer one for a frame that is open."""
     handover = read_handover()
-    session, signed = _opened(app_id, handover.token, handover.parent)
+    session, signed = _opened(app_id, the_token([handover.token]), handover.parent)
     return hand_over_app(session, signed, _app_of(session), handover)
 
 

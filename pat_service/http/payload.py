@@ -155,6 +155,11 @@ def printable(text: str) -> str:
     return text[:100].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def invalid(messages: Mapping[str, Any]) -> InvalidPayload:
+    """Return what a schema found wrong with a body, by field."""
+    return InvalidPayload({printable(name): found for name, found in flat(messages, BODY).items()})
+
+
 class StrictParser(FlaskParser):
     """webargs with our reading of JSON and our shape of errors."""
 
@@ -181,5 +186,4 @@ class StrictParser(FlaskParser):
     ) -> NoReturn:
         # webargs files the messages under the place that the values came from.
         messages = {k: v for place in error.normalized_messages().values() for k, v in place.items()}
-        texts = flat(messages, BODY)
-        raise InvalidPayload({printable(name): found for name, found in texts.items()}) from None
+        raise invalid(messages) from None

@@ -110,7 +110,7 @@
     else if (!renewing) open("initial");
   }
 
-  const hearken = () => window.addEventListener("message", connect, true);
+  const awaitCall = () => window.addEventListener("message", connect, true);
 
   function say(type, fields) {
     if (port) postMessage.call(port, { type, ...fields });
@@ -349,7 +349,7 @@
     take(opening);
     say("written"); // to write is a load as well, and the app may be busy then
     document.open(); // takes all listeners of the document and the window away
-    hearken(); // before any script of the app can
+    awaitCall(); // before any script of the app can
     // When all is parsed, and before a script that is deferred.
     document.addEventListener("readystatechange", start, { once: true });
     document.write(opening.page);
@@ -871,7 +871,7 @@
   }
 
   if (session) take(boot);
-  hearken();
+  awaitCall();
   start();
   if (problem) tell(problem);
 })();
