@@ -9,7 +9,7 @@ from tests.browser.embedding import Portal, tag
 from tests.browser.house import LAB, click, heading
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from tests.browser.conftest import Witness
 
@@ -77,6 +77,47 @@ def test_a_frame_beside_it_cannot_take_the_line(portal: Portal) -> None:
     mallory.evaluate(f"{NOISE}.forEach((each) => parent.frames[0].postMessage(each, '*'))")
     expect_nothing(portal, frame)
     assert mallory.evaluate("got") == []
+
+
+def test_a_frame_beside_it_is_no_parent_though_it_is_of_the_parents_origin(portal: Portal) -> None:
+    """An origin that may embed is not enough: the one page around it calls."""
+    frame = portal.open()
+    portal.house.site.pages["/beside"] = "<!doctype html><title>Beside</title>"
+    portal.page.evaluate("""() => new Promise((done) => {
+        const beside = document.createElement("iframe");
+        beside.onload = done;
+        beside.src = "/beside";
+        document.body.append(beside);
+    })""")
+    beside = portal.frame(1)
+    beside.evaluate(CALL, "parent.frames[0]")
+    expect_nothing(portal, frame)
+    assert beside.evaluate("got") == []
+
+
+def test_a_page_that_is_not_on_the_list_gets_no_word_though_no_policy_keeps_the_frame_blank(
+    portal: Portal, witness: "Witness"
+) -> None:
+    """A proxy that drops the policy, or a browser that knows none: the frame looks by itself."""
+    witness.allow("origin_not_allowed")
+
+    def bare(route: "Route") -> None:
+        answer = route.fetch()
+        kept = {name: text for name, text in answer.headers.items() if name != "content-security-policy"}
+        route.fulfill(response=answer, headers=kept)
+
+    portal.house.provision(
+        lambda document: document["apps"][0].update(allowed_origins=["https://other.example"])
+    )
+    portal.page.route("**/frame?*", bare)
+    portal.page.clock.install()
+    portal.visit(tag())
+    expect(portal.frame().locator(".embed-opening")).to_be_attached()
+    portal.page.wait_for_timeout(300)
+    portal.pass_time(6)
+    (error,) = portal.heard("error")
+    assert error["code"] == "origin_not_allowed"
+    assert not [request for request in witness.requests if portal.tokens[0] in (request.post_data or "")]
 
 
 def test_a_frame_that_waits_for_its_token_takes_none_from_a_frame_beside_it(portal: Portal) -> None:
