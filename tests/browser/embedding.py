@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Frame, expect
 
 from tests.browser.house import ANA, SECRET, House, heading
+from tests.browser.sites import ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -146,7 +147,7 @@ class Portal:
     def shown(self, number: int = 0) -> Frame:
         """Wait until the app is in the frame of this number, and return that."""
         frame = self.frame(number)
-        frame.wait_for_function("() => window.embed", polling=50)
+        ready(frame)
         expect(heading(frame).first).to_be_visible()
         return frame
 

@@ -159,12 +159,16 @@ def site() -> Iterator[Site]:
             thread.join()
 
 
+#: Its script has run, and its style sheets and pictures are there.
+READY: Final = """() => window.embed
+    && !document.querySelector("[data-embed-src]:not([src])")
+    && [...document.querySelectorAll("link[rel=stylesheet]")].every(({ sheet }) => sheet)"""
+
+
 def ready(frame: "Frame") -> None:
-    """Wait until the frame's script has run and its pictures are there: it asks for no more by itself."""
+    """Wait until the frame's page runs, looks as it will, and asks for no more by itself."""
     # By the clock, not by drawn frames: the browser draws none of what is out of view.
-    frame.wait_for_function(
-        "() => window.embed && !document.querySelector('[data-embed-src]:not([src])')", polling=50
-    )
+    frame.wait_for_function(READY, polling=50)
 
 
 # ---- The README ----

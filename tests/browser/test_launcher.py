@@ -580,6 +580,7 @@ def test_nothing_sticks_out_and_the_way_back_is_above_the_app(
         assert all(box and box["width"] >= 250 and box["height"] >= 44 for box in boxes)
         frame.get_by_role("button", name="Support", exact=True).click()
         expect(heading(frame)).to_have_text("Support")
+        ready(frame)
         _looks_right(frame, scheme)
         bar, main = frame.locator(".embed-bar").bounding_box(), frame.locator("#embed-main").bounding_box()
         back = frame.get_by_role("button", name="All apps").bounding_box()
