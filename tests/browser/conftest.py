@@ -104,12 +104,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.browser)
+            # Two browsers and a dozen servers on two cores: what fails once is run once more, and told.
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    item.stash.setdefault(REPORTS, []).append(report)
+    if report.when == "setup":
+        item.stash[REPORTS] = []  # of this run: there may be a second
+    item.stash[REPORTS].append(report)
     return report
 
 

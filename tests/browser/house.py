@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -19,7 +20,7 @@ from app import create_app
 from config import Config
 from pat_service.cli import upgrade_schema
 from pat_service.database import db, reading, transaction
-from pat_service.models import User
+from pat_service.models import App, User
 from tests.browser.sites import Site, copy_project, mint, ready, site
 from tests.servers import WebServer, free_port, gunicorn, redis_server
 from tests.world import provision
@@ -110,6 +111,24 @@ class House:
         document = deepcopy(world(self.site.origin))
         change(document)
         provision(self.app, document)
+
+    def lab_for(self, *origins: str) -> str:
+        """Make a lab whom these may embed, and return its slug.
+
+        One of its own: workers answer for up to a minute with the origins that they last knew of an app, and
+        so a change of the usual lab's would reach the tests that follow.
+        """
+        slug = f"lab-{token_hex(4)}"
+        self.allow(slug, *origins)
+        return slug
+
+    def allow(self, slug: str, *origins: str) -> None:
+        """Let these, and no others, embed the lab of this slug."""
+        lab = world("")["apps"][0] | {"id": None, "slug": slug, "allowed_origins": list(origins)}
+        provision(self.app, {"apps": [lab]})
+
+    def id_of(self, slug: str) -> str:
+        return self.rows(select(App.id).where(App.slug == slug))[0].id
 
     def address(self, email: str = ANA, app: str = "lab", **wish: Any) -> str:
         """Mint, and return the frame's address."""

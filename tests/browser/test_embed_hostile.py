@@ -106,12 +106,10 @@ def test_a_page_that_is_not_on_the_list_gets_no_word_though_no_policy_keeps_the_
         kept = {name: text for name, text in answer.headers.items() if name != "content-security-policy"}
         route.fulfill(response=answer, headers=kept)
 
-    portal.house.provision(
-        lambda document: document["apps"][0].update(allowed_origins=["https://other.example"])
-    )
+    lab = portal.house.lab_for("https://other.example")
     portal.page.route("**/frame?*", bare)
     portal.page.clock.install()
-    portal.visit(tag())
+    portal.visit(tag(app=lab))
     expect(portal.frame().locator(".embed-opening")).to_be_attached()
     portal.page.wait_for_timeout(300)
     portal.pass_time(6)
@@ -227,17 +225,14 @@ def test_frames_of_the_script_post_to_their_parent_alone(
     portal.page.context.expose_binding("__target", lambda source, target: targets.append(target))
     portal.page.context.add_init_script(TARGETS)
     # An app for everybody: the case where a frame by itself would speak to everybody.
-    portal.house.provision(
-        lambda document: document["apps"][0].update(
-            allowed_origins=["*"] if not refused else [portal.house.site.origin, "https://other.example"]
-        )
-    )
+    origins = [portal.house.site.origin, "https://other.example"] if refused else ["*"]
+    lab = portal.house.lab_for(*origins)
     if refused:
         portal.wish = {"allowedOrigins": ["https://other.example"]}
-        portal.visit(tag())
+        portal.visit(tag(app=lab))
         portal.heard("error")
     else:
-        frame = portal.open()
+        frame = portal.open(app=lab)
         click(frame, "Gone")
         portal.heard("error")
     portal.page.wait_for_timeout(100)

@@ -262,11 +262,9 @@ def test_a_parent_that_is_not_on_the_list_learns_what_to_ask_the_doctor(
     portal: Portal, witness: "Witness"
 ) -> None:
     witness.allow("origin_not_allowed", "frame-ancestors", "target origin provided", "chrome-error")
-    portal.house.provision(
-        lambda document: document["apps"][0].update(allowed_origins=["https://other.example"])
-    )
+    lab = portal.house.lab_for("https://other.example")
     portal.page.clock.install()
-    portal.visit(tag())
+    portal.visit(tag(app=lab))
     portal.page.locator("iframe").wait_for()
     portal.page.wait_for_timeout(300)
     portal.page.clock.fast_forward(6000)
@@ -274,7 +272,7 @@ def test_a_parent_that_is_not_on_the_list_learns_what_to_ask_the_doctor(
     assert error["code"] == "origin_not_allowed"
     assert not error["retryable"]
     (line,) = [message.text for message in witness.console if message.text.startswith("pat-embed:")]
-    assert f"doctor --app lab --parent {portal.house.site.origin}" in line
+    assert f"doctor --app {lab} --parent {portal.house.site.origin}" in line
     expect(portal.page.get_by_role("alert")).to_contain_text("could not be opened")
     expect(portal.page.locator("iframe")).to_have_count(0)
     assert not [request for request in witness.requests if portal.tokens[0] in (request.post_data or "")]
@@ -284,16 +282,14 @@ def test_a_blocked_frame_opens_at_the_press_of_a_button_once_it_may(
     portal: Portal, witness: "Witness"
 ) -> None:
     witness.allow("origin_not_allowed", "frame-ancestors", "target origin provided", "chrome-error")
-    portal.house.provision(
-        lambda document: document["apps"][0].update(allowed_origins=["https://other.example"])
-    )
+    lab = portal.house.lab_for("https://other.example")
     portal.page.clock.install()
-    portal.visit(tag())
+    portal.visit(tag(app=lab))
     portal.page.locator("iframe").wait_for()
     portal.page.wait_for_timeout(300)
     portal.page.clock.fast_forward(6000)
     portal.heard("error")
-    portal.house.provision()
+    portal.house.allow(lab, portal.house.site.origin)
     portal.page.get_by_role("button", name="Try again").click()
     portal.shown()
     expect(portal.page.get_by_role("alert")).to_have_count(0)
@@ -301,11 +297,9 @@ def test_a_blocked_frame_opens_at_the_press_of_a_button_once_it_may(
 
 def test_a_token_may_be_for_fewer_parents_than_its_app(portal: Portal) -> None:
     other = "https://other.example"
-    portal.house.provision(
-        lambda document: document["apps"][0].update(allowed_origins=[portal.house.site.origin, other])
-    )
+    lab = portal.house.lab_for(portal.house.site.origin, other)
     portal.wish = {"allowedOrigins": [other]}
-    portal.visit(tag())
+    portal.visit(tag(app=lab))
     (error,) = portal.heard("error")
     assert (error["code"], error["status"], error["retryable"]) == ("origin_not_allowed", 403, False)
     expect(heading(portal.frame())).to_be_visible()
@@ -313,8 +307,7 @@ def test_a_token_may_be_for_fewer_parents_than_its_app(portal: Portal) -> None:
 
 
 def test_an_app_for_everybody_opens_in_any_parent(portal: Portal) -> None:
-    portal.house.provision(lambda document: document["apps"][0].update(allowed_origins=["*"]))
-    portal.open()
+    portal.open(app=portal.house.lab_for("*"))
     assert portal.said() == []
 
 

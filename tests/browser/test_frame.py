@@ -201,19 +201,12 @@ def test_an_app_with_several_origins_tells_the_one_that_is_there(
 ) -> None:
     witness.allow("does not match the recipient window's origin")
 
-    def allow_many(document: dict[str, Any]) -> None:
-        document["apps"][0]["allowed_origins"] = [
-            "capacitor://localhost",
-            "https://other.example",
-            house.site.origin,
-        ]
-
-    house.provision(allow_many)
-    frame = host.open()
+    lab = house.lab_for("capacitor://localhost", "https://other.example", house.site.origin)
+    frame = host.open(app=lab)
     frame.evaluate("embed.end()")
     [told] = host.heard()
     assert (told["origin"], told["code"], told["error"]) == (house.url, "session_revoked", 401)
-    host.embed(f"{house.url}/embed-apps/{LAB}", "refused")
+    host.embed(f"{house.url}/embed-apps/{house.id_of(lab)}", "refused")
     assert [told["code"] for told in host.heard(2)] == ["session_revoked", "token_missing"]
 
 
@@ -225,15 +218,15 @@ def test_a_frame_speaks_to_its_apps_origins_and_to_no_other(
     context.expose_binding("__said", lambda _, text: said.append(text))
     context.add_init_script(OVERHEAR)
     origins = [house.site.origin if origin == "HERE" else origin for origin in origins]
-    house.provision(lambda document: document["apps"][0].update(allowed_origins=origins))
+    lab = house.lab_for(*origins)
     page.goto(house.site.url())
-    frame = Host(page, house).open()
+    frame = Host(page, house).open(app=lab)
     frame.evaluate("embed.end()")
     expect(heading(frame)).to_have_text("Your session was ended")
     assert said == [f"session_revoked to {origin}" for origin in origins]
     said.clear()
-    stale = house.address()
-    house.address()
+    stale = house.address(app=lab)
+    house.address(app=lab)
     with page.expect_response(stale) as refused:
         Host(page, house).embed(stale, "refused")
     refused.value.frame.wait_for_load_state()
@@ -241,10 +234,10 @@ def test_a_frame_speaks_to_its_apps_origins_and_to_no_other(
 
 
 def test_an_app_for_everybody_opens_anywhere(page: "Page", house: House) -> None:
-    house.provision(lambda document: document["apps"][0].update(allowed_origins=["*"]))
+    lab = house.lab_for("*")
     page.goto(house.site.url(host="third.localhost"))
     host = Host(page, house)
-    frame = host.open()
+    frame = host.open(app=lab)
     frame.evaluate("embed.end()")
     assert [(told["origin"], told["code"]) for told in host.heard()] == [(house.url, "session_revoked")]
 
