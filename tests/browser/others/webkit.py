@@ -17,6 +17,7 @@ from tests.servers import free_port, program
 ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # as the standard names it
 BROWSERS: Final = "/usr/lib/*/webkit2gtk-4.*/MiniBrowser"
 WAIT: Final = 60  # seconds for one command
+SCRIPT: Final = 5000  # milliseconds for one script: what runs in a page that goes away is never answered
 CALL: Final = """
 const done = arguments[arguments.length - 1];
 ({function})(arguments[0]).then((value) => done({ value }), (error) => done({ error: String(error) }));
@@ -33,7 +34,8 @@ class WebKit:
 
     def begin(self, browser: str) -> None:
         options = {"binary": browser, "args": ["--automation"]}
-        wished = {"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": options}}}
+        match = {"webkitgtk:browserOptions": options, "timeouts": {"script": SCRIPT}}
+        wished = {"capabilities": {"alwaysMatch": match}}
         self._session = f"/session/{self._send('POST', '/session', wished)['sessionId']}"
 
     def end(self) -> None:
