@@ -27,8 +27,8 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service import clients, events, listing
-from pat_service.clients import Caller, reaches_workspace
+from pat_service import callers, events, listing
+from pat_service.callers import Caller, reaches_workspace
 from pat_service.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.errors import ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.listing import Listing, Wanted
@@ -36,11 +36,11 @@ from pat_service.models import App, Session, Token, User, Workspace
 from pat_service.tokens import REPEAT_WITHIN
 
 #: Who may look, and who may end what.
-READERS: Final = (clients.MINT, clients.MINT_WORKSPACE, clients.AUDIT, clients.PROVISION)
-ENDERS: Final = (clients.MINT, clients.MINT_WORKSPACE, clients.PROVISION)
+READERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.AUDIT, callers.PROVISION)
+ENDERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.PROVISION)
 #: With one of these a client also sees what others have minted.
-SEES_ALL: Final = frozenset({clients.AUDIT, clients.PROVISION})
-ENDS_ALL: Final = frozenset({clients.PROVISION})
+SEES_ALL: Final = frozenset({callers.AUDIT, callers.PROVISION})
+ENDS_ALL: Final = frozenset({callers.PROVISION})
 
 #: Ids in one statement.
 CHUNK: Final = 1000
@@ -181,7 +181,7 @@ def _times(now: datetime) -> dict[str, datetime]:
 def _require_own(caller: Caller, row: AnyRow, **ids: str) -> None:
     if row.client_id != caller.id and caller.scopes.isdisjoint(ENDS_ALL):
         raise ScopeMissing(
-            f"This client lacks the scope {clients.PROVISION}, which ending what others minted takes."
+            f"This client lacks the scope {callers.PROVISION}, which ending what others minted takes."
         ).about(client_id=caller.id, workspace_id=row.workspace_id, **ids)
 
 

@@ -19,8 +19,8 @@ from sqlalchemy import func, insert, select, text, update
 from app import create_app
 from config import Config
 from pat_service import clients, trail, upkeep
+from pat_service.callers import Caller
 from pat_service.cli import upgrade_schema
-from pat_service.clients import Caller
 from pat_service.database import db, transaction
 from pat_service.errors import InvalidClient, Unavailable
 from pat_service.models import Event, Session, Token, new_id

@@ -10,7 +10,7 @@ from flask_migrate import upgrade
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from pat_service.clients import OPERATOR
+from pat_service.callers import OPERATOR
 from pat_service.credentials import Keyring
 from pat_service.directory import apps, users, workspaces
 from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFound, WorkspaceNotFound

@@ -15,8 +15,8 @@ from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service import readiness
+from pat_service.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.cli.common import keyring, user_id, visible
-from pat_service.clients import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.database import AnyRow
 from pat_service.diagnosis import installation, origins, people, reached
 from pat_service.diagnosis.findings import OK, PROBLEM, WARNING, Finding, ok, problem

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, not_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service import events
-from pat_service.clients import Caller, reaches_workspace
+from pat_service.callers import Caller, reaches_workspace
 from pat_service.database import UtcDateTime
 from pat_service.models import App, Grant, Session, Token
 
