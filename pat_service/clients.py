@@ -71,21 +71,15 @@ def put(
             parse_limit(mint_limit)
     except ValidationError as error:
         raise Conflict(f"The mint limit {mint_limit!r}: {error.messages[0]}") from None
-    facts = {
-        "scopes": sorted(set(scopes)),
-        "all_workspaces": workspaces is None,
-        "mint_limit": mint_limit,
-        "highest_role": highest_role,
-        "revoked_at": None,
-    }
     slugs = sorted(set(workspaces or ()))
-    after: dict[str, Any] = {
-        "scopes": facts["scopes"],
-        "workspaces": None if workspaces is None else slugs,
+    given: dict[str, Any] = {
+        "scopes": sorted(set(scopes)),
         "mint_limit": mint_limit,
         "highest_role": highest_role,
-        "revoked": False,
     }
+    facts = given | {"all_workspaces": workspaces is None, "revoked_at": None}
+    # As the trail tells it: see `_shown`.
+    after = given | {"workspaces": None if workspaces is None else slugs, "revoked": False}
     current = connection.execute(_locked(client_id)).first()
     if current is None:
         connection.execute(insert(Client), facts | {"id": client_id, "created_at": now})
