@@ -9,7 +9,8 @@ from flask.cli import AppGroup
 
 from pat_service import clients
 from pat_service.callers import SCOPES
-from pat_service.cli.common import keyring, plain_errors, show_secret
+from pat_service.cli.common import plain_errors, show_secret
+from pat_service.http.authentication import keyring
 from pat_service.models import LEAST_ROLE, ROLES
 
 _OVERLAP = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
