@@ -22,7 +22,7 @@ from urllib.request import HTTPHandler, OpenerDirector, Request
 from apps.orders import REGIONS
 from demo import people
 from pat_service import directory
-from pat_service.clients import OPERATOR
+from pat_service.callers import OPERATOR
 from pat_service.database import reading
 from pat_service.errors import GrantNotFound
 from pat_service.tokens import REPEAT_WITHIN

@@ -12,7 +12,7 @@ from sqlalchemy import Select, bindparam, select
 
 from pat_service import sessions, tokens
 from pat_service.access import Place, Viewer, Visitor
-from pat_service.clients import Caller
+from pat_service.callers import Caller
 from pat_service.credentials import Keyring, parse_token
 from pat_service.database import AnyRow, reading
 from pat_service.errors import Refused

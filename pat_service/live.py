@@ -27,20 +27,20 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service import clients, events, listing
-from pat_service.clients import Caller, reaches_workspace
+from pat_service import callers, events, listing
+from pat_service.callers import Caller, reaches_workspace
 from pat_service.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.errors import ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.listing import Listing, Wanted
-from pat_service.models import App, Session, Token, User, Workspace
+from pat_service.models import LIVE_SESSION, OF_ONE_PAIR, App, Session, Token, User, Workspace
 from pat_service.tokens import REPEAT_WITHIN
 
 #: Who may look, and who may end what.
-READERS: Final = (clients.MINT, clients.MINT_WORKSPACE, clients.AUDIT, clients.PROVISION)
-ENDERS: Final = (clients.MINT, clients.MINT_WORKSPACE, clients.PROVISION)
+READERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.AUDIT, callers.PROVISION)
+ENDERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.PROVISION)
 #: With one of these a client also sees what others have minted.
-SEES_ALL: Final = frozenset({clients.AUDIT, clients.PROVISION})
-ENDS_ALL: Final = frozenset({clients.PROVISION})
+SEES_ALL: Final = frozenset({callers.AUDIT, callers.PROVISION})
+ENDS_ALL: Final = frozenset({callers.PROVISION})
 
 #: Ids in one statement.
 CHUNK: Final = 1000
@@ -134,7 +134,7 @@ def revoke_tokens(caller: Caller, which: Which, now: datetime) -> Revoked:
 
 def list_sessions(caller: Caller, which: Which, wanted: Wanted, now: datetime) -> Listing:
     """Return a page of the live sessions that the caller sees."""
-    statement = _sessions.where(*which.conditions(Session), *_open)
+    statement = _sessions.where(*which.conditions(Session), *LIVE_SESSION)
     with reading() as connection:
         return listing.page(connection, statement, Session.id, wanted, sight(caller) | _times(now))
 
@@ -181,7 +181,7 @@ def _times(now: datetime) -> dict[str, datetime]:
 def _require_own(caller: Caller, row: AnyRow, **ids: str) -> None:
     if row.client_id != caller.id and caller.scopes.isdisjoint(ENDS_ALL):
         raise ScopeMissing(
-            f"This client lacks the scope {clients.PROVISION}, which ending what others minted takes."
+            f"This client lacks the scope {callers.PROVISION}, which ending what others minted takes."
         ).about(client_id=caller.id, workspace_id=row.workspace_id, **ids)
 
 
@@ -208,7 +208,7 @@ def _end(
     by: str | None = None,
 ) -> int:
     """End the live sessions with these conditions that the caller reaches. `by`: what else ended them."""
-    where = [*conditions, *_open, _within(Session)]
+    where = [*conditions, *LIVE_SESSION, _within(Session)]
     held = select(Session.id).where(*where).order_by(Session.id)
     ended = _change_held(connection, held, _end_these, sight(caller, ENDS_ALL) | {"now": now})
     _tell(connection, events.SESSION_ENDED, ended, caller, now, {"by": by} if by else None)
@@ -279,13 +279,8 @@ def seen(table: type[Token | Session]) -> ColumnElement[bool]:
 _pair_is_revoked = exists().where(
     Token.client_id == bindparam("caller"),
     Token.revoked_at.is_not(None),
-    Token.user_id == Session.user_id,
-    or_(
-        Token.app_id == Session.app_id,
-        and_(Token.app_id.is_(None), Session.app_id.is_(None), Token.workspace_id == Session.workspace_id),
-    ),
+    OF_ONE_PAIR,
 )
-_open = (Session.ended_at.is_(None), Session.expires_at > _now)
 
 _revoke_these = (
     update(Token)
@@ -313,7 +308,7 @@ _status = case(
     (and_(Token.single_use, Token.first_used_at <= bindparam("repeat_since", type_=UtcDateTime)), "used"),
     else_=LIVE,
 )
-_live_sessions = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *_open)
+_live_sessions = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)
 
 
 def _described(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:

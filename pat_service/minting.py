@@ -10,10 +10,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service import clients, events
+from pat_service import callers, events
 from pat_service.access import FACTS, facts_of, may_open, may_visit
 from pat_service.arrivals import Newcomer, welcome
-from pat_service.clients import Caller, reaches_user, reaches_workspace
+from pat_service.callers import Caller, reaches_user, reaches_workspace
 from pat_service.credentials import TOKEN_PREFIX, Keyring, Secret, generate
 from pat_service.database import AnyRow, UtcDateTime, transaction
 from pat_service.errors import AppForbidden, AppNotFound, SlugUnfit, UserNotFound, WorkspaceNotFound
@@ -21,7 +21,7 @@ from pat_service.models import App, Session, Token, User, Workspace, new_id
 from pat_service.prepared import Query, Writes
 from pat_service.shapes import email_key, is_label
 
-SCOPES: Final = (clients.MINT, clients.MINT_WORKSPACE)
+SCOPES: Final = (callers.MINT, callers.MINT_WORKSPACE)
 LAST_SHOWN: Final = 4
 
 
@@ -93,9 +93,9 @@ def _mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted
 
 
 def _require_scopes(caller: Caller, wish: Wish) -> None:
-    caller.require(clients.MINT if wish.for_app else clients.MINT_WORKSPACE)
+    caller.require(callers.MINT if wish.for_app else callers.MINT_WORKSPACE)
     if wish.newcomer is not None:
-        caller.require(clients.PROVISION)
+        caller.require(callers.PROVISION)
         caller.require_role(wish.newcomer.role)
 
 

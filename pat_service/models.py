@@ -1,4 +1,4 @@
-"""The nouns, and the constraints that the database itself keeps.
+"""The nouns, the constraints that the database itself keeps, and when a session is live.
 
 Ids are lower-case UUID texts. Rules address these tables with Core statements; the classes give the
 columns names and types, and migrations their shape.
@@ -20,6 +20,9 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    and_,
+    bindparam,
+    or_,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -232,6 +235,18 @@ class Session(Model):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+#: The conditions that a session is live at the moment `now`, which the statement is given.
+LIVE_SESSION: Final = (Session.ended_at.is_(None), Session.expires_at > bindparam("now", type_=UtcDateTime))
+#: The condition that token and session are of one pair, whichever of its tokens opened the session.
+OF_ONE_PAIR: Final = and_(
+    Token.user_id == Session.user_id,
+    or_(
+        Token.app_id == Session.app_id,
+        and_(Token.app_id.is_(None), Session.app_id.is_(None), Token.workspace_id == Session.workspace_id),
+    ),
+)
 
 
 class Event(Model):

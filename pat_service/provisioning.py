@@ -13,7 +13,8 @@ from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection
 
 from pat_service import clients, directory, events
-from pat_service.clients import MIN_SECRET_LENGTH, SCOPES
+from pat_service.callers import SCOPES
+from pat_service.clients import MIN_SECRET_LENGTH
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.database import transaction
 from pat_service.errors import Conflict, InvalidPayload, flat

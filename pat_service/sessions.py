@@ -28,7 +28,7 @@ from pat_service.errors import (
     SessionRevoked,
     TooManySessions,
 )
-from pat_service.models import App, Session, User, Workspace, new_id
+from pat_service.models import LIVE_SESSION, App, Session, User, Workspace, new_id
 from pat_service.prepared import Query, Writes
 from pat_service.shapes import ANY_ORIGIN
 from pat_service.tokens import USE, Recognised, recognise, use, use_of
@@ -305,7 +305,7 @@ _end = (
 _end_returning = _end.returning(
     Session.token_id, Session.client_id, Session.app_id, Session.workspace_id, Session.user_id
 )
-_live = (Session.token_id == bindparam("token"), Session.ended_at.is_(None), Session.expires_at > _now)
+_live = (Session.token_id == bindparam("token"), *LIVE_SESSION)
 _live_of_token = select(Session.id).where(*_live)
 _count_of_token = select(func.count().label("number"), func.min(Session.expires_at).label("first_end")).where(
     *_live

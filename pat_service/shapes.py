@@ -24,6 +24,7 @@ MAX_WINDOW: Final = 366 * 86400
 #: Control characters, and halves of surrogate pairs, which no database takes.
 _UNFIT: Final = ("Cc", "Cs")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 #: Besides what RFC 1123 takes: a browser reads xn-- as Punycode, and turns most of what follows it down.
 _LABEL = re.compile(r"(?!xn--)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
@@ -69,6 +70,11 @@ def check_slug(text: str) -> None:
     """Refuse what is no slug of a workspace, an app or a template."""
     if _SLUG.fullmatch(text) is None:
         raise ValidationError("Must be a slug: up to 64 of a-z, 0-9, - and _.")
+
+
+def is_client_id(text: str) -> bool:
+    """Tell whether a client can have this id."""
+    return _CLIENT_ID.fullmatch(text) is not None
 
 
 def is_label(slug: str) -> bool:

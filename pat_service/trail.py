@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, bindparam, func, select, text, true, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service.clients import OPERATOR, Caller
+from pat_service.callers import OPERATOR, Caller
 from pat_service.database import STATEMENT_TIMEOUT, AnyRow, reading
 from pat_service.errors import InvalidClient, Unavailable
 from pat_service.listing import Listing

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, bindparam, delete, exists, func, not_, or_, select
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, not_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service import events
 from pat_service.credentials import Keyring
 from pat_service.database import AnyRow, UtcDateTime, reading, transaction
-from pat_service.models import Client, ClientSecret, Event, Session, Token
+from pat_service.models import OF_ONE_PAIR, Client, ClientSecret, Event, Session, Token
 
 #: Rows that one transaction deletes. Behind it traffic has the database for itself: for so many times as long
 #: as that took, and so many seconds at least.
@@ -177,11 +177,7 @@ def _take(
 
 #: The pair of the token has a session that is not to be deleted yet: revoking the token is to end it too.
 _still_open = exists().where(
-    Session.user_id == Token.user_id,
-    or_(
-        Session.app_id == Token.app_id,
-        and_(Session.app_id.is_(None), Token.app_id.is_(None), Session.workspace_id == Token.workspace_id),
-    ),
+    OF_ONE_PAIR,
     Session.ended_at.is_(None),
     Session.expires_at >= bindparam("retained_since", type_=UtcDateTime),
 )

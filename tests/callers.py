@@ -4,13 +4,16 @@ All are limited to Acme: `shop` mints as `portal` does, `keeper` keeps the direc
 and reads the trail.
 """
 
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
+from pat_service import clients
+from pat_service.credentials import Keyring
 from pat_service.database import Base
-from tests.world import ORDERS, SECRETS, Service, basic, problem_of, provision
+from tests.world import MINT, ORDERS, SECRETS, USUAL, Service, basic, problem_of, provision
 
 TOKENS: Final = "/api/ext/personal-access-tokens"
 SESSIONS: Final = "/api/ext/sessions"
@@ -29,7 +32,7 @@ _SECRETS: Final = SECRETS | {id_: id_[0] * 40 + id_ for id_ in CALLERS}
 
 def engage(service: Service) -> Service:
     """Let the callers exist."""
-    clients = [
+    callers = [
         {
             "id": id_,
             "secret": _SECRETS[id_],
@@ -39,13 +42,39 @@ def engage(service: Service) -> Service:
         }
         for id_, scopes in CALLERS.items()
     ]
-    provision(service.app, {"clients": clients})
+    provision(service.app, {"clients": callers})
     return service
 
 
 def call(service: Service, method: str, path: str, client: str = "manager", **options: Any) -> TestResponse:
     headers = basic(client, _SECRETS[client]) | options.pop("headers", {})
     return service.client.open(path, method=method, headers=headers, **options)
+
+
+def ask(
+    service: Service, authorization: str | None, address: str = "192.0.2.1", **headers: str
+) -> TestResponse:
+    """Mint with this Authorization header, from this address."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if authorization is not None:
+        given["Authorization"] = authorization
+    return service.client.post(MINT, json=USUAL, headers=given, environ_overrides={"REMOTE_ADDR": address})
+
+
+def knock(service: Service, secret: str, client: str = "portal", **options: Any) -> TestResponse:
+    """Mint as this client with this secret."""
+    return ask(service, basic(client, secret)["Authorization"], **options)
+
+
+def keyring(service: Service) -> Keyring:
+    found: Keyring = service.app.extensions["pat_service.keyring"]
+    return found
+
+
+def rotate(service: Service, at: datetime, overlap: timedelta = timedelta(0)) -> str:
+    """Give the portal a new secret, and return it."""
+    with service.app.app_context():
+        return clients.rotate(keyring(service), "portal", at, overlap).reveal()
 
 
 def got(service: Service, path: str, client: str = "manager", **query: Any) -> Any:
@@ -68,8 +97,7 @@ def mint(service: Service, client: str = "portal", **fields: Any) -> tuple[str, 
     """Return a new token and its id. `workspaceSlug` stands in place of the app."""
     if "workspaceSlug" in fields:
         fields |= {"appSlug": None}
-    usual = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
-    body = {key: value for key, value in (usual | fields).items() if value is not None}
+    body = {key: value for key, value in (USUAL | fields).items() if value is not None}
     answer = call(service, "POST", "/api/ext/users/personal-access-token", client, json=body)
     assert answer.status_code == 201, answer.text
     found: Any = answer.json

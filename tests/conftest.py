@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from app import create_app
 from config import Config
-from pat_service import clients, events
+from pat_service import callers, events
 from pat_service.cli import upgrade_schema
 from pat_service.database import db
 from pat_service.embed import ancestors
@@ -32,7 +32,7 @@ def _forget() -> None:
     """What a worker remembers between requests must not pass from test to test."""
     ancestors._known.clear()
     events._refusals.clear()
-    for module in (events, clients):
+    for module in (events, callers):
         module._unwritable.end()
 
 

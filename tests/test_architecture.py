@@ -12,6 +12,7 @@ FOLDERS = ("pat_service", "apps", "demo", "migrations", "bench")
 RULES = (
     "access",
     "arrivals",
+    "callers",
     "clients",
     "credentials",
     "directory",

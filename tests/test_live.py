@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, update
 from werkzeug.test import TestResponse
 
 from pat_service import live
-from pat_service.clients import OPERATOR
+from pat_service.callers import OPERATOR
 from pat_service.database import transaction
 from pat_service.listing import Wanted
 from pat_service.live import Which

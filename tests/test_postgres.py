@@ -26,7 +26,7 @@ from pat_service.cli import upgrade_schema
 from pat_service.database import db, transaction
 from pat_service.directory import reach
 from pat_service.models import Event, Session, Token, User
-from tests.servers import Switch, fresh_database, postgres
+from tests.servers import Switch, fresh_database, postgres, wait_for
 from tests.world import (
     KEY,
     LOSSES,
@@ -333,10 +333,14 @@ def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> N
 
 
 def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened just as she is deleted."""
     hold, use, used = reach.hold_tokens, tokens.use, threading.Event()
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     openings: list[Future[TestResponse]] = []
 
     def hold_and_let_another_mint(*args: Any) -> reach.Held:
@@ -353,7 +357,8 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
         found = use(*args)
         if not used.is_set():
             used.set()
-            time.sleep(0.5)  # until the deletion holds Ana
+            with psycopg.connect(url, autocommit=True) as other:  # until the deletion holds Ana
+                wait_for(lambda: other.execute(waits).fetchone() == (1,))
         return found
 
     monkeypatch.setattr(reach, "hold_tokens", hold_and_let_another_mint)

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import delete, select
 
 from pat_service import clients, events, provisioning
+from pat_service.callers import OPERATOR
 from pat_service.database import db, reading
 from pat_service.errors import Conflict, InvalidPayload, Refused
 from pat_service.http.authentication import utcnow
@@ -741,7 +742,7 @@ def trail(app: Flask, service: Service) -> Callable[[], list[tuple[Any, ...]]]:
         told += len(rows)
         subjects = ("workspace:", "user:", "member:", "app:", "grant:")
         rows = [row for row in rows if row.type.startswith(subjects)]
-        assert {row.client_id for row in rows} <= {clients.OPERATOR.id}
+        assert {row.client_id for row in rows} <= {OPERATOR.id}
         return [
             (row.type, slugs.get(row.workspace_id), emails.get(row.user_id) or row.app_id, row.details)
             for row in rows
@@ -758,7 +759,7 @@ def test_doing_it_again_is_told_as_a_run_that_changed_nothing(app: Flask, trail:
 def test_each_thing_that_is_new_is_told(empty: Flask) -> None:
     load(empty, EXAMPLE)
     rows = Service(empty.test_client()).rows(select(Event.__table__).order_by(Event.id))
-    assert [(row.type, row.details) for row in rows if row.client_id == clients.OPERATOR.id] == [
+    assert [(row.type, row.details) for row in rows if row.client_id == OPERATOR.id] == [
         ("workspace:created", {"after": {"slug": "acme", "name": "Acme", "allowed_origins": []}}),
         ("user:created", {"after": {"email": "ana@acme.test", "name": "Ana", "status": "active"}}),
         ("member:added", {"after": {"role": "end-user"}}),
@@ -775,7 +776,7 @@ def test_each_thing_that_is_new_is_told(empty: Flask) -> None:
         ),
         ("grant:added", None),
     ]
-    workspace, user, member, app, grant = (row for row in rows if row.client_id == clients.OPERATOR.id)
+    workspace, user, member, app, grant = (row for row in rows if row.client_id == OPERATOR.id)
     assert len({row.workspace_id for row in (workspace, user, member, app, grant)}) == 1
     assert user.user_id == grant.user_id
     assert app.app_id == grant.app_id == ORDERS

@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from flask import Flask
 
 from pat_service import readiness
 from pat_service.readiness import Finding
-from tests.servers import PROJECT, free_port, gunicorn
+from tests.servers import PROJECT, free_port, gunicorn, wait_for
 from tests.world import KEY, PUBLIC_URL
 
 BEHIND = "pat-service: the schema is behind: run `flask --app app db upgrade`"
@@ -155,15 +154,6 @@ def lonely(database: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[by
     log = tmp_path / "log"
     with gunicorn(environ, workers=1, log=log) as server:
         yield server.process, server.port, log
-
-
-def wait_for(ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if ready():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come to be")
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -19,12 +18,12 @@ from sqlalchemy import func, insert, select, text, update
 from app import create_app
 from config import Config
 from pat_service import clients, trail, upkeep
+from pat_service.callers import Caller
 from pat_service.cli import upgrade_schema
-from pat_service.clients import Caller
 from pat_service.database import db, transaction
 from pat_service.errors import InvalidClient, Unavailable
 from pat_service.models import Event, Session, Token, new_id
-from tests.servers import fresh_database, gunicorn
+from tests.servers import fresh_database, gunicorn, wait_for
 from tests.shared import app, standing
 from tests.world import (
     KEY,
@@ -214,8 +213,15 @@ def export(service: Service, cursor: str = "0") -> list[str]:
     return [json.loads(line)["id"] for line in answer.text.splitlines()]
 
 
-def waits(answer: Future[Any]) -> bool:
-    time.sleep(0.3)
+def waits(answer: Future[Any], url: str) -> bool:
+    """Tell whether the export waits, once it has looked who is writing."""
+    looked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'active'"
+        " AND query LIKE 'SELECT virtualtransaction%%' AND query_start > %s"
+    )
+    with psycopg.connect(url, autocommit=True) as other:
+        now = other.execute("SELECT clock_timestamp()").fetchone()
+        wait_for(lambda: answer.done() or other.execute(looked, now).fetchone() == (1,))
     return not answer.done()
 
 
@@ -239,7 +245,7 @@ def test_an_export_passes_over_no_event_that_is_being_written(
         assert lower < higher
         committed.commit()
         answer = pool.submit(export, large)
-        assert waits(answer)
+        assert waits(answer, url)
         held.commit() if commits else held.rollback()
         shown = answer.result(10)
     assert shown == all_ids(large)
@@ -253,7 +259,7 @@ def test_an_export_waits_for_those_alone_that_were_writing_when_it_began(
     with psycopg.connect(url) as first, psycopg.connect(url) as second:
         (early,) = first.execute(INSERT).fetchone() or ()
         answer = pool.submit(export, large)
-        assert waits(answer)
+        assert waits(answer, url)
         (late,) = second.execute(INSERT).fetchone() or ()
         first.commit()
         shown = answer.result(10)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from config import Config
 from pat_service.database import db
-from tests.servers import WebServer, fresh_database, gunicorn, redis_server
+from tests.servers import WebServer, fresh_database, gunicorn, redis_server, wait_for
 from tests.world import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
@@ -105,16 +104,6 @@ def checks(server: WebServer) -> dict[str, str]:
     found: dict[str, str] = json.loads(text)["checks"]
     assert status == (200 if set(found.values()) == {"ok"} else 503)
     return found
-
-
-def wait_for(ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            if ready():
-                return
-        time.sleep(0.05)
-    raise AssertionError("it did not come to be")
 
 
 def all_are(server: WebServer, **states: str) -> bool:

@@ -144,6 +144,10 @@ class Frame:
         return {"Authorization": f"Bearer {self.jwt}"}
 
 
+#: What Ana's portal usually mints with.
+USUAL: Final = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+
+
 class Service:
     """What the outside does, in a line each."""
 
@@ -153,9 +157,8 @@ class Service:
 
     def mint(self, body: Any = None, *, client: str = "portal", **fields: Any) -> TestResponse:
         """Mint with a body as it is, or with Ana's usual one and these fields changed (None: left out)."""
-        usual = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
         if body is None:
-            body = {key: value for key, value in (usual | fields).items() if value is not None}
+            body = {key: value for key, value in (USUAL | fields).items() if value is not None}
         data = body if isinstance(body, (bytes, str)) else json.dumps(body)
         return self.client.post(MINT, data=data, headers=basic(client), content_type="application/json")
 

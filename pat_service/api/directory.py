@@ -29,7 +29,7 @@ from pat_service.api.directory_schemas import (
     WorkspaceQuery,
 )
 from pat_service.api.fields import ListRequest
-from pat_service.clients import PROVISION
+from pat_service.callers import PROVISION
 from pat_service.directory import apps, grants, members, users, workspaces
 from pat_service.http.authentication import client_required, utcnow
 from pat_service.http.payload import read_nothing

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from flask import Response, g, json, stream_with_context
 
-from pat_service import clients, trail
+from pat_service import callers, trail
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.events_schemas import EVENT, EVENTS, EXAMPLE_EVENT, EXPORT, EventItem
 from pat_service.api.fields import page_of
@@ -18,7 +18,7 @@ PAGE = page_of(EventItem)
 
 
 @blueprint.route("/events", methods=["GET"])
-@client_required(clients.AUDIT)
+@client_required(callers.AUDIT)
 @blueprint.arguments(EVENTS, location="query")
 @blueprint.response(200, PAGE, example={"items": [EXAMPLE_EVENT], "nextCursor": "1042"})
 @problems(400, 401, 403, 429, 503)
@@ -28,7 +28,7 @@ def list_events(query: dict[str, Any]) -> Listing:
 
 
 @blueprint.route("/events/export", methods=["GET"])
-@client_required(clients.AUDIT)
+@client_required(callers.AUDIT)
 @blueprint.arguments(EXPORT, location="query")
 @blueprint.response(
     200,

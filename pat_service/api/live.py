@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import g
 
-from pat_service import clients, credentials, introspection, live
+from pat_service import callers, credentials, introspection, live
 from pat_service.access import Viewer
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.live_schemas import (
@@ -104,7 +104,7 @@ def end_sessions(which: Which) -> dict[str, int]:
 
 
 @blueprint.route("/introspect", methods=["POST"])
-@client_required(*clients.SCOPES)
+@client_required(*callers.SCOPES)
 @blueprint.arguments(INTROSPECT, location="json_or_form")
 @blueprint.response(200, INTROSPECTED)
 @problems(400, 401, 403, 413, 415, 429, 503)

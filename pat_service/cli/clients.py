@@ -8,7 +8,9 @@ import click
 from flask.cli import AppGroup
 
 from pat_service import clients
-from pat_service.cli.common import keyring, plain_errors, show_secret
+from pat_service.callers import SCOPES
+from pat_service.cli.common import plain_errors, show_secret
+from pat_service.http.authentication import keyring
 from pat_service.models import LEAST_ROLE, ROLES
 
 _OVERLAP = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
@@ -22,7 +24,7 @@ client_commands = AppGroup("client", help="Back ends that may call this service.
 @click.option(
     "--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this. Default: all."
 )
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(clients.SCOPES), help="Default: mint.")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Default: mint.")
 @click.option(
     "--highest-role",
     type=click.Choice(ROLES),

@@ -10,8 +10,7 @@ from flask_migrate import upgrade
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from pat_service.clients import OPERATOR
-from pat_service.credentials import Keyring
+from pat_service.callers import OPERATOR
 from pat_service.directory import apps, users, workspaces
 from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.listing import Wanted
@@ -21,11 +20,6 @@ from pat_service.shapes import check_email, check_slug
 def upgrade_schema() -> None:
     """Bring the schema of the current app's database up to date."""
     upgrade(directory=str(Path(current_app.root_path) / "migrations"))
-
-
-def keyring() -> Keyring:
-    found: Keyring = current_app.extensions["pat_service.keyring"]
-    return found
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from pat_service import provisioning
-from pat_service.cli.common import keyring, plain_errors, show_secret
+from pat_service.cli.common import plain_errors, show_secret
+from pat_service.http.authentication import keyring
 from pat_service.http.public_url import apart
 from pat_service.shapes import is_label
 

@@ -9,8 +9,8 @@ import click
 from flask.cli import AppGroup
 
 from pat_service import live
+from pat_service.callers import OPERATOR
 from pat_service.cli.common import app_id, plain_errors, user_id, workspace_id
-from pat_service.clients import OPERATOR
 from pat_service.database import AnyRow
 from pat_service.errors import SessionNotFound, TokenNotFound
 from pat_service.listing import MAX_LIMIT, Listing, Wanted

@@ -7,8 +7,8 @@ import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
+from pat_service.callers import OPERATOR
 from pat_service.cli.common import app_id, plain_errors, visible, workspace_id
-from pat_service.clients import OPERATOR
 from pat_service.database import AnyRow
 from pat_service.directory import apps, workspaces
 from pat_service.shapes import parse_origin

@@ -14,8 +14,8 @@ from marshmallow import ValidationError
 from pat_service import trail
 from pat_service.api.events_schemas import EVENT
 from pat_service.api.fields import Moment
+from pat_service.callers import OPERATOR
 from pat_service.cli.common import app_id, plain_errors, user_id
-from pat_service.clients import OPERATOR
 from pat_service.errors import Unavailable
 from pat_service.trail import Sought
 

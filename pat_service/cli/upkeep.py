@@ -7,8 +7,9 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from pat_service import upkeep
-from pat_service.cli.common import keyring, plain_errors
+from pat_service.cli.common import plain_errors
 from pat_service.directory import apps
+from pat_service.http.authentication import keyring
 from pat_service.http.public_url import apart
 from pat_service.readiness import Finding
 from pat_service.upkeep import KeyUse

@@ -9,11 +9,11 @@ from sqlalchemy.sql.elements import BindParameter
 
 from pat_service.access import FACTS, facts_of, may_open, may_visit, narrowed, viewer, visitor
 from pat_service.credentials import Keyring
-from pat_service.database import AnyRow, UtcDateTime, reading
+from pat_service.database import AnyRow, reading
 from pat_service.diagnosis.findings import Finding, ok, problem, warning
 from pat_service.diagnosis.origins import Parent, Target, allows, mismatch
 from pat_service.errors import AccessRevoked
-from pat_service.models import App, Session, Token, User, Workspace
+from pat_service.models import LIVE_SESSION, App, Session, Token, User, Workspace
 from pat_service.tokens import used_up
 
 ACCESS: Final = "access"
@@ -149,8 +149,7 @@ _facts = {
         facts_of(_one, false(), User.id == _user, Workspace.id == _target)
     ),
 }
-_open = (Session.ended_at.is_(None), Session.expires_at > bindparam("now", type_=UtcDateTime))
-_of_token = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *_open)
+_of_token = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)
 _columns = (
     *FACTS,
     Token.client_id,
@@ -184,7 +183,7 @@ _tokens = {
     .select_from(facts_of(_token, false(), User.id == Token.user_id, Workspace.id == Token.workspace_id))
     .where(Token.user_id == _user, Token.app_id.is_(None), Token.workspace_id == _target),
 }
-_counted = select(func.count()).select_from(Session).where(Session.user_id == _user, *_open)
+_counted = select(func.count()).select_from(Session).where(Session.user_id == _user, *LIVE_SESSION)
 _sessions = {
     "app": _counted.where(
         or_(Session.app_id == _target, Session.app_id.is_(None) & (Session.workspace_id == _home))

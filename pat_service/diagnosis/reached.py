@@ -66,6 +66,7 @@ def check(url: str, path: str, target: Target | None, *, apart: bool) -> list[Fi
     return [
         ok(ABOUT, f"{url} answers, as this service does."),
         *_policies(answer, target),
+        *_frame_options(answer),
         *_isolation(answer),
         *clock(answer.apart, f"{url}"),
     ]
@@ -198,49 +199,56 @@ def _strange(url: str, answer: Answer) -> Finding | None:
 
 
 def _policies(answer: Answer, target: Target | None) -> list[Finding]:
-    policies = answer.header(POLICY_HEADER)
-    framing = [sources for sources in map(_ancestors, policies) if sources]
-    refusals = answer.header("X-Frame-Options")
-    found = []
+    """Return whether the policy that arrives is the one that was sent, and no other beside it."""
+    policies, framing = answer.header(POLICY_HEADER), _framing(answer)
     if not framing:
-        found.append(
+        return [
             problem(
                 HEADERS,
                 "No policy with frame-ancestors arrives: any page may frame this.",
                 f"Let the proxy pass {POLICY_HEADER} on.",
             )
-        )
-    elif len(policies) > 1:
-        found.append(
+        ]
+    if len(policies) > 1:
+        return [
             problem(
                 HEADERS,
                 f"{len(policies)} policies arrive, and browsers keep to all of them at once: "
                 f"{_short('; '.join(policies[1:]))}",
                 f"Let the proxy add no {POLICY_HEADER} of its own to this host.",
             )
-        )
-    elif target is not None and set(framing[0]) != set(target.origins or ["'none'"]):
-        found.append(
+        ]
+    if target is not None and set(framing[0]) != set(target.origins or ["'none'"]):
+        return [
             problem(
                 HEADERS,
                 f"The policy that arrives lets {_short(' '.join(framing[0]))} frame {target}, and this "
                 "database says otherwise.",
                 "Wait a minute where they have just changed; else give the server the same DATABASE_URL.",
             )
+        ]
+    return [ok(HEADERS, "The policy arrives as it was sent.")]
+
+
+def _frame_options(answer: Answer) -> list[Finding]:
+    """Return what a proxy forbids beside the policy."""
+    refusals = answer.header("X-Frame-Options")
+    if not refusals:
+        return []
+    make = warning if _framing(answer) else problem
+    return [
+        make(
+            HEADERS,
+            f"X-Frame-Options: {_short(', '.join(refusals))} arrives, which the service never sends. "
+            "Beside frame-ancestors current browsers leave it aside; others show nothing.",
+            "Take it out of the proxy, for this host.",
         )
-    else:
-        found.append(ok(HEADERS, "The policy arrives as it was sent."))
-    if refusals:
-        make = warning if framing else problem
-        found.append(
-            make(
-                HEADERS,
-                f"X-Frame-Options: {_short(', '.join(refusals))} arrives, which the service never sends. "
-                "Beside frame-ancestors current browsers leave it aside; others show nothing.",
-                "Take it out of the proxy, for this host.",
-            )
-        )
-    return found
+    ]
+
+
+def _framing(answer: Answer) -> list[list[str]]:
+    """Return the sources of each `frame-ancestors` that arrives."""
+    return [sources for sources in map(_ancestors, answer.header(POLICY_HEADER)) if sources]
 
 
 def _ancestors(policy: str) -> list[str] | None:

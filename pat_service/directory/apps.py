@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, select, update
 
 from pat_service import events
-from pat_service.clients import OPERATOR, Caller, reaches_workspace
+from pat_service.callers import OPERATOR, Caller, reaches_workspace
 from pat_service.database import AnyRow, add, reading
 from pat_service.directory import reach, workspaces
 from pat_service.directory.changes import altered, changing, difference, each_once, told

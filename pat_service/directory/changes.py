@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from pat_service import events
-from pat_service.clients import Caller
+from pat_service.callers import Caller
 from pat_service.database import AnyRow, transaction
 from pat_service.errors import Conflict
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 
 from pat_service import events
 from pat_service.access import FACTS, facts_of, may_open
-from pat_service.clients import OPERATOR, Caller, reaches_user
+from pat_service.callers import OPERATOR, Caller, reaches_user
 from pat_service.database import AnyRow, add, reading
 from pat_service.directory import reach
 from pat_service.directory.changes import changing

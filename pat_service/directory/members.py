@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from pat_service import events
-from pat_service.clients import Caller, reaches_workspace
+from pat_service.callers import Caller, reaches_workspace
 from pat_service.database import AnyRow, add, reading
 from pat_service.directory import reach, workspaces
 from pat_service.directory.changes import changing

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service.clients import Caller, reaches_user, reaches_workspace
+from pat_service.callers import Caller, reaches_user, reaches_workspace
 from pat_service.database import AnyRow
 from pat_service.errors import AppNotFound, UserNotFound, WorkspaceNotFound
 from pat_service.models import App, Token, User, Workspace

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, and_, bindparam, delete, not_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service import events
-from pat_service.clients import Caller, reaches_workspace
+from pat_service.callers import Caller, reaches_workspace
 from pat_service.database import UtcDateTime
-from pat_service.models import App, Grant, Session, Token
+from pat_service.models import LIVE_SESSION, App, Grant, Session, Token
 
 
 def end_elsewhere(connection: Connection, caller: Caller, user_id: str, now: datetime) -> None:
@@ -53,8 +53,7 @@ _revoke = (
 )
 _open_elsewhere = (
     Session.user_id == _user,
-    Session.ended_at.is_(None),
-    Session.expires_at > _now,
+    *LIVE_SESSION,
     not_(reaches_workspace(Session.workspace_id)),
 )
 _hold = select(Session.id).where(*_open_elsewhere).order_by(Session.id).with_for_update()

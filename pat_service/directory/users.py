@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, delete, not_, select, update
 
 from pat_service import events
-from pat_service.clients import OPERATOR, Caller, reaches_user, reaches_workspace
+from pat_service.callers import OPERATOR, Caller, reaches_user, reaches_workspace
 from pat_service.database import AnyRow, add, reading
 from pat_service.directory import members, reach, remains
 from pat_service.directory.changes import changing, difference, told

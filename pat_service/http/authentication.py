@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from flask import current_app, g, request
 from werkzeug.datastructures import Authorization
 
-from pat_service import clients, events
-from pat_service.clients import Caller
+from pat_service import callers, events
+from pat_service.callers import Caller
 from pat_service.credentials import Keyring, Secret
 from pat_service.errors import InvalidClient, Refused, SessionInvalid
 from pat_service.http import limits
@@ -72,7 +72,7 @@ def _caller() -> Caller:
     try:
         if sent is None or sent.type != "basic" or not sent.username or not sent.password:
             raise InvalidClient
-        caller = clients.authenticate(keyring(), sent.username, Secret(sent.password), utcnow())
+        caller = callers.authenticate(keyring(), sent.username, Secret(sent.password), utcnow())
     except InvalidClient:
         # Counted by address alone: the client whose name was claimed keeps its quota.
         limits.hit_failure()

@@ -10,7 +10,7 @@ from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from pat_service.clients import SCOPES
+from pat_service.callers import SCOPES
 from pat_service.http.problems import STATUSES as STATUS_OF
 from tests.world import MINT, ORDERS, SECRETS, Service, basic, problem_of, provision
 

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from tests.servers import gunicorn
-from tests.world import KEY, MINT, ORDERS, SECRETS, Service, basic, lasting_service, problem_of
+from tests.world import KEY, MINT, ORDERS, SECRETS, USUAL, Service, basic, lasting_service, problem_of
 
 EXCHANGE = "/api/ext/users/session"
 MAX_BODY = 16 * 1024
-USUAL = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
 GOOD = json.dumps(USUAL).encode()
 #: The good body up to its brace, so that a member more can follow.
 OPENED = GOOD[:-1]

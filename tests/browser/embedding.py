@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Frame, expect
 
 from tests.browser.house import ANA, SECRET, House, heading
-from tests.browser.sites import ready
+from tests.browser.sites import ready, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -170,20 +170,17 @@ class Portal:
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait until something is true that no page knows of."""
-        for _ in range(500):
-            if true():
-                return
-            self.page.wait_for_timeout(20)
-        pytest.fail("It did not come true")
+        until(self.page, true)
 
     # ---- What it hears ----
 
-    def heard(self, name: str, count: int = 1) -> list[dict[str, Any]]:
-        """Return the events of this name, once they are so many."""
+    def heard(self, name: str, count: int = 1, patience: float = 10) -> list[dict[str, Any]]:
+        """Return the events of this name, once they are so many; they have as many seconds."""
         self.page.wait_for_function(
             "([name, count]) => heard.filter((event) => event.name === name).length >= count",
             arg=[name, count],
             polling=50,
+            timeout=patience * 1000,
         )
         return self.page.evaluate("name => heard.filter((event) => event.name === name)", name)
 
@@ -191,7 +188,9 @@ class Portal:
         """Return the names of what was heard, but for the heights."""
         return [name for name in self.page.evaluate("heard.map(({ name }) => name)") if name != "resize"]
 
-    def said(self) -> list[dict[str, Any]]:
+    def said(self, count: int = 0) -> list[dict[str, Any]]:
+        """Return the messages to the window, once they are so many: they do not come by the events' line."""
+        self.page.wait_for_function("(count) => said.length >= count", arg=count, polling=50)
         return self.page.evaluate("said")
 
 

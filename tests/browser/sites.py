@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from tests.servers import PROJECT
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Frame
+    from playwright.sync_api import Frame, Page
 
 NOT_COPIED: Final = (
     ".venv",
@@ -159,8 +159,8 @@ def site() -> Iterator[Site]:
             thread.join()
 
 
-#: Its script has run, and its style sheets and pictures are there.
-READY: Final = """() => window.embed
+#: Its scripts have run, the app's own and htmx too, and its style sheets and pictures are there.
+READY: Final = """() => window.embed && document.readyState === "complete"
     && !document.querySelector("[data-embed-src]:not([src])")
     && [...document.querySelectorAll("link[rel=stylesheet]")].every(({ sheet }) => sheet)"""
 
@@ -169,6 +169,15 @@ def ready(frame: "Frame") -> None:
     """Wait until the frame's page runs, looks as it will, and asks for no more by itself."""
     # By the clock, not by drawn frames: the browser draws none of what is out of view.
     frame.wait_for_function(READY, polling=50)
+
+
+def until(page: "Page", true: Callable[[], bool]) -> None:
+    """Wait until something is true that no page knows of: what the browser tells comes when it comes."""
+    for _ in range(500):
+        if true():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("It did not come true")
 
 
 # ---- The README ----

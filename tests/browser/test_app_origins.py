@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Frame, expect
 
 from tests.browser.house import ANA, Host, click, heading
-from tests.browser.sites import ready
+from tests.browser.sites import ready, until
 from tests.browser.test_launcher import ORDERS, SUPPORT, Office, an_office, go, launch
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def test_a_frame_of_a_workspace_can_send_its_session_to_no_other_host(
     )
     host.page.wait_for_timeout(150)
     assert witness.requests[before:] == []
-    assert any("form-action" in violation for violation in witness.violations)
+    until(host.page, lambda: any("form-action" in violation for violation in witness.violations))
 
 
 # ---- What ends ----
@@ -159,4 +159,5 @@ def test_a_new_slug_ends_the_frame_which_says_what_to_do(host: Host, apart: Apar
     assert (told["code"], told["origin"]) == ("session_invalid", apart.origin("support"))
     again = host.embed(apart.address(ANA, "helpdesk"), "again")
     expect(heading(again)).to_have_text("Support")
+    ready(again)
     assert again.url == f"{apart.origin('helpdesk')}/embed-apps/{SUPPORT}"

@@ -11,7 +11,7 @@ from tests.browser.house import heading
 from tests.browser.sites import ready
 from tests.browser.test_app_origins import Apart
 from tests.browser.test_launcher import ORDERS, Office, an_office, go
-from tests.browser.test_renewal import NEARLY, STALE
+from tests.browser.test_renewal import NEARLY, SHORT, STALE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -32,7 +32,7 @@ def whole_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def portal(page: "Page", whole_place: Office, witness: "Witness") -> Portal:
     witness.allow("allow-scripts and allow-same-origin")
     whole_place.provision()
-    portal = Portal(page, whole_place, wish={"sessionExpiry": 1})
+    portal = Portal(page, whole_place, wish=dict(SHORT))
     page.clock.install()
     portal.visit(LAUNCHER)
     portal.heard("loaded")

@@ -39,6 +39,19 @@ def height(portal: Portal) -> int:
     return portal.page.locator("iframe").first.evaluate("({ offsetHeight }) => offsetHeight")
 
 
+def settled_height(portal: Portal) -> int:
+    """Return the frame's height, once it has stood still for a second."""
+    return portal.page.wait_for_function(
+        """() => {
+            const { offsetHeight } = document.querySelector("iframe");
+            const now = performance.now();
+            if (window.stood?.at !== offsetHeight) window.stood = { at: offsetHeight, since: now };
+            return now - stood.since > 1000 && offsetHeight;
+        }""",
+        polling=50,
+    ).json_value()
+
+
 def expect_height(portal: Portal, least: int, most: int) -> None:
     portal.page.wait_for_function(
         """([least, most]) => {
@@ -55,7 +68,7 @@ def expect_height(portal: Portal, least: int, most: int) -> None:
 
 def test_one_tag_opens_an_app_and_tells_of_it(portal: Portal) -> None:
     frame = portal.open('title="Ana\'s lab"')
-    assert heading(frame).inner_text() == "Lab of Ana"
+    expect(heading(frame)).to_have_text("Lab of Ana")
     assert portal.names() == ["ready", "loaded"]
     (loaded,) = portal.heard("loaded")
     assert (loaded["app"]["slug"], loaded["workspace"]["slug"]) == ("lab", "acme")
@@ -147,7 +160,7 @@ def test_an_element_that_is_taken_away_and_put_back_opens_again(portal: Portal) 
         }"""
     )
     portal.heard("loaded", 2)
-    assert heading(portal.shown()).inner_text() == "Lab of Ana"
+    expect(heading(portal.shown())).to_have_text("Lab of Ana")
     expect(portal.page.locator("iframe")).to_have_count(1)
 
 
@@ -350,12 +363,12 @@ def test_a_busy_endpoint_is_left_alone_as_long_as_it_says(portal: Portal, witnes
     witness.allow("Trying again.")
     portal.page.clock.install()
     portal.answers = [status(429, **{"Retry-After": "50"})]
-    portal.visit(tag())
-    portal.page.wait_for_timeout(200)
+    with portal.page.expect_console_message(lambda line: "Trying again." in line.text):
+        portal.visit(tag())
     portal.page.clock.fast_forward(30_000)
     portal.page.wait_for_timeout(200)
     assert len(portal.asked) == 1
-    portal.page.clock.fast_forward(25_000)
+    portal.page.clock.fast_forward(51_000)
     portal.shown()
     assert len(portal.asked) == 2
 
@@ -460,7 +473,7 @@ def test_a_slow_frame_page_is_waited_for(portal: Portal) -> None:
     portal.hold("**/frame?*")
     portal.page.clock.install()
     portal.visit(tag())
-    portal.page.wait_for_timeout(200)
+    portal.until(lambda: bool(portal.held))
     portal.page.clock.fast_forward(40_000)
     assert portal.names() == []
     portal.release()
@@ -473,8 +486,7 @@ def test_a_frame_whose_script_never_comes_is_a_timeout(portal: Portal, witness: 
     portal.hold("**/frame.js")
     portal.page.clock.install()
     portal.visit(tag())
-    portal.page.locator("iframe").wait_for()
-    portal.page.wait_for_timeout(300)
+    portal.until(lambda: bool(portal.held))
     portal.page.clock.fast_forward(61_000)
     (error,) = portal.heard("error")
     assert (error["code"], error["retryable"]) == ("timeout", True)
@@ -616,10 +628,8 @@ def test_content_as_high_as_the_frame_does_not_grow_for_ever(portal: Portal, hig
         }""",
         high,
     )
-    portal.page.wait_for_timeout(1000)
-    before = height(portal)
-    portal.page.wait_for_timeout(300)
-    assert height(portal) == before < 5000
+    before = settled_height(portal)
+    assert before < 5000
     # What is added all the same has its place.
     frame.evaluate(
         """() => {

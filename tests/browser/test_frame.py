@@ -26,7 +26,7 @@ from tests.browser.house import (
     heading,
     token_of,
 )
-from tests.browser.sites import ready, snippets
+from tests.browser.sites import ready, snippets, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, Route
@@ -62,6 +62,7 @@ def test_the_form_of_the_readme_opens_it_without_a_token_in_any_address(
     assert frame
     expect(heading(frame)).to_have_text("Lab of Ana")
     assert frame.evaluate("location.href") == f"{house.url}/embed-apps/{LAB}"
+    ready(frame)
     click(frame, "Second page")
     expect(heading(frame)).to_have_text("Second page")
     assert not [url for url in witness.urls() if "pat_" in url]
@@ -79,6 +80,7 @@ def test_nothing_is_kept_in_the_browser_and_no_request_carries_a_token(
     address = house.address()
     frame = host.embed(address)
     expect(heading(frame)).to_have_text("Lab of Ana")
+    ready(frame)
     for name, title in (("Second page", "Second page"), ("Back to the first", "Lab of Ana")):
         click(frame, name)
         expect(heading(frame)).to_have_text(title)
@@ -92,6 +94,7 @@ def test_nothing_is_kept_in_the_browser_and_no_request_carries_a_token(
     assert touched == []
 
     frame.evaluate("() => { window.name = 'spied'; try { sessionStorage } catch {} }")  # the spy does see
+    until(host.page, lambda: len(touched) == 2)
     assert [text.partition(" ")[2] for text in touched] == ["name = spied", "sessionStorage"]
     assert context.cookies() == []
     assert not witness.response_headers("set-cookie")
@@ -150,10 +153,13 @@ def test_a_third_site_may_not_frame_the_app(
     house.site.pages["/inner"] = HOST + iframe
     witness.allow("frame-ancestors")
     page.goto(house.site.url("/third", host="third.localhost"))
-    refused = [text for text in witness.complaints() if "frame-ancestors" in text]
-    assert refused
-    assert house.site.origin in refused[0]
-    assert "pat_" not in refused[0].replace(address, "")
+
+    def refused() -> list[str]:
+        return [text for text in witness.complaints() if "frame-ancestors" in text]
+
+    until(page, lambda: bool(refused()))
+    assert house.site.origin in refused()[0]
+    assert "pat_" not in refused()[0].replace(address, "")
     frame = page.frames[-1]
     assert frame.locator("h1", has_text="Lab").count() == 0
     for above in page.frames[:-1]:
@@ -164,7 +170,7 @@ def test_in_a_tab_of_its_own_the_address_opens_nothing(page: "Page", house: Hous
     sessions = house.rows(select(Session.id))
     page.goto(house.address())
     expect(page.get_by_role("heading")).to_have_text("This app opens inside another page")
-    assert page.url == f"{house.url}/embed-apps/{LAB}"
+    expect(page).to_have_url(f"{house.url}/embed-apps/{LAB}")
     assert house.rows(select(Session.id)) == sessions
 
 
@@ -223,6 +229,7 @@ def test_a_frame_speaks_to_its_apps_origins_and_to_no_other(
     frame = Host(page, house).open(app=lab)
     frame.evaluate("embed.end()")
     expect(heading(frame)).to_have_text("Your session was ended")
+    until(page, lambda: len(said) >= len(origins))
     assert said == [f"session_revoked to {origin}" for origin in origins]
     said.clear()
     stale = house.address(app=lab)
@@ -230,6 +237,7 @@ def test_a_frame_speaks_to_its_apps_origins_and_to_no_other(
     with page.expect_response(stale) as refused:
         Host(page, house).embed(stale, "refused")
     refused.value.frame.wait_for_load_state()
+    until(page, lambda: len(said) >= len(origins))
     assert said == [f"token_superseded to {origin}" for origin in origins]
 
 
@@ -286,9 +294,11 @@ def test_coming_back_to_the_readmes_page_opens_the_app_again(readmes_page: Host,
     page.go_back()
     expect(heading(readmes_page.frame("orders"))).to_have_text("Lab of Ana")
     page.reload()
-    expect(heading(readmes_page.frame("orders"))).to_have_text("Lab of Ana")
-    click(readmes_page.frame("orders"), "Second page")
-    expect(heading(readmes_page.frame("orders"))).to_have_text("Second page")
+    frame = readmes_page.frame("orders")
+    expect(heading(frame)).to_have_text("Lab of Ana")
+    ready(frame)
+    click(frame, "Second page")
+    expect(heading(frame)).to_have_text("Second page")
 
 
 def test_a_session_that_ran_out_is_opened_again_by_the_readmes_page(readmes_page: Host, house: House) -> None:
@@ -390,10 +400,15 @@ def test_a_file_that_is_too_large_is_refused_without_losing_the_page(host: Host)
 
 
 def test_a_second_press_does_not_send_a_form_twice(host: Host) -> None:
+    held: list[Route] = []
     frame = host.open(BEN)
     frame.get_by_label("Note").fill("once only")
-    frame.get_by_role("button", name="Keep slowly").dblclick()
+    host.page.route("**/pages/note", lambda route: held.append(route))
+    frame.get_by_role("button", name="Keep", exact=True).dblclick()
     expect(frame.locator("#embed-main")).to_have_attribute("aria-busy", "true")
+    until(host.page, lambda: bool(held))
+    for route in held:
+        route.continue_()
     expect(frame.locator("#notes li", has_text="once only")).to_have_count(1)
     expect(frame.locator("#embed-main")).not_to_have_attribute("aria-busy", "true")
     click(frame, "Second page")
@@ -586,9 +601,7 @@ def test_a_frame_ends_by_itself_when_its_time_is_over(
     assert host.silent()
     page.clock.fast_forward(int((timedelta(minutes=minutes, seconds=5) - almost).total_seconds() * 1000))
     expect(heading(frame)).to_have_text("Your session has ended")
-    page.clock.run_for(100)
-    told = page.evaluate("heard")
-    assert [message["code"] for message in told] == ["session_expired"]
+    assert [told["code"] for told in host.heard()] == ["session_expired"]
     # A frame does not pull the focus out of somebody's typing.
     assert page.evaluate("document.activeElement.id") == "own"
 
@@ -743,8 +756,9 @@ def test_what_the_policy_forbids_does_not_happen(host: Host, witness: "Witness")
     click(frame, "Press")
     assert frame.evaluate("[window.inline, window.handled]") == [None, None]
     assert frame.locator("#styled").evaluate("p => getComputedStyle(p).color") != "rgb(255, 0, 0)"
-    refused = {violation.partition(" ")[0] for violation in witness.violations}
-    assert refused == {"script-src-elem", "script-src-attr", "style-src-attr", "img-src"}
+    refused = {"script-src-elem", "script-src-attr", "style-src-attr", "img-src"}
+    until(host.page, lambda: {text.partition(" ")[0] for text in witness.violations} >= refused)
+    assert {text.partition(" ")[0] for text in witness.violations} == refused
     assert [request.failure for request in witness.requests if "elsewhere" in request.url] == ["csp"]
 
 

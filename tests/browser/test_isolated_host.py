@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Error, expect
 
 from tests.browser.house import ANA, HOST, Host, click, heading
-from tests.browser.sites import ready
+from tests.browser.sites import ready, until
 from tests.browser.test_launcher import Office, an_office, go, launch
 
 if TYPE_CHECKING:
@@ -95,5 +95,4 @@ def test_without_one_of_the_two_headers_an_isolated_host_shows_nothing(
     frame = host.embed(whole_office.address(ANA, "support"))
     with suppress(Error):  # where it waits already when the browser refuses, that is its answer
         frame.wait_for_url("chrome-error://**")
-    page.wait_for_timeout(100)
-    assert frame.url.startswith("chrome-error:")
+    until(page, lambda: frame.url.startswith("chrome-error:"))

@@ -1,6 +1,6 @@
 """A session's life in a frame of embed.js, in Chromium: renewed in place, asleep, ended, somebody else's.
 
-Sessions of a minute, and a browser whose clocks run ahead: the server's own goes its way.
+Sessions of three minutes, and a browser whose clocks run ahead: the server's own goes its way.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Witness
 
-MINUTE: Final = {"sessionExpiry": 1}
-#: When a session of a minute is about to be renewed, whatever the jitter; in seconds.
-NEARLY: Final = 55
+SHORT: Final = {"sessionExpiry": 3}
+#: When a short session is about to be renewed, whatever the jitter, long enough before its end; in seconds.
+NEARLY: Final = 165
+#: When it is over, in seconds.
+OVER: Final = 185
 #: When a mint no longer serves other frames, in seconds.
 STALE: Final = 6
 PROBLEM: Final = {"Content-Type": "application/problem+json"}
@@ -30,7 +32,7 @@ PROBLEM: Final = {"Content-Type": "application/problem+json"}
 
 @pytest.fixture
 def portal(portal: Portal) -> Portal:
-    portal.wish = dict(MINUTE)
+    portal.wish = dict(SHORT)
     portal.page.context.add_init_script(HIDING)
     portal.page.clock.install()
     return portal
@@ -89,9 +91,9 @@ def test_a_session_is_renewed_in_place(portal: Portal) -> None:
     frame.evaluate("void (window.answer = embed.fetch('data/me').then(({ status }) => status))")
     portal.pass_time(NEARLY)
     (renewed,) = portal.heard("session:renewed")
-    assert 55 <= renewed["expiresIn"] <= 60
+    assert 170 <= renewed["expiresIn"] <= 180
     (expiring,) = portal.heard("session:expiring")
-    assert 0 < expiring["expiresIn"] <= 10
+    assert 0 < expiring["expiresIn"] <= 180 - NEARLY
     expect_the_note(frame)
     portal.release()
     assert frame.evaluate("answer") == 200
@@ -118,7 +120,7 @@ def test_the_host_renews_when_it_wants(portal: Portal) -> None:
 
 
 def test_two_tabs_of_one_portal_do_not_end_each_other(portal: Portal, context: "BrowserContext") -> None:
-    other = Portal(context.new_page(), portal.house, wish=dict(MINUTE))
+    other = Portal(context.new_page(), portal.house, wish=dict(SHORT))
     other.page.clock.install()
     first, second = portal.open(), other.open()
     for count in (1, 2):
@@ -150,8 +152,8 @@ def test_a_token_for_a_single_opening_is_never_shared(portal: Portal) -> None:
 
 def test_twenty_frames_on_one_page_open(portal: Portal) -> None:
     portal.visit(tag() * 20)
-    portal.heard("loaded", 20)
-    assert len(portal.asked) <= 2
+    portal.heard("loaded", 20, patience=60)
+    assert len(portal.asked) < 10, "a mint serves all that ask within 5 s"
     assert "error" not in portal.names()
 
 
@@ -240,7 +242,7 @@ def test_a_person_sees_that_the_frame_reconnects(portal: Portal) -> None:
     portal.answers = [portal.held.append]
     expire(portal.house)
     frame.evaluate("void embed.fetch('data/me')")
-    portal.pass_time(65)
+    portal.pass_time(OVER)
     expect(frame.locator(".embed-reconnecting")).to_have_attribute("role", "status")
     portal.until(lambda: bool(portal.held))
     portal.mint(portal.held.pop())
@@ -338,7 +340,7 @@ def test_a_busy_service_is_left_alone_as_long_as_it_says(portal: Portal) -> None
     portal.pass_time(30)
     portal.page.wait_for_timeout(200)
     assert len(tries) == 1
-    portal.pass_time(25)
+    portal.pass_time(51)
     portal.heard("session:renewed")
     assert len(tries) == 2
 
@@ -418,7 +420,7 @@ def test_an_idle_frame_shows_that_its_session_was_ended(
     assert (error["code"], error["status"]) == (code, 401)
     expect(frame.locator(".reference")).to_contain_text(code)
     expect(frame.get_by_label("Note")).to_have_count(0)
-    (said,) = portal.said()
+    (said,) = portal.said(1)
     assert (said["type"], said["code"], said["error"]) == ("TJ_EMBED_APP_LOGOUT", code, 401)
     assert said["origin"] == portal.house.url
     portal.pass_time(3600)

@@ -9,7 +9,7 @@ import pytest
 
 from app import create_app
 from config import Config
-from tests.browser.sites import Site, environment, site
+from tests.browser.sites import Site, environment, site, until
 from tests.http.test_script import VERSION
 from tests.servers import flask_run, free_port
 from tests.world import KEY
@@ -81,7 +81,7 @@ def test_what_is_not_what_was_pinned_does_not_run(
     installation.visit(page, tag)
     page.wait_for_load_state()
     assert page.evaluate("typeof PatEmbed") == "undefined"
-    assert any("integrity" in line for line in witness.complaints())
+    until(page, lambda: any("integrity" in line for line in witness.complaints()))
 
 
 def test_the_page_of_a_version_that_is_not_there_says_so(

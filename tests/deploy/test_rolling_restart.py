@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,13 @@ RESTARTS = int(os.environ.get("RESTARTS", "1"))
 def workers_of(server: WebServer) -> set[int]:
     found = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
     return {int(pid) for pid in found.split()}
+
+
+def is_told(pid: int, signal_: signal.Signals) -> bool:
+    """Whether the signal waits for a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
+    return bool(pending >> (signal_ - 1) & 1)
 
 
 @pytest.mark.timeout(60 + 60 * RESTARTS)
@@ -93,7 +99,8 @@ def test_what_the_kernel_has_accepted_for_a_stopping_worker_is_answered(
             sender.sendall(request)
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: "Handling signal: term" in (tmp_path / "log").read_text())
-        time.sleep(0.2)  # the master closes its sockets and tells the worker
+        # By then the master has closed its sockets, and told the worker.
+        wait_for(lambda: is_told(worker, signal.SIGTERM))
         os.kill(worker, signal.SIGCONT)
         answers = [sender.makefile("rb").read() for sender in senders]
         assert {answer[:12] for answer in answers} == {b"HTTP/1.1 201"}

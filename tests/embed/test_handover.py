@@ -48,8 +48,9 @@ def test_the_page_that_waits_holds_nothing_of_anybody(lasting: Service) -> None:
     boot = json.loads(re.findall(r'id="embed-boot"[^>]*>(.*?)</script>', answer.text)[0])
     assert boot.keys() == {"base", "parents", "locale", "language", "theme"}
     assert (boot["base"], boot["parents"]) == (f"/embed-apps/{ORDERS}", [PORTAL])
+    shown = re.sub(r' nonce="[^"]+"', "", answer.text)  # chance may write anything
     for text in ("ana@", "Ana", "Acme", "Orders", "pat_", "eyJ"):
-        assert text not in answer.text
+        assert text not in shown
     assert sessions(lasting) == before
     policy = answer.headers["Content-Security-Policy"]
     assert f"frame-ancestors {PORTAL}" in policy

@@ -21,6 +21,7 @@ from tests.world import (
     MINT,
     ORDERS,
     SUPPORT,
+    USUAL,
     WORLD,
     Service,
     basic,
@@ -33,7 +34,6 @@ from tests.world import (
 EXCHANGE = "/api/ext/users/session"
 #: A body that is refused, and counts as a mint all the same.
 COUNTED = "{}"
-USUAL = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
 
 MakeService = Callable[..., Service]
 

@@ -30,6 +30,7 @@ from tests.world import (
     MINT,
     ORDERS,
     PUBLIC_URL,
+    USUAL,
     WORLD,
     Frame,
     Service,
@@ -42,7 +43,6 @@ from tests.world import (
 EXCHANGE = "/api/ext/users/session"
 FRAME = f"/embed-apps/{ORDERS}"
 JSON = {"Accept": "application/json"}
-USUAL = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
 #: What fills the variable parts of a route.
 PARTS = {"app_id": ORDERS, "filename": "no-such-file.css"}
 NAMES = {"embed.data": "orders.csv", "embed.page": "index", "embed.submit": "index"}

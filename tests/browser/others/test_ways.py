@@ -95,7 +95,7 @@ class Portal:
     def note(self, text: str) -> None:
         """Type a note, which is not sent."""
         self.frame.type("[name=text]", text)
-        assert self.frame.run("() => document.querySelector('[name=text]').value") == text
+        self.frame.until("(text) => document.querySelector('[name=text]').value === text", text)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_a_page_that_is_handed_over_has_its_policy_and_is_whole(portal: Portal) 
     assert portal.frame.run("() => [window.inline, window.handled]") == [None, None]
     colour = "() => getComputedStyle(document.querySelector('#styled')).color === 'rgb(255, 0, 0)'"
     assert portal.frame.run(colour) is False
-    assert portal.frame.run("() => document.readyState") == "complete"
+    portal.frame.until("() => document.readyState === 'complete'")
     assert portal.frame.run("() => document.compatMode") == "CSS1Compat"
     assert portal.frame.run("() => document.querySelectorAll('.embed-opening').length") == 0
     assert portal.heard("loaded")[0]["app"]["slug"] == "unsafe"
@@ -384,9 +384,9 @@ def test_a_session_that_was_revoked_ends_with_the_next_request(portal: Portal) -
     portal.frame.reads("h1", "Your session was ended")
     assert portal.heard("session:revoked")[0]["code"] == "session_revoked"
     assert portal.heard("error")[0]["code"] == "session_revoked"
-    assert portal.page.run("() => said.map(({ type, error }) => [type, error])") == [
-        ["TJ_EMBED_APP_LOGOUT", 401]
-    ]
+    # It does not come by the events' line.
+    said = portal.page.until("() => said.map(({ type, error }) => [type, error])")
+    assert said == [["TJ_EMBED_APP_LOGOUT", 401]]
 
 
 def test_a_page_that_is_not_on_the_list_is_told_so(portal: Portal) -> None:
