@@ -48,6 +48,25 @@ def told(database: Path | str, redis_url: str | None = None) -> list[tuple[str, 
     return [(finding.text, finding.passing) for finding in readiness.findings(url, redis_url)]
 
 
+# What is loaded
+
+#: For commands, for the demo, and for the stores that this worker does not have.
+SPARED = ("alembic", "demo", "flask_migrate", "mako", "pat_service.cli", "psycopg", "redis")
+LOADED = f"""
+import sys
+from app import create_app
+
+client = create_app().test_client()
+assert client.get("/readyz").status_code == 200
+print(*sys.modules.keys() & set({SPARED}))
+"""
+
+
+def test_a_worker_on_sqlite_loads_nothing_that_it_does_not_use(database: Path) -> None:
+    done = run("-c", LOADED, DATABASE_URL=f"sqlite:///{database}", SERVER_SOFTWARE="gunicorn")
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
 # What is found
 
 
