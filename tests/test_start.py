@@ -16,6 +16,7 @@ from flask import Flask
 
 from pat_service import readiness
 from pat_service.readiness import Finding
+from tests.outside import call
 from tests.servers import PROJECT, free_port, gunicorn
 from tests.world import KEY, PUBLIC_URL
 
@@ -65,6 +66,25 @@ print(*sys.modules.keys() & set({SPARED}))
 def test_a_worker_on_sqlite_loads_nothing_that_it_does_not_use(database: Path) -> None:
     done = run("-c", LOADED, DATABASE_URL=f"sqlite:///{database}", SERVER_SOFTWARE="gunicorn")
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+COLLECTOR = """
+import gc
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{gc.isenabled()} {gc.get_freeze_count() > 0}".encode()]
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_loaded_collects_its_garbage_and_passes_over_what_was_loaded(
+    database: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "collector.py").write_text(COLLECTOR)
+    environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": f"sqlite:///{database}"}
+    with gunicorn(environ | {"PYTHONPATH": str(tmp_path)}, workers=1, app="collector:app") as server:
+        assert call(server, "GET", "/").text == "True True"
 
 
 # What is found
