@@ -6,13 +6,10 @@ from typing import Any
 import click
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
-from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Config, ConfigError, findings
-from demo import portal
-from demo.cli import demo_commands
-from pat_service import api, cli, database, embed, models  # noqa: F401 - models: for migrations
+from pat_service import api, database, embed, models  # noqa: F401 - models: for migrations
 from pat_service.credentials import Keyring
 from pat_service.http import headers, health, limits, lines, log, monitoring, problems, script
 from pat_service.http.public_url import APP_LABEL
@@ -53,7 +50,7 @@ def create_app(config: Config | None = None) -> Flask:
     public_url = config.public_url or ""
     headers.init_app(app, https=public_url.startswith("https:"), apart=APP_LABEL in public_url)
     limits.init_app(app, config.redis_url)
-    problems.init_app(app, embed.page_of)
+    problems.init_app(app, embed.page_of, redis=config.redis_url is not None)
     _connect(app, config)
     app.extensions["pat_service.findings"] = partial(findings, config, config.workers)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
@@ -61,10 +58,10 @@ def create_app(config: Config | None = None) -> Flask:
     script.init_app(app)
     embed.init_app(app)
     api.DocumentedApi(app).register_blueprint(api.blueprint)
-    cli.init_app(app)
+    if not config.gunicorn:
+        _add_commands(app)
     if config.development:
-        app.register_blueprint(portal.blueprint())
-        app.cli.add_command(demo_commands)
+        _add_demo(app)
         _greet(app)
     return app
 
@@ -111,7 +108,25 @@ def _connect(app: Flask, config: Config) -> None:
     app.teardown_appcontext(database.let_go)
     health.init_app(app, engine)
     monitoring.init_app(app, engine)
+
+
+def _add_commands(app: Flask) -> None:
+    # Only here: a worker runs none, and alembic and the like are a good part of what it would load.
+    from flask_migrate import Migrate
+
+    from pat_service import cli
+
     Migrate(app, database.db, render_as_batch=True)
+    cli.init_app(app)
+
+
+def _add_demo(app: Flask) -> None:
+    # Only here: a deployment has none.
+    from demo import portal
+    from demo.cli import demo_commands
+
+    app.register_blueprint(portal.blueprint())
+    app.cli.add_command(demo_commands)
 
 
 def _greet(app: Flask) -> None:
@@ -119,6 +134,8 @@ def _greet(app: Flask) -> None:
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "run":
         return
+    from pat_service import cli
+
     with app.app_context():
         if database.db.engine.dialect.name == "sqlite":
             cli.upgrade_schema()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-import redis
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range
 
@@ -96,6 +95,9 @@ def _check_database_url(text: str) -> None:
 
 
 def _check_redis_url(text: str) -> None:
+    # Only here: without a store nobody needs it.
+    import redis
+
     try:
         if not text.startswith(("redis://", "rediss://", "redis+unix://")):
             raise ValueError
@@ -186,6 +188,8 @@ class Config:
     """The settings of one process. Secrets stay out of its repr."""
 
     development: bool
+    #: Whether gunicorn serves it, which runs no commands.
+    gunicorn: bool
     #: What development does without, and a deployment does not.
     missing: tuple[str, ...]
     secret_key: str = field(repr=False)
@@ -233,6 +237,7 @@ class Config:
             check_workers(read["WEB_CONCURRENCY"], read["REDIS_URL"])
         return cls(
             development=development,
+            gunicorn=gunicorn,
             missing=tuple(name for name in REQUIRED if not read[name]),
             secret_key=read["SECRET_KEY"] or _kept_key(instance / "secret_key"),
             secret_key_fallbacks=_split(read["SECRET_KEY_FALLBACKS"]),

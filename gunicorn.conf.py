@@ -1,5 +1,10 @@
 """gunicorn's settings. The service writes its own access log; gunicorn's would hold tokens."""
 
+import gc
+
+# Before what follows is loaded, for `_collect`.
+gc.disable()
+
 import os
 import shutil
 import sys
@@ -79,8 +84,31 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     worker.place = min(set(range(len(taken) + 1)) - taken)
 
 
+def _collect() -> None:
+    """Let Python look for garbage, in what comes from now on.
+
+    What is loaded stays: to look through it takes a fifth of a start, and holds up requests later. Nor is it
+    written to, so that workers share more of what the master has loaded.
+    """
+    gc.freeze()
+    gc.enable()
+
+
+def when_ready(_server: Arbiter) -> None:
+    _collect()
+
+
+def on_reload(_server: Arbiter) -> None:
+    _collect()
+
+
 def post_fork(_server: Arbiter, worker: Worker) -> None:
     os.environ[PLACE] = str(worker.place)
+    gc.disable()
+
+
+def post_worker_init(_worker: Worker) -> None:
+    _collect()
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:

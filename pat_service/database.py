@@ -21,7 +21,6 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.types import TypeDecorator
 
-from pat_service import postgres
 from pat_service.errors import Unavailable
 
 #: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
@@ -109,6 +108,9 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
     }
     if url.get_backend_name() == "sqlite":
         return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT / 1000}}
+    # Only here, and below: on SQLite nobody needs the other driver.
+    from pat_service import postgres
+
     return common | {
         "max_overflow": 2,
         "pool_timeout": STATEMENT_TIMEOUT / 1000,
@@ -127,6 +129,8 @@ def configure(engine: Engine) -> None:
 
 
 def _configure_postgresql(engine: Engine) -> None:
+    from pat_service import postgres
+
     postgres.make_impatient(engine, STATEMENT_TIMEOUT)
 
     @event.listens_for(engine, "begin")

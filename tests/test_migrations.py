@@ -19,6 +19,7 @@ from flask_migrate import downgrade, upgrade
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
+from pat_service import readiness
 from pat_service.database import db, reading, transaction
 from pat_service.models import Event
 from tests.deploy.test_schema_upgrade import INDEX, NEXT
@@ -218,6 +219,11 @@ def fault_of(call: ast.Call, new: set[str]) -> str:
     if name == "execute" and re.search(r"\b(DROP|RENAME|ALTER|NOT NULL)\b", ast.unparse(call), re.I):
         return "execute changes tables"
     return ""
+
+
+def test_what_the_service_takes_for_older_is_what_alembic_does() -> None:
+    everything = {script.revision for script in ScriptDirectory(MIGRATIONS).walk_revisions()}
+    assert readiness._older() == everything - {HEAD}
 
 
 def test_new_migrations_let_the_code_before_them_go_on() -> None:

@@ -15,6 +15,7 @@ from flask import Flask
 
 from pat_service import readiness
 from pat_service.readiness import Finding
+from tests.outside import call
 from tests.servers import PROJECT, free_port, gunicorn, wait_for
 from tests.world import KEY, PUBLIC_URL
 
@@ -45,6 +46,44 @@ def database(schema: Path, tmp_path: Path) -> Path:
 def told(database: Path | str, redis_url: str | None = None) -> list[tuple[str, bool]]:
     url = database if isinstance(database, str) else f"sqlite:///{database}"
     return [(finding.text, finding.passing) for finding in readiness.findings(url, redis_url)]
+
+
+# What is loaded
+
+#: For commands, for the demo, and for the stores that this worker does not have.
+SPARED = ("alembic", "demo", "flask_migrate", "mako", "pat_service.cli", "psycopg", "redis")
+LOADED = f"""
+import sys
+from app import create_app
+
+client = create_app().test_client()
+assert client.get("/readyz").status_code == 200
+print(*sys.modules.keys() & set({SPARED}))
+"""
+
+
+def test_a_worker_on_sqlite_loads_nothing_that_it_does_not_use(database: Path) -> None:
+    done = run("-c", LOADED, DATABASE_URL=f"sqlite:///{database}", SERVER_SOFTWARE="gunicorn")
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+COLLECTOR = """
+import gc
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{gc.isenabled()} {gc.get_freeze_count() > 0}".encode()]
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_loaded_collects_its_garbage_and_passes_over_what_was_loaded(
+    database: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "collector.py").write_text(COLLECTOR)
+    environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": f"sqlite:///{database}"}
+    with gunicorn(environ | {"PYTHONPATH": str(tmp_path)}, workers=1, app="collector:app") as server:
+        assert call(server, "GET", "/").text == "True True"
 
 
 # What is found

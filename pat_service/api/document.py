@@ -6,7 +6,7 @@ flask-smorest lists routes, parameters and schemas; `complete` adds what they ha
 import http
 import inspect
 from collections.abc import Collection
-from copy import deepcopy
+from threading import Lock
 from typing import Any, Final
 
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -135,19 +135,29 @@ class DocumentedApi(Api):
         self.ma_plugin.converter.add_attribute_function(_bounds)
         self.ma_plugin.converter.add_parameter_attribute_function(_not_null)
         self.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
+        self._blueprints: list[Blueprint] = []
         self._document: dict[str, Any] | None = None
+        self._lock = Lock()
 
     def register_blueprint(self, blp: Blueprint, **options: Any) -> None:
-        # Bounds and defaults of durations are the operator's.
-        with self._app.app_context():
-            super().register_blueprint(blp, **options)
+        """Add the views. Unlike flask-smorest's own, this describes none before somebody reads of them."""
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
+        self._app.register_blueprint(blp, **options)
+        self._blueprints.append(blp)
 
     def document(self) -> dict[str, Any]:
-        """Return the whole document."""
-        if self._document is None:
-            # A copy: two threads may be here at once.
-            self._document = complete(deepcopy(self.spec.to_dict()))
-        return self._document
+        """Return the whole document, which is made for its first reader: most workers have none."""
+        with self._lock:
+            if self._document is None:
+                self._document = self._made()
+            return self._document
+
+    def _made(self) -> dict[str, Any]:
+        # Bounds and defaults of durations are the operator's.
+        with self._app.app_context():
+            for blp in self._blueprints:
+                blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None)
+        return complete(self.spec.to_dict())
 
     def _register_doc_blueprint(self) -> None:
         self._app.register_blueprint(docs.blueprint(self.document))

@@ -6,7 +6,6 @@ from functools import lru_cache
 from math import floor
 from typing import Any, Final
 
-import redis
 from flask import Flask, current_app, request
 from flask_limiter import Limiter
 from limits.errors import StorageError
@@ -59,6 +58,9 @@ def hit(name: str, limit: str | None, subject: str) -> None:
     try:
         passes = strategy.hit(item, name, subject)
     except StorageError as error:
+        # Loaded already: only that store has such errors.
+        import redis
+
         if isinstance(error.storage_error, redis.TimeoutError):
             silence.begin()
         # What is connected may be one that another has taken over from: the next hit connects anew.

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-import redis
 from flask import Flask, Response, g, json, request
 from limits.errors import StorageError
 from sqlalchemy.exc import DBAPIError, TimeoutError
@@ -75,8 +74,6 @@ HTTP_ERRORS: Final = {
 }
 #: The database is away, or not as it should be.
 _DATABASE_ERRORS: Final = (DBAPIError, TimeoutError)
-#: The store is away, not as it should be (no schema, read-only), or has just changed under the request.
-_STORE_ERRORS: Final = (*_DATABASE_ERRORS, StorageError, redis.RedisError)
 _log = logging.getLogger(__name__)
 
 Problem = dict[str, Any]
@@ -84,8 +81,11 @@ Problem = dict[str, Any]
 PageOf = Callable[[Problem, int], Response | None]
 
 
-def init_app(app: Flask, page_of: PageOf) -> None:
-    """Answer every error of the app in the contract's way; `page_of` may make a page of it."""
+def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
+    """Answer every error of the app in the contract's way; `page_of` may make a page of it.
+
+    `redis`: the limiter's store is one.
+    """
 
     def answer(problem: Problem, headers: dict[str, str]) -> Response:
         g.code = problem["code"]
@@ -131,7 +131,7 @@ def init_app(app: Flask, page_of: PageOf) -> None:
     app.register_error_handler(Unavailable, busy)
     app.register_error_handler(HTTPException, failed)
     app.register_error_handler(InternalServerError, failed)
-    for error in _STORE_ERRORS:
+    for error in _store_errors(redis):
         app.register_error_handler(error, unavailable)
 
 
@@ -147,8 +147,18 @@ def _kind(endpoint: str | None) -> str:
     return "session" if blueprint in ("embed", "launcher") else blueprint or "static"
 
 
+def _store_errors(redis: bool) -> tuple[type[Exception], ...]:
+    """Return what tells that a store is away, not as it should be, or has just changed under the request."""
+    if not redis:
+        return (*_DATABASE_ERRORS, StorageError)
+    # Only here: without such a store nobody needs it.
+    from redis import RedisError
+
+    return (*_DATABASE_ERRORS, StorageError, RedisError)
+
+
 def _store(error: Exception) -> str:
-    if isinstance(error, (StorageError, redis.RedisError)):
+    if not isinstance(error, _DATABASE_ERRORS):
         return "limiter"
     return "pool" if isinstance(error, TimeoutError) else "database"
 
