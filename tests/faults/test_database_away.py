@@ -141,8 +141,10 @@ def locked(stand: Stand) -> Iterator[None]:
     """Somebody holds what every request needs."""
     with psycopg.connect(stand.admin_url, dbname=stand.database) as other:
         other.execute("LOCK TABLE clients, tokens, sessions, apps IN ACCESS EXCLUSIVE MODE")
-        yield
-        other.rollback()
+        try:
+            yield
+        finally:
+            other.rollback()
 
 
 @contextlib.contextmanager
@@ -242,7 +244,7 @@ def suffer(
     with Caller(stand.web.port) as caller:
         token = caller.mint().json["personalAccessToken"]
         jwt = caller.exchange(token).json["signedPat"]
-    assert all_goes_on(stand, token, jwt)
+    wait_for(lambda: all_goes_on(stand, token, jwt))
     workers = children_of(stand.web.process.pid)
     with fault:
         for _ in range(times):

@@ -68,16 +68,20 @@ def refusing(stand: Stand) -> Iterator[None]:
     """Nobody is there."""
     there, stand.line.target = stand.line.target, 1
     stand.line.cut()
-    yield
-    stand.line.target = there
+    try:
+        yield
+    finally:
+        stand.line.target = there
 
 
 @contextlib.contextmanager
 def silent(stand: Stand) -> Iterator[None]:
     """The way to it is gone: whatever is sent seems to arrive, and nothing comes back."""
     stand.line.silent = True
-    yield
-    stand.line.silent = False
+    try:
+        yield
+    finally:
+        stand.line.silent = False
 
 
 @contextlib.contextmanager
@@ -94,15 +98,19 @@ def frozen(stand: Stand) -> Iterator[None]:
 def slow(stand: Stand) -> Iterator[None]:
     """Each answer takes longer than anybody waits."""
     stand.line.delay = 4
-    yield
-    stand.line.delay = 0
+    try:
+        yield
+    finally:
+        stand.line.delay = 0
 
 
 @contextlib.contextmanager
 def full(stand: Stand) -> Iterator[None]:
     stand.settings(maxmemory_policy="noeviction", maxmemory=1)
-    yield
-    stand.settings(maxmemory=0)
+    try:
+        yield
+    finally:
+        stand.settings(maxmemory=0)
 
 
 @contextlib.contextmanager
@@ -110,8 +118,10 @@ def locked_up(stand: Stand) -> Iterator[None]:
     """It has a password now, which nobody has told the service."""
     stand.settings(requirepass="correct-horse")
     stand.disconnect()
-    yield
-    stand.settings(requirepass="")
+    try:
+        yield
+    finally:
+        stand.settings(requirepass="")
 
 
 @contextlib.contextmanager

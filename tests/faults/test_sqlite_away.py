@@ -53,8 +53,10 @@ def locked(stand: Stand) -> Iterator[None]:
     """Another process writes, and does not come to an end."""
     with closing(sqlite3.connect(stand.installation.file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
+        try:
+            yield
+        finally:
+            other.execute("ROLLBACK")
 
 
 @contextlib.contextmanager
@@ -65,8 +67,10 @@ def full(stand: Stand) -> Iterator[None]:
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
-    yield
-    filler.unlink()
+    try:
+        yield
+    finally:
+        filler.unlink()
 
 
 Fault = Callable[[Stand], AbstractContextManager[None]]
