@@ -40,6 +40,8 @@ LISTEN: Final = """
 """
 #: A browser that is driven shows all of its pages; so this says what a hidden one would.
 HIDING: Final = """Object.defineProperty(document, "hidden", { get: () => window.asleep === true });"""
+#: Where a page mounts an app by code.
+SLOT: Final = '<div id="slot" class="slot"></div>'
 PAGE: Final = """<!doctype html><html lang="en"><title>Portal</title><link rel="icon" href="data:,">
 <style>pat-embed, .slot {{ width: 560px; height: 300px }}</style>
 <script>{listen}</script>

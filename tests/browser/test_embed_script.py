@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Frame, expect
 
 from tests.browser.conftest import CHROMIUM_ARGS
-from tests.browser.embedding import Portal, body, minted, status, tag
+from tests.browser.embedding import SLOT, Portal, body, minted, status, tag
 from tests.browser.house import BEN, LAB, House, click, heading
 from tests.servers import chromium
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Witness
 
-SLOT: Final = '<div id="slot" class="slot"></div>'
 #: All that a page could find of a token or a session.
 ALL_OF_IT: Final = """() => [
   document.documentElement.outerHTML, location.href, document.referrer, window.name, document.cookie,

@@ -12,7 +12,7 @@ from playwright.sync_api import Frame, expect
 from sqlalchemy import update
 
 from pat_service.models import Session
-from tests.browser.embedding import HIDING, Portal, minted, status, tag
+from tests.browser.embedding import HIDING, SLOT, Portal, minted, status, tag
 from tests.browser.house import BEN, LAB, House, heading
 
 if TYPE_CHECKING:
@@ -237,7 +237,8 @@ def test_a_computer_that_slept_for_a_day_goes_on(portal: Portal, clocks: str) ->
 
 
 def test_a_person_sees_that_the_frame_reconnects(portal: Portal) -> None:
-    frame = portal.open()
+    portal.visit(SLOT)
+    frame = portal.mount("tokenTimeout: 600_000")  # so that the token may be asked for before the clock jumps
     type_a_note(frame)
     portal.answers = [portal.held.append]
     expire(portal.house)
