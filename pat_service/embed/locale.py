@@ -12,6 +12,7 @@ from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
 from pat_service.embed import texts
+from pat_service.http.headers import noted
 
 #: Parameters of a frame's address, which come before the headers.
 LOCALE_PARAMETER: Final = "locale"
@@ -33,12 +34,12 @@ _TAG: Final = re.compile(
 
 def locale() -> str:
     """Return the tag of what the host wishes, else of what the browser likes best: `es-MX`, or `en`."""
-    return _wishes()[0]
+    return _wished()[0]
 
 
 def language() -> str:
     """Return which of `texts.LANGUAGES` fits best what the host wishes, else what the browser likes."""
-    return _language(_wishes())
+    return _wished()[1]
 
 
 def translated(text: str) -> str:
@@ -48,13 +49,20 @@ def translated(text: str) -> str:
 
 def theme() -> str:
     """Return `light` or `dark` where the host wishes it, else `auto`: as the viewer's system is."""
-    asked = request.args.get(THEME_PARAMETER) or request.headers.get(THEME_HEADER, "")
-    return asked if asked in THEMES else THEMES[0]
+    return _wished()[2]
 
 
-def _wishes() -> tuple[str, ...]:
-    asked = _normalised(request.args.get(LOCALE_PARAMETER, "")[: LONGEST_TAG + 1])
-    return (asked,) if asked else _liked(request.headers.get("Accept-Language", "")[: LONGEST_LIST + 1])
+def _wished() -> tuple[str, str, str]:
+    """Return locale, language and theme, made out once a request: a page asks for each in several places."""
+    known = noted()
+    found: tuple[str, str, str] | None = known.get("wishes")
+    if found is None:
+        asked = _normalised(request.args.get(LOCALE_PARAMETER, "")[: LONGEST_TAG + 1])
+        accepted = request.headers.get("Accept-Language", "")[: LONGEST_LIST + 1]
+        tags = (asked,) if asked else _liked(accepted)
+        theme = request.args.get(THEME_PARAMETER) or request.headers.get(THEME_HEADER, "")
+        found = known["wishes"] = tags[0], _language(tags), theme if theme in THEMES else THEMES[0]
+    return found
 
 
 @lru_cache(maxsize=256)
