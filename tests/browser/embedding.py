@@ -47,6 +47,8 @@ PAGE: Final = """<!doctype html><html lang="en"><title>Portal</title><link rel="
 <input id="own" aria-label="The page's own field">
 {body}
 <input id="after" aria-label="The field behind it">"""
+#: Of a script that keeps its page busy for longer than the host waits for a first answer.
+BUSY: Final = "setTimeout(() => { for (const end = performance.now() + 7000; performance.now() < end;); })"
 
 Answer = Callable[["Route"], None]
 
@@ -192,7 +194,8 @@ class Portal:
         return [name for name in self.page.evaluate("heard.map(({ name }) => name)") if name != "resize"]
 
     def said(self) -> list[dict[str, Any]]:
-        return self.page.evaluate("said")
+        """Return the messages to the window, but for the first word of each page."""
+        return self.page.evaluate("said.filter(({ type }) => type !== 'pat-embed:here')")
 
 
 def tag(attributes: str = "", app: str = "lab") -> str:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from playwright.sync_api import Frame, expect
 
-from tests.browser.conftest import CHROMIUM_ARGS
-from tests.browser.embedding import Portal, body, minted, status, tag
+from tests.browser.embedding import BUSY, Portal, body, minted, status, tag
 from tests.browser.house import BEN, LAB, House, click, heading
-from tests.servers import chromium
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import BrowserContext, Page
 
     from tests.browser.conftest import Witness
 
@@ -665,32 +663,32 @@ def test_the_frame_follows_content_that_grows_slowly(portal: Portal) -> None:
 
 
 def test_an_app_that_is_busy_when_it_has_loaded_is_not_taken_for_blank(
-    browser: "Browser", house: House
+    page_apart: "Page", house: House
 ) -> None:
-    # As on every desktop; with all sites in one process the page around would be as busy.
-    apart = browser.browser_type.launch(
-        executable_path=chromium(), args=[*CHROMIUM_ARGS, "--site-per-process"]
+    portal = Portal(page_apart, house)
+    page_apart.context.add_init_script(
+        f"""if (parent !== window) {{
+            const {{ close }} = Document.prototype;
+            Document.prototype.close = function () {{
+                addEventListener("load", () => {BUSY});
+                close.call(this);
+            }};
+        }}"""
     )
-    try:
-        portal = Portal(apart.new_page(), house)
-        portal.page.context.add_init_script(
-            """if (parent !== window) {
-                const { close } = Document.prototype;
-                Document.prototype.close = function () {
-                    addEventListener("load", () => setTimeout(() => {
-                        for (const end = performance.now() + 7000; performance.now() < end;);
-                    }));
-                    close.call(this);
-                };
-            }"""
-        )
-        portal.visit(tag())
-        portal.heard("loaded")
-        portal.page.wait_for_timeout(9000)
-        assert portal.names() == ["ready", "loaded"]
-        expect(heading(portal.shown()).first).to_be_visible()
-    finally:
-        apart.close()
+    portal.visit(tag())
+    portal.heard("loaded")
+    page_apart.wait_for_timeout(9000)
+    assert portal.names() == ["ready", "loaded"]
+    expect(heading(portal.shown()).first).to_be_visible()
+
+
+def test_a_page_that_waits_beside_a_busy_app_is_not_taken_for_blank(page_apart: "Page", house: House) -> None:
+    """Frames of one site share a process: what keeps one busy keeps the other."""
+    portal = Portal(page_apart, house)
+    page_apart.context.add_init_script(f"if (parent !== window) addEventListener('load', () => {BUSY})")
+    portal.visit(tag())
+    portal.heard("loaded")
+    assert portal.names() == ["ready", "loaded"]
 
 
 def test_without_the_wish_the_height_stays(portal: Portal) -> None:
