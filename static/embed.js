@@ -34,37 +34,37 @@
     }
   }
 
+  const element = (tag, properties) => Object.assign(document.createElement(tag), properties);
   const warn = (message) => console.warn(`pat-embed: ${message}`);
   const failed = (message, rest) => new PatEmbedError("fetch_token_failed", message, rest);
 
   // ---- Tokens ----
 
-  let mints = [];
+  const mints = new Set();
 
   // Return {url, token, single} of a mint, which frames share where that may be; never with the token that is stale.
   async function obtain(frame, reason, stale) {
     const { app, workspace, tokenUrl, fetchToken: source = tokenUrl } = frame.options;
     const same = (each) => each.app === app && each.workspace === workspace && each.source === source;
-    let mint = mints.find(same);
+    let mint = [...mints].find(same);
     if (!mint || performance.now() - mint.at > SHARED || (stale && mint.token === stale)) {
+      mints.delete(mint);
       mint = { app, workspace, source, frame, found: ask(frame.options, reason) };
-      mints = [...mints.filter((each) => !same(each)), mint];
+      mints.add(mint);
     }
     try {
       const found = await mint.found;
       mint.at ??= performance.now();
       // One that is for a single opening is for the frame that asked.
-      if (found.single) forget(mint);
+      if (found.single) mints.delete(mint);
       if (found.single && mint.frame !== frame) return obtain(frame, reason);
       mint.token = found.token;
       return found;
     } catch (error) {
-      forget(mint);
+      mints.delete(mint);
       throw error;
     }
   }
-
-  const forget = (mint) => (mints = mints.filter((each) => each !== mint));
 
   async function ask({ app, workspace, tokenUrl, fetchToken, tokenTimeout }, reason) {
     const signal = AbortSignal.timeout(tokenTimeout);
@@ -93,7 +93,7 @@
     if (ok) return answer;
     throw failed(`${url} answered ${status}: ${answer?.detail ?? ""}`, {
       status,
-      retryable: status === 408 || status === 429 || status >= 500,
+      retryable: /^(408|429|5..)$/.test(status),
       retryAfter: Number(headers.get("Retry-After")) || null,
       requestId: answer?.requestId ?? null,
     });
@@ -121,8 +121,8 @@
     #port;
     #first;
     #loads = 0;
-    // The next load is of a page that the frame wrote itself: it is not blank, however long it is silent.
-    #written = false;
+    // A page that has spoken before it has loaded is not blank, however long it is busy then.
+    #spoke;
     #restarts = [];
     // What the host sent before the app was there; null from then on
     #queue = [];
@@ -132,15 +132,16 @@
     #lazy;
     #over = false;
 
-    constructor(element, { onError, ...options }) {
-      this.element = element;
+    constructor(place, { onError, ...options }) {
+      this.element = place;
       this.options = { theme: "auto", locale: document.documentElement.lang, tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
       if (onError) this.on("error", onError);
+      addEventListener("message", this.#listen);
       if (options.loading !== "lazy") return void this.#begin();
       this.#lazy = new IntersectionObserver((entries) => {
         if (entries.some((entry) => entry.isIntersecting)) this.#begin();
       }, { rootMargin: "200px" });
-      this.#lazy.observe(element);
+      this.#lazy.observe(place);
     }
 
     on(name, handler) {
@@ -177,13 +178,14 @@
     unmount() {
       this.#over = true;
       this.#lazy?.disconnect();
+      removeEventListener("message", this.#listen);
       clearTimeout(this.#timer);
       this.#port?.close();
       this.iframe?.remove();
       this.#panel?.remove();
       for (const { reject } of this.#promises) reject(new DOMException("The frame was unmounted.", "AbortError"));
       // Whoever comes next may be somebody else.
-      mints = [];
+      mints.clear();
     }
 
     // Resolves when the app is there or renewed, and rejects with the first error.
@@ -222,22 +224,20 @@
 
     #place({ url, token }) {
       const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
-      const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }) })}`;
+      const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }), parent: location.origin })}`;
       this.url = url;
       this.#first = token;
       this.#origin = new URL(url).origin;
       this.#port?.close();
       this.#port = null;
       this.#queue ??= [];
-      this.#written = false;
+      this.#spoke = false;
       this.#expect(LOAD);
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
-      const iframe = (this.iframe = document.createElement("iframe"));
-      iframe.setAttribute("sandbox", sandbox);
-      Object.assign(iframe, { title, allow, referrerPolicy, src: address, onload: () => this.#connect() });
-      iframe.style.cssText = "display:block;width:100%;height:100%;border:0";
-      this.element.append(iframe);
+      const style = "display:block;width:100%;height:100%;border:0";
+      this.iframe = element("iframe", { title, sandbox, allow, referrerPolicy, style, src: address, onload: () => this.#connect() });
+      this.element.append(this.iframe);
     }
 
     // On each load: of the first page, of one that was reloaded, of another app of the workspace.
@@ -250,8 +250,9 @@
       this.iframe.contentWindow.postMessage(
         { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
       );
-      if (!this.#written) this.#expect(HELLO);
-      this.#written = false;
+      port.heard = this.#spoke;
+      this.#spoke = false;
+      this.#expect(HELLO);
     }
 
     #expect(ms) {
@@ -264,7 +265,7 @@
       const { url } = this;
       const { origin } = location;
       const there = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
-      if (this.#over || this.#port?.heard) return;
+      if (this.#over || this.#spoke || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
       const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
@@ -272,6 +273,10 @@
         ? new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
         : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
     }
+
+    #listen = ({ source, origin, data }) => {
+      if (source === this.iframe?.contentWindow && origin === this.#origin && data?.type === "pat-embed:here") this.#spoke = true;
+    };
 
     #hear({ type, name, data, ...rest }, port) {
       if (type === "hello") {
@@ -283,7 +288,7 @@
         this.#queue ??= [];
         this.#emit("ready", {});
         if (rest.problem) this.#refused(rest.problem);
-      } else if (type === "written") this.#written = port === this.#port;
+      } else if (type === "written") this.#spoke = port === this.#port;
       else if (type === "want-token") this.#give(rest, port);
       else if (type === "event" && RESERVED.test(name)) this.#told(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
@@ -292,14 +297,12 @@
     }
 
     #told(name, data) {
-      const { title, autoHeight } = this.options;
       if (name === "loaded") {
         for (const message of this.#queue ?? []) this.#port.postMessage(message);
         this.#queue = null;
-        this.iframe.title = title ?? data.title;
-      } else if (name === "resize") {
-        if (autoHeight) this.iframe.style.height = `${data.height}px`;
-      } else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
+        this.iframe.title = this.options.title ?? data.title;
+      } else if (name === "resize") this.iframe.style.height = `${data.height}px`;
+      else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
       this.#emit(name, data);
     }
 
@@ -314,8 +317,8 @@
         }
       }
       if (this.element instanceof PatEmbedElement) this.element.dispatchEvent(new CustomEvent(name, { detail: data }));
-      const end = { loaded: "resolve", "session:renewed": "resolve", error: "reject" }[name];
-      if (end) for (const promise of this.#promises.splice(0)) promise[end](name === "error" ? data : this);
+      if (!/^(loaded|session:renewed|error)$/.test(name)) return;
+      for (const { resolve, reject } of this.#promises.splice(0)) name === "error" ? reject(data) : resolve(this);
     }
 
     async #give({ id, reason, fresh }, port) {
@@ -328,8 +331,8 @@
         if (url === this.url) port.postMessage({ type: "token", id, token });
         // The app has another address by now.
         else this.#place({ url, token });
-      } catch ({ message: detail, ...problem }) {
-        port.postMessage({ type: "no-token", id, problem: { ...problem, detail } });
+      } catch (error) {
+        port.postMessage({ type: "no-token", id, problem: { ...error, detail: error.message } });
       }
     }
 
@@ -351,10 +354,9 @@
     #fail(error) {
       if (this.#over) return;
       warn(`${error.code}: ${error.message}`);
-      const [text, again] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: again, onclick: () => this.#begin() });
-      this.#panel = Object.assign(document.createElement("div"), { role: "alert" });
-      this.#panel.append(text, " ", button);
+      const [text, textContent] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
+      this.#panel = element("div", { role: "alert" });
+      this.#panel.append(text, " ", element("button", { type: "button", textContent, onclick: () => this.#begin() }));
       this.element.append(this.#panel);
       this.#emit("error", error);
     }
@@ -364,13 +366,13 @@
 
   const given = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
 
-  async function mount(target, options) {
-    const element = typeof target === "string" ? document.querySelector(target) : target;
-    if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
-    const { app, workspace, fetchToken, tokenUrl } = options ?? {};
+  async function mount(target, options = {}) {
+    const place = typeof target === "string" ? document.querySelector(target) : target;
+    if (!(place instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
+    const { app, workspace, fetchToken, tokenUrl } = options;
     if (!app && !workspace) throw new TypeError("app is needed");
     if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
-    return new Frame(element, given(options)).settled();
+    return new Frame(place, given(options)).settled();
   }
 
   class PatEmbedElement extends HTMLElement {

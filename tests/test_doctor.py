@@ -167,6 +167,9 @@ def test_a_slip_is_one_plain_line_and_exits_with_2(app: Flask, args: list[str], 
         ([PORTAL], "chrome-extension://" + "ap" * 16, "allowed is http://portal.example."),
         ([PORTAL], "null", "browsers send null for a file"),
         (["*"], "file:///home/ana/portal.html", "browsers send null for a file"),
+        (["*"], "data:text/html,<p>", "for data:"),
+        (["*"], "blob:null/5f0c2f4e", "not even by *"),
+        ([PORTAL], "blob:https://mallory.example/5f0c2f4e", "allowed is http://portal.example."),
         ([], PORTAL, "nothing is allowed"),
     ],
 )
@@ -183,12 +186,12 @@ def test_a_parent_that_may_not_frame_is_told_why(
 
 
 def test_what_to_change_is_the_list_as_it_should_be(service: Service) -> None:
-    around = ["--parent", WWW, "--parent", "https://top.example/a/page"]
+    around = ["--parent", WWW, "--parent", "http://top.example/a/page"]
     found = bad(examine(service.app, "--app", "orders", *around))
     assert [about for _, about, _ in found] == ["origins", "origins"]
     body = found[0][2].partition(f"PATCH /api/ext/apps/{ORDERS} ")[2].partition(";")[0]
     wish = json.loads(body)
-    assert wish == {"allowedOrigins": [PORTAL, WWW, "https://top.example"]}
+    assert wish == {"allowedOrigins": [PORTAL, WWW, "http://top.example"]}
     provision(service.app, only("apps", "orders", allowed_origins=wish["allowedOrigins"]))
     assert bad(examine(service.app, "--app", "orders", *around)) == []
 
@@ -209,6 +212,39 @@ def test_a_parent_is_compared_as_browsers_write_it(app: Flask) -> None:
     found = examine(app, "--app", "orders", "--parent", "HTTP://ana@Portal.Example:80/orders/?a#b")
     assert bad(found) == []
     assert any("is http://portal.example: so it is compared" in finding["text"] for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("parent", "text"),
+    [
+        ("about:srcdoc", "has the origin of the page that made it"),
+        ("about:blank", "has the origin of the page that made it"),
+        (f"blob:{PORTAL}/5f0c2f4e", f"is {PORTAL}: so it is compared"),
+    ],
+)
+def test_a_page_that_another_one_made_is_as_that_one(app: Flask, parent: str, text: str) -> None:
+    found = examine(app, "--app", "orders", "--parent", parent, "--parent", PORTAL)
+    assert bad(found) == []
+    assert any(text in finding["text"] for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("parents", "level"),
+    [
+        (["http://inner.example", "https://top.example"], "problem"),
+        (["http://inner.example", "http://middle.example", "https://top.example"], "problem"),
+        (["http://localhost:3000", "https://top.example"], "warning"),
+        (["https://inner.example", "http://top.example"], None),
+        (["http://inner.example", "http://top.example"], None),
+    ],
+)
+def test_a_page_on_http_inside_of_one_on_https_is_mixed_content(
+    app: Flask, setting: Callable[[str, Any], None], parents: list[str], level: str | None
+) -> None:
+    setting("PUBLIC_URL", "https://embed.example")
+    found = bad(examine(app, *(part for parent in parents for part in ("--parent", parent))))
+    mixed = [finding for finding in found if "mixed content" in finding[2]]
+    assert {finding[0] for finding in mixed} == ({level} if level else set())
 
 
 def test_an_app_without_origins_is_framed_by_nobody(app: Flask) -> None:

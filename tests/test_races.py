@@ -28,6 +28,7 @@ from tests.world import (
     KEY,
     MINT,
     ORDERS,
+    PORTAL,
     PUBLIC_URL,
     SECRETS,
     SUPPORT,
@@ -435,11 +436,31 @@ def test_of_racing_openings_of_a_single_use_token_one_session_lives(service: Ser
     assert count(service, Event, Event.type == "session:replaced") == THREADS - 1
 
 
-def test_racing_openings_fill_a_token_to_its_last_session_and_no_further(service: Service) -> None:
+def hand_over(service: Service, token: str) -> TestResponse:
+    handed = {"accessToken": token, "parentOrigin": PORTAL, "nonce": "n" * 22}
+    return service.client.post(f"/embed-apps/{ORDERS}/frame", json=handed)
+
+
+@pytest.mark.parametrize(
+    ("ways", "opened"),
+    [
+        pytest.param([exchange], {201: 7}, id="a program"),
+        pytest.param([hand_over], {200: 7}, id="the host's script"),
+        pytest.param([exchange, hand_over, Service.open], None, id="every way"),
+    ],
+)
+def test_racing_openings_fill_a_token_to_its_last_session_and_no_further(
+    service: Service, ways: list[Callable[[Service, str], TestResponse]], opened: dict[int, int] | None
+) -> None:
     service.app.config["MAX_SESSIONS_PER_TOKEN"] = 7
     token = service.token()
-    answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
-    assert Counter(answer.status_code for answer in answers) == {201: 7, 429: THREADS - 7}
+    runs = itertools.islice(itertools.cycle(ways), THREADS)
+    answers = race(service, *[lambda caller, way=way: way(caller, token) for way in runs])
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == THREADS - 7
+    assert all("too_many_sessions" in answer.text for answer in refused)
+    statuses = Counter(answer.status_code for answer in answers if answer not in refused)
+    assert statuses == opened if opened else set(statuses) <= {200, 201}
     assert len(live_sessions(service)) == 7
 
 

@@ -124,6 +124,7 @@ def _examined(
     slug = target.slug if target is not None and target.kind == "app" else None
     yield from stores
     yield from installation.address(settings, slug, parents)
+    yield from origins.nesting(parents)
     yield from installation.proxies(settings)
     yield from installation.framed_only(settings)
     yield from installation.limits(settings)

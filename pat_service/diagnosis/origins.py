@@ -19,15 +19,23 @@ from pat_service.shapes import ANY_ORIGIN, parse_origin
 ABOUT: Final = "origins"
 WEB: Final = ("http", "https")
 #: Pages whose origin is opaque. They tell it as `null`, and no policy can name it.
-_OPAQUE: Final = ("null", "file:", "data:", "about:")
+_OPAQUE: Final = ("null", "file:", "data:", "blob:null")
+#: A page without an address of its own: it has the origin of the page that made it, and so adds none.
+_INHERITED: Final = "about:"
+#: The rest of such an address begins with the origin of the page that made it.
+_BLOB: Final = "blob:"
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A page around the frame, as it was named. `origin` is None where no policy can name it."""
+    """A page around the frame, as it was named. `origin` is None where no policy can name it.
+
+    One that `inherits` has the origin of the page that made it.
+    """
 
     written: str
     origin: str | None
+    inherits: bool = False
 
     @property
     def parts(self) -> SplitResult:
@@ -65,11 +73,29 @@ def parse_parent(text: str) -> Parent:
     lower = written.lower()
     if lower.startswith(_OPAQUE):
         return Parent(written, None)
-    scheme, mark, rest = lower.partition("://")
+    if lower.startswith(_INHERITED):
+        return Parent(written, None, inherits=True)
+    scheme, mark, rest = lower.removeprefix(_BLOB).partition("://")
     if not mark or "*" in lower:
         raise ValidationError("Must be the origin of one page, such as https://portal.example.")
     host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2]
     return Parent(written, parse_origin(f"{scheme}://{host}"))
+
+
+def nesting(parents: Sequence[Parent]) -> list[Finding]:
+    """Return which parents, from the innermost to the top, never show since one around them is on https."""
+    found = []
+    for place, parent in enumerate(parents):
+        around = next((other.origin for other in parents[place + 1 :] if other.parts.scheme == "https"), None)
+        if parent.parts.scheme != "http" or around is None:
+            continue
+        text = f"{parent.origin} is on http inside of {around}: mixed content"
+        if is_loopback(parent.parts.hostname):
+            text = f"{text}, which Safari blocks even on loopback."
+            found.append(warning(ABOUT, text, "Use https, or another browser."))
+        else:
+            found.append(problem(ABOUT, f"{text}, which browsers block.", "Serve the inner page by https."))
+    return found
 
 
 def check(target: Target, parents: Sequence[Parent]) -> list[Finding]:
@@ -122,12 +148,20 @@ _EXAMPLE: Final = "https://portal.example"
 
 
 def _judge(target: Target, parent: Parent, wanted: list[str]) -> list[Finding]:
+    if parent.inherits:
+        return [
+            ok(
+                ABOUT,
+                f"{parent.written} has the origin of the page that made it, which is what counts. In a "
+                "sandbox without allow-same-origin it would have none.",
+            )
+        ]
     if parent.origin is None:
         return [
             problem(
                 ABOUT,
-                f"{parent.written} has no origin that can be allowed: browsers send null for a file, and for "
-                "a sandboxed page without allow-same-origin.",
+                f"{parent.written} has no origin that can be allowed, not even by *: browsers send null for "
+                "a file, for data:, and for a sandboxed page without allow-same-origin.",
                 "Serve the page from a web server; where it is in a sandbox itself, add allow-same-origin.",
             )
         ]

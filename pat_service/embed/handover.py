@@ -1,14 +1,19 @@
 """What a frame's page sends once the host's script has handed it a token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from flask import request
 from marshmallow import Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, Regexp
 
 from pat_service.http.headers import NONCE
 from pat_service.http.payload import invalid, read_object
-from pat_service.shapes import MAX_ORIGIN_LENGTH
+from pat_service.shapes import ANY_ORIGIN, MAX_ORIGIN_LENGTH
+
+#: Parameter of a frame's address: the origin of the page around, as the host's script gives it.
+PARENT_PARAMETER: Final = "parent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +50,10 @@ def read_handover() -> Handover:
     except ValidationError as error:
         raise invalid(error.normalized_messages()) from None
     return handover
+
+
+def named_parent(allowed: Sequence[str]) -> dict[str, str]:
+    """Return, as `parent`, the origin that the frame's address names, if it may frame; and nothing else."""
+    named = request.args.get(PARENT_PARAMETER, "")
+    known = named.lower() in allowed or (ANY_ORIGIN in allowed and len(named) <= MAX_ORIGIN_LENGTH)
+    return {"parent": named} if known and named not in ("", ANY_ORIGIN) else {}

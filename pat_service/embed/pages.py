@@ -12,7 +12,7 @@ from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 from pat_service.access import ViewedApp, Viewer, Visitor, apps_of
 from pat_service.credentials import Secret
 from pat_service.embed.answers import APPS, LAUNCHERS
-from pat_service.embed.handover import Handover
+from pat_service.embed.handover import Handover, named_parent
 from pat_service.embed.hosts import before_app, before_launcher, reachable
 from pat_service.embed.locale import locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page
@@ -150,7 +150,7 @@ def _ways_of(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
 
 def show_waiting(root: str, parents: list[str]) -> Response:
     """Answer with a page that holds nothing, and waits for a token from one of the parents."""
-    boot = {"base": root, "parents": parents} | wishes()
+    boot = {"base": root, "parents": parents} | named_parent(parents) | wishes()
     return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce()))
 
 
@@ -213,6 +213,7 @@ def _boot(session: Opened, signed: Secret, root: str, who: Visitor, ways: list[s
         "parents": session.origins,
         "ways": ways,
         "viewer": _who(who) | {"role": who.role},
+        **named_parent(session.origins),
     } | wishes()
 
 

@@ -24,30 +24,31 @@ super(message);
 Object.assign(this, { status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
 }
 }
+const element = (tag, properties) => Object.assign(document.createElement(tag), properties);
 const warn = (message) => console.warn(`pat-embed: ${message}`);
 const failed = (message, rest) => new PatEmbedError("fetch_token_failed", message, rest);
-let mints = [];
+const mints = new Set();
 async function obtain(frame, reason, stale) {
 const { app, workspace, tokenUrl, fetchToken: source = tokenUrl } = frame.options;
 const same = (each) => each.app === app && each.workspace === workspace && each.source === source;
-let mint = mints.find(same);
+let mint = [...mints].find(same);
 if (!mint || performance.now() - mint.at > SHARED || (stale && mint.token === stale)) {
+mints.delete(mint);
 mint = { app, workspace, source, frame, found: ask(frame.options, reason) };
-mints = [...mints.filter((each) => !same(each)), mint];
+mints.add(mint);
 }
 try {
 const found = await mint.found;
 mint.at ??= performance.now();
-if (found.single) forget(mint);
+if (found.single) mints.delete(mint);
 if (found.single && mint.frame !== frame) return obtain(frame, reason);
 mint.token = found.token;
 return found;
 } catch (error) {
-forget(mint);
+mints.delete(mint);
 throw error;
 }
 }
-const forget = (mint) => (mints = mints.filter((each) => each !== mint));
 async function ask({ app, workspace, tokenUrl, fetchToken, tokenTimeout }, reason) {
 const signal = AbortSignal.timeout(tokenTimeout);
 const late = new Promise((_, reject) => signal.addEventListener("abort", reject));
@@ -74,7 +75,7 @@ const answer = await response.json().catch(() => null);
 if (ok) return answer;
 throw failed(`${url} answered ${status}: ${answer?.detail ?? ""}`, {
 status,
-retryable: status === 408 || status === 429 || status >= 500,
+retryable: /^(408|429|5..)$/.test(status),
 retryAfter: Number(headers.get("Retry-After")) || null,
 requestId: answer?.requestId ?? null,
 });
@@ -96,7 +97,7 @@ iframe = null;
 #port;
 #first;
 #loads = 0;
-#written = false;
+#spoke;
 #restarts = [];
 #queue = [];
 #fresh = false;
@@ -104,15 +105,16 @@ iframe = null;
 #panel;
 #lazy;
 #over = false;
-constructor(element, { onError, ...options }) {
-this.element = element;
+constructor(place, { onError, ...options }) {
+this.element = place;
 this.options = { theme: "auto", locale: document.documentElement.lang, tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
 if (onError) this.on("error", onError);
+addEventListener("message", this.#listen);
 if (options.loading !== "lazy") return void this.#begin();
 this.#lazy = new IntersectionObserver((entries) => {
 if (entries.some((entry) => entry.isIntersecting)) this.#begin();
 }, { rootMargin: "200px" });
-this.#lazy.observe(element);
+this.#lazy.observe(place);
 }
 on(name, handler) {
 this.#handlers.set(name, (this.#handlers.get(name) ?? new Set()).add(handler));
@@ -142,12 +144,13 @@ return this.settled();
 unmount() {
 this.#over = true;
 this.#lazy?.disconnect();
+removeEventListener("message", this.#listen);
 clearTimeout(this.#timer);
 this.#port?.close();
 this.iframe?.remove();
 this.#panel?.remove();
 for (const { reject } of this.#promises) reject(new DOMException("The frame was unmounted.", "AbortError"));
-mints = [];
+mints.clear();
 }
 settled() {
 return new Promise((resolve, reject) => this.#promises.push({ resolve, reject }));
@@ -179,21 +182,19 @@ return found;
 }
 #place({ url, token }) {
 const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
-const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }) })}`;
+const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }), parent: location.origin })}`;
 this.url = url;
 this.#first = token;
 this.#origin = new URL(url).origin;
 this.#port?.close();
 this.#port = null;
 this.#queue ??= [];
-this.#written = false;
+this.#spoke = false;
 this.#expect(LOAD);
 if (this.iframe) return this.iframe.contentWindow.location.replace(address);
-const iframe = (this.iframe = document.createElement("iframe"));
-iframe.setAttribute("sandbox", sandbox);
-Object.assign(iframe, { title, allow, referrerPolicy, src: address, onload: () => this.#connect() });
-iframe.style.cssText = "display:block;width:100%;height:100%;border:0";
-this.element.append(iframe);
+const style = "display:block;width:100%;height:100%;border:0";
+this.iframe = element("iframe", { title, sandbox, allow, referrerPolicy, style, src: address, onload: () => this.#connect() });
+this.element.append(this.iframe);
 }
 #connect() {
 const { theme, locale, autoHeight, tokenTimeout } = this.options;
@@ -203,8 +204,9 @@ port.onmessage = ({ data }) => this.#hear(data, port);
 this.iframe.contentWindow.postMessage(
 { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
 );
-if (!this.#written) this.#expect(HELLO);
-this.#written = false;
+port.heard = this.#spoke;
+this.#spoke = false;
+this.#expect(HELLO);
 }
 #expect(ms) {
 clearTimeout(this.#timer);
@@ -214,7 +216,7 @@ async #blank(loaded) {
 const { url } = this;
 const { origin } = location;
 const there = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
-if (this.#over || this.#port?.heard) return;
+if (this.#over || this.#spoke || this.#port?.heard) return;
 this.iframe.remove();
 this.iframe = null;
 const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
@@ -222,6 +224,9 @@ this.#fail(there
 ? new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
 : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
 }
+#listen = ({ source, origin, data }) => {
+if (source === this.iframe?.contentWindow && origin === this.#origin && data?.type === "pat-embed:here") this.#spoke = true;
+};
 #hear({ type, name, data, ...rest }, port) {
 if (type === "hello") {
 if (port !== this.#port) return;
@@ -232,7 +237,7 @@ this.#loads++;
 this.#queue ??= [];
 this.#emit("ready", {});
 if (rest.problem) this.#refused(rest.problem);
-} else if (type === "written") this.#written = port === this.#port;
+} else if (type === "written") this.#spoke = port === this.#port;
 else if (type === "want-token") this.#give(rest, port);
 else if (type === "event" && RESERVED.test(name)) this.#told(name, data);
 else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
@@ -240,14 +245,12 @@ else if (type === "restart") this.#begin();
 else if (type === "going") this.#follow(rest.origin);
 }
 #told(name, data) {
-const { title, autoHeight } = this.options;
 if (name === "loaded") {
 for (const message of this.#queue ?? []) this.#port.postMessage(message);
 this.#queue = null;
-this.iframe.title = title ?? data.title;
-} else if (name === "resize") {
-if (autoHeight) this.iframe.style.height = `${data.height}px`;
-} else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
+this.iframe.title = this.options.title ?? data.title;
+} else if (name === "resize") this.iframe.style.height = `${data.height}px`;
+else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
 this.#emit(name, data);
 }
 #emit(name, data) {
@@ -261,8 +264,8 @@ reportError(error);
 }
 }
 if (this.element instanceof PatEmbedElement) this.element.dispatchEvent(new CustomEvent(name, { detail: data }));
-const end = { loaded: "resolve", "session:renewed": "resolve", error: "reject" }[name];
-if (end) for (const promise of this.#promises.splice(0)) promise[end](name === "error" ? data : this);
+if (!/^(loaded|session:renewed|error)$/.test(name)) return;
+for (const { resolve, reject } of this.#promises.splice(0)) name === "error" ? reject(data) : resolve(this);
 }
 async #give({ id, reason, fresh }, port) {
 const first = this.#first;
@@ -273,8 +276,8 @@ const { url, token } = first && !fresh
 : await this.#obtain(reason === "initial" && this.#loads > 1 ? "reload" : reason, fresh || undefined);
 if (url === this.url) port.postMessage({ type: "token", id, token });
 else this.#place({ url, token });
-} catch ({ message: detail, ...problem }) {
-port.postMessage({ type: "no-token", id, problem: { ...problem, detail } });
+} catch (error) {
+port.postMessage({ type: "no-token", id, problem: { ...error, detail: error.message } });
 }
 }
 #refused(problem) {
@@ -291,22 +294,21 @@ if (to.protocol === from.protocol && `.${to.host}`.endsWith(`.${from.host}`)) th
 #fail(error) {
 if (this.#over) return;
 warn(`${error.code}: ${error.message}`);
-const [text, again] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
-const button = Object.assign(document.createElement("button"), { type: "button", textContent: again, onclick: () => this.#begin() });
-this.#panel = Object.assign(document.createElement("div"), { role: "alert" });
-this.#panel.append(text, " ", button);
+const [text, textContent] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
+this.#panel = element("div", { role: "alert" });
+this.#panel.append(text, " ", element("button", { type: "button", textContent, onclick: () => this.#begin() }));
 this.element.append(this.#panel);
 this.#emit("error", error);
 }
 }
 const given = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
-async function mount(target, options) {
-const element = typeof target === "string" ? document.querySelector(target) : target;
-if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
-const { app, workspace, fetchToken, tokenUrl } = options ?? {};
+async function mount(target, options = {}) {
+const place = typeof target === "string" ? document.querySelector(target) : target;
+if (!(place instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
+const { app, workspace, fetchToken, tokenUrl } = options;
 if (!app && !workspace) throw new TypeError("app is needed");
 if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
-return new Frame(element, given(options)).settled();
+return new Frame(place, given(options)).settled();
 }
 class PatEmbedElement extends HTMLElement {
 static observedAttributes = ["app", "workspace", "token-url", "theme", "locale", "title"];

@@ -37,6 +37,14 @@
   block.remove();
 
   const { base = "", parents } = boot;
+  // Before a script of the app can keep this page busy: its host takes one that is silent for blank.
+  if (boot.parent) {
+    try {
+      window.parent.postMessage({ type: "pat-embed:here" }, boot.parent);
+    } catch {
+      // A custom scheme, which some browsers take for no target: the host waits a few seconds for the answer to its call.
+    }
+  }
   const empty = !boot.session && !boot.problem; // made by the host's script, to be handed a token
   const root = new URL(`${base}/`, location.origin);
   let texts = JSON.parse(document.getElementById("embed-texts").textContent);
@@ -689,13 +697,14 @@
   function go(address) {
     if (!ways.includes(address)) return; // an app's own markup may say anything
     say("going", { origin: new URL(address, location.href).origin });
-    const form = element("form", { method: "post", action: address });
+    const query = new URLSearchParams({ theme, locale, ...(host && { parent: host }) });
+    const form = element("form", { method: "post", action: `${address}?${query}` });
     form.append(element("input", { type: "hidden", name: "session", value: session }));
-    const host = element("div", { hidden: true });
-    attachShadow.call(host, { mode: "closed" }).append(form);
-    document.body.append(host);
+    const cloak = element("div", { hidden: true });
+    attachShadow.call(cloak, { mode: "closed" }).append(form);
+    document.body.append(cloak);
     submit.call(form);
-    host.remove();
+    cloak.remove();
   }
 
   // ---- Images and downloads, which cannot carry a header themselves ----

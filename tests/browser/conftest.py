@@ -134,6 +134,18 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture
+def page_apart(browser: "Browser") -> Iterator["Page"]:
+    """A page in a browser that gives each site a process of its own, as on every desktop.
+
+    With all sites in one process, a page around a busy frame would be as busy. No witness is with it.
+    """
+    args = [*CHROMIUM_ARGS, "--site-per-process"]
+    apart = browser.browser_type.launch(executable_path=chromium(), args=args)
+    yield apart.new_page()
+    apart.close()
+
+
+@pytest.fixture
 def context(browser: "Browser") -> Iterator["BrowserContext"]:
     """A context of its own for each test: no cookies, no storage, no cache of another."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})

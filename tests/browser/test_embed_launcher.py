@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Frame, expect
 
-from tests.browser.embedding import Portal
+from tests.browser.embedding import BUSY, Portal
 from tests.browser.house import heading
 from tests.browser.sites import ready
 from tests.browser.test_app_origins import Apart
@@ -83,3 +83,44 @@ def test_a_reload_inside_an_app_of_the_launcher_goes_on(portal: Portal, witness:
     assert portal.reasons == ["initial", "reload"]
     assert "error" not in portal.names()
     go(launched(portal), "Support", "Support")
+
+
+def test_an_app_of_the_launcher_that_is_busy_when_it_has_loaded_is_not_taken_for_blank(
+    page_apart: "Page", whole_place: Office
+) -> None:
+    whole_place.provision()
+    portal = Portal(page_apart, whole_place)
+    page_apart.context.add_init_script(
+        f"if (location.pathname.startsWith('/embed-apps/')) addEventListener('load', () => {BUSY})"
+    )
+    portal.visit(LAUNCHER)
+    portal.heard("loaded")
+    launched(portal).get_by_role("button", name="Orders").click()
+    page_apart.wait_for_timeout(8000)
+    portal.heard("loaded", 2)
+    assert portal.names() == ["ready", "loaded", "ready", "loaded"]
+
+
+def test_an_app_of_the_launcher_that_this_page_may_not_frame_is_told_as_such(
+    portal: Portal, witness: "Witness"
+) -> None:
+    witness.allow("origin_not_allowed", "frame-ancestors", "target origin provided", "chrome-error")
+    portal.house.provision(
+        lambda document: document["apps"][0].update(allowed_origins=["https://other.example"])
+    )
+    launched(portal).get_by_role("button", name="Orders").click()
+    portal.until(lambda: any("frame-ancestors" in line for line in witness.complaints()))
+    portal.page.wait_for_timeout(300)
+    portal.pass_time(6)
+    (error,) = portal.heard("error")
+    assert error["code"] == "origin_not_allowed"
+
+
+def test_an_app_of_the_launcher_has_the_hosts_language_and_theme_from_the_first(portal: Portal) -> None:
+    portal.visit(LAUNCHER.replace(">", ' locale="es" theme="dark">', 1))
+    frame = launched(portal)
+    with portal.page.expect_response(lambda answer: answer.request.method == "POST") as answered:
+        frame.get_by_role("button", name="Orders").click()
+    page = answered.value.text()
+    assert 'data-theme="dark"' in page
+    assert "Todas las aplicaciones" in page

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from playwright.sync_api import Frame, expect
 
-from tests.browser.conftest import CHROMIUM_ARGS
-from tests.browser.embedding import SLOT, Portal, body, minted, status, tag
+from tests.browser.embedding import BUSY, SLOT, Portal, body, minted, status, tag
 from tests.browser.house import BEN, LAB, House, click, heading
-from tests.servers import chromium
+from tests.browser.sites import ready
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import BrowserContext, Page
 
     from tests.browser.conftest import Witness
 
+HUGE: Final = "1f6f3c52-0f0e-4b5a-8a57-4a2c5d1e9b70"
 #: All that a page could find of a token or a session.
 ALL_OF_IT: Final = """() => [
   document.documentElement.outerHTML, location.href, document.referrer, window.name, document.cookie,
@@ -265,6 +265,25 @@ def test_wrong_options_are_a_type_error(portal: Portal, call: str) -> None:
     told = portal.page.evaluate(f"{call}.then(() => 'mounted', (error) => error.name)")
     assert told == "TypeError"
     assert portal.asked == []
+
+
+@pytest.mark.parametrize("way", ["handed over", "by address"])
+def test_a_page_of_two_megabytes_opens_as_a_whole(portal: Portal, way: str) -> None:
+    def huge(document: dict[str, Any]) -> None:
+        document["apps"].append(document["apps"][0] | {"id": HUGE, "slug": "huge", "template": "huge"})
+
+    portal.house.provision(huge)
+    if way == "handed over":
+        frame = portal.open(app="huge")
+    else:
+        portal.visit(f'<iframe src="{portal.house.address(app="huge")}"></iframe>')
+        frame = portal.frame()
+        ready(frame)
+    assert frame.evaluate("new Blob([document.documentElement.outerHTML]).size") > 2_000_000
+    expect(frame.locator("#last")).to_have_text("The end")
+    before = frame.evaluate("document.getElementById('last').previousElementSibling.textContent")
+    assert before.startswith("23999 Ä “quoted” & <escaped>")
+    assert frame.evaluate("embed.fetch('session').then(({ ok }) => ok)")
 
 
 # ---- Who may frame ----
@@ -667,32 +686,32 @@ def test_the_frame_follows_content_that_grows_slowly(portal: Portal) -> None:
 
 
 def test_an_app_that_is_busy_when_it_has_loaded_is_not_taken_for_blank(
-    browser: "Browser", house: House
+    page_apart: "Page", house: House
 ) -> None:
-    # As on every desktop; with all sites in one process the page around would be as busy.
-    apart = browser.browser_type.launch(
-        executable_path=chromium(), args=[*CHROMIUM_ARGS, "--site-per-process"]
+    portal = Portal(page_apart, house)
+    page_apart.context.add_init_script(
+        f"""if (parent !== window) {{
+            const {{ close }} = Document.prototype;
+            Document.prototype.close = function () {{
+                addEventListener("load", () => {BUSY});
+                close.call(this);
+            }};
+        }}"""
     )
-    try:
-        portal = Portal(apart.new_page(), house)
-        portal.page.context.add_init_script(
-            """if (parent !== window) {
-                const { close } = Document.prototype;
-                Document.prototype.close = function () {
-                    addEventListener("load", () => setTimeout(() => {
-                        for (const end = performance.now() + 7000; performance.now() < end;);
-                    }));
-                    close.call(this);
-                };
-            }"""
-        )
-        portal.visit(tag())
-        portal.heard("loaded")
-        portal.page.wait_for_timeout(9000)
-        assert portal.names() == ["ready", "loaded"]
-        expect(heading(portal.shown()).first).to_be_visible()
-    finally:
-        apart.close()
+    portal.visit(tag())
+    portal.heard("loaded")
+    page_apart.wait_for_timeout(9000)
+    assert portal.names() == ["ready", "loaded"]
+    expect(heading(portal.shown()).first).to_be_visible()
+
+
+def test_a_page_that_waits_beside_a_busy_app_is_not_taken_for_blank(page_apart: "Page", house: House) -> None:
+    """Frames of one site share a process: what keeps one busy keeps the other."""
+    portal = Portal(page_apart, house)
+    page_apart.context.add_init_script(f"if (parent !== window) addEventListener('load', () => {BUSY})")
+    portal.visit(tag())
+    portal.heard("loaded")
+    assert portal.names() == ["ready", "loaded"]
 
 
 def test_without_the_wish_the_height_stays(portal: Portal) -> None:

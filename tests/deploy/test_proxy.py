@@ -108,14 +108,33 @@ def test_the_script_of_hosts_comes_compressed_and_may_be_kept(proxy: Proxy, conn
     assert connection.getresponse().status == 304
 
 
-def test_the_request_has_one_id_in_both_logs(nginx: Proxy, sockets: Path) -> None:
-    with contextlib.closing(Connection(nginx.port, tls=True)) as connection:
+def test_the_request_has_an_id_of_the_proxy_and_none_that_a_client_chose(
+    proxy: Proxy, connection: Connection, sockets: Path
+) -> None:
+    def asked() -> str:
         connection.request("GET", "/nowhere", headers={"X-Request-Id": "chosen-by-mallory"})
         answer = connection.getresponse()
         answer.read()
+        (request_id,) = answer.headers.get_all("X-Request-Id", [])
+        return str(request_id)
+
+    first, second = asked(), asked()
+    assert first != second
+    for request_id in (first, second):
+        # As nginx writes it, and as Caddy does.
+        assert re.fullmatch("[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", request_id)
+    log = (sockets / "service.log").read_text()
+    assert first in log
+    assert second in log
+    assert "chosen-by-mallory" not in log
+
+
+def test_the_log_of_nginx_has_the_requests_id(nginx: Proxy) -> None:
+    with contextlib.closing(Connection(nginx.port, tls=True)) as connection:
+        connection.request("GET", "/nowhere")
+        answer = connection.getresponse()
+        answer.read()
     request_id = answer.headers["X-Request-Id"]
-    assert re.fullmatch("[0-9a-f]{32}", request_id)
-    assert request_id in (sockets / "service.log").read_text()
     wait_for(lambda: request_id in nginx.log.read_text())
 
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
+from pat_service.embed import views
 from pat_service.embed.advice import script_texts
 from pat_service.models import Event, Session
 from tests.world import ORDERS, PORTAL, SUPPORT, Service, only, problem_of, provision
@@ -39,13 +40,19 @@ def sessions(service: Service) -> int:
     return count
 
 
+def boot_of(answer: TestResponse) -> dict[str, Any]:
+    """Return what the script of a page starts from."""
+    boot: dict[str, Any] = json.loads(re.findall(r'id="embed-boot"[^>]*>(.*?)</script>', answer.text)[0])
+    return boot
+
+
 # ---- The page that waits ----
 
 
 def test_the_page_that_waits_holds_nothing_of_anybody(lasting: Service) -> None:
     before = sessions(lasting)
     answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame", headers=FRAMED)
-    boot = json.loads(re.findall(r'id="embed-boot"[^>]*>(.*?)</script>', answer.text)[0])
+    boot = boot_of(answer)
     assert boot.keys() == {"base", "parents", "locale", "language", "theme"}
     assert (boot["base"], boot["parents"]) == (f"/embed-apps/{ORDERS}", [PORTAL])
     shown = re.sub(r' nonce="[^"]+"', "", answer.text)  # chance may write anything
@@ -63,6 +70,32 @@ def test_it_is_in_the_hosts_language_and_theme(lasting: Service) -> None:
     assert '<html lang="es" data-theme="dark">' in answer.text
     assert "Abriendo" in answer.text
     assert '<html lang="en" data-theme="auto">' in lasting.client.get(f"/embed-apps/{ORDERS}/frame").text
+
+
+ANYBODY: Final = ["*"]
+NATIVE: Final = "safari-web-extension://1B2C"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "named", "told"),
+    [
+        ([PORTAL], PORTAL, PORTAL),
+        (ANYBODY, PORTAL, PORTAL),
+        ([NATIVE.lower()], NATIVE, NATIVE),
+        ([PORTAL], "https://other.example", None),
+        ([PORTAL], "", None),
+        ([PORTAL], "*", None),
+        (ANYBODY, "*", None),
+        (ANYBODY, "https://a.example/" + "a" * 2000, None),
+        (["https://other.example"], PORTAL, None),
+    ],
+)
+def test_it_speaks_first_to_a_parent_that_its_address_names_and_that_may_frame_it(
+    monkeypatch: pytest.MonkeyPatch, lasting: Service, allowed: list[str], named: str, told: str | None
+) -> None:
+    monkeypatch.setattr(views, "origins_now", lambda app_id: allowed)
+    answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named})
+    assert boot_of(answer).get("parent") == told
 
 
 @pytest.mark.parametrize(
