@@ -8,12 +8,14 @@ from playwright.sync_api import Frame, expect
 
 from tests.browser.embedding import BUSY, Portal, body, minted, status, tag
 from tests.browser.house import BEN, LAB, House, click, heading
+from tests.browser.sites import ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
     from tests.browser.conftest import Witness
 
+HUGE: Final = "1f6f3c52-0f0e-4b5a-8a57-4a2c5d1e9b70"
 SLOT: Final = '<div id="slot" class="slot"></div>'
 #: All that a page could find of a token or a session.
 ALL_OF_IT: Final = """() => [
@@ -251,6 +253,25 @@ def test_wrong_options_are_a_type_error(portal: Portal, call: str) -> None:
     told = portal.page.evaluate(f"{call}.then(() => 'mounted', (error) => error.name)")
     assert told == "TypeError"
     assert portal.asked == []
+
+
+@pytest.mark.parametrize("way", ["handed over", "by address"])
+def test_a_page_of_two_megabytes_opens_as_a_whole(portal: Portal, way: str) -> None:
+    def huge(document: dict[str, Any]) -> None:
+        document["apps"].append(document["apps"][0] | {"id": HUGE, "slug": "huge", "template": "huge"})
+
+    portal.house.provision(huge)
+    if way == "handed over":
+        frame = portal.open(app="huge")
+    else:
+        portal.visit(f'<iframe src="{portal.house.address(app="huge")}"></iframe>')
+        frame = portal.frame()
+        ready(frame)
+    assert frame.evaluate("new Blob([document.documentElement.outerHTML]).size") > 2_000_000
+    expect(frame.locator("#last")).to_have_text("The end")
+    before = frame.evaluate("document.getElementById('last').previousElementSibling.textContent")
+    assert before.startswith("23999 Ä “quoted” & <escaped>")
+    assert frame.evaluate("embed.fetch('session').then(({ ok }) => ok)")
 
 
 # ---- Who may frame ----
