@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.embedding import Portal, tag
-from tests.browser.test_renewal import MINUTE, NEARLY
+from tests.browser.test_renewal import NEARLY, SHORT
 
 if TYPE_CHECKING:
     from playwright.sync_api import CDPSession
@@ -110,7 +110,7 @@ def portal(portal: Portal) -> Portal:
 
 
 def test_a_frame_that_is_renewed_all_day_holds_no_more_than_at_first(portal: Portal) -> None:
-    portal.wish = dict(MINUTE)
+    portal.wish = dict(SHORT)
     portal.open("auto-height")
 
     def renewed() -> None:
