@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Witness
 
 #: What is compiled and cached at first is no leak.
-WARM_UP: Final = 20
-LONG_WARM_UP: Final = 100
-RENEWALS: Final = 300
+WARM_UP: Final = 10
+LONG_WARM_UP: Final = 50
+RENEWALS: Final = 120
 #: Bytes by which the heap may differ: less than 300 sessions would take.
 HEAP: Final = 200_000
 #: What one lets go may hold what only the next one finds.
@@ -128,7 +128,7 @@ def test_frames_that_come_and_go_leave_nothing_behind(portal: Portal) -> None:
         portal.heard("loaded")
         portal.page.evaluate("document.querySelector('pat-embed').remove()")
 
-    expect_flat(portal, come_and_go, 30)
+    expect_flat(portal, come_and_go, 20)
 
 
 def test_a_frame_that_is_reloaded_holds_no_more_than_at_first(portal: Portal, witness: "Witness") -> None:
@@ -140,4 +140,4 @@ def test_a_frame_that_is_reloaded_holds_no_more_than_at_first(portal: Portal, wi
         frame.evaluate("() => { location.reload(); }")
         portal.heard("loaded")
 
-    expect_flat(portal, reloaded, 30)
+    expect_flat(portal, reloaded, 20)
