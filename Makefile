@@ -52,7 +52,7 @@ run: $(VENV)/.runtime
 # -m '' lifts the selection of pyproject.toml. More processes than two cores, since half of the tests wait for servers
 # and browsers; a file stays in one of them, and so its servers are started once.
 test: $(VENV)/.dev programs
-	@$(PY) -m pytest -m '' -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest -m '' -n 3 --dist loadfile --no-loadscope-reorder -rR $(ARGS)
 
 quick: $(VENV)/.dev
 	@$(PY) -m pytest -q $(ARGS)
