@@ -99,6 +99,9 @@ def when_ready(_server: Arbiter) -> None:
 
 
 def on_reload(_server: Arbiter) -> None:
+    # What was loaded for the workers before: kept as well, it would add up from reload to reload.
+    gc.unfreeze()
+    gc.collect()
     _collect()
 
 

@@ -14,10 +14,21 @@ from functools import partial
 from selectors import EVENT_READ
 from typing import Any, Final
 
+from gunicorn import util
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 #: How much may still come from a sender who has had the last answer, in bytes a step.
 DRAIN: Final = 65536
+
+_write_error: Final = util.write_error
+
+
+def _write_reason(client: socket.socket, status: int, reason: str, _text: str) -> None:
+    """Answer what gunicorn cannot read with the reason alone: its text repeats what was sent, a token too."""
+    _write_error(client, status, reason, "")
+
+
+util.write_error = _write_reason
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

@@ -86,6 +86,29 @@ def test_a_worker_that_is_loaded_collects_its_garbage_and_passes_over_what_was_l
         assert call(server, "GET", "/").text == "True True"
 
 
+RELOADED = """
+import gc
+import runpy
+import weakref
+
+class Loaded:
+    pass
+
+hooks = runpy.run_path("gunicorn.conf.py")
+loaded = Loaded()
+loaded.itself, kept = loaded, weakref.ref(loaded)
+hooks["when_ready"](None)
+del loaded
+hooks["on_reload"](None)
+print(kept(), gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+
+
+def test_a_reload_leaves_nothing_of_the_one_before(database: Path) -> None:
+    done = run("-c", RELOADED, DATABASE_URL=f"sqlite:///{database}")
+    assert (done.returncode, done.stdout) == (0, "None True True\n"), done.stderr
+
+
 # What is found
 
 
