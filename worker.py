@@ -20,15 +20,16 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 #: How much may still come from a sender who has had the last answer, in bytes a step.
 DRAIN: Final = 65536
 
-_write_error: Final = util.write_error
+
+def _write_problem(client: socket.socket, status: int, _reason: str, _text: str) -> None:
+    """Answer what gunicorn cannot read without its text: that repeats what was sent, a token too."""
+    # Only here: the master loads this module, and would keep the service's from before a reload.
+    from pat_service.http import unread
+
+    util.write_nonblock(client, unread.answer(status))
 
 
-def _write_reason(client: socket.socket, status: int, reason: str, _text: str) -> None:
-    """Answer what gunicorn cannot read with the reason alone: its text repeats what was sent, a token too."""
-    _write_error(client, status, reason, "")
-
-
-util.write_error = _write_reason
+util.write_error = _write_problem
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

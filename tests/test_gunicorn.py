@@ -221,6 +221,32 @@ def test_what_gunicorn_itself_refuses_leaks_no_secret_into_its_log_or_its_answer
         assert credentials[:16] not in told
 
 
+@pytest.mark.parametrize(
+    ("request_text", "status", "code"),
+    [
+        ("get / HTTP/1.1\r\nHost: x", 400, "invalid_payload"),
+        ("GET /embed-apps/x HTTP/1.1\r\nHost: x\r\nContent-Length: many", 400, "invalid_payload"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: rot13", 501, "not_implemented"),
+    ],
+)
+def test_what_gunicorn_itself_refuses_is_told_as_a_problem(
+    fleet: WebServer, request_text: str, status: int, code: str
+) -> None:
+    head, _, body = send_raw(fleet, request_text + "\r\n\r\n").partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert first.startswith(f"HTTP/1.1 {status} ")
+    told = json.loads(body)
+    assert (told["status"], told["code"], told["message"]) == (status, code, told["detail"])
+    assert ("errors" in told) == (status == 400)
+    assert headers["Content-Type"] == "application/problem+json"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Request-Id"] == told["requestId"]
+    assert told["requestId"] in fleet.log.read_text()
+
+
 def test_gunicorns_own_access_log_shows_no_token_even_when_it_is_turned_on(
     environ: dict[str, str], tmp_path: Path
 ) -> None:

@@ -46,6 +46,12 @@ FOR_OWN_ORIGIN: Final = (RESOURCE_POLICY, "same-origin")
 #: and frames only what has that policy too. A frame loads nothing from elsewhere, so it costs it nothing.
 EMBEDDER_POLICY: Final = "Cross-Origin-Embedder-Policy"
 ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
+#: What every answer has, whoever asks for what.
+FIXED: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Permissions-Policy", PERMISSIONS),
+)
 #: A year, in seconds.
 HSTS: Final = "max-age=31536000"
 
@@ -79,11 +85,7 @@ def init_app(app: Flask, *, https: bool, apart: bool) -> None:
 
     `apart`: each app has an origin of its own.
     """
-    fixed = [
-        ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", "no-referrer"),
-        ("Permissions-Policy", PERMISSIONS),
-    ]
+    fixed = [*FIXED]
     if https:
         fixed.append(("Strict-Transport-Security", HSTS))
     if apart:

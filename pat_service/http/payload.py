@@ -12,6 +12,7 @@ from marshmallow import RAISE, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException
 
+from pat_service.credentials import redact
 from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType, flat
 
 MAX_BODY: Final = 16 * 1024
@@ -151,8 +152,8 @@ _HOOKS: Final[dict[str, Any]] = {
 
 
 def printable(text: str) -> str:
-    """Return a field's name as an answer can carry it: without lone surrogates, and not endless."""
-    return text[:100].encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return a field's name as an answer can carry it: without secrets, lone surrogates and end."""
+    return redact(text)[:100].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def invalid(messages: Mapping[str, Any]) -> InvalidPayload:

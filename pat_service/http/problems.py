@@ -115,16 +115,8 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
         status = error.code or 500
         if status < 400 or error.response is not None:
             return error
-        code, title, detail = HTTP_ERRORS.get(status) or (
-            re.sub("[^a-z]+", "_", error.name.lower()),
-            error.name,
-            "The server refuses this request.",
-        )
         headers = {k: v for k, v in error.get_headers() if k not in ("Content-Type", "Content-Length")}
-        problem = _problem(code, title, detail) | {"status": status}
-        if status == 400:
-            problem["errors"] = {"request": [detail]}
-        return answer(problem, headers)
+        return answer(problem_of_status(status, error.name, g.get("request_id", "")), headers)
 
     app.register_error_handler(Refused, refused)
     # A rule raises it where a database that is there does not come to it in time.
@@ -178,6 +170,19 @@ def problem(code: str, title: str, detail: str, request_id: str) -> Problem:
         "requestId": request_id,
         "message": detail,
     }
+
+
+def problem_of_status(status: int, name: str, request_id: str) -> Problem:
+    """Return the problem of an error that no rule has raised, by its status and HTTP's name for that."""
+    code, title, detail = HTTP_ERRORS.get(status) or (
+        re.sub("[^a-z]+", "_", name.lower()),
+        name,
+        "The server refuses this request.",
+    )
+    found = problem(code, title, detail, request_id) | {"status": status}
+    if status == 400:
+        found["errors"] = {"request": [detail]}
+    return found
 
 
 def _json(problem: Problem) -> Response:
