@@ -394,6 +394,9 @@ def test_a_client_with_a_low_limit_is_warned_of(app: Flask) -> None:
     level, about, text = only_one(examine(app, "--app", "orders"))
     assert (level, about) == ("warning", "clients")
     assert "Client portal may mint 10 per minute" in text
+    command = text.partition("flask --app app ")[2].partition(";")[0]
+    assert app.test_cli_runner().invoke(args=shlex.split(command)).exit_code == 0
+    assert bad(examine(app, "--app", "orders")) == []
 
 
 def test_a_workspace_that_nobody_can_mint_for(app: Flask) -> None:

@@ -172,7 +172,8 @@ def minting(settings: Settings, keyring: Keyring, now: datetime, workspace: str,
                 warning(
                     "clients",
                     f"Client {client.id} may mint {limit}, which is low: each viewer's frame is a mint.",
-                    "Raise mint_limit of the client in the file that provision reads, or MINT_RATE_LIMIT.",
+                    f'flask --app app client limit {client.id} "{FEW_MINTS * 10} per minute"; or mint_limit '
+                    "in the file that provision reads, beside the client's workspaces and scopes.",
                 )
             )
     if found:
