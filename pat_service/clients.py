@@ -1,4 +1,4 @@
-"""Keep the clients: make, change, rotate, revoke, list. `callers` knows one again by its secret."""
+"""Keep the clients: make, change, limit, rotate, revoke, list. `callers` knows one again by its secret."""
 
 import hmac
 from collections.abc import Collection, Iterable
@@ -63,14 +63,13 @@ def put(
     mint_limit: str | None,
     highest_role: str = LEAST_ROLE,
     now: datetime,
-) -> bool:
-    """Create the client or make it be just this; tell whether it was revoked. Its secrets stay."""
+) -> dict[str, Any] | None:
+    """Create the client or make it be just this. Its secrets stay.
+
+    Return what it was, as the trail tells it; None if it is new.
+    """
     _require_id(client_id)
-    try:
-        if mint_limit is not None:
-            parse_limit(mint_limit)
-    except ValidationError as error:
-        raise Conflict(f"The mint limit {mint_limit!r}: {error.messages[0]}") from None
+    _require_limit(mint_limit)
     slugs = sorted(set(workspaces or ()))
     given: dict[str, Any] = {
         "scopes": sorted(set(scopes)),
@@ -85,14 +84,14 @@ def put(
         connection.execute(insert(Client), facts | {"id": client_id, "created_at": now})
         _put_workspaces(connection, client_id, slugs)
         events.record(connection, events.CLIENT_CREATED, now, client_id=client_id, details={"after": after})
-        return False
+        return None
     before = _shown(connection, current)
     if changed := [name for name in after if before[name] != after[name]]:
         connection.execute(update(Client).where(Client.id == client_id), facts)
         _put_workspaces(connection, client_id, slugs)
         details = {"before": {n: before[n] for n in changed}, "after": {n: after[n] for n in changed}}
         events.record(connection, events.CLIENT_CHANGED, now, client_id=client_id, details=details)
-    return current.revoked_at is not None
+    return before
 
 
 def _put_workspaces(connection: Connection, client_id: str, slugs: Collection[str]) -> None:
@@ -194,6 +193,18 @@ def rotate(keyring: Keyring, client_id: str, now: datetime, overlap: timedelta =
     return secret
 
 
+def limit(client_id: str, mint_limit: str | None, now: datetime) -> None:
+    """Let the client mint at most so much (None: MINT_RATE_LIMIT); all else of it stays. Raise Conflict."""
+    _require_limit(mint_limit)
+    with transaction() as connection:
+        before = _require_live(connection, client_id).mint_limit
+        if before == mint_limit:
+            return
+        connection.execute(update(Client).where(Client.id == client_id).values(mint_limit=mint_limit))
+        details = {"before": {"mint_limit": before}, "after": {"mint_limit": mint_limit}}
+        events.record(connection, events.CLIENT_CHANGED, now, client_id=client_id, details=details)
+
+
 def revoke(client_id: str, now: datetime) -> None:
     """End the client at once, with all of its secrets; its tokens go on. Raise Conflict if it is not live."""
     with transaction() as connection:
@@ -208,16 +219,25 @@ def _require_id(client_id: str) -> None:
         raise Conflict(f"{client_id!r} is no client id: use up to 64 letters, digits, dots and dashes.")
 
 
+def _require_limit(mint_limit: str | None) -> None:
+    try:
+        if mint_limit is not None:
+            parse_limit(mint_limit)
+    except ValidationError as error:
+        raise Conflict(f"The mint limit {mint_limit!r}: {error.messages[0]}") from None
+
+
 def _locked(client_id: str) -> Select[*tuple[Any, ...]]:
     # Held until the commit: of racing rotations each must see the secret that the last one made.
     return select(Client.__table__).where(Client.id == client_id).with_for_update()
 
 
-def _require_live(connection: Connection, client_id: str) -> None:
+def _require_live(connection: Connection, client_id: str) -> AnyRow:
     _require_id(client_id)
     current = connection.execute(_locked(client_id)).first()
     if current is None or current.revoked_at is not None:
         raise Conflict(f"There is no live client {client_id!r}.")
+    return current
 
 
 @dataclass(frozen=True, slots=True)

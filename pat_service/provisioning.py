@@ -216,7 +216,7 @@ def _put_client(
     connection: Connection, keyring: Keyring, item: dict[str, Any], done: Provisioned, now: datetime
 ) -> None:
     client_id = item["id"]
-    revoked = clients.put(
+    before = clients.put(
         connection,
         client_id,
         workspaces=item["workspaces"],
@@ -225,8 +225,14 @@ def _put_client(
         highest_role=item["highest_role"],
         now=now,
     )
-    if revoked:
+    if before is not None and before["revoked"]:
         done.notes.append(f"client {client_id} was revoked and is live again")
+    if before is not None and before["workspaces"] is not None and item["workspaces"] is None:
+        places = ", ".join(before["workspaces"]) or "no workspace"
+        done.notes.append(
+            f"client {client_id} was limited to {places} and is one of all workspaces now, since the file "
+            "names none for it"
+        )
     if item["secret"] is not None:
         secret = Secret(item["secret"])
         if not clients.knows_secret(connection, keyring, client_id, secret):

@@ -1,7 +1,7 @@
 """Keep the house: what still hangs on which key, and what may be deleted since it is long over."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -55,6 +55,17 @@ def key_uses(keyring: Keyring, now: datetime) -> list[KeyUse]:
         )
         for id_ in ours + others
     ]
+
+
+def all_secrets_lost(uses: Sequence[KeyUse]) -> bool:
+    """Tell whether clients have live secrets and all hang on keys that are none of the keyring.
+
+    That is what a SECRET_KEY looks like that was lost or mistyped.
+    """
+    kept, lost = (
+        sum(use.client_secrets for use in uses if (use.place is None) == gone) for gone in (False, True)
+    )
+    return lost > 0 and not kept
 
 
 def _live(now: datetime) -> tuple[Select[str, int], Select[str, int], Select[str, int]]:

@@ -7,6 +7,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,11 @@ def test_creating_a_client_again_is_refused_and_changes_nothing(
         (["create", "portal\n"], "client id"),
         (["create", "p" * 65], "client id"),
         (["create", NOT_UTF8], "client id"),
+        (["limit", "nobody", "10 per minute"], "nobody"),
+        (["limit", NOT_UTF8, "none"], "client"),
+        (["limit", "portal", "plenty"], "plenty"),
+        (["limit", "portal", ""], "limit"),
+        (["limit", "portal", NOT_UTF8], "limit"),
         (["rotate", "nobody"], "nobody"),
         (["rotate", NOT_UTF8], "client"),
         (["rotate", ""], "client"),
@@ -240,6 +246,29 @@ def test_list_of_nothing_is_empty(make_app: Callable[..., Flask]) -> None:
     assert succeed(make_app().test_cli_runner(), "client", "list").output == ""
 
 
+# client limit
+
+
+def test_a_limit_is_given_and_taken_away_and_the_rest_of_the_client_stays(
+    runner: FlaskCliRunner, client: FlaskClient, service: Service
+) -> None:
+    before = succeed(runner, "client", "list").stdout
+    said = succeed(runner, "client", "limit", "portal", "1 per minute").stdout
+    assert said == "Client portal may mint 1 per minute.\n"
+    succeed(runner, "client", "limit", "portal", "1 per minute")
+    assert succeed(runner, "client", "list").stdout == before.replace(
+        "portal\tacme\tmint\t1000 per minute", "portal\tacme\tmint\t1 per minute"
+    )
+    assert [mint_status(client, "portal", SECRETS["portal"]) for _ in range(2)] == [201, 429]
+    said = succeed(runner, "client", "limit", "portal", "none").stdout
+    assert said == "Client portal may mint what MINT_RATE_LIMIT says.\n"
+    trail = service.rows(select(Event.details).where(Event.type == "client:changed").order_by(Event.id))
+    limits = ["1000 per minute", "1 per minute", None]
+    assert [row.details for row in trail] == [
+        {"before": {"mint_limit": one}, "after": {"mint_limit": other}} for one, other in pairwise(limits)
+    ]
+
+
 # client rotate
 
 
@@ -305,9 +334,10 @@ def test_revoke_ends_an_overlapping_secret_too(runner: FlaskCliRunner, client: F
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
 
 
-def test_a_revoked_client_is_neither_rotated_nor_revoked_nor_made_again(runner: FlaskCliRunner) -> None:
+def test_a_revoked_client_is_not_limited_rotated_revoked_or_made_again(runner: FlaskCliRunner) -> None:
     succeed(runner, "client", "revoke", "portal")
     assert "no live client 'portal'" in fail(runner, "client", "rotate", "portal")
+    assert "no live client 'portal'" in fail(runner, "client", "limit", "portal", "none")
     assert "no live client 'portal'" in fail(runner, "client", "revoke", "portal")
     said = fail(runner, "client", "create", "portal")
     assert "revoked" in said

@@ -394,6 +394,9 @@ def test_a_client_with_a_low_limit_is_warned_of(app: Flask) -> None:
     level, about, text = only_one(examine(app, "--app", "orders"))
     assert (level, about) == ("warning", "clients")
     assert "Client portal may mint 10 per minute" in text
+    command = text.partition("flask --app app ")[2].partition(";")[0]
+    assert app.test_cli_runner().invoke(args=shlex.split(command)).exit_code == 0
+    assert bad(examine(app, "--app", "orders")) == []
 
 
 def test_a_workspace_that_nobody_can_mint_for(app: Flask) -> None:
@@ -508,8 +511,10 @@ def test_how_anas_token_is(service: Service) -> None:
     assert token()[0] == "warning"
     assert f"was for one use, at {long_ago:%Y-%m-%dT%H:%M:%SZ}" in token()[1]
     service.change(update(Token).values(expires_at=long_ago))
-    assert token() == ("problem", token()[1])
-    assert f"expired at {long_ago:%Y-%m-%dT%H:%M:%SZ}" in token()[1]
+    assert token() == ("ok", token()[1])
+    assert token()[1].endswith(f"expired at {long_ago:%Y-%m-%dT%H:%M:%SZ}; the next mint replaces it.")
+    service.change(update(Token).values(key_id="gone"))
+    assert token()[0] == "ok"
     service.app.test_cli_runner().invoke(args=["token", "revoke", "--app", "orders"])
     assert token()[0] == "problem"
     assert "was revoked at" in token()[1]
@@ -533,6 +538,19 @@ def test_a_workspace_token_is_told_of_at_its_launcher_and_at_each_app(service: S
         )
         assert token["level"] == "ok"
         assert "The workspace token that client manager minted" in token["text"]
+
+
+def test_what_ails_a_workspace_token_is_no_problem_of_an_app(service: Service) -> None:
+    service.mint(client="manager", appSlug=None, workspaceSlug="acme", allowedOrigins=[PORTAL])
+    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, WWW]))
+    assert only_one(examine(service.app, *ANA, "--parent", WWW))[:2] == ("warning", "token")
+    service.app.test_cli_runner().invoke(args=["token", "revoke", "--user", "ana@acme.test"])
+    level, about, text = only_one(examine(service.app, *ANA))
+    assert (level, about) == ("warning", "token")
+    assert "The workspace token that client manager minted" in text
+    assert "was revoked at" in text
+    launcher = ["--workspace", "acme", "--email", "ana@acme.test"]
+    assert [level for level, about, _ in bad(examine(service.app, *launcher))] == ["problem"]
 
 
 def test_a_token_for_fewer_origins_than_the_app_has(service: Service) -> None:

@@ -1,5 +1,6 @@
 """A SECRET_KEY is replaced and nothing is lost, and `flask --app app check` says when the old one can go."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,10 +48,11 @@ def uses(service: Service) -> list[KeyUse]:
         return upkeep.key_uses(service.app.extensions["pat_service.keyring"], datetime.now(UTC))
 
 
-def check(service: Service) -> list[str]:
+def check(service: Service, code: int = 0) -> list[str]:
     done = service.app.test_cli_runner().invoke(args=["check"])
-    assert done.exit_code == 0, done.output
-    return [line for line in done.output.splitlines() if "key" in line.lower()]
+    assert done.exit_code == code, done.output
+    assert (done.stderr == "") == (code == 0)
+    return [line for line in done.stdout.splitlines() if "key" in line.lower()]
 
 
 def told(service: Service, type_: str) -> list[Any]:
@@ -109,13 +111,35 @@ def test_a_key_that_went_too_early_takes_what_hung_on_it_until_it_is_back(house:
     problem_of(early.mint(), 401, "invalid_client")
     assert early.refusal(token) == "token_invalid"
     assert uses(early)[-1] == KeyUse(OLD_ID, None, 1, CLIENTS, 0)
-    assert check(early)[-1] == (
+    assert check(early, code=1)[-1] == (
         f"Key that is not here {OLD_ID}: 1 token(s), {CLIENTS} client secret(s), 0 session(s) are dead; "
         "they work again with it among SECRET_KEY_FALLBACKS"
     )
     back = house.starts(NEW, KEY)
     assert back.open(token).status_code == 200
     assert back.mint().status_code == 201
+
+
+def test_a_key_under_which_no_client_has_a_secret_is_found_and_stops_no_start(house: House) -> None:
+    mistyped = house.starts(NEW)
+    runner = mistyped.app.test_cli_runner()
+    for args in (["check"], ["check", "--deploy"]):
+        done = runner.invoke(args=args)
+        assert done.exit_code == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(
+            "pat-service: No client's secret hangs on a key that is here: SECRET_KEY is not"
+        )
+    # What gunicorn asks before it starts.
+    assert mistyped.app.extensions["pat_service.findings"]() == []
+    told = json.loads(runner.invoke(args=["doctor", "--offline", "--json"]).output)["findings"]
+    assert [found["level"] for found in told if found["about"] == "SECRET_KEY"] == ["problem"]
+
+    # Once one client has a secret that is good, the key is meant.
+    assert runner.invoke(args=["client", "rotate", "portal"]).exit_code == 0
+    assert check(mistyped)[-1].startswith(f"Key that is not here {OLD_ID}: ")
+    told = json.loads(runner.invoke(args=["doctor", "--offline", "--json"]).output)["findings"]
+    assert [found["level"] for found in told if found["about"] == "SECRET_KEY"] == ["warning"]
 
 
 def test_only_what_is_live_counts(house: House) -> None:

@@ -1,4 +1,4 @@
-"""Clients: make, list, rotate, revoke."""
+"""Clients: make, list, limit, rotate, revoke."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -76,6 +76,17 @@ def _told(secret: clients.ListedSecret) -> str:
     used = f"last used {secret.last_used_at:%Y-%m-%d %H:%M}" if secret.last_used_at else "not used yet"
     key = f"key {secret.key_id}" if secret.key_known else f"dead: its key {secret.key_id} is not here"
     return f"secret of {secret.created_at:%Y-%m-%d %H:%M}, {ends}, {used}, {key}"
+
+
+@client_commands.command("limit")
+@click.argument("client_id", metavar="ID")
+@click.argument("mint_limit", metavar="LIMIT")
+def limit_client(client_id: str, mint_limit: str) -> None:
+    """Let a client mint so much, such as "600 per minute", or `none` for MINT_RATE_LIMIT."""
+    own = None if mint_limit == "none" else mint_limit
+    with plain_errors():
+        clients.limit(client_id, own, datetime.now(UTC))
+    click.echo(f"Client {client_id} may mint {own or 'what MINT_RATE_LIMIT says'}.")
 
 
 @client_commands.command("rotate")

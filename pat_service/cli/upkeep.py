@@ -1,6 +1,7 @@
 """Upkeep: what hangs on which key, and cleaning up."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import click
 from flask import current_app
@@ -13,6 +14,11 @@ from pat_service.http.authentication import keyring
 from pat_service.http.public_url import apart
 from pat_service.readiness import Finding
 from pat_service.upkeep import KeyUse
+
+_STRANGE: Final = (
+    "No client's secret hangs on a key that is here: SECRET_KEY is not the one of this database. "
+    "Set that one, or add it to SECRET_KEY_FALLBACKS"
+)
 
 
 @click.command()
@@ -33,8 +39,12 @@ def check(deploy: bool) -> None:
         unfit = apps.unfit_slugs() if apart() else []
     for use in uses:
         click.echo(f"{_name(use)} {use.key_id}: {_verdict(use)}")
+    if strange := upkeep.all_secrets_lost(uses):
+        click.echo(f"pat-service: {_STRANGE}", err=True)
     for slug in unfit:
         click.echo(f"App {slug}: cannot open, since its slug cannot be the first part of its host")
+    if strange:
+        raise SystemExit(1)
 
 
 def _name(use: KeyUse) -> str:

@@ -1,7 +1,7 @@
 """What the doctor has found: a line that says what is, and a line that says what to change."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -35,6 +35,11 @@ def warning(about: str, text: str, change: str) -> Finding:
 def problem(about: str, text: str, change: str) -> Finding:
     """Return what keeps a frame from being seen, or from being safe."""
     return Finding(PROBLEM, about, text, change)
+
+
+def at_most_warning(finding: Finding) -> Finding:
+    """Return the finding, a problem as a warning."""
+    return replace(finding, level=WARNING) if finding.level == PROBLEM else finding
 
 
 def is_loopback(host: str | None) -> bool:

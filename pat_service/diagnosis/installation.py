@@ -172,7 +172,8 @@ def minting(settings: Settings, keyring: Keyring, now: datetime, workspace: str,
                 warning(
                     "clients",
                     f"Client {client.id} may mint {limit}, which is low: each viewer's frame is a mint.",
-                    "Raise mint_limit of the client in the file that provision reads, or MINT_RATE_LIMIT.",
+                    f'flask --app app client limit {client.id} "{FEW_MINTS * 10} per minute"; or mint_limit '
+                    "in the file that provision reads, beside the client's workspaces and scopes.",
                 )
             )
     if found:
@@ -186,11 +187,14 @@ def minting(settings: Settings, keyring: Keyring, now: datetime, workspace: str,
 
 def keys(keyring: Keyring, now: datetime) -> list[Finding]:
     """Return what lives under keys that this installation does not have."""
-    lost = [use for use in upkeep.key_uses(keyring, now) if use.place is None]
+    uses = upkeep.key_uses(keyring, now)
+    lost = [use for use in uses if use.place is None]
     if not lost:
         return [ok("SECRET_KEY", "All that lives hangs on a key that is here.")]
+    # Then no portal can mint; what is lost of tokens and sessions alone ends by itself.
+    level = problem if upkeep.all_secrets_lost(uses) else warning
     return [
-        warning(
+        level(
             "SECRET_KEY",
             f"{use.tokens} token(s), {use.client_secrets} client secret(s) and {use.sessions} session(s) "
             f"hang on the key {use.key_id}, which is not here: they are refused as invalid.",

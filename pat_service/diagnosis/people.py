@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import BindParameter
 from pat_service.access import FACTS, facts_of, may_open, may_visit, narrowed, viewer, visitor
 from pat_service.credentials import Keyring
 from pat_service.database import AnyRow, reading
-from pat_service.diagnosis.findings import Finding, ok, problem, warning
+from pat_service.diagnosis.findings import Finding, at_most_warning, ok, problem, warning
 from pat_service.diagnosis.origins import Parent, Target, allows, mismatch
 from pat_service.errors import AccessRevoked
 from pat_service.models import LIVE_SESSION, App, Session, Token, User, Workspace
@@ -71,17 +71,14 @@ def tokens(
         (sessions,) = connection.execute(_sessions[target.kind], values).one()
     found = [ok(SESSIONS, f"{sessions} of their frames are open here.")]
     for row in rows:
-        found.append(_state(keyring, row, target, now))
-        found += _narrower(row, target, parents)
-        if most_sessions is not None and row.live_sessions >= most_sessions:
-            found.append(
-                problem(
-                    SESSIONS,
-                    f"{row.live_sessions} sessions of this token are open, and MAX_SESSIONS_PER_TOKEN is "
-                    f"{most_sessions}: it opens no more.",
-                    f"flask --app app session end --user {row.user_email}; or raise MAX_SESSIONS_PER_TOKEN.",
-                )
-            )
+        of_row = [
+            _state(keyring, row, target, now),
+            *_narrower(row, target, parents),
+            *_crowded(row, most_sessions),
+        ]
+        # The app's own frame does not need a workspace token, whatever ails that.
+        own = row.target_app is not None or target.kind == "workspace"
+        found += of_row if own else map(at_most_warning, of_row)
     if not rows:
         found.append(
             warning(TOKEN, f"There is no token for {target}: nobody minted one, or it is purged.", MINT_AGAIN)
@@ -90,16 +87,20 @@ def tokens(
 
 
 def _state(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Finding:
-    """Return what an opening with the token would say, by the same rules in the same order."""
+    """Return what an opening with the token would say, by the same rules in the same order.
+
+    One that expired is well, as most are: who opens a frame mints, and that replaces it.
+    """
     kind = "token" if row.target_app else "workspace token"
     name = f"The {kind} that client {row.client_id} minted at {_moment(row.created_at)}"
-    if keyring.get(row.key_id) is None:
+    expired = row.expires_at <= now
+    if keyring.get(row.key_id) is None and not expired:
         change = "Mint again, or put that key into SECRET_KEY_FALLBACKS."
         return problem(TOKEN, f"{name} is kept under a key that is not here, and so invalid.", change)
     if row.revoked_at is not None:
         return problem(TOKEN, f"{name} was revoked at {_moment(row.revoked_at)}.", MINT_AGAIN)
-    if row.expires_at <= now:
-        return problem(TOKEN, f"{name} expired at {_moment(row.expires_at)}.", MINT_AGAIN)
+    if expired:
+        return ok(TOKEN, f"{name} expired at {_moment(row.expires_at)}; the next mint replaces it.")
     if used_up(row, now):
         text = f"{name} was for one use, at {_moment(row.first_used_at)}."
         return warning(TOKEN, text, MINT_AGAIN)
@@ -129,6 +130,20 @@ def _narrower(row: AnyRow, target: Target, parents: Sequence[Parent]) -> list[Fi
         )
         for parent in parents
         if parent.origin and allows(target.origins, parent.origin) and not allows(left, parent.origin)
+    ]
+
+
+def _crowded(row: AnyRow, most_sessions: int | None) -> list[Finding]:
+    """Return whether the token has all the sessions that it may have."""
+    if most_sessions is None or row.live_sessions < most_sessions:
+        return []
+    return [
+        problem(
+            SESSIONS,
+            f"{row.live_sessions} sessions of this token are open, and MAX_SESSIONS_PER_TOKEN is "
+            f"{most_sessions}: it opens no more.",
+            f"flask --app app session end --user {row.user_email}; or raise MAX_SESSIONS_PER_TOKEN.",
+        )
     ]
 
 
