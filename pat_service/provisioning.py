@@ -158,7 +158,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
             )
         for item in listed["users"]:
             with _naming(f"User {item['email']!r}"):
-                _put_user(connection, item, now)
+                _put_user(connection, item, done, now)
         apps = []
         for item in listed["apps"]:
             with _naming(f"App {item['slug']!r}"):
@@ -183,8 +183,8 @@ def _naming(thing: str) -> Iterator[None]:
         raise Conflict(f"{thing}: {conflict.detail}") from None
 
 
-def _put_user(connection: Connection, item: dict[str, Any], now: datetime) -> None:
-    directory.users.put(
+def _put_user(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> None:
+    before = directory.users.put(
         connection,
         item["email"],
         name=item.get("name", item["email"]),
@@ -192,6 +192,8 @@ def _put_user(connection: Connection, item: dict[str, Any], now: datetime) -> No
         roles=item["workspaces"],
         now=now,
     )
+    if before == "archived" and item["status"] == "active":
+        done.notes.append(f"{item['email']} was archived and is active again")
 
 
 def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> str:

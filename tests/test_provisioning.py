@@ -259,6 +259,14 @@ def test_a_client_whose_file_names_no_workspaces_reaches_all(app: Flask, service
     assert provision(app, everywhere).notes == []
 
 
+def test_a_user_whom_the_file_brings_back_is_noted(app: Flask, service: Service) -> None:
+    assert provision(app, only("users", "ana@acme.test", status="archived")).notes == []
+    back = only("users", "ana@acme.test")
+    assert provision(app, back).notes == ["ana@acme.test was archived and is active again"]
+    assert provision(app, back).notes == []
+    assert service.mint().status_code == 201
+
+
 # Another workspace moves the app
 
 

@@ -137,8 +137,12 @@ def remove(caller: Caller, user_id: str, now: datetime) -> None:
 
 def put(
     connection: Connection, email: str, *, name: str, status: str, roles: Mapping[str, str], now: datetime
-) -> None:
-    """Create the user or make them be just this, with these roles by workspace slug and no others."""
+) -> str | None:
+    """Create the user or make them be just this, with these roles by workspace slug and no others.
+
+    Return the status that they had, or None.
+    """
+    before: str | None = None
     facts = {"email": email_key(email), "name": name, "status": status}
     by_id = members.by_slug(connection, roles)
     user_id = _add(connection, facts, now)
@@ -149,8 +153,9 @@ def put(
         statement = select(User.__table__).where(User.email == facts["email"])
         current = connection.execute(statement.with_for_update(key_share=True)).one()
         _change(connection, OPERATOR, current, facts, now)
-        user_id = str(current.id)
+        user_id, before = str(current.id), current.status
     members.put_all(connection, OPERATOR, user_id, by_id, now)
+    return before
 
 
 def id_of(connection: Connection, email: str) -> str:
