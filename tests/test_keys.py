@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -121,8 +122,11 @@ def test_a_key_that_went_too_early_takes_what_hung_on_it_until_it_is_back(house:
     assert back.mint().status_code == 201
 
 
-def test_a_key_under_which_no_client_has_a_secret_is_found_and_stops_no_start(house: House) -> None:
-    mistyped = house.starts(NEW)
+def test_a_key_under_which_no_client_has_a_secret_is_found_and_stops_no_start(
+    house: House, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path / 'pat-service.db'}"
+    mistyped = Service(house.make(SECRET_KEY=NEW, DATABASE_URL=database).test_client())
     runner = mistyped.app.test_cli_runner()
     for args in (["check"], ["check", "--deploy"]):
         done = runner.invoke(args=args)
