@@ -21,6 +21,11 @@ from pat_service.shapes import parse_limit
 MIN_KEY_BYTES: Final = 32
 REQUIRED: Final = ("SECRET_KEY", "PUBLIC_URL")
 _MISSING: Final = "{} must be set outside development"
+#: A start would take the file in `instance/`, which is seldom meant where a deployment is.
+_NO_DATABASE: Final = (
+    "DATABASE_URL must be set for a deployment: postgresql://…, or for SQLite its file, such as "
+    "sqlite:////var/lib/pat-service/pat-service.db"
+)
 #: A hundred years: what lies beyond is a slip, and no database holds the moment.
 MAX_SECONDS: Final = 3_155_760_000
 MAX_MINUTES: Final = 5_256_000
@@ -192,6 +197,8 @@ class Config:
     gunicorn: bool
     #: What development does without, and a deployment does not.
     missing: tuple[str, ...]
+    #: Whether DATABASE_URL says so, and not its default.
+    database_named: bool
     secret_key: str = field(repr=False)
     secret_key_fallbacks: tuple[str, ...] = field(repr=False)
     database_url: str = field(repr=False)
@@ -239,6 +246,7 @@ class Config:
             development=development,
             gunicorn=gunicorn,
             missing=tuple(name for name in REQUIRED if not read[name]),
+            database_named=read["DATABASE_URL"] is not None,
             secret_key=read["SECRET_KEY"] or _kept_key(instance / "secret_key"),
             secret_key_fallbacks=_split(read["SECRET_KEY_FALLBACKS"]),
             database_url=read["DATABASE_URL"] or f"sqlite:///{_made(instance) / 'pat-service.db'}",
@@ -276,11 +284,13 @@ def check_workers(workers: int, redis_url: str | None) -> None:
 def findings(config: Config, workers: int, *, deploy: bool = False) -> list[Finding]:
     """Return what keeps this service from starting, or from serving yet, each in one line.
 
-    `deploy`: also what only development does without.
+    `deploy`: also what only development does without, and a database that nobody named.
     """
     found = readiness.findings(config.database_url, config.redis_url)
     if deploy:
-        found = [Finding(_MISSING.format(name)) for name in config.missing] + found
+        texts = [_MISSING.format(name) for name in config.missing]
+        texts += [] if config.database_named else [_NO_DATABASE]
+        found = [Finding(text) for text in texts] + found
     try:
         check_workers(workers, config.redis_url)
     except ConfigError as error:

@@ -220,14 +220,15 @@ def test_list_shows_when_each_secret_was_made_ends_and_was_used(
         shown = succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()
         assert shown[0].endswith("2 live secret(s)")
         assert shown[1:] == [
-            f"\tsecret of 2026-11-22 12:00, ends 2026-11-23 13:00, last used 2026-11-22 13:00, key {key}",
-            f"\tsecret of 2026-11-22 13:00, does not end, not used yet, key {key}",
+            "\tsecret of 2026-11-22T12:00:00Z, ends 2026-11-23T13:00:00Z, last used 2026-11-22T13:00:00Z, "
+            f"key {key}",
+            f"\tsecret of 2026-11-22T13:00:00Z, does not end, not used yet, key {key}",
         ]
         clock.shift(timedelta(hours=24))
         assert mint_status(client, "shop", second) == 201
         shown = succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()
         assert shown[1:] == [
-            f"\tsecret of 2026-11-22 13:00, does not end, last used 2026-11-23 13:00, key {key}"
+            f"\tsecret of 2026-11-22T13:00:00Z, does not end, last used 2026-11-23T13:00:00Z, key {key}"
         ]
         succeed(runner, "client", "revoke", "shop")
         assert len(succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()) == 1

@@ -352,6 +352,17 @@ def test_pages_outside_frames_are_warned_of(app: Flask, setting: Callable[[str, 
     assert only_one(examine(app))[:2] == ("warning", "frames")
 
 
+def test_an_address_that_was_not_asked_says_why(app: Flask, setting: Callable[[str, Any], None]) -> None:
+    def address(*args: str) -> str:
+        told = json.loads(app.test_cli_runner().invoke(args=["doctor", "--json", *args]).output)
+        (found,) = (f for f in told["findings"] if f["about"] == "address")
+        return str(found["text"])
+
+    assert address("--offline") == "PUBLIC_URL was not asked over HTTP, since --offline says so."
+    setting("PUBLIC_URL", None)
+    assert address() == "PUBLIC_URL is unset, as development may leave it, and so was not asked over HTTP."
+
+
 # ---- Limits, clients, keys, clocks ----
 
 
@@ -460,6 +471,19 @@ def test_what_is_missing_is_told_and_is_what_mends_it(service: Service, loss: st
         assert answer.status_code in (200, 201), answer.text
     service.token()
     assert bad(examine(service.app, *ANA)) == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sessions_of_somebody_without_access_are_not_called_open(service: Service, loss: str) -> None:
+    def sessions() -> str:
+        (found,) = (f for f in examine(service.app, *ANA) if f["about"] == "sessions")
+        return str(found["text"])
+
+    assert sessions() == "0 of their frames are open here."
+    service.frame()
+    assert sessions() == "1 of their frames are open here."
+    provision(service.app, LOSSES[loss])
+    assert sessions() == "1 of their sessions here last, and are refused until access is back."
 
 
 def test_mallory_of_another_workspace_lacks_all_of_it(app: Flask) -> None:

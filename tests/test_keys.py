@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -86,7 +87,8 @@ def test_a_key_is_replaced_and_nothing_is_lost(house: House) -> None:
         clock.shift(timedelta(minutes=61))
         new_frame = new.frame(appSlug=None, appId=ORDERS)
         assert uses(new) == [KeyUse(NEW_ID, 0, 2, CLIENTS, 1), KeyUse(OLD_ID, 1, 0, 0, 0)]
-        assert check(new)[1] == f"Fallback key 1 {OLD_ID}: nothing hangs on it: it can go"
+        idle = "nothing hangs on it: it can go, unless it is the next one"
+        assert check(new)[1] == f"Fallback key 1 {OLD_ID}: {idle}"
 
         alone = house.starts(NEW)
         assert uses(alone) == [KeyUse(NEW_ID, 0, 2, CLIENTS, 1)]
@@ -120,8 +122,11 @@ def test_a_key_that_went_too_early_takes_what_hung_on_it_until_it_is_back(house:
     assert back.mint().status_code == 201
 
 
-def test_a_key_under_which_no_client_has_a_secret_is_found_and_stops_no_start(house: House) -> None:
-    mistyped = house.starts(NEW)
+def test_a_key_under_which_no_client_has_a_secret_is_found_and_stops_no_start(
+    house: House, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path / 'pat-service.db'}"
+    mistyped = Service(house.make(SECRET_KEY=NEW, DATABASE_URL=database).test_client())
     runner = mistyped.app.test_cli_runner()
     for args in (["check"], ["check", "--deploy"]):
         done = runner.invoke(args=args)
@@ -170,6 +175,10 @@ def test_keys_are_told_in_their_order_each_once(house: House) -> None:
         f"Fallback key 1 {Key(b'z' * 64).id}",
         f"Fallback key 2 {OLD_ID}",
     ]
+
+
+def test_the_next_key_that_waits_as_a_fallback_need_not_go(house: House) -> None:
+    assert check(house.starts(KEY, NEW))[1].endswith(": it can go, unless it is the next one")
 
 
 def test_the_check_shows_no_key(house: House) -> None:

@@ -245,4 +245,19 @@ def test_what_only_development_does_without_is_found_where_a_deployment_is_meant
     assert done.stderr.splitlines() == [
         "pat-service: SECRET_KEY must be set outside development",
         "pat-service: PUBLIC_URL must be set outside development",
+        "pat-service: DATABASE_URL must be set for a deployment: postgresql://…, or for SQLite its file, "
+        "such as sqlite:////var/lib/pat-service/pat-service.db",
     ]
+
+
+def test_a_database_that_nobody_named_stops_a_release_and_no_start(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    app = make_app()
+    assert app.extensions["pat_service.findings"]() == []
+    assert app.test_cli_runner().invoke(args=["check"]).exit_code == 0
+    done = app.test_cli_runner().invoke(args=["check", "--deploy"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("pat-service: DATABASE_URL must be set for a deployment: postgresql://")
+    named = make_app(DATABASE_URL=f"sqlite:///{tmp_path / 'pat-service.db'}").test_cli_runner()
+    assert named.invoke(args=["check", "--deploy"]).exit_code == 0

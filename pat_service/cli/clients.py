@@ -15,6 +15,7 @@ from pat_service.models import LEAST_ROLE, ROLES
 
 _OVERLAP = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 client_commands = AppGroup("client", help="Back ends that may call this service.")
 
@@ -72,10 +73,10 @@ def list_clients() -> None:
 
 
 def _told(secret: clients.ListedSecret) -> str:
-    ends = f"ends {secret.expires_at:%Y-%m-%d %H:%M}" if secret.expires_at else "does not end"
-    used = f"last used {secret.last_used_at:%Y-%m-%d %H:%M}" if secret.last_used_at else "not used yet"
+    ends = f"ends {secret.expires_at:{_MOMENT}}" if secret.expires_at else "does not end"
+    used = f"last used {secret.last_used_at:{_MOMENT}}" if secret.last_used_at else "not used yet"
     key = f"key {secret.key_id}" if secret.key_known else f"dead: its key {secret.key_id} is not here"
-    return f"secret of {secret.created_at:%Y-%m-%d %H:%M}, {ends}, {used}, {key}"
+    return f"secret of {secret.created_at:{_MOMENT}}, {ends}, {used}, {key}"
 
 
 @client_commands.command("limit")

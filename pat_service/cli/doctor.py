@@ -129,8 +129,12 @@ def _examined(
     yield from installation.framed_only(settings)
     yield from installation.limits(settings)
     yield from in_database
-    if offline or settings["PUBLIC_URL"] is None:
-        yield ok("address", "PUBLIC_URL was not asked over HTTP.")
+    if offline:
+        yield ok("address", "PUBLIC_URL was not asked over HTTP, since --offline says so.")
+    elif settings["PUBLIC_URL"] is None:
+        yield ok(
+            "address", "PUBLIC_URL is unset, as development may leave it, and so was not asked over HTTP."
+        )
     elif slug is None or not apart() or is_label(slug):
         yield from _reached(target)
 
@@ -228,9 +232,11 @@ def _somebody(email: str, target: Target | None, parents: list[Parent], now: dat
     if target is None:
         yield ok(people.ACCESS, f"There is a user {email}: add --app or --workspace for what they may open.")
         return
-    yield from people.access(email, id_, target)
+    access = people.access(email, id_, target)
+    yield from access
+    admitted = all(finding.level == OK for finding in access)
     most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
-    yield from people.tokens(keyring(), id_, target, parents, now, most)
+    yield from people.tokens(keyring(), id_, target, parents, now, most, admitted=admitted)
 
 
 def _reached(target: Target | None) -> list[Finding]:

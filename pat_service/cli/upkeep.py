@@ -59,7 +59,7 @@ def _verdict(use: KeyUse) -> str:
     if use.place is None:
         return f"{_what(use)} are dead; they work again with it among SECRET_KEY_FALLBACKS"
     if use.idle:
-        return "nothing hangs on it: it can go"
+        return "nothing hangs on it: it can go, unless it is the next one"
     return f"in use: {_what(use)}"
 
 

@@ -63,13 +63,22 @@ def tokens(
     parents: Sequence[Parent],
     now: datetime,
     most_sessions: int | None,
+    *,
+    admitted: bool,
 ) -> list[Finding]:
-    """Return how the user's tokens for the target are: the app's own, and the workspace's."""
+    """Return how the user's tokens for the target are: the app's own, and the workspace's.
+
+    `admitted`: whether they may open it now. Who may not keeps sessions, in case access is given back.
+    """
     values = {"user": user_id, "target": target.id, "now": now}
     with reading() as connection:
         rows = connection.execute(_tokens[target.kind], values).all()
         (sessions,) = connection.execute(_sessions[target.kind], values).one()
     found = [ok(SESSIONS, f"{sessions} of their frames are open here.")]
+    if sessions and not admitted:
+        found = [
+            ok(SESSIONS, f"{sessions} of their sessions here last, and are refused until access is back.")
+        ]
     for row in rows:
         of_row = [
             _state(keyring, row, target, now),
