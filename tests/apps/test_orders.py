@@ -22,6 +22,8 @@ from apps.orders import Order, OrderLine
 from pat_service.models import User, Workspace, new_id
 from tests.world import LEDGER, ORDERS, Frame, Service, boot, problem_of
 
+pytestmark = pytest.mark.slow
+
 MARCH: Final = datetime(2027, 3, 15, 12, tzinfo=UTC)
 STATUSES: Final = ("Processing", "On the way", "Delivered", "Cancelled")
 ROW: Final = re.compile(r'<a class="row-link" href="([^"]+)">([^<]+)</a>')
