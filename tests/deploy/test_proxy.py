@@ -223,7 +223,7 @@ def test_other_hosts_are_none_of_ours_and_browsers_get_http_2(nginx: Proxy) -> N
         assert connection.selected_alpn_protocol() == "h2"
 
 
-# Caddy 2.6.2 sometimes answers 503, and sends nothing on, where it buffers many bodies and one instance is away.
+# Caddy 2.6.2 sometimes answers a mint with 503 where it buffers many bodies and one instance is away.
 @pytest.mark.flaky(reruns=2)
 def test_thousands_who_send_nothing_or_slowly_keep_nobody_waiting(proxy: Proxy, sockets: Path) -> None:
     """Many times the threads of the service; those behind the proxy see none of it."""
