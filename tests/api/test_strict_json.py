@@ -134,6 +134,13 @@ def test_keys_that_differ_are_not_twice(lasting: Service) -> None:
 HOSTILE_KEYS = ["\\u0000", "\\ud800", "\\udfff\\ud800", "\\u202e", "_schema", "__class__", "0", "x" * 5000]
 
 
+def test_a_token_that_is_sent_as_a_key_is_not_told_back(send: Send) -> None:
+    token = "pat_" + "0" * 72
+    answer = send(OPENED + f', "{token}": 1}}'.encode())
+    assert problem_of(answer, 400, "invalid_payload")["errors"]["pat_[hidden]"]
+    assert token not in answer.text
+
+
 @pytest.mark.parametrize("key", HOSTILE_KEYS)
 def test_a_hostile_key_is_an_unknown_field(lasting: Service, key: str) -> None:
     for value in ("1", "null", f'{{"{key}": 1}}'):
