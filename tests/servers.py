@@ -362,6 +362,35 @@ def children_of(pid: int) -> list[int]:
     return sorted(found)
 
 
+@contextlib.contextmanager
+def standing_still(*pids: int) -> Iterator[None]:
+    """Stop these processes, and let them go on at the end.
+
+    Only once all of their threads stand does a later signal wait: on a busy machine, a SIGTERM that is
+    sent right after SIGSTOP is taken before it.
+    """
+    _tell(pids, signal.SIGSTOP)
+    try:
+        wait_for(lambda: all(map(_stands, pids)))
+        yield
+    finally:
+        _tell(pids, signal.SIGCONT)
+
+
+def _tell(pids: Sequence[int], signal_: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # one that ended by itself
+            os.kill(pid, signal_)
+
+
+def _stands(pid: int) -> bool:
+    """Whether each thread of the process is stopped (T in its stat, after the name; proc(5)), or over."""
+    states = [
+        stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) <= {"T", "Z", "X"}
+
+
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
     """Return once `ready()` is true; fail if the process ends or START_SECONDS pass."""
     end = time.monotonic() + START_SECONDS

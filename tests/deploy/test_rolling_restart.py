@@ -12,7 +12,7 @@ import pytest
 from tests import servers
 from tests.deploy.conftest import found
 from tests.deploy.load import Load, minting
-from tests.servers import WebServer, free_port, gunicorn, wait_for
+from tests.servers import WebServer, free_port, gunicorn, standing_still, wait_for
 from tests.world import MINT, basic
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
@@ -91,17 +91,17 @@ def test_what_the_kernel_has_accepted_for_a_stopping_worker_is_answered(
         contextlib.ExitStack() as stack,
     ):
         (worker,) = workers_of(server)
-        os.kill(worker, signal.SIGSTOP)
-        senders = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(40)
-        ]
-        for sender in senders:
-            sender.sendall(request)
-        server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: "Handling signal: term" in (tmp_path / "log").read_text())
-        # By then the master has closed its sockets, and told the worker.
-        wait_for(lambda: is_told(worker, signal.SIGTERM))
-        os.kill(worker, signal.SIGCONT)
+        with standing_still(worker):
+            senders = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+                for _ in range(40)
+            ]
+            for sender in senders:
+                sender.sendall(request)
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: "Handling signal: term" in (tmp_path / "log").read_text())
+            # By then the master has closed its sockets, and told the worker.
+            wait_for(lambda: is_told(worker, signal.SIGTERM))
         answers = [sender.makefile("rb").read() for sender in senders]
         assert {answer[:12] for answer in answers} == {b"HTTP/1.1 201"}
         assert all(b"Connection: close" in answer for answer in answers)

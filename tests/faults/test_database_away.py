@@ -5,7 +5,6 @@ import itertools
 import os
 import re
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from tests.servers import (
     postgres,
     redis_server,
     small_disk,
+    standing_still,
     wait_for,
 )
 
@@ -126,14 +126,8 @@ def silent(stand: Stand) -> Iterator[None]:
 @contextlib.contextmanager
 def frozen(stand: Stand) -> Iterator[None]:
     """It is there, and all of its processes stand still."""
-    pids = stand.switch.pids
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(*stand.switch.pids):
         yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

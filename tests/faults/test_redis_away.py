@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import redis
 
 from tests.faults.installation import Installation, installed
 from tests.outside import Answer, Caller, at_once, mint
-from tests.servers import Line, WebServer, children_of, redis_server, wait_for
+from tests.servers import Line, WebServer, children_of, redis_server, standing_still, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis]
 
@@ -87,11 +86,8 @@ def silent(stand: Stand) -> Iterator[None]:
 @contextlib.contextmanager
 def frozen(stand: Stand) -> Iterator[None]:
     facts: Any = stand.store.info("server")
-    os.kill(facts["process_id"], signal.SIGSTOP)
-    try:
+    with standing_still(facts["process_id"]):
         yield
-    finally:
-        os.kill(facts["process_id"], signal.SIGCONT)
 
 
 @contextlib.contextmanager
