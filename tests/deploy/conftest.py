@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from flask_migrate import upgrade
 
 from app import create_app
@@ -16,6 +17,15 @@ from tests.servers import PROJECT, Proxy, fresh_database, redis_server
 from tests.world import KEY, PUBLIC_URL, WORLD, only, provision
 
 UNLIMITED = "1000000 per minute"
+
+
+def let_in_the_crowd(app: Flask) -> None:
+    """Bring in those of `tests.deploy.load`, for whom the portal may mint as often as it likes."""
+    provision(app, only("clients", "portal", mint_limit=UNLIMITED))
+    people = [{"email": email, "name": "Viewer", "workspaces": {"acme": "end-user"}} for email in CROWD]
+    provision(
+        app, {"users": people} | only("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD])
+    )
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +52,7 @@ def installation(
         with app.app_context():
             upgrade(str(PROJECT / "migrations"))
         provision(app, WORLD)
-        provision(app, only("clients", "portal", mint_limit=UNLIMITED))
-        people = [{"email": email, "name": "Viewer", "workspaces": {"acme": "end-user"}} for email in CROWD]
-        provision(
-            app, {"users": people} | only("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD])
-        )
+        let_in_the_crowd(app)
         with app.app_context():
             db.engine.dispose()
         yield environ

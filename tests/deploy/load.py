@@ -69,10 +69,13 @@ class Load:
     """Visits, over and over, by each of the crowd, while the block runs.
 
     Half of them keep their connection, as a back end does, and half make a new one for each visit.
+    It is a failure too if somebody gets the session of another.
     """
 
     port: int
     tls: bool = False
+    #: Seconds between two visits: a server is to be restarted, not to be found too slow.
+    pause: float = 0.1
     answered: int = 0
     failures: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -101,9 +104,10 @@ class Load:
             self.answered += len(answers)
             if [status for status, _ in answers] != [201, 200, 200]:
                 self.failures.append(str(answers)[-300:])
+            elif (seen := json.loads(answers[-1][1])["user"]["email"]) != email:
+                self.failures.append(f"{email} was let in as {seen}")
             if not keep:
                 connection.close()
-            # The server is to be restarted, not to be found too slow for the machine of the tests.
-            self._stop.wait(0.1)
+            self._stop.wait(self.pause)
         with suppress(OSError):
             connection.close()
