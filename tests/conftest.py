@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,21 @@ from pat_service.cli import upgrade_schema
 from pat_service.database import db
 from pat_service.embed import ancestors
 from pat_service.http.lines import LINES
-from tests.servers import postgres
+from tests.servers import TooSlow, postgres
 from tests.world import KEY, PUBLIC_URL, Service, hurry, lasting_service
 
 # A busy machine is no failure: no test of the suite looks at a clock.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run once more what was too slow where servers run, and tell of it; never a fact that does not hold."""
+    too_slow = [TooSlow, TimeoutError, subprocess.TimeoutExpired, "Failed: Timeout"]
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("flaky"):
+            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=too_slow))
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,10 @@ CHROMIUM_NAMES = (
 )
 
 
+class TooSlow(AssertionError):
+    """Something did not happen in time. This may be the machine's doing, unlike a fact that does not hold."""
+
+
 class ServerFailed(RuntimeError):
     """A server did not come up; the text ends with its log."""
 
@@ -336,7 +340,8 @@ class Switch:
             wait_for(lambda: self._process.poll() is not None or _postgres_answers(self.url))
             if self._process.poll() is None:
                 return
-            assert time.monotonic() < end, "PostgreSQL does not start again"
+            if time.monotonic() > end:
+                raise TooSlow("PostgreSQL does not start again")
 
     @property
     def _process(self) -> subprocess.Popen[bytes]:
@@ -392,7 +397,7 @@ def _stands(pid: int) -> bool:
 
 
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
-    """Return once `ready()` is true; fail if the process ends or START_SECONDS pass."""
+    """Return once `ready()` is true; fail if the process ends, and with TooSlow if START_SECONDS pass."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         assert process is None or process.poll() is None
@@ -400,7 +405,16 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None 
             if ready():
                 return
         time.sleep(0.02)
-    raise AssertionError("it did not come to be")
+    raise TooSlow("it did not come to be")
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail with TooSlow where the block takes longer."""
+    begun = time.monotonic()
+    yield
+    if (took := time.monotonic() - begun) > seconds:
+        raise TooSlow(f"it took {took:.1f} s, where {seconds} are allowed")
 
 
 @contextlib.contextmanager
@@ -528,7 +542,7 @@ class _Wait:
     log: Path
 
     def __call__(self, ready: Callable[[], bool]) -> None:
-        """Return once `ready()` is true; raise ServerFailed if the process ends or START_SECONDS pass."""
+        """Return once `ready()` is true; fail if the process ends, and with TooSlow if START_SECONDS pass."""
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if self.process.poll() is not None:
@@ -537,7 +551,7 @@ class _Wait:
                 if ready():
                     return
             time.sleep(0.02)
-        raise ServerFailed(f"{self.name} did not answer in {START_SECONDS:.0f} s:\n{_tail(self.log)}")
+        raise TooSlow(f"{self.name} did not answer in {START_SECONDS:.0f} s:\n{_tail(self.log)}")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from flask import Flask
 
 from tests.faults.installation import CROWD, HASTY, STATEMENT_TIMEOUT, Installation, installed
 from tests.outside import Answer, Caller, at_once
-from tests.servers import WebServer, children_of, small_disk, wait_for
+from tests.servers import WebServer, children_of, small_disk, wait_for, within
 from tests.world import WORLD, Service, folder_of, problem_of, provision
 
 pytestmark = pytest.mark.slow
@@ -100,9 +99,8 @@ def test_while_nothing_can_be_written_what_reads_is_served_and_then_all_goes_on(
     with fault(stand):
         if fault is full:
             wait_for(lambda: ask(stand, token, jwt, 0)[1].status == 503)  # the journal had some room left
-        begun = time.monotonic()
-        answers = at_once(THREADS, lambda number: ask(stand, token, jwt, number))
-        assert time.monotonic() - begun < BOUND
+        with within(BOUND):
+            answers = at_once(THREADS, lambda number: ask(stand, token, jwt, number))
         for writes, answer in answers:
             if not writes:
                 assert answer.status == 200, answer.text
