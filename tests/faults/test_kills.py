@@ -157,11 +157,10 @@ def strike(stand: Stand, kill: Callable[[Stand], None]) -> None:
     with ThreadPoolExecutor(MINTERS) as threads:
         at_work = [threads.submit(keep_minting, stand.port, ledger, over) for ledger in ledgers]
         try:
-            for left in reversed(range(KILLS)):
+            for _ in range(KILLS):
+                wait_until_all_go_on(ledgers)
                 time.sleep(0.5 + _chance.random() / 2)
                 kill(stand)
-                if left:
-                    wait_until_all_go_on(ledgers)
         finally:
             over.set()
         for work in at_work:
