@@ -15,10 +15,13 @@ from selectors import EVENT_READ
 from typing import Any, Final
 
 from gunicorn import util
+from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 #: How much may still come from a sender who has had the last answer, in bytes a step.
 DRAIN: Final = 65536
+#: How much of an unread body is passed over for the next request, in bytes; gunicorn's own limit is double.
+PASSED_OVER: Final = 32768
 
 
 def _write_problem(client: socket.socket, status: int, _reason: str, _text: str) -> None:
@@ -30,6 +33,15 @@ def _write_problem(client: socket.socket, status: int, _reason: str, _text: str)
 
 
 util.write_error = _write_problem
+
+
+def _is_next_in_sight(body: Body) -> bool:
+    """Tell whether it is known where the next request begins, and not far from what has been read."""
+    if body.failed:
+        return False
+    if isinstance(body.reader, ChunkedReader):
+        return body.reader.parser is None
+    return bool(body.reader.length <= PASSED_OVER)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -55,6 +67,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Read a request and answer it: this runs in a thread."""
         self._at_work[conn] = time.monotonic()
         return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """Answer a request; where no other can follow on this connection, the answer says so.
+
+        gunicorn promises to keep it, and then closes it if too much of the body was left unread. By then a
+        proxy may have put somebody else's request on it, which is lost.
+        """
+        asked_to_close = req.should_close
+
+        def should_close() -> bool:
+            if conn not in self._at_work or not _is_next_in_sight(req.body):
+                req.force_close()
+            return bool(asked_to_close())
+
+        req.should_close = should_close
+        return super().handle_request(req, conn)
 
     def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
         """Keep the connection for the next request, or see it closed without waiting for that here."""

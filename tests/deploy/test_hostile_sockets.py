@@ -139,6 +139,26 @@ def test_a_body_that_nobody_asked_for_is_not_read_as_the_next_request(server: We
     assert "smuggled" not in server.log.read_text()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"Content-Length: 100000\r\n\r\n{'a' * 100_000}",
+        f"Transfer-Encoding: chunked\r\n\r\n{100_000:x}\r\n{'a' * 100_000}\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
+    ],
+    ids=["length", "chunks", "chunks that are none"],
+)
+@pytest.mark.parametrize("credentials", ["", CREDENTIALS], ids=["of a stranger", "of a client"])
+def test_an_answer_before_the_end_of_a_body_says_that_the_connection_closes(
+    server: WebServer, body: str, credentials: str
+) -> None:
+    """Else a proxy puts somebody else's request on it."""
+    with sender(server, f"{POST}{credentials}{body}") as connection:
+        answer = everything(connection)
+    assert len(statuses(answer)) == 1
+    assert "\r\nConnection: close\r\n" in answer
+
+
 def test_requests_that_follow_at_once_are_answered_each_in_its_turn(server: WebServer) -> None:
     body = json.dumps(minting())
     mint = f"{POST}{CREDENTIALS}Content-Length: {len(body)}\r\n\r\n{body}"

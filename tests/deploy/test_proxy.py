@@ -90,6 +90,27 @@ def test_nobody_is_let_in_as_another_though_an_instance_is_away(proxy: Proxy) ->
     assert load.failures == []
 
 
+def test_nobody_loses_a_request_where_strangers_send_more_than_is_read(proxy: Proxy) -> None:
+    """The service has refused them by then; their connections to it must not be given to others."""
+    over, seen = threading.Event(), set()
+
+    def send_much() -> None:
+        with contextlib.closing(Connection(proxy.port, tls=True)) as stranger:
+            while not over.is_set():
+                seen.add(stranger.ask("POST", MINT, "a" * 100_000)[0])
+
+    strangers = [threading.Thread(target=send_much) for _ in range(4)]
+    with Load(proxy.port, tls=True, pause=0) as load:
+        for stranger in strangers:
+            stranger.start()
+        wait_for(lambda: load.answered > 400)
+        over.set()
+        for stranger in strangers:
+            stranger.join()
+    assert load.failures == []
+    assert seen <= {401, 429}
+
+
 def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, connection: Connection) -> None:
     """Five failures are let through of one address, whatever the headers call it."""
     seen = []
@@ -189,7 +210,8 @@ def test_while_no_instance_answers_people_and_programs_are_told_and_no_log_has_t
         assert TOKEN[4:20] not in logs_of(proxy)
 
 
-def test_what_was_sent_is_not_sent_again_unless_it_only_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "status"), [("nginx", 502), ("caddy", 503)])
+def test_what_was_sent_is_not_sent_again_unless_it_only_reads(name: str, status: int, tmp_path: Path) -> None:
     """Instances that take a request and die: a mint that may have been done is not done twice."""
     taken: list[bytes] = []
 
@@ -200,16 +222,18 @@ def test_what_was_sent_is_not_sent_again_unless_it_only_reads(tmp_path: Path) ->
                     taken.append(connection.recv(4096))
 
     with contextlib.ExitStack() as stack:
-        for name in ("1", "2"):
+        for instance in ("1", "2"):
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listener.bind(str(tmp_path / f"{name}.sock"))
+            listener.bind(str(tmp_path / f"{instance}.sock"))
             listener.listen()
             threading.Thread(target=die, args=(listener,), daemon=True).start()
             stack.callback(listener.shutdown, socket.SHUT_RDWR)
-        proxy = stack.enter_context(found(servers.nginx)(tmp_path))
+        proxy = stack.enter_context(found(PROXIES[name])(tmp_path))
         connection = stack.enter_context(contextlib.closing(Connection(proxy.port, tls=True)))
-        assert connection.ask("POST", MINT, minting())[0] == 502
+        assert connection.ask("POST", MINT, minting())[0] == status
         assert len(taken) == 1
+        connection.ask("GET", "/nowhere")
+        assert len(taken) > 2
 
 
 def test_requests_that_are_too_large_end_at_the_service_or_at_the_proxy(nginx: Proxy) -> None:
