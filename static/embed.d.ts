@@ -48,7 +48,10 @@ export interface TokenRequest {
 export type TokenSource =
   /** Your back end, which mints: POSTed with your site's own credentials and `{"app": …, "reason": …}`. */
   | { tokenUrl: string; fetchToken?: undefined }
-  /** The same in code. Frames of one app with the same function share a token. */
+  /**
+   * The same in code. Frames of one app with the same function share a token. What it throws is tried again, unless it
+   * has `retryable: false`, as for somebody who is signed out; `retryAfter` says in how many seconds.
+   */
   | { fetchToken: (request: TokenRequest) => Minted | Promise<Minted>; tokenUrl?: undefined };
 
 export type MountOptions = TokenSource & FrameOptions;
@@ -116,7 +119,7 @@ export type PatEmbedErrorCode =
 
 export interface PatEmbedError extends Error {
   readonly code: PatEmbedErrorCode;
-  /** Whether trying again can help. */
+  /** Whether trying again by itself can help; false where a person has to do something first. */
   readonly retryable: boolean;
   /** To quote to whoever runs the service. */
   readonly requestId: string | null;

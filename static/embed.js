@@ -91,7 +91,7 @@
     const { ok, status, headers } = response;
     const answer = await response.json().catch(() => null);
     if (ok) return answer;
-    throw failed(`${url} answered ${status}: ${answer?.detail ?? ""}`, {
+    throw failed(`${url} answered ${status}${answer?.detail ? `: ${answer.detail}` : "."}`, {
       status,
       retryable: /^(408|429|5..)$/.test(status),
       retryAfter: Number(headers.get("Retry-After")) || null,

@@ -523,7 +523,7 @@
   // The service refused this page; the host's script can begin again.
   function offer() {
     const button = document.getElementById("embed-retry");
-    if (!button || !told(problem).retryable) return;
+    if (!button || !mendable(problem)) return;
     button.hidden = false;
     document.querySelector(".by-hand")?.remove();
     when(button, "click", () => say("restart"));
@@ -559,11 +559,14 @@
     return element("div", { className, role: "status", lang: language }, element("span", { textContent: text }));
   }
 
+  // May another token help, after a person has done something about it, such as to sign in at the host again?
+  const mendable = ({ code }) => texts.retry.includes(code);
+
   // What happened, what to do, and where it may help and the host can be asked, a button to try again.
   function panel(found, retry) {
     const [title, advice] = words(found);
     const made = element("main", { className: "embed-refused" }, element("h1", { textContent: title }), element("p", { textContent: advice }));
-    if (told(found).retryable) {
+    if (mendable(found)) {
       made.append(port ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
     }
     const reference = element("p", { className: "reference" }, element("span", { textContent: found.code }));

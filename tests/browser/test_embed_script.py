@@ -399,6 +399,19 @@ def test_an_endpoint_that_is_silent_is_a_timeout_and_asked_again(portal: Portal,
 
 
 @pytest.mark.parametrize(
+    ("detail", "message"),
+    [({"detail": "Signed out"}, "/embed-token answered 401: Signed out"), ({}, "/embed-token answered 401.")],
+)
+def test_a_refusal_of_the_endpoint_is_told_in_its_words(
+    portal: Portal, witness: "Witness", detail: dict[str, str], message: str
+) -> None:
+    witness.allow("fetch_token_failed", "status of 401")
+    portal.answers = [lambda route: route.fulfill(status=401, json=detail)]
+    portal.visit(SLOT)
+    assert mounting(portal, 'tokenUrl: "/embed-token"')["message"] == message
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         body("<!doctype html><title>Sign in</title>", "text/html"),

@@ -255,7 +255,7 @@ def test_a_person_sees_that_the_frame_reconnects(portal: Portal) -> None:
 # ---- Failures ----
 
 
-def test_a_refused_renewal_is_shown_at_the_end_and_not_tried_again(portal: Portal) -> None:
+def test_a_refused_renewal_is_shown_at_the_end_and_tried_again_by_the_person_alone(portal: Portal) -> None:
     frame = portal.open()
     type_a_note(frame)
     portal.answers = [status(403)]
@@ -271,6 +271,12 @@ def test_a_refused_renewal_is_shown_at_the_end_and_not_tried_again(portal: Porta
     assert portal.reasons == ["initial", "expiring"]
     assert frame.locator("#embed-main").evaluate("(main) => main.inert")
     expect(frame.get_by_label("Note")).to_have_value("Half a sentence")
+    # The person has signed in at the host again.
+    frame.locator(".embed-cover").get_by_role("button", name="Try again").click()
+    portal.heard("session:renewed")
+    expect(frame.locator(".embed-cover")).to_have_count(0)
+    expect_the_note(frame)
+    assert portal.reasons == ["initial", "expiring", "expired"]
 
 
 def test_a_person_can_try_again_and_finds_what_was_typed(portal: Portal, witness: "Witness") -> None:
