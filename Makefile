@@ -33,7 +33,7 @@ export PIP_NO_INPUT := 1
 help:
 	@echo "make run      the demo: environment, schema, demo data, and flask run on port $(PORT)"
 	@echo "make test     every test, those on PostgreSQL, Redis, real proxies and real browsers included"
-	@echo "make quick    the tests that take seconds"
+	@echo "make quick    the tests without servers and browsers: about a minute"
 	@echo "make fuzz     what the API's document allows, at length: CASES=$(CASES) of each operation"
 	@echo "make soak     faults at length, and memory over REQUESTS=$(REQUESTS) requests: takes hours"
 	@echo "make rolling  restarts under load, RESTARTS=$(RESTARTS) times"

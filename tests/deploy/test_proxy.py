@@ -158,13 +158,12 @@ def test_the_request_has_an_id_of_the_proxy_and_none_that_a_client_chose(
     assert "chosen-by-mallory" not in log
 
 
-def test_the_log_of_nginx_has_the_requests_id(nginx: Proxy) -> None:
-    with contextlib.closing(Connection(nginx.port, tls=True)) as connection:
-        connection.request("GET", "/nowhere")
-        answer = connection.getresponse()
-        answer.read()
+def test_the_log_of_the_proxy_has_the_requests_id(proxy: Proxy, connection: Connection) -> None:
+    connection.request("GET", "/nowhere")
+    answer = connection.getresponse()
+    answer.read()
     request_id = answer.headers["X-Request-Id"]
-    wait_for(lambda: request_id in nginx.log.read_text())
+    wait_for(lambda: request_id in proxy.log.read_text())
 
 
 def test_no_log_of_the_proxy_has_a_token_or_jwt(proxy: Proxy, connection: Connection) -> None:
@@ -246,12 +245,15 @@ def test_requests_that_are_too_large_end_at_the_service_or_at_the_proxy(nginx: P
         assert connection.ask("GET", "/metrics")[0] == 404
 
 
-def test_other_hosts_are_none_of_ours_and_browsers_get_http_2(nginx: Proxy) -> None:
-    other = sent(nginx, "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
-    assert other.startswith(b"HTTP/1.1 421 ")
+def test_other_hosts_are_none_of_ours_and_browsers_get_http_2(proxy: Proxy) -> None:
+    request = "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    assert sent(proxy, request).startswith(b"HTTP/1.1 421 ")
+    with socket.create_connection(("127.0.0.1", proxy.plain_port), timeout=30) as plain:
+        plain.sendall(request.encode())
+        assert plain.recv(4096).startswith(b"HTTP/1.1 403 ")
     context = anyone()
     context.set_alpn_protocols(["h2", "http/1.1"])
-    with tls(nginx, context) as connection:
+    with tls(proxy, context) as connection:
         assert connection.selected_alpn_protocol() == "h2"
 
 
