@@ -15,7 +15,7 @@ RESTARTS ?= 20
 NEW    ?=
 # More arguments for the benchmark: make bench BENCH="--on sqlite --rounds 5 --write"
 BENCH  ?=
-# More arguments for pytest: make test ARGS="tests/browser -k opens"
+# More arguments for pytest: make test ARGS="tests/e2e/browser -k opens"
 ARGS   ?=
 
 PY := $(VENV)/bin/python
@@ -60,17 +60,17 @@ quick: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
-	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py tests/test_state_machine.py $(ARGS)
+	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py tests/rules/test_state_machine.py $(ARGS)
 
 # The faults with the time that the service really waits, and as many of each as a night allows.
 soak: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FAULT_ROUNDS=$(ROUNDS) FAULT_KILLS=$(KILLS) FAULT_MINTS=50 FAULT_SEED=$(SEED) FAULT_STATEMENT_TIMEOUT=5000 \
-	  $(PY) -m pytest -q -n 0 -m '' --timeout 0 tests/faults $(ARGS)
-	@$(PY) -m tests.faults.soak $(REQUESTS)
+	  $(PY) -m pytest -q -n 0 -m '' --timeout 0 tests/e2e/faults $(ARGS)
+	@$(PY) -m tests.e2e.faults.soak $(REQUESTS)
 
 rolling: $(VENV)/.dev programs
-	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' tests/deploy/test_rolling_restart.py $(ARGS)
+	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' tests/e2e/deploy/test_rolling_restart.py $(ARGS)
 
 # Ratios, on this machine: to be measured where nothing else is at work. BENCH=--write puts them into docs/.
 bench: $(VENV)/.dev
@@ -80,7 +80,7 @@ bench-growth: $(VENV)/.dev
 	@$(PY) -m bench growth $(BENCH)
 
 embed-version: $(VENV)/.dev
-	@$(PY) -m tests.http.published
+	@$(PY) -m tools.publish_embed
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .
@@ -123,14 +123,14 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
 # Playwright brings a node that needs libatomic1, which a small Debian does not have. The proxies' packages start
 # servers where systemd runs: on such a machine that is left to its user.
 programs: $(VENV)/.dev
-	@$(PY) -c 'from tests.servers import program; [program(name) for name in ("node", "npm")]' 2>/dev/null \
+	@$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("node", "npm")]' 2>/dev/null \
 	  || { echo "Installing $(NODE) into $(VENV)"; $(PY) -m pip install -q $(NODE); }
 	@missing= known=; \
-	{ $(PY) -c 'from tests.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
+	{ $(PY) -c 'from tests.support.servers import chromium; chromium()' && $(PY) -m playwright --version; } \
 	  >/dev/null 2>&1 || missing="$(BROWSER)"; \
-	$(PY) -c 'from tests.browser.others import firefox, webkit; firefox.installed(); webkit.installed()' \
+	$(PY) -c 'from tests.e2e.browser.others import firefox, webkit; firefox.installed(); webkit.installed()' \
 	  >/dev/null 2>&1 || missing="$$missing $(OTHERS)"; \
-	$(PY) -c 'from tests.servers import program; [program(name) for name in ("nginx", "openssl")]' \
+	$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("nginx", "openssl")]' \
 	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
 	  then echo "No nginx or no openssl here, for the tests of proxies: apt-get install $(PROXIES)"; \
 	  else missing="$$missing $(PROXIES)"; fi; \
@@ -147,5 +147,5 @@ programs: $(VENV)/.dev
 	  || echo "It could not be installed: apt-get install $$missing"
 
 clean:
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/browser/failures
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/e2e/browser/failures
 	find . -name __pycache__ -prune -exec rm -rf {} +

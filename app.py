@@ -9,10 +9,13 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Config, ConfigError, findings
-from pat_service import api, database, embed, models  # noqa: F401 - models: for migrations
+from pat_service import api, embed
 from pat_service.credentials import Keyring
-from pat_service.http import headers, health, limits, lines, log, monitoring, problems, script
+from pat_service.embed import embed_js
+from pat_service.http import headers, limits, problems
 from pat_service.http.public_url import APP_LABEL
+from pat_service.observability import health, lines, log, monitoring
+from pat_service.storage import database, models  # noqa: F401 - models: for migrations
 
 
 class _Json(DefaultJSONProvider):
@@ -55,7 +58,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["pat_service.findings"] = partial(findings, config, config.workers)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     app.extensions["pat_service.registry"] = embed.Registry("apps")
-    script.init_app(app)
+    embed_js.init_app(app)
     embed.init_app(app)
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     if not config.gunicorn:

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.validate import Range
 
-from pat_service import readiness
-from pat_service.database import parse_url
-from pat_service.readiness import Finding
 from pat_service.shapes import parse_limit
+from pat_service.storage import readiness
+from pat_service.storage.database import parse_url
+from pat_service.storage.readiness import Finding
 
 MIN_KEY_BYTES: Final = 32
 REQUIRED: Final = ("SECRET_KEY", "PUBLIC_URL")

@@ -17,7 +17,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from config import Config, ConfigError, check_workers, findings
-from pat_service.http.lines import RedactingFormatter, configure
+from pat_service.observability.lines import RedactingFormatter, configure
 
 #: What pat_service.metrics reads: where workers keep their counts, and a worker's place among them.
 COUNTS, PLACE = "PROMETHEUS_MULTIPROC_DIR", "PAT_SERVICE_WORKER"

@@ -27,9 +27,9 @@ PASSED_OVER: Final = 32768
 def _write_problem(client: socket.socket, status: int, _reason: str, _text: str) -> None:
     """Answer what gunicorn cannot read without its text: that repeats what was sent, a token too."""
     # Only here: the master loads this module, and would keep the service's from before a reload.
-    from pat_service.http import unread
+    from pat_service.http import unreadable
 
-    util.write_nonblock(client, unread.answer(status))
+    util.write_nonblock(client, unreadable.answer(status))
 
 
 util.write_error = _write_problem

@@ -33,10 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from apps import Paging, is_id, one_line, page_number
-from pat_service.access import Viewer
-from pat_service.database import Model, UtcDateTime, reading
-from pat_service.embed import EmbeddedApp
-from pat_service.models import new_id
+from pat_service.embed import EmbeddedApp, Model, UtcDateTime, Viewer, new_id, reading
 
 PAGE_SIZE: Final = 10
 LONGEST_SEARCH: Final = 100  # characters

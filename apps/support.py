@@ -28,10 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from apps import Paging, is_id, one_line, page_number, tidy
-from pat_service.access import Viewer
-from pat_service.database import Model, UtcDateTime, reading, transaction
-from pat_service.embed import EmbeddedApp, Page
-from pat_service.models import new_id
+from pat_service.embed import EmbeddedApp, Model, Page, UtcDateTime, Viewer, new_id, reading, transaction
 
 PAGE_SIZE: Final = 10
 LONGEST_SUBJECT: Final = 120  # characters

@@ -13,8 +13,8 @@ from sqlalchemy import create_engine, text
 from bench import rig
 from bench.load import Run
 from bench.report import Results, Series
-from pat_service.database import parse_url
-from tests.servers import PROJECT, fresh_database
+from pat_service.storage.database import parse_url
+from tests.support.servers import PROJECT, fresh_database
 
 TOKENS: Final = 1_000_000
 #: Of each filling user; so many sessions and events hang on each of their tokens.

@@ -11,7 +11,7 @@ from typing import Final
 
 from bench.load import Run
 from bench.rig import Plan
-from tests.servers import PROJECT
+from tests.support.servers import PROJECT
 
 PAGE: Final = PROJECT / "docs" / "performance.md"
 BAR, GAP, LEFT, WIDTH = 18, 10, 190, 640

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bench import load
 from bench.limit import JWT_PLACE
-from tests.servers import PROJECT, WebServer, fresh_database, gunicorn, postgres, redis_server
+from tests.support.servers import PROJECT, WebServer, fresh_database, gunicorn, postgres, redis_server
 
 APP: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 CLIENT: Final = "bench"
@@ -31,7 +31,7 @@ PATHS: Final = {"PYTHONPATH": str(PROJECT)}
 #: Statuses of each work that are no 200.
 STATUSES: Final = {"mint": 201, "garbage": 401}
 FILL: Final = (
-    "import json, sys; from app import create_app; from tests.world import provision; "
+    "import json, sys; from app import create_app; from tests.support.world import provision; "
     "provision(create_app(), json.load(sys.stdin))"
 )
 

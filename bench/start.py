@@ -6,7 +6,7 @@ from typing import Final
 
 from bench import load, rig
 from bench.report import Results
-from tests.servers import PROJECT, gunicorn
+from tests.support.servers import PROJECT, gunicorn
 
 STARTS: Final = 5
 APPS: Final = {"service": "bench.service:create_app()", "bare": "bench.bare:create_app()"}

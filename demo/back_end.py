@@ -21,11 +21,11 @@ from urllib.request import HTTPHandler, OpenerDirector, Request
 
 from apps.orders import REGIONS
 from demo import people
-from pat_service import directory
-from pat_service.callers import OPERATOR
-from pat_service.database import reading
 from pat_service.errors import GrantNotFound
-from pat_service.tokens import REPEAT_WITHIN
+from pat_service.rules import directory
+from pat_service.rules.callers import OPERATOR
+from pat_service.rules.tokens import REPEAT_WITHIN
+from pat_service.storage.database import reading
 
 MINT_PATH: Final = "/api/ext/users/personal-access-token"
 TOKENS_PATH: Final = "/api/ext/personal-access-tokens"

@@ -12,12 +12,12 @@ from marshmallow import ValidationError
 from sqlalchemy import select
 
 from demo import people, rows
-from pat_service import provisioning
 from pat_service.cli import plain_errors, upgrade_schema
 from pat_service.credentials import CLIENT_SECRET_PREFIX, generate
-from pat_service.database import transaction
-from pat_service.models import User
+from pat_service.rules import file_provisioning
 from pat_service.shapes import ANY_ORIGIN, parse_origin
+from pat_service.storage.database import transaction
+from pat_service.storage.models import User
 
 demo_commands = AppGroup("demo", help="The demo portal.")
 
@@ -39,7 +39,7 @@ def load(origin: str) -> None:
     for client in document["clients"]:
         client["secret"] = secrets[client["id"]]
     with plain_errors():
-        provisioning.provision(current_app.extensions["pat_service.keyring"], document, now)
+        file_provisioning.provision(current_app.extensions["pat_service.keyring"], document, now)
         with transaction() as connection:
             ids = {user.email: user.id for user in connection.execute(select(User.email, User.id))}
             rows.load_rows(connection, ids, now)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select
 from apps.orders import Order, OrderLine
 from apps.support import Ticket, TicketReply
 from demo import people
-from pat_service.models import User, Workspace, new_id
+from pat_service.storage.models import User, Workspace, new_id
 
 FREE_SHIPPING: Final = 15_000  # cents of goods
 SHIPPING: Final = 690  # cents

@@ -11,7 +11,7 @@ from flask import current_app
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from pat_service.database import UtcDateTime, db
+from pat_service.storage.database import UtcDateTime, db
 
 #: How long a migration may queue for a table, in milliseconds: whoever comes behind it waits as long. Then
 #: it fails, changes nothing, and can be tried again. Shorter than PostgreSQL's deadlock_timeout (1 s), so

@@ -1,4 +1,4 @@
-"""Fixtures of every test: an app on a database of its own, with the people of `tests.world`."""
+"""Fixtures of every test: an app on a database of its own, with the people of `tests.support.world`."""
 
 import io
 import json
@@ -15,13 +15,15 @@ from hypothesis import HealthCheck, settings
 
 from app import create_app
 from config import Config
-from pat_service import callers, events
 from pat_service.cli import upgrade_schema
-from pat_service.database import db
 from pat_service.embed import ancestors
-from pat_service.http.lines import LINES
-from tests.servers import TooSlow, postgres
-from tests.world import KEY, PUBLIC_URL, Service, hurry, lasting_service
+from pat_service.observability.lines import LINES
+from pat_service.rules import callers, events
+from pat_service.storage.database import db
+from tests.support.directory import directory  # noqa: F401 - a fixture
+from tests.support.servers import TooSlow, postgres
+from tests.support.shared import clock, lasting, limited, make_lasting, standing  # noqa: F401 - fixtures
+from tests.support.world import KEY, PUBLIC_URL, Service, hurry, lasting_service
 
 # A busy machine is no failure: no test of the suite looks at a clock.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +61,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def peopled(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the people of `tests.world`, to be copied where the key is KEY."""
+    """The same with the people of `tests.support.world`, to be copied where the key is KEY."""
     folder = tmp_path_factory.mktemp("peopled")
     with lasting_service(schema, folder):
         return folder / "pat-service.db"

@@ -1,4 +1,4 @@
-"""The walls of docs/architecture.md: imports go down, and every module says what it is for."""
+"""The four rules of docs/dev/architecture.md, checked by folder, and where tests stand."""
 
 import ast
 import subprocess
@@ -6,39 +6,33 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).resolve().parent.parent
-FOLDERS = ("pat_service", "apps", "demo", "migrations", "bench")
-#: The rules of the second wall: plain values in, rows or errors out.
-RULES = (
-    "access",
-    "arrivals",
-    "callers",
-    "clients",
-    "credentials",
-    "directory",
-    "events",
-    "introspection",
-    "live",
-    "provisioning",
-    "sessions",
-    "tokens",
-    "trail",
-    "upkeep",
-)
+SERVICE = PROJECT / "pat_service"
+FOLDERS = ("pat_service", "apps", "demo", "migrations", "bench", "tools")
+#: These know no HTTP: plain values go in, rows or errors come out.
+PURE = ("rules", "storage", "credentials.py", "errors.py", "shapes.py")
 HTTP = {"click", "flask", "flask_limiter", "flask_smorest", "http", "werkzeug"}
+#: Where requests and commands come in.
+ENTRANCES = ("api", "embed", "cli")
+
+
+def modules_of(*places: str) -> list[Path]:
+    found = [SERVICE / place for place in places]
+    return sorted(file for place in found for file in ([place] if place.suffix else place.rglob("*.py")))
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The packages that a module imports, wherever in it."""
+    """Return the full names that a module imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield (node.module or "").partition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_the_walls_are_kept() -> None:
-    """The contracts of pyproject.toml."""
+def test_the_contracts_of_import_linter_are_kept() -> None:
     command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
         [sys.executable, "-c", command, "--no-cache"],
@@ -58,8 +52,44 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 def test_rules_know_no_http() -> None:
-    folder = PROJECT / "pat_service"
-    modules = {rule: [*folder.glob(f"{rule}.py"), *folder.glob(f"{rule}/*.py")] for rule in RULES}
-    found = {rule: {name for path in paths for name in imports(path)} for rule, paths in modules.items()}
-    assert all(found.values())
-    assert {rule: names & HTTP for rule, names in found.items() if names & HTTP} == {}
+    modules = modules_of(*PURE)
+    assert SERVICE / "rules" / "minting.py" in modules
+    found = {file: {name.partition(".")[0] for name in imports(file)} & HTTP for file in modules}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_views_never_commit() -> None:
+    """A rule opens its transaction, so no entrance and no request plumbing can."""
+    forbidden = {"transaction", "writers_turn"}
+    modules = modules_of(*ENTRANCES, "http", "observability", "diagnosis")
+    assert len(modules) > 30
+    opened = {
+        file: [name for name in imports(file) if name.startswith("pat_service.storage.database.")]
+        for file in modules
+        # It hands `transaction` on to apps, which keep rows of their own.
+        if file != SERVICE / "embed" / "__init__.py"
+    }
+    assert {
+        f: names for f, names in opened.items() if {n.rpartition(".")[2] for n in names} & forbidden
+    } == {}
+
+
+def test_apps_import_the_public_api_alone() -> None:
+    modules = sorted((PROJECT / "apps").rglob("*.py"))
+    assert len(modules) >= 3
+    for file in modules:
+        ours = [name for name in imports(file) if name.partition(".")[0] in ("pat_service", "app", "config")]
+        assert all(name.startswith("pat_service.embed.") for name in ours), (file, ours)
+        assert not any(name.startswith("pat_service.embed._") for name in ours)
+
+
+def test_only_the_root_reads_the_configuration() -> None:
+    readers = [file for file in PROJECT.glob("*.py") if any(n.startswith("config.") for n in imports(file))]
+    assert {file.name for file in readers} == {"app.py", "gunicorn.conf.py"}
+
+
+@pytest.mark.parametrize("file", modules_of("rules"), ids=lambda file: file.stem)
+def test_every_rule_has_its_test_file(file: Path) -> None:
+    if file.name != "__init__.py":
+        folder = PROJECT / "tests" / file.parent.relative_to(SERVICE)
+        assert (folder / f"test_{file.name}").is_file()

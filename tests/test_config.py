@@ -14,7 +14,7 @@ import config
 from app import create_app
 from config import Config, ConfigError, check_workers
 from pat_service.credentials import Keyring
-from pat_service.database import parse_url
+from pat_service.storage.database import parse_url
 
 PROJECT = Path(config.__file__).parent
 KEY, OLD, OLDER = "k" * 32, "o" * 32, "p" * 32

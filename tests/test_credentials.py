@@ -25,7 +25,7 @@ from pat_service.credentials import (
     well_formed,
 )
 from pat_service.errors import SessionExpired, SessionInvalid, TokenInvalid
-from pat_service.http.lines import RedactingFormatter
+from pat_service.observability.lines import RedactingFormatter
 
 OLD, NEW, NEWEST = "o" * 64, "n" * 64, "w" * 64
 APP = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from pat_service import readiness
-from pat_service.readiness import Finding
-from tests.outside import call
-from tests.servers import PROJECT, free_port, gunicorn, wait_for
-from tests.world import KEY, PUBLIC_URL
+from pat_service.storage import readiness
+from pat_service.storage.readiness import Finding
+from tests.support.outside import call
+from tests.support.servers import PROJECT, free_port, gunicorn, wait_for
+from tests.support.world import KEY, PUBLIC_URL
 
 BEHIND = "pat-service: the schema is behind: run `flask --app app db upgrade`"
 

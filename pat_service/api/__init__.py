@@ -1,6 +1,6 @@
 """The HTTP API for back ends: PAT creation and its siblings."""
 
-from pat_service.api import directory, events, live, views  # noqa: F401 - they join the blueprint
+from pat_service.api import directory, events, token_admin, views  # noqa: F401 - they join the blueprint
 from pat_service.api.blueprint import blueprint
 from pat_service.api.document import DocumentedApi
 

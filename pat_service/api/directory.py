@@ -29,11 +29,11 @@ from pat_service.api.directory_schemas import (
     WorkspaceQuery,
 )
 from pat_service.api.fields import ListRequest
-from pat_service.callers import PROVISION
-from pat_service.directory import apps, grants, members, users, workspaces
 from pat_service.http.authentication import client_required, utcnow
 from pat_service.http.payload import read_nothing
-from pat_service.listing import Listing
+from pat_service.rules.callers import PROVISION
+from pat_service.rules.directory import apps, grants, members, users, workspaces
+from pat_service.storage.paging import Listing
 
 
 def _made(thing: Any, is_new: bool) -> tuple[Any, HTTPStatus]:

@@ -19,8 +19,8 @@ from pat_service.api.fields import (
     uuid,
 )
 from pat_service.http.public_url import apart
-from pat_service.models import LEAST_ROLE, STATUSES
 from pat_service.shapes import is_label
+from pat_service.storage.models import LEAST_ROLE, STATUSES
 
 NULLABLE: Any = {"allow_none": True}
 

@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from flask import Response, g, json, stream_with_context
 
-from pat_service import callers, trail
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.events_schemas import EVENT, EVENTS, EXAMPLE_EVENT, EXPORT, EventItem
 from pat_service.api.fields import page_of
-from pat_service.database import AnyRow
 from pat_service.http.authentication import client_required
-from pat_service.listing import Listing
+from pat_service.rules import audit_export, callers
+from pat_service.storage.database import AnyRow
+from pat_service.storage.paging import Listing
 
 NDJSON: Final = "application/x-ndjson"
 PAGE = page_of(EventItem)
@@ -24,7 +24,7 @@ PAGE = page_of(EventItem)
 @problems(400, 401, 403, 429, 503)
 def list_events(query: dict[str, Any]) -> Listing:
     """List what happened, the newest first."""
-    return trail.latest(g.caller, query["sought"], query["cursor"], query["limit"])
+    return audit_export.latest(g.caller, query["sought"], query["cursor"], query["limit"])
 
 
 @blueprint.route("/events/export", methods=["GET"])
@@ -44,7 +44,7 @@ def export_events(query: dict[str, Any]) -> Response:
     To follow the trail, ask again with the `id` of the last line as `cursor`: each event comes once.
     A stream that breaks off goes on in the same way.
     """
-    batches = trail.export(g.caller, query["sought"], query["cursor"] or 0)
+    batches = audit_export.export(g.caller, query["sought"], query["cursor"] or 0)
     return Response(stream_with_context(lines(batches)), mimetype=NDJSON)
 
 

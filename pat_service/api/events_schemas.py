@@ -6,9 +6,9 @@ from typing import Any, Final
 from marshmallow import Schema, ValidationError, fields, post_load
 
 from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT, Moment, QueryInteger, Request, text, uuid
-from pat_service.listing import MAX_LIMIT, USUAL_LIMIT
+from pat_service.rules.audit_export import Sought
 from pat_service.shapes import parse_uuid
-from pat_service.trail import Sought
+from pat_service.storage.paging import MAX_LIMIT, USUAL_LIMIT
 
 EXAMPLE_EVENT: Final = {
     "id": "1042",

@@ -9,8 +9,6 @@ from flask import current_app
 from marshmallow import Schema, ValidationError, fields, post_load, pre_load
 from marshmallow.validate import Length, OneOf
 
-from pat_service.listing import MAX_LIMIT, USUAL_LIMIT, Wanted
-from pat_service.models import ROLES
 from pat_service.shapes import (
     MAX_EMAIL_LENGTH,
     MAX_NAME_LENGTH,
@@ -23,6 +21,8 @@ from pat_service.shapes import (
     parse_origin,
     parse_uuid,
 )
+from pat_service.storage.models import ROLES
+from pat_service.storage.paging import MAX_LIMIT, USUAL_LIMIT, Wanted
 
 MAX_TEXT: Final = 255
 MAX_ORIGINS: Final = 50

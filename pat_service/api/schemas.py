@@ -22,11 +22,11 @@ from pat_service.api.fields import (
     text,
     uuid,
 )
-from pat_service.arrivals import Newcomer
 from pat_service.http.public_url import apart
-from pat_service.minting import Wish
-from pat_service.models import LEAST_ROLE
+from pat_service.rules.minting import Wish
+from pat_service.rules.provisioning_jit import Newcomer
 from pat_service.shapes import check_text, parse_origin, parse_uuid
+from pat_service.storage.models import LEAST_ROLE
 
 MAX_ATTRIBUTES: Final = 50
 MAX_ATTRIBUTE_BYTES: Final = 4096

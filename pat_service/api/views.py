@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import current_app, g
 
-from pat_service import metrics, minting, sessions
+from pat_service import metrics
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.examples import MINT_EXAMPLES
 from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
@@ -12,7 +12,8 @@ from pat_service.credentials import parse_token
 from pat_service.http import limits
 from pat_service.http.authentication import client_required, keyring, utcnow
 from pat_service.http.public_url import frame_url, launcher_url
-from pat_service.minting import Wish
+from pat_service.rules import minting, sessions
+from pat_service.rules.minting import Wish
 
 
 @blueprint.route("/users/personal-access-token", methods=["POST"])

@@ -2,15 +2,15 @@
 
 from flask import Flask
 
+from pat_service.cli.audit import events
 from pat_service.cli.clients import client_commands
 from pat_service.cli.common import plain_errors, upgrade_schema
-from pat_service.cli.directory import provision
 from pat_service.cli.doctor import doctor
-from pat_service.cli.live import session_commands, token_commands
+from pat_service.cli.embed_tag import embed_tag
+from pat_service.cli.maintenance import check, purge
 from pat_service.cli.origins import app_commands, workspace_commands
-from pat_service.cli.script import embed_tag
-from pat_service.cli.trail import events
-from pat_service.cli.upkeep import check, purge
+from pat_service.cli.provision import provision
+from pat_service.cli.token_admin import session_commands, token_commands
 
 __all__ = ["init_app", "plain_errors", "upgrade_schema"]
 

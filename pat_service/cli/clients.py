@@ -7,11 +7,11 @@ from typing import Final
 import click
 from flask.cli import AppGroup
 
-from pat_service import clients
-from pat_service.callers import SCOPES
 from pat_service.cli.common import plain_errors, show_secret
 from pat_service.http.authentication import keyring
-from pat_service.models import LEAST_ROLE, ROLES
+from pat_service.rules import clients
+from pat_service.rules.callers import SCOPES
+from pat_service.storage.models import LEAST_ROLE, ROLES
 
 _OVERLAP = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -10,11 +10,11 @@ from flask_migrate import upgrade
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from pat_service.callers import OPERATOR
-from pat_service.directory import apps, users, workspaces
 from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFound, WorkspaceNotFound
-from pat_service.listing import Wanted
+from pat_service.rules.callers import OPERATOR
+from pat_service.rules.directory import apps, users, workspaces
 from pat_service.shapes import check_email, check_slug
+from pat_service.storage.paging import Wanted
 
 
 def upgrade_schema() -> None:

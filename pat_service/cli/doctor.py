@@ -14,20 +14,20 @@ from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from pat_service import readiness
-from pat_service.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.cli.common import user_id, visible
-from pat_service.database import AnyRow
 from pat_service.diagnosis import installation, origins, people, reached
 from pat_service.diagnosis.findings import OK, PROBLEM, WARNING, Finding, ok, problem
 from pat_service.diagnosis.origins import Parent, Target
-from pat_service.directory import apps, workspaces
 from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.errors import Refused, UserNotFound
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import apart, app_url, public_url
-from pat_service.listing import Listing, Wanted
+from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
+from pat_service.rules.directory import apps, workspaces
 from pat_service.shapes import check_email, check_slug, is_label
+from pat_service.storage import readiness
+from pat_service.storage.database import AnyRow
+from pat_service.storage.paging import Listing, Wanted
 
 #: In the order in which they are told.
 LEVELS: Final = (PROBLEM, WARNING, OK)

@@ -7,11 +7,11 @@ import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
-from pat_service.callers import OPERATOR
 from pat_service.cli.common import app_id, plain_errors, visible, workspace_id
-from pat_service.database import AnyRow
-from pat_service.directory import apps, workspaces
+from pat_service.rules.callers import OPERATOR
+from pat_service.rules.directory import apps, workspaces
 from pat_service.shapes import parse_origin
+from pat_service.storage.database import AnyRow
 
 app_commands = AppGroup("app", help="Apps: which pages may frame them.")
 workspace_commands = AppGroup("workspace", help="Workspaces: which pages may frame their launchers.")

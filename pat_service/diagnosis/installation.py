@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 
-from pat_service import clients, upkeep
 from pat_service.credentials import Keyring
-from pat_service.database import reading
 from pat_service.diagnosis.findings import Finding, Settings, is_loopback, ok, problem, warning
 from pat_service.diagnosis.origins import Parent
+from pat_service.rules import clients, key_usage
 from pat_service.shapes import is_label, parse_limit
+from pat_service.storage.database import reading
 
 #: Clocks may differ by this: a session is refused that another machine signed so far in the future.
 MOST_APART: Final = timedelta(seconds=5)
@@ -187,12 +187,12 @@ def minting(settings: Settings, keyring: Keyring, now: datetime, workspace: str,
 
 def keys(keyring: Keyring, now: datetime) -> list[Finding]:
     """Return what lives under keys that this installation does not have."""
-    uses = upkeep.key_uses(keyring, now)
+    uses = key_usage.key_uses(keyring, now)
     lost = [use for use in uses if use.place is None]
     if not lost:
         return [ok("SECRET_KEY", "All that lives hangs on a key that is here.")]
     # Then no portal can mint; what is lost of tokens and sessions alone ends by itself.
-    level = problem if upkeep.all_secrets_lost(uses) else warning
+    level = problem if key_usage.all_secrets_lost(uses) else warning
     return [
         level(
             "SECRET_KEY",

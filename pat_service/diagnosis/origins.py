@@ -11,10 +11,10 @@ from urllib.parse import SplitResult, urlsplit
 from marshmallow import ValidationError
 from sqlalchemy import bindparam, select
 
-from pat_service.database import reading
 from pat_service.diagnosis.findings import Finding, is_loopback, ok, problem, warning
-from pat_service.models import App
 from pat_service.shapes import ANY_ORIGIN, parse_origin
+from pat_service.storage.database import reading
+from pat_service.storage.models import App
 
 ABOUT: Final = "origins"
 WEB: Final = ("http", "https")

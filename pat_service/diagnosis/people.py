@@ -7,14 +7,14 @@ from typing import Final
 from sqlalchemy import bindparam, false, func, literal, or_, select
 from sqlalchemy.sql.elements import BindParameter
 
-from pat_service.access import FACTS, facts_of, may_open, may_visit, narrowed, viewer, visitor
 from pat_service.credentials import Keyring
-from pat_service.database import AnyRow, reading
 from pat_service.diagnosis.findings import Finding, at_most_warning, ok, problem, warning
 from pat_service.diagnosis.origins import Parent, Target, allows, mismatch
 from pat_service.errors import AccessRevoked
-from pat_service.models import LIVE_SESSION, App, Session, Token, User, Workspace
-from pat_service.tokens import used_up
+from pat_service.rules.access import FACTS, facts_of, may_open, may_visit, narrowed, viewer, visitor
+from pat_service.rules.tokens import used_up
+from pat_service.storage.database import AnyRow, reading
+from pat_service.storage.models import LIVE_SESSION, App, Session, Token, User, Workspace
 
 ACCESS: Final = "access"
 TOKEN: Final = "token"

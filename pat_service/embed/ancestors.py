@@ -7,10 +7,10 @@ from typing import Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from pat_service.access import Place
-from pat_service.database import reading
-from pat_service.models import App, Workspace
+from pat_service.rules.access import Place
 from pat_service.shapes import is_uuid
+from pat_service.storage.database import reading
+from pat_service.storage.models import App, Workspace
 
 #: A refusal that needs no database uses origins of at most this age, in seconds.
 MAX_AGE: Final = 60

@@ -11,7 +11,6 @@ from werkzeug.datastructures import MIMEAccept, MultiDict
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.http import parse_accept_header
 
-from pat_service.access import Place
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import RELOAD, advice, retryable
@@ -30,7 +29,8 @@ from pat_service.http import limits
 from pat_service.http.headers import FRAME_POLICY, csp_nonce, noted
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
-from pat_service.sessions import Opened
+from pat_service.rules.access import Place
+from pat_service.rules.sessions import Opened
 from pat_service.shapes import is_uuid
 
 APPS: Final = "/embed-apps"

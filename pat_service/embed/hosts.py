@@ -7,9 +7,9 @@ answer there tells more than that.
 
 from flask import g
 
-from pat_service.access import Place, ViewedApp
 from pat_service.errors import NotServedHere
 from pat_service.http.public_url import apart, app_url, is_common_host, public_url, slug_of_host
+from pat_service.rules.access import Place, ViewedApp
 from pat_service.shapes import is_label
 
 

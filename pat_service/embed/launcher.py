@@ -6,7 +6,6 @@ carries the session in its body, so that each address has a policy of its own.
 
 from flask import Blueprint, Response, current_app, g, jsonify, request
 
-from pat_service import sessions
 from pat_service.credentials import Secret
 from pat_service.embed.answers import (
     HANDOVER,
@@ -25,7 +24,8 @@ from pat_service.embed.pages import facts, hand_over_launcher, launcher, show_la
 from pat_service.http.authentication import bearer, counted, keyring, utcnow
 from pat_service.http.payload import MAX_BODY, receive
 from pat_service.http.public_url import TOKEN_PARAMETER
-from pat_service.sessions import OpenLauncher
+from pat_service.rules import sessions
+from pat_service.rules.sessions import OpenLauncher
 
 blueprint = Blueprint("launcher", __name__, url_prefix=f"{LAUNCHERS}/<workspace_id>")
 blueprint.before_request(check_request)

@@ -9,7 +9,6 @@ from jinja2 import Template, TemplateNotFound
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
-from pat_service.access import ViewedApp, Viewer, Visitor, apps_of
 from pat_service.credentials import Secret
 from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.embed.handover import Handover, named_parent
@@ -18,7 +17,8 @@ from pat_service.embed.locale import locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.embed.script_texts import wishes
 from pat_service.http.headers import csp_nonce, use_nonce
-from pat_service.sessions import Opened, OpenLauncher, OpenSession
+from pat_service.rules.access import ViewedApp, Viewer, Visitor, apps_of
+from pat_service.rules.sessions import Opened, OpenLauncher, OpenSession
 
 WHOLE = "embed/frame.html"
 FRAGMENT = "embed/fragment.html"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pat_service.access import Viewer
+from pat_service.rules.access import Viewer
 
 Function = TypeVar("Function", bound=Callable[[Viewer], Any])
 

@@ -7,7 +7,6 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
-from pat_service import sessions
 from pat_service.credentials import Secret
 from pat_service.embed.answers import (
     APPS,
@@ -32,7 +31,8 @@ from pat_service.http import limits
 from pat_service.http.authentication import bearer, counted, keyring, utcnow
 from pat_service.http.payload import read_body, receive
 from pat_service.http.public_url import TOKEN_PARAMETER
-from pat_service.sessions import OpenSession
+from pat_service.rules import sessions
+from pat_service.rules.sessions import OpenSession
 
 blueprint = Blueprint("embed", __name__, url_prefix=f"{APPS}/<app_id>")
 blueprint.before_request(check_request)

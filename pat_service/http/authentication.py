@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 from flask import current_app, g, request
 from werkzeug.datastructures import Authorization
 
-from pat_service import callers, events
-from pat_service.callers import Caller
 from pat_service.credentials import Keyring, Secret
 from pat_service.errors import InvalidClient, Refused, SessionInvalid
 from pat_service.http import limits
 from pat_service.http.payload import MAX_BODY, receive
-from pat_service.sessions import Opened
+from pat_service.rules import callers, events
+from pat_service.rules.callers import Caller
+from pat_service.rules.sessions import Opened
 
 AnySession = TypeVar("AnySession", bound=Opened)
 

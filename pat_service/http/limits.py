@@ -15,7 +15,7 @@ from pat_service.credentials import Secret
 from pat_service.errors import RateLimited, Unavailable
 from pat_service.http.counters import WorkerStorage
 from pat_service.shapes import parse_limit
-from pat_service.silence import Silence
+from pat_service.storage.circuit_breaker import Silence
 
 #: How long the limiter's store may take, in seconds, before the answer is 503.
 STORE_TIMEOUT: Final = 2

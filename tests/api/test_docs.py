@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests.servers import PROJECT
-from tests.world import Service, problem_of
+from tests.support.servers import PROJECT
+from tests.support.world import Service, problem_of
 
 DOCS = "/api/docs"
 VENDOR = PROJECT / "static" / "vendor"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from tests.world import KEY, ORDERS, Service, basic, provision, renew
+from tests.support.world import KEY, ORDERS, Service, basic, provision, renew
 
 CLIENT = {
     "id": "walker",

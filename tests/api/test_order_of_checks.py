@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.world import MINT, ORDERS, Service, basic, lasting_service, problem_of, provision
+from tests.support.world import MINT, ORDERS, Service, basic, lasting_service, problem_of, provision
 
 EXCHANGE = "/api/ext/users/session"
 MAX_BODY = 16 * 1024

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from pat_service.models import App, User, Workspace
-from tests.servers import PROJECT, gunicorn
-from tests.world import KEY, ORDERS, SECRETS, Service, lasting_service, provision
+from pat_service.storage.models import App, User, Workspace
+from tests.support.servers import PROJECT, gunicorn
+from tests.support.world import KEY, ORDERS, SECRETS, Service, lasting_service, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -34,7 +34,7 @@ CLIENT: dict[str, Any] = {
 }
 #: {ids}, {session}, {has_no_limits}: of this run.
 CONFIG = f"""
-hooks = "tests.api.schemathesis_hooks"
+hooks = "tests.support.schemathesis_hooks"
 
 [auth.openapi]
 client = {{{{ username = "{CLIENT["id"]}", password = "{CLIENT["secret"]}" }}}}

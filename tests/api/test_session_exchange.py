@@ -14,8 +14,8 @@ from sqlalchemy import delete, func, select, update
 from werkzeug.test import TestResponse
 
 from pat_service.credentials import generate
-from pat_service.models import App, Event, Grant, Member, Session, Token, User
-from tests.world import (
+from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User
+from tests.support.world import (
     KEY,
     LEDGER,
     ORDERS,

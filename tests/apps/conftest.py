@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import select
 
 from demo.rows import load_rows
-from pat_service.database import transaction
-from pat_service.models import User
-from tests.world import Service, lasting_service, only, provision
+from pat_service.storage.database import transaction
+from pat_service.storage.models import User
+from tests.support.world import Service, lasting_service, only, provision
 
 HELP: Final = "22222222-2222-4333-8444-555555555555"
 EVERYBODY: Final = [f"{name}@acme.test" for name in ("ana", "ben", "cleo", "dora", "emil")]

@@ -19,8 +19,8 @@ from sqlalchemy import delete, func, insert, select
 from werkzeug.test import TestResponse
 
 from apps.orders import Order, OrderLine
-from pat_service.models import User, Workspace, new_id
-from tests.world import LEDGER, ORDERS, Frame, Service, boot, problem_of
+from pat_service.storage.models import User, Workspace, new_id
+from tests.support.world import LEDGER, ORDERS, Frame, Service, boot, problem_of
 
 pytestmark = pytest.mark.slow
 

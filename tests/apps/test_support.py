@@ -13,8 +13,8 @@ from sqlalchemy import delete, insert, select
 from werkzeug.test import TestResponse
 
 from apps.support import MOST_REPLIES, Ticket, TicketReply, moment
-from pat_service.models import User, Workspace, new_id
-from tests.world import SUPPORT, Frame, Service, only, problem_of, provision
+from pat_service.storage.models import User, Workspace, new_id
+from tests.support.world import SUPPORT, Frame, Service, only, problem_of, provision
 
 pytestmark = pytest.mark.slow
 

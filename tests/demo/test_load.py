@@ -21,9 +21,9 @@ from apps.orders import REGIONS, STATUSES, Order, OrderLine
 from apps.support import LONGEST_MESSAGE, LONGEST_SUBJECT, TOPICS, Ticket, TicketReply
 from demo import people
 from demo.rows import CUSTOMERS, load_rows
-from pat_service.database import db, transaction
-from pat_service.models import App, Client, Grant, Member, User, Workspace
-from tests.world import MINT, ORDERS, PORTAL, Service, boot, only, provision
+from pat_service.storage.database import db, transaction
+from pat_service.storage.models import App, Client, Grant, Member, User, Workspace
+from tests.support.world import MINT, ORDERS, PORTAL, Service, boot, only, provision
 
 pytestmark = pytest.mark.slow
 

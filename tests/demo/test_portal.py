@@ -40,8 +40,8 @@ from demo.back_end import (
     Visit,
 )
 from demo.portal import HANG, REFUSALS, TOKEN_TIMEOUT, Refusal
-from pat_service.models import Grant, Token, User, Workspace
-from tests.world import MINT, Service, basic, boot, lasting_service, problem_of
+from pat_service.storage.models import Grant, Token, User, Workspace
+from tests.support.world import MINT, Service, basic, boot, lasting_service, problem_of
 
 pytestmark = pytest.mark.slow
 

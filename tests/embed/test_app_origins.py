@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from pat_service import events
-from pat_service.models import App, Event, Session, Token
-from tests.callers import EXCHANGE, call, everything
-from tests.embed.conftest import Make
-from tests.world import LEDGER, ORDERS, SUPPORT, Service, boot, only, problem_of, provision
+from pat_service.rules import events
+from pat_service.storage.models import App, Event, Session, Token
+from tests.support.callers import EXCHANGE, call, everything
+from tests.support.shared import Make
+from tests.support.world import LEDGER, ORDERS, SUPPORT, Service, boot, only, problem_of, provision
 
 COMMON: Final = "embed.example"
 OWN: Final = f"orders.{COMMON}"

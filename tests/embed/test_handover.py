@@ -10,8 +10,8 @@ from werkzeug.test import TestResponse
 
 from pat_service.embed import views
 from pat_service.embed.advice import script_texts
-from pat_service.models import Event, Session
-from tests.world import ORDERS, PORTAL, SUPPORT, Service, only, problem_of, provision
+from pat_service.storage.models import Event, Session
+from tests.support.world import ORDERS, PORTAL, SUPPORT, Service, only, problem_of, provision
 
 NONCE: Final = "n" * 22
 JSON: Final = {"Accept": "application/json"}

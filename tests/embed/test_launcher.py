@@ -14,8 +14,8 @@ from flask import Flask
 from sqlalchemy import delete, func, select, update
 from werkzeug.test import TestResponse
 
-from pat_service.models import App, Event, Grant, Member, Session, Token, Workspace
-from tests.world import (
+from pat_service.storage.models import App, Event, Grant, Member, Session, Token, Workspace
+from tests.support.world import (
     LEDGER,
     LOSSES,
     MINT,

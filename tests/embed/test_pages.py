@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
 from pat_service.embed import Registry
-from pat_service.models import Session
-from tests.world import Frame, Service, boot, only, problem_of, provision
+from pat_service.storage.models import Session
+from tests.support.world import Frame, Service, boot, only, problem_of, provision
 
 DESK: Final = "dddddddd-1111-4222-8333-444444444444"
 BARE: Final = "bbbbbbbb-1111-4222-8333-444444444444"

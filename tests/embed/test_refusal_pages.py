@@ -16,8 +16,8 @@ from werkzeug.test import TestResponse
 from pat_service.embed import EmbeddedApp
 from pat_service.embed.advice import ADVICE, RELOAD, advice, retryable
 from pat_service.embed.texts import translator
-from pat_service.models import Token
-from tests.world import (
+from pat_service.storage.models import Token
+from tests.support.world import (
     LOSSES,
     ORDERS,
     PORTAL,

@@ -6,8 +6,8 @@ from typing import Final
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from pat_service.models import Session
-from tests.world import ORDERS, SUPPORT, Frame, Service, boot, only, problem_of, provision
+from pat_service.storage.models import Session
+from tests.support.world import ORDERS, SUPPORT, Frame, Service, boot, only, problem_of, provision
 
 ANA: Final = "ana@acme.test"
 BEN: Final = "ben@acme.test"

@@ -1,3 +1,5 @@
-from tests.shared import app, clock, lasting, limited, standing
+"""These tests share one app, on a database that each finds as new."""
 
-__all__ = ["app", "clock", "lasting", "limited", "standing"]
+from tests.support.shared import app
+
+__all__ = ["app"]

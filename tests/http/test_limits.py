@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from pat_service.credentials import generate
 from pat_service.http import limits
-from tests.world import (
+from tests.support.world import (
     MINT,
     ORDERS,
     SUPPORT,

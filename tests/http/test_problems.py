@@ -18,13 +18,13 @@ from werkzeug.exceptions import abort, default_exceptions
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from pat_service import database, prepared
 from pat_service.cli import upgrade_schema
 from pat_service.credentials import generate
-from pat_service.database import db
-from pat_service.models import Event, Session, Token
-from tests.servers import free_port, fresh_database, gunicorn, postgres
-from tests.world import (
+from pat_service.storage import database, prepared
+from pat_service.storage.database import db
+from pat_service.storage.models import Event, Session, Token
+from tests.support.servers import free_port, fresh_database, gunicorn, postgres
+from tests.support.world import (
     KEY,
     LEDGER,
     MINT,
@@ -211,8 +211,8 @@ def test_a_rule_that_fails_is_undone(service: Service, monkeypatch: pytest.Monke
 
     directly = prepared.execute
     with monkeypatch.context() as patched:
-        patched.setattr("pat_service.prepared.insert", fail)
-        patched.setattr("pat_service.prepared.execute", execute)
+        patched.setattr("pat_service.storage.prepared.insert", fail)
+        patched.setattr("pat_service.storage.prepared.execute", execute)
         problem_of(service.mint(), 500, "internal_error")
         problem_of(service.mint(endSessions=True), 500, "internal_error")
         problem_of(service.open(token, Accept="application/json"), 500, "internal_error")

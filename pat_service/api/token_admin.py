@@ -1,0 +1,136 @@
+"""Views of what is live: tokens, sessions, introspection."""
+
+from typing import Any
+
+from flask import g
+
+from pat_service import credentials
+from pat_service.api.blueprint import blueprint, problems
+from pat_service.api.token_admin_schemas import (
+    ENDED,
+    INTROSPECT,
+    INTROSPECTED,
+    REVOKED,
+    SESSION,
+    SESSION_FILTERS,
+    SESSIONS,
+    SESSIONS_WANTED,
+    TOKEN,
+    TOKEN_FILTERS,
+    TOKENS,
+    TOKENS_WANTED,
+)
+from pat_service.http.authentication import client_required, keyring, utcnow
+from pat_service.rules import callers, introspection, token_admin
+from pat_service.rules.access import Viewer
+from pat_service.rules.token_admin import Which
+from pat_service.storage.paging import Listing
+
+
+@blueprint.route("/personal-access-tokens", methods=["GET"])
+@client_required(*token_admin.READERS)
+@blueprint.arguments(TOKENS_WANTED, location="query")
+@blueprint.response(200, TOKENS)
+@problems(400, 401, 403, 429, 503)
+def list_tokens(query: dict[str, Any]) -> Listing:
+    """List tokens: what the client minted, or with the scope audit or provision all of its workspaces."""
+    return token_admin.list_tokens(
+        g.caller, query["which"], query["wanted"], utcnow(), live=query.get("live")
+    )
+
+
+@blueprint.route("/personal-access-tokens/<id:token_id>", methods=["GET"])
+@client_required(*token_admin.READERS)
+@blueprint.response(200, TOKEN)
+@problems(401, 403, 404, 429, 503)
+def read_token(token_id: str) -> Any:
+    """Read a token: whose it is, what for, and whether it opens frames. Never the token itself."""
+    return token_admin.read_token(g.caller, token_id, utcnow())
+
+
+@blueprint.route("/personal-access-tokens/<id:token_id>", methods=["DELETE"])
+@client_required(*token_admin.ENDERS)
+@blueprint.response(204)
+@problems(401, 403, 404, 429, 503)
+def revoke_token(token_id: str) -> None:
+    """Revoke a token and end every open session of its pair. Twice is the same as once."""
+    token_admin.revoke_token(g.caller, token_id, utcnow())
+
+
+@blueprint.route("/personal-access-tokens", methods=["DELETE"])
+@client_required(*token_admin.ENDERS)
+@blueprint.arguments(TOKEN_FILTERS, location="query")
+@blueprint.response(200, REVOKED)
+@problems(400, 401, 403, 429, 503)
+def revoke_tokens(which: Which) -> dict[str, int]:
+    """Revoke the tokens of an app, a user or a workspace, and end the sessions of the same."""
+    revoked = token_admin.revoke_tokens(g.caller, which, utcnow())
+    return {"revoked": revoked.tokens, "ended_sessions": revoked.sessions}
+
+
+@blueprint.route("/sessions", methods=["GET"])
+@client_required(*token_admin.READERS)
+@blueprint.arguments(SESSIONS_WANTED, location="query")
+@blueprint.response(200, SESSIONS)
+@problems(400, 401, 403, 429, 503)
+def list_sessions(query: dict[str, Any]) -> Listing:
+    """List live sessions: of tokens that the client minted, or of all of its workspaces."""
+    return token_admin.list_sessions(g.caller, query["which"], query["wanted"], utcnow())
+
+
+@blueprint.route("/sessions/<id:session_id>", methods=["GET"])
+@client_required(*token_admin.READERS)
+@blueprint.response(200, SESSION)
+@problems(401, 403, 404, 429, 503)
+def read_session(session_id: str) -> Any:
+    """Read a session, live or not."""
+    return token_admin.read_session(g.caller, session_id)
+
+
+@blueprint.route("/sessions/<id:session_id>", methods=["DELETE"])
+@client_required(*token_admin.ENDERS)
+@blueprint.response(204)
+@problems(401, 403, 404, 429, 503)
+def end_session(session_id: str) -> None:
+    """End a session: its next request is refused. Twice is the same as once."""
+    token_admin.end_session(g.caller, session_id, utcnow())
+
+
+@blueprint.route("/sessions", methods=["DELETE"])
+@client_required(*token_admin.ENDERS)
+@blueprint.arguments(SESSION_FILTERS, location="query")
+@blueprint.response(200, ENDED)
+@problems(400, 401, 403, 429, 503)
+def end_sessions(which: Which) -> dict[str, int]:
+    """End the sessions of an app, a user, a workspace or a token, which goes on opening new ones."""
+    return {"ended": token_admin.end_sessions(g.caller, which, utcnow())}
+
+
+@blueprint.route("/introspect", methods=["POST"])
+@client_required(*callers.SCOPES)
+@blueprint.arguments(INTROSPECT, location="json_or_form")
+@blueprint.response(200, INTROSPECTED)
+@problems(400, 401, 403, 413, 415, 429, 503)
+@blueprint.doc(requestBody={"content": {"application/json": {"schema": INTROSPECT}}})
+def introspect(wish: dict[str, str]) -> dict[str, Any]:
+    """Tell whether a token or session is good at this moment, and whose it is (RFC 7662)."""
+    found = introspection.introspect(g.caller, keyring(), wish["token"], utcnow())
+    if found is None:
+        return {"active": False}
+    who = found.seen_by
+    return {
+        "active": True,
+        "token_type": found.kind,
+        "client_id": found.client_id,
+        "username": who.user.email,
+        "sub": who.user.id,
+        "aud": credentials.audience(found.app_id, who.workspace.id),
+        "iss": credentials.ISSUER,
+        "jti": found.id,
+        "iat": int(found.issued_at.timestamp()),
+        "exp": int(found.expires_at.timestamp()),
+        "workspace": who.workspace,
+        "app": who.app if isinstance(who, Viewer) else None,
+        "role": who.role,
+        "attributes": who.attributes,
+    }

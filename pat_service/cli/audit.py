@@ -1,0 +1,82 @@
+"""The audit trail, as NDJSON."""
+
+import re
+import time
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+import click
+from flask import json
+from flask.cli import with_appcontext
+from marshmallow import ValidationError
+
+from pat_service.api.events_schemas import EVENT
+from pat_service.api.fields import Moment
+from pat_service.cli.common import app_id, plain_errors, user_id
+from pat_service.errors import Unavailable
+from pat_service.rules import audit_export
+from pat_service.rules.audit_export import Sought
+from pat_service.rules.callers import OPERATOR
+
+#: Of what is followed, in seconds.
+LOOK_EVERY: Final = 1
+
+
+def _moment(_context: Any, _parameter: Any, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        found: Any = Moment().deserialize(text)
+    except ValidationError as error:
+        raise click.BadParameter(str(error.messages[0])) from None
+    return found  # type: ignore[no-any-return]
+
+
+def _type(_context: Any, _parameter: Any, text: str | None) -> str | None:
+    if text is not None and re.fullmatch(r"[a-z-]{1,32}:[a-z-]{1,32}", text) is None:
+        raise click.BadParameter("Must be a type such as token:minted.")
+    return text
+
+
+@click.command()
+@with_appcontext
+@click.option("--type", "type_", metavar="TYPE", callback=_type, help="Such as token:minted.")
+@click.option("--user", "email", metavar="EMAIL", help="Only what concerns this user.")
+@click.option("--app", "app_slug", metavar="SLUG", help="Only what concerns this app.")
+@click.option("--since", metavar="MOMENT", callback=_moment, help="Such as 2026-11-22T10:15:00Z.")
+@click.option(
+    "--after", type=click.IntRange(0, 10**18), default=0, metavar="ID", help="The last line you have."
+)
+@click.option("--follow", is_flag=True, help="Wait for more, until interrupted.")
+def events(
+    type_: str | None,
+    email: str | None,
+    app_slug: str | None,
+    since: datetime | None,
+    after: int,
+    follow: bool,
+) -> None:
+    """Print the audit trail, oldest first, one JSON object a line."""
+    with plain_errors():
+        sought = Sought(
+            type=type_,
+            user_id=user_id(email) if email else None,
+            app_id=app_id(app_slug) if app_slug else None,
+            since=since,
+        )
+        after = _print(sought, after)
+    with suppress(KeyboardInterrupt), plain_errors():
+        while follow:
+            time.sleep(LOOK_EVERY)
+            with suppress(Unavailable):
+                after = _print(sought, after)
+
+
+def _print(sought: Sought, after: int) -> int:
+    """Print what is behind the event with this id, and return the id of the last one printed."""
+    for batch in audit_export.export(OPERATOR, sought, after):
+        for row in batch:
+            click.echo(json.dumps(EVENT.dump(row)))
+            after = row.id
+    return after

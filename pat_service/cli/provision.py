@@ -1,0 +1,39 @@
+"""The directory, from a file."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from pat_service.cli.common import plain_errors, show_secret
+from pat_service.http.authentication import keyring
+from pat_service.http.public_url import apart
+from pat_service.rules import file_provisioning
+from pat_service.shapes import is_label
+
+
+@click.command()
+@with_appcontext
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def provision(file: Path) -> None:
+    """Create or update what a TOML FILE lists: workspaces, users, apps, clients. All or nothing."""
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{file} cannot be read as UTF-8: {error}") from None
+    with plain_errors():
+        done = file_provisioning.provision(keyring(), file_provisioning.parse(text), datetime.now(UTC))
+    counts = (f"{count} {kind[: -1 if count == 1 else None]}" for kind, count in done.counts.items())
+    click.echo(f"Provisioned {', '.join(counts)}.")
+    for slug, template in done.templates.items():
+        folder = Path(current_app.root_path, current_app.template_folder or "", "apps", template)
+        if not (folder / "index.html").is_file():
+            done.notes.append(f"{slug} cannot open yet: there is no templates/apps/{template}/index.html")
+        if apart() and not is_label(slug):
+            done.notes.append(f"{slug} cannot open: its slug cannot be the first part of its host")
+    for note in done.notes:
+        click.echo(f"Note: {note}.", err=True)
+    for client_id, secret in done.secrets.items():
+        show_secret(client_id, secret.reveal())

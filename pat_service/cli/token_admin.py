@@ -1,0 +1,124 @@
+"""What is live: list and revoke tokens, list and end sessions."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from pat_service.cli.common import app_id, plain_errors, user_id, workspace_id
+from pat_service.errors import SessionNotFound, TokenNotFound
+from pat_service.rules import token_admin
+from pat_service.rules.callers import OPERATOR
+from pat_service.rules.token_admin import Which
+from pat_service.shapes import is_uuid
+from pat_service.storage.database import AnyRow
+from pat_service.storage.paging import MAX_LIMIT, Listing, Wanted
+
+token_commands = AppGroup("token", help="Tokens: what opens frames.")
+session_commands = AppGroup("session", help="Sessions: what frames are open.")
+
+_FILTERS = (
+    click.option("--user", metavar="EMAIL", help="Only those of this user."),
+    click.option("--app", metavar="SLUG", help="Only those of this app."),
+    click.option("--workspace", metavar="SLUG", help="Only those of this workspace."),
+)
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the command the three filters, as `which`; None where there is none."""
+
+    @wraps(command)
+    def called(user: str | None, app: str | None, workspace: str | None, **options: Any) -> None:
+        with plain_errors():
+            which = Which(
+                app_id=app_id(app) if app is not None else None,
+                user_id=user_id(user) if user is not None else None,
+                workspace_id=workspace_id(workspace) if workspace is not None else None,
+            )
+            command(which=None if which == Which() else which, **options)
+
+    for option in reversed(_FILTERS):
+        called = option(called)
+    return called
+
+
+def _every(page: Callable[[Wanted], Listing]) -> Iterator[AnyRow]:
+    cursor = None
+    while True:
+        found = page(Wanted(cursor, MAX_LIMIT))
+        yield from found.items
+        cursor = found.next_cursor
+        if cursor is None:
+            return
+
+
+def _require_one(id_: str | None, which: Which | None) -> None:
+    if (id_ is None) == (which is None):
+        raise click.UsageError("Name either an ID, or at least one of --user, --app and --workspace.")
+
+
+def _echo(row: AnyRow, *more: str) -> None:
+    place = f"{row.workspace_slug}/{row.app_slug or '*'}"
+    expires = f"until {row.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+    click.echo("\t".join((row.id, place, row.user_email, row.client_id, expires, *more)))
+
+
+@token_commands.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also those that open no frame any more.")
+@filtered
+def list_tokens(everything: bool, which: Which | None) -> None:
+    """List the tokens that open frames: never a token itself, but its last four characters."""
+    now, live_only = datetime.now(UTC), None if everything else True
+    for row in _every(
+        lambda wanted: token_admin.list_tokens(OPERATOR, which or Which(), wanted, now, live=live_only)
+    ):
+        sessions = f"{row.live_sessions} live session(s)"
+        _echo(row, f"ends in {row.last_four or '?'}", row.status, sessions)
+
+
+@token_commands.command("revoke")
+@click.argument("id_", metavar="[ID]", required=False)
+@filtered
+def revoke_tokens(id_: str | None, which: Which | None) -> None:
+    """End the token with this ID, or those of a user, app or workspace, and the sessions with them."""
+    _require_one(id_, which)
+    now = datetime.now(UTC)
+    if which is not None:
+        done = token_admin.revoke_tokens(OPERATOR, which, now)
+    else:
+        done = token_admin.revoke_token(OPERATOR, _known(id_, TokenNotFound), now)
+    click.echo(f"Revoked {done.tokens} token(s), ended {done.sessions} session(s).")
+
+
+@session_commands.command("list")
+@filtered
+def list_sessions(which: Which | None) -> None:
+    """List the live sessions."""
+    now = datetime.now(UTC)
+    for row in _every(lambda wanted: token_admin.list_sessions(OPERATOR, which or Which(), wanted, now)):
+        _echo(row, f"of token {row.token_id}")
+
+
+@session_commands.command("end")
+@click.argument("id_", metavar="[ID]", required=False)
+@filtered
+def end_sessions(id_: str | None, which: Which | None) -> None:
+    """End the session with this ID, or those of a user, app or workspace. Their tokens go on."""
+    _require_one(id_, which)
+    now = datetime.now(UTC)
+    if which is not None:
+        ended = token_admin.end_sessions(OPERATOR, which, now)
+    else:
+        ended = token_admin.end_session(OPERATOR, _known(id_, SessionNotFound), now)
+    click.echo(f"Ended {ended} session(s).")
+
+
+def _known(id_: str | None, missing: type[TokenNotFound | SessionNotFound]) -> str:
+    """Return the id as it is stored, or raise: not every text can be asked of a database."""
+    found = (id_ or "").lower()
+    if not is_uuid(found):
+        raise missing
+    return found

@@ -1,0 +1,176 @@
+"""Who is calling: back ends with an id and a secret, limited to workspaces and scopes."""
+
+import hmac
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Boolean, bindparam, exists, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
+
+from pat_service.credentials import Keyring, Secret
+from pat_service.errors import InvalidClient, ScopeMissing, Unavailable
+from pat_service.rules import events
+from pat_service.shapes import is_client_id
+from pat_service.storage.circuit_breaker import Silence
+from pat_service.storage.database import AnyRow, UtcDateTime, transaction
+from pat_service.storage.models import ROLES, Client, ClientSecret, ClientWorkspace, Member
+from pat_service.storage.prepared import Query
+
+#: What a client may do: mint for an app, mint for a workspace, keep the directory, read the trail.
+MINT: Final = "mint"
+MINT_WORKSPACE: Final = "mint:workspace"
+PROVISION: Final = "provision"
+AUDIT: Final = "audit"
+SCOPES: Final = (MINT, MINT_WORKSPACE, PROVISION, AUDIT)
+#: The use of a secret is noted once in so long.
+NOTED_EVERY: Final = timedelta(minutes=1)
+
+_log = logging.getLogger(__name__)
+_NO_DIGEST: Final = bytes(32)
+#: Where a note fails, for a while nobody waits for another.
+_unwritable = Silence()
+
+_by_id = Query(
+    select(
+        Client.id,
+        Client.scopes,
+        Client.all_workspaces,
+        Client.mint_limit,
+        Client.highest_role,
+        ClientSecret.id.label("secret_id"),
+        ClientSecret.digest,
+        ClientSecret.key_id,
+        ClientSecret.last_used_at,
+    )
+    .join(ClientSecret, ClientSecret.client_id == Client.id)
+    .where(
+        Client.id == bindparam("id"),
+        Client.revoked_at.is_(None),
+        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime)),
+    )
+)
+#: Guarded by the digest that was read: of racing requests one makes it anew.
+_note_use = (
+    update(ClientSecret)
+    .where(ClientSecret.id == bindparam("secret"), ClientSecret.digest == bindparam("held"))
+    .values(
+        digest=bindparam("fresh"),
+        key_id=bindparam("fresh_key"),
+        last_used_at=bindparam("used_now", type_=UtcDateTime),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A client whose secret was right."""
+
+    id: str
+    scopes: frozenset[str]
+    all_workspaces: bool
+    mint_limit: str | None = None
+    highest_role: str = ROLES[0]
+
+    def require(self, *scopes: str) -> None:
+        """Raise ScopeMissing unless the client has one of the scopes."""
+        if self.scopes.isdisjoint(scopes):
+            raise ScopeMissing(f"This client lacks the scope {' or '.join(scopes)}.").about(client_id=self.id)
+
+    def require_role(self, role: str) -> None:
+        """Raise ScopeMissing where the role is above the highest that the client can give."""
+        if ROLES.index(role) < ROLES.index(self.highest_role):
+            raise ScopeMissing(f"This client can give no role above {self.highest_role}.").about(
+                client_id=self.id
+            )
+
+    def reach(self) -> dict[str, object]:
+        """The parameters of the conditions `reaches_workspace` and `reaches_user`."""
+        return {"caller": self.id, "everywhere": self.all_workspaces}
+
+
+#: Who gives commands on the server itself. No client can have this id.
+OPERATOR: Final = Caller("(operator)", frozenset(SCOPES), all_workspaces=True)
+
+_everywhere: ColumnElement[bool] = bindparam("everywhere", type_=Boolean)
+
+
+def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    """The condition that the caller may know of this workspace."""
+    return or_(
+        _everywhere,
+        exists().where(
+            ClientWorkspace.client_id == bindparam("caller"), ClientWorkspace.workspace_id == workspace_id
+        ),
+    )
+
+
+_membership = aliased(Member)  # not the one that the statement around the condition joins
+
+
+def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    """The condition that the user is a member of a workspace that the caller may know of."""
+    return or_(
+        _everywhere,
+        exists().where(
+            _membership.user_id == user_id,
+            ClientWorkspace.workspace_id == _membership.workspace_id,
+            ClientWorkspace.client_id == bindparam("caller"),
+        ),
+    )
+
+
+def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime) -> Caller:
+    """Return the caller, or raise InvalidClient. An unknown id costs the same as a wrong secret.
+
+    The use of the secret is noted, and a digest of an older key is made anew with the current one.
+    """
+    rows = _by_id.all({"id": client_id, "now": now}) if is_client_id(client_id) else []
+    matched = None
+    for row in rows:
+        key = keyring.get(row.key_id)
+        expected = row.digest if key else _NO_DIGEST
+        presented = (key or keyring.current).digest(secret)
+        if hmac.compare_digest(presented, expected):
+            matched = row
+    if not rows:
+        hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
+    if matched is None:
+        raise InvalidClient
+    noted = matched.last_used_at
+    if noted is None or noted <= now - NOTED_EVERY or matched.key_id != keyring.current.id:
+        _note(keyring, matched, secret, now)
+    return Caller(
+        matched.id,
+        frozenset(matched.scopes),
+        matched.all_workspaces,
+        matched.mint_limit,
+        matched.highest_role,
+    )
+
+
+def _note(keyring: Keyring, row: AnyRow, secret: Secret, now: datetime) -> None:
+    """Note that the secret was used. A store that cannot be written keeps nobody out, nor waiting."""
+    if _unwritable.lasts():
+        return
+    current = keyring.current
+    values = {
+        "secret": row.secret_id,
+        "held": row.digest,
+        "fresh": current.digest(secret),
+        "fresh_key": current.id,
+        "used_now": now,
+    }
+    try:
+        with transaction() as connection:
+            noted = connection.execute(_note_use, values)
+            if noted.rowcount and row.key_id != current.id:
+                details = {"before": {"key": row.key_id}, "after": {"key": current.id}}
+                events.record(connection, events.CLIENT_REKEYED, now, client_id=row.id, details=details)
+        _unwritable.end()
+    except (SQLAlchemyError, Unavailable):
+        _unwritable.begin()
+        _log.warning("the use of a client's secret could not be noted", exc_info=True)

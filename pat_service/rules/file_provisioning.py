@@ -1,0 +1,244 @@
+"""Provision from one document: what it says of a thing is the whole truth of that thing."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from marshmallow import Schema, ValidationError, fields, validates_schema
+from marshmallow.validate import Length, OneOf
+from sqlalchemy import Connection
+
+from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
+from pat_service.errors import Conflict, InvalidPayload, flat
+from pat_service.rules import clients, directory, events
+from pat_service.rules.callers import SCOPES
+from pat_service.rules.clients import MIN_SECRET_LENGTH
+from pat_service.shapes import (
+    check_email,
+    check_name,
+    check_slug,
+    check_text,
+    email_key,
+    parse_limit,
+    parse_origin,
+    parse_uuid,
+)
+from pat_service.storage.database import transaction
+from pat_service.storage.models import LEAST_ROLE, ROLES, STATUSES
+
+MAX_SECRET_LENGTH: Final = 1024
+
+
+def _slug(**options: Any) -> fields.String:
+    return fields.String(validate=check_slug, **options)
+
+
+def _name() -> fields.String:
+    return fields.String(validate=check_name)
+
+
+def _email(**options: Any) -> fields.String:
+    return fields.String(validate=check_email, **options)
+
+
+class WorkspaceSchema(Schema):
+    slug = _slug(required=True)
+    name = _name()
+    allowed_origins = fields.List(fields.String(validate=parse_origin), load_default=list[str])
+
+
+class UserSchema(Schema):
+    email = _email(required=True)
+    name = _name()
+    status = fields.String(load_default="active", validate=OneOf(STATUSES))
+    workspaces = fields.Dict(
+        keys=_slug(), values=fields.String(validate=OneOf(ROLES)), load_default=dict[str, str]
+    )
+
+
+class AppSchema(Schema):
+    id = fields.String(load_default=None, validate=parse_uuid)
+    slug = _slug(required=True)
+    name = _name()
+    workspace = _slug(required=True)
+    template = _slug()
+    allowed_origins = fields.List(fields.String(validate=parse_origin), load_default=list[str])
+    users = fields.List(_email(), load_default=list[str])
+
+
+class ClientSchema(Schema):
+    id = fields.String(required=True)
+    secret = fields.String(
+        load_default=None,
+        validate=[
+            Length(MIN_SECRET_LENGTH, MAX_SECRET_LENGTH, error="Must have {min} to {max} characters."),
+            check_text,
+        ],
+    )
+    workspaces = fields.List(_slug(), load_default=None)
+    scopes = fields.List(fields.String(validate=OneOf(SCOPES)), load_default=lambda: ["mint"])
+    mint_limit = fields.String(load_default=None, validate=parse_limit)
+    highest_role = fields.String(load_default=LEAST_ROLE, validate=OneOf(ROLES))
+
+
+class DocumentSchema(Schema):
+    workspaces = fields.List(fields.Nested(WorkspaceSchema), load_default=list[Any])
+    users = fields.List(fields.Nested(UserSchema), load_default=list[Any])
+    apps = fields.List(fields.Nested(AppSchema), load_default=list[Any])
+    clients = fields.List(fields.Nested(ClientSchema), load_default=list[Any])
+
+    @validates_schema
+    def check_listed_once(self, document: dict[str, list[dict[str, Any]]], **_: Any) -> None:
+        # Two truths of one thing: the second would silently undo the first.
+        names = (
+            ("workspaces", "slug"),
+            ("users", "email"),
+            ("apps", "slug"),
+            ("apps", "id"),
+            ("clients", "id"),
+        )
+        for kind, name in names:
+            keys = [thing[name] for thing in document[kind] if thing[name] is not None]
+            if kind in ("users", "apps"):
+                keys = [email_key(key) for key in keys]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            if twice:
+                raise ValidationError(f"Listed more than once: {', '.join(twice)}.", kind)
+
+
+_SIDE = re.compile(r"(?P<entry>\.workspaces\.[^.]+)\.(?:key|value)\Z")
+_document_schema = DocumentSchema()
+
+
+@dataclass
+class Provisioned:
+    """What a run did: counts of things listed, secrets to print once, and what may need a second look."""
+
+    counts: dict[str, int]
+    secrets: dict[str, Secret] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    templates: dict[str, str] = field(default_factory=dict)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Return the document of a TOML text; raise InvalidPayload, naming the place."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload({"file": [f"Is not TOML that can be read: {error}."]}) from None
+
+
+def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Provisioned:
+    """Create or update what the document lists, all or nothing; doing it again changes nothing.
+
+    Things that it does not list stay as they are. Raise InvalidPayload for its shape, Conflict for a
+    reference to nothing or an id that does not fit.
+    """
+    try:
+        listed = _document_schema.load(document)
+    except ValidationError as error:
+        messages = flat(error.normalized_messages(), "file")
+        # What marshmallow says of an entry's two sides means nothing to the author of the file.
+        raise InvalidPayload(
+            {_SIDE.sub(r"\g<entry>", name): texts for name, texts in messages.items()}
+        ) from None
+    done = Provisioned({kind: len(listed[kind]) for kind in ("workspaces", "users", "apps", "clients")})
+    with transaction() as connection:
+        for item in listed["workspaces"]:
+            directory.workspaces.put(
+                connection,
+                item["slug"],
+                name=item.get("name", item["slug"]),
+                allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
+                now=now,
+            )
+        for item in listed["users"]:
+            with _naming(f"User {item['email']!r}"):
+                _put_user(connection, item, done, now)
+        apps = []
+        for item in listed["apps"]:
+            with _naming(f"App {item['slug']!r}"):
+                apps.append(_put_app(connection, item, done, now))
+        for item in listed["clients"]:
+            with _naming(f"Client {item['id']!r}"):
+                _put_client(connection, keyring, item, done, now)
+        for slug, email in directory.grants.ineffective(connection, apps):
+            done.notes.append(
+                f"{email} has a grant of {slug} but is no member of its workspace, so it opens nothing"
+            )
+        events.record(connection, events.DIRECTORY_PROVISIONED, now, details=dict(done.counts))
+    return done
+
+
+@contextmanager
+def _naming(thing: str) -> Iterator[None]:
+    """Say of which thing in the file a conflict is."""
+    try:
+        yield
+    except Conflict as conflict:
+        raise Conflict(f"{thing}: {conflict.detail}") from None
+
+
+def _put_user(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> None:
+    before = directory.users.put(
+        connection,
+        item["email"],
+        name=item.get("name", item["email"]),
+        status=item["status"],
+        roles=item["workspaces"],
+        now=now,
+    )
+    if before == "archived" and item["status"] == "active":
+        done.notes.append(f"{item['email']} was archived and is active again")
+
+
+def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> str:
+    template = item.get("template", item["slug"])
+    app_id = directory.apps.put(
+        connection,
+        item["slug"],
+        id_=parse_uuid(item["id"]) if item["id"] else None,
+        name=item.get("name", item["slug"]),
+        workspace=item["workspace"],
+        template=template,
+        allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
+        now=now,
+    )
+    holders = {directory.users.id_of(connection, email) for email in item["users"]}
+    directory.grants.put_all(connection, app_id, holders, now)
+    done.templates[item["slug"]] = template
+    return app_id
+
+
+def _put_client(
+    connection: Connection, keyring: Keyring, item: dict[str, Any], done: Provisioned, now: datetime
+) -> None:
+    client_id = item["id"]
+    before = clients.put(
+        connection,
+        client_id,
+        workspaces=item["workspaces"],
+        scopes=item["scopes"],
+        mint_limit=item["mint_limit"],
+        highest_role=item["highest_role"],
+        now=now,
+    )
+    if before is not None and before["revoked"]:
+        done.notes.append(f"client {client_id} was revoked and is live again")
+    if before is not None and before["workspaces"] is not None and item["workspaces"] is None:
+        places = ", ".join(before["workspaces"]) or "no workspace"
+        done.notes.append(
+            f"client {client_id} was limited to {places} and is one of all workspaces now, since the file "
+            "names none for it"
+        )
+    if item["secret"] is not None:
+        secret = Secret(item["secret"])
+        if not clients.knows_secret(connection, keyring, client_id, secret):
+            clients.replace_secret(connection, keyring, client_id, secret, now)
+    elif not clients.has_secret(connection, client_id):
+        done.secrets[client_id] = generate(CLIENT_SECRET_PREFIX)
+        clients.add_secret(connection, keyring, client_id, done.secrets[client_id], now)

@@ -1,0 +1,443 @@
+"""GET /api/ext/events and its export: who sees what of the trail, and how a log system follows it."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import func, insert, select, text
+from werkzeug.test import TestResponse
+
+from pat_service.rules import audit_export
+from pat_service.storage.database import db
+from pat_service.storage.models import Event, User, Workspace
+from tests.support.world import LEDGER, ORDERS, Service, basic, only, problem_of, provision
+
+EVENTS: Final = "/api/ext/events"
+EXPORT: Final = "/api/ext/events/export"
+BOTH: Final = pytest.mark.parametrize("address", [EVENTS, EXPORT])
+NOON: Final = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NAMES: Final = {
+    *("id", "at", "type", "code", "requestId", "clientId", "workspaceId", "appId", "userId", "tokenId"),
+    *("sessionId", "details"),
+}
+
+
+def ask(service: Service, address: str = EVENTS, client: str = "auditor", **query: Any) -> TestResponse:
+    return service.client.get(address, query_string=query, headers=basic(client))
+
+
+def page(service: Service, client: str = "auditor", **query: Any) -> dict[str, Any]:
+    answer = ask(service, EVENTS, client, **query)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.get_json()
+    assert set(found) == {"items", "nextCursor"}
+    return found
+
+
+def listed(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
+    """All pages of the list, oldest first."""
+    one = page(service, client, **query)
+    found = one["items"]
+    while one["nextCursor"] is not None:
+        one = page(service, client, **query, cursor=one["nextCursor"])
+        found += one["items"]
+    return found[::-1]
+
+
+def exported(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
+    answer = ask(service, EXPORT, client, **query)
+    assert (answer.status_code, answer.mimetype) == (200, "application/x-ndjson"), answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.text == "" or answer.text.endswith("\n")
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def seen(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
+    """What both ways show: the same."""
+    found = listed(service, client, **query)
+    assert exported(service, client, **query) == found
+    return found
+
+
+@pytest.fixture
+def service(app: Flask) -> Service:
+    """An auditor in each workspace, and one of all."""
+    service = Service(app.test_client())
+    provision(app, only("clients", "rival", scopes=["mint", "audit"]))
+    provision(app, only("clients", "everywhere", scopes=["mint", "audit"]))
+    return service
+
+
+def write(service: Service, type_: str = "token:minted", **columns: Any) -> str:
+    """An event as a rule would write it; returns its id."""
+    row = {"type": type_, "at": NOON} | columns
+    service.change(insert(Event).values(row))
+    return str(service.rows(select(func.max(Event.id)))[0][0])
+
+
+def id_of(service: Service, table: Any, name: str) -> str:
+    column = User.email if table is User else Workspace.slug
+    found: str = service.rows(select(table.id).where(column == name))[0][0]
+    return found
+
+
+def acme(service: Service) -> str:
+    return id_of(service, Workspace, "acme")
+
+
+# What an event is.
+
+
+def test_an_event_tells_what_happened_when_to_which_ids(service: Service) -> None:
+    with time_machine.travel(NOON, tick=False):
+        minted = service.mint()
+    newest = page(service)["items"][0]
+    assert set(newest) == NAMES
+    assert newest == {
+        "id": newest["id"],
+        "at": "2026-11-22T12:00:00Z",
+        "type": "token:minted",
+        "code": None,
+        "requestId": minted.headers["X-Request-Id"],
+        "clientId": "portal",
+        "workspaceId": acme(service),
+        "appId": ORDERS,
+        "userId": id_of(service, User, "ana@acme.test"),
+        "tokenId": minted.get_json()["tokenId"],
+        "sessionId": None,
+        "details": None,
+    }
+    assert newest["id"].isdigit()
+    assert exported(service)[-1] == newest
+
+
+def test_a_refusal_has_its_code_and_how_often_it_was(service: Service) -> None:
+    old = service.token()
+    service.token()
+    assert service.refusal(old) == "token_superseded"
+    newest = page(service)["items"][0]
+    assert (newest["type"], newest["code"]) == ("session:open-refused", "token_superseded")
+    assert newest["details"] == {"times": 1}
+
+
+# Pages.
+
+
+def test_pages_show_each_event_once_the_newest_first(service: Service) -> None:
+    for _ in range(7):
+        write(service, workspace_id=acme(service))
+    ids = [item["id"] for item in page(service, limit=200)["items"]]
+    assert ids == sorted(ids, key=int, reverse=True)
+    first = page(service, limit=3)
+    assert [item["id"] for item in first["items"]] == ids[:3]
+    assert first["nextCursor"] == ids[2]
+    write(service, workspace_id=acme(service))
+    second = page(service, limit=3, cursor=first["nextCursor"])
+    assert [item["id"] for item in second["items"]] == ids[3:6]
+    assert [item["id"] for item in listed(service, limit=3)[::-1]][1:] == ids
+
+
+def test_a_page_that_holds_just_all_is_the_last(service: Service) -> None:
+    for _ in range(4):
+        write(service, "app:thing", workspace_id=acme(service))
+    assert page(service, type="app:thing", limit=4)["nextCursor"] is None
+    assert page(service, type="app:thing", limit=3)["nextCursor"] is not None
+
+
+# Filters.
+
+
+def test_filters_leave_what_they_name(service: Service) -> None:
+    place = acme(service)
+    app, user, token, session = (f"00000000-0000-4000-8000-00000000000{n}" for n in "abcd")
+    one = write(
+        service,
+        "session:open-refused",
+        code="token_used",
+        client_id="portal",
+        workspace_id=place,
+        app_id=app,
+        user_id=user,
+        token_id=token,
+        session_id=session,
+    )
+    write(service, workspace_id=place)
+    filters = {
+        "type": "session:open-refused",
+        "code": "token_used",
+        "appId": app,
+        "userId": user,
+        "tokenId": token,
+        "sessionId": session,
+    }
+    for name, value in filters.items():
+        assert [item["id"] for item in seen(service, **{name: value})] == [one], name
+    assert [item["id"] for item in seen(service, **filters, clientId="portal", workspaceId=place)] == [one]
+    assert seen(service, **filters | {"code": "token_expired"}) == []
+    assert one in [item["id"] for item in seen(service, clientId="portal")]
+    assert seen(service, clientId="nobody") == []
+    assert [item["id"] for item in seen(service, appId=app.upper())] == [one]
+
+
+def test_time_is_from_a_moment_on_and_before_another(service: Service) -> None:
+    hours = {
+        hour: write(service, "app:thing", at=NOON + timedelta(hours=hour), workspace_id=acme(service))
+        for hour in range(4)
+    }
+
+    def found(**query: str) -> list[str]:
+        return [item["id"] for item in seen(service, type="app:thing", **query)]
+
+    assert found(since="2026-11-22T13:00:00Z", until="2026-11-22T15:00:00Z") == [hours[1], hours[2]]
+    assert found(since="2026-11-22T13:00:00.000001Z") == [hours[2], hours[3]]
+    assert found(since="2026-11-22T16:00:00+03:00") == [hours[1], hours[2], hours[3]]
+    assert found(until="2026-11-22T12:00:00.000001Z") == [hours[0]]
+    assert found(until="2026-11-22T12:00:00Z") == []
+    assert found(since="2026-11-22T15:00:00Z", until="2026-11-22T13:00:00Z") == []
+    assert found(since="0001-01-01T00:00:00Z", until="9999-12-31T23:59:59Z") == list(hours.values())
+
+
+# Tenancy.
+
+
+def test_a_client_sees_the_events_of_its_workspaces_and_none_of_others(service: Service) -> None:
+    service.frame()
+    service.token(client="rival", email="mallory@globex.test", appSlug=None, appId=LEDGER)
+    mine, theirs = seen(service), seen(service, "rival")
+    assert {"token:minted", "session:opened"} <= {item["type"] for item in mine}
+    assert {item["workspaceId"] for item in mine} <= {acme(service), None}
+    assert {item["workspaceId"] for item in theirs} <= {id_of(service, Workspace, "globex"), None}
+    assert not {item["id"] for item in mine} & {item["id"] for item in theirs}
+    assert LEDGER not in json.dumps(mine)
+    assert ORDERS not in json.dumps(theirs)
+
+
+def test_filters_open_no_door_to_another_workspace(service: Service) -> None:
+    token = service.mint().get_json()["tokenId"]
+    ana = id_of(service, User, "ana@acme.test")
+    for query in (
+        {"workspaceId": acme(service)},
+        {"appId": ORDERS},
+        {"tokenId": token},
+        {"userId": ana},
+        {"clientId": "portal"},
+    ):
+        assert seen(service, "rival", **query) == []
+        assert seen(service, **query) != []
+
+
+def test_of_events_of_no_workspace_a_client_sees_its_own(service: Service) -> None:
+    ana = id_of(service, User, "ana@acme.test")
+    own = write(service, "client:thing", client_id="auditor")
+    hidden = [
+        write(service, "client:thing", client_id="portal"),
+        write(service, "user:thing", client_id="everywhere", user_id=ana),
+        write(service, "user:thing"),
+        write(service, "directory:provisioned"),
+    ]
+    found = {item["id"] for item in seen(service)}
+    assert own in found
+    assert not found & set(hidden)
+    assert {own, *hidden} <= {item["id"] for item in seen(service, "everywhere")}
+
+
+def test_an_own_event_in_a_workspace_that_the_client_has_lost_is_not_there(service: Service) -> None:
+    lost = write(service, client_id="auditor", workspace_id=acme(service))
+    assert lost in [item["id"] for item in seen(service)]
+    provision(service.app, only("clients", "auditor", workspaces=["globex"]))
+    assert lost not in [item["id"] for item in seen(service)]
+
+
+def test_what_a_user_was_elsewhere_is_not_told_to_the_workspace_they_join(service: Service) -> None:
+    provision(service.app, only("users", "mallory@globex.test", name="Mallory of Globex"))
+    provision(service.app, only("users", "mallory@globex.test", workspaces={"acme": "end-user"}))
+    mallory = id_of(service, User, "mallory@globex.test")
+    told = [item["type"] for item in seen(service) if item["userId"] == mallory]
+    assert told == ["member:added"]
+
+
+@pytest.mark.parametrize("few", [20, 1])
+def test_a_client_of_two_workspaces_sees_both_in_order(
+    service: Service, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(audit_export, "FEW", few)
+    places = [acme(service), id_of(service, Workspace, "globex"), None]
+    provision(service.app, only("clients", "auditor", workspaces=["acme", "globex"]))
+    written = [
+        write(service, "app:thing", client_id="auditor", workspace_id=places[n % 3]) for n in range(12)
+    ]
+    assert [item["id"] for item in seen(service, type="app:thing")] == written
+    assert [item["id"] for item in listed(service, type="app:thing", limit=5)] == written
+
+
+def test_a_client_of_no_workspace_sees_its_own_alone(service: Service) -> None:
+    provision(service.app, only("clients", "auditor", workspaces=[]))
+    write(service, workspace_id=acme(service))
+    assert {item["clientId"] for item in seen(service)} == {"auditor"}
+
+
+# Who may ask.
+
+
+@BOTH
+def test_only_clients_with_the_scope_read_the_trail(service: Service, address: str) -> None:
+    problem_of(ask(service, address, "portal"), 403, "scope_missing")
+    problem_of(service.client.get(address), 401, "invalid_client")
+    problem_of(service.client.get(address, headers=basic("auditor", "w" * 40)), 401, "invalid_client")
+    for method in ("post", "put", "patch", "delete"):
+        answer = getattr(service.client, method)(address, headers=basic("auditor"))
+        problem_of(answer, 405, "method_not_allowed")
+
+
+# Bad input.
+
+WRONG: Final = [
+    ("cursor", ["", "-1", "+1", "1.0", "1e3", " 1", "0x1", "1_0", "٣", "9" * 19, "abc", "null", "1\n", "\0"]),
+    ("type", ["", "token", "Token:minted", "token:minted\n", "a:b:c", "token:%", "\0", "é:é", "x" * 70]),
+    ("code", ["", "token-used", "TOKEN", "a" * 65, "a b", "\0"]),
+    ("clientId", ["", "a b", "a" * 65, "é", "\0", "portal\n"]),
+    *(
+        (name, ["", "acme", ORDERS[:-1], ORDERS + "0", f"{{{ORDERS}}}", ORDERS.replace("-", ""), "\0"])
+        for name in ("appId", "userId", "workspaceId", "tokenId", "sessionId")
+    ),
+    *(
+        (name, ["", "now", "2026-11-22", "2026-11-22T12:00:00", "1763812800", "2026-13-01T00:00:00Z", "\0"])
+        for name in ("since", "until")
+    ),
+    ("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]),
+    ("app_id", [ORDERS]),
+    ("nothing", ["x"]),
+    ("", ["x"]),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG for value in values])
+def test_a_wrong_parameter_is_named(lasting: Service, address: str, name: str, value: str) -> None:
+    problem = problem_of(ask(lasting, address, **{name: value}), 400, "invalid_payload")
+    assert list(problem["errors"]) == [name]
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["type", "cursor", "appId", "since"])
+def test_a_repeated_parameter_is_named(lasting: Service, address: str, name: str) -> None:
+    problem = problem_of(ask(lasting, address, "auditor", **{name: ["1", "1"]}), 400, "invalid_payload")
+    assert problem["errors"] == {name: ["Must be given once."]}
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "x", "", "1.5", "٣", "9" * 30])
+def test_a_page_has_1_to_200_events(lasting: Service, limit: str) -> None:
+    problem = problem_of(ask(lasting, limit=limit), 400, "invalid_payload")
+    assert list(problem["errors"]) == ["limit"]
+    problem = problem_of(ask(lasting, EXPORT, limit="10"), 400, "invalid_payload")
+    assert list(problem["errors"]) == ["limit"]
+
+
+@pytest.mark.parametrize("cursor", ["0", "000", "1", "9" * 18])
+def test_any_number_of_an_event_may_be_a_cursor(lasting: Service, cursor: str) -> None:
+    assert ask(lasting, cursor=cursor).status_code == 200
+    assert ask(lasting, EXPORT, cursor=cursor).status_code == 200
+
+
+# Following.
+
+
+def test_a_follower_gets_each_event_once(service: Service) -> None:
+    got = exported(service)
+    assert exported(service, cursor=got[-1]["id"]) == []
+    for _ in range(3):
+        service.frame()
+        more = exported(service, cursor=got[-1]["id"])
+        assert [item["type"] for item in more] == ["token:minted", "session:opened"]
+        got += more
+    assert got == exported(service)
+    assert got == listed(service)
+
+
+def test_an_export_is_read_in_batches_and_holds_no_connection_between_them(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_export, "BATCH", 10)
+    written = [write(service, "app:thing", workspace_id=acme(service)) for _ in range(30)]
+    with service.statements() as statements:
+        answer = service.client.get(
+            EXPORT, query_string={"type": "app:thing"}, headers=basic("auditor"), buffered=False
+        )
+        lines = iter(answer.response)
+        got = [json.loads(line)["id"] for line in str_of(next(lines)).splitlines()]
+        assert got == written[:10]
+        seen = len(statements)
+        got = [json.loads(line)["id"] for line in str_of(next(lines)).splitlines()]
+        assert got == written[10:20]
+        assert len([text for text in statements[seen:] if "FROM events" in text]) == 1
+        with service.app.app_context():
+            assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        write(service, "app:thing", workspace_id=acme(service))
+        rest = [json.loads(line)["id"] for batch in lines for line in str_of(batch).splitlines()]
+    answer.close()
+    assert rest == written[20:], "up to the moment of the request"
+
+
+def str_of(chunk: Any) -> str:
+    text: str = chunk.decode() if isinstance(chunk, bytes) else chunk
+    return text
+
+
+def test_a_follower_that_goes_away_leaves_nothing_behind(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_export, "BATCH", 2)
+    answer = service.client.get(EXPORT, headers=basic("auditor"), buffered=False)
+    next(iter(answer.response))
+    answer.close()
+    with service.app.app_context():
+        assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert exported(service) != []
+
+
+def test_an_error_on_the_way_cuts_the_stream_off_and_leaves_nothing_behind(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_export, "BATCH", 2)
+    answer = service.client.get(EXPORT, headers=basic("auditor"), buffered=False)
+    lines = iter(answer.response)
+    got = next(lines)
+    service.change(text("ALTER TABLE events RENAME TO elsewhere"))
+    with pytest.raises(Exception, match="events"):
+        next(lines)
+    answer.close()
+    service.change(text("ALTER TABLE elsewhere RENAME TO events"))
+    with service.app.app_context():
+        assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    last = json.loads(str_of(got).splitlines()[-1])["id"]
+    assert [json.loads(line) for line in str_of(got).splitlines()] + exported(
+        service, cursor=last
+    ) == exported(service)
+
+
+@BOTH
+def test_without_its_store_the_trail_is_unavailable_before_the_first_byte(
+    service: Service, address: str
+) -> None:
+    service.change(text("ALTER TABLE events RENAME TO elsewhere"))
+    problem_of(ask(service, address), 503, "unavailable")
+
+
+def test_reading_the_trail_writes_nothing_into_it(service: Service) -> None:
+    page(service)
+    before = service.rows(select(func.count()).select_from(Event))
+    seen(service)
+    seen(service, "everywhere", type="token:minted")
+    assert service.rows(select(func.count()).select_from(Event)) == before
+
+
+def test_no_secret_is_in_the_trail(service: Service) -> None:
+    frame, token = service.frame(), service.token()
+    service.get(frame, "session")
+    service.open(token)
+    shown = json.dumps(seen(service, "everywhere"))
+    for secret in (token, frame.jwt, "p" * 40, "a" * 40):
+        assert secret not in shown

@@ -1,0 +1,626 @@
+"""What an operator types: `flask --app app provision`, `client`, `app` and `workspace`."""
+
+import os
+import re
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient, FlaskCliRunner
+from sqlalchemy import select, update
+
+from pat_service.credentials import Key
+from pat_service.storage.models import App, Client, ClientSecret, Event
+from tests.support.servers import free_port
+from tests.support.world import (
+    KEY,
+    MINT,
+    PUBLIC_URL,
+    SECRETS,
+    WORLD,
+    Service,
+    basic,
+    folder_of,
+    lasting_service,
+    provision,
+)
+
+PROJECT = Path(__file__).resolve().parents[2]
+CLIENT_SECRET = re.compile(r"pcs_[0-9a-f]{72}")
+NOT_UTF8 = os.fsdecode(b"p\xffrtal")
+
+
+def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
+    header = {"Authorization": "Basic " + b64encode(f"{id_}:{secret}".encode()).decode()}
+    body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+    return client.post(MINT, json=body, headers=header).status_code
+
+
+@pytest.fixture(scope="module")
+def lasting(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskCliRunner]:
+    """A runner that tests of refusals share: a refusal leaves no trace."""
+    with lasting_service(schema, tmp_path_factory.mktemp("cli")) as service:
+        yield service.app.test_cli_runner()
+
+
+def succeed(runner: FlaskCliRunner, *args: str) -> Result:
+    done = runner.invoke(args=args)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def fail(runner: FlaskCliRunner, *args: str, code: int = 1) -> str:
+    """Run a command that must be refused in plain words, and return them."""
+    done = runner.invoke(args=args)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def secret_of(done: Result) -> str:
+    """The secret that stands alone on standard output, and nowhere else."""
+    secret = done.stdout.removesuffix("\n")
+    assert CLIENT_SECRET.fullmatch(secret)
+    assert secret not in done.stderr
+    return secret
+
+
+# client create
+
+
+def test_create_prints_a_secret_that_works_and_nothing_else(
+    runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    done = succeed(runner, "client", "create", "shop")
+    assert mint_status(client, "shop", secret_of(done)) == 201
+    assert "shop" in done.stderr
+    assert "once" in done.stderr
+
+
+def test_create_takes_workspaces_scopes_and_a_limit(runner: FlaskCliRunner, service: Service) -> None:
+    succeed(
+        runner,
+        *("client", "create", "shop", "--workspace", "acme", "--workspace", "globex"),
+        *("--scope", "mint", "--scope", "audit", "--mint-limit", "600 per minute"),
+    )
+    (shop,) = service.rows(select(Client.__table__).where(Client.id == "shop"))
+    assert (shop.scopes, shop.all_workspaces, shop.mint_limit) == (["audit", "mint"], False, "600 per minute")
+    listed = succeed(runner, "client", "list").stdout
+    assert "shop\tacme, globex\taudit, mint\t600 per minute\troles up to end-user\t1 live" in listed
+
+
+def test_a_client_of_one_workspace_knows_nobody_elsewhere(
+    runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    globex = secret_of(succeed(runner, "client", "create", "globex-only", "--workspace", "globex"))
+    acme = secret_of(succeed(runner, "client", "create", "acme-only", "--workspace", "acme"))
+    assert mint_status(client, "globex-only", globex) == 404
+    assert mint_status(client, "acme-only", acme) == 201
+
+
+def test_a_client_may_mint_and_nothing_more_unless_it_is_said(
+    runner: FlaskCliRunner, client: FlaskClient, service: Service
+) -> None:
+    succeed(runner, "client", "create", "shop")
+    assert service.rows(select(Client.scopes).where(Client.id == "shop")) == [(["mint"],)]
+    auditor = secret_of(succeed(runner, "client", "create", "books", "--scope", "audit"))
+    assert mint_status(client, "books", auditor) == 403
+
+
+def test_creating_a_client_again_is_refused_and_changes_nothing(
+    runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    said = fail(runner, "client", "create", "portal", "--scope", "audit")
+    assert "portal" in said
+    assert "rotate" in said
+    assert mint_status(client, "portal", SECRETS["portal"]) == 201
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["create", "shop", "--workspace", "nowhere"], "nowhere"),
+        (["create", "shop", "--workspace", "acme", "--workspace", "nowhere"], "nowhere"),
+        (["create", "shop", "--workspace", NOT_UTF8], "workspace"),
+        (["create", "shop", "--workspace", ""], "workspace"),
+        (["create", "shop", "--mint-limit", "plenty"], "plenty"),
+        (["create", "shop", "--mint-limit", "0 per minute"], "0 per minute"),
+        (["create", "shop", "--mint-limit", "10 per minute;1 per day"], "10 per minute;1 per day"),
+        (["create", "shop", "--mint-limit", NOT_UTF8], "limit"),
+        (["create", ""], "client id"),
+        (["create", "por tal"], "client id"),
+        (["create", "por:tal"], "client id"),
+        (["create", "pörtal"], "client id"),
+        (["create", "portal\n"], "client id"),
+        (["create", "p" * 65], "client id"),
+        (["create", NOT_UTF8], "client id"),
+        (["limit", "nobody", "10 per minute"], "nobody"),
+        (["limit", NOT_UTF8, "none"], "client"),
+        (["limit", "portal", "plenty"], "plenty"),
+        (["limit", "portal", ""], "limit"),
+        (["limit", "portal", NOT_UTF8], "limit"),
+        (["rotate", "nobody"], "nobody"),
+        (["rotate", NOT_UTF8], "client"),
+        (["rotate", ""], "client"),
+        (["revoke", "nobody"], "nobody"),
+        (["revoke", NOT_UTF8], "client"),
+        (["revoke", "Portal"], "Portal"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_in_one_line(lasting: FlaskCliRunner, args: list[str], said: str) -> None:
+    line = fail(lasting, "client", *args)
+    assert line.startswith("Error: ")
+    assert said in line
+    assert len(line.splitlines()) == 1
+    assert "shop" not in succeed(lasting, "client", "list").stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["create"],
+        ["create", "shop", "--scope", "everything"],
+        ["create", "shop", "--secret", "mine"],
+        ["rotate", "portal", "--overlap", "1"],
+        ["rotate", "portal", "--overlap", "-1h"],
+        ["rotate", "portal", "--overlap", "1.5h"],
+        ["rotate", "portal", "--overlap", "１h"],
+        ["rotate", "portal", "--overlap", "1w"],
+        ["rotate", "portal", "--overlap", "1h\n"],
+        ["rotate", "portal", "--overlap", "9999999d"],
+        ["rotate", "portal", "--overlap", NOT_UTF8],
+        ["frobnicate"],
+    ],
+    ids=str,
+)
+def test_what_is_typed_wrong_is_a_usage_error(lasting: FlaskCliRunner, args: list[str]) -> None:
+    assert "Error: " in fail(lasting, "client", *args, code=2)
+
+
+# client list
+
+
+def test_list_shows_every_client_and_no_secret(runner: FlaskCliRunner, service: Service, app: Flask) -> None:
+    made = secret_of(succeed(runner, "client", "create", "shop"))
+    shown = succeed(runner, "client", "list").stdout
+    assert [line.partition("\t")[0] for line in shown.splitlines() if line[0] != "\t"] == [
+        *("auditor", "everywhere", "manager", "portal", "rival", "shop"),
+    ]
+    assert "portal\tacme\tmint\t1000 per minute\troles up to end-user\t1 live secret(s)" in shown
+    assert "shop\tall workspaces\tmint\tdefault limit\troles up to end-user\t1 live secret(s)" in shown
+    assert "\troles up to builder\t" in shown
+    digests = [row.digest.hex() for row in service.rows(select(ClientSecret.digest))]
+    assert not any(secret in shown for secret in [made, *SECRETS.values(), *digests])
+
+
+def test_list_shows_when_each_secret_was_made_ends_and_was_used(
+    runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    key = Key(KEY.encode()).id
+    with time_machine.travel(datetime(2026, 11, 22, 12, tzinfo=UTC), tick=False) as clock:
+        first = secret_of(succeed(runner, "client", "create", "shop"))
+        clock.shift(timedelta(hours=1))
+        assert mint_status(client, "shop", first) == 201
+        second = secret_of(succeed(runner, "client", "rotate", "shop", "--overlap", "24h"))
+        shown = succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()
+        assert shown[0].endswith("2 live secret(s)")
+        assert shown[1:] == [
+            "\tsecret of 2026-11-22T12:00:00Z, ends 2026-11-23T13:00:00Z, last used 2026-11-22T13:00:00Z, "
+            f"key {key}",
+            f"\tsecret of 2026-11-22T13:00:00Z, does not end, not used yet, key {key}",
+        ]
+        clock.shift(timedelta(hours=24))
+        assert mint_status(client, "shop", second) == 201
+        shown = succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()
+        assert shown[1:] == [
+            f"\tsecret of 2026-11-22T13:00:00Z, does not end, last used 2026-11-23T13:00:00Z, key {key}"
+        ]
+        succeed(runner, "client", "revoke", "shop")
+        assert len(succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()) == 1
+
+
+def test_list_says_of_a_secret_whose_key_is_gone_that_it_is_dead(make_app: Callable[..., Flask]) -> None:
+    provision(make_app(), WORLD)
+    newer = make_app(SECRET_KEY="n" * 64).test_cli_runner()
+    shown = succeed(newer, "client", "list").stdout
+    assert "1 live secret(s)" not in shown
+    assert shown.count("0 live secret(s)") == len(WORLD["clients"])
+    assert f"dead: its key {Key(KEY.encode()).id} is not here" in shown
+
+
+def test_list_of_nothing_is_empty(make_app: Callable[..., Flask]) -> None:
+    assert succeed(make_app().test_cli_runner(), "client", "list").output == ""
+
+
+# client limit
+
+
+def test_a_limit_is_given_and_taken_away_and_the_rest_of_the_client_stays(
+    runner: FlaskCliRunner, client: FlaskClient, service: Service
+) -> None:
+    before = succeed(runner, "client", "list").stdout
+    said = succeed(runner, "client", "limit", "portal", "1 per minute").stdout
+    assert said == "Client portal may mint 1 per minute.\n"
+    succeed(runner, "client", "limit", "portal", "1 per minute")
+    assert succeed(runner, "client", "list").stdout == before.replace(
+        "portal\tacme\tmint\t1000 per minute", "portal\tacme\tmint\t1 per minute"
+    )
+    assert [mint_status(client, "portal", SECRETS["portal"]) for _ in range(2)] == [201, 429]
+    said = succeed(runner, "client", "limit", "portal", "none").stdout
+    assert said == "Client portal may mint what MINT_RATE_LIMIT says.\n"
+    trail = service.rows(select(Event.details).where(Event.type == "client:changed").order_by(Event.id))
+    limits = ["1000 per minute", "1 per minute", None]
+    assert [row.details for row in trail] == [
+        {"before": {"mint_limit": one}, "after": {"mint_limit": other}} for one, other in pairwise(limits)
+    ]
+
+
+# client rotate
+
+
+def test_rotate_ends_the_old_secret_at_once(runner: FlaskCliRunner, client: FlaskClient) -> None:
+    new = secret_of(succeed(runner, "client", "rotate", "portal"))
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+    assert mint_status(client, "portal", new) == 201
+
+
+def test_with_an_overlap_both_work_and_then_the_new_one_alone(
+    runner: FlaskCliRunner, client: FlaskClient
+) -> None:
+    start = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    with time_machine.travel(start, tick=False):
+        new = secret_of(succeed(runner, "client", "rotate", "portal", "--overlap", "24h"))
+        assert "2 live secret(s)" in succeed(runner, "client", "list").stdout
+    for seconds, old_status in ((0, 201), (86399, 201), (86400, 401), (86401, 401)):
+        with time_machine.travel(start + timedelta(seconds=seconds), tick=False):
+            assert mint_status(client, "portal", SECRETS["portal"]) == old_status
+            assert mint_status(client, "portal", new) == 201
+
+
+@pytest.mark.parametrize(("overlap", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604800)])
+def test_an_overlap_has_a_unit(runner: FlaskCliRunner, service: Service, overlap: str, seconds: int) -> None:
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    with time_machine.travel(now, tick=False):
+        succeed(runner, "client", "rotate", "portal", "--overlap", overlap)
+    ends = service.rows(select(ClientSecret.expires_at).where(ClientSecret.client_id == "portal"))
+    assert {row.expires_at for row in ends} == {None, now + timedelta(seconds=seconds)}
+
+
+def test_a_second_rotation_never_prolongs_an_old_secret(runner: FlaskCliRunner, client: FlaskClient) -> None:
+    start = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    with time_machine.travel(start, tick=False):
+        succeed(runner, "client", "rotate", "portal", "--overlap", "1h")
+        succeed(runner, "client", "rotate", "portal", "--overlap", "7d")
+    with time_machine.travel(start + timedelta(hours=1), tick=False):
+        assert mint_status(client, "portal", SECRETS["portal"]) == 401
+
+
+def test_rotating_for_a_leak_ends_what_still_overlaps(runner: FlaskCliRunner, client: FlaskClient) -> None:
+    leaked = secret_of(succeed(runner, "client", "rotate", "portal", "--overlap", "24h"))
+    last = secret_of(succeed(runner, "client", "rotate", "portal"))
+    assert [mint_status(client, "portal", s) for s in (SECRETS["portal"], leaked, last)] == [401, 401, 201]
+
+
+# client revoke
+
+
+def test_revoke_ends_the_client_at_once_and_its_tokens_go_on(
+    runner: FlaskCliRunner, service: Service
+) -> None:
+    token = service.token()
+    succeed(runner, "client", "revoke", "portal")
+    assert service.mint().json["code"] == "invalid_client"  # type: ignore[index]
+    assert service.open(token).status_code == 200
+    assert re.search(r"^portal\t.*\trevoked \d{4}-\d\d-\d\d$", succeed(runner, "client", "list").stdout, re.M)
+
+
+def test_revoke_ends_an_overlapping_secret_too(runner: FlaskCliRunner, client: FlaskClient) -> None:
+    succeed(runner, "client", "rotate", "portal", "--overlap", "24h")
+    succeed(runner, "client", "revoke", "portal")
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+
+
+def test_a_revoked_client_is_not_limited_rotated_revoked_or_made_again(runner: FlaskCliRunner) -> None:
+    succeed(runner, "client", "revoke", "portal")
+    assert "no live client 'portal'" in fail(runner, "client", "rotate", "portal")
+    assert "no live client 'portal'" in fail(runner, "client", "limit", "portal", "none")
+    assert "no live client 'portal'" in fail(runner, "client", "revoke", "portal")
+    said = fail(runner, "client", "create", "portal")
+    assert "revoked" in said
+    assert "rotate" not in said  # which would not help
+
+
+def test_what_happens_to_clients_is_in_the_trail_without_a_secret(
+    runner: FlaskCliRunner, service: Service
+) -> None:
+    made = secret_of(succeed(runner, "client", "create", "shop"))
+    new = secret_of(succeed(runner, "client", "rotate", "shop"))
+    succeed(runner, "client", "revoke", "shop")
+    trail = service.rows(select(Event.__table__).where(Event.client_id == "shop").order_by(Event.id))
+    assert [event.type for event in trail] == ["client:created", "client:rotated", "client:revoked"]
+    assert made not in repr(trail)
+    assert new not in repr(trail)
+
+
+# provision FILE
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Write a file and return its path."""
+
+    def written(content: str | bytes, name: str = "directory.toml") -> str:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return written
+
+
+ACME = '[[workspaces]]\nslug = "acme"\nname = "Acme & Sons"\n'
+
+# app allow, workspace allow
+
+
+@pytest.mark.parametrize(("kind", "slug"), [("app", "orders"), ("workspace", "acme")])
+def test_an_origin_comes_onto_the_list_and_off_again(runner: FlaskCliRunner, kind: str, slug: str) -> None:
+    both = succeed(runner, kind, "allow", slug, "https://www.portal.example", "https://b.example").stdout
+    assert both.splitlines()[-2:] == ["https://www.portal.example", "https://b.example"]
+    assert succeed(runner, kind, "allow", slug, "HTTPS://B.example:443").stdout == both
+    left = succeed(runner, kind, "disallow", slug, "https://B.example").stdout
+    assert left == both.removesuffix("https://b.example\n")
+    assert succeed(runner, kind, "disallow", slug, "https://b.example").stdout == left
+
+
+def test_a_frame_is_allowed_and_blank_again_at_once(runner: FlaskCliRunner, service: Service) -> None:
+    def ancestors() -> str:
+        policy = service.open(service.token()).headers["Content-Security-Policy"]
+        return policy.partition("frame-ancestors ")[2].partition(";")[0]
+
+    before = ancestors()
+    succeed(runner, "app", "allow", "orders", "https://b.example")
+    assert ancestors() == f"{before} https://b.example"
+    succeed(runner, "app", "disallow", "orders", "https://b.example")
+    assert ancestors() == before
+
+
+def test_what_changes_an_origin_is_in_the_trail_once(runner: FlaskCliRunner, service: Service) -> None:
+    for _ in range(2):
+        succeed(runner, "app", "allow", "orders", "https://b.example")
+    (told,) = service.rows(select(Event.__table__).where(Event.type == "app:changed"))
+    assert told.client_id == "(operator)"
+    assert told.details["after"]["allowed_origins"] == [
+        *told.details["before"]["allowed_origins"],
+        "https://b.example",
+    ]
+
+
+def test_an_origin_of_a_shape_that_is_refused_now_can_be_taken_off(
+    runner: FlaskCliRunner, service: Service
+) -> None:
+    service.change(update(App).where(App.slug == "orders").values(allowed_origins=["https://B.example/"]))
+    assert succeed(runner, "app", "disallow", "orders", "https://B.example/").stdout == ""
+
+
+@pytest.mark.parametrize("kind", ["app", "workspace"])
+@pytest.mark.parametrize("verb", ["allow", "disallow"])
+@pytest.mark.parametrize(
+    ("slug", "origin", "said"),
+    [
+        ("nothing", "https://b.example", "'nothing'"),
+        (NOT_UTF8, "https://b.example", "There is no"),
+        ("", "https://b.example", "There is no"),
+        ("orders", "portal.example", "portal.example: Must be"),
+        ("orders", "https://portal.example/page", "Must be an exact origin"),
+        ("orders", "null", "null: Must be"),
+        ("orders", "https://a\x1b[31m", r"a\x1b[31m: Must be"),
+        ("orders", NOT_UTF8, "Must be"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_allowed_is_refused_in_one_line(
+    lasting: FlaskCliRunner, kind: str, verb: str, slug: str, origin: str, said: str
+) -> None:
+    slug = "acme" if (kind, slug) == ("workspace", "orders") else slug
+    line = fail(lasting, kind, verb, slug, "https://good.example", origin)
+    assert line.startswith("Error: ")
+    assert said in line
+    assert len(line.splitlines()) == 1
+    assert "\x1b" not in line
+
+
+def test_provision_says_what_it_did(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
+    done = succeed(runner, "provision", write(ACME))
+    assert done.stdout == "Provisioned 1 workspace, 0 users, 0 apps, 0 clients.\n"
+    assert done.stderr == ""
+
+
+def test_provision_prints_a_secret_that_it_made_once(
+    runner: FlaskCliRunner, client: FlaskClient, write: Callable[..., str]
+) -> None:
+    file = write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\n')
+    done = succeed(runner, "provision", file)
+    secrets = [line for line in done.stdout.splitlines() if CLIENT_SECRET.fullmatch(line)]
+    assert [mint_status(client, *pair) for pair in zip(("shop", "till"), secrets, strict=True)] == [201] * 2
+    assert not CLIENT_SECRET.search(done.stderr)
+    assert re.findall(r"Secret of client (\w+)", done.stderr) == ["shop", "till"]
+    assert "pcs_" not in succeed(runner, "provision", file).output
+
+
+def test_provision_never_prints_a_secret_that_it_was_given(
+    runner: FlaskCliRunner, client: FlaskClient, write: Callable[..., str]
+) -> None:
+    file = write(f'[[clients]]\nid = "shop"\nsecret = "{"s" * 40}"\n')
+    assert "s" * 40 not in succeed(runner, "provision", file).output
+    assert mint_status(client, "shop", "s" * 40) == 201
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(ACME.replace("\n", "\r\n"), id="line-ends-of-windows"),
+        pytest.param("\ufeff" + ACME, id="byte-order-mark"),
+    ],
+)
+def test_provision_reads_what_editors_write(
+    runner: FlaskCliRunner, write: Callable[..., str], content: str
+) -> None:
+    assert "1 workspace," in succeed(runner, "provision", write(content)).stdout
+
+
+def test_provision_notes_what_will_not_work(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
+    file = write(
+        '[[apps]]\nslug = "empty"\nworkspace = "acme"\ntemplate = "no-such"\nusers = ["mallory@globex.test"]'
+    )
+    notes = succeed(runner, "provision", file).stderr.splitlines()
+    assert len(notes) == 2
+    assert any("mallory@globex.test" in note for note in notes)
+    assert any("templates/apps/no-such/index.html" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a = \n", "line 1"),
+        (b"\xff\xfe[\x00[\x00", "UTF-8"),
+        ("frobs = 1", "frobs"),
+        ('[[workspaces]]\nslug = "Acme"', "workspaces.0.slug"),
+        ('[[apps]]\nslug = "orders"\nworkspace = "nowhere"', "nowhere"),
+        ('[[clients]]\nid = "shop"\nmint_limit = "plenty"', "clients.0.mint_limit"),
+        ('[[clients]]\nid = "shop"\nsecret = "correct horse"', "clients.0.secret"),
+        ("a = " + "[" * 3000, "TOML"),
+        ("a = " + "9" * 5000, "TOML"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_in_plain_words(
+    lasting: FlaskCliRunner, write: Callable[..., str], content: str | bytes, said: str
+) -> None:
+    line = fail(lasting, "provision", write(content))
+    assert line.startswith("Error: ")
+    assert said in line
+    assert "horse" not in line
+    assert len(line.splitlines()) == 1
+
+
+def test_each_thing_that_is_wrong_has_a_line(lasting: FlaskCliRunner, write: Callable[..., str]) -> None:
+    said = fail(
+        lasting, "provision", write('frobs = 1\n[[users]]\nemail = "ana"\n[[workspaces]]\nslug = ""\n')
+    )
+    assert len(said.splitlines()) == 3
+
+
+@pytest.mark.parametrize("path", ["no-such-file.toml", ".", ""])
+def test_a_file_that_is_not_there_is_a_usage_error(lasting: FlaskCliRunner, path: str) -> None:
+    assert "'FILE'" in fail(lasting, "provision", path, code=2)
+
+
+def test_a_file_that_is_refused_changes_nothing(
+    runner: FlaskCliRunner, service: Service, write: Callable[..., str]
+) -> None:
+    fail(runner, "provision", write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\nworkspaces = ["x"]'))
+    assert service.rows(select(Client.id).where(Client.id.in_(["shop", "till"]))) == []
+
+
+# A database that is not there
+
+
+@pytest.fixture(params=["no schema", "no folder", "no database", "no server"])
+def broken(request: pytest.FixtureRequest, make_app: Callable[..., Flask], tmp_path: Path) -> FlaskCliRunner:
+    (tmp_path / "text.db").write_text("This is no database. " * 100)
+    urls = {
+        "no schema": f"sqlite:///{tmp_path}/empty.db",
+        "no folder": f"sqlite:///{tmp_path}/nowhere/pat.db",
+        "no database": f"sqlite:///{tmp_path}/text.db",
+        "no server": f"postgresql://ana:correct-horse@127.0.0.1:{free_port()}/pat",
+    }
+    return make_app(DATABASE_URL=urls[request.param]).test_cli_runner()
+
+
+def test_a_database_that_cannot_serve_gives_one_clear_line(
+    broken: FlaskCliRunner, write: Callable[..., str]
+) -> None:
+    for args in (
+        ["client", "create", "shop"],
+        ["client", "list"],
+        ["client", "rotate", "portal"],
+        ["client", "revoke", "portal"],
+        ["provision", write(ACME)],
+    ):
+        line = fail(broken, *args)
+        assert len(line.splitlines()) == 1
+        assert "DATABASE_URL" in line
+        assert "db upgrade" in line
+        assert "correct-horse" not in line
+
+
+# The real thing
+
+
+@pytest.fixture
+def flask(app: Flask) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `flask --app app …` as an operator does, on the database of the app."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "SECRET_KEY": KEY,
+        "PUBLIC_URL": PUBLIC_URL,
+        "DATABASE_URL": f"sqlite:///{folder_of(app) / 'pat-service.db'}",
+    }
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "flask", "--app", "app", *args]
+        return subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_shell_variable_takes_the_secret(flask: Callable[..., Any], client: FlaskClient) -> None:
+    made = flask("client", "create", "shop")
+    assert (made.returncode, made.stderr) == (0, "Secret of client shop, shown this once:\n")
+    assert mint_status(client, "shop", made.stdout.strip()) == 201
+    again = flask("client", "create", "shop")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("Error: ")
+    assert len(again.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_file_is_provisioned_from_the_shell(
+    flask: Callable[..., Any], client: FlaskClient, write: Callable[..., str]
+) -> None:
+    done = flask("provision", write('[[clients]]\nid = "shop"\n'))
+    summary, secret = done.stdout.splitlines()
+    assert (done.returncode, summary) == (0, "Provisioned 0 workspaces, 0 users, 0 apps, 1 client.")
+    assert mint_status(client, "shop", secret) == 201
+    refused = flask("provision", write("frobs = 1"))
+    assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "Error: frobs: Unknown field.\n")
+
+
+def test_a_server_that_runs_sees_at_once_what_was_typed(app: Flask, runner: FlaskCliRunner) -> None:
+    served = app.test_client()
+    provision(app, {"clients": WORLD["clients"]})
+    body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+    assert served.post(MINT, json=body, headers=basic("portal")).status_code == 201
+    succeed(runner, "client", "revoke", "portal")
+    assert served.post(MINT, json=body, headers=basic("portal")).status_code == 401
+
+
+def test_the_keys_of_a_file_steer_no_terminal(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "world.toml"
+    file.write_text('[[workspaces]]\nslug = "x"\n"\\u001b[31mred" = 1\n')
+    done = runner.invoke(args=["provision", str(file)], color=True)
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
+    assert "\\x1b[31mred: Unknown field." in done.output

@@ -1,0 +1,669 @@
+"""What an operator asks when a frame is blank: `flask --app app doctor`, on settings and database."""
+
+import json
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+from flask import Flask
+from sqlalchemy import update
+
+from pat_service.cli import upgrade_schema
+from pat_service.diagnosis import installation
+from pat_service.diagnosis.installation import clock
+from pat_service.diagnosis.origins import mismatch, parse_parent
+from pat_service.storage.database import db
+from pat_service.storage.models import App, Token
+from tests.support.servers import fresh_database, postgres
+from tests.support.world import (
+    KEY,
+    LOSSES,
+    ORDERS,
+    PORTAL,
+    WORLD,
+    Service,
+    basic,
+    folder_of,
+    lose_the_database,
+    only,
+    provision,
+)
+
+Findings = list[dict[str, Any]]
+ANA: Final = ("--app", "orders", "--email", "ana@acme.test")
+WWW: Final = "http://www.portal.example"
+
+
+def examine(app: Flask, *args: str) -> Findings:
+    """Run the doctor without HTTP, and return what it has found, once its exit code is seen to fit."""
+    done = app.test_cli_runner().invoke(args=["doctor", "--offline", "--json", *args])
+    told = json.loads(done.output)
+    levels = {finding["level"] for finding in told["findings"]}
+    assert told["ok"] == ("problem" not in levels)
+    assert done.exit_code == (0 if told["ok"] else 1)
+    for finding in told["findings"]:
+        assert set(finding) == {"level", "about", "text", "change"}
+        assert (finding["change"] is None) == (finding["level"] == "ok")
+        assert "\n" not in finding["text"] + (finding["change"] or "")
+    found: Findings = told["findings"]
+    return found
+
+
+def bad(findings: Findings) -> list[tuple[str, str, str]]:
+    """What is not well: (level, about, text and change)."""
+    return [(f["level"], f["about"], f"{f['text']} {f['change']}") for f in findings if f["level"] != "ok"]
+
+
+def only_one(findings: Findings) -> tuple[str, str, str]:
+    """The one finding that is not ok."""
+    (found,) = bad(findings)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def behind_a_proxy(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an installation on https has it."""
+    monkeypatch.setitem(app.config, "TRUSTED_PROXIES", 1)
+
+
+@pytest.fixture
+def setting(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
+    return lambda name, value: monkeypatch.setitem(app.config, name, value)
+
+
+# ---- A healthy installation ----
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--app", "orders"],
+        ["--workspace", "acme", "--parent", PORTAL],
+        ["--app", "orders", "--workspace", "acme"],
+        [*ANA, "--parent", PORTAL],
+        ["--email", "ana@acme.test"],
+    ],
+)
+def test_a_healthy_installation_has_no_problem(service: Service, args: list[str]) -> None:
+    service.frame()
+    assert bad(examine(service.app, *args)) == []
+
+
+def test_the_doctor_reads_and_says_no_secret(service: Service) -> None:
+    token = service.token()
+    jwt = service.frame().jwt
+    with service.statements() as statements:
+        told = json.dumps(examine(service.app, *ANA, "--workspace", "acme"))
+    assert statements
+    assert all(statement.startswith(("SELECT", "WITH")) for statement in statements)
+    for secret in (token, token[-8:], jwt, KEY, "pat_", "p" * 40):
+        assert secret not in told
+
+
+def test_for_people_each_finding_is_a_line_and_what_to_change_another(app: Flask) -> None:
+    done = app.test_cli_runner().invoke(args=["doctor", "--offline", "--app", "orders", "--parent", WWW])
+    lines = done.output.splitlines()
+    assert done.exit_code == 1
+    (place,) = (number for number, line in enumerate(lines) if line.startswith("problem  origins"))
+    assert "may not frame app orders" in lines[place]
+    assert lines[place + 1].strip().startswith(f"→ flask --app app app allow orders {WWW}; or")
+    assert f"PATCH /api/ext/apps/{ORDERS}" in lines[place + 1]
+    assert place == 0
+    assert lines[-1] == "1 problem(s), 0 warning(s)."
+    assert "\x1b" not in done.output
+    coloured = app.test_cli_runner().invoke(args=["doctor", "--offline"], color=True)
+    assert "\x1b[32mok" in coloured.output
+
+
+# ---- What is typed ----
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--app", "nothing"], "There is no app 'nothing'."),
+        (["--workspace", "nothing"], "There is no workspace 'nothing'."),
+        (["--app", "Orders/"], "--app Orders/: Must be a slug"),
+        (["--app", "a\x1b[31m"], r"--app a\x1b[31m: Must be a slug"),
+        (["--email", "ana"], "--email ana: Must be an email"),
+        (["--parent", "portal.example"], "--parent portal.example: Must be the origin of one page"),
+        (["--parent", ""], "Must be the origin of one page"),
+        (["--parent", "*"], "Must be the origin of one page"),
+        (["--parent", "https://*.example"], "Must be the origin of one page"),
+        (["--parent", "ftp://portal.example"], "Must be an exact origin"),
+        (["--parent", "https://portal.example:99999"], "Must have a port"),
+        (["--parent", "http://[::1]:8000/"], "can name an IPv6 one"),
+        (["--parent", "capacitor://portal"], "Must be capacitor://localhost"),
+        (["--parent", PORTAL, "--parent", "https://a\r\nb"], "Must be an exact origin"),
+    ],
+)
+def test_a_slip_is_one_plain_line_and_exits_with_2(app: Flask, args: list[str], text: str) -> None:
+    done = app.test_cli_runner().invoke(args=["doctor", "--offline", *args])
+    assert done.exit_code == 2
+    assert text in done.output
+    assert len(done.output.splitlines()) == 1
+    assert "\x1b" not in done.output
+
+
+# ---- Origins ----
+
+
+@pytest.mark.parametrize(
+    ("allowed", "parent", "why"),
+    [
+        ([PORTAL], "https://portal.example", "http://portal.example is allowed, but https and http are two"),
+        ([PORTAL], WWW, "with and without www. are two origins"),
+        ([PORTAL], "http://portal.example:8080", "another port is another origin"),
+        (["http://www.portal.example:80"], PORTAL, "with and without www."),
+        ([PORTAL], "http://shop.portal.example", "does not stand for those below it"),
+        ([PORTAL], "https://mallory.example", "allowed is http://portal.example."),
+        (["*"], "capacitor://localhost", "* is every web page, and no shell or extension"),
+        ([PORTAL], "chrome-extension://" + "ap" * 16, "allowed is http://portal.example."),
+        ([PORTAL], "null", "browsers send null for a file"),
+        (["*"], "file:///home/ana/portal.html", "browsers send null for a file"),
+        (["*"], "data:text/html,<p>", "for data:"),
+        (["*"], "blob:null/5f0c2f4e", "not even by *"),
+        ([PORTAL], "blob:https://mallory.example/5f0c2f4e", "allowed is http://portal.example."),
+        ([], PORTAL, "nothing is allowed"),
+    ],
+)
+def test_a_parent_that_may_not_frame_is_told_why(
+    app: Flask, allowed: list[str], parent: str, why: str
+) -> None:
+    provision(app, only("apps", "orders", allowed_origins=allowed))
+    problems = [
+        text
+        for level, about, text in bad(examine(app, "--app", "orders", "--parent", parent))
+        if (level, about) == ("problem", "origins")
+    ]
+    assert why in " ".join(problems)
+
+
+def test_what_to_change_is_the_list_as_it_should_be(service: Service) -> None:
+    around = ["--parent", WWW, "--parent", "http://top.example/a/page"]
+    found = bad(examine(service.app, "--app", "orders", *around))
+    assert [about for _, about, _ in found] == ["origins", "origins"]
+    body = found[0][2].partition(f"PATCH /api/ext/apps/{ORDERS} ")[2].partition(";")[0]
+    wish = json.loads(body)
+    assert wish == {"allowedOrigins": [PORTAL, WWW, "http://top.example"]}
+    provision(service.app, only("apps", "orders", allowed_origins=wish["allowedOrigins"]))
+    assert bad(examine(service.app, "--app", "orders", *around)) == []
+
+
+@pytest.mark.parametrize("kind", ["app", "workspace"])
+@pytest.mark.parametrize("allowed", [[PORTAL], ["*"], []])
+def test_the_command_that_it_names_mends_it(app: Flask, kind: str, allowed: list[str]) -> None:
+    slug = {"app": "orders", "workspace": "acme"}[kind]
+    provision(app, only(f"{kind}s", slug, allowed_origins=allowed))
+    args = [f"--{kind}", slug, "--parent", WWW]
+    commands = bad(examine(app, *args))[0][2].partition("flask --app app ")[2].partition(";")[0]
+    for command in commands.split(" && flask --app app "):
+        assert app.test_cli_runner().invoke(args=shlex.split(command)).exit_code == 0
+    assert not [text for _, _, text in bad(examine(app, *args)) if f"frame {kind} {slug}" in text]
+
+
+def test_a_parent_is_compared_as_browsers_write_it(app: Flask) -> None:
+    found = examine(app, "--app", "orders", "--parent", "HTTP://ana@Portal.Example:80/orders/?a#b")
+    assert bad(found) == []
+    assert any("is http://portal.example: so it is compared" in finding["text"] for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("parent", "text"),
+    [
+        ("about:srcdoc", "has the origin of the page that made it"),
+        ("about:blank", "has the origin of the page that made it"),
+        (f"blob:{PORTAL}/5f0c2f4e", f"is {PORTAL}: so it is compared"),
+    ],
+)
+def test_a_page_that_another_one_made_is_as_that_one(app: Flask, parent: str, text: str) -> None:
+    found = examine(app, "--app", "orders", "--parent", parent, "--parent", PORTAL)
+    assert bad(found) == []
+    assert any(text in finding["text"] for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("parents", "level"),
+    [
+        (["http://inner.example", "https://top.example"], "problem"),
+        (["http://inner.example", "http://middle.example", "https://top.example"], "problem"),
+        (["http://localhost:3000", "https://top.example"], "warning"),
+        (["https://inner.example", "http://top.example"], None),
+        (["http://inner.example", "http://top.example"], None),
+    ],
+)
+def test_a_page_on_http_inside_of_one_on_https_is_mixed_content(
+    app: Flask, setting: Callable[[str, Any], None], parents: list[str], level: str | None
+) -> None:
+    setting("PUBLIC_URL", "https://embed.example")
+    found = bad(examine(app, *(part for parent in parents for part in ("--parent", parent))))
+    mixed = [finding for finding in found if "mixed content" in finding[2]]
+    assert {finding[0] for finding in mixed} == ({level} if level else set())
+
+
+def test_an_app_without_origins_is_framed_by_nobody(app: Flask) -> None:
+    provision(app, only("apps", "orders", allowed_origins=[]))
+    level, about, text = only_one(examine(app, "--app", "orders"))
+    assert (level, about) == ("problem", "origins")
+    assert "No page may frame app orders" in text
+
+
+def test_an_app_that_everybody_may_frame_is_warned_of(app: Flask) -> None:
+    provision(app, only("apps", "orders", allowed_origins=["*"]))
+    level, about, text = only_one(examine(app, "--app", "orders", "--parent", WWW))
+    assert (level, about) == ("warning", "origins")
+    assert "Every web page may frame app orders" in text
+
+
+def test_a_stored_origin_that_no_browser_writes_is_told_of(service: Service) -> None:
+    service.change(update(App).where(App.id == ORDERS).values(allowed_origins=["https://Portal.example/"]))
+    _, _, text = only_one(examine(service.app, "--app", "orders", "--parent", "https://portal.example"))
+    assert "not as browsers write it" in text
+
+
+def test_the_apps_behind_a_launcher_need_its_parents_too(app: Flask) -> None:
+    provision(app, only("workspaces", "acme", allowed_origins=[PORTAL, WWW]))
+    provision(app, only("apps", "orders", allowed_origins=[PORTAL, WWW]))
+    level, about, text = only_one(examine(app, "--workspace", "acme", "--parent", WWW))
+    assert (level, about) == ("warning", "origins")
+    assert "go blank: support." in text
+    assert f"flask --app app app allow SLUG {WWW}" in text
+
+
+@pytest.mark.parametrize("origin", ["https://mallory.example", "capacitor://localhost"])
+def test_every_mismatch_has_a_text(origin: str) -> None:
+    for allowed in ([], ["*"], [PORTAL], ["garbage"], ["http://[::1"], ["https://portal.example:x"]):
+        assert mismatch(origin, allowed)
+    assert parse_parent(origin).origin == origin
+
+
+# ---- Its address ----
+
+
+@pytest.mark.parametrize(
+    ("public_url", "parent", "level", "text"),
+    [
+        ("http://127.0.0.1:8000", "https://portal.example", "problem", "each viewer's own machine"),
+        (
+            "http://localhost:8000",
+            "https://localhost:3000",
+            "warning",
+            "which Safari blocks even on loopback",
+        ),
+        ("http://embed.example", "https://portal.example", "problem", "mixed content, which browsers block"),
+        (None, "https://portal.example", "problem", "PUBLIC_URL is unset"),
+        (None, "http://localhost:3000", "warning", "PUBLIC_URL is unset"),
+    ],
+)
+def test_an_address_that_the_parent_cannot_frame(
+    app: Flask,
+    setting: Callable[[str, Any], None],
+    public_url: str | None,
+    parent: str,
+    level: str,
+    text: str,
+) -> None:
+    setting("PUBLIC_URL", public_url)
+    found = [f for f in bad(examine(app, "--parent", parent)) if text in f[2]]
+    assert [(f[0], f[1]) for f in found] == [(level, "PUBLIC_URL")]
+
+
+@pytest.mark.parametrize(
+    ("public_url", "parent"),
+    [
+        ("http://127.0.0.1:8000", "http://localhost:3000"),
+        ("http://127.0.0.1:8000", "capacitor://localhost"),
+        ("https://embed.example", "http://portal.example"),
+    ],
+)
+def test_an_address_that_the_parent_can_frame(
+    app: Flask, setting: Callable[[str, Any], None], public_url: str, parent: str
+) -> None:
+    setting("PUBLIC_URL", public_url)
+    assert bad(examine(app, "--parent", parent)) == []
+
+
+def test_a_slug_that_fits_no_host(app: Flask, setting: Callable[[str, Any], None]) -> None:
+    provision(app, only("apps", "orders", slug="or_ders"))
+    assert bad(examine(app, "--app", "or_ders")) == []
+    setting("PUBLIC_URL", "https://{app}.embed.example")
+    level, about, text = only_one(examine(app, "--app", "or_ders"))
+    assert (level, about) == ("problem", "PUBLIC_URL")
+    assert "or_ders cannot be the first part of the app's host" in text
+
+
+def test_https_without_a_trusted_proxy_is_warned_of(app: Flask, setting: Callable[[str, Any], None]) -> None:
+    setting("TRUSTED_PROXIES", 0)
+    level, about, text = only_one(examine(app))
+    assert (level, about) == ("warning", "proxies")
+    assert "TRUSTED_PROXIES=0" in text
+    setting("PUBLIC_URL", "http://127.0.0.1:8000")
+    assert bad(examine(app)) == []
+
+
+def test_pages_outside_frames_are_warned_of(app: Flask, setting: Callable[[str, Any], None]) -> None:
+    setting("EMBED_FRAMED_ONLY", False)
+    assert only_one(examine(app))[:2] == ("warning", "frames")
+
+
+def test_an_address_that_was_not_asked_says_why(app: Flask, setting: Callable[[str, Any], None]) -> None:
+    def address(*args: str) -> str:
+        told = json.loads(app.test_cli_runner().invoke(args=["doctor", "--json", *args]).output)
+        (found,) = (f for f in told["findings"] if f["about"] == "address")
+        return str(found["text"])
+
+    assert address("--offline") == "PUBLIC_URL was not asked over HTTP, since --offline says so."
+    setting("PUBLIC_URL", None)
+    assert address() == "PUBLIC_URL is unset, as development may leave it, and so was not asked over HTTP."
+
+
+# ---- Limits, clients, keys, clocks ----
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "level"),
+    [
+        ("SESSION_RATE_LIMIT", "3 per minute", "problem"),
+        ("SESSION_RATE_LIMIT", "100 per hour", "problem"),
+        ("SESSION_RATE_LIMIT", "10 per minute", "warning"),
+        ("OPEN_RATE_LIMIT", "10 per minute", "warning"),
+        ("FAILURE_RATE_LIMIT", "1 per minute", "warning"),
+    ],
+)
+def test_a_limit_below_what_frames_need(
+    app: Flask, setting: Callable[[str, Any], None], name: str, limit: str, level: str
+) -> None:
+    setting(name, limit)
+    found = only_one(examine(app))
+    assert found[:2] == (level, "limits")
+    assert f"{name} is {limit}" in found[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("SESSION_RATE_LIMIT", "1 per second"),
+        ("OPEN_RATE_LIMIT", "60 per minute"),
+        ("FAILURE_RATE_LIMIT", "30 per minute"),
+    ],
+)
+def test_a_limit_that_leaves_room_is_well(
+    app: Flask, setting: Callable[[str, Any], None], name: str, limit: str
+) -> None:
+    setting(name, limit)
+    assert bad(examine(app)) == []
+
+
+def test_a_client_with_a_low_limit_is_warned_of(app: Flask) -> None:
+    provision(app, only("clients", "portal", mint_limit=None))
+    level, about, text = only_one(examine(app, "--app", "orders"))
+    assert (level, about) == ("warning", "clients")
+    assert "Client portal may mint 10 per minute" in text
+    command = text.partition("flask --app app ")[2].partition(";")[0]
+    assert app.test_cli_runner().invoke(args=shlex.split(command)).exit_code == 0
+    assert bad(examine(app, "--app", "orders")) == []
+
+
+def test_a_workspace_that_nobody_can_mint_for(app: Flask) -> None:
+    commands = app.test_cli_runner()
+    for client in ("rival", "everywhere"):
+        assert commands.invoke(args=["client", "revoke", client]).exit_code == 0
+    level, about, text = only_one(examine(app, "--app", "ledger"))
+    assert (level, about) == ("problem", "clients")
+    command = text.partition("flask --app app ")[2].split()
+    assert commands.invoke(args=command).exit_code == 0
+    provision(
+        app, {"clients": [{"id": "my-portal", "workspaces": ["globex"], "mint_limit": "60 per minute"}]}
+    )
+    assert bad(examine(app, "--app", "ledger")) == []
+
+
+def test_what_hangs_on_a_key_that_is_not_here(service: Service) -> None:
+    service.token()
+    service.change(update(Token).values(key_id="gone"))
+    found = bad(examine(service.app, *ANA))
+    assert [(level, about) for level, about, _ in found] == [("problem", "token"), ("warning", "SECRET_KEY")]
+    assert "1 token(s), 0 client secret(s) and 0 session(s) hang on the key gone" in found[1][2]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(6, "6 s ahead of this"), (-3600, "3600 s behind this")])
+def test_a_database_whose_clock_is_off(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, seconds: int, text: str
+) -> None:
+    monkeypatch.setattr(installation, "database_clock", lambda: timedelta(seconds=seconds))
+    level, about, told = only_one(examine(app))
+    assert (level, about) == ("problem", "clock")
+    assert text in told
+
+
+@pytest.mark.parametrize("seconds", [0, 4.9, -4.9])
+def test_a_clock_that_is_near_enough(seconds: float) -> None:
+    assert [finding.level for finding in clock(timedelta(seconds=seconds), "the database")] == ["ok"]
+
+
+# ---- Somebody, and their token ----
+
+
+@pytest.mark.parametrize(
+    ("loss", "texts"),
+    [
+        ("she is archived", ["ana@acme.test is archived"]),
+        ("she loses her grant", ["ana@acme.test has no grant of app orders"]),
+        ("she leaves the workspace", ["ana@acme.test is no member of workspace acme"]),
+    ],
+)
+def test_what_is_missing_is_told_and_is_what_mends_it(service: Service, loss: str, texts: list[str]) -> None:
+    provision(service.app, LOSSES[loss])
+    office = {"id": "office", "secret": "o" * 40, "scopes": ["provision"]}
+    provision(service.app, {"clients": [office]})
+    found = [text for _, about, text in bad(examine(service.app, *ANA)) if about == "access"]
+    for line, text in zip(found, texts, strict=True):
+        assert text in line
+        method, path, *body = line.partition(". ")[2].split(" ", 2)
+        wish = json.loads(body[0]) if body else None
+        answer = service.client.open(path, method=method, json=wish, headers=basic("office", "o" * 40))
+        assert answer.status_code in (200, 201), answer.text
+    service.token()
+    assert bad(examine(service.app, *ANA)) == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sessions_of_somebody_without_access_are_not_called_open(service: Service, loss: str) -> None:
+    def sessions() -> str:
+        (found,) = (f for f in examine(service.app, *ANA) if f["about"] == "sessions")
+        return str(found["text"])
+
+    assert sessions() == "0 of their frames are open here."
+    service.frame()
+    assert sessions() == "1 of their frames are open here."
+    provision(service.app, LOSSES[loss])
+    assert sessions() == "1 of their sessions here last, and are refused until access is back."
+
+
+def test_mallory_of_another_workspace_lacks_all_of_it(app: Flask) -> None:
+    found = bad(examine(app, "--app", "orders", "--email", "mallory@globex.test"))
+    told = [text for level, about, text in found if (level, about) == ("problem", "access")]
+    assert len(told) == 2
+    found = bad(examine(app, "--workspace", "acme", "--email", "mallory@globex.test"))
+    told = [text for level, about, text in found if (level, about) == ("problem", "access")]
+    assert len(told) == 1
+
+
+def test_somebody_who_is_not_there(app: Flask) -> None:
+    for args in (["--app", "orders"], []):
+        level, about, text = only_one(examine(app, *args, "--email", "nobody@acme.test"))
+        assert (level, about) == ("problem", "access")
+        assert "There is no user nobody@acme.test." in text
+
+
+def test_an_app_that_has_moved(service: Service) -> None:
+    service.token()
+    provision(service.app, only("apps", "orders", workspace="globex", users=[]))
+    found = [
+        text
+        for _, about, text in bad(examine(service.app, *ANA, "--workspace", "acme"))
+        if about in ("access", "token")
+    ]
+    assert "is in workspace globex, not in acme" in found[0]
+    assert "no member of workspace globex" in found[1]
+    assert "a move of the app drops its grants" in found[2]
+    provision(service.app, only("apps", "orders"))
+    found = [text for _, about, text in bad(examine(service.app, *ANA)) if about == "token"]
+    assert "ended for good when the app moved" in found[0]
+
+
+def test_how_anas_token_is(service: Service) -> None:
+    def token() -> tuple[str, str]:
+        (found,) = (f for f in examine(service.app, *ANA) if f["about"] == "token")
+        return found["level"], found["text"]
+
+    assert token() == ("warning", "There is no token for app orders: nobody minted one, or it is purged.")
+    secret = service.token(singleUse=True)
+    assert token()[0] == "ok"
+    assert "client portal minted at" in token()[1]
+    assert "not used yet" in token()[1]
+    service.open(secret)
+    assert "last used" in token()[1]
+    long_ago = datetime.now(UTC) - timedelta(minutes=1)
+    service.change(update(Token).values(first_used_at=long_ago))
+    assert token()[0] == "warning"
+    assert f"was for one use, at {long_ago:%Y-%m-%dT%H:%M:%SZ}" in token()[1]
+    service.change(update(Token).values(expires_at=long_ago))
+    assert token() == ("ok", token()[1])
+    assert token()[1].endswith(f"expired at {long_ago:%Y-%m-%dT%H:%M:%SZ}; the next mint replaces it.")
+    service.change(update(Token).values(key_id="gone"))
+    assert token()[0] == "ok"
+    service.app.test_cli_runner().invoke(args=["token", "revoke", "--app", "orders"])
+    assert token()[0] == "problem"
+    assert "was revoked at" in token()[1]
+
+
+@pytest.mark.parametrize("change", [{}, *({loss: True} for loss in LOSSES)], ids=str)
+def test_the_doctor_says_of_a_token_what_an_opening_says(service: Service, change: dict[str, bool]) -> None:
+    secret = service.token()
+    for loss in change:
+        provision(service.app, LOSSES[loss])
+    opens = service.open(secret).status_code == 200
+    tokens = {f["level"] for f in examine(service.app, *ANA) if f["about"] == "token"}
+    assert tokens == {"ok" if opens else "problem"}
+
+
+def test_a_workspace_token_is_told_of_at_its_launcher_and_at_each_app(service: Service) -> None:
+    service.mint(client="manager", appSlug=None, workspaceSlug="acme")
+    for place in (["--workspace", "acme"], ["--app", "orders"], ["--app", "support"]):
+        (token,) = (
+            f for f in examine(service.app, *place, "--email", "ana@acme.test") if f["about"] == "token"
+        )
+        assert token["level"] == "ok"
+        assert "The workspace token that client manager minted" in token["text"]
+
+
+def test_what_ails_a_workspace_token_is_no_problem_of_an_app(service: Service) -> None:
+    service.mint(client="manager", appSlug=None, workspaceSlug="acme", allowedOrigins=[PORTAL])
+    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, WWW]))
+    assert only_one(examine(service.app, *ANA, "--parent", WWW))[:2] == ("warning", "token")
+    service.app.test_cli_runner().invoke(args=["token", "revoke", "--user", "ana@acme.test"])
+    level, about, text = only_one(examine(service.app, *ANA))
+    assert (level, about) == ("warning", "token")
+    assert "The workspace token that client manager minted" in text
+    assert "was revoked at" in text
+    launcher = ["--workspace", "acme", "--email", "ana@acme.test"]
+    assert [level for level, about, _ in bad(examine(service.app, *launcher))] == ["problem"]
+
+
+def test_a_token_for_fewer_origins_than_the_app_has(service: Service) -> None:
+    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, WWW]))
+    service.token(allowedOrigins=[PORTAL])
+    around = ["--parent", PORTAL, "--parent", WWW]
+    level, about, text = only_one(examine(service.app, *ANA, *around))
+    assert (level, about) == ("problem", "token")
+    assert "minted for fewer origins, and http://www.portal.example is none of them" in text
+
+
+def test_a_token_with_all_the_sessions_it_may_have(
+    service: Service, setting: Callable[[str, Any], None]
+) -> None:
+    setting("MAX_SESSIONS_PER_TOKEN", 2)
+    token = service.token()
+    service.open(token)
+    assert bad(examine(service.app, *ANA)) == []
+    service.open(token)
+    level, about, text = only_one(examine(service.app, *ANA))
+    assert (level, about) == ("problem", "sessions")
+    assert "2 sessions of this token are open" in text
+    assert service.open(token).status_code != 200
+
+
+def test_an_app_without_its_page(app: Flask) -> None:
+    provision(app, only("apps", "orders", template="nothing"))
+    level, about, text = only_one(examine(app, "--app", "orders"))
+    assert (level, about) == ("problem", "template")
+    assert "templates/apps/nothing/index.html" in text
+
+
+# ---- What is away ----
+
+
+def test_without_a_database_the_rest_is_told(app: Flask) -> None:
+    lose_the_database(app, folder_of(app))
+    level, about, text = only_one(examine(app, *ANA, "--parent", PORTAL))
+    assert (level, about) == ("problem", "database")
+    assert "DATABASE_URL" in text
+
+
+def test_a_database_that_goes_away_meanwhile(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_the_database(app, folder_of(app))
+    monkeypatch.setitem(app.extensions, "pat_service.findings", lambda: [])
+    found = bad(examine(app, *ANA))
+    assert ("problem", "database") in [found[:2] for found in found]
+
+
+def test_a_schema_that_is_behind(app: Flask) -> None:
+    for file in folder_of(app).glob("pat-service.db*"):
+        file.unlink()
+    level, about, text = only_one(examine(app, *ANA))
+    assert (level, about) == ("problem", "database")
+    assert "flask --app app db upgrade" in text
+    assert not list(folder_of(app).glob("pat-service.db"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({"REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}, "REDIS_URL names a store that does not answer"),
+        ({"WEB_CONCURRENCY": "2"}, "REDIS_URL must be set for 2 worker processes"),
+    ],
+)
+def test_counters_that_are_away_or_would_be_several(
+    make_app: Callable[..., Flask], environ: dict[str, str], text: str
+) -> None:
+    found = only_one(examine(make_app(TRUSTED_PROXIES="1", **environ)))
+    assert found[:2] == ("problem", "limits")
+    assert text in found[2]
+    assert "hunter2" not in found[2]
+
+
+# ---- On PostgreSQL ----
+
+
+@pytest.mark.postgres
+@pytest.mark.slow
+def test_all_of_it_on_postgresql_with_its_clock(make_app: Callable[..., Flask]) -> None:
+    with postgres() as server, fresh_database(server) as url:
+        app = make_app(DATABASE_URL=url, TRUSTED_PROXIES="1")
+        assert only_one(examine(app, *ANA))[1] == "database"
+        with app.app_context():
+            upgrade_schema()
+        provision(app, WORLD)
+        service = Service(app.test_client())
+        service.frame()
+        for args in ([*ANA, "--parent", PORTAL], ["--workspace", "acme", "--email", "ana@acme.test"]):
+            found = examine(app, *args)
+            assert {about for level, about, _ in bad(found)} <= {"token"}
+            (clock,) = (finding["text"] for finding in found if finding["about"] == "clock")
+            assert clock == "The clock of the database and this machine's are 0 s apart."
+        with app.app_context():
+            db.engine.dispose()

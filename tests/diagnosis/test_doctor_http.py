@@ -1,0 +1,361 @@
+"""The doctor over HTTP: what arrives from the service, from a proxy that meddles, and from something else."""
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from pat_service.diagnosis import reached
+from pat_service.embed import ancestors
+from tests.diagnosis.test_doctor import Findings, bad
+from tests.support.servers import _certificate, free_port, within
+from tests.support.world import PORTAL, Service, only, provision
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Headers = list[tuple[str, str]]
+POLICY: Final = "Content-Security-Policy"
+
+
+#: An answer of the service, as far as the doctor looks at it, but for the clock.
+HEALTHY: Final = (
+    b"HTTP/1.1 200 OK\r\nX-Request-Id: 1\r\nDate: %s\r\n"
+    b"Content-Security-Policy: frame-ancestors http://portal.example\r\n"
+    b"Cross-Origin-Resource-Policy: cross-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n\r\n"
+)
+
+
+@contextmanager
+def serving(served: "WSGIApplication", tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serve it on a port of this machine, by a thread of this process."""
+    server = make_server("127.0.0.1", 0, served, threaded=True, ssl_context=tls)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def saying(text: bytes, *, drip: float = 0) -> Iterator[int]:
+    """Answer whatever comes with this text, or with a byte of it each `drip` seconds."""
+    stopped = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+
+        def serve() -> None:
+            while not stopped.is_set():
+                try:
+                    peer, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                with peer:
+                    peer.recv(65536)
+                    for byte in range(0, len(text), 1 if drip else len(text) or 1):
+                        if stopped.wait(drip):
+                            return
+                        peer.sendall(text[byte:] if not drip else text[byte : byte + 1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            stopped.set()
+            thread.join()
+
+
+def meddling(app: Flask, change: Callable[[Headers], Headers]) -> "WSGIApplication":
+    """The service behind a proxy that changes the headers of its answers."""
+
+    def proxy(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
+        def start(status: str, headers: Headers, *failure: Any) -> Any:
+            return start_response(status, change(headers), *failure)
+
+        return app.wsgi_app(environ, start)
+
+    return proxy
+
+
+def without(*names: str) -> Callable[[Headers], Headers]:
+    return lambda headers: [pair for pair in headers if pair[0] not in names]
+
+
+def adding(*more: tuple[str, str]) -> Callable[[Headers], Headers]:
+    return lambda headers: [*headers, *more]
+
+
+@pytest.fixture
+def ask(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
+    """Examine the installation at this address, over HTTP as well."""
+
+    def asked(public_url: str, args: Sequence[str] = ("--app", "orders")) -> Findings:
+        monkeypatch.setitem(app.config, "PUBLIC_URL", public_url)
+        monkeypatch.setitem(app.config, "TRUSTED_PROXIES", 1)
+        done = app.test_cli_runner().invoke(args=["doctor", "--json", *args])
+        assert done.exit_code in (0, 1), done.output
+        # What the service logs of the request is on standard error.
+        found: Findings = json.loads(done.stdout)["findings"]
+        return found
+
+    return asked
+
+
+def arrives(app: Flask, ask: Callable[..., Findings], change: Callable[[Headers], Headers]) -> list[Any]:
+    with serving(meddling(app, change)) as port:
+        return bad(ask(f"http://127.0.0.1:{port}"))
+
+
+# ---- The service itself ----
+
+
+@pytest.mark.parametrize("args", [[], ["--app", "orders", "--parent", PORTAL], ["--workspace", "acme"]])
+def test_all_is_well_where_the_service_itself_answers(
+    app: Flask, ask: Callable[..., Findings], args: list[str]
+) -> None:
+    with serving(app.wsgi_app) as port:
+        found = [
+            f for f in ask(f"http://localhost:{port}", args) if f["about"] in ("address", "headers", "clock")
+        ]
+    assert {finding["level"] for finding in found} == {"ok"}
+    texts = " ".join(finding["text"] for finding in found)
+    for text in ("as this service does", "policy arrives as it was sent", "can show frames", "0 s apart"):
+        assert text in texts
+
+
+@pytest.mark.parametrize("args", [["--app", "orders"], ["--workspace", "acme"], []])
+def test_each_app_is_asked_on_its_own_host(app: Flask, ask: Callable[..., Findings], args: list[str]) -> None:
+    hosts = []
+
+    def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
+        hosts.append(environ["HTTP_HOST"])
+        return app.wsgi_app(environ, start_response)
+
+    with serving(served) as port:
+        assert bad(ask(f"http://{{app}}.embed.localhost:{port}", args)) == []
+    slug = "orders." if "--app" in args else ""
+    assert hosts == [f"{slug}embed.localhost:{port}"]
+
+
+def test_a_proxy_that_does_not_pass_the_host_on(app: Flask, ask: Callable[..., Findings]) -> None:
+    def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
+        # Every address of a frame says it.
+        path = environ["PATH_INFO"].replace("/frame", "/session")
+        return app.wsgi_app(environ | {"HTTP_HOST": "127.0.0.1:8000", "PATH_INFO": path}, start_response)
+
+    with serving(served) as port:
+        (found,) = bad(ask(f"http://{{app}}.embed.localhost:{port}"))
+    assert found[:2] == ("problem", "address")
+    assert "does not know orders.embed.localhost as one of its hosts" in found[2]
+    assert "proxy_set_header Host $http_host" in found[2]
+
+
+# ---- A proxy that meddles ----
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "text"),
+    [
+        (without(POLICY), "problem", "No policy with frame-ancestors arrives"),
+        (adding((POLICY, "frame-ancestors 'self'")), "problem", "2 policies arrive"),
+        (adding((POLICY, "script-src 'self'")), "problem", "2 policies arrive"),
+        (
+            lambda headers: [(n, v + ", frame-ancestors 'self'" if n == POLICY else v) for n, v in headers],
+            "problem",
+            "2 policies arrive",
+        ),
+        (adding(("X-Frame-Options", "SAMEORIGIN")), "warning", "X-Frame-Options: SAMEORIGIN arrives"),
+        (without("Cross-Origin-Resource-Policy"), "warning", "Cross-Origin-Resource-Policy: cross-origin is"),
+        (without("Cross-Origin-Embedder-Policy"), "warning", "Cross-Origin-Embedder-Policy: require-corp is"),
+    ],
+)
+def test_a_proxy_that_meddles_with_a_header(
+    app: Flask, ask: Callable[..., Findings], change: Callable[[Headers], Headers], level: str, text: str
+) -> None:
+    (found,) = arrives(app, ask, change)
+    assert found[:2] == (level, "headers")
+    assert text in found[2]
+
+
+def test_x_frame_options_instead_of_the_policy(app: Flask, ask: Callable[..., Findings]) -> None:
+    def change(headers: Headers) -> Headers:
+        return [*without(POLICY)(headers), ("X-Frame-Options", "DENY")]
+
+    assert [found[:2] for found in arrives(app, ask, change)] == [("problem", "headers")] * 2
+
+
+def test_a_server_with_another_database(
+    app: Flask, ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(app.wsgi_app) as port:
+        monkeypatch.setattr(ancestors, "current", lambda place: ["http://portal.example"])
+        provision(app, only("apps", "orders", allowed_origins=["https://new.example"]))
+        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
+    assert found[:2] == ("problem", "headers")
+    assert "lets http://portal.example frame app orders, and this database says otherwise" in found[2]
+
+
+@pytest.mark.parametrize(
+    ("date", "text"),
+    [
+        ("Thu, 01 Jan 2026 00:00:00 GMT", "s behind this machine's"),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", "s ahead of this machine's"),
+    ],
+)
+def test_a_server_whose_clock_is_off(ask: Callable[..., Findings], date: str, text: str) -> None:
+    with saying(HEALTHY % date.encode()) as port:
+        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
+    assert found[:2] == ("problem", "clock")
+    assert text in found[2]
+
+
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT", "1", "Thu, 01 Jan 2026", "a, b"]
+)
+def test_a_date_that_is_none_says_nothing(ask: Callable[..., Findings], date: str) -> None:
+    with saying(HEALTHY % date.encode()) as port:
+        found = ask(f"http://127.0.0.1:{port}")
+    assert bad(found) == []
+    assert "clock" not in {finding["about"] for finding in found}
+
+
+# ---- Something else ----
+
+
+def plain(status: str, *headers: tuple[str, str], body: bytes = b"") -> "WSGIApplication":
+    def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
+        start_response(status, list(headers))
+        return [body]
+
+    return served
+
+
+@pytest.mark.parametrize(
+    ("served", "text"),
+    [
+        (
+            plain("301 Moved", ("Location", "https://www.embed.example/")),
+            "redirects to https://www.embed.exa",
+        ),
+        (plain("302 Found"), "redirects to nowhere"),
+        (plain("404 Not Found"), "404 comes from something before the service"),
+        (plain("502 Bad Gateway", body=b"<h1>nginx"), "502 comes from something before the service"),
+        (plain("200 OK", body=b"[" * 50_000), "200 comes from something before the service"),
+        (
+            plain(
+                "503 Unavailable", ("X-Request-Id", "1"), body=b'{"code": "unavailable", "detail": "Away."}'
+            ),
+            "The service answers 503 (unavailable): Away.",
+        ),
+        (plain("500 Oops", ("X-Request-Id", "\x1b[31m"), body=b'{"code": 7}'), "The service answers 500 (7)"),
+    ],
+)
+def test_what_is_not_the_service_or_not_at_its_best(
+    ask: Callable[..., Findings], served: "WSGIApplication", text: str
+) -> None:
+    with serving(served) as port:
+        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
+    assert found[:2] == ("problem", "address")
+    assert text in found[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "speaks no HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "speaks no HTTP"),
+        (b"HTTP/1.1 abc\r\n\r\n", "speaks no HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "speaks no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "speaks no HTTP"),
+        (b"\xff\xfe\x00" * 1000, "speaks no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\nX-\xff: \xff\r\n\r\n", "200 comes from something"),
+    ],
+)
+def test_garbage_is_a_finding_and_no_traceback(ask: Callable[..., Findings], text: bytes, told: str) -> None:
+    with saying(text) as port:
+        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
+    assert found[:2] == ("problem", "address")
+    assert told in found[2] or "takes no connection" in found[2]
+
+
+def test_nobody_there(ask: Callable[..., Findings]) -> None:
+    (found,) = bad(ask(f"http://127.0.0.1:{free_port()}"))
+    assert found[:2] == ("problem", "address")
+    assert "takes no connection: Connection refused" in found[2]
+
+
+@pytest.mark.parametrize("drip", [0.05, 60])
+def test_a_silent_or_dripping_server_is_not_waited_for(
+    ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch, drip: float
+) -> None:
+    monkeypatch.setattr(reached, "PATIENCE", 0.3)
+    with saying(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50, drip=drip) as port, within(10):
+        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
+    assert "did not answer within" in found[2]
+
+
+def test_a_name_that_does_not_resolve(ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    (found,) = bad(ask("https://embed.example"))
+    assert "No address is known for embed.example" in found[2]
+    (found,) = bad(ask("https://{app}.embed.example"))
+    assert "No address is known for orders.embed.example" in found[2]
+    assert "*.embed.example" in found[2]
+
+
+def test_a_certificate_that_browsers_do_not_trust(
+    app: Flask, ask: Callable[..., Findings], tmp_path: Path
+) -> None:
+    _certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "key.pem")
+    with serving(app.wsgi_app, tls) as port:
+        (found,) = bad(ask(f"https://localhost:{port}"))
+    assert found[:2] == ("problem", "address")
+    assert "Browsers do not trust the certificate of localhost: self-signed certificate" in found[2]
+
+
+def test_https_where_only_http_is_spoken(app: Flask, ask: Callable[..., Findings]) -> None:
+    with serving(app.wsgi_app) as port:
+        (found,) = bad(ask(f"https://localhost:{port}"))
+    assert "speaks no TLS that is understood" in found[2]
+
+
+@pytest.mark.slow
+def test_a_command_of_its_own_asks_a_server_of_its_own(service: Service, tmp_path: Path) -> None:
+    """As an operator types it: no log, no traceback, and the findings alone on standard output."""
+    project = Path(__file__).resolve().parents[2]
+    with serving(service.app.wsgi_app) as port:
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "app", "doctor", "--app", "orders", "--json"],
+            cwd=project,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "SECRET_KEY": "k" * 64,
+                "PUBLIC_URL": f"http://127.0.0.1:{port}",
+                "DATABASE_URL": str(service.app.config["SQLALCHEMY_DATABASE_URI"]),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.stderr == ""
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["ok"] is True

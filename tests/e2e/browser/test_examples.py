@@ -1,0 +1,242 @@
+"""The portals of examples/, each started as its README says and used by Ana in Chromium."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Frame, expect
+
+from app import create_app
+from config import Config
+from pat_service.storage.database import db
+from tests.e2e.browser.house import ANA, HOST, SECRET
+from tests.e2e.browser.sites import ready, site
+from tests.support.servers import PROJECT, free_port, gunicorn, program, web_server
+from tests.support.world import KEY, provision
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.e2e.browser.conftest import Witness
+
+EXAMPLES: Final = PROJECT / "examples"
+KINDS: Final = ("flask", "express", "react")
+#: Of a portal's own code, in lines.
+MOST: Final = 60
+TOKEN: Final = "/embed-token"
+#: What a page of another origin can send without asking.
+FORM: Final = "{method: 'POST', mode: 'no-cors', credentials: 'include'}"
+AS_JSON: Final = (
+    "{method: 'POST', credentials: 'include', headers: {'Content-Type': 'application/json'}, "
+    "body: JSON.stringify({app: 'orders'})}"
+)
+
+
+@dataclass(frozen=True)
+class Portal:
+    """A portal that runs, and what Ana does there."""
+
+    url: str
+
+    def sign_in(self, page: "Page") -> None:
+        page.goto(self.url)
+        page.get_by_role("button", name="Sign in as Ana").click()
+        page.wait_for_selector("pat-embed")
+
+    def frame(self, page: "Page") -> Frame:
+        """Return the app's frame, once it can be used."""
+        frame = page.locator("pat-embed iframe").element_handle().content_frame()
+        assert frame
+        expect(frame.get_by_role("heading", name="Orders", exact=True)).to_be_visible()
+        ready(frame)
+        return frame
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples with what npm installs for them."""
+    folder = tmp_path_factory.mktemp("examples") / "examples"
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("node_modules", "public", "__pycache__"))
+    try:
+        program("node")
+        npm = program("npm")
+    except FileNotFoundError as missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for kind, command in (
+        ("express", ["install"]),
+        ("react", ["install"]),
+        ("react", ["run", "build"]),
+    ):
+        quiet = ["--no-audit", "--no-fund", "--no-package-lock"] if command == ["install"] else []
+        done = subprocess.run(
+            [npm, *command, *quiet],
+            cwd=folder / kind,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ports() -> dict[str, int]:
+    return {kind: free_port() for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def service(schema: Path, tmp_path_factory: pytest.TempPathFactory, ports: dict[str, int]) -> Iterator[str]:
+    """The service, where Ana may open Orders and the portals may embed it."""
+    folder, port = tmp_path_factory.mktemp("service"), free_port()
+    env = {
+        "SECRET_KEY": KEY,
+        "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "DATABASE_URL": f"sqlite:///{shutil.copy(schema, folder)}",
+    }
+    app = create_app(Config.from_environment(env, folder))
+    with app.app_context():
+        provision(app, world([f"http://localhost:{port}" for port in ports.values()]))
+        db.engine.dispose()
+    with gunicorn(env, port=port, workers=1) as server:
+        yield server.url
+
+
+def world(origins: list[str]) -> dict[str, Any]:
+    ana = {"email": ANA, "name": "Ana", "status": "active", "workspaces": {"acme": "end-user"}}
+    orders = {"slug": "orders", "name": "Orders", "workspace": "acme", "template": "orders"}
+    return {
+        "workspaces": [{"slug": "acme", "name": "Acme"}],
+        "users": [ana],
+        "apps": [orders | {"allowed_origins": origins, "users": [ANA]}],
+        "clients": [
+            {"id": "portal", "secret": SECRET, "mint_limit": "1000 per minute"},
+            {"id": "slow-flask", "secret": SECRET, "mint_limit": "1 per minute"},
+            {"id": "slow-express", "secret": SECRET, "mint_limit": "1 per minute"},
+        ],
+    }
+
+
+@contextmanager
+def started(kind: str, port: int, env: dict[str, str], folder: Path) -> Iterator[Portal]:
+    """The portal as its README starts it."""
+    env = env | {"PORT": str(port), "PAGES": "."}
+    if kind == "flask":
+        command = [sys.executable, "-m", "flask", "--app", "portal", "run", "--port", str(port)]
+    else:
+        command = [program("node"), "../express/server.js"]
+    with web_server(command, env, port=port, cwd=folder / kind):
+        yield Portal(f"http://localhost:{port}")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def portal(request: pytest.FixtureRequest, service: str, ports: dict[str, int]) -> Iterator[Portal]:
+    kind = request.param
+    env = {"PAT_SERVICE": service, "CLIENT_ID": "portal", "CLIENT_SECRET": SECRET}
+    folder = EXAMPLES if kind == "flask" else request.getfixturevalue("installed")
+    with started(kind, ports[kind], env, folder) as portal:
+        yield portal
+
+
+def test_ana_signs_in_and_sees_her_orders(page: "Page", portal: Portal, witness: "Witness") -> None:
+    portal.sign_in(page)
+    frame = portal.frame(page)
+    expect(frame.get_by_text("Acme · Ana")).to_be_visible()
+    # The page scrolls, and not the frame.
+    frame.wait_for_function(
+        "() => innerHeight > 300 && document.documentElement.scrollHeight <= innerHeight", polling=50
+    )
+    assert not [url for url in witness.urls() if "pat_" in url]
+    assert SECRET not in page.content() + frame.content()
+    [minted] = [answer for answer in witness.responses if answer.url.endswith(TOKEN)]
+    assert minted.header_value("Cache-Control") == "no-store"
+    assert {cookie["domain"] for cookie in page.context.cookies()} == {"localhost"}
+    for cookie in page.context.cookies():
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_another_page_gets_no_token(page: "Page", portal: Portal, witness: "Witness", host: str) -> None:
+    """From another port of the same host its requests carry Ana's cookie."""
+    witness.allow("CORS", "Failed to load resource")
+    portal.sign_in(page)
+    portal.frame(page)
+    with site() as mallorys:
+        mallorys.pages["/"] = HOST
+        page.goto(mallorys.url(host=host))
+        for body in ("JSON.stringify({app: 'orders'})", "new FormData()"):
+            with page.expect_response(f"**{TOKEN}") as answer:
+                page.evaluate(f"url => {{ fetch(url, {{...{FORM}, body: {body}}}) }}", portal.url + TOKEN)
+            assert answer.value.status == 403
+        # With JSON the browser asks first, and is refused.
+        assert page.evaluate(f"url => fetch(url, {AS_JSON}).catch(() => 'no')", portal.url + TOKEN) == "no"
+
+
+def test_only_who_is_signed_in_gets_a_token_and_only_for_the_portals_apps(
+    page: "Page", portal: Portal
+) -> None:
+    def status(app: str) -> int:
+        return page.request.post(portal.url + TOKEN, data={"app": app}).status
+
+    assert status("orders") == 401
+    portal.sign_in(page)
+    assert [status(app) for app in ("orders", "support", "")] == [201, 404, 404]
+
+
+@pytest.mark.parametrize("kind", ["flask", "express"])
+def test_a_refused_mint_is_handed_on_but_not_that_of_a_wrong_secret(
+    request: pytest.FixtureRequest, page: "Page", service: str, kind: str
+) -> None:
+    folder = EXAMPLES if kind == "flask" else request.getfixturevalue("installed")
+    told: dict[str, list[tuple[int, str | None]]] = {
+        f"slow-{kind}": [(201, None), (429, "rate_limited")],
+        "nobody": [(502, "invalid_client")],
+    }
+    for client, expected in told.items():
+        env = {"PAT_SERVICE": service, "CLIENT_ID": client, "CLIENT_SECRET": SECRET}
+        with started(kind, free_port(), env, folder) as portal:
+            page.request.post(f"{portal.url}/sign-in")
+            answers = [page.request.post(portal.url + TOKEN, data={"app": "orders"}) for _ in expected]
+        assert [(answer.status, answer.json().get("code")) for answer in answers] == expected
+        assert [answer.status == 429 for answer in answers] == [
+            bool(answer.headers.get("retry-after")) for answer in answers
+        ]
+
+
+@pytest.mark.parametrize("portal", ["react"], indirect=True)
+def test_react_changes_the_theme_of_an_open_frame_and_takes_it_away(page: "Page", portal: Portal) -> None:
+    portal.sign_in(page)
+    frame = portal.frame(page)
+    expect(page.get_by_role("status")).to_have_text("You see Orders.")
+    theme = frame.locator("html")
+    expect(theme).to_have_attribute("data-theme", "light")
+    page.get_by_label("Dark").check()
+    expect(theme).to_have_attribute("data-theme", "dark")
+    page.get_by_label("Show orders").uncheck()
+    expect(page.locator("iframe")).to_have_count(0)
+    page.get_by_label("Show orders").check()
+    expect(portal.frame(page).locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_each_is_short_and_in_the_readme() -> None:
+    readme = (EXAMPLES / "README.md").read_text("utf-8")
+    for kind in KINDS:
+        assert f"[{kind}/]({kind}/)" in readme
+        code = [file for suffix in ("py", "js", "jsx") for file in (EXAMPLES / kind).glob(f"*.{suffix}")]
+        assert code
+        for file in code:
+            assert len(file.read_text("utf-8").splitlines()) < MOST, file
+    asked = set(re.findall(r"export (?:\w+=\S+ )*?(CLIENT_ID|CLIENT_SECRET)", readme))
+    assert asked == {"CLIENT_ID", "CLIENT_SECRET"}
+    assert ANA in (EXAMPLES / "flask" / "portal.py").read_text("utf-8")
+    assert urlsplit("http://localhost:8000").netloc in readme

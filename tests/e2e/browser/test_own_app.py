@@ -1,0 +1,128 @@
+"""The README's section "Your own app", done word for word by somebody who has just loaded the demo."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Frame, expect
+
+from tests.e2e.browser.sites import (
+    Site,
+    copy_project,
+    curl,
+    environment,
+    readme,
+    ready,
+    shell,
+    site,
+    snippets,
+)
+from tests.support.servers import flask_run, free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+FILES = ["templates/apps/quote/index.html", "templates/apps/quote/result.html", "apps/quote.py", "quote.toml"]
+PAGE = "http://localhost:8080"  # where the README serves the page that embeds
+SERVICE = "http://127.0.0.1:5000"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Somebody who did what the README says: where the app can be embedded, and how it is minted."""
+
+    tree: Path
+    service: str
+    embedder: Site
+    command: str
+    secret: str
+
+    def mint(self) -> str:
+        """Return an address for Ana. The README's client may ask for ten a minute."""
+        return curl(self.command, self.tree, CLIENT_SECRET=self.secret)["redirectUrl"]
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    folder = tmp_path_factory.mktemp("reader")
+    tree = copy_project(folder / "tree")
+    port = free_port()
+    service = f"http://127.0.0.1:{port}"
+    shell(f"flask --app app demo load --origin http://localhost:{port}", tree)
+    make_client, mint = (snippet.text for snippet in snippets("Mint a token") if snippet.language == "sh")
+    secret = shell(f'{make_client}\nprintf %s "$CLIENT_SECRET"', tree)
+
+    with site() as embedder:
+        found = {snippet.name: snippet.text for snippet in snippets("Your own app")}
+        assert list(found) == FILES
+        for name, text in found.items():
+            path = tree / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text.replace(PAGE, embedder.origin), "utf-8")
+        [provision] = re.findall(r"`(flask --app app provision \S+)`", readme("Your own app"))
+        shell(provision, tree)
+        assert '"appSlug": "quote"' in readme("Your own app")
+        assert '"appSlug": "orders"' in mint
+        command = mint.replace('"appSlug": "orders"', '"appSlug": "quote"').replace(SERVICE, service)
+        with flask_run(environment(folder), port=port, cwd=tree, log=folder / "log"):
+            yield Reader(tree, service, embedder, command, secret)
+
+
+@pytest.fixture
+def quote(page: "Page", reader: Reader) -> Frame:
+    """The app of the README, opened for Ana in a frame."""
+    [(html, path)] = re.findall(r"save `(<iframe .*?</iframe>)` as\s+`(\S+)`", readme("Your own app"))
+    assert f"`{PAGE}/{path}`" in readme("Your own app")
+    reader.embedder.pages[f"/{path}"] = html.replace("…", reader.mint())
+    page.goto(reader.embedder.url(f"/{path}"))
+    frame = page.locator("iframe").element_handle().content_frame()
+    assert frame
+    expect(frame.get_by_role("heading")).to_have_text("A quote for Ana Ruiz")
+    ready(frame)
+    return frame
+
+
+def test_the_readmes_curl_gets_the_documented_answer(reader: Reader) -> None:
+    answer = curl(reader.command.replace('"quote"', '"orders"'), reader.tree, CLIENT_SECRET=reader.secret)
+    [documented] = [snippet.text for snippet in snippets("Mint a token") if snippet.language == "json"]
+    assert list(answer) == re.findall(r'^  "(\w+)":', documented, re.MULTILINE)
+    assert answer["redirectUrl"].rpartition("=")[0] in documented.replace(SERVICE, reader.service)
+    assert (answer["expiresIn"], answer["sessionExpiresIn"]) == (1_000_000, 3600)
+
+
+def test_ana_asks_for_a_quote_and_gets_it(quote: Frame) -> None:
+    quote.get_by_label("Item").select_option("Toner")
+    quote.get_by_label("How many").fill("3")
+    quote.get_by_role("button", name="Quote").click()
+    expect(quote.get_by_role("heading")).to_have_text("3 × Toner: 207.00 EUR")
+    expect(quote.get_by_role("heading")).to_be_focused()
+    assert quote.evaluate("document.title") == "Your quote"
+    quote.get_by_role("link", name="Another quote").click()
+    expect(quote.get_by_role("heading")).to_have_text("A quote for Ana Ruiz")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [("0", "From 1 to 500."), ("501", "From 1 to 500."), ("some", "Not a valid integer.")]
+)
+def test_a_wish_that_does_not_validate_says_so_in_place(quote: Frame, count: str, text: str) -> None:
+    quote.get_by_label("Item").select_option("Toner")
+    quote.get_by_label("How many").fill(count)
+    with quote.page.expect_response("**/pages/quote") as answer:
+        quote.get_by_role("button", name="Quote").click()
+    assert answer.value.status == 422
+    expect(quote.get_by_text(text)).to_be_visible()
+    field = quote.get_by_label("How many")
+    expect(field).to_have_accessible_description(re.compile(re.escape(text)))
+    expect(field).to_have_value(count)
+    expect(field).to_be_focused()
+    expect(quote.get_by_label("Item")).to_have_value("Toner")
+
+
+def test_the_price_list_is_saved_under_its_name(quote: Frame) -> None:
+    with quote.page.expect_download() as download:
+        quote.get_by_role("button", name="Price list").click()
+    assert download.value.suggested_filename == "prices.csv"
+    assert download.value.path().read_text() == "item,cents\nPaper,450\nToner,6900"

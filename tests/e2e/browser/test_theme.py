@@ -1,0 +1,155 @@
+"""Theme and height of a frame in Chromium: they follow what the host wishes, at run time too."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from tests.support.world import ORDERS, PUBLIC_URL, Service
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+LIGHT: Final = "rgb(246, 247, 246)"
+DARK: Final = "rgb(15, 19, 18)"
+GROUND: Final = "getComputedStyle(document.body).backgroundColor"
+#: What each element of the page looks like: its tag, class and colours.
+LOOKS: Final = """() => [...document.querySelectorAll("body, body *")].map((element) => {
+    const { color, backgroundColor, borderTopColor, fill, stroke } = getComputedStyle(element);
+    return [element.tagName, `${element.className}`, color, backgroundColor, borderTopColor, fill, stroke];
+})"""
+HEIGHT: Final = "document.documentElement.getBoundingClientRect().height"
+PANEL: Final = (
+    '<main class="embed-ended"><h1>Ended</h1><p>Why</p>'
+    '<button type="button" class="button primary">Try again</button></main>'
+)
+OPENING: Final = '<div class="embed-opening" role="status"><span>Opening…</span></div>'
+
+Show = Callable[[str], "Page"]
+
+
+@pytest.fixture
+def shown(page: "Page", service: Service) -> Show:
+    """Return what shows an address of the service, without a server, and without scripts of the frame."""
+
+    def answer(route: Route) -> None:
+        asked = urlsplit(route.request.url)
+        if asked.path.endswith(".js"):
+            route.fulfill(body="", content_type="text/javascript")
+            return
+        with service.client.get(f"{asked.path}?{asked.query}", headers={"Accept": "text/html, */*"}) as got:
+            route.fulfill(status=got.status_code, headers=dict(got.headers), body=got.data)
+
+    def shown(url: str) -> "Page":
+        page.goto(url)
+        return page
+
+    page.route("**/*", answer)
+    return shown
+
+
+def address(service: Service, kind: str) -> str:
+    """Return where one kind of page is that a frame can show."""
+    if kind == "refusal":
+        return f"{PUBLIC_URL}/embed-apps/{ORDERS}?personal-access-token=pat_0"
+    targets: dict[str, dict[str, Any]] = {
+        "orders": {},
+        "support": {"appSlug": "support"},
+        "launcher": {"appSlug": None, "workspaceSlug": "acme", "client": "manager"},
+    }
+    answer = service.mint(**targets[kind])
+    assert answer.status_code == 201, answer.text
+    redirect_url: str = answer.json["redirectUrl"]  # type: ignore[index]
+    return redirect_url
+
+
+def with_theme(page: "Page", theme: str, system: Literal["light", "dark"]) -> list[Any]:
+    page.emulate_media(color_scheme=system, reduced_motion="reduce")
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    looks: list[Any] = page.evaluate(LOOKS)
+    assert page.evaluate(GROUND) == (DARK if "dark" in (theme, theme == "auto" and system) else LIGHT)
+    return looks
+
+
+@pytest.mark.parametrize("kind", ["launcher", "orders", "support", "refusal"])
+def test_everything_follows_the_theme_while_the_page_is_open(
+    shown: Show, service: Service, kind: str
+) -> None:
+    page = shown(address(service, kind))
+    light, dark = with_theme(page, "auto", "light"), with_theme(page, "auto", "dark")
+    assert with_theme(page, "dark", "light") == dark
+    assert with_theme(page, "light", "dark") == light
+    assert with_theme(page, "light", "light") == light
+    for before, after in zip(light, dark, strict=True):
+        # Whatever has a colour of its own has one for the dark.
+        assert before[2] != after[2], before
+
+
+def test_ana_sees_a_refusal_in_the_theme_that_the_host_wishes(shown: Show, service: Service) -> None:
+    refusal = address(service, "refusal")
+    for theme, ground in (("dark", DARK), ("light", LIGHT), ("auto", LIGHT)):
+        assert shown(f"{refusal}&theme={theme}").evaluate(GROUND) == ground
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_a_refusal_fits_a_frame_of_any_size(shown: Show, service: Service, language: str) -> None:
+    """140 pixels are 280 at twice the size."""
+    page = shown(f"{address(service, 'refusal')}&locale={language}")
+    page.locator("#embed-retry").evaluate("button => { button.hidden = false }")
+    assert not page.locator(".by-hand").is_visible()
+    for width, height in product((140, 280, 1000), (100, 200, 900)):
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        if width >= 280 and height >= 200:
+            button = page.locator("#embed-retry").bounding_box()
+            assert button is not None
+            assert button["y"] + button["height"] <= height, "the button is in sight"
+
+
+@pytest.mark.parametrize("body", [PANEL, OPENING, '<h1 id="loose">Loose margins</h1>'])
+def test_a_frame_that_takes_its_contents_height_says_the_same_at_any_height(
+    shown: Show, service: Service, body: str
+) -> None:
+    page = shown(address(service, "refusal"))
+    page.evaluate(
+        """body => {
+            document.documentElement.dataset.autoHeight = "";
+            document.body.innerHTML = body;
+            document.getElementById("loose")?.style.setProperty("margin", "40px 0");
+        }""",
+        body,
+    )
+    heights = set()
+    for height in (50, 150, 400, 2000):
+        page.set_viewport_size({"width": 600, "height": height})
+        heights.add(page.evaluate(HEIGHT))
+        assert page.evaluate("innerWidth - document.documentElement.clientWidth") == 0, "no scrollbar"
+    assert len(heights) == 1
+    last = page.evaluate(
+        """() => {
+            const last = document.body.lastElementChild;
+            return last.getBoundingClientRect().bottom + parseFloat(getComputedStyle(last).marginBottom);
+        }"""
+    )
+    assert heights == {last}, "margins are part of it"
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_what_waits_shows_itself_after_a_moment(
+    shown: Show, service: Service, motion: Literal["reduce", "no-preference"]
+) -> None:
+    page = shown(address(service, "refusal"))
+    page.emulate_media(reduced_motion=motion)
+    page.evaluate("body => { document.body.innerHTML = body }", OPENING)
+    opening = page.get_by_role("status")
+    delay, opacity = opening.evaluate(
+        "element => [getComputedStyle(element).animationDelay, getComputedStyle(element).opacity]"
+    )
+    assert (delay, opacity) == ("0.3s", "0")
+    expect(opening).to_have_css("opacity", "1")
+    turns = opening.evaluate("element => getComputedStyle(element, '::before').animationName")
+    assert turns == ("none" if motion == "reduce" else "embed-turn")
+    assert opening.inner_text() == "Opening…"

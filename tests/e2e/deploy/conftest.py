@@ -1,0 +1,74 @@
+"""An installation as it is deployed: PostgreSQL, Redis, and people enough for many back ends at once."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask_migrate import upgrade
+
+from app import create_app
+from config import Config
+from pat_service.storage.database import db
+from tests.e2e.deploy.load import CROWD
+from tests.support.servers import PROJECT, Proxy, fresh_database, redis_server
+from tests.support.world import KEY, PUBLIC_URL, WORLD, only, provision
+
+UNLIMITED = "1000000 per minute"
+
+
+def let_in_the_crowd(app: Flask) -> None:
+    """Bring in those of `tests.e2e.deploy.load`, for whom the portal may mint as often as it likes."""
+    provision(app, only("clients", "portal", mint_limit=UNLIMITED))
+    people = [{"email": email, "name": "Viewer", "workspaces": {"acme": "end-user"}} for email in CROWD]
+    provision(
+        app, {"users": people} | only("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD])
+    )
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def installation(
+    postgres_server: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The environment of an installation with a crowd of viewers and without limits."""
+    with fresh_database(postgres_server) as url:
+        environ = {
+            "SECRET_KEY": KEY,
+            "PUBLIC_URL": PUBLIC_URL,
+            "DATABASE_URL": url,
+            "REDIS_URL": redis_url,
+            "OPEN_RATE_LIMIT": UNLIMITED,
+            "TRUSTED_PROXIES": "1",
+        }
+        app = create_app(Config.from_environment(environ, tmp_path_factory.mktemp("instance")))
+        with app.app_context():
+            upgrade(str(PROJECT / "migrations"))
+        provision(app, WORLD)
+        let_in_the_crowd(app)
+        with app.app_context():
+            db.engine.dispose()
+        yield environ
+
+
+def found(
+    make: Callable[[Path], AbstractContextManager[Proxy]],
+) -> Callable[[Path], AbstractContextManager[Proxy]]:
+    """The proxy, or a skipped test where it is not installed; a machine that judges a change needs it."""
+
+    @contextmanager
+    def made(sockets: Path) -> Iterator[Proxy]:
+        try:
+            with make(sockets) as proxy:
+                yield proxy
+        except FileNotFoundError as missing:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
+
+    return made

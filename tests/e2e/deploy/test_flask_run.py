@@ -1,0 +1,213 @@
+"""`flask --app app run` on a laptop: a fresh checkout, nothing set, nothing prepared."""
+
+import http.client
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from flask import Flask
+
+from tests.support.servers import WebServer, flask_run
+from tests.support.world import MINT, ORDERS, PORTAL, WORLD, basic, provision
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).resolve().parents[3]
+SECRET = "s" * 40
+DIRECTORY = f"""
+[[workspaces]]
+slug = "acme"
+[[users]]
+email = "ana@acme.test"
+workspaces = {{ acme = "end-user" }}
+[[apps]]
+id = "{ORDERS}"
+slug = "orders"
+workspace = "acme"
+allowed_origins = ["{PORTAL}"]
+users = ["ana@acme.test"]
+[[clients]]
+id = "portal"
+secret = "{SECRET}"
+"""
+
+
+@dataclass
+class Laptop:
+    """A fresh checkout, and the server that runs in it."""
+
+    folder: Path
+    server: WebServer
+
+    def call(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        with closing(connection):
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            if body is not None:
+                sent["Content-Type"] = "application/json"
+            connection.request(method, path, json.dumps(body) if body is not None else None, sent)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read().decode()
+
+    def mint(self, **headers: str) -> dict[str, str]:
+        body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+        status, _, text = self.call("POST", MINT, body, **headers, **basic("portal", SECRET))
+        assert status == 201, text
+        answer: dict[str, str] = json.loads(text)
+        return answer
+
+    def flask(self, *args: str) -> None:
+        command = [sys.executable, "-m", "flask", "--app", "app", *args]
+        subprocess.run(command, cwd=self.folder, env={"PATH": os.environ["PATH"]}, check=True, timeout=60)
+
+
+def checkout(folder: Path) -> Path:
+    """The project without anybody's instance folder; its files by link, so that they are the real ones."""
+    parts = ("app.py", "config.py", "pat_service", "apps", "demo", "templates", "static", "migrations")
+    for part in parts:
+        (folder / part).symlink_to(PROJECT / part)
+    return folder
+
+
+@contextmanager
+def running(folder: Path, **environ: str) -> Iterator[Laptop]:
+    log = folder / "log"
+    with flask_run(environ, cwd=folder, log=log) as server:
+        yield Laptop(folder, server)
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    with running(checkout(tmp_path_factory.mktemp("checkout"))) as laptop:
+        yield laptop
+
+
+@pytest.fixture(scope="module")
+def peopled(laptop: Laptop) -> Laptop:
+    """The same, once Ana and her app are there."""
+    (laptop.folder / "directory.toml").write_text(DIRECTORY)
+    laptop.flask("provision", "directory.toml")
+    return laptop
+
+
+def test_the_schema_comes_up_by_itself_and_the_start_page_tells_how_to_load_the_demo(laptop: Laptop) -> None:
+    status, headers, text = laptop.call("GET", "/")
+    assert status == 200
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    command = f"flask --app app demo load --origin http://localhost:{laptop.server.port}"
+    assert command in text
+    assert {path.name for path in (laptop.folder / "instance").iterdir()} >= {"pat-service.db", "secret_key"}
+    assert stat.S_IMODE((laptop.folder / "instance" / "secret_key").stat().st_mode) == 0o600
+
+
+def test_it_prints_one_address(laptop: Laptop) -> None:
+    printed = re.findall(r"https?://\S+", laptop.server.log.read_text())
+    assert printed == [f"http://localhost:{laptop.server.port}/"]
+
+
+def test_ana_mints_and_opens_and_the_log_has_no_token(peopled: Laptop) -> None:
+    minted = peopled.mint()
+    token = minted["personalAccessToken"]
+    parts = urlsplit(minted["redirectUrl"])
+    status, _, page = peopled.call("GET", f"{parts.path}?{parts.query}", Sec_Fetch_Dest="iframe")
+    assert status == 200
+    jwt = re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", page)[0]
+    peopled.call("GET", f"/nowhere?personal-access-token={token}", Referer=minted["redirectUrl"])
+    peopled.call("GET", f"{parts.path}/pages/index?x={jwt}", Authorization=f"Bearer {jwt}")
+    peopled.call("GET", f"/static/{token}")
+    # A request line that werkzeug cannot read, and a method that it does not know.
+    peopled.call(f"{token}", "/")
+    log = peopled.server.log.read_text()
+    assert log.count('"request_id"') >= 6
+    for secret in (token, token[4:], jwt, jwt.split(".")[2], SECRET):
+        assert secret not in log
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Host": "mallory.example"},
+        {"Host": "mallory.example:80", "X_Forwarded_Host": "mallory.example"},
+        {"X_Forwarded_Proto": "https", "X_Forwarded_Port": "1", "X_Forwarded_Prefix": "/mallory"},
+        {"Forwarded": "host=mallory.example;proto=https", "X_Original_Host": "mallory.example"},
+        {"Host": "localhost"},
+        {"Host": "127.0.0.1@mallory.example"},
+    ],
+    ids=str,
+)
+def test_the_redirect_url_is_its_own_loopback_address(peopled: Laptop, headers: dict[str, str]) -> None:
+    minted = peopled.mint(**headers)
+    assert minted["redirectUrl"] == (
+        f"http://127.0.0.1:{peopled.server.port}/embed-apps/{ORDERS}"
+        f"?personal-access-token={minted['personalAccessToken']}"
+    )
+
+
+def test_a_loaded_demo_shows_without_a_restart(laptop: Laptop) -> None:
+    portal = f"localhost:{laptop.server.port}"
+    laptop.flask("demo", "load", "--origin", f"http://{portal}")
+    status, headers, _ = laptop.call("GET", "/")
+    assert (status, headers["Location"]) == (302, f"http://{portal}/")  # a frame needs another site
+    status, _, text = laptop.call("GET", "/", Host=portal)
+    assert status == 200
+    assert "demo load" not in text
+    held = json.loads((laptop.folder / "instance" / "demo.json").read_text())
+    assert stat.S_IMODE((laptop.folder / "instance" / "demo.json").stat().st_mode) == 0o600
+    for client in held["clients"].values():
+        assert client["secret"] not in text
+
+
+def test_a_second_start_keeps_key_and_data(tmp_path: Path) -> None:
+    checkout(tmp_path)
+    (tmp_path / "directory.toml").write_text(DIRECTORY)
+    with running(tmp_path) as laptop:
+        laptop.flask("provision", "directory.toml")
+        token = laptop.mint()["personalAccessToken"]
+    with running(tmp_path) as laptop:
+        path = f"/embed-apps/{ORDERS}?personal-access-token={token}"
+        assert laptop.call("GET", path)[0] == 200
+
+
+def test_with_a_public_url_of_the_world_no_schema_and_no_portal_come_by_themselves(tmp_path: Path) -> None:
+    """That is no development any more: there the schema is brought up by `db upgrade`."""
+    checkout(tmp_path)
+    with running(tmp_path, PUBLIC_URL="https://embed.example", SECRET_KEY="k" * 64) as laptop:
+        assert laptop.call("GET", "/")[0] == 404
+        status, headers, _ = laptop.call("POST", MINT, {}, **basic("portal", SECRET))
+        assert (status, bool(headers["Retry-After"])) == (503, True)
+    names = {path.name for path in (tmp_path / "instance").glob("secret_key*")}
+    assert names == set()
+
+
+@pytest.mark.parametrize(
+    ("bound_to", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("192.0.2.7", "127.0.0.1"),
+        ("::1", "[::1]"),
+        ("::", "127.0.0.1"),
+    ],
+)
+def test_whatever_it_is_bound_to_the_address_is_one_of_loopback(
+    make_app: Callable[..., Flask], bound_to: str, host: str
+) -> None:
+    app = make_app(PUBLIC_URL="")
+    provision(app, WORLD)
+    body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+    environ = {"SERVER_NAME": bound_to, "SERVER_PORT": "5000", "HTTP_HOST": "mallory.example"}
+    minted = app.test_client().post(MINT, json=body, headers=basic("portal"), environ_overrides=environ)
+    assert minted.get_json()["redirectUrl"].startswith(f"http://{host}:5000/embed-apps/")

@@ -1,0 +1,223 @@
+"""Senders who mean harm, on real sockets straight at gunicorn: refused, and nobody else notices."""
+
+import contextlib
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.deploy.load import Connection, minting, visit
+from tests.e2e.deploy.test_gunicorn import TOKEN
+from tests.support.servers import WebServer, gunicorn
+from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
+
+pytestmark = pytest.mark.slow
+
+#: What is in a hidden request must never be answered as a request of its own.
+HIDDEN = f"GET /embed-apps/{ORDERS}?personal-access-token={TOKEN}&smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = f"POST {MINT} HTTP/1.1\r\nHost: x\r\n"
+CREDENTIALS = f"Authorization: {basic('portal')['Authorization']}\r\nContent-Type: application/json\r\n"
+CHUNKED = f"{POST}{CREDENTIALS}Transfer-Encoding: chunked\r\n\r\n"
+SIZE = f"Content-Length: {len(HIDDEN)}\r\n"
+
+REFUSED = {
+    # Where does the body end?
+    "length and chunks": (f"{POST}{SIZE}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
+    "chunks and length": (f"{POST}Transfer-Encoding: chunked\r\n{SIZE}\r\n0\r\n\r\n{HIDDEN}", 400),
+    "two lengths": (f"{POST}Content-Length: 0\r\n{SIZE}\r\n{HIDDEN}", 400),
+    "a list of lengths": (f"{POST}Content-Length: 0, {len(HIDDEN)}\r\n\r\n{HIDDEN}", 400),
+    "the same length twice": (f"{POST}Content-Length: 0\r\nContent-Length: 0\r\n\r\n{HIDDEN}", 400),
+    "a negative length": (f"{POST}Content-Length: -1\r\n\r\n{HIDDEN}", 400),
+    "a length with a sign": (f"{POST}Content-Length: +0\r\n\r\n{HIDDEN}", 400),
+    "a hexadecimal length": (f"{POST}Content-Length: 0x0\r\n\r\n{HIDDEN}", 400),
+    "a length with a space before the colon": (f"{POST}Content-Length : 0\r\n\r\n{HIDDEN}", 400),
+    "a folded length": (f"{POST}Content-Length:\r\n 0\r\n\r\n{HIDDEN}", 400),
+    "chunks with a space before the colon": (
+        f"{POST}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{HIDDEN}",
+        400,
+    ),
+    "chunks in other words": (f"{POST}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{HIDDEN}", 501),
+    "chunks, then more": (f"{POST}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
+    "chunks twice": (f"{POST}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
+    "chunks in HTTP/1.0": (
+        f"POST {MINT} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}",
+        400,
+    ),
+    # What cannot be a request.
+    "HTTP/0.9": (f"GET /\r\n\r\n{HIDDEN}", 400),
+    "HTTP/2 without a word": (f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{HIDDEN}", 400),
+    "a NUL in the address": (f"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
+    "a NUL in a header": (f"GET / HTTP/1.1\r\nHost: x\r\nX: \0\r\n\r\n{HIDDEN}", 400),
+    "lines that end with LF alone": (f"GET / HTTP/1.1\nHost: x\n\n{HIDDEN}", 400),
+    "a lone LF among the headers": (f"GET / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n{HIDDEN}", 400),
+    "a lone CR among the headers": (f"GET / HTTP/1.1\r\nHost: x\rX: y\r\n\r\n{HIDDEN}", 400),
+    "a folded header": (f"GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n  z\r\n\r\n{HIDDEN}", 400),
+    "two hosts": (f"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n{HIDDEN}", 400),
+    "a header with an underscore twice over": (
+        f"{POST}Content_Length: 9\r\nContent-Length: x\r\n\r\n{HIDDEN}",
+        400,
+    ),
+    "an expectation of something else": (f"{POST}Expect: a-token\r\n\r\n{HIDDEN}", 417),
+    "TLS on a plain port": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\r\n" * 4, 400),
+    # Too much.
+    "an address too long": (f"GET /{'a' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 414),
+    "an address without end": (f"GET /{'a' * 20000}", 414),
+    "a header too long": (f"GET / HTTP/1.1\r\nHost: x\r\nX: {'a' * 9000}\r\n\r\n{HIDDEN}", 431),
+    # Chunks that are none.
+    "a chunk of a size that is no number": (f"{CHUNKED}zz\r\n\r\n{HIDDEN}", 400),
+    "a chunk of a negative size": (f"{CHUNKED}-1\r\n\r\n{HIDDEN}", 400),
+    "a chunk longer than it says": (f"{CHUNKED}1\r\nabc\r\n0\r\n\r\n{HIDDEN}", 400),
+    "a chunk with an extension without end": (f"{CHUNKED}1;{'a' * 20000}", 400),
+    "a lone LF behind a chunk's size": (f"{CHUNKED}0\n\n{HIDDEN}", 400),
+    "a CR in a chunk's extension": (f"{CHUNKED}0;a=\rb\r\n\r\n{HIDDEN}", 400),
+    "a length behind the last chunk": (f"{CHUNKED}0\r\n{SIZE}\r\n{HIDDEN}", 400),
+}
+
+
+@pytest.fixture(scope="module")
+def environ(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("installation")
+    with lasting_service(schema, folder):
+        url = f"sqlite:///{folder / 'pat-service.db'}"
+        return {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
+
+
+@pytest.fixture(scope="module")
+def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """One worker with its eight threads, and no proxy."""
+    log = tmp_path_factory.mktemp("log") / "log"
+    with gunicorn(environ, workers=1, log=log) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def sender(server: WebServer, text: str = "") -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(text.encode("latin-1"))
+        yield connection
+
+
+def everything(connection: socket.socket) -> str:
+    """What comes until the other side closes; a reset, where it had more to read than it wanted, is one."""
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while data := connection.recv(65536):
+            got += data
+    return got.decode("latin-1")
+
+
+def statuses(text: str) -> list[int]:
+    return [int(status) for status in re.findall(r"HTTP/1\.1 (\d{3}) ", text)]
+
+
+def is_well(server: WebServer) -> bool:
+    """Somebody else is served, from a mint to a page."""
+    with contextlib.closing(Connection(server.port)) as connection:
+        return [status for status, _ in visit(connection)] == [201, 200, 200]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_in_one_way_alone_is_refused_and_what_hides_behind_it_never_answered(
+    server: WebServer, name: str
+) -> None:
+    text, status = REFUSED[name]
+    with sender(server, text) as connection:
+        assert statuses(everything(connection)) == [status]
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert TOKEN[4:20] not in log
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_body_that_nobody_asked_for_is_not_read_as_the_next_request(server: WebServer, method: str) -> None:
+    last = "GET /the-last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with sender(server, f"{method} /nowhere HTTP/1.1\r\nHost: x\r\n{SIZE}\r\n{HIDDEN}{last}") as connection:
+        assert statuses(everything(connection)) == [404, 404]
+    assert "smuggled" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"Content-Length: 100000\r\n\r\n{'a' * 100_000}",
+        f"Transfer-Encoding: chunked\r\n\r\n{100_000:x}\r\n{'a' * 100_000}\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
+    ],
+    ids=["length", "chunks", "chunks that are none"],
+)
+@pytest.mark.parametrize("credentials", ["", CREDENTIALS], ids=["of a stranger", "of a client"])
+def test_an_answer_before_the_end_of_a_body_says_that_the_connection_closes(
+    server: WebServer, body: str, credentials: str
+) -> None:
+    """Else a proxy puts somebody else's request on it."""
+    with sender(server, f"{POST}{credentials}{body}") as connection:
+        answer = everything(connection)
+    assert len(statuses(answer)) == 1
+    assert "\r\nConnection: close\r\n" in answer
+
+
+def test_requests_that_follow_at_once_are_answered_each_in_its_turn(server: WebServer) -> None:
+    body = json.dumps(minting())
+    mint = f"{POST}{CREDENTIALS}Content-Length: {len(body)}\r\n\r\n{body}"
+    nowhere = "GET /nowhere HTTP/1.1\r\nHost: x\r\n"
+    text = f"{mint}{nowhere}\r\n{mint}{nowhere}Connection: close\r\n\r\n"
+    with sender(server, text) as connection:
+        assert statuses(everything(connection)) == [201, 404, 201, 404]
+
+
+def test_no_address_or_host_of_the_request_gets_into_an_answer(server: WebServer) -> None:
+    body = json.dumps(minting())
+    text = (
+        f"POST http://evil.example{MINT} HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: evil.example\r\n"
+        f"{CREDENTIALS}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
+    with sender(server, text) as connection:
+        answer = everything(connection)
+    assert statuses(answer) == [201]
+    assert "evil.example" not in answer
+
+
+# Those who send nothing, or not all
+
+
+def test_hundreds_who_send_nothing_hold_no_thread(server: WebServer) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(sender(server))
+        assert is_well(server)
+
+
+def test_those_who_are_refused_and_do_not_hang_up_hold_no_thread(server: WebServer) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            connection = stack.enter_context(sender(server, "GET / HTTP/7\r\n\r\n"))
+            assert connection.recv(12) == b"HTTP/1.1 400"
+        assert is_well(server)
+
+
+def test_what_came_while_the_worker_stood_still_is_answered(environ: dict[str, str]) -> None:
+    """As it may where processor or disk are somebody else's for seconds: who asked then was not idle."""
+    still = {"GUNICORN_CMD_ARGS": "--keep-alive 1 --worker-class tests.e2e.deploy.absent.Worker"}
+    ask = "GET /nowhere HTTP/1.1\r\nHost: x\r\n"
+    with gunicorn(environ | still, workers=1) as server, sender(server, f"{ask}\r\n") as connection:
+        assert connection.recv(12) == b"HTTP/1.1 404"
+        connection.sendall(f"{ask}Connection: close\r\n\r\n".encode())
+        assert statuses(everything(connection)) == [404]
+
+
+def test_a_request_that_does_not_come_to_its_end_gives_its_thread_back(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Half a header, half a body, or a byte now and then: more of them than there are threads."""
+    log = tmp_path / "log"
+    halves = ["GET / HTTP/1.1\r\nHost:", f"{POST}{CREDENTIALS}Content-Length: 100\r\n\r\n{{"]
+    impatient = {"GUNICORN_CMD_ARGS": "--worker-class tests.e2e.deploy.impatient.Worker"}
+    with gunicorn(environ | impatient, workers=1, log=log) as server, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(sender(server, half)) for _ in range(6) for half in halves]
+        assert is_well(server)
+        answers = [statuses(everything(connection)) for connection in slow]
+        assert answers == [[], [400]] * 6
+    assert "Traceback" not in log.read_text()

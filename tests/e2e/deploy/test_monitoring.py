@@ -1,0 +1,217 @@
+"""The service as it is watched: two workers, PostgreSQL and Redis, and what breaks while it is looked at."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from flask_migrate import upgrade
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import create_app
+from config import Config
+from pat_service.storage.database import db
+from tests.support.servers import WebServer, fresh_database, gunicorn, redis_server, wait_for
+from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, provision
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
+
+TOKEN = "metrics-" + "m" * 32
+#: What is asked at once, so that both workers have some of it.
+MANY = 24
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: str) -> Iterator[str]:
+    with fresh_database(postgres_server) as url:
+        environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
+        app = create_app(Config.from_environment(environ))
+        with app.app_context():
+            upgrade(directory=str(Path(app.root_path) / "migrations"))
+            provision(app, WORLD)
+            db.engine.dispose()
+        yield url
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def fleet(database: str, store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    settings = {
+        "SECRET_KEY": KEY,
+        "PUBLIC_URL": PUBLIC_URL,
+        "DATABASE_URL": database,
+        "REDIS_URL": store,
+        "METRICS_TOKEN": TOKEN,
+    }
+    log = tmp_path_factory.mktemp("log") / "log"
+    with gunicorn(settings, workers=2, log=log, app="tests.support.mistaken:create_app()") as server:
+        yield server
+
+
+def ask(
+    server: WebServer, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
+) -> tuple[int, str]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def mint(server: WebServer) -> str:
+    wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+    headers = basic("portal") | {"Content-Type": "application/json"}
+    status, text = ask(server, "POST", MINT, headers, json.dumps(wish))
+    assert status == 201, text
+    token: str = json.loads(text)["personalAccessToken"]
+    return token
+
+
+def session(server: WebServer, token: str) -> dict[str, str]:
+    body = json.dumps({"appId": ORDERS, "accessToken": token})
+    status, text = ask(server, "POST", "/api/ext/users/session", {"Content-Type": "application/json"}, body)
+    assert status == 201, text
+    return {"Authorization": f"Bearer {json.loads(text)['signedPat']}"}
+
+
+def at_once(do: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(8) as pool:
+        return [done.result() for done in [pool.submit(do) for _ in range(MANY)]]
+
+
+def scrape(server: WebServer) -> dict[tuple[str, str], float]:
+    status, text = ask(server, "GET", "/metrics", {"Authorization": f"Bearer {TOKEN}"})
+    assert status == 200
+    families = text_string_to_metric_families(text)
+    return {(s.name, str(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+
+
+def checks(server: WebServer) -> dict[str, str]:
+    status, text = ask(server, "GET", "/readyz")
+    found: dict[str, str] = json.loads(text)["checks"]
+    assert status == (200 if set(found.values()) == {"ok"} else 503)
+    return found
+
+
+def all_are(server: WebServer, **states: str) -> bool:
+    """Whether every worker says so: several in a row are of both."""
+    fine = {"database": "ok", "schema": "ok", "limiter": "ok"}
+    return all(found == fine | states for found in at_once(lambda: checks(server))[:8])
+
+
+def workers(server: WebServer) -> list[int]:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+MINTS = ("pat_mints_total", "[]")
+
+
+def test_whatever_worker_is_asked_all_count_and_a_dead_ones_counts_go_on(fleet: WebServer) -> None:
+    before = scrape(fleet).get(MINTS, 0)
+    at_once(lambda: mint(fleet))
+    assert {found[MINTS] for found in at_once(lambda: scrape(fleet))} == {before + MANY}
+    sizes = [key for key in scrape(fleet) if key[0] == "pat_database_pool_size"]
+    assert len(sizes) <= 2
+
+    for pid in workers(fleet):
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda pid=pid: pid not in workers(fleet) and len(workers(fleet)) == 2)  # type: ignore[misc]
+        wait_for(lambda: scrape(fleet)[MINTS] == before + MANY)
+    at_once(lambda: mint(fleet))
+    assert scrape(fleet)[MINTS] == before + 2 * MANY
+    # A place has three files, whoever had it.
+    made = list(Path(os.environ.get("TMPDIR", "/tmp")).glob(f"pat-service-{fleet.process.pid}-*/*.db"))
+    assert 0 < len(made) <= 6
+
+
+def test_what_is_live_is_counted_on_postgresql_too(fleet: WebServer) -> None:
+    session(fleet, mint(fleet))
+    found = scrape(fleet)
+    assert found["pat_live_tokens", "[]"] >= 1
+    assert found["pat_up", "[('part', 'database')]"] == 1
+
+
+def test_without_redis_it_is_not_ready_and_with_it_again_it_is(fleet: WebServer, store: str) -> None:
+    with contextlib.closing(redis.Redis.from_url(store)) as connection:
+        facts: Any = connection.info("server")
+    assert all_are(fleet)
+    os.kill(int(facts["process_id"]), signal.SIGSTOP)
+    try:
+        wait_for(lambda: all_are(fleet, limiter="unavailable"))
+    finally:
+        os.kill(int(facts["process_id"]), signal.SIGCONT)
+    wait_for(lambda: all_are(fleet))
+
+
+def test_without_the_database_it_is_not_ready_and_with_it_again_it_is(
+    fleet: WebServer, database: str, postgres_server: str
+) -> None:
+    name = database.rpartition("/")[2]
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        try:
+            wait_for(lambda: all_are(fleet, database="unavailable", schema="unknown"))
+            assert ask(fleet, "GET", "/healthz")[0] == 200
+            found = scrape(fleet)
+            assert found["pat_up", "[('part', 'database')]"] == 0
+            assert MINTS in found
+        finally:
+            admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    wait_for(lambda: all_are(fleet))
+    mint(fleet)
+
+
+def test_a_database_that_only_reads_and_a_schema_that_is_behind_are_told(
+    fleet: WebServer, database: str
+) -> None:
+    name = database.rpartition("/")[2]
+    with psycopg.connect(database, autocommit=True) as admin:
+        (version,) = admin.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
+        admin.execute("UPDATE alembic_version SET version_num = '0001'")
+        wait_for(lambda: all_are(fleet, schema="behind"))
+        admin.execute("UPDATE alembic_version SET version_num = %s", [version])
+        admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> %s"
+        admin.execute(others, [name, admin.info.backend_pid])
+        wait_for(lambda: all_are(fleet, database="read-only"))
+        admin.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        admin.execute(others, [name, admin.info.backend_pid])
+    wait_for(lambda: all_are(fleet))
+
+
+def test_every_line_is_json_and_none_shows_what_an_app_quotes_in_its_failure(fleet: WebServer) -> None:
+    token = mint(fleet)
+    bearer = session(fleet, token)
+    before = len(fleet.log.read_text())
+    for name in ("quote", "break-off"):
+        with contextlib.suppress(http.client.HTTPException):
+            ask(fleet, "GET", f"/embed-apps/{ORDERS}/data/{name}?t={token}&secret=horse", bearer)
+    ask(fleet, "GET", f"/embed-apps/{ORDERS}?personal-access-token={token}&secret=horse")
+    wait_for(lambda: fleet.log.read_text()[before:].count('"event": "request"') == 3)
+    text = fleet.log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {"gunicorn.error", "app"} <= {line.get("logger") for line in lines}
+    told = [(line["path"], line["status"]) for line in lines if line["event"] == "request"][-3:]
+    assert (f"/embed-apps/{ORDERS}/data/quote", 500) in told
+    assert (f"/embed-apps/{ORDERS}/data/break-off", 200) in told
+    failures = [line for line in lines if "RuntimeError" in line.get("exception", "")]
+    assert len(failures) >= 2
+    jwt = bearer["Authorization"][7:]
+    for secret in (token, token[4:40], jwt, jwt.rpartition(".")[2], "horse", TOKEN, KEY, *SECRETS.values()):
+        assert secret not in text
+    assert not re.search(r"pat_[0-9a-f]{20}", text)

@@ -1,0 +1,294 @@
+"""The proxies as docs/proxy.md has them: docs/nginx.conf and docs/Caddyfile, with real instances behind."""
+
+import contextlib
+import gzip
+import json
+import re
+import resource
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.deploy.conftest import found, let_in_the_crowd
+from tests.e2e.deploy.load import Connection, Load, anyone, minting, visit
+from tests.e2e.deploy.test_gunicorn import TOKEN
+from tests.embed.test_embed_js import TEXT
+from tests.support import servers
+from tests.support.servers import HOST, Proxy, WebServer, gunicorn, wait_for
+from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
+
+pytestmark = pytest.mark.slow
+
+#: Of sockets at the proxy that send nothing, and of those that send half a request.
+IDLE, SLOW = 2000, 100
+PROXIES = {"nginx": servers.nginx, "caddy": servers.caddy}
+OPEN = f"/embed-apps/{ORDERS}?personal-access-token={TOKEN}"
+
+
+@pytest.fixture(scope="module")
+def sockets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sockets")
+
+
+@pytest.fixture(scope="module")
+def service(schema: Path, sockets: Path) -> Iterator[WebServer]:
+    """One instance of two; the other is away, as it is while it is restarted."""
+    with lasting_service(schema, sockets) as service:
+        let_in_the_crowd(service.app)
+        environ = {
+            "SECRET_KEY": KEY,
+            "PUBLIC_URL": PUBLIC_URL,
+            "DATABASE_URL": f"sqlite:///{sockets / 'pat-service.db'}",
+            "TRUSTED_PROXIES": "1",
+            "FAILURE_RATE_LIMIT": "5 per minute",
+        }
+    with gunicorn(environ, workers=1, at=sockets / "1.sock", log=sockets / "service.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def proxy(request: pytest.FixtureRequest, service: WebServer, sockets: Path) -> Iterator[Proxy]:
+    with found(PROXIES[request.param])(sockets) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def nginx(service: WebServer, sockets: Path) -> Iterator[Proxy]:
+    with found(servers.nginx)(sockets) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def connection(proxy: Proxy) -> Iterator[Connection]:
+    with contextlib.closing(Connection(proxy.port, tls=True)) as connection:
+        yield connection
+
+
+def logs_of(proxy: Proxy) -> str:
+    return proxy.log.read_text() + proxy.error_log.read_text()
+
+
+def test_ana_mints_and_opens_through_the_proxy_though_an_instance_is_away(
+    proxy: Proxy, connection: Connection
+) -> None:
+    for _ in range(6):
+        assert [status for status, _ in visit(connection)] == [201, 200, 200]
+    connection.request("GET", "/nowhere")
+    answer = connection.getresponse()
+    assert json.loads(answer.read())["requestId"] == answer.headers["X-Request-Id"]
+    assert answer.headers["Strict-Transport-Security"]
+
+
+def test_nobody_is_let_in_as_another_though_an_instance_is_away(proxy: Proxy) -> None:
+    """Caddy up to 2.10.2 gave one's body to another where it sent a request once more."""
+    with Load(proxy.port, tls=True, pause=0) as load:
+        wait_for(lambda: load.answered > 200)
+    assert load.failures == []
+
+
+def test_nobody_loses_a_request_where_strangers_send_more_than_is_read(proxy: Proxy) -> None:
+    """The service has refused them by then; their connections to it must not be given to others."""
+    over, seen = threading.Event(), set()
+
+    def send_much() -> None:
+        with contextlib.closing(Connection(proxy.port, tls=True)) as stranger:
+            while not over.is_set():
+                seen.add(stranger.ask("POST", MINT, "a" * 100_000)[0])
+
+    strangers = [threading.Thread(target=send_much) for _ in range(4)]
+    with Load(proxy.port, tls=True, pause=0) as load:
+        for stranger in strangers:
+            stranger.start()
+        wait_for(lambda: load.answered > 200)
+        over.set()
+        for stranger in strangers:
+            stranger.join()
+    assert load.failures == []
+    assert seen <= {401, 429}
+
+
+def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, connection: Connection) -> None:
+    """Five failures are let through of one address, whatever the headers call it."""
+    seen = []
+    for number in range(8):
+        address = f"192.0.2.{number}"
+        names = {"X-Forwarded-For": address, "X-Real-Ip": address, "Forwarded": f"for={address}"}
+        headers = basic("portal", "w" * 40) | names
+        seen.append(connection.ask("POST", MINT, minting(), **headers)[0])
+    assert seen[-3:] == [429, 429, 429]
+
+
+def test_the_script_of_hosts_comes_compressed_and_may_be_kept(proxy: Proxy, connection: Connection) -> None:
+    """The proxies compress nothing themselves; what the service has compressed they hand on."""
+    connection.request("GET", "/embed.js", headers={"Accept-Encoding": "gzip", "Origin": "https://a.example"})
+    answer = connection.getresponse()
+    assert gzip.decompress(answer.read()) == TEXT.encode()
+    assert answer.headers.get_all("Access-Control-Allow-Origin") == ["*"]
+    assert answer.headers.get_all("Cache-Control") == ["public, max-age=300, no-transform"]
+    assert answer.headers.get_all("Vary") == ["Accept-Encoding"]
+    connection.request("GET", "/embed.js", headers={"If-None-Match": answer.headers["ETag"]})
+    again = connection.getresponse()
+    again.read()
+    connection.request("GET", "/embed.js", headers={"If-None-Match": again.headers["ETag"]})
+    assert connection.getresponse().status == 304
+
+
+def test_the_request_has_an_id_of_the_proxy_and_none_that_a_client_chose(
+    proxy: Proxy, connection: Connection, sockets: Path
+) -> None:
+    def asked() -> str:
+        connection.request("GET", "/nowhere", headers={"X-Request-Id": "chosen-by-mallory"})
+        answer = connection.getresponse()
+        answer.read()
+        (request_id,) = answer.headers.get_all("X-Request-Id", [])
+        return str(request_id)
+
+    first, second = asked(), asked()
+    assert first != second
+    for request_id in (first, second):
+        # As nginx writes it, and as Caddy does.
+        assert re.fullmatch("[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", request_id)
+    log = (sockets / "service.log").read_text()
+    assert first in log
+    assert second in log
+    assert "chosen-by-mallory" not in log
+
+
+def test_the_log_of_the_proxy_has_the_requests_id(proxy: Proxy, connection: Connection) -> None:
+    connection.request("GET", "/nowhere")
+    answer = connection.getresponse()
+    answer.read()
+    request_id = answer.headers["X-Request-Id"]
+    wait_for(lambda: request_id in proxy.log.read_text())
+
+
+def test_no_log_of_the_proxy_has_a_token_or_jwt(proxy: Proxy, connection: Connection) -> None:
+    answers = visit(connection)
+    token = json.loads(answers[0][1])["personalAccessToken"]
+    jwt = re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", answers[1][1])[0]
+    before = proxy.log.read_text().count("\n")
+    asked = [OPEN, f"/embed-apps/{TOKEN}", f"/{jwt}?{jwt}", f"//{OPEN}", f"/%70at_{TOKEN[4:]}", "/last"]
+    for path in asked:
+        connection.ask("GET", path, Referer=f"https://{HOST}{OPEN}", Authorization=f"Bearer {jwt}")
+    for raw in (f"GET {OPEN} HTTP/9\r\n\r\n", f"GET {OPEN}{'a' * 70000} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"):
+        with contextlib.suppress(OSError):
+            sent(proxy, raw)
+    with contextlib.closing(Connection(proxy.plain_port)) as plain:
+        assert plain.ask("GET", OPEN) == (403, plain_text(proxy))
+    wait_for(lambda: proxy.log.read_text().count("\n") >= before + len(asked))
+    for secret in (token[4:20], TOKEN[4:20], jwt.split(".")[2][:16]):
+        assert secret not in logs_of(proxy)
+
+
+def plain_text(proxy: Proxy) -> str:
+    return "Use https.\n" if "nginx" in str(proxy.log) else "Use https."
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_while_no_instance_answers_people_and_programs_are_told_and_no_log_has_the_token(
+    name: str, tmp_path: Path
+) -> None:
+    with found(PROXIES[name])(tmp_path) as proxy:
+        with contextlib.closing(Connection(proxy.port, tls=True)) as connection:
+            connection.request("GET", OPEN, headers={"Accept": "text/html"})
+            answer = connection.getresponse()
+            page = answer.read().decode()
+            assert answer.status in (502, 503)
+            assert answer.headers["Retry-After"] == "5"
+            assert "Try again in a few seconds." in page
+            if name == "nginx":
+                assert page.startswith("<!doctype html>")
+                status, text = connection.ask("POST", MINT, minting(), Accept="application/json")
+                problem = json.loads(text)
+                assert (status, problem["status"], problem["code"]) == (502, 502, "unavailable")
+        wait_for(lambda: "embed-apps" in proxy.log.read_text())
+        assert TOKEN[4:20] not in logs_of(proxy)
+
+
+@pytest.mark.parametrize(("name", "status"), [("nginx", 502), ("caddy", 503)])
+def test_what_was_sent_is_not_sent_again_unless_it_only_reads(name: str, status: int, tmp_path: Path) -> None:
+    """Instances that take a request and die: a mint that may have been done is not done twice."""
+    taken: list[bytes] = []
+
+    def die(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as connection:
+                    taken.append(connection.recv(4096))
+
+    with contextlib.ExitStack() as stack:
+        for instance in ("1", "2"):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(tmp_path / f"{instance}.sock"))
+            listener.listen()
+            threading.Thread(target=die, args=(listener,), daemon=True).start()
+            stack.callback(listener.shutdown, socket.SHUT_RDWR)
+        proxy = stack.enter_context(found(PROXIES[name])(tmp_path))
+        connection = stack.enter_context(contextlib.closing(Connection(proxy.port, tls=True)))
+        assert connection.ask("POST", MINT, minting())[0] == status
+        assert len(taken) == 1
+        connection.ask("GET", "/nowhere")
+        assert len(taken) > 2
+
+
+def test_requests_that_are_too_large_end_at_the_service_or_at_the_proxy(nginx: Proxy) -> None:
+    with contextlib.closing(Connection(nginx.port, tls=True)) as connection:
+        status, text = connection.ask("POST", MINT, "a" * 1_500_000, **basic("portal"))
+        assert (status, json.loads(text)["code"]) == (413, "payload_too_large")
+        assert connection.ask("POST", MINT, "a" * 2_200_000, **basic("portal"))[0] == 413
+        assert connection.ask("GET", "/" + "a" * 9000)[0] == 414
+        assert connection.ask("GET", "/", X="a" * 9000)[0] == 400
+        assert connection.ask("GET", "/metrics")[0] == 404
+
+
+def test_other_hosts_are_none_of_ours_and_browsers_get_http_2(proxy: Proxy) -> None:
+    request = "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    assert sent(proxy, request).startswith(b"HTTP/1.1 421 ")
+    with socket.create_connection(("127.0.0.1", proxy.plain_port), timeout=30) as plain:
+        plain.sendall(request.encode())
+        assert plain.recv(4096).startswith(b"HTTP/1.1 403 ")
+    context = anyone()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with tls(proxy, context) as connection:
+        assert connection.selected_alpn_protocol() == "h2"
+
+
+def test_thousands_who_send_nothing_or_slowly_keep_nobody_waiting(proxy: Proxy, sockets: Path) -> None:
+    """Many times the threads of the service; those behind the proxy see none of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < IDLE + 1000:
+        pytest.skip(f"this machine allows {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, IDLE + 1000), hard))
+    head = f"POST {MINT}?slow HTTP/1.1\r\nHost: {HOST}\r\n"
+    body = f"{head}Authorization: {basic('portal')['Authorization']}\r\nContent-Length: 100\r\n\r\n{{"
+    before = (sockets / "service.log").read_text().count("\n")
+    with contextlib.ExitStack() as stack:
+        for _ in range(IDLE):
+            stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=30))
+        for _ in range(SLOW):
+            for half in (head, body):
+                stack.enter_context(tls(proxy)).sendall(half.encode())
+        for _ in range(3):
+            with contextlib.closing(Connection(proxy.port, tls=True)) as connection:
+                answers = visit(connection)
+                assert [status for status, _ in answers] == [201, 200, 200], answers
+        # None of the halves has come through: nine requests, nine lines.
+        assert (sockets / "service.log").read_text().count("\n") == before + 9
+
+
+@contextlib.contextmanager
+def tls(proxy: Proxy, context: ssl.SSLContext | None = None) -> Iterator[ssl.SSLSocket]:
+    plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=30)
+    with (context or anyone()).wrap_socket(plain, server_hostname=HOST) as connection:
+        yield connection
+
+
+def sent(proxy: Proxy, text: str) -> bytes:
+    """Send this as it is, and return the answer's beginning."""
+    with tls(proxy) as connection:
+        connection.sendall(text.encode("latin-1"))
+        return connection.recv(4096)

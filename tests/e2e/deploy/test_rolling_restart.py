@@ -1,0 +1,110 @@
+"""An upgrade that nobody notices: what is restarted under load loses no request."""
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.deploy.conftest import found
+from tests.e2e.deploy.load import Load, minting
+from tests.support import servers
+from tests.support.servers import WebServer, free_port, gunicorn, standing_still, wait_for
+from tests.support.world import MINT, basic
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
+
+#: How often everything is restarted: make rolling RESTARTS=50.
+RESTARTS = int(os.environ.get("RESTARTS", "1"))
+
+
+def workers_of(server: WebServer) -> set[int]:
+    found = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return {int(pid) for pid in found.split()}
+
+
+def is_told(pid: int, signal_: signal.Signals) -> bool:
+    """Whether the signal waits for a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
+    return bool(pending >> (signal_ - 1) & 1)
+
+
+@pytest.mark.timeout(60 + 60 * RESTARTS)
+def test_workers_are_replaced_under_load_and_every_request_is_answered(
+    installation: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with gunicorn(installation, workers=1, log=log) as server, Load(server.port) as load:
+        for _ in range(RESTARTS):
+            before = workers_of(server)
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda before=before: len(workers_of(server)) == 1 and not workers_of(server) & before)  # type: ignore[misc]
+            answered = load.answered
+            wait_for(lambda answered=answered: load.answered > answered + 20)  # type: ignore[misc]
+    assert load.failures == []
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.timeout(60 + 60 * RESTARTS)
+def test_two_instances_are_restarted_behind_nginx_one_after_another_and_every_request_is_answered(
+    installation: dict[str, str], tmp_path: Path
+) -> None:
+    @contextlib.contextmanager
+    def instance(name: str) -> Iterator[None]:
+        with gunicorn(installation, workers=1, at=tmp_path / f"{name}.sock", log=tmp_path / name):
+            yield
+
+    with contextlib.ExitStack() as stack:
+        running = {name: contextlib.ExitStack() for name in ("1", "2")}
+        for name, own in running.items():
+            stack.push(own)
+            own.enter_context(instance(name))
+        proxy = stack.enter_context(found(servers.nginx)(tmp_path))
+        with Load(proxy.port, tls=True) as load:
+            for _ in range(RESTARTS):
+                for name, own in running.items():
+                    own.close()
+                    answered = load.answered
+                    wait_for(lambda answered=answered: load.answered > answered + 20)  # type: ignore[misc]
+                    own.enter_context(instance(name))
+        assert load.failures == []
+        assert load.answered > 40
+        assert "no live upstreams" not in proxy.error_log.read_text()
+
+
+def test_what_the_kernel_has_accepted_for_a_stopping_worker_is_answered(
+    installation: dict[str, str], tmp_path: Path
+) -> None:
+    """Requests that nobody has looked at yet when the signal comes."""
+    body = str(minting()).replace("'", '"')
+    request = (
+        f"POST {MINT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: {basic('portal')['Authorization']}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+    port = free_port()
+    with (
+        gunicorn(installation, workers=1, port=port, log=tmp_path / "log") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        (worker,) = workers_of(server)
+        with standing_still(worker):
+            senders = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+                for _ in range(40)
+            ]
+            for sender in senders:
+                sender.sendall(request)
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: "Handling signal: term" in (tmp_path / "log").read_text())
+            # By then the master has closed its sockets, and told the worker.
+            wait_for(lambda: is_told(worker, signal.SIGTERM))
+        answers = [sender.makefile("rb").read() for sender in senders]
+        assert {answer[:12] for answer in answers} == {b"HTTP/1.1 201"}
+        assert all(b"Connection: close" in answer for answer in answers)
+        assert server.process.wait(30) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)

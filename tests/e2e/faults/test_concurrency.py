@@ -1,0 +1,75 @@
+"""Twenty processes that mint at once: all are answered, and each pair has one token that opens."""
+
+import os
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import cycle, islice
+from multiprocessing import get_context
+from typing import Final
+
+import pytest
+
+from tests.e2e.faults.installation import PAIRS, PLACES, Installation
+from tests.support.outside import Caller
+from tests.support.servers import WebServer
+
+pytestmark = pytest.mark.slow
+
+PROCESSES: Final = 20
+#: How often each of them mints; `make soak` lets it be fifty times.
+MINTS: Final = int(os.environ.get("FAULT_MINTS", "5"))
+
+
+def mint_in_turn(server_port: int, pairs: list[tuple[str, str]], end_sessions: bool) -> list[tuple[int, str]]:
+    """Mint for one pair after the other, and return the statuses with the tokens."""
+    with Caller(server_port) as caller:
+        seen = []
+        for email, slug in pairs:
+            answer = caller.mint(email=email, appSlug=slug, endSessions=end_sessions)
+            seen.append((answer.status, answer.json.get("personalAccessToken", "")))
+        return seen
+
+
+def race(server: WebServer, wishes: list[list[tuple[str, str]]]) -> dict[tuple[str, str], list[str]]:
+    """Let processes mint, each its wishes, and return the tokens of each pair."""
+    ends = [number % 2 == 1 for number in range(len(wishes))]
+    with ProcessPoolExecutor(len(wishes), get_context("fork")) as processes:
+        ports = [server.port] * len(wishes)
+        answers = list(processes.map(mint_in_turn, ports, wishes, ends))
+    seen = [answer for mine in answers for answer in mine]
+    assert Counter(status for status, _ in seen) == {201: sum(map(len, wishes))}
+    tokens: dict[tuple[str, str], list[str]] = {}
+    for pairs, mine in zip(wishes, answers, strict=True):
+        for pair, (_, token) in zip(pairs, mine, strict=True):
+            tokens.setdefault(pair, []).append(token)
+    return tokens
+
+
+def one_opens(server: WebServer, pair: tuple[str, str], tokens: list[str]) -> None:
+    with Caller(server.port) as caller:
+        codes = Counter(caller.exchange(token, PLACES[pair[1]]).code for token in tokens)
+    assert codes == {"served": 1, "token_superseded": 1, "token_invalid": len(tokens) - 2}
+
+
+def test_all_mints_of_twenty_processes_for_one_pair_succeed_and_one_token_opens(
+    server: WebServer, installation: Installation
+) -> None:
+    pair = PAIRS[0]
+    (tokens,) = race(server, [[pair] * MINTS] * PROCESSES).values()
+    assert len(set(tokens)) == PROCESSES * MINTS
+    one_opens(server, pair, tokens)
+    assert installation.rows("SELECT count(*) FROM tokens") == [(1,)]
+
+
+def test_mints_of_twenty_pairs_crosswise_leave_one_token_of_each(
+    server: WebServer, installation: Installation
+) -> None:
+    """Every process goes round all pairs, and each begins elsewhere and goes the other way."""
+    turns = [PAIRS[n:] + PAIRS[:n] for n in range(PROCESSES)]
+    turns[1::2] = [turn[::-1] for turn in turns[1::2]]
+    wishes = [list(islice(cycle(turn), 2 * MINTS)) for turn in turns]
+    tokens = race(server, wishes)
+    assert set(tokens) == set(PAIRS)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda pair: one_opens(server, pair, tokens[pair]), PAIRS))
+    assert installation.rows("SELECT count(*) FROM tokens") == [(len(PAIRS),)]

@@ -1,0 +1,259 @@
+"""The templates hold nothing that the content security policy would block, or that would get round escaping.
+
+The scan reads the templates as they are written, so it also sees what no page shows at present.
+"""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.servers import PROJECT
+
+TEMPLATES: Final = PROJECT / "templates"
+#: Scripts of our own; vendor's are as they came.
+SCRIPTS: Final = [
+    file
+    for file in sorted((PROJECT / "static").rglob("*.js"))
+    if "vendor" not in file.relative_to(PROJECT).parts
+]
+
+JINJA: Final = re.compile(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
+#: In a macro an attribute may stand outside of any tag, so texts are looked through as well.
+LOOSE_ATTRIBUTE: Final = re.compile(r"(?<=[\s\"'])(style|on[a-z]+)\s*=\s*[\"']", re.IGNORECASE)
+UNESCAPED: Final = re.compile(r"\|\s*safe\b|\bautoescape\s+false|\bMarkup\s*\(", re.IGNORECASE)
+ELSEWHERE: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
+SCRIPT_URL: Final = re.compile(r"\s*(?:javascript|vbscript|data:text/html)\s*:?", re.IGNORECASE)
+#: Where an element loads something from.
+LOADS: Final = ("src", "srcset", "href", "xlink:href", "data", "poster", "action", "formaction", "background")
+FRAMES: Final = ("iframe", "frame", "object", "embed", "applet", "base")
+#: htmx evaluates these as scripts, or puts an address into the browser's history.
+HTMX_BLOCKED: Final = ("hx-on", "hx-push-url", "hx-replace-url", "hx-history", "hx-preserve")
+
+
+class Scan(HTMLParser):
+    """Collects what is wrong with one template. `area` is embed, apps, portal or api: the policies differ."""
+
+    def __init__(self, source: str, area: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.area = area
+        self.wrong: list[str] = []
+        self.in_head = False
+        self._look_for_texts(source)
+        # Blocks become markers, so that a script in a page's head can be told from one in its content.
+        marked = re.sub(r"\{%-?\s*block\s+(\w+)\s*-?%\}", r"<jinja-\1>", source)
+        marked = re.sub(r"\{%-?\s*endblock\b.*?%\}", "<jinja-end>", marked)
+        self.feed(JINJA.sub(lambda found: self._placeholder(found.group()), marked))
+        self.close()
+
+    @staticmethod
+    def _placeholder(jinja: str) -> str:
+        """Leave of an expression what it is an address of, and nothing of a statement."""
+        if not jinja.startswith("{{"):
+            return " "
+        found = re.search(r"\b(data_url|page_url|csp_nonce)\b", jinja)
+        return f"jinja-{found.group(1)}" if found else "jinja"
+
+    def _look_for_texts(self, source: str) -> None:
+        without_comments = re.sub(r"\{#.*?#\}", "", source, flags=re.DOTALL)
+        if UNESCAPED.search(without_comments):
+            self.wrong.append("unescaped")
+        if LOOSE_ATTRIBUTE.search(without_comments):
+            self.wrong.append("attribute that is a script or a style")
+        if re.search(r"url\(\s*['\"]?(?:https?:)?//|@import", without_comments):
+            self.wrong.append("resource from elsewhere")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag.startswith("jinja-"):
+            self.in_head = tag == "jinja-head"
+            return
+        given = {
+            name.removeprefix("data-") if name.startswith("data-hx-") else name: value or ""
+            for name, value in attrs
+        }
+        self._check_tag(tag, given)
+        for name, value in given.items():
+            self._check_attribute(tag, name, value)
+
+    def _check_tag(self, tag: str, given: dict[str, str]) -> None:
+        if tag == "style":
+            self.wrong.append("style element")
+        if tag in FRAMES and self.area != "portal":
+            self.wrong.append("frame or base")
+        # Besides its header a launcher has a list of hosts, which can be longer than a header may be.
+        beside = self.area == "embed" and given.get("content", "").startswith("form-action ")
+        if tag == "meta" and "http-equiv" in given and not beside:
+            self.wrong.append("meta in place of a header")
+        nonced = given.get("nonce") == "jinja-csp_nonce"
+        if tag == "script":
+            data = given.get("type") == "application/json"
+            if self.area == "portal" and not given.get("src"):
+                self.wrong.append("inline script")
+            if self.area == "embed" and not (nonced or data):
+                self.wrong.append("script without a nonce")
+            if self.area == "api" and not (nonced and given.get("src")):
+                self.wrong.append("script without a nonce")
+            if self.area == "apps" and not (self.in_head and nonced and given.get("src")):
+                self.wrong.append("script in a fragment")
+        if tag == "link" and given.get("rel") == "stylesheet" and self.area != "portal" and not nonced:
+            self.wrong.append("stylesheet without a nonce")
+
+    def _check_attribute(self, tag: str, name: str, value: str) -> None:
+        if name.startswith("on") or name == "style":
+            self.wrong.append("attribute that is a script or a style")
+        if name in LOADS and SCRIPT_URL.match(value):
+            self.wrong.append("address that is a script")
+        if name in LOADS and tag != "a" and ELSEWHERE.match(value.partition(",")[0]):
+            self.wrong.append("resource from elsewhere")
+        if name.startswith(HTMX_BLOCKED):
+            self.wrong.append("htmx that the policy blocks")
+        if name.startswith("hx-") and re.match(r"\s*(js|javascript):", value):
+            self.wrong.append("htmx that the policy blocks")
+        if name == "hx-trigger" and re.search(r"\[.*[^=\w\s'\"-].*\]", re.sub(r"target:\S+", "", value)):
+            self.wrong.append("htmx that the policy blocks")
+        if name in ("src", "href", "action") and "jinja-data_url" in value:
+            self.wrong.append("address that cannot carry the session")
+        if name == "src" and "jinja-page_url" in value:
+            self.wrong.append("address that cannot carry the session")
+
+
+def area_of(template: Path) -> str:
+    return template.relative_to(TEMPLATES).parts[0]
+
+
+def templates() -> list[Path]:
+    return [path for path in sorted(TEMPLATES.rglob("*")) if path.is_file()]
+
+
+@pytest.mark.parametrize("template", templates(), ids=lambda path: str(path.relative_to(TEMPLATES)))
+def test_a_template_holds_nothing_that_the_policy_blocks(template: Path) -> None:
+    assert area_of(template) in ("embed", "apps", "portal", "api"), (
+        "a new area needs a policy of its own here"
+    )
+    assert Scan(template.read_text("utf-8"), area_of(template)).wrong == []
+
+
+def test_every_template_is_of_a_kind_that_is_escaped() -> None:
+    assert {path.suffix for path in templates()} <= {".html", ".svg", ".xml"}
+
+
+PLANTED: Final = [
+    ("apps", '<button onclick="go()">', "attribute that is a script or a style"),
+    ("apps", "<body\nonload = 'go()'>", "attribute that is a script or a style"),
+    ("apps", "<a OnMouseOver=go()>", "attribute that is a script or a style"),
+    ("apps", '<b {% if x %}onclick="go()"{% endif %}>', "attribute that is a script or a style"),
+    ("apps", '{% macro m() %} onclick="go()"{% endmacro %}', "attribute that is a script or a style"),
+    ("apps", '<p style="color: red">', "attribute that is a script or a style"),
+    ("apps", "<p class='a' STYLE='color: {{ colour }}'>", "attribute that is a script or a style"),
+    ("embed", '<p style="color: red">', "attribute that is a script or a style"),
+    ("portal", '<p style="color: red">', "attribute that is a script or a style"),
+    ("apps", "<svg><rect style='fill: red'/></svg>", "attribute that is a script or a style"),
+    ("apps", "<style>p { color: red }</style>", "style element"),
+    ("embed", '<style nonce="{{ csp_nonce }}">p {}</style>', "style element"),
+    ("embed", "<script>go()</script>", "script without a nonce"),
+    ("embed", '<script src="/static/x.js"></script>', "script without a nonce"),
+    ("embed", '<script nonce="{{ nonce }}">go()</script>', "script without a nonce"),
+    ("embed", '<script nonce="abc">go()</script>', "script without a nonce"),
+    ("api", '<script src="/static/x.js"></script>', "script without a nonce"),
+    ("api", '<script nonce="{{ csp_nonce }}">go()</script>', "script without a nonce"),
+    ("api", '<link rel="stylesheet" href="a.css">', "stylesheet without a nonce"),
+    (
+        "apps",
+        '{% block content %}<script nonce="{{ csp_nonce }}" src="a.js"></script>',
+        "script in a fragment",
+    ),
+    ("apps", '<script nonce="{{ csp_nonce }}" src="a.js"></script>', "script in a fragment"),
+    ("apps", '<script type="application/json">1</script>', "script in a fragment"),
+    ("apps", '{% block head %}<script src="a.js"></script>{% endblock %}', "script in a fragment"),
+    (
+        "apps",
+        '{% block head %}{% endblock %}<script src="a.js" nonce="{{ csp_nonce }}">',
+        "script in a fragment",
+    ),
+    ("portal", "<script>go()</script>", "inline script"),
+    ("portal", '<script src="https://cdn.example/x.js"></script>', "resource from elsewhere"),
+    (
+        "apps",
+        '{% block head %}<link rel="stylesheet" href="a.css">{% endblock %}',
+        "stylesheet without a nonce",
+    ),
+    ("embed", '<link rel="stylesheet" href="https://fonts.example/a">', "resource from elsewhere"),
+    ("apps", '<img src="https://elsewhere.example/a.png">', "resource from elsewhere"),
+    ("apps", '<img src="//elsewhere.example/a.png">', "resource from elsewhere"),
+    ("apps", '<img srcset="HTTP://elsewhere.example/a.png 2x">', "resource from elsewhere"),
+    ("apps", '<svg><use href="https://elsewhere.example/a.svg#b"/></svg>', "resource from elsewhere"),
+    ("apps", '<form action="https://elsewhere.example/">', "resource from elsewhere"),
+    ("apps", '<a href="javascript:go()">', "address that is a script"),
+    ("apps", '<a href=" JavaScript:go()">', "address that is a script"),
+    ("apps", '<form action="javascript:go()">', "address that is a script"),
+    ("apps", '<a hx-on:click="go()">', "htmx that the policy blocks"),
+    ("apps", '<a hx-on--after-request="go()">', "htmx that the policy blocks"),
+    ("apps", '<a data-hx-on:click="go()">', "htmx that the policy blocks"),
+    ("apps", '<a hx-get="x" hx-push-url="true">', "htmx that the policy blocks"),
+    ("apps", "<a hx-vals='js:{a: b}'>", "htmx that the policy blocks"),
+    ("apps", '<a hx-trigger="click[ctrlKey && go()]">', "htmx that the policy blocks"),
+    ("apps", "{{ name|safe }}", "unescaped"),
+    ("apps", "{{ name | safe }}", "unescaped"),
+    ("apps", "{% autoescape false %}{{ name }}{% endautoescape %}", "unescaped"),
+    ("apps", "<iframe src='/x'></iframe>", "frame or base"),
+    ("apps", "<base href='/x'>", "frame or base"),
+    ("apps", "<meta http-equiv='refresh' content='0'>", "meta in place of a header"),
+    ("apps", "<img src=\"{{ data_url('a.png') }}\">", "address that cannot carry the session"),
+    ("apps", "<a href=\"{{ data_url('a.csv') }}\">", "address that cannot carry the session"),
+]
+
+
+@pytest.mark.parametrize(("area", "source", "wrong"), PLANTED)
+def test_the_scan_finds_what_is_planted(area: str, source: str, wrong: str) -> None:
+    assert wrong in Scan(source, area).wrong
+    # Also where a page of ours holds it.
+    page = (TEMPLATES / "apps" / "orders" / "order.html").read_text("utf-8")
+    assert wrong in Scan(page + source, area).wrong
+
+
+HARMLESS: Final = [
+    ("apps", '<a href="{{ page_url(\'index\') }}">On = "on"</a>'),
+    ("apps", '<img data-embed-src="{{ data_url(\'a.png\') }}" alt="">'),
+    ("apps", "<button data-embed-download=\"{{ data_url('a.csv') }}\">"),
+    ("apps", '<form method="post" action="{{ page_url(\'ask\') }}">'),
+    ("apps", '<input hx-trigger="submit, change target:input[type=radio], input delay:250ms">'),
+    (
+        "apps",
+        '{% block head %}<script src="a.js" nonce="{{ csp_nonce }}" defer></script>{% endblock %}',
+    ),
+    ("embed", '<script nonce="{{ csp_nonce }}">go()</script>'),
+    ("embed", '<script type="application/json">{{ boot|tojson }}</script>'),
+    ("portal", "<script src=\"{{ url_for('static', filename='a.js') }}\" defer></script>"),
+    ("portal", '<svg xmlns="http://www.w3.org/2000/svg"></svg>'),
+]
+
+
+@pytest.mark.parametrize(("area", "source"), HARMLESS)
+def test_the_scan_lets_pass_what_works(area: str, source: str) -> None:
+    assert Scan(source, area).wrong == []
+
+
+def without_comments(script: str) -> str:
+    return re.sub(r"/\*.*?\*/|^\s*//.*?$|\s//\s.*?$", "", script, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_our_scripts_keep_nothing_and_make_no_code_of_texts(script: Path) -> None:
+    # The one exception: a session's first page, which the service made, under the policy of the frame.
+    text = without_comments(script.read_text("utf-8")).replace("document.write(opening.page);", "")
+    kept = r"localStorage|sessionStorage|indexedDB|document\.cookie|window\.name|\bcaches\."
+    code = (
+        r"\beval\(|new Function|document\.write|\.innerHTML|\.outerHTML|insertAdjacentHTML|setAttribute\(.on"
+    )
+    assert re.findall(kept, text) == []
+    assert re.findall(code, text) == []
+    assert not re.search(r"postMessage\([^;]*,\s*[\"']\*[\"']\s*\)", text), "messages go to exact origins"
+    assert "https://" not in text.replace("https://example", "")
+
+
+def test_styles_load_nothing_from_elsewhere() -> None:
+    for file in sorted((PROJECT / "static").rglob("*.css")):
+        text = file.read_text("utf-8")
+        assert not re.search(r"@import|url\(\s*['\"]?(?:https?:)?//", text), file.name

@@ -1,0 +1,219 @@
+"""Apps: made, changed, moved and deleted."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from pat_service.storage.models import App, Event, Grant, Session, Token
+from tests.support.directory import ANA, BEN, NOBODY, Directory
+from tests.support.world import LEDGER, ORDERS, PORTAL, SUPPORT, only, problem_of, provision
+
+FACTS = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_origins": [PORTAL]}
+
+
+@pytest.fixture
+def both(directory: Directory) -> Directory:
+    """Ana is at home in both workspaces, so that the move alone decides."""
+    provision(
+        directory.service.app, only("users", ANA, workspaces={"acme": "end-user", "globex": "end-user"})
+    )
+    directory.told()
+    return directory
+
+
+def new(directory: Directory, **changes: Any) -> dict[str, Any]:
+    return {"slug": "stock", "workspaceId": directory.acme} | changes
+
+
+def test_a_client_lists_the_apps_of_its_workspaces(directory: Directory) -> None:
+    assert {item["id"] for item in directory.items("apps?limit=1")} == {ORDERS, SUPPORT}
+    assert {item["id"] for item in directory.items("apps", client="rival")} == {LEDGER}
+    assert len(directory.items("apps", client="everywhere")) == 3
+
+
+def test_an_app_has_these_fields(directory: Directory) -> None:
+    orders = directory.ok("GET", f"apps/{ORDERS}")
+    assert orders.pop("createdAt").endswith("Z")
+    assert orders == {
+        "id": ORDERS,
+        "slug": "orders",
+        "name": "Orders",
+        "workspaceId": directory.acme,
+        "template": "orders",
+        "allowedOrigins": [PORTAL],
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("slug=orders", [ORDERS]),
+        ("slug=ledger", []),
+        ("workspaceId={acme}&slug=support", [SUPPORT]),
+        ("workspaceId={globex}", []),
+        ("workspaceId=" + NOBODY, []),
+    ],
+)
+def test_a_list_can_be_narrowed(directory: Directory, query: str, ids: list[str]) -> None:
+    query = query.format(acme=directory.acme, globex=directory.globex)
+    assert [item["id"] for item in directory.items(f"apps?{query}")] == ids
+
+
+def test_another_tenants_app_is_not_there(directory: Directory) -> None:
+    for method, path, body in (
+        ("GET", "", None),
+        ("PATCH", "", {"name": "Mine"}),
+        ("PATCH", "", {"workspaceId": directory.acme}),
+        ("DELETE", "", None),
+        ("GET", "/grants", None),
+        ("GET", f"/grants/{directory.user(ANA)}", None),
+        ("PUT", f"/grants/{directory.user(ANA)}", None),
+        ("DELETE", f"/grants/{directory.user(ANA)}", None),
+    ):
+        answers = [directory.call(method, f"apps/{id_}{path}", body) for id_ in (LEDGER, NOBODY)]
+        problems = [problem_of(answer, 404, "app_not_found") for answer in answers]
+        assert problems[0]["detail"] == problems[1]["detail"]
+    assert directory.told() == []
+
+
+def test_an_app_is_made_granted_and_opened(directory: Directory) -> None:
+    body = new(directory, name="Stock", template="orders", allowedOrigins=[PORTAL, PORTAL.upper()])
+    made = directory.ok("POST", "apps", body, status=201)
+    assert (made["slug"], made["name"], made["template"], made["allowedOrigins"]) == (
+        *("stock", "Stock", "orders", [PORTAL]),
+    )
+    assert directory.ok("GET", f"apps/{made['id']}") == made
+    facts = {"slug": "stock", "name": "Stock", "template": "orders", "allowed_origins": [PORTAL]}
+    assert directory.told() == [("app:created", "manager", "acme", {"after": facts})]
+    directory.ok("PUT", f"apps/{made['id']}/grants/{directory.user(ANA)}", status=201)
+    assert directory.service.frame(made["id"]).response.status_code == 200
+
+
+def test_the_slug_stands_for_what_is_left_out_and_the_id_may_be_chosen(directory: Directory) -> None:
+    chosen = "ABCDEF01-2345-4678-89AB-CDEF01234567"
+    made = directory.ok("POST", "apps", new(directory, id=chosen, name=None, template=None), status=201)
+    assert made["id"] == chosen.lower()
+    assert (made["name"], made["template"], made["allowedOrigins"]) == ("stock", "stock", [])
+
+
+def test_a_slug_or_id_that_is_taken_is_a_conflict_that_tells_nothing_of_its_holder(
+    directory: Directory,
+) -> None:
+    """Also where another tenant has it."""
+    answers = [
+        directory.call("POST", "apps", new(directory, **body))
+        for body in ({"slug": "orders"}, {"slug": "ledger"}, {"id": ORDERS}, {"id": LEDGER.upper()})
+    ]
+    answers.append(directory.call("PATCH", f"apps/{ORDERS}", {"slug": "ledger"}))
+    for answer in answers:
+        problem = problem_of(answer, 409, "conflict")
+        for secret in (LEDGER, "Ledger", directory.globex, "globex"):
+            assert secret not in problem["detail"]
+    assert len({answer.get_json()["detail"] for answer in answers[:4]}) == 1
+    assert directory.told() == []
+
+
+def test_a_workspace_of_others_is_not_there(directory: Directory) -> None:
+    for workspace in (directory.globex, NOBODY):
+        body = new(directory, workspaceId=workspace)
+        problem_of(directory.call("POST", "apps", body), 404, "not_found")
+        problem_of(directory.call("PATCH", f"apps/{ORDERS}", {"workspaceId": workspace}), 404, "not_found")
+    assert directory.told() == []
+
+
+def test_a_change_names_what_it_changes(directory: Directory) -> None:
+    service = directory.service
+    frame = service.frame()
+    path = f"apps/{ORDERS}"
+    before = directory.ok("GET", path)
+    body = {
+        "slug": "purchases",
+        "name": "Purchases",
+        "allowedOrigins": ["https://new.example"],
+        "template": None,
+    }
+    changed = directory.ok("PATCH", path, body)
+    assert changed == before | {k: v for k, v in body.items() if v is not None}
+    assert service.facts(frame)["app"]["slug"] == "purchases"
+    policy = service.get(frame, "session").headers["Content-Security-Policy"]
+    assert "frame-ancestors https://new.example" in policy
+    ((kind, client, workspace, details),) = directory.told()
+    assert (kind, client, workspace) == ("app:changed", "manager", "acme")
+    assert details == {
+        "before": {"slug": "orders", "name": "Orders", "allowed_origins": [PORTAL]},
+        "after": {"slug": "purchases", "name": "Purchases", "allowed_origins": ["https://new.example"]},
+    }
+
+
+def test_a_change_that_changes_nothing_is_no_event_and_no_move(directory: Directory) -> None:
+    frame = directory.service.frame()
+    for body in ({}, {"name": "Orders", "slug": "orders"}, {"workspaceId": directory.acme.upper()}):
+        directory.ok("PATCH", f"apps/{ORDERS}", body)
+    assert directory.told() == []
+    assert directory.service.get(frame, "session").status_code == 200
+
+
+# To move one
+
+
+def test_a_move_ends_tokens_and_sessions_for_good_and_drops_the_grants(both: Directory) -> None:
+    service = both.service
+    frame, token = service.frame(), service.token()
+    moved = both.ok("PATCH", f"apps/{ORDERS}", {"workspaceId": both.globex}, "everywhere")
+    assert moved["workspaceId"] == both.globex
+    assert both.items(f"apps/{ORDERS}/grants", client="everywhere") == []
+    problem_of(service.mint(client="everywhere"), 403, "app_forbidden")
+    both.ok("PUT", f"apps/{ORDERS}/grants/{both.user(ANA)}", client="rival", status=201)
+    for workspace in (None, both.acme, both.globex):
+        if workspace:
+            both.ok("PATCH", f"apps/{ORDERS}", {"workspaceId": workspace}, "everywhere")
+            both.ok("PUT", f"apps/{ORDERS}/grants/{both.user(ANA)}", client="everywhere", status=201)
+        problem_of(service.get(frame, "session"), 401, "access_revoked")
+        assert service.refusal(token) == "access_revoked"
+    assert service.frame(client="rival").response.status_code == 200
+
+
+def test_a_moved_app_is_gone_from_the_old_tenant(both: Directory) -> None:
+    both.ok("PATCH", f"apps/{ORDERS}", {"workspaceId": both.globex}, "everywhere")
+    problem_of(both.call("GET", f"apps/{ORDERS}"), 404, "app_not_found")
+    assert {item["id"] for item in both.items("apps")} == {SUPPORT}
+    problem_of(both.service.mint(), 404, "app_not_found")
+
+
+def test_of_a_move_each_tenant_is_told_its_own_half(both: Directory) -> None:
+    body = {"workspaceId": both.globex, "name": "Purchases"}
+    both.ok("PATCH", f"apps/{ORDERS}", body, "everywhere")
+    came = {"after": FACTS | {"name": "Purchases"}}
+    assert both.told() == [
+        ("grant:removed", "everywhere", "acme", None),
+        ("grant:removed", "everywhere", "acme", None),
+        ("app:moved", "everywhere", "acme", {"before": FACTS}),
+        ("app:moved", "everywhere", "globex", came),
+    ]
+    halves = both.service.rows(select(Event.__table__).where(Event.app_id == ORDERS))
+    for event in halves:
+        ids = {both.acme, both.globex, "acme", "globex"}
+        own = {event.workspace_id, next(k for k, v in both.workspaces.items() if v == event.workspace_id)}
+        assert not any(other in str(event.details) for other in ids - own)
+
+
+def test_a_limited_client_moves_no_app_to_a_workspace_of_others(both: Directory) -> None:
+    problem_of(both.call("PATCH", f"apps/{ORDERS}", {"workspaceId": both.globex}), 404, "not_found")
+    assert both.service.frame().response.status_code == 200
+
+
+# To delete one
+
+
+def test_a_deleted_app_takes_its_grants_tokens_and_sessions_along(directory: Directory) -> None:
+    service = directory.service
+    frame, token = service.frame(), service.token(email=BEN)
+    directory.ok("DELETE", f"apps/{ORDERS}", status=204)
+    for table in (Grant, Token, Session):
+        assert service.rows(select(table).where(table.app_id == ORDERS)) == []
+    assert service.get(frame, "session").status_code == 401
+    assert service.refusal(token) == "token_invalid"
+    assert directory.told() == [("app:deleted", "manager", "acme", {"before": FACTS})]
+    problem_of(directory.call("DELETE", f"apps/{ORDERS}"), 404, "app_not_found")
+    assert {row.id for row in service.rows(select(App.id))} == {SUPPORT, LEDGER}

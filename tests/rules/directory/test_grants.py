@@ -1,0 +1,129 @@
+"""Grants: this user may open this app, and whether that works."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.directory import ANA, BEN, MALLORY, NOBODY, Directory
+from tests.support.world import LEDGER, ORDERS, SUPPORT, only, problem_of, provision
+
+
+def path(directory: Directory, email: str, app_id: str = ORDERS) -> str:
+    return f"apps/{app_id}/grants/{directory.users.get(email, email)}"
+
+
+def test_an_app_lists_its_grants(directory: Directory) -> None:
+    found = {item["userId"]: item for item in directory.items(f"apps/{ORDERS}/grants?limit=1")}
+    assert set(found) == {directory.user(ANA), directory.user(BEN)}
+    ana = {"id": directory.user(ANA), "email": ANA, "name": "Ana", "status": "active"}
+    assert found[directory.user(ANA)] == {
+        "appId": ORDERS,
+        "userId": directory.user(ANA),
+        "effective": True,
+        "user": ana,
+    }
+    assert directory.ok("GET", path(directory, ANA)) == found[directory.user(ANA)]
+
+
+def test_a_list_costs_the_same_statements_however_long_it_is(directory: Directory) -> None:
+    directory.ok("GET", "apps")  # a client's first call of a minute is noted
+    costs = []
+    for app_id in (SUPPORT, ORDERS):
+        with directory.service.statements() as statements:
+            directory.ok("GET", f"apps/{app_id}/grants")
+        costs.append(len(statements))
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("body", [None, {}, b"", " {} "])
+def test_a_grant_is_put_and_put_again(directory: Directory, body: object) -> None:
+    """No body is needed; an empty object is none."""
+    made = directory.ok("PUT", path(directory, BEN, SUPPORT), body, status=201)
+    assert (made["appId"], made["userId"], made["effective"]) == (SUPPORT, directory.user(BEN), True)
+    assert directory.ok("PUT", path(directory, BEN, SUPPORT), body) == made
+    assert directory.told() == [("grant:added", "manager", "acme", None)]
+    assert directory.service.frame(SUPPORT, email=BEN).response.status_code == 200
+
+
+def test_the_event_of_a_grant_names_app_and_user(directory: Directory) -> None:
+    directory.ok("PUT", path(directory, BEN, SUPPORT), status=201)
+    directory.ok("DELETE", path(directory, BEN, SUPPORT), status=204)
+    events = directory.events()
+    assert [event.type for event in events] == ["grant:added", "grant:removed"]
+    assert {(event.app_id, event.user_id, event.client_id) for event in events} == {
+        (SUPPORT, directory.user(BEN), "manager")
+    }
+
+
+def test_a_taken_grant_counts_on_the_next_request_of_the_open_frame(directory: Directory) -> None:
+    service = directory.service
+    frame, token = service.frame(), service.token()
+    directory.ok("DELETE", path(directory, ANA), status=204)
+    problem_of(service.get(frame, "session"), 401, "access_revoked")
+    assert service.refusal(token) == "access_revoked"
+    problem_of(service.mint(), 403, "app_forbidden")
+    problem_of(directory.call("DELETE", path(directory, ANA)), 404, "not_found")
+    directory.ok("PUT", path(directory, ANA), status=201)
+    assert service.get(frame, "session").status_code == 200
+
+
+LOSSES: dict[str, Callable[[Directory], object]] = {
+    "Ana is archived": lambda it: it.ok("PATCH", f"users/{it.user(ANA)}", {"status": "archived"}),
+    "Ana is no member": lambda it: provision(
+        it.service.app, only("users", ANA, workspaces={"globex": "end-user"})
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_grant_is_effective_just_where_a_mint_would_be_let_in(directory: Directory, loss: str) -> None:
+    assert directory.ok("GET", path(directory, ANA), client="everywhere")["effective"] is True
+    assert directory.service.mint(client="everywhere").status_code == 201
+    LOSSES[loss](directory)
+    assert directory.ok("GET", path(directory, ANA), client="everywhere")["effective"] is False
+    listed = {
+        g["userId"]: g["effective"] for g in directory.items(f"apps/{ORDERS}/grants", client="everywhere")
+    }
+    assert listed == {directory.user(ANA): False, directory.user(BEN): True}
+    problem_of(directory.service.mint(client="everywhere"), 403, "app_forbidden")
+
+
+def test_a_grant_for_somebody_of_another_workspace_of_the_client_opens_nothing(directory: Directory) -> None:
+    held = directory.ok("PUT", path(directory, MALLORY), client="everywhere", status=201)
+    assert held["effective"] is False
+    problem_of(directory.service.mint(email=MALLORY, client="everywhere"), 403, "app_forbidden")
+
+
+def test_whom_the_client_may_not_know_has_no_grant_either(directory: Directory) -> None:
+    """Not even one that is there: who left shows to the tenants that they are with now."""
+    directory.ok("PUT", path(directory, MALLORY), client="everywhere", status=201)
+    directory.told()
+    for who in (MALLORY, NOBODY):
+        problem_of(directory.call("GET", path(directory, who)), 404, "not_found")
+        problem_of(directory.call("DELETE", path(directory, who)), 404, "not_found")
+        problem_of(directory.call("PUT", path(directory, who)), 404, "user_not_found")
+    assert {item["userId"] for item in directory.items(f"apps/{ORDERS}/grants")} == {
+        directory.user(ANA),
+        directory.user(BEN),
+    }
+    assert directory.told() == []
+
+
+def test_another_tenants_app_has_no_grants_to_give(directory: Directory) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        problem_of(directory.call(method, path(directory, ANA, LEDGER)), 404, "app_not_found")
+    problem_of(directory.call("GET", f"apps/{LEDGER}/grants"), 404, "app_not_found")
+
+
+@pytest.mark.parametrize("body", [{"effective": True}, b"[]", b"null", b"{", b"\xff", b"x", '{"a":1,"a":1}'])
+def test_a_body_that_says_something_is_refused(directory: Directory, body: object) -> None:
+    problem_of(directory.call("PUT", path(directory, BEN, SUPPORT), body), 400, "invalid_payload")
+    assert directory.told() == []
+
+
+def test_a_body_of_another_kind_or_size_is_refused(directory: Directory) -> None:
+    there = path(directory, BEN, SUPPORT)
+    answer = directory.call("PUT", there, "a=1", content_type="application/x-www-form-urlencoded")
+    problem_of(answer, 415, "unsupported_media_type")
+    problem_of(directory.call("PUT", there, b" " * 16_385), 413, "payload_too_large")
+    assert directory.told() == []

@@ -1,0 +1,327 @@
+"""Users: one email, one user, and each tenant sees and changes only its part of them."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from pat_service.storage.models import Event, Grant, Member, Session, Token, User
+from tests.support.directory import ANA, BEN, MALLORY, NOBODY, Directory
+from tests.support.world import LEDGER, only, problem_of, provision
+
+
+@pytest.fixture
+def shared_ana(directory: Directory) -> Directory:
+    """Ana also works for Globex."""
+    provision(directory.service.app, only("users", ANA, workspaces={"acme": "end-user", "globex": "builder"}))
+    directory.told()
+    return directory
+
+
+def zoe(directory: Directory, **changes: Any) -> dict[str, Any]:
+    membership = {"workspaceId": directory.acme, "role": "end-user"}
+    return {"email": "zoe@acme.test", "name": "Zoe", "memberships": [membership]} | changes
+
+
+def test_a_client_lists_the_members_of_its_workspaces(directory: Directory) -> None:
+    assert {item["email"] for item in directory.items("users")} == {ANA, BEN}
+    assert {item["email"] for item in directory.items("users", client="rival")} == {MALLORY}
+    assert {item["email"] for item in directory.items("users", client="everywhere")} == {ANA, BEN, MALLORY}
+
+
+def test_a_user_has_these_fields(directory: Directory) -> None:
+    ana = directory.ok("GET", f"users/{directory.user(ANA)}")
+    assert ana.pop("createdAt").endswith("Z")
+    assert ana == {
+        "id": directory.user(ANA),
+        "email": ANA,
+        "name": "Ana",
+        "status": "active",
+        "memberships": [{"workspaceId": directory.acme, "role": "end-user"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "emails"),
+    [
+        ("email=ANA@Acme.test", {ANA}),
+        ("email=mallory@globex.test", set()),
+        ("email=nobody@acme.test", set()),
+        ("status=active", {ANA, BEN}),
+        ("status=archived", set()),
+        ("workspaceId={acme}", {ANA, BEN}),
+        ("workspaceId={globex}", set()),
+        ("workspaceId=" + NOBODY, set()),
+        ("workspaceId={acme}&status=active&email=ben@acme.test", {BEN}),
+    ],
+)
+def test_a_list_can_be_narrowed(directory: Directory, query: str, emails: set[str]) -> None:
+    query = query.format(acme=directory.acme, globex=directory.globex)
+    assert {item["email"] for item in directory.items(f"users?{query}")} == emails
+
+
+def test_of_a_shared_user_each_tenant_sees_its_own_membership(shared_ana: Directory) -> None:
+    path = f"users/{shared_ana.user(ANA)}"
+    acme = {"workspaceId": shared_ana.acme, "role": "end-user"}
+    globex = {"workspaceId": shared_ana.globex, "role": "builder"}
+    assert shared_ana.ok("GET", path)["memberships"] == [acme]
+    assert shared_ana.ok("GET", path, client="rival")["memberships"] == [globex]
+    both = shared_ana.ok("GET", path, client="everywhere")["memberships"]
+    assert sorted(both, key=str) == sorted([acme, globex], key=str)
+    assert [item["memberships"] for item in shared_ana.items("users?email=" + ANA)] == [[acme]]
+    assert shared_ana.items(f"users?workspaceId={shared_ana.globex}") == []
+
+
+def test_pages_show_each_user_once(directory: Directory) -> None:
+    for number in range(5):
+        directory.ok("POST", "users", zoe(directory, email=f"zoe{number}@acme.test"), status=201)
+    for limit in (1, 2, 3, 7, 8):
+        emails = [item["email"] for item in directory.items(f"users?limit={limit}")]
+        assert len(emails) == len(set(emails)) == 7
+    page = directory.ok("GET", "users?limit=2")
+    shouted = directory.ok("GET", f"users?limit=2&cursor={page['nextCursor'].upper()}")
+    assert shouted == directory.ok("GET", f"users?limit=2&cursor={page['nextCursor']}")
+
+
+def test_a_page_costs_the_same_statements_however_long_it_is(directory: Directory) -> None:
+    costs = []
+    for limit in (1, 50):
+        for number in range(limit):
+            email = f"user{limit}-{number}@acme.test"
+            directory.ok("POST", "users", zoe(directory, email=email), status=201)
+        with directory.service.statements() as statements:
+            directory.ok("GET", f"users?limit={limit}")
+        costs.append(len(statements))
+    assert costs[0] == costs[1]
+
+
+def test_another_tenants_user_is_not_there(directory: Directory) -> None:
+    for method, body in (("GET", None), ("PATCH", {"name": "Mine"}), ("DELETE", None)):
+        answers = [directory.call(method, f"users/{id_}", body) for id_ in (directory.user(MALLORY), NOBODY)]
+        problems = [problem_of(answer, 404, "user_not_found") for answer in answers]
+        assert problems[0]["detail"] == problems[1]["detail"]
+    assert directory.told() == []
+
+
+def test_a_user_without_workspaces_is_seen_by_clients_with_all_of_them(directory: Directory) -> None:
+    made = directory.ok("POST", "users", {"email": "dan@acme.test"}, "everywhere", 201)
+    assert (made["name"], made["status"], made["memberships"]) == ("dan@acme.test", "active", [])
+    assert directory.ok("GET", f"users/{made['id']}", client="everywhere") == made
+    problem_of(directory.call("GET", f"users/{made['id']}"), 404, "user_not_found")
+
+
+# To make one
+
+
+def test_zoe_is_made_and_may_be_given_what_she_needs(directory: Directory) -> None:
+    made = directory.ok("POST", "users", zoe(directory, email="Zoe@ACME.test"), status=201)
+    assert (made["email"], made["name"], made["status"]) == ("zoe@acme.test", "Zoe", "active")
+    assert made["memberships"] == [{"workspaceId": directory.acme, "role": "end-user"}]
+    assert directory.ok("GET", f"users/{made['id']}") == made
+    facts = {"email": "zoe@acme.test", "name": "Zoe", "status": "active"}
+    assert directory.told() == [
+        ("user:created", "manager", "acme", {"after": facts}),
+        ("member:added", "manager", "acme", {"after": {"role": "end-user"}}),
+    ]
+
+
+def test_a_limited_client_names_a_workspace_of_a_new_user(directory: Directory) -> None:
+    for body in (
+        {"email": "zoe@acme.test"},
+        zoe(directory, memberships=[]),
+        zoe(directory, memberships=None),
+    ):
+        problem = problem_of(directory.call("POST", "users", body), 400, "invalid_payload")
+        assert list(problem["errors"]) == ["memberships"]
+
+
+def test_a_workspace_of_others_is_not_there_for_a_new_user_either(directory: Directory) -> None:
+    for workspace in (directory.globex, NOBODY):
+        mixed = [{"workspaceId": id_, "role": "end-user"} for id_ in (directory.acme, workspace)]
+        problem_of(directory.call("POST", "users", zoe(directory, memberships=mixed)), 404, "not_found")
+    assert directory.items("users?email=zoe@acme.test", client="everywhere") == []
+    assert directory.told() == []
+
+
+def test_a_client_gives_no_role_above_its_highest(directory: Directory) -> None:
+    """The manager's is builder."""
+    for role, status in (("end-user", 201), ("builder", 201), ("admin", 403)):
+        membership = [{"workspaceId": directory.acme, "role": role}]
+        body = zoe(directory, email=f"zoe-{role}@acme.test", memberships=membership)
+        assert directory.call("POST", "users", body).status_code == status
+    problem = problem_of(directory.call("POST", "users", body), 403, "scope_missing")
+    assert "builder" in problem["detail"]
+    assert directory.items("users?email=zoe-admin@acme.test", client="everywhere") == []
+
+
+def test_a_known_user_is_a_conflict_that_says_what_to_do(directory: Directory) -> None:
+    for client, email in (("manager", ANA), ("manager", "Ana@ACME.test"), ("everywhere", MALLORY)):
+        answer = directory.call("POST", "users", zoe(directory, email=email), client)
+        problem = problem_of(answer, 409, "conflict")
+        assert "PATCH" in problem["detail"]
+        assert "PUT" in problem["detail"]
+    assert directory.told() == []
+
+
+def test_somebody_of_another_tenant_joins_and_stays_as_they_are(directory: Directory) -> None:
+    body = zoe(directory, email="Mallory@Globex.test", name="Mal", status="archived")
+    joined = directory.ok("POST", "users", body, status=200)
+    assert (joined["id"], joined["name"], joined["status"]) == (
+        *(directory.user(MALLORY), "Mallory", "active"),
+    )
+    assert joined["memberships"] == [{"workspaceId": directory.acme, "role": "end-user"}]
+    assert directory.told() == [("member:added", "manager", "acme", {"after": {"role": "end-user"}})]
+    rival = directory.ok("GET", f"users/{directory.user(MALLORY)}", client="rival")
+    assert rival["memberships"] == [{"workspaceId": directory.globex, "role": "admin"}]
+
+
+def test_somebody_of_no_workspace_joins_too(directory: Directory) -> None:
+    dan = directory.ok("POST", "users", {"email": "dan@acme.test"}, "everywhere", 201)
+    joined = directory.ok("POST", "users", zoe(directory, email="dan@acme.test"), status=200)
+    assert joined["id"] == dan["id"]
+
+
+# To change one
+
+
+def test_a_change_names_what_it_changes(directory: Directory) -> None:
+    path = f"users/{directory.user(ANA)}"
+    before = directory.ok("GET", path)
+    assert directory.ok("PATCH", path, {"name": "Ana María", "email": None}) == before | {"name": "Ana María"}
+    assert directory.ok("PATCH", path, {"email": "Ana.M@acme.test"})["email"] == "ana.m@acme.test"
+    assert directory.told() == [
+        ("user:changed", "manager", "acme", {"before": {"name": "Ana"}, "after": {"name": "Ana María"}}),
+        (
+            "user:changed",
+            "manager",
+            "acme",
+            {"before": {"email": ANA}, "after": {"email": "ana.m@acme.test"}},
+        ),
+    ]
+
+
+def test_what_others_gave_to_an_email_is_nothing_to_the_one_that_takes_its_place(
+    directory: Directory,
+) -> None:
+    """Mallory leaves Globex for Acme, whose client gives her id to somebody else; Globex takes him in."""
+    service, user_id = directory.service, directory.user(MALLORY)
+    frame = service.frame(LEDGER, client="rival", email=MALLORY)
+    token = service.token(client="rival", email=MALLORY, appSlug="ledger")
+    provision(service.app, only("users", MALLORY, workspaces={"acme": "end-user"}))
+    directory.ok("PATCH", f"users/{user_id}", {"email": "otto@globex.test"})
+    assert service.rows(select(Grant).where(Grant.user_id == user_id)) == []
+    membership = {"workspaceId": directory.globex, "role": "end-user"}
+    joined = {"email": "otto@globex.test", "memberships": [membership]}
+    assert directory.ok("POST", "users", joined, "rival")["id"] == user_id
+    assert service.refusal(token, LEDGER) == "token_revoked"
+    problem_of(service.get(frame, "session"), 401, "session_revoked")
+    answer = service.mint(client="rival", email="otto@globex.test", appSlug="ledger")
+    problem_of(answer, 403, "app_forbidden")
+    told = service.rows(
+        select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id.is_(None))
+    )
+    assert sorted(row.type for row in told) == ["grant:removed", "session:ended", "token:revoked"]
+
+
+def test_a_change_that_changes_nothing_is_no_event(directory: Directory) -> None:
+    path = f"users/{directory.user(ANA)}"
+    for body in ({}, {"name": "Ana"}, {"email": "ANA@acme.test", "status": "active"}):
+        directory.ok("PATCH", path, body)
+    assert directory.told() == []
+
+
+def test_an_email_that_is_taken_is_a_conflict_that_tells_nothing_of_its_holder(directory: Directory) -> None:
+    for email in (BEN, "MALLORY@globex.test"):
+        answer = directory.call("PATCH", f"users/{directory.user(ANA)}", {"email": email})
+        problem = problem_of(answer, 409, "conflict")
+        for name in ("Ben", "Mallory", directory.user(MALLORY), directory.globex, "globex"):
+            assert name not in problem["detail"]
+    assert directory.told() == []
+
+
+def test_archiving_ana_counts_on_the_next_request_of_her_open_frame(directory: Directory) -> None:
+    service = directory.service
+    frame, token = service.frame(), service.token()
+    directory.ok("PATCH", f"users/{directory.user(ANA)}", {"status": "archived"})
+    problem_of(service.get(frame, "session"), 401, "access_revoked")
+    assert service.refusal(token) == "access_revoked"
+    directory.ok("PATCH", f"users/{directory.user(ANA)}", {"status": "active"})
+    assert service.get(frame, "session").status_code == 200
+
+
+def test_a_new_name_shows_in_the_open_frame(directory: Directory) -> None:
+    frame = directory.service.frame()
+    directory.ok("PATCH", f"users/{directory.user(ANA)}", {"name": "Ana María", "email": "am@acme.test"})
+    user = directory.service.facts(frame)["user"]
+    assert (user["name"], user["email"]) == ("Ana María", "am@acme.test")
+
+
+@pytest.mark.parametrize("tenant", ["manager", "rival"])
+def test_a_shared_user_is_changed_and_deleted_by_no_limited_client(
+    shared_ana: Directory, tenant: str
+) -> None:
+    path = f"users/{shared_ana.user(ANA)}"
+    before = shared_ana.ok("GET", path, client="everywhere")
+    for method, body in (
+        ("PATCH", {"name": "X"}),
+        ("PATCH", {"status": "archived"}),
+        ("PATCH", {"email": "x@acme.test"}),
+        ("PATCH", {}),
+        ("DELETE", None),
+    ):
+        problem = problem_of(shared_ana.call(method, path, body, tenant), 409, "conflict")
+        assert "memberships" in problem["detail"]
+        assert shared_ana.globex not in problem["detail"]
+    assert shared_ana.ok("GET", path, client="everywhere") == before
+    assert shared_ana.told() == []
+    shared_ana.ok("PATCH", path, {"name": "X"}, "everywhere")
+
+
+def test_once_the_other_tenant_lets_go_a_user_can_be_changed(shared_ana: Directory) -> None:
+    user_id = shared_ana.user(ANA)
+    shared_ana.ok("DELETE", f"workspaces/{shared_ana.globex}/members/{user_id}", client="rival", status=204)
+    shared_ana.ok("PATCH", f"users/{user_id}", {"status": "archived"})
+
+
+# To delete one
+
+
+def test_a_deleted_user_leaves_nothing_but_the_trail(directory: Directory) -> None:
+    service, user_id = directory.service, directory.user(ANA)
+    frame, token = service.frame(), service.token()
+    directory.ok("DELETE", f"users/{user_id}", status=204)
+    assert service.get(frame, "session").status_code == 401
+    assert service.open(token).status_code == 401
+    for table in (Member, Grant, Token, Session):
+        assert service.rows(select(table).where(table.user_id == user_id)) == []
+    assert service.rows(select(User).where(User.id == user_id)) == []
+    facts = {"email": ANA, "name": "Ana", "status": "active"}
+    assert directory.told() == [
+        ("user:deleted", "manager", "acme", {"before": facts}),
+        ("member:removed", "manager", "acme", {"before": {"role": "end-user"}}),
+    ]
+    problem_of(directory.call("DELETE", f"users/{user_id}"), 404, "user_not_found")
+
+
+def test_what_a_deletion_takes_from_another_workspace_is_told_there(directory: Directory) -> None:
+    service, user_id = directory.service, directory.user(MALLORY)
+    service.token(client="rival", email=MALLORY, appSlug="ledger")
+    provision(service.app, only("users", MALLORY, workspaces={"acme": "end-user"}))
+    directory.ok("DELETE", f"users/{user_id}", status=204)
+    told = service.rows(
+        select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id.is_(None))
+    )
+    assert sorted(row.type for row in told) == ["grant:removed", "token:revoked"]
+
+
+def test_a_user_who_is_made_anew_starts_with_nothing(directory: Directory) -> None:
+    directory.ok("DELETE", f"users/{directory.user(ANA)}", status=204)
+    made = directory.ok("POST", "users", zoe(directory, email=ANA), status=201)
+    assert made["id"] != directory.user(ANA)
+    problem_of(directory.service.mint(), 403, "app_forbidden")
+
+
+def test_the_paths_of_minting_are_no_users(directory: Directory) -> None:
+    for path in ("users/session", "users/personal-access-token"):
+        problem_of(directory.call("GET", path), 405, "method_not_allowed")
+    problem_of(directory.call("GET", "users/nobody"), 404, "not_found")

@@ -1,0 +1,366 @@
+"""Who calls: Basic credentials, scopes, the noted use of a secret, and a limit on failures by address."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import func, select, text, update
+
+from pat_service.credentials import Key, Secret
+from pat_service.errors import Unavailable
+from pat_service.rules import callers
+from pat_service.storage.models import Client, ClientSecret, Event
+from tests.support.callers import ask, knock, rotate
+from tests.support.world import KEY, MINT, SECRETS, USUAL, WORLD, Service, only, problem_of, provision
+
+NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
+RIGHT = b"portal:" + SECRETS["portal"].encode()
+DAY = timedelta(days=1)
+
+
+def encoded(pair: bytes) -> str:
+    return b64encode(pair).decode()
+
+
+# The header.
+
+MALFORMED = {
+    "no header": None,
+    "nothing": "",
+    "a space": " ",
+    "only the scheme": "Basic",
+    "the scheme and a space": "Basic ",
+    "no scheme": encoded(RIGHT),
+    "a colon for a space": "Basic:" + encoded(RIGHT),
+    "another scheme": "Bearer " + encoded(RIGHT),
+    "Digest": 'Digest username="portal", realm="pat-service", nonce="", uri="/", response=""',
+    "parameters": f'Basic username="portal", password="{SECRETS["portal"]}"',
+    "not encoded": "Basic " + RIGHT.decode(),
+    "no Base64": "Basic !!!!",
+    "Base64 that is cut off": "Basic " + encoded(RIGHT).rstrip("="),
+    "padding too much": "Basic " + encoded(RIGHT) + "===",
+    "a character too much": "Basic " + encoded(RIGHT)[:8] + "@" + encoded(RIGHT)[8:],
+    "a space inside": "Basic " + encoded(RIGHT)[:8] + " " + encoded(RIGHT)[8:],
+    "the header twice": f"Basic {encoded(RIGHT)}, Basic {encoded(RIGHT)}",
+    "no colon": "Basic " + encoded(b"portal"),
+    "no secret": "Basic " + encoded(b"portal:"),
+    "no id": "Basic " + encoded(b":" + SECRETS["portal"].encode()),
+    "nothing but a colon": "Basic " + encoded(b":"),
+    "an id that is not UTF-8": "Basic " + encoded(b"p\xffrtal:" + SECRETS["portal"].encode()),
+    "a secret that is not UTF-8": "Basic " + encoded(RIGHT[:-1] + b"\xff"),
+    "an encoded surrogate": "Basic " + encoded(b"portal:\xed\xa0\x80"),
+    "UTF-16": "Basic " + encoded(RIGHT.decode().encode("utf-16")),
+    "a byte order mark": "Basic " + encoded(b"\xef\xbb\xbf" + RIGHT),
+    "NUL in the id": "Basic " + encoded(RIGHT.replace(b"portal", b"portal\0")),
+    "NUL behind the secret": "Basic " + encoded(RIGHT + b"\0"),
+    "a line break behind the secret": "Basic " + encoded(RIGHT + b"\n"),
+    "a colon behind the secret": "Basic " + encoded(RIGHT + b":"),
+    "a space before the id": "Basic " + encoded(b" " + RIGHT),
+    "another case of the id": "Basic " + encoded(RIGHT.replace(b"portal", b"Portal")),
+    "another case of the secret": "Basic " + encoded(RIGHT.replace(b"p" * 40, b"P" * 40)),
+    "SQL": "Basic " + encoded(b"' OR '1'='1:" + SECRETS["portal"].encode()),
+    "a wildcard": "Basic " + encoded(b"%:" + SECRETS["portal"].encode()),
+    "another client's secret": "Basic " + encoded(b"portal:" + SECRETS["rival"].encode()),
+    "a long id": "Basic " + encoded(b"p" * 5000 + b":x"),
+    "a long secret": "Basic " + encoded(b"portal:" + b"p" * 5000),
+    "non-ASCII behind the scheme": "Basic \xe9",
+    "non-ASCII inside": "Basic " + encoded(RIGHT)[:8] + "\xe9",
+    "a non-ASCII scheme": "B\xe4sic " + encoded(RIGHT),
+    "full-width letters": "Basic " + encoded("ｐortal:".encode() + SECRETS["portal"].encode()),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_header_is_an_invalid_client_and_asks_for_basic(lasting: Service, name: str) -> None:
+    answer = ask(lasting, MALFORMED[name])
+    problem_of(answer, 401, "invalid_client")
+    assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
+    assert SECRETS["portal"] not in answer.text + str(answer.headers)
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_header_is_no_session_either(lasting: Service, name: str) -> None:
+    headers = {} if MALFORMED[name] is None else {"Authorization": str(MALFORMED[name])}
+    answer = lasting.client.get("/embed-apps/8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc/session", headers=headers)
+    problem_of(answer, 401, "session_invalid")
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC", "bAsIc"])
+def test_the_scheme_is_compared_without_regard_to_case(lasting: Service, scheme: str) -> None:
+    assert ask(lasting, f"{scheme} {encoded(RIGHT)}").status_code == 201
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "co:lon:" + "s" * 40,
+        ":" * 40,
+        "zoë🦉" * 10,
+        "p" * 1024,
+        " surrounded by spaces, " * 3,
+        "%s%(x)s{0}" * 5,
+    ],
+)
+def test_a_secret_may_have_any_characters(service: Service, secret: str) -> None:
+    provision(service.app, only("clients", "portal", secret=secret))
+    assert knock(service, secret).status_code == 201
+    problem_of(knock(service, secret[:-1]), 401, "invalid_client")
+    problem_of(knock(service, secret + secret[-1]), 401, "invalid_client")
+
+
+def test_credentials_elsewhere_than_in_the_header_are_none(lasting: Service) -> None:
+    secret = SECRETS["portal"]
+    for address in (f"{MINT}?client_id=portal&client_secret={secret}", f"{MINT}?access_token={secret}"):
+        problem_of(lasting.client.post(address, json=USUAL), 401, "invalid_client")
+    fields = USUAL | {"client_id": "portal", "client_secret": secret}
+    problem_of(lasting.client.post(MINT, json=fields), 401, "invalid_client")
+    problem_of(ask(lasting, None, Proxy_Authorization=f"Basic {encoded(RIGHT)}"), 401, "invalid_client")
+    problem_of(ask(lasting, None, Cookie=f"Authorization=Basic {encoded(RIGHT)}"), 401, "invalid_client")
+
+
+# An unknown id and a wrong secret.
+
+
+def test_an_unknown_id_and_a_wrong_secret_get_the_same_answer(lasting: Service) -> None:
+    seen = []
+    for client in ("portal", "nobody", "PORTAL"):
+        answer = knock(lasting, "w" * 40, client)
+        problem = problem_of(answer, 401, "invalid_client")
+        del problem["requestId"]
+        del answer.headers["X-Request-Id"]
+        seen.append((problem, list(answer.headers)))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_an_unknown_id_costs_the_same_as_a_wrong_secret(
+    lasting: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = Key.digest
+    made: list[Key] = []
+
+    def counted(key: Key, secret: Secret) -> bytes:
+        made.append(key)
+        return digest(key, secret)
+
+    monkeypatch.setattr(Key, "digest", counted)
+    costs = []
+    for client in ("portal", "nobody"):
+        made.clear()
+        with lasting.statements() as statements:
+            problem_of(knock(lasting, "w" * 40, client), 401, "invalid_client")
+        costs.append((len(made), list(statements)))
+    assert costs[0] == costs[1]
+
+
+def test_a_wrong_secret_leaves_nothing_in_the_audit_trail(service: Service) -> None:
+    before = service.rows(select(func.count()).select_from(Event))[0][0]
+    for client in ("portal", "nobody"):
+        knock(service, "w" * 40, client)
+    assert service.rows(select(func.count()).select_from(Event))[0][0] == before
+
+
+# A client that is revoked, a key that has changed.
+
+
+def test_a_revoked_client_is_invalid_even_where_a_secret_of_it_is_left(service: Service) -> None:
+    service.change(update(Client).where(Client.id == "portal").values(revoked_at=NOON))
+    problem_of(knock(service, SECRETS["portal"]), 401, "invalid_client")
+
+
+def test_a_secret_outlives_the_key_it_was_digested_with_for_as_long_as_that_is_a_fallback(
+    make_app: Callable[..., Flask],
+) -> None:
+    provision(make_app(), WORLD)
+    newer = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
+    assert newer.mint().status_code == 201
+    newest = Service(make_app(SECRET_KEY="n" * 64).test_client())
+    problem_of(newest.mint(client="rival"), 401, "invalid_client")
+    assert newest.mint().status_code == 201, "made anew when it was used"
+
+
+# What is noted of a secret's use.
+
+
+def secret_of(service: Service, client: str = "portal") -> Any:
+    rows = service.rows(select(ClientSecret.__table__).where(ClientSecret.client_id == client))
+    return rows[0]
+
+
+def test_the_use_of_a_secret_is_noted_once_a_minute(service: Service) -> None:
+    assert secret_of(service).last_used_at is None
+    with time_machine.travel(NOON, tick=False) as clock:
+        for seconds, noted in ((0, 0), (1, 0), (59.999, 0), (60, 60), (100, 60), (3600, 3600)):
+            clock.move_to(NOON + timedelta(seconds=seconds))
+            with service.statements() as statements:
+                assert service.mint().status_code == 201
+            assert secret_of(service).last_used_at == NOON + timedelta(seconds=noted)
+            writes = [text for text in statements if text.startswith("UPDATE client_secrets")]
+            assert len(writes) == (seconds == noted)
+
+
+def test_only_the_secret_that_was_used_is_noted(service: Service) -> None:
+    new = rotate(service, datetime.now(UTC), DAY)
+    assert knock(service, new).status_code == 201
+    problem_of(knock(service, "w" * 40), 401, "invalid_client")
+    used = service.rows(
+        select(ClientSecret.expires_at).where(ClientSecret.last_used_at.is_not(None)),
+    )
+    assert [row.expires_at for row in used] == [None]
+
+
+def test_a_use_that_is_refused_later_is_a_use(service: Service) -> None:
+    problem_of(service.mint(client="auditor"), 403, "scope_missing")
+    assert secret_of(service, "auditor").last_used_at is not None
+
+
+def test_a_use_that_cannot_be_noted_keeps_nobody_out(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.change(
+        text("CREATE TRIGGER no BEFORE UPDATE ON client_secrets BEGIN SELECT RAISE(ABORT, 'no'); END")
+    )
+    assert service.mint().status_code == 201
+    assert secret_of(service).last_used_at is None
+    warnings = [record for record in caplog.records if record.name == "pat_service.rules.callers"]
+    assert [record.levelname for record in warnings] == ["WARNING"]
+    assert SECRETS["portal"] not in caplog.text
+
+
+def test_of_many_at_once_one_notes_a_new_key(make_app: Callable[..., Flask]) -> None:
+    provision(make_app(), WORLD)
+    newer = make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY)
+
+    def mint(_: int) -> int:
+        return Service(newer.test_client()).mint().status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(mint, range(24))) == {201}
+    service = Service(newer.test_client())
+    told = service.rows(select(Event.__table__).where(Event.type == "client:rekeyed"))
+    assert [(event.client_id, event.details) for event in told] == [
+        ("portal", {"before": {"key": Key(KEY.encode()).id}, "after": {"key": Key(b"n" * 64).id}})
+    ]
+
+
+# Scopes.
+
+
+@pytest.mark.parametrize("scopes", [[], ["audit"], ["provision"], ["provision", "audit"]])
+def test_a_client_without_the_scope_mints_nothing(service: Service, scopes: list[str]) -> None:
+    provision(service.app, only("clients", "portal", scopes=scopes))
+    answer = service.mint()
+    problem_of(answer, 403, "scope_missing")
+    assert "WWW-Authenticate" not in answer.headers
+
+
+def test_a_client_with_every_scope_mints(service: Service) -> None:
+    provision(service.app, only("clients", "portal", scopes=["mint", "provision", "audit"]))
+    assert service.mint().status_code == 201
+
+
+def test_a_missing_scope_is_in_the_audit_trail_once_a_minute_and_not_once_a_request(service: Service) -> None:
+    for _ in range(5):
+        problem_of(service.mint(client="auditor"), 403, "scope_missing")
+    refusals = service.rows(select(Event.client_id).where(Event.code == "scope_missing"))
+    assert [row.client_id for row in refusals] == ["auditor"]
+
+
+# Failures are counted by address.
+
+
+def fail(service: Service, times: int, **options: Any) -> None:
+    for _ in range(times):
+        problem_of(knock(service, "w" * 40, **options), 401, "invalid_client")
+
+
+def test_the_31st_failure_of_an_address_in_a_minute_is_refused(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    fail(limited, 15)
+    fail(limited, 15, client="nobody")
+    for authorization in (None, "Basic", MALFORMED["no Base64"], f"Basic {encoded(b'x:y')}"):
+        answer = ask(limited, authorization)
+        problem_of(answer, 429, "rate_limited")
+        assert "WWW-Authenticate" not in answer.headers
+    clock.shift(int(answer.headers["Retry-After"]))
+    fail(limited, 1)
+
+
+def test_malformed_headers_count_as_failures_too(limited: Service, clock: time_machine.Traveller) -> None:
+    for name in list(MALFORMED)[:30]:
+        problem_of(ask(limited, MALFORMED[name]), 401, "invalid_client")
+    problem_of(ask(limited, None), 429, "rate_limited")
+
+
+def test_failures_never_refuse_a_right_credential_nor_use_up_its_quota(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    fail(limited, 30)
+    for _ in range(20):
+        problem_of(knock(limited, "w" * 40), 429, "rate_limited")
+    assert [knock(limited, SECRETS["portal"]).status_code for _ in range(11)] == [201] * 10 + [429]
+
+
+def test_what_a_right_credential_does_counts_as_no_failure(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    for _ in range(31):
+        knock(limited, SECRETS["portal"])
+        problem_of(knock(limited, SECRETS["auditor"], "auditor"), 403, "scope_missing")
+    fail(limited, 30)
+
+
+def test_the_failures_of_one_address_are_not_those_of_another(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    fail(limited, 30)
+    problem_of(knock(limited, "w" * 40), 429, "rate_limited")
+    fail(limited, 30, address="192.0.2.2")
+    fail(limited, 1, address="2001:db8::1")
+
+
+def test_an_address_that_a_header_claims_counts_for_nothing_without_a_trusted_proxy(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    for number in range(30):
+        fail(limited, 1, X_Forwarded_For=f"198.51.100.{number}", Forwarded=f"for=198.51.100.{number}")
+    problem_of(knock(limited, "w" * 40, X_Forwarded_For="203.0.113.9"), 429, "rate_limited")
+
+
+def test_behind_a_trusted_proxy_the_address_is_the_one_that_the_proxy_saw(
+    make_app: Callable[..., Flask],
+) -> None:
+    app = make_app(TRUSTED_PROXIES="1")
+    provision(app, WORLD)
+    service = Service(app.test_client())
+    for number in range(30):
+        fail(service, 1, X_Forwarded_For=f"198.51.100.{number}, 203.0.113.9")
+    problem_of(knock(service, "w" * 40, X_Forwarded_For="198.51.100.99, 203.0.113.9"), 429, "rate_limited")
+    fail(service, 1, X_Forwarded_For="203.0.113.9, 198.51.100.1")
+
+
+def test_an_address_that_the_server_does_not_know_is_limited_as_well(
+    limited: Service, clock: time_machine.Traveller
+) -> None:
+    fail(limited, 30, address="")
+    problem_of(knock(limited, "w" * 40, address=""), 429, "rate_limited")
+
+
+def test_while_no_use_can_be_noted_one_request_waits_and_the_others_do_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def away() -> None:
+        tried.append(1)
+        raise Unavailable
+
+    monkeypatch.setattr(callers, "transaction", away)
+    for _ in range(3):
+        assert service.mint().status_code == 201
+    assert tried == [1]

@@ -1,0 +1,581 @@
+"""Racing callers, in real threads: one token of a pair opens, and what was ended stays ended."""
+
+import itertools
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime
+from threading import Barrier
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, insert, select
+from werkzeug.test import TestResponse
+
+from pat_service.cli import upgrade_schema
+from pat_service.credentials import Keyring
+from pat_service.rules import clients
+from pat_service.storage.database import db, reading, transaction
+from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User
+from tests.support.directory import ANA, BEN, MALLORY, Directory
+from tests.support.servers import fresh_database, gunicorn, redis_server
+from tests.support.world import (
+    KEY,
+    MINT,
+    ORDERS,
+    PORTAL,
+    PUBLIC_URL,
+    SECRETS,
+    SUPPORT,
+    WORLD,
+    Service,
+    basic,
+    folder_of,
+    only,
+    problem_of,
+    provision,
+)
+
+pytestmark = pytest.mark.slow
+
+EXCHANGE = "/api/ext/users/session"
+THREADS = 20
+MINTS = 200
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def service(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Iterator[Service]:
+    """The service on each of the two databases, with limits that nobody meets here."""
+    many = "1000000 per minute"
+    names = ("MINT", "OPEN", "FAILURE")
+    settings = {f"{name}_RATE_LIMIT": many for name in names} | {"WEB_THREADS": str(THREADS)}
+    if request.param == "sqlite":
+        yield world(make_app(**settings))
+        return
+    with fresh_database(request.getfixturevalue("postgres_server")) as url:
+        yield world(make_app(**settings, DATABASE_URL=url))
+
+
+def world(app: Flask) -> Service:
+    with app.app_context():
+        upgrade_schema()
+    provision(app, WORLD)
+    provision(app, only("clients", "portal", mint_limit=None))
+    return Service(app.test_client())
+
+
+def race(service: Service, *runs: Callable[[Service], Any]) -> list[Any]:
+    """Run each in a thread of its own, with a caller of its own, all from one moment on."""
+    start = Barrier(len(runs))
+
+    def go(run: Callable[[Service], Any]) -> Any:
+        caller = Service(service.app.test_client())
+        start.wait()
+        return run(caller)
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        return list(threads.map(go, runs))
+
+
+def exchange(service: Service, token: str) -> TestResponse:
+    return service.client.post(EXCHANGE, json={"appId": ORDERS, "accessToken": token})
+
+
+def code_of(answer: TestResponse) -> str:
+    if answer.status_code == 201:
+        return "opened"
+    code: str = (answer.json or {})["code"]
+    problem_of(answer, 401, code)
+    return code
+
+
+def facts(service: Service, opened: TestResponse) -> TestResponse:
+    bearer = {"Authorization": f"Bearer {(opened.json or {})['signedPat']}"}
+    return service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer)
+
+
+def count(service: Service, table: Any, *conditions: Any) -> int:
+    found: int = service.rows(select(func.count()).select_from(table).where(*conditions))[0][0]
+    return found
+
+
+def live_sessions(service: Service) -> list[Any]:
+    return service.rows(select(Session.id, Session.token_id).where(Session.ended_at.is_(None)))
+
+
+# Mint against mint.
+
+
+def test_of_200_racing_mints_all_succeed_and_one_token_opens(service: Service) -> None:
+    def mint_ten(caller: Service) -> list[TestResponse]:
+        return [caller.mint() for _ in range(MINTS // THREADS)]
+
+    answers = list(itertools.chain(*race(service, *[mint_ten] * THREADS)))
+    assert Counter(answer.status_code for answer in answers) == {201: MINTS}
+    minted = [answer.json or {} for answer in answers]
+    tokens = {mint["tokenId"]: mint["personalAccessToken"] for mint in minted}
+    assert len(tokens) == len(set(tokens.values())) == MINTS
+    codes = {id_: code_of(exchange(service, token)) for id_, token in tokens.items()}
+    assert Counter(codes.values()) == {"opened": 1, "token_superseded": 1, "token_invalid": MINTS - 2}
+    rows = service.rows(select(Token.id))
+    assert [codes[row.id] for row in rows] == ["opened"]
+    assert count(service, Event, Event.type == "token:minted") == MINTS
+
+
+def test_the_first_mints_of_a_pair_race_as_well_as_later_ones(service: Service) -> None:
+    """On an empty table there is no row to lock yet."""
+    pairs = [("ana@acme.test", "orders"), ("ben@acme.test", "orders"), ("ana@acme.test", "support")]
+    runs = [
+        lambda caller, email=email, slug=slug: caller.mint(email=email, appSlug=slug).status_code
+        for email, slug in pairs * 6
+    ]
+    assert race(service, *runs) == [201] * 18
+    assert count(service, Token) == len(pairs)
+
+
+# Open against mint.
+
+
+def test_a_token_that_is_being_replaced_opens_or_is_superseded_and_nothing_else(service: Service) -> None:
+    for _ in range(3):
+        token = service.token()
+        runs = [lambda caller, token=token: exchange(caller, token)] * 6
+        minted, *opened = race(service, lambda caller: caller.mint(), *runs)
+        assert minted.status_code == 201
+        assert {code_of(answer) for answer in opened} <= {"opened", "token_superseded"}
+        # Frames that were open go on.
+        assert all(
+            facts(service, answer).status_code == 200 for answer in opened if answer.status_code == 201
+        )
+        assert code_of(exchange(service, token)) == "token_superseded"
+        assert code_of(exchange(service, (minted.json or {})["personalAccessToken"])) == "opened"
+
+
+def test_no_session_of_a_replaced_token_outlives_a_mint_that_ends_sessions(service: Service) -> None:
+    for _ in range(4):
+        token = service.token()
+        opens = [lambda caller, token=token: [exchange(caller, token) for _ in range(3)]] * 6
+        minted, *opened = race(service, lambda caller: caller.mint(endSessions=True), *opens)
+        assert minted.status_code == 201
+        for answer in itertools.chain(*opened):
+            if code_of(answer) == "opened":
+                problem_of(facts(service, answer), 401, "session_revoked")
+        assert live_sessions(service) == []
+
+
+def test_of_racing_mints_that_end_sessions_only_the_last_ones_sessions_live(service: Service) -> None:
+    def mint_and_open(caller: Service) -> list[str]:
+        codes = []
+        for _ in range(6):
+            minted = caller.mint(endSessions=True)
+            assert minted.status_code == 201
+            codes.append(code_of(exchange(caller, (minted.json or {})["personalAccessToken"])))
+        return codes
+
+    codes = set(itertools.chain(*race(service, *[mint_and_open] * 8)))
+    assert codes <= {"opened", "token_superseded", "token_invalid"}
+    (token,) = service.rows(select(Token.id))
+    assert {session.token_id for session in live_sessions(service)} <= {token.id}
+
+
+def test_a_mint_that_ends_sessions_races_with_frames_that_end_themselves(service: Service) -> None:
+    for _ in range(3):
+        token = service.token()
+        opened = [exchange(service, token) for _ in range(6)]
+        bearers = [{"Authorization": f"Bearer {(answer.json or {})['signedPat']}"} for answer in opened]
+        ends = [
+            lambda caller, bearer=bearer: caller.client.delete(
+                f"/embed-apps/{ORDERS}/session", headers=bearer
+            )
+            for bearer in bearers
+        ]
+        minted, *ended = race(service, lambda caller: caller.mint(endSessions=True), *ends)
+        assert minted.status_code == 201
+        assert {answer.status_code for answer in ended} <= {204, 401}
+        assert live_sessions(service) == []
+
+
+def test_a_session_that_is_ended_twice_at_once_ends_once_in_the_audit_trail(service: Service) -> None:
+    opened = exchange(service, service.token())
+    bearer = {"Authorization": f"Bearer {(opened.json or {})['signedPat']}"}
+    ends = [lambda caller: caller.client.delete(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code]
+    assert set(race(service, *ends * 8)) <= {204, 401}
+    assert count(service, Event, Event.type == "session:ended") == 1
+    problem_of(facts(service, opened), 401, "session_revoked")
+
+
+# Mint and open against changes of the directory.
+
+
+def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Service) -> None:
+    def move_there_and_back(caller: Service) -> None:
+        for workspace in ("globex", "acme"):
+            provision(caller.app, only("apps", "orders", workspace=workspace))
+
+    def mint_and_open(caller: Service) -> list[TestResponse]:
+        opened = []
+        for _ in range(4):
+            minted = caller.mint()
+            assert minted.status_code in (201, 403, 404), minted.text
+            if minted.status_code == 201:
+                opened.append(exchange(caller, (minted.json or {})["personalAccessToken"]))
+        return opened
+
+    for _ in range(2):
+        token = service.token()
+        before = exchange(service, token)
+        _, *opened = race(service, move_there_and_back, *[mint_and_open] * 5)
+        problem_of(facts(service, before), 401, "access_revoked")
+        assert code_of(exchange(service, token)) != "opened"
+        (moves,) = service.rows(select(App.moves).where(App.id == ORDERS))
+        alive = {row.id for row in service.rows(select(Session.id).where(Session.moves == moves.moves))}
+        for answer in itertools.chain(*opened):
+            if code_of(answer) == "opened":
+                lives = (answer.json or {})["session"]["id"] in alive
+                assert facts(service, answer).status_code == (200 if lives else 401)
+
+
+def test_a_grant_that_is_taken_and_given_under_load_never_fails_a_request(service: Service) -> None:
+    def take_and_give(caller: Service) -> None:
+        for users in ([], ["ana@acme.test", "ben@acme.test"]) * 3:
+            provision(caller.app, only("apps", "orders", users=users))
+
+    def mint_and_open(caller: Service) -> set[int]:
+        minted = [caller.mint() for _ in range(5)]
+        tokens = [(answer.json or {}).get("personalAccessToken") for answer in minted]
+        opened = [exchange(caller, token) for token in tokens if token]
+        return {answer.status_code for answer in (*minted, *opened)}
+
+    _, *found = race(service, take_and_give, *[mint_and_open] * 5)
+    assert set().union(*found) <= {201, 401, 403}
+    assert service.mint().status_code == 201
+
+
+def test_racing_rotations_leave_one_live_secret(service: Service) -> None:
+    ring = service.app.extensions["pat_service.keyring"]
+
+    def rotate(caller: Service) -> str:
+        with caller.app.app_context():
+            return clients.rotate(ring, "portal", datetime.now(UTC)).reveal()
+
+    secrets = [SECRETS["portal"], *race(service, *[rotate] * 8)]
+    answers = [
+        service.client.post(MINT, json={}, headers=basic("portal", secret)).status_code for secret in secrets
+    ]
+    assert sorted(answers) == [400] + [401] * 8
+
+
+def test_racing_provisions_of_one_file_end_as_one(service: Service) -> None:
+    race(service, *[lambda caller: provision(caller.app, WORLD)] * 6)
+    assert count(service, App) == len(WORLD["apps"])
+    assert service.mint().status_code == 201
+
+
+# Changes of the directory against one another.
+
+
+def statuses(answers: list[TestResponse]) -> Counter[int]:
+    for answer in answers:
+        if answer.status_code >= 400:
+            problem_of(answer, answer.status_code, (answer.json or {})["code"])
+    return Counter(answer.status_code for answer in answers)
+
+
+def calls(method: str, path: str, body: Any = None, client: str = "manager") -> Callable[[Service], Any]:
+    """A call below /api/ext, for a thread of its own."""
+
+    def call(caller: Service) -> TestResponse:
+        return caller.client.open(f"/api/ext/{path}", method=method, headers=basic(client), json=body)
+
+    return call
+
+
+def test_of_racing_puts_of_a_membership_one_makes_it(service: Service) -> None:
+    directory = Directory(service)
+    path = f"workspaces/{directory.globex}/members/{directory.user(ANA)}"
+    answers = race(service, *[calls("PUT", path, {"role": "builder"}, "everywhere")] * 10)
+    assert statuses(answers) == {201: 1, 200: 9}
+    assert [told[0] for told in directory.told()] == ["member:added"]
+
+
+def test_of_racing_roles_the_last_one_stays_and_each_change_is_told_once(service: Service) -> None:
+    directory = Directory(service)
+    path = f"workspaces/{directory.acme}/members/{directory.user(ANA)}"
+    answers = race(service, *[calls("PUT", path, {"role": role}) for role in ("builder", "end-user") * 5])
+    assert statuses(answers) == {200: 10}
+    changes = [told[3] for told in directory.told()]
+    assert all(change["before"] != change["after"] for change in changes)
+    assert len(changes) == 1 or len(changes) % 2 == (directory.ok("GET", path)["role"] == "builder")
+
+
+def test_of_racing_puts_of_a_grant_one_makes_it(service: Service) -> None:
+    directory = Directory(service)
+    answers = race(service, *[calls("PUT", f"apps/{SUPPORT}/grants/{directory.user(BEN)}")] * 10)
+    assert statuses(answers) == {201: 1, 200: 9}
+    assert [told[0] for told in directory.told()] == ["grant:added"]
+
+
+def test_a_membership_that_is_given_and_taken_at_once_is_told_as_often(service: Service) -> None:
+    directory = Directory(service)
+    path = f"workspaces/{directory.acme}/members/{directory.user(BEN)}"
+    gives = calls("PUT", path, {"role": "builder"}, "everywhere")
+    takes = calls("DELETE", path, client="everywhere")
+    found = statuses(race(service, *[gives, takes] * 8))
+    assert set(found) <= {200, 201, 204, 404}
+    kinds = Counter(told[0] for told in directory.told())
+    assert (kinds["member:added"], kinds["member:removed"]) == (found[201], found[204])
+    assert count(service, Member, Member.user_id == directory.user(BEN)) == 1 + found[201] - found[204]
+
+
+def test_of_racing_newcomers_of_one_email_one_is_made(service: Service) -> None:
+    """The other tenant's joins; whoever knows them already is told so."""
+    directory = Directory(service)
+
+    def newcomer(client: str, workspace: str) -> Callable[[Service], Any]:
+        body = {"email": "Zoe@acme.test", "memberships": [{"workspaceId": workspace, "role": "end-user"}]}
+        return calls("POST", "users", body, client)
+
+    runs = [newcomer("manager", directory.acme), newcomer("rival", directory.globex)] * 6
+    assert statuses(race(service, *runs)) == {201: 1, 200: 1, 409: 10}
+    assert count(service, User, User.email == "zoe@acme.test") == 1
+    kinds = Counter(told[0] for told in directory.told())
+    assert kinds == {"user:created": 1, "member:added": 2}
+
+
+def test_of_two_apps_and_two_users_that_race_for_a_name_one_gets_it(service: Service) -> None:
+    directory = Directory(service)
+    for number in range(4):
+        slug, email = f"taken-{number}", f"taken{number}@acme.test"
+        apps = [calls("PATCH", f"apps/{app_id}", {"slug": slug}) for app_id in (ORDERS, SUPPORT)]
+        users = [calls("PATCH", f"users/{directory.user(name)}", {"email": email}) for name in (ANA, BEN)]
+        new = [calls("POST", "apps", {"slug": slug, "workspaceId": directory.acme})]
+        found = race(service, *apps, *new, *users)
+        assert statuses(found[:2])[200] + statuses(found[2:3])[201] == 1
+        assert statuses(found[3:]) == {200: 1, 409: 1}
+        assert set(statuses(found)) <= {200, 201, 409}
+
+
+def test_no_grant_follows_an_app_to_another_workspace(service: Service) -> None:
+    """Not even one that was being given as the app moved."""
+    directory = Directory(service)
+    for number in range(6):
+        there, back = (directory.globex, directory.acme)[:: 1 if number % 2 == 0 else -1]
+        client = "manager" if back == directory.acme else "rival"
+        user = directory.user(BEN if back == directory.acme else MALLORY)
+        gives = [calls("PUT", f"apps/{ORDERS}/grants/{user}", None, client)] * 5
+        moved, *given = race(
+            service, calls("PATCH", f"apps/{ORDERS}", {"workspaceId": there}, "everywhere"), *gives
+        )
+        assert moved.status_code == 200, moved.text
+        assert set(statuses(given)) <= {200, 201, 404}
+        assert count(service, Grant, Grant.app_id == ORDERS) == 0
+
+
+def test_a_user_whom_another_tenant_is_adding_is_no_longer_the_first_ones_alone(service: Service) -> None:
+    """The change waits for the membership that is on its way, and finds it."""
+    directory = Directory(service)
+    ana = directory.user(ANA)
+    row = {"workspace_id": directory.globex, "user_id": ana, "role": "end-user"}
+    for method, body in (("PATCH", {"name": "Mine"}), ("DELETE", None)):
+        with ThreadPoolExecutor(1) as threads:
+            with service.app.app_context(), transaction() as connection:
+                connection.execute(insert(Member), row)
+                change = threads.submit(calls(method, f"users/{ana}", body), service)
+                assert not wait([change], timeout=0.5).done
+            problem_of(change.result(), 409, "conflict")
+        directory.ok("DELETE", f"workspaces/{directory.globex}/members/{ana}", client="rival", status=204)
+    directory.ok("PATCH", f"users/{ana}", {"name": "Mine"})
+
+
+def test_what_is_deleted_while_frames_open_leaves_none_open(service: Service) -> None:
+    directory = Directory(service)
+    for path in (f"users/{directory.user(ANA)}", f"apps/{ORDERS}"):
+        token = service.token(email=ANA if path.startswith("users") else BEN)
+        opens = [lambda caller, token=token: [exchange(caller, token) for _ in range(3)]] * 6
+        deleted, *opened = race(service, calls("DELETE", path), *opens)
+        assert deleted.status_code == 204, deleted.text
+        for answer in itertools.chain(*opened):
+            if code_of(answer) == "opened":
+                problem_of(facts(service, answer), 401, "session_invalid")
+    assert live_sessions(service) == []
+
+
+def test_a_workspace_goes_or_gets_an_app_and_not_both(service: Service) -> None:
+    directory = Directory(service)
+    for number in range(4):
+        workspace = directory.ok("POST", "workspaces", {"slug": "new"}, "everywhere", 201)["id"]
+        body = {"slug": f"app-{number}", "workspaceId": workspace}
+        deleted, made = race(
+            service,
+            calls("DELETE", f"workspaces/{workspace}", None, "everywhere"),
+            calls("POST", "apps", body, "everywhere"),
+        )
+        assert (deleted.status_code, made.status_code) in ((204, 404), (204, 409), (409, 201))
+        if made.status_code == 201:
+            directory.ok("DELETE", f"apps/{(made.json or {})['id']}", client="everywhere", status=204)
+            directory.ok("DELETE", f"workspaces/{workspace}", client="everywhere", status=204)
+
+
+# Between processes.
+
+
+# Openings of one token.
+
+
+def test_of_racing_openings_of_a_single_use_token_one_session_lives(service: Service) -> None:
+    token = service.token(singleUse=True)
+    answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    assert len(live_sessions(service)) == 1
+    assert Counter(facts(service, answer).status_code for answer in answers) == {200: 1, 401: THREADS - 1}
+    assert count(service, Event, Event.type == "session:replaced") == THREADS - 1
+
+
+def hand_over(service: Service, token: str) -> TestResponse:
+    handed = {"accessToken": token, "parentOrigin": PORTAL, "nonce": "n" * 22}
+    return service.client.post(f"/embed-apps/{ORDERS}/frame", json=handed)
+
+
+@pytest.mark.parametrize(
+    ("ways", "opened"),
+    [
+        pytest.param([exchange], {201: 7}, id="a program"),
+        pytest.param([hand_over], {200: 7}, id="the host's script"),
+        pytest.param([exchange, hand_over, Service.open], None, id="every way"),
+    ],
+)
+def test_racing_openings_fill_a_token_to_its_last_session_and_no_further(
+    service: Service, ways: list[Callable[[Service, str], TestResponse]], opened: dict[int, int] | None
+) -> None:
+    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 7
+    token = service.token()
+    runs = itertools.islice(itertools.cycle(ways), THREADS)
+    answers = race(service, *[lambda caller, way=way: way(caller, token) for way in runs])
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == THREADS - 7
+    assert all("too_many_sessions" in answer.text for answer in refused)
+    statuses = Counter(answer.status_code for answer in answers if answer not in refused)
+    assert statuses == opened if opened else set(statuses) <= {200, 201}
+    assert len(live_sessions(service)) == 7
+
+
+def test_racing_mints_of_a_workspace_leave_one_token_that_opens(service: Service) -> None:
+    wish = {"client": "manager", "appSlug": None, "workspaceSlug": "acme"}
+    answers = race(service, *[lambda caller: caller.mint(**wish)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    tokens = [(answer.json or {})["personalAccessToken"] for answer in answers]
+    codes = Counter(code_of(exchange(service, token)) for token in tokens)
+    assert codes == {"opened": 1, "token_superseded": 1, "token_invalid": THREADS - 2}
+    assert count(service, Token) == 1
+
+
+def test_racing_mints_that_bring_one_person_along_all_succeed_and_make_them_once(service: Service) -> None:
+    wish: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+    answers = race(service, *[lambda caller: caller.mint(**wish)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    assert count(service, User, User.email == "nia@acme.test") == 1
+    for type_ in ("user:created", "member:added", "grant:added"):
+        told = count(service, Event, Event.type == type_, Event.client_id == "manager")
+        assert told == 1, type_
+
+
+def test_mints_that_bring_somebody_along_race_with_their_deletion_and_no_request_fails(
+    service: Service,
+) -> None:
+    wish: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+
+    def mint(caller: Service) -> list[int]:
+        return [caller.mint(**wish).status_code for _ in range(10)]
+
+    def delete(caller: Service) -> list[int]:
+        found = []
+        for _ in range(10):
+            for row in caller.rows(select(User.id).where(User.email == "nia@acme.test")):
+                answer = caller.client.delete(f"/api/ext/users/{row.id}", headers=basic("manager"))
+                found.append(answer.status_code)
+        return found
+
+    minted: list[int] = []
+    deleted: list[int] = []
+    for number, statuses in enumerate(race(service, *[mint, delete] * 4)):
+        (deleted if number % 2 else minted).extend(statuses)
+    assert set(minted) <= {201, 404}
+    assert set(deleted) <= {204, 404}
+
+
+def test_an_older_keys_digest_is_made_anew_once_by_racing_openings(service: Service) -> None:
+    token = service.token()
+    older = service.app.extensions["pat_service.keyring"]
+    service.app.extensions["pat_service.keyring"] = Keyring("n" * 64, (KEY,))
+    try:
+        answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
+    finally:
+        service.app.extensions["pat_service.keyring"] = older
+    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    assert count(service, Event, Event.type == "token:rekeyed") == 1
+
+
+def test_a_transaction_holds_sqlites_write_lock_from_its_first_moment_on(
+    make_app: Callable[..., Flask],
+) -> None:
+    """Else it would fail where another process writes between its first read and its first write."""
+    app = make_app()
+    other = sqlite3.connect(folder_of(app) / "pat-service.db", isolation_level=None, timeout=0)
+    with app.app_context():
+        with transaction(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        with reading():
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+    other.close()
+
+
+@pytest.mark.redis
+def test_racing_callers_of_two_worker_processes_meet_one_truth(service: Service) -> None:
+    """Mints that end sessions against openings, as in one process; and the contract's own limit."""
+    with service.app.app_context():
+        database = db.engine.url.render_as_string(hide_password=False)
+    provision(service.app, only("clients", "portal", mint_limit="1000000 per minute"))
+    with redis_server() as redis:
+        environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database, "REDIS_URL": redis}
+        with gunicorn(environ | {"OPEN_RATE_LIMIT": "1000000 per minute"}, workers=2) as server:
+
+            def post(path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+                request = Request(server.url + path, json.dumps(body).encode(), method="POST")
+                for name, value in ({"Content-Type": "application/json"} | headers).items():
+                    request.add_header(name, value)
+                try:
+                    with urlopen(request, timeout=30) as answer:
+                        return answer.status, json.load(answer)
+                except HTTPError as error:
+                    with error:
+                        return error.code, json.load(error)
+
+            usual = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+
+            def mint_and_open(_: Service) -> list[tuple[int, str, str]]:
+                seen = []
+                for _round in range(5):
+                    status, minted = post(MINT, usual | {"endSessions": True}, basic("portal"))
+                    assert status == 201, minted
+                    token = minted["personalAccessToken"]
+                    status, opened = post(EXCHANGE, {"appId": ORDERS, "accessToken": token}, {})
+                    seen.append((status, opened.get("code", "opened"), token))
+                return seen
+
+            seen = list(itertools.chain(*race(service, *[mint_and_open] * 12)))
+            assert {status for status, _, _ in seen} <= {201, 401}
+            assert {code for _, code, _ in seen} <= {"opened", "token_superseded", "token_invalid"}
+            (token,) = service.rows(select(Token.id))
+            assert {session.token_id for session in live_sessions(service)} <= {token.id}
+            again = [post(EXCHANGE, {"appId": ORDERS, "accessToken": token}, {})[0] for _, _, token in seen]
+            assert Counter(again) == {201: 1, 401: len(seen) - 1}
+
+            provision(service.app, only("clients", "portal", mint_limit=None))
+            limited = race(service, *[lambda _: post(MINT, usual, basic("portal"))[0]] * 20)
+            assert Counter(limited) == {201: 10, 429: 10}

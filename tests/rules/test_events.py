@@ -1,0 +1,514 @@
+"""The audit trail: what happened to which ids, and nothing that a stranger could fill it with."""
+
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import jwt
+import pytest
+import time_machine
+from sqlalchemy import delete, func, select, text, update
+from werkzeug.test import TestResponse
+
+from pat_service.errors import TokenExpired, Unavailable
+from pat_service.http.authentication import utcnow
+from pat_service.rules import events, sessions
+from pat_service.storage import circuit_breaker
+from pat_service.storage.models import App, Event, Session, Token, User, Workspace
+from tests.support.world import (
+    LEDGER,
+    LOSSES,
+    MINT,
+    ORDERS,
+    SUPPORT,
+    Service,
+    basic,
+    only,
+    problem_of,
+    provision,
+)
+
+START: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
+JSON: Final = {"Accept": "application/json"}
+IDS: Final = ("client_id", "workspace_id", "app_id", "user_id", "token_id", "session_id")
+
+
+def trail(service: Service) -> list[Any]:
+    """The events since the people were provisioned, oldest first."""
+    told = ("token:", "session:")
+    rows = service.rows(select(Event.__table__).order_by(Event.id))
+    return [row for row in rows if row.type.startswith(told)]
+
+
+def last(service: Service) -> Any:
+    return trail(service)[-1]
+
+
+def ids_of(event: Any) -> dict[str, str]:
+    return {name: getattr(event, name) for name in IDS if getattr(event, name) is not None}
+
+
+def id_of(service: Service, email: str) -> str:
+    found: str = service.rows(select(User.id).where(User.email == email))[0][0]
+    return found
+
+
+def token_id(service: Service) -> str:
+    found: str = service.rows(select(Token.id))[0][0]
+    return found
+
+
+def anas(service: Service) -> dict[str, str]:
+    """The ids of Ana at Orders: with a token or a session of hers every event has these."""
+    return {"app_id": ORDERS, "user_id": id_of(service, "ana@acme.test"), "workspace_id": acme(service)}
+
+
+def acme(service: Service) -> str:
+    found: str = service.rows(select(Workspace.id).where(Workspace.slug == "acme"))[0][0]
+    return found
+
+
+def assert_told(service: Service, answer: TestResponse, type_: str, code: str | None, **ids: str) -> None:
+    """The last event is this one, of the request that got this answer."""
+    event = last(service)
+    assert (event.type, event.code) == (type_, code)
+    assert ids_of(event) == ids
+    assert event.request_id == answer.headers["X-Request-Id"]
+    assert abs(event.at - datetime.now(UTC)) < timedelta(seconds=60)
+
+
+@dataclass
+class Clock:
+    """What counts the seconds of a worker."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Refusals are counted by a clock that the test moves."""
+    clock = Clock()
+    monkeypatch.setattr(events, "_refusals", events.Refusals(timer=clock))
+    return clock
+
+
+def kind(code: str) -> events._Kind:
+    return events._Kind("session:refused", code, (("client_id", "portal"),))
+
+
+def times_of(service: Service, code: str) -> list[int]:
+    return [event.details["times"] for event in trail(service) if event.code == code]
+
+
+def asked(service: Service, token: str, app_id: str = ORDERS) -> TestResponse:
+    return service.open(token, app_id, Accept="application/json")
+
+
+# ---- What is told ----
+
+
+def test_a_mint_is_told(service: Service) -> None:
+    answer = service.mint()
+    minted = answer.get_json()["tokenId"]
+    assert_told(
+        service,
+        answer,
+        "token:minted",
+        None,
+        client_id="portal",
+        token_id=minted,
+        **anas(service),
+    )
+    assert last(service).details is None
+
+
+def test_a_mint_that_ends_sessions_says_so(service: Service) -> None:
+    service.frame()
+    service.mint(endSessions=True)
+    assert last(service).details == {"ended_sessions": True}
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "subject"),
+    [
+        ({"email": "nobody@acme.test"}, "user_not_found", ()),
+        ({"email": "mallory@globex.test"}, "user_not_found", ()),
+        ({"appSlug": "nothing"}, "app_not_found", ("user_id",)),
+        ({"appSlug": "ledger"}, "app_not_found", ("user_id",)),
+        (
+            {"email": "ben@acme.test", "appSlug": "support"},
+            "app_forbidden",
+            ("user_id", "app_id", "workspace_id"),
+        ),
+    ],
+)
+def test_a_refused_mint_is_told_with_what_was_recognised(
+    service: Service, wish: dict[str, str], code: str, subject: tuple[str, ...]
+) -> None:
+    """Whom and what the client may not know of is not named as its subject either."""
+    answer = service.mint(**wish)
+    known = {
+        "user_id": id_of(service, wish.get("email", "ana@acme.test")) if subject else "",
+        "app_id": SUPPORT,
+        "workspace_id": acme(service),
+    }
+    expected = {"client_id": "portal"} | {name: known[name] for name in subject}
+    assert_told(service, answer, "token:mint-refused", code, **expected)
+
+
+def test_a_client_without_the_scope_is_told(service: Service) -> None:
+    answer = service.mint(client="auditor")
+    assert_told(service, answer, "token:mint-refused", "scope_missing", client_id="auditor")
+
+
+def test_a_client_past_its_limit_is_told(service: Service) -> None:
+    provision(service.app, only("clients", "portal", mint_limit="1 per minute"))
+    service.mint()
+    answer = service.mint()
+    assert answer.status_code == 429
+    assert_told(service, answer, "token:mint-refused", "rate_limited", client_id="portal")
+
+
+@pytest.mark.parametrize("way", ["address", "form", "program"])
+def test_an_opening_is_told(service: Service, way: str) -> None:
+    token = service.token()
+    if way == "address":
+        answer = service.open(token)
+    elif way == "form":
+        answer = service.client.post(f"/embed-apps/{ORDERS}", data={"personal-access-token": token})
+    else:
+        answer = service.client.post("/api/ext/users/session", json={"appId": ORDERS, "accessToken": token})
+    assert answer.status_code in (200, 201)
+    session = service.rows(select(Session.id))[0][0]
+    assert_told(
+        service,
+        answer,
+        "session:opened",
+        None,
+        session_id=session,
+        token_id=token_id(service),
+        client_id="portal",
+        **anas(service),
+    )
+
+
+def test_an_opening_is_told_with_the_id_that_the_jwt_has(service: Service) -> None:
+    frame = service.frame()
+    claims = jwt.decode(frame.jwt, options={"verify_signature": False})
+    assert last(service).session_id == claims["jti"]
+
+
+def expire(service: Service) -> None:
+    service.change(update(Token).values(expires_at=LONG_AGO))
+
+
+def revoke(service: Service) -> None:
+    service.change(update(Token).values(revoked_at=LONG_AGO))
+
+
+def take_access(service: Service) -> None:
+    provision(service.app, LOSSES["she loses her grant"])
+
+
+def move(service: Service) -> None:
+    provision(service.app, only("apps", "orders", workspace="globex"))
+
+
+@pytest.mark.parametrize(
+    ("happens", "code"),
+    [
+        (expire, "token_expired"),
+        (revoke, "token_revoked"),
+        (take_access, "access_revoked"),
+        (move, "access_revoked"),
+        (Service.token, "token_superseded"),
+    ],
+)
+def test_a_token_that_really_was_one_is_told_of_when_it_is_refused(
+    service: Service, happens: Callable[[Service], Any], code: str
+) -> None:
+    token = service.token()
+    happens(service)
+    before = service.rows(select(func.count()).select_from(Session))
+    answer = asked(service, token)
+    problem_of(answer, 401, code)
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
+    assert_told(service, answer, "session:open-refused", code, **expected)
+    assert service.rows(select(func.count()).select_from(Session)) == before
+
+
+def test_a_token_at_another_app_is_told_as_what_it_is(service: Service) -> None:
+    answer = asked(service, service.token(), LEDGER)
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
+    assert_told(service, answer, "session:open-refused", "token_invalid", **expected)
+
+
+def test_the_end_of_a_session_is_told_once(service: Service) -> None:
+    frame = service.frame()
+    session = last(service).session_id
+    answer = service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
+    assert_told(service, answer, "session:ended", None, session_id=session, **expected)
+    service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    assert [event.type for event in trail(service)].count("session:ended") == 1
+
+
+def test_the_end_of_a_session_is_told_once_also_when_two_end_it_together(service: Service) -> None:
+    """Both were let in before either ended it."""
+    frame, now = service.frame(), datetime.now(UTC)
+    with service.app.app_context():
+        keyring = service.app.extensions["pat_service.keyring"]
+        both = [sessions.check(keyring, frame.jwt, ORDERS, now) for _ in range(2)]
+        for session in both:
+            sessions.end(session, now)
+    assert [event.type for event in trail(service)].count("session:ended") == 1
+
+
+@pytest.mark.parametrize(
+    ("happens", "code"),
+    [
+        (lambda service: service.change(update(Session).values(ended_at=LONG_AGO)), "session_revoked"),
+        (lambda service: service.change(update(Session).values(expires_at=LONG_AGO)), "session_expired"),
+        (take_access, "access_revoked"),
+    ],
+)
+def test_a_session_that_really_was_one_is_told_of_when_it_is_refused(
+    service: Service, happens: Callable[[Service], Any], code: str
+) -> None:
+    frame = service.frame()
+    session = last(service).session_id
+    happens(service)
+    answer = service.client.get(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    problem_of(answer, 401, code)
+    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
+    assert_told(service, answer, "session:refused", code, session_id=session, **expected)
+
+
+def test_a_session_past_its_leeway_is_told_of_too(service: Service) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        frame = service.frame(sessionExpiry=1)
+        session = last(service).session_id
+        clock.move_to(START + timedelta(minutes=5))
+        answer = service.client.get(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+        problem_of(answer, 401, "session_expired")
+        assert (last(service).type, last(service).session_id) == ("session:refused", session)
+
+
+# ---- What a trail must withstand ----
+
+
+def test_a_refusals_event_survives_what_is_rolled_back(service: Service) -> None:
+    """Nothing of the mint is kept, but that it was refused."""
+    before = service.rows(select(Token.__table__))
+    service.mint(email="ben@acme.test", appSlug="support")
+    assert service.rows(select(Token.__table__)) == before
+    assert [event.code for event in trail(service)] == ["app_forbidden"]
+
+
+def test_a_mint_that_cannot_be_told_is_not_done(service: Service) -> None:
+    token = service.token()
+    service.change(text("ALTER TABLE events RENAME TO elsewhere"))
+    assert service.mint().status_code == 503
+    service.change(text("ALTER TABLE elsewhere RENAME TO events"))
+    assert service.open(token).status_code == 200, "the token before is still the one"
+
+
+def test_an_opening_that_cannot_be_told_is_not_done(service: Service) -> None:
+    token = service.token()
+    service.change(text("ALTER TABLE events RENAME TO elsewhere"))
+    assert service.open(token).status_code == 503
+    assert service.rows(select(Session.id)) == []
+
+
+def test_a_refusal_that_cannot_be_told_is_refused_all_the_same(service: Service) -> None:
+    token = service.token()
+    revoke(service)
+    service.change(text("ALTER TABLE events RENAME TO elsewhere"))
+    problem_of(asked(service, token), 401, "token_revoked")
+    problem_of(service.mint(appSlug="nothing"), 404, "app_not_found")
+
+
+def test_events_outlive_what_they_tell_of(service: Service) -> None:
+    service.frame()
+    told = [ids_of(event) for event in trail(service)]
+    service.change(delete(App).where(App.id == ORDERS))
+    service.change(delete(User).where(User.email == "ana@acme.test"))
+    assert [ids_of(event) for event in trail(service)] == told
+    assert len(told) == 2
+
+
+# ---- Strangers ----
+
+
+def nobodys_token() -> str:
+    body = "pat_" + "5" * 64
+    return body + format(zlib.crc32(body.encode()), "08x")
+
+
+def test_strangers_write_nothing(service: Service) -> None:
+    frame = service.frame()
+    before = service.rows(select(func.count()).select_from(Event))
+    client, path = service.client, f"/embed-apps/{ORDERS}"
+    header, payload, signature = frame.jwt.split(".")
+    forged = [f"{header}.{payload}.{signature[::-1]}", f"{header}.{payload}.", "x.y.z", "", "pat_0"]
+    answers = [
+        client.get(path),
+        asked(service, "garbage"),
+        asked(service, "pat_" + "0" * 72),
+        asked(service, nobodys_token()),
+        asked(service, nobodys_token(), "no-app"),
+        client.post(path, data={"personal-access-token": nobodys_token()}),
+        client.get(path, query_string={"personal-access-token": ["a", "b"]}),
+        client.get(path, headers={"Sec-Purpose": "prefetch"}),
+        client.head(path),
+        client.get(f"{path}/pages/index"),
+        client.get(f"{path}/nothing"),
+        client.post("/api/ext/users/session", json={"appId": ORDERS, "accessToken": nobodys_token()}),
+        client.post("/api/ext/users/session", json={}),
+        client.post(MINT, json={}),
+        client.post(MINT, headers=basic("portal", "wrong" * 10), json={}),
+        client.post(MINT, headers=basic("nobody", "wrong" * 10), json={}),
+        client.get("/nothing"),
+    ]
+    answers += [
+        client.get(f"{path}/session", headers={"Authorization": f"Bearer {text_}"}) for text_ in forged
+    ]
+    assert all(answer.status_code >= 400 for answer in answers)
+    assert service.rows(select(func.count()).select_from(Event)) == before
+
+
+def test_the_holder_of_a_dead_token_writes_one_line_a_minute(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = stopped(monkeypatch)
+    token = service.token()
+    revoke(service)
+    lines: list[int] = []
+    for seconds, new in ((0.0, [1]), (30.0, []), (59.0, []), (60.5, [15]), (100.0, []), (121.0, [10])):
+        clock.now = seconds
+        for _ in range(5):
+            problem_of(asked(service, token), 401, "token_revoked")
+        lines += new
+        assert times_of(service, "token_revoked") == lines
+
+
+def test_what_was_held_back_is_told_by_the_next_refusal_of_any_kind_once_its_minute_is_over(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = stopped(monkeypatch)
+    dead = service.token()
+    service.token()
+    for _ in range(4):
+        answer = asked(service, dead)
+    held_back = last(service)
+    clock.now = 59.9
+    service.mint(appSlug="nothing")
+    assert times_of(service, "token_superseded") == [1], "its minute is not over"
+    clock.now = 60.0
+    service.mint(appSlug="ledger", email="ben@acme.test")
+    *_, told, asks = trail(service)
+    assert (told.code, told.details) == ("token_superseded", {"times": 3})
+    assert ids_of(told) == ids_of(held_back)
+    assert told.request_id == answer.headers["X-Request-Id"], "of the last time that it happened"
+    assert (asks.code, asks.details) == ("app_not_found", {"times": 1})
+    clock.now = 200.0
+    asked(service, dead)
+    assert times_of(service, "token_superseded") == [1, 3, 1], "nothing is told twice"
+
+
+def test_what_cannot_be_told_is_told_later(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(monkeypatch)
+    monkeypatch.setattr(circuit_breaker, "PAUSE", 0)
+    dead = service.token()
+    service.token()
+    service.change(text("ALTER TABLE events RENAME TO elsewhere"))
+    for _ in range(3):
+        problem_of(asked(service, dead), 401, "token_superseded")
+    service.change(text("ALTER TABLE elsewhere RENAME TO events"))
+    problem_of(asked(service, dead), 401, "token_superseded")
+    assert times_of(service, "token_superseded") == [4]
+
+
+def test_a_worker_remembers_so_many_kinds_and_forgets_no_number(service: Service) -> None:
+    clock = Clock()
+    few = events.Refusals(most=3, timer=clock)
+    told = [few.count(kind(name), START) for name in ("a", "a", "b", "b", "b", "c", "d")]
+    assert [[(series.kind.code, series.times) for series in due] for due in told] == [
+        *([("a", 1)], [], [("b", 1)], [], [], [("c", 1)]),
+        [("a", 1), ("d", 1)],  # a is told early, since it is forgotten
+    ]
+    clock.now = 60
+    assert [(series.kind.code, series.times) for series in few.count(kind("c"), START)] == [
+        ("b", 2),
+        ("c", 1),
+    ]
+
+
+def test_one_refusal_tells_so_many_others_at_most(service: Service) -> None:
+    clock = Clock()
+    many = events.Refusals(timer=clock)
+    for number in range(events.MOST_TOLD + 20):
+        for _ in range(3):
+            many.count(kind(f"code{number}"), START)
+    clock.now = 60
+    due = [many.count(kind(name), START) for name in ("x", "y", "z")]
+    assert [len(series) for series in due] == [events.MOST_TOLD + 1, 21, 1]
+    assert {series.times for series in due[0][:-1] + due[1][:-1]} == {2}
+
+
+def test_refusals_are_counted_exactly_by_many_threads() -> None:
+    clock = Clock()
+    counted = events.Refusals(timer=clock)
+
+    def refuse(number: int) -> int:
+        clock.now = number / 10
+        due = counted.count(kind("same"), START)
+        if number % 7 == 0:
+            counted.give_back(due)  # the store was away
+            return 0
+        return sum(series.times for series in due)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = sum(pool.map(refuse, range(4000)))
+    clock.now = 10_000
+    told += sum(series.times for series in counted.count(kind("same"), START))
+    assert told == 4001
+
+
+def test_one_subjects_refusals_hide_none_of_anothers(service: Service) -> None:
+    tokens = [service.token(email=email) for email in ("ana@acme.test", "ben@acme.test")]
+    revoke(service)
+    for token in tokens * 2:
+        problem_of(asked(service, token), 401, "token_revoked")
+    refused = [event.user_id for event in trail(service) if event.code == "token_revoked"]
+    assert sorted(refused) == sorted(id_of(service, f"{name}@acme.test") for name in ("ana", "ben"))
+
+
+def test_a_flood_of_wrong_secrets_leaves_no_trace_of_its_texts(service: Service) -> None:
+    for attempt in range(20):
+        service.client.post(MINT, headers=basic("portal", f"guess-{attempt}" * 5), json={})
+    assert "guess" not in str(service.rows(select(Event.__table__)))
+    assert trail(service) == []
+
+
+def test_while_nothing_can_be_written_one_refusal_waits_and_the_others_do_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def away() -> None:
+        tried.append(1)
+        raise Unavailable
+
+    monkeypatch.setattr(events, "transaction", away)
+    with service.app.app_context():
+        for number in range(5):
+            refusal = TokenExpired().about(token_id=str(number))
+            events.refused(events.OPEN_REFUSED, refusal, utcnow())
+    assert tried == [1]

@@ -1,0 +1,832 @@
+"""One file says what exists. What it says of a thing is the whole truth of that thing."""
+
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import delete, select
+
+from pat_service.errors import Conflict, InvalidPayload, Refused
+from pat_service.http.authentication import utcnow
+from pat_service.rules import clients, events, file_provisioning
+from pat_service.rules.callers import OPERATOR
+from pat_service.rules.file_provisioning import Provisioned
+from pat_service.storage.database import db, reading
+from pat_service.storage.models import App, Client, ClientSecret, Event, Grant, Member, User, Workspace
+from tests.support.world import (
+    MINT,
+    ORDERS,
+    PORTAL,
+    SECRETS,
+    WORLD,
+    Service,
+    folder_of,
+    lasting_service,
+    only,
+    provision,
+)
+
+#: The file of the contract, with a secret.
+EXAMPLE = """
+[[workspaces]]
+slug = "acme"
+name = "Acme"
+
+[[users]]
+email = "ana@acme.test"
+name = "Ana"
+status = "active"
+workspaces = { acme = "end-user" }
+
+[[apps]]
+id = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"   # optional
+slug = "orders"
+name = "Orders"
+workspace = "acme"
+template = "orders"                            # templates/apps/orders/, apps/orders.py
+allowed_origins = ["http://localhost:8000"]
+users = ["ana@acme.test"]                      # grants
+
+[[clients]]
+id = "portal"
+secret = "correct horse battery staple and one more"
+workspaces = ["acme"] # none: all
+scopes = ["mint"]     # mint, provision, audit
+mint_limit = "600 per minute"   # optional
+"""
+SECRET = "correct horse battery staple and one more"
+
+
+def load(app: Flask, text: str) -> Provisioned:
+    """Provision from the text of a file."""
+    return provision(app, file_provisioning.parse(text))
+
+
+def tables(app: Flask, *, but_events: bool = True) -> dict[str, list[str]]:
+    """Every row of every table, to be compared."""
+    with app.app_context(), reading() as connection:
+        return {
+            table.name: sorted(repr(tuple(row)) for row in connection.execute(select(table)))
+            for table in db.metadata.sorted_tables
+            if not (but_events and table.name == "events")
+        }
+
+
+def mint_status(client: FlaskClient, id_: str, secret: str, email: str = "ana@acme.test") -> int:
+    header = "Basic " + b64encode(f"{id_}:{secret}".encode()).decode()
+    body = {"email": email, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+    return client.post(MINT, json=body, headers={"Authorization": header}).status_code
+
+
+@pytest.fixture(scope="module")
+def lasting(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """An app that tests of refusals share: a refusal leaves no trace."""
+    with lasting_service(schema, tmp_path_factory.mktemp("provisioning")) as service:
+        yield service.app
+
+
+@pytest.fixture
+def empty(make_app) -> Flask:
+    app: Flask = make_app()
+    return app
+
+
+# The file of the contract
+
+
+def test_the_contracts_example_makes_ana_a_viewer_of_orders(empty: Flask) -> None:
+    done = load(empty, EXAMPLE)
+    assert done.counts == {"workspaces": 1, "users": 1, "apps": 1, "clients": 1}
+    assert (done.secrets, done.notes) == ({}, [])
+    service = Service(empty.test_client())
+    assert mint_status(service.client, "portal", SECRET) == 201
+    (app,) = service.rows(select(App.__table__))
+    assert (app.id, app.slug, app.name, app.template) == (ORDERS, "orders", "Orders", "orders")
+    assert app.allowed_origins == ["http://localhost:8000"]
+
+
+@pytest.mark.parametrize("document", [EXAMPLE, json.dumps(WORLD)], ids=["example", "world"])
+def test_doing_it_again_changes_nothing(empty: Flask, document: str) -> None:
+    parsed = file_provisioning.parse(EXAMPLE) if document == EXAMPLE else json.loads(document)
+    provision(empty, parsed)
+    before = tables(empty)
+    for _ in range(2):
+        assert provision(empty, parsed).secrets == {}
+        assert tables(empty) == before
+
+
+def test_doing_it_again_ends_no_token_and_no_session(app: Flask, service: Service) -> None:
+    frame, token = service.frame(), service.token()
+    provision(app, WORLD)
+    assert service.get(frame, "session").status_code == 200
+    assert service.open(token).status_code == 200
+
+
+def test_the_order_in_the_file_does_not_matter(empty: Flask) -> None:
+    blocks = ["[[" + block for block in EXAMPLE.split("[[")[1:]]
+    load(empty, "\n".join(reversed(blocks)))
+    assert mint_status(empty.test_client(), "portal", SECRET) == 201
+
+
+def test_an_empty_file_changes_nothing(app: Flask) -> None:
+    before = tables(app)
+    assert load(app, "# nothing yet\n").counts == {"workspaces": 0, "users": 0, "apps": 0, "clients": 0}
+    assert tables(app) == before
+
+
+@pytest.mark.parametrize("kind", ["workspaces", "users", "apps", "clients"])
+def test_what_the_file_does_not_list_stays(app: Flask, kind: str) -> None:
+    before = tables(app)
+    provision(app, {kind: WORLD[kind][:1]})
+    assert tables(app) == before
+
+
+def test_what_is_left_out_of_a_thing_has_a_plain_default(empty: Flask) -> None:
+    load(
+        empty,
+        """
+        workspaces = [{ slug = "acme" }]
+        users = [{ email = "Ana@Acme.test" }]
+        apps = [{ slug = "orders", workspace = "acme" }]
+        clients = [{ id = "portal" }]
+        """,
+    )
+    service = Service(empty.test_client())
+    assert [row.name for row in service.rows(select(Workspace.__table__))] == ["acme"]
+    (ana,) = service.rows(select(User.__table__))
+    assert (ana.email, ana.status) == ("ana@acme.test", "active")
+    (orders,) = service.rows(select(App.__table__))
+    assert (orders.name, orders.template, orders.allowed_origins) == ("orders", "orders", [])
+    (portal,) = service.rows(select(Client.__table__))
+    assert (portal.scopes, portal.all_workspaces, portal.mint_limit) == (["mint"], True, None)
+    assert service.rows(select(Member)) == service.rows(select(Grant)) == []
+
+
+def test_what_changed_in_the_file_is_changed(app: Flask, service: Service) -> None:
+    frame = service.frame()
+    provision(app, only("workspaces", "acme", name="Acme & Sons"))
+    provision(app, only("users", "ana@acme.test", name="Ana María", workspaces={"acme": "admin"}))
+    provision(app, only("apps", "orders", name="Purchases", allowed_origins=["https://new.example"]))
+    answer = service.get(frame, "session")
+    facts: Any = answer.json
+    assert (facts["workspace"]["name"], facts["user"]["name"], facts["app"]["name"]) == (
+        *("Acme & Sons", "Ana María", "Purchases"),
+    )
+    assert "frame-ancestors https://new.example" in answer.headers["Content-Security-Policy"]
+    assert service.rows(select(Member.role).join(User).where(User.email == "ana@acme.test")) == [("admin",)]
+
+
+# The whole truth of a thing
+
+
+def test_a_grant_that_the_app_no_longer_lists_is_taken_away(app: Flask, service: Service) -> None:
+    frame, token = service.frame(), service.token()
+    provision(app, only("apps", "orders", users=["ben@acme.test"]))
+    assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
+    assert service.refusal(token) == "access_revoked"
+    assert service.mint().json["code"] == "app_forbidden"  # type: ignore[index]
+    assert service.mint(email="ben@acme.test").status_code == 201
+
+
+def test_a_membership_that_the_user_no_longer_lists_is_taken_away(app: Flask, service: Service) -> None:
+    token = service.token()
+    provision(app, only("users", "ana@acme.test", workspaces={"globex": "end-user"}))
+    assert service.refusal(token) == "access_revoked"
+    assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
+    assert service.mint(client="everywhere").json["code"] == "app_forbidden"  # type: ignore[index]
+
+
+def test_what_is_given_back_revives_what_has_not_expired(app: Flask, service: Service) -> None:
+    frame, token = service.frame(), service.token()
+    for loss in (
+        only("apps", "orders", users=[]),
+        only("users", "ana@acme.test", workspaces={}),
+        only("users", "ana@acme.test", status="archived"),
+    ):
+        provision(app, loss)
+        assert service.refusal(token) == "access_revoked"
+        provision(app, WORLD)
+        assert service.get(frame, "session").status_code == 200
+        assert service.open(token).status_code == 200
+
+
+def test_leaving_the_lists_out_takes_all_of_them_away(app: Flask, service: Service) -> None:
+    load(app, 'apps = [{ slug = "orders", workspace = "acme" }]\nusers = [{ email = "ana@acme.test" }]')
+    assert service.rows(select(Grant).where(Grant.app_id == ORDERS)) == []
+    assert service.rows(select(Member).join(User).where(User.email == "ana@acme.test")) == []
+    assert service.rows(select(App.allowed_origins).where(App.id == ORDERS)) == [([],)]
+    refused = service.open("pat_0", Accept="application/json")
+    assert "frame-ancestors 'none'" in refused.headers["Content-Security-Policy"]
+
+
+def test_a_client_loses_the_workspaces_that_it_no_longer_lists(app: Flask, service: Service) -> None:
+    provision(app, only("clients", "portal", workspaces=["globex"]))
+    assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
+    provision(app, only("clients", "portal", workspaces=[]))
+    assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
+
+
+def test_a_client_loses_the_scopes_that_it_no_longer_lists(app: Flask, service: Service) -> None:
+    provision(app, only("clients", "portal", scopes=["audit", "provision"]))
+    assert service.mint().json["code"] == "scope_missing"  # type: ignore[index]
+    provision(app, only("clients", "portal", scopes=[]))
+    assert service.mint().json["code"] == "scope_missing"  # type: ignore[index]
+
+
+def test_a_client_loses_the_limit_that_it_no_longer_lists(app: Flask, service: Service) -> None:
+    assert {service.mint().status_code for _ in range(11)} == {201}
+    portal = {"id": "portal", "secret": SECRETS["portal"], "workspaces": ["acme"]}
+    provision(app, {"clients": [portal | {"mint_limit": "1 per minute"}]})
+    assert service.mint().status_code == 201
+    assert service.mint().json["code"] == "rate_limited"  # type: ignore[index]
+    provision(app, {"clients": [portal]})
+    assert service.rows(select(Client.mint_limit).where(Client.id == "portal")) == [(None,)]
+
+
+def test_a_client_whose_file_names_no_workspaces_reaches_all(app: Flask, service: Service) -> None:
+    everywhere = {"clients": [{"id": "rival", "secret": SECRETS["rival"]}]}
+    (note,) = provision(app, everywhere).notes
+    assert note.startswith("client rival was limited to globex and is one of all workspaces now")
+    assert service.mint(client="rival").status_code == 201
+    assert provision(app, everywhere).notes == []
+
+
+def test_a_user_whom_the_file_brings_back_is_noted(app: Flask, service: Service) -> None:
+    assert provision(app, only("users", "ana@acme.test", status="archived")).notes == []
+    back = only("users", "ana@acme.test")
+    assert provision(app, back).notes == ["ana@acme.test was archived and is active again"]
+    assert provision(app, back).notes == []
+    assert service.mint().status_code == 201
+
+
+# Another workspace moves the app
+
+
+@pytest.fixture
+def both(app: Flask) -> Flask:
+    """Ana is at home in both workspaces, so that the move alone decides."""
+    provision(app, only("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "end-user"}))
+    return app
+
+
+def test_a_move_ends_tokens_and_sessions_for_good(both: Flask, service: Service) -> None:
+    frame, token = service.frame(), service.token()
+    for workspace in ("globex", "acme"):
+        provision(both, only("apps", "orders", workspace=workspace))
+        assert service.refusal(token) == "access_revoked"
+        assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
+
+
+def test_every_move_ends_what_was_made_since_the_last_one(both: Flask, service: Service) -> None:
+    provision(both, only("apps", "orders", workspace="globex"))
+    frame = service.frame(client="rival")
+    for workspace in ("acme", "globex"):
+        provision(both, only("apps", "orders", workspace=workspace))
+        assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
+
+
+def test_after_a_move_ana_gets_a_new_token_in_the_new_workspace(both: Flask, service: Service) -> None:
+    service.token()
+    provision(both, only("apps", "orders", workspace="globex"))
+    assert service.mint().json["code"] == "app_not_found"  # type: ignore[index]
+    assert service.frame(client="rival").response.status_code == 200
+
+
+def test_a_new_slug_or_template_is_no_move(app: Flask, service: Service) -> None:
+    frame, token = service.frame(), service.token()
+    provision(app, only("apps", "orders", slug="purchases", template="support"))
+    assert service.get(frame, "session").json["app"]["slug"] == "purchases"  # type: ignore[index]
+    assert service.open(token).status_code == 200
+    assert service.mint(appSlug="orders").json["code"] == "app_not_found"  # type: ignore[index]
+
+
+# Secrets
+
+
+def test_a_changed_secret_replaces_the_old_one_at_once(app: Flask, client: FlaskClient) -> None:
+    provision(app, only("clients", "portal", secret="n" * 32))
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+    assert mint_status(client, "portal", "n" * 32) == 201
+
+
+def test_the_same_secret_keeps_its_row(app: Flask, service: Service) -> None:
+    before = service.rows(select(ClientSecret.__table__).order_by(ClientSecret.id))
+    provision(app, WORLD)
+    assert service.rows(select(ClientSecret.__table__).order_by(ClientSecret.id)) == before
+
+
+def test_a_secret_that_the_file_leaves_out_is_made_once_and_then_kept(
+    app: Flask, client: FlaskClient
+) -> None:
+    text = 'clients = [{ id = "second" }, { id = "third" }]'
+    made = load(app, text).secrets
+    assert list(made) == ["second", "third"]
+    assert load(app, text).secrets == {}
+    for id_, secret in made.items():
+        assert mint_status(client, id_, secret.reveal()) == 201
+
+
+def test_leaving_a_secret_out_later_keeps_the_one_there_is(app: Flask, client: FlaskClient) -> None:
+    assert load(app, 'clients = [{ id = "portal" }]').secrets == {}
+    assert mint_status(client, "portal", SECRETS["portal"]) == 201
+
+
+@pytest.mark.parametrize("overlap", [timedelta(0), timedelta(hours=1)])
+def test_a_file_cannot_bring_back_a_secret_that_was_rotated_away(
+    app: Flask, client: FlaskClient, overlap: timedelta
+) -> None:
+    with app.app_context():
+        rotated = clients.rotate(app.extensions["pat_service.keyring"], "portal", utcnow(), overlap).reveal()
+    with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
+        provision(app, only("clients", "portal"))
+    assert mint_status(client, "portal", rotated) == 201
+
+
+def test_a_new_secret_of_the_file_ends_a_rotated_one_and_its_overlap(app: Flask, client: FlaskClient) -> None:
+    with app.app_context():
+        keyring = app.extensions["pat_service.keyring"]
+        rotated = clients.rotate(keyring, "portal", utcnow(), timedelta(hours=1)).reveal()
+    assert mint_status(client, "portal", SECRETS["portal"]) == 201
+    assert mint_status(client, "portal", rotated) == 201
+    provision(app, only("clients", "portal", secret="n" * 40))
+    assert mint_status(client, "portal", rotated) == 401
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+    assert mint_status(client, "portal", "n" * 40) == 201
+
+
+def test_a_secret_of_one_client_is_none_of_anothers(app: Flask, client: FlaskClient) -> None:
+    assert mint_status(client, "everywhere", SECRETS["portal"]) == 401
+
+
+def test_a_secret_may_be_any_text_of_32_to_1024_characters(app: Flask, client: FlaskClient) -> None:
+    for secret in ("é" * 32, "with: a colon, and spaces, and € signs", "p" * 1024):
+        provision(app, only("clients", "portal", secret=secret))
+        assert mint_status(client, "portal", secret) == 201
+
+
+def test_a_secret_stands_nowhere_in_the_database(app: Flask, service: Service) -> None:
+    made = load(app, 'clients = [{ id = "second" }]').secrets["second"].reveal()
+    service.token()
+    content = b"".join(path.read_bytes() for path in folder_of(app).glob("pat-service.db*"))
+    assert b"second" in content
+    for secret in (made, made[4:], SECRETS["portal"]):
+        assert secret.encode() not in content
+
+
+def test_a_client_that_was_revoked_is_live_again_with_a_new_secret_alone(
+    app: Flask, client: FlaskClient
+) -> None:
+    with app.app_context():
+        clients.revoke("portal", utcnow())
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+    with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
+        provision(app, only("clients", "portal"))
+    assert mint_status(client, "portal", SECRETS["portal"]) == 401
+    notes = provision(app, only("clients", "portal", secret="n" * 40)).notes
+    assert any("portal" in note and "revoked" in note for note in notes)
+    assert mint_status(client, "portal", "n" * 40) == 201
+
+
+# All or nothing
+
+BROKEN = {
+    "a user of no workspace": only("users", "ana@acme.test", workspaces={"nowhere": "end-user"}),
+    "an app of no workspace": only("apps", "orders", workspace="nowhere"),
+    "an app of a user who is not there": only("apps", "orders", users=["ana@acme.test", "zoe@acme.test"]),
+    "a client of no workspace": only("clients", "portal", workspaces=["acme", "nowhere"]),
+    "a slug of another app": only("apps", "orders", slug="ledger"),
+    "an id that does not fit the slug": only("apps", "orders", id="00000000-0000-4000-8000-000000000000"),
+    "a client with an impossible id": only("clients", "portal", id="por tal"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_one_thing_that_does_not_fit_and_nothing_is_done(lasting: Flask, broken: dict[str, Any]) -> None:
+    before = tables(lasting, but_events=False)
+    more: dict[str, Any] = {
+        "workspaces": [{"slug": "acme", "name": "Changed"}, {"slug": "new"}],
+        "users": [{"email": "new@acme.test", "workspaces": {"new": "admin"}}],
+        "apps": [{"slug": "new", "workspace": "new"}],
+        "clients": [{"id": "new"}],
+    }
+    document = {kind: more[kind] + broken.get(kind, []) for kind in more}
+    with pytest.raises(Refused) as refused:
+        provision(lasting, document)
+    assert isinstance(refused.value, (Conflict, InvalidPayload))
+    assert tables(lasting, but_events=False) == before
+
+
+def test_a_failure_at_the_very_end_undoes_everything(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tables(app, but_events=False)
+    record = events.record
+
+    def failing(connection: Any, type_: str, *args: Any, **options: Any) -> None:
+        if type_ == events.DIRECTORY_PROVISIONED:
+            raise RuntimeError("the disk is full")
+        record(connection, type_, *args, **options)
+
+    monkeypatch.setattr(events, "record", failing)
+    with pytest.raises(RuntimeError):
+        load(app, EXAMPLE.replace('"Acme"', '"Changed"') + '\n[[workspaces]]\nslug = "new"\n')
+    assert tables(app, but_events=False) == before
+
+
+# What is refused, and where
+
+REFUSED_SHAPES = [
+    # the file as a whole
+    ("workspaces", "file"),
+    ("= 1", "file"),
+    ('a = "\\ud800"', "file"),
+    ('a = "open', "file"),
+    ("a = 1\na = 2", "file"),
+    ("a = 2026-02-31", "file"),
+    ("a = " + "[" * 3000, "file"),
+    ("a = " + "9" * 5000, "file"),
+    ("a\0 = 1", "file"),
+    # what nobody knows
+    ("frobs = []", "frobs"),
+    ("[workspace]\nslug = 'acme'", "workspace"),
+    ("[[workspaces]]\nslug = 'acme'\ncolour = 'red'", "workspaces.0.colour"),
+    ("[[users]]\nemail = 'ana@acme.test'\nrole = 'admin'", "users.0.role"),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\norigins = []", "apps.0.origins"),
+    ("[[clients]]\nid = 'portal'\nscope = 'mint'", "clients.0.scope"),
+    # what is missing
+    ("[[workspaces]]\nname = 'Acme'", "workspaces.0.slug"),
+    ("[[users]]\nname = 'Ana'", "users.0.email"),
+    ("[[apps]]\nslug = 'orders'", "apps.0.workspace"),
+    ("[[apps]]\nworkspace = 'acme'", "apps.0.slug"),
+    ("[[clients]]\nscopes = ['mint']", "clients.0.id"),
+    # another type than it should be
+    ("workspaces = 'acme'", "workspaces"),
+    ("workspaces = ['acme']", "workspaces.0"),
+    ("[workspaces]\nslug = 'acme'", "workspaces"),
+    ("[[workspaces]]\nslug = 1", "workspaces.0.slug"),
+    ("[[workspaces]]\nslug = true", "workspaces.0.slug"),
+    ("[[workspaces]]\nslug = ['acme']", "workspaces.0.slug"),
+    ("[[workspaces]]\nslug = 'acme'\nname = 2026-11-22", "workspaces.0.name"),
+    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = ['acme']", "users.0.workspaces"),
+    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = { acme = true }", "users.0.workspaces.acme"),
+    ("[[users]]\nemail = 'ana@acme.test'\nstatus = true", "users.0.status"),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nusers = 'ana@acme.test'", "apps.0.users"),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nusers = [1]", "apps.0.users.0"),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nallowed_origins = '*'", "apps.0.allowed_origins"),
+    ("[[clients]]\nid = 'portal'\nmint_limit = 600", "clients.0.mint_limit"),
+    ("[[clients]]\nid = 'portal'\nscopes = 'mint'", "clients.0.scopes"),
+    ("[[clients]]\nid = 'portal'\nworkspaces = 'acme'", "clients.0.workspaces"),
+    ("[[clients]]\nid = 1", "clients.0.id"),
+    # another value than it may be
+    ("[[users]]\nemail = 'ana@acme.test'\nstatus = 'gone'", "users.0.status"),
+    ("[[users]]\nemail = 'ana@acme.test'\nstatus = 'Active'", "users.0.status"),
+    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = { acme = 'owner' }", "users.0.workspaces.acme"),
+    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = { 'A!' = 'admin' }", "users.0.workspaces.A!"),
+    ("[[users]]\nemail = 'ana'", "users.0.email"),
+    ("[[users]]\nemail = 'ana@acme@test'", "users.0.email"),
+    (f"[[users]]\nemail = '{'a' * 250}@acme.test'", "users.0.email"),
+    ("[[users]]\nemail = 'ana@acme.test'\nname = ''", "users.0.name"),
+    (f"[[users]]\nemail = 'ana@acme.test'\nname = '{'a' * 201}'", "users.0.name"),
+    ("[[apps]]\nid = 'orders'\nslug = 'orders'\nworkspace = 'acme'", "apps.0.id"),
+    ("[[apps]]\nid = ''\nslug = 'orders'\nworkspace = 'acme'", "apps.0.id"),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\ntemplate = '../orders'", "apps.0.template"),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\ntemplate = '_orders'", "apps.0.template"),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\ntemplate = ''", "apps.0.template"),
+    *(
+        (
+            f"[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nallowed_origins = ['*', {json.dumps(origin)}]",
+            "apps.0.allowed_origins.1",
+        )
+        for origin in (
+            *("portal.example", "https://portal.example/", "https://*.example.com", ""),
+            *("https://portal.example; script-src *", "https://portal.example\r\nX-Evil: 1"),
+        )
+    ),
+    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nusers = ['ana']", "apps.0.users.0"),
+    ("[[clients]]\nid = 'portal'\nscopes = ['mint', 'all']", "clients.0.scopes.1"),
+    ("[[clients]]\nid = 'portal'\nmint_limit = 'plenty'", "clients.0.mint_limit"),
+    ("[[clients]]\nid = 'portal'\nmint_limit = '0 per minute'", "clients.0.mint_limit"),
+    ("[[clients]]\nid = 'portal'\nmint_limit = '10 per minute; 1 per day'", "clients.0.mint_limit"),
+    (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 31}'", "clients.0.secret"),
+    (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 1025}'", "clients.0.secret"),
+    ("[[clients]]\nid = 'portal'\nsecret = ''", "clients.0.secret"),
+    # the second of two is named, not the first
+    ("[[workspaces]]\nslug = 'acme'\n[[workspaces]]\nslug = 'B'", "workspaces.1.slug"),
+]
+for slug in ("", "Acme", "a b", "-acme", "_acme", "a" * 65, "äcme", "acme\n", "a/b", "a.b", "а"):
+    REFUSED_SHAPES.append((f"[[workspaces]]\nslug = {json.dumps(slug)}", "workspaces.0.slug"))
+for control in ("\\u0000", "\\n", "\\u001b", "\\u0085"):
+    REFUSED_SHAPES += [
+        (f'[[workspaces]]\nslug = "acme"\nname = "A{control}cme"', "workspaces.0.name"),
+        (f'[[users]]\nemail = "ana{control}@acme.test"', "users.0.email"),
+        (f'[[users]]\nemail = "ana@acme.test"\nname = "A{control}na"', "users.0.name"),
+        (f'[[apps]]\nslug = "orders"\nworkspace = "acme"\nname = "O{control}rders"', "apps.0.name"),
+        (f'[[clients]]\nid = "portal"\nsecret = "{"s" * 40}{control}"', "clients.0.secret"),
+    ]
+
+
+@pytest.mark.parametrize(("text", "place"), REFUSED_SHAPES, ids=[str(n) for n in range(len(REFUSED_SHAPES))])
+def test_a_file_that_is_wrong_is_refused_and_the_place_is_named(
+    lasting: Flask, text: str, place: str
+) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        load(lasting, text)
+    assert list(refused.value.errors) == [place]
+    assert all(text and text[0].isupper() for texts in refused.value.errors.values() for text in texts)
+
+
+def test_no_file_that_is_wrong_leaves_a_trace(lasting: Flask) -> None:
+    before = tables(lasting, but_events=False)
+    for text, _ in REFUSED_SHAPES:
+        with pytest.raises(InvalidPayload):
+            load(lasting, '[[workspaces]]\nslug = "new"\n' + text)
+    assert tables(lasting, but_events=False) == before
+
+
+def test_a_place_in_a_file_that_is_no_toml_has_a_line(lasting: Flask) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        load(lasting, "a = 1\nb = 2\nc = \n")
+    assert "line 3" in refused.value.errors["file"][0]
+
+
+def test_everything_that_is_wrong_is_said_at_once(lasting: Flask) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        load(lasting, "frobs = 1\n[[users]]\nemail = 'ana'\n[[clients]]\nid = 'portal'\nscopes = ['x']")
+    assert set(refused.value.errors) == {"frobs", "users.0.email", "clients.0.scopes.0"}
+
+
+def test_a_refusal_does_not_repeat_a_secret(lasting: Flask) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        load(lasting, "[[clients]]\nid = 'portal'\nsecret = 'correct horse'")
+    assert "horse" not in json.dumps(refused.value.errors)
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        ({"workspaces": [{"slug": "acme"}, {"slug": "acme"}]}, "workspaces"),
+        ({"users": [{"email": "ana@acme.test"}, {"email": "ANA@Acme.test"}]}, "users"),
+        ({"users": [{"email": "jos\u00e9@acme.test"}, {"email": "jose\u0301@acme.test"}]}, "users"),
+        (only("apps", "orders")["apps"] * 2, "apps"),
+        ([only("apps", "orders")["apps"][0], only("apps", "orders", slug="b")["apps"][0]], "apps"),
+        (
+            [
+                only("apps", "orders")["apps"][0],
+                only("apps", "orders", slug="b", id=ORDERS.upper())["apps"][0],
+            ],
+            "apps",
+        ),
+        ({"clients": [{"id": "portal"}, {"id": "portal", "secret": "s" * 32}]}, "clients"),
+    ],
+)
+def test_a_thing_that_is_listed_twice_has_two_truths(lasting: Flask, document: Any, kind: str) -> None:
+    before = tables(lasting, but_events=False)
+    with pytest.raises(InvalidPayload) as refused:
+        provision(lasting, {"apps": document} if isinstance(document, list) else document)
+    assert list(refused.value.errors) == [kind]
+    assert "more than once" in refused.value.errors[kind][0]
+    assert tables(lasting, but_events=False) == before
+
+
+@pytest.mark.parametrize(
+    ("document", "names"),
+    [
+        (BROKEN["a user of no workspace"], ["ana@acme.test", "nowhere"]),
+        (BROKEN["an app of no workspace"], ["orders", "nowhere"]),
+        (BROKEN["an app of a user who is not there"], ["orders", "zoe@acme.test"]),
+        (BROKEN["a client of no workspace"], ["portal", "nowhere"]),
+        (BROKEN["a slug of another app"], ["ledger", ORDERS]),
+        (BROKEN["an id that does not fit the slug"], ["orders", ORDERS]),
+    ],
+)
+def test_a_conflict_names_the_thing_and_what_it_refers_to(
+    lasting: Flask, document: dict[str, Any], names: list[str]
+) -> None:
+    with pytest.raises(Conflict) as refused:
+        provision(lasting, document)
+    assert all(name in refused.value.detail for name in names), refused.value.detail
+    assert "\n" not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "id_", ["", "por tal", "portal:x", "pörtal", "-portal", "portal\n", "a" * 65, "a\0", "a/b"]
+)
+def test_a_client_id_is_plain_text_that_fits_basic_credentials(lasting: Flask, id_: str) -> None:
+    with pytest.raises((Conflict, InvalidPayload)):
+        load(lasting, f"[[clients]]\nid = {json.dumps(id_)}")
+
+
+# Texts and spellings
+
+HOSTILE_NAMES = [
+    "</script><img src=x onerror=alert(1)>",
+    "'; DROP TABLE users; --",
+    "{{ 7*7 }} %s %(x)s {0} ${HOME}",
+    "Ana \u202eevil\u2066",
+    "名前 😀",
+    "\u00a0",
+]
+
+
+def test_an_email_in_another_spelling_is_the_same_user(app: Flask, service: Service) -> None:
+    before = dict(service.rows(select(User.email, User.id)))
+    provision(app, only("users", "ana@acme.test", email="ANA@Acme.Test"))
+    provision(app, only("apps", "orders", users=["Ana@ACME.test", "ana@acme.test", "BEN@acme.test"]))
+    assert dict(service.rows(select(User.email, User.id))) == before
+    assert len(service.rows(select(Grant).where(Grant.app_id == ORDERS))) == 2
+
+
+def test_an_id_in_upper_case_is_the_same_app(app: Flask) -> None:
+    before = tables(app)
+    provision(app, only("apps", "orders", id=ORDERS.upper()))
+    assert tables(app) == before
+
+
+def test_an_origin_that_is_listed_twice_stands_once_in_the_policy(app: Flask, service: Service) -> None:
+    origins = [PORTAL, PORTAL.upper(), PORTAL + ":80", "https://other.example"]
+    provision(app, only("apps", "orders", allowed_origins=origins))
+    assert service.rows(select(App.allowed_origins).where(App.id == ORDERS)) == [
+        ([PORTAL, "https://other.example"],)
+    ]
+
+
+def test_a_hostile_name_is_kept_as_it_is(app: Flask, service: Service) -> None:
+    frame = service.frame()
+    for name in HOSTILE_NAMES:
+        for kind, thing in (("workspaces", "acme"), ("users", "ana@acme.test"), ("apps", "orders")):
+            provision(app, only(kind, thing, name=name))
+        facts: Any = service.get(frame, "session").json
+        assert [facts[thing]["name"] for thing in ("workspace", "user", "app")] == [name] * 3
+
+
+def test_client_ids_that_differ_by_case_are_two(app: Flask) -> None:
+    assert list(load(app, "clients = [{ id = 'shop' }, { id = 'Shop' }]").secrets) == ["shop", "Shop"]
+
+
+def test_a_slug_that_an_app_gives_up_is_free_for_another(app: Flask, service: Service) -> None:
+    provision(
+        app,
+        {
+            "apps": [
+                only("apps", "orders", slug="orders-old")["apps"][0],
+                {"slug": "orders", "workspace": "acme", "users": ["ana@acme.test"]},
+            ]
+        },
+    )
+    assert service.mint(appSlug="orders-old").status_code == 201
+    assert service.mint(appSlug="orders").status_code == 201
+    assert service.rows(select(App.id).where(App.slug == "orders-old")) == [(ORDERS,)]
+
+
+# What it says
+
+
+def test_a_grant_that_opens_nothing_is_noted(app: Flask, service: Service) -> None:
+    done = provision(app, only("apps", "orders", users=["ana@acme.test", "mallory@globex.test"]))
+    (note,) = done.notes
+    assert "mallory@globex.test" in note
+    assert "orders" in note
+    assert service.mint(client="everywhere", email="mallory@globex.test").status_code == 403
+
+
+def test_the_trail_tells_of_the_run_and_holds_no_secret(empty: Flask) -> None:
+    made = load(empty, EXAMPLE + '\n[[clients]]\nid = "second"\n').secrets["second"].reveal()
+    service = Service(empty.test_client())
+    trail = service.rows(select(Event.__table__))
+    (run,) = [event for event in trail if event.type == "directory:provisioned"]
+    assert run.details == {"workspaces": 1, "users": 1, "apps": 1, "clients": 2}
+    assert {"portal", "second"} <= {event.client_id for event in trail}
+    assert SECRET not in repr(trail)
+    assert made not in repr(trail)
+
+
+def test_runs_that_race_leave_one_truth(empty: Flask) -> None:
+    start, failures = threading.Barrier(6), []
+
+    def run() -> None:
+        start.wait()
+        try:
+            load(empty, EXAMPLE)
+        except Exception as error:
+            failures.append(error)
+
+    racers = [threading.Thread(target=run) for _ in range(6)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert failures == []
+    rows = tables(empty)
+    assert {name: len(rows[name]) for name in ("workspaces", "users", "members", "apps", "grants")} == (
+        dict.fromkeys(("workspaces", "users", "members", "apps", "grants"), 1)
+    )
+    assert len(rows["client_secrets"]) == 1
+
+
+def test_a_client_whose_secrets_are_all_gone_gets_a_new_one(app: Flask, service: Service) -> None:
+    service.change(delete(ClientSecret).where(ClientSecret.client_id == "portal"))
+    made = load(app, 'clients = [{ id = "portal", workspaces = ["acme"] }]').secrets["portal"]
+    assert mint_status(service.client, "portal", made.reveal()) == 201
+
+
+# What the trail tells of it
+
+
+@pytest.fixture
+def trail(app: Flask, service: Service) -> Callable[[], list[tuple[Any, ...]]]:
+    """What was told of the directory since the last time: type, workspace, subject, details."""
+    slugs = {id_: slug for slug, id_ in service.rows(select(Workspace.slug, Workspace.id))}
+    emails = {id_: email for email, id_ in service.rows(select(User.email, User.id))}
+    told = len(service.rows(select(Event.id)))
+
+    def since() -> list[tuple[Any, ...]]:
+        nonlocal told
+        rows = service.rows(select(Event.__table__).order_by(Event.id))[told:]
+        told += len(rows)
+        subjects = ("workspace:", "user:", "member:", "app:", "grant:")
+        rows = [row for row in rows if row.type.startswith(subjects)]
+        assert {row.client_id for row in rows} <= {OPERATOR.id}
+        return [
+            (row.type, slugs.get(row.workspace_id), emails.get(row.user_id) or row.app_id, row.details)
+            for row in rows
+        ]
+
+    return since
+
+
+def test_doing_it_again_is_told_as_a_run_that_changed_nothing(app: Flask, trail: Any) -> None:
+    provision(app, WORLD)
+    assert trail() == []
+
+
+def test_each_thing_that_is_new_is_told(empty: Flask) -> None:
+    load(empty, EXAMPLE)
+    rows = Service(empty.test_client()).rows(select(Event.__table__).order_by(Event.id))
+    assert [(row.type, row.details) for row in rows if row.client_id == OPERATOR.id] == [
+        ("workspace:created", {"after": {"slug": "acme", "name": "Acme", "allowed_origins": []}}),
+        ("user:created", {"after": {"email": "ana@acme.test", "name": "Ana", "status": "active"}}),
+        ("member:added", {"after": {"role": "end-user"}}),
+        (
+            "app:created",
+            {
+                "after": {
+                    "slug": "orders",
+                    "name": "Orders",
+                    "template": "orders",
+                    "allowed_origins": ["http://localhost:8000"],
+                }
+            },
+        ),
+        ("grant:added", None),
+    ]
+    workspace, user, member, app, grant = (row for row in rows if row.client_id == OPERATOR.id)
+    assert len({row.workspace_id for row in (workspace, user, member, app, grant)}) == 1
+    assert user.user_id == grant.user_id
+    assert app.app_id == grant.app_id == ORDERS
+
+
+def test_only_what_really_changed_is_told(app: Flask, trail: Any) -> None:
+    provision(app, only("workspaces", "acme", name="Acme & Sons"))
+    assert trail() == [
+        ("workspace:changed", "acme", None, {"before": {"name": "Acme"}, "after": {"name": "Acme & Sons"}})
+    ]
+    provision(
+        app,
+        only(
+            "users", "ana@acme.test", status="archived", workspaces={"acme": "builder", "globex": "end-user"}
+        ),
+    )
+    ana = "ana@acme.test"
+    assert sorted(trail(), key=str) == [
+        ("member:added", "globex", ana, {"after": {"role": "end-user"}}),
+        ("member:changed", "acme", ana, {"before": {"role": "end-user"}, "after": {"role": "builder"}}),
+        ("user:changed", "acme", ana, {"before": {"status": "active"}, "after": {"status": "archived"}}),
+    ]
+    provision(app, only("users", ana, status="archived", workspaces={"acme": "builder"}))
+    assert trail() == [("member:removed", "globex", ana, {"before": {"role": "end-user"}})]
+    provision(app, only("apps", "orders", name="Purchases", users=["ana@acme.test"]))
+    assert trail() == [
+        ("app:changed", "acme", ORDERS, {"before": {"name": "Orders"}, "after": {"name": "Purchases"}}),
+        ("grant:removed", "acme", "ben@acme.test", None),
+    ]
+
+
+def test_a_move_is_told_to_each_workspace_without_the_other(both: Flask, trail: Any) -> None:
+    """The file's grants are those of the new place: the ones before are dropped, as in every move."""
+    provision(both, only("apps", "orders", workspace="globex", name="Purchases", users=["ana@acme.test"]))
+    facts = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_origins": [PORTAL]}
+    told = trail()
+    assert sorted(told[:2]) == [
+        ("grant:removed", "acme", "ana@acme.test", None),
+        ("grant:removed", "acme", "ben@acme.test", None),
+    ]
+    assert told[2:] == [
+        ("app:moved", "acme", ORDERS, {"before": facts}),
+        ("app:moved", "globex", ORDERS, {"after": facts | {"name": "Purchases"}}),
+        ("grant:added", "globex", "ana@acme.test", None),
+    ]

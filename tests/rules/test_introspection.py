@@ -1,0 +1,433 @@
+"""Introspection (RFC 7662): is a token or session good at this moment, and whose is it?"""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from pat_service.credentials import TOKEN_PREFIX, generate
+from pat_service.storage.models import User, Workspace
+from tests.support.callers import (
+    BEN,
+    CALLERS,
+    INTROSPECT,
+    SESSIONS,
+    TOKENS,
+    call,
+    engage,
+    everything,
+    id_of,
+    mint,
+    open_,
+)
+from tests.support.world import (
+    KEY,
+    LEDGER,
+    LOSSES,
+    ORDERS,
+    SUPPORT,
+    WORLD,
+    Service,
+    lasting_service,
+    only,
+    problem_of,
+    provision,
+)
+
+FORM = "application/x-www-form-urlencoded"
+INACTIVE = {"active": False}
+MALLORY = "mallory@globex.test"
+FIELDS = {
+    "active",
+    "token_type",
+    "client_id",
+    "username",
+    "sub",
+    "aud",
+    "iss",
+    "jti",
+    "iat",
+    "exp",
+    "workspace",
+    "app",
+    "role",
+    "attributes",
+}
+
+
+@pytest.fixture
+def service(service: Service) -> Service:
+    return engage(service)
+
+
+@pytest.fixture(scope="module")
+def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """For tests that change nothing."""
+    with lasting_service(schema, tmp_path_factory.mktemp("introspect")) as service:
+        yield engage(service)
+
+
+def introspect(service: Service, token: str, client: str = "manager") -> dict[str, Any]:
+    answer = call(service, "POST", INTROSPECT, client, data={"token": token})
+    assert (answer.status_code, answer.content_type) == (200, "application/json"), answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    found: dict[str, Any] = answer.json  # type: ignore[assignment]
+    assert found == INACTIVE or (found["active"] is True and set(found) == FIELDS)
+    return found
+
+
+def active(service: Service, token: str, client: str = "manager") -> bool:
+    return introspect(service, token, client)["active"] is True
+
+
+# What is told.
+
+
+def test_a_token_is_told_with_its_user_app_and_times(service: Service, clock: time_machine.Traveller) -> None:
+    token, id_ = mint(service, "manager", attributes={"region": "north", "seats": [1, 2.5, True]})
+    found = introspect(service, token)
+    assert found == found | {
+        "token_type": "pat",
+        "client_id": "manager",
+        "username": "ana@acme.test",
+        "sub": id_of(service, User, "ana@acme.test"),
+        "aud": f"embed:{ORDERS}",
+        "iss": "pat-service",
+        "jti": id_,
+        "workspace": {"id": id_of(service, Workspace, "acme"), "slug": "acme", "name": "Acme"},
+        "app": {"id": ORDERS, "slug": "orders", "name": "Orders"},
+        "role": "end-user",
+        "attributes": {"region": "north", "seats": [1, 2.5, True]},
+    }
+    assert found["exp"] - found["iat"] == 1000
+    assert (type(found["iat"]), found["iat"]) == (int, int(datetime.now(UTC).timestamp()))
+
+
+def test_a_session_is_told_likewise(service: Service) -> None:
+    token, _ = mint(service, "manager", email=BEN, attributes={"region": "north"})
+    jwt, id_ = open_(service, token)
+    found = introspect(service, jwt)
+    assert (found["token_type"], found["jti"], found["client_id"]) == ("session", id_, "manager")
+    assert (found["username"], found["role"], found["attributes"]) == (BEN, "builder", {"region": "north"})
+    assert (found["aud"], found["app"]["slug"]) == (f"embed:{ORDERS}", "orders")
+    assert found["exp"] - found["iat"] == 3600
+
+
+def test_a_workspace_token_and_its_session_are_told_without_an_app(service: Service) -> None:
+    token, token_id = mint(service, "shop", workspaceSlug="acme")
+    jwt, session_id = open_(service, token, SUPPORT)
+    workspace = id_of(service, Workspace, "acme")
+    for text, kind, id_ in ((token, "pat", token_id), (jwt, "session", session_id)):
+        found = introspect(service, text, "shop")
+        assert (found["token_type"], found["jti"], found["app"]) == (kind, id_, None)
+        assert (found["aud"], found["attributes"]) == (f"embed-workspace:{workspace}", {})
+
+
+def test_a_workspace_token_lives_while_its_user_is_a_member_whatever_they_may_open(service: Service) -> None:
+    token, _ = mint(service, "shop", workspaceSlug="acme")
+    jwt, _ = open_(service, token)
+    provision(service.app, only("apps", "orders", users=[]))
+    provision(service.app, only("apps", "support", users=[]))
+    assert active(service, token)
+    assert active(service, jwt)
+    for loss in ("she is archived", "she leaves the workspace"):
+        provision(service.app, LOSSES[loss])
+        assert not active(service, token)
+        assert not active(service, jwt)
+        provision(service.app, WORLD)
+
+
+# Active is what would be served now.
+
+
+def test_it_is_active_until_it_expires(service: Service, clock: time_machine.Traveller) -> None:
+    token, _ = mint(service, patExpiry=10, sessionExpiry=1)
+    jwt, _ = open_(service, token)
+    clock.shift(timedelta(seconds=9))
+    assert active(service, token)
+    clock.shift(timedelta(seconds=1))
+    assert not active(service, token)
+    clock.shift(timedelta(seconds=49))
+    assert active(service, jwt)
+    clock.shift(timedelta(seconds=1))
+    assert not active(service, jwt)
+
+
+def test_a_replaced_token_is_inactive_and_its_session_is_not(service: Service) -> None:
+    old, _ = mint(service)
+    jwt, _ = open_(service, old)
+    new, _ = mint(service)
+    assert [active(service, text) for text in (old, new, jwt)] == [False, True, True]
+
+
+def test_what_was_revoked_or_ended_is_inactive(service: Service) -> None:
+    token, id_ = mint(service)
+    (one, one_id), (other, _) = (open_(service, token) for _ in range(2))
+    call(service, "DELETE", f"{SESSIONS}/{one_id}")
+    assert [active(service, text) for text in (one, other, token)] == [False, True, True]
+    call(service, "DELETE", f"{TOKENS}/{id_}")
+    assert [active(service, text) for text in (one, other, token)] == [False] * 3
+
+
+def test_a_single_use_token_is_active_as_long_as_it_opens(
+    service: Service, clock: time_machine.Traveller
+) -> None:
+    token, _ = mint(service, singleUse=True)
+    assert active(service, token)
+    open_(service, token)
+    clock.shift(timedelta(seconds=9))
+    assert active(service, token)
+    clock.shift(timedelta(seconds=1))
+    assert not active(service, token)
+    assert service.refusal(token) == "token_used"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_is_inactive_while_the_user_may_not_open_the_app(service: Service, loss: str) -> None:
+    token, _ = mint(service)
+    jwt, _ = open_(service, token)
+    provision(service.app, LOSSES[loss])
+    assert not active(service, token)
+    assert not active(service, jwt)
+    provision(service.app, WORLD)
+    assert active(service, token)
+    assert active(service, jwt)
+
+
+def test_a_move_of_the_app_makes_it_inactive_for_good(service: Service) -> None:
+    token, _ = mint(service, "everywhere")
+    jwt, _ = open_(service, token)
+    for where in ({"workspace": "globex", "users": []}, {}):
+        provision(service.app, only("apps", "orders", **where))
+        for client in ("everywhere", "manager"):
+            assert not active(service, token, client)
+            assert not active(service, jwt, client)
+
+
+# Who is told.
+
+
+@pytest.mark.parametrize(
+    ("caller", "told"),
+    [
+        ("portal", False),
+        ("shop", True),
+        ("keeper", True),
+        ("auditor", True),
+        ("watcher", True),
+        ("manager", True),
+        ("everywhere", False),
+        ("rival", False),
+    ],
+)
+def test_a_client_is_told_of_what_it_sees(service: Service, caller: str, told: bool) -> None:
+    for fields in ({}, {"workspaceSlug": "acme"}):
+        token, _ = mint(service, "shop", **fields)
+        jwt, _ = open_(service, token)
+        assert active(service, token, caller) is told
+        assert active(service, jwt, caller) is told
+
+
+def test_nobody_else_is_told_of_the_other_tenants(service: Service) -> None:
+    token, _ = mint(service, "rival", appSlug="ledger", email=MALLORY)
+    jwt, _ = open_(service, token, LEDGER)
+    for client in ("portal", "manager", "auditor", *CALLERS):
+        assert introspect(service, token, client) == introspect(service, jwt, client) == INACTIVE
+    assert active(service, token, "rival")
+
+
+# It changes nothing.
+
+
+def test_introspection_changes_nothing_at_all(service: Service) -> None:
+    token, id_ = mint(service, singleUse=True)
+    jwt, _ = open_(service, mint(service, appSlug="support")[0], SUPPORT)
+    old, _ = mint(service, email=BEN)
+    mint(service, email=BEN)
+    provision(service.app, only("apps", "support", users=[]))
+    before = everything(service)
+    for text in (token, jwt, old, "x"):
+        for client in ("portal", "rival", "manager"):
+            introspect(service, text, client)
+    assert everything(service) == before
+    assert call(service, "GET", f"{TOKENS}/{id_}").json["lastUsedAt"] is None  # type: ignore[index]
+
+
+def test_introspection_counts_no_opening(make_app: Callable[..., Flask]) -> None:
+    app = make_app(OPEN_RATE_LIMIT="2 per hour", SESSION_RATE_LIMIT="2 per hour")
+    provision(app, WORLD)
+    service = Service(app.test_client())
+    token, _ = mint(service)
+    assert all(active(service, token, "portal") for _ in range(5))
+    jwt, _ = open_(service, token)
+    assert all(active(service, jwt, "portal") for _ in range(5))
+    open_(service, token)
+
+
+def test_what_hangs_on_an_older_key_is_active_and_stays_as_it_is(make_app: Callable[..., Flask]) -> None:
+    old = make_app()
+    provision(old, WORLD)
+    service = Service(old.test_client())
+    token, _ = mint(service)
+    jwt, _ = open_(service, token)
+    turned = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
+    call(turned, "GET", TOKENS, "portal")  # which makes the secret of `portal` anew
+    before = everything(turned)
+    assert active(turned, token, "portal")
+    assert active(turned, jwt, "portal")
+    assert everything(turned) == before
+    forgotten = Service(make_app(SECRET_KEY="n" * 64).test_client())
+    assert not active(forgotten, token, "portal")
+    assert not active(forgotten, jwt, "portal")
+
+
+# Garbage.
+
+
+def garbage() -> dict[str, str]:
+    real = generate(TOKEN_PREFIX).reveal()
+    return {
+        "nothing like it": "x",
+        "a space": " ",
+        "unknown": real,
+        "a wrong checksum": real[:-1] + ("0" if real[-1] != "0" else "1"),
+        "upper case": real.upper(),
+        "cut off": real[:-8],
+        "a line break": real + "\n",
+        "NUL": "\0",
+        "long": "a" * 10_000,
+        "three parts": "a.b." + "c" * 43,
+        "an unsigned JWT": "eyJhbGciOiJub25lIn0.e30.",
+        "dots": "." * 200,
+        "other scripts": "pat_ÿ🦉",
+        "SQL": "' OR 1=1 --",
+    }
+
+
+@pytest.mark.parametrize("name", garbage())
+def test_garbage_is_inactive_like_anything_else(shared: Service, name: str) -> None:
+    with shared.statements() as statements:
+        assert introspect(shared, garbage()[name]) == INACTIVE
+    if name != "unknown":
+        assert not [s for s in statements if "FROM tokens" in s or "FROM sessions" in s]
+    assert call(shared, "POST", INTROSPECT, json={"token": garbage()[name]}).json == INACTIVE
+
+
+def test_a_lone_surrogate_is_inactive(shared: Service) -> None:
+    answer = call(shared, "POST", INTROSPECT, data=r'{"token": "\ud800"}', content_type="application/json")
+    assert (answer.status_code, answer.json) == (200, INACTIVE)
+
+
+def test_a_jwt_that_was_tampered_with_is_inactive(service: Service) -> None:
+    jwt, _ = open_(service, mint(service)[0])
+    head, claims, signature = jwt.split(".")
+    for text in (f"{head}.{claims}x.{signature}", f"{head}.{claims}.{signature[::-1]}", f"{jwt}."):
+        assert introspect(service, text) == INACTIVE
+
+
+# How it is asked.
+
+
+def ask(service: Service, data: Any, content_type: str | None = FORM) -> TestResponse:
+    return call(service, "POST", INTROSPECT, data=data, content_type=content_type)
+
+
+@pytest.mark.parametrize("hint", ["access_token", "refresh_token", "session", "whatever", "%F0%9F%A6%89", ""])
+def test_any_hint_is_taken_and_changes_nothing(service: Service, hint: str) -> None:
+    token, _ = mint(service)
+    answer = ask(service, f"token={token}&token_type_hint={hint}")
+    assert (answer.json or {})["active"] is True
+
+
+@pytest.mark.parametrize("content_type", [FORM, f"{FORM}; charset=utf-8", FORM.upper()])
+def test_a_form_is_taken(service: Service, content_type: str) -> None:
+    token, _ = mint(service)
+    assert (ask(service, f"token={token}", content_type).json or {})["active"] is True
+
+
+def test_json_is_taken(service: Service) -> None:
+    token, _ = mint(service)
+    for type_ in ("application/json", "application/json; charset=utf-8"):
+        assert (ask(service, json.dumps({"token": token}), type_).json or {})["active"] is True
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "token=",
+        "token",
+        "&",
+        "=x",
+        "token=x&token=x",
+        "token=x&token=y",
+        "token_type_hint=pat",
+        "token=x&token_type_hint=a&token_type_hint=b",
+        "token[]=x",
+        '{"token": "x"}',
+        b"token=\xff",
+        "token=%ff",
+        "token=x&%ff=x",
+        "&".join(f"f{number}=1" for number in range(2000)),
+    ],
+)
+def test_a_bad_form_is_refused(shared: Service, data: str | bytes) -> None:
+    problem_of(ask(shared, data), 400, "invalid_payload")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "token=x",
+        "[]",
+        "null",
+        "{}",
+        '{"token": null}',
+        '{"token": ""}',
+        '{"token": 1}',
+        '{"token": true}',
+        '{"token": ["x"]}',
+        '{"token": {}}',
+        '{"token": "x", "token": "x"}',
+        '{"token": "x", "tokenTypeHint": "pat"}',
+        '{"token": "x", "app": 1}',
+        '{"token": NaN}',
+        b'{"token": "\xff"}',
+        "[" * 5000,
+    ],
+)
+def test_a_bad_json_body_is_refused(shared: Service, data: str | bytes) -> None:
+    problem_of(ask(shared, data, "application/json"), 400, "invalid_payload")
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "", "text/plain", "multipart/form-data; boundary=x", "application/xml"]
+)
+def test_another_content_type_is_refused(shared: Service, content_type: str | None) -> None:
+    problem = problem_of(ask(shared, b"token=x", content_type), 415, "unsupported_media_type")
+    assert FORM in problem["detail"]
+
+
+@pytest.mark.parametrize("content_type", [FORM, "application/json", "text/plain"])
+def test_a_body_is_bounded(shared: Service, content_type: str) -> None:
+    problem_of(ask(shared, b"token=" + b"x" * 16 * 1024, content_type), 413, "payload_too_large")
+
+
+def test_strangers_and_other_methods_are_refused(shared: Service) -> None:
+    problem_of(shared.client.post(INTROSPECT, data={"token": "x"}), 401, "invalid_client")
+    problem_of(call(shared, "GET", f"{INTROSPECT}?token=x"), 405, "method_not_allowed")
+    problem_of(call(shared, "POST", f"{INTROSPECT}?token=x"), 415, "unsupported_media_type")
+
+
+def test_a_form_may_have_what_oauth_libraries_add(shared: Service) -> None:
+    token, _ = mint(shared)
+    form = {"token": token, "client_id": "portal", "resource": "https://app.example"}
+    assert call(shared, "POST", INTROSPECT, data=form).json["active"] is True  # type: ignore[index]
+    problem_of(call(shared, "POST", INTROSPECT, json=form), 400, "invalid_payload")

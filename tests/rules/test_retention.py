@@ -1,0 +1,282 @@
+"""Cleaning up: what expired long ago goes, is told of once, and takes nothing with it that still lives."""
+
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, insert, select, text, update
+
+from pat_service.rules import clients, events, retention
+from pat_service.storage.database import transaction
+from pat_service.storage.models import ClientSecret, Event, Session, Token, new_id
+from tests.support.world import ORDERS, SUPPORT, WORLD, Service, provision
+
+NOW: Final = datetime.now(UTC)
+DAY: Final = timedelta(days=1)
+MONTH: Final = 30 * DAY
+
+
+def purge(
+    service: Service, retain: timedelta = MONTH, retain_events: timedelta | None = None
+) -> retention.Purged:
+    with service.app.app_context():
+        return retention.purge(NOW, retain, retain_events)
+
+
+def age(service: Service, days: float, table: Any = None) -> datetime:
+    """Let what there is have expired so many days ago; returns when."""
+    then = NOW - timedelta(days=days)
+    for one in (Token, Session) if table is None else (table,):
+        service.change(update(one).values(expires_at=then))
+    return then
+
+
+def trail(service: Service, type_: str) -> list[Any]:
+    return service.rows(select(Event.__table__).where(Event.type == type_).order_by(Event.id))
+
+
+def count(service: Service, table: Any) -> int:
+    number: int = service.rows(select(func.count()).select_from(table))[0][0]
+    return number
+
+
+def many_sessions(service: Service, number: int) -> None:
+    """So many sessions like the one that there is."""
+    one = service.rows(select(Session.__table__))[0]._asdict()
+    with service.app.app_context(), transaction() as connection:
+        connection.execute(insert(Session), [one | {"id": new_id()} for _ in range(number - 1)])
+
+
+def test_what_expired_long_ago_goes_and_is_told_of(service: Service) -> None:
+    service.frame()
+    expired = age(service, 31)
+    (session,) = service.rows(select(Session.__table__))
+    (token,) = service.rows(select(Token.__table__))
+    assert purge(service) == retention.Purged(tokens=1, sessions=1, events=0)
+    assert (count(service, Token), count(service, Session)) == (0, 0)
+    (ended,) = trail(service, "session:expired")
+    (dead,) = trail(service, "token:expired")
+    for event in (ended, dead):
+        assert (event.at, event.code, event.details, event.request_id) == (expired, None, None, None)
+        assert (event.client_id, event.app_id, event.token_id) == ("portal", ORDERS, token.id)
+        assert (event.user_id, event.workspace_id) == (token.user_id, token.workspace_id)
+    assert (ended.session_id, dead.session_id) == (session.id, None)
+
+
+def test_what_has_not_been_over_for_long_enough_stays(service: Service) -> None:
+    frame = service.frame()
+    assert purge(service) == retention.Purged(0, 0, 0)
+    assert service.get(frame, "session").status_code == 200
+    age(service, 30)
+    assert purge(service) == retention.Purged(0, 0, 0), "just at the border"
+    age(service, 30 + 1e-9)
+    assert purge(service) == retention.Purged(1, 1, 0)
+
+
+def test_a_token_stays_while_a_frame_of_its_pair_is_open(service: Service) -> None:
+    """Whoever revokes the token by its id ends that frame too."""
+    service.frame()
+    age(service, 31, Token)
+    assert purge(service) == retention.Purged(tokens=0, sessions=0, events=0)
+    age(service, 31, Session)
+    assert purge(service) == retention.Purged(tokens=1, sessions=1, events=0)
+
+
+def test_what_was_ended_before_did_not_expire(service: Service) -> None:
+    service.frame()
+    then = age(service, 31)
+    service.change(update(Session).values(ended_at=then - DAY))
+    service.change(update(Token).values(revoked_at=then - DAY))
+    assert purge(service) == retention.Purged(1, 1, 0)
+    assert trail(service, "session:expired") + trail(service, "token:expired") == []
+
+
+def test_what_was_ended_after_it_had_expired_did_expire(service: Service) -> None:
+    service.frame()
+    then = age(service, 31)
+    service.change(update(Session).values(ended_at=then))
+    service.change(update(Token).values(revoked_at=then + DAY))
+    purge(service)
+    assert len(trail(service, "session:expired") + trail(service, "token:expired")) == 2
+
+
+def test_doing_it_again_does_nothing(service: Service) -> None:
+    service.frame()
+    age(service, 31)
+    purge(service)
+    before = count(service, Event)
+    assert purge(service) == retention.Purged(0, 0, 0)
+    assert count(service, Event) == before
+
+
+def test_traffic_has_the_database_for_longer_than_a_batch_took(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    clock = itertools.count()
+    monkeypatch.setattr(
+        "pat_service.rules.retention.time", SimpleNamespace(sleep=pauses.append, monotonic=clock.__next__)
+    )
+    monkeypatch.setattr(retention, "BATCH", 10)
+    service.frame()
+    many_sessions(service, 15)
+    age(service, 31, Session)
+    assert purge(service).sessions == 15
+    assert pauses == [retention.REST * 1]
+
+
+def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("pat_service.rules.retention.time.sleep", pauses.append)
+    monkeypatch.setattr(retention, "BATCH", 10)
+    service.frame()
+    many_sessions(service, 25)
+    age(service, 31, Session)
+    with service.statements() as statements:
+        assert purge(service).sessions == 25
+    assert len([s for s in statements if s.startswith("DELETE FROM sessions")]) == 3
+    assert len(pauses) == 2
+    assert min(pauses) >= retention.PAUSE
+    told = [event.session_id for event in trail(service, "session:expired")]
+    assert len(told) == len(set(told)) == 25
+
+
+def test_a_purge_that_dies_in_the_middle_loses_nothing_and_tells_nothing_twice(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 10)
+    service.frame()
+    many_sessions(service, 25)
+    age(service, 31, Session)
+    record, runs = events.record_many, iter([True, False])
+
+    def dies(connection: Any, rows: Any) -> None:
+        record(connection, rows)
+        if not next(runs):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(events, "record_many", dies)
+    with pytest.raises(KeyboardInterrupt):
+        purge(service)
+    assert (count(service, Session), len(trail(service, "session:expired"))) == (15, 10)
+    monkeypatch.undo()
+    assert purge(service).sessions == 15
+    told = [event.session_id for event in trail(service, "session:expired")]
+    assert len(told) == len(set(told)) == 25
+
+
+def test_two_purges_at_once_tell_nothing_twice(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 5)
+    monkeypatch.setattr(retention, "PAUSE", 0)
+    service.frame()
+    many_sessions(service, 60)
+    age(service, 31, Session)
+    both = [Thread(target=purge, args=(service,)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    told = [event.session_id for event in trail(service, "session:expired")]
+    assert len(told) == len(set(told)) == 60
+    assert count(service, Session) == 0
+
+
+def test_a_mint_renews_what_a_purge_would_take(service: Service) -> None:
+    service.token()
+    age(service, 31)
+    token = service.token()
+    assert purge(service).tokens == 0
+    assert service.open(token).status_code == 200
+
+
+def test_a_pair_whose_token_went_mints_again(service: Service) -> None:
+    service.token()
+    age(service, 31)
+    purge(service)
+    assert service.open(service.token()).status_code == 200
+
+
+def test_secrets_that_were_ended_stay_so_that_they_stay_dead(service: Service) -> None:
+    with service.app.app_context():
+        clients.rotate(service.app.extensions["pat_service.keyring"], "portal", NOW - 400 * DAY)
+    before = count(service, ClientSecret)
+    purge(service)
+    assert count(service, ClientSecret) == before
+
+
+# Events.
+
+
+def test_events_are_kept_unless_a_time_is_set(service: Service) -> None:
+    service.change(update(Event).values(at=NOW - 3000 * DAY))
+    before = count(service, Event)
+    purge(service)
+    assert count(service, Event) == before
+
+
+def test_events_go_after_their_own_time(service: Service) -> None:
+    service.frame()
+    old = service.rows(select(Event.id))
+    service.change(update(Event).values(at=NOW - 91 * DAY))
+    service.token()
+    assert purge(service, retain_events=90 * DAY).events == len(old)
+    assert [row.type for row in service.rows(select(Event.type))] == ["token:minted"]
+
+
+def test_what_a_purge_tells_it_does_not_take_away_again(service: Service) -> None:
+    service.frame()
+    age(service, 400)
+    purge(service, retain_events=90 * DAY)
+    assert len(trail(service, "session:expired") + trail(service, "token:expired")) == 2
+
+
+def test_the_last_event_stays_so_that_no_id_is_given_out_twice(service: Service) -> None:
+    service.change(update(Event).values(at=NOW - 91 * DAY))
+    last = service.rows(select(func.max(Event.id)))[0][0]
+    purge(service, retain_events=90 * DAY)
+    assert [row.id for row in service.rows(select(Event.id))] == [last]
+    service.token()
+    assert service.rows(select(func.max(Event.id)))[0][0] == last + 1
+
+
+def test_many_events_go_in_batches(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 4)
+    monkeypatch.setattr(retention, "PAUSE", 0)
+    for _ in range(9):
+        service.token()
+    service.change(update(Event).values(at=NOW - 91 * DAY))
+    number = count(service, Event)
+    assert purge(service, retain_events=90 * DAY).events == number - 1
+
+
+# The command.
+
+
+def test_the_command_takes_the_days_from_the_environment(make_app: Callable[..., Flask]) -> None:
+    app = make_app(RETAIN_DAYS="7", RETAIN_EVENT_DAYS="20")
+    provision(app, WORLD)
+    service = Service(app.test_client())
+    service.frame(SUPPORT)
+    then = datetime.now(UTC)
+    service.change(update(Token).values(expires_at=then - 6 * DAY))
+    service.change(update(Session).values(expires_at=then - 8 * DAY))
+    first = service.rows(select(func.min(Event.id)))[0][0]
+    service.change(update(Event).where(Event.id == first).values(at=then - 21 * DAY))
+    done = app.test_cli_runner().invoke(args=["purge"])
+    assert (done.exit_code, done.output) == (0, "Deleted 0 token(s), 1 session(s), 1 event(s).\n")
+    again = app.test_cli_runner().invoke(args=["purge"])
+    assert again.output == "Deleted 0 token(s), 0 session(s), 0 event(s).\n"
+
+
+def test_the_command_says_in_a_line_that_there_is_no_schema(service: Service) -> None:
+    service.change(text("DROP TABLE sessions"))
+    for command in ("purge", "check"):
+        done = service.app.test_cli_runner().invoke(args=[command])
+        assert done.exit_code == 1
+        assert "db upgrade" in done.output
+        assert len(done.output.splitlines()) == 1

@@ -1,0 +1,504 @@
+"""The session: its facts, its end, and every JWT that is none of ours."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import jwt
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import delete, func, select, update
+from werkzeug.test import TestResponse
+
+from pat_service.credentials import Key
+from pat_service.storage.models import App, Session, Token
+from tests.support.shared import Make
+from tests.support.world import (
+    KEY,
+    LEDGER,
+    LOSSES,
+    ORDERS,
+    SUPPORT,
+    WORLD,
+    Frame,
+    Service,
+    basic,
+    boot,
+    only,
+    problem_of,
+    provision,
+)
+
+START: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NEWER_KEY: Final = "n" * 64
+SIGNING: Final = Key(KEY.encode()).for_sessions
+
+
+@pytest.fixture(scope="module")
+def lasting(make_lasting: Make) -> Service:
+    """One service for the module: its tests leave what the others need."""
+    return make_lasting()
+
+
+def bearing(service: Service, text: str, app_id: str = ORDERS, path: str = "session") -> TestResponse:
+    """Send a text in the place of a session."""
+    headers = {"Authorization": f"Bearer {text}", "Accept": "application/json"}
+    return service.client.get(f"/embed-apps/{app_id}/{path}", headers=headers)
+
+
+def claims_of(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(text, options={"verify_signature": False})
+    return found
+
+
+def segment(value: Any) -> str:
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+def signed(header: Any, claims: Any, key: bytes = SIGNING, digest: str = "sha256") -> str:
+    """Sign by hand, as a library would refuse to sign most of this."""
+    text = f"{segment(header)}.{segment(claims)}"
+    return f"{text}.{segment(hmac.digest(key, text.encode(), digest))}"
+
+
+# ---- Facts, and the end ----
+
+
+def test_a_session_knows_its_own_facts(service: Service) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        frame = service.frame(sessionExpiry=60)
+        clock.shift(timedelta(seconds=10))
+        facts = service.facts(frame)
+    user, app, workspace = (facts.pop(name) for name in ("user", "app", "workspace"))
+    assert facts == {"sessionId": claims_of(frame.jwt)["jti"], "expiresIn": 3590}
+    assert user == {"id": claims_of(frame.jwt)["sub"], "email": "ana@acme.test", "name": "Ana"}
+    assert app == {"id": ORDERS, "slug": "orders", "name": "Orders"}
+    assert workspace == {"id": claims_of(frame.jwt)["wid"], "slug": "acme", "name": "Acme"}
+
+
+def test_the_jwt_is_the_contracts(service: Service) -> None:
+    with time_machine.travel(START, tick=False):
+        frame = service.frame(sessionExpiry=60)
+    header, claims = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
+    assert header.pop("kid") != ""
+    assert header == {"alg": "HS256", "typ": "embed+jwt"}
+    assert set(claims) == {"iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp"}
+    assert claims["aud"] == f"embed:{ORDERS}"
+    now = int(START.timestamp())
+    assert (claims["iat"], claims["nbf"], claims["exp"]) == (now, now, now + 3600)
+
+
+def test_names_are_the_present_ones_not_those_of_the_opening(service: Service) -> None:
+    frame = service.frame()
+    provision(service.app, only("users", "ana@acme.test", name="Ana Ruiz"))
+    provision(service.app, only("workspaces", "acme", name="Acme & Co"))
+    facts = service.facts(frame)
+    assert (facts["user"]["name"], facts["workspace"]["name"]) == ("Ana Ruiz", "Acme & Co")
+
+
+def test_a_session_costs_one_look_at_the_database(lasting: Service) -> None:
+    """Which says all: the session, what its viewer may do now, and who may frame the answer."""
+    frame = lasting.frame()
+    with lasting.statements() as statements:
+        assert lasting.get(frame, "session").status_code == 200
+    assert len(statements) == 1
+
+
+def test_ana_ends_her_session_and_no_other(lasting: Service) -> None:
+    frame, other_tab = lasting.frame(), lasting.frame()
+    bens = lasting.frame(email="ben@acme.test")
+    ended = lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    assert (ended.status_code, ended.data) == (204, b"")
+    for path in ("session", "pages/index", "data/orders.csv"):
+        problem_of(bearing(lasting, frame.jwt, path=path), 401, "session_revoked")
+    again = lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    problem_of(again, 401, "session_revoked")
+    assert lasting.get(other_tab, "session").status_code == 200
+    assert lasting.get(bens, "session").status_code == 200
+
+
+def test_a_token_outlives_the_session_that_it_opened(lasting: Service) -> None:
+    token = lasting.token()
+    for _ in range(2):
+        jwt_ = boot(lasting.open(token))["session"]
+        bearer = {"Authorization": f"Bearer {jwt_}"}
+        assert lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code == 204
+
+
+def test_minting_again_leaves_open_frames_open_unless_it_is_to_end_them(lasting: Service) -> None:
+    orders, support, bens = lasting.frame(), lasting.frame(SUPPORT), lasting.frame(email="ben@acme.test")
+    lasting.token()
+    assert lasting.get(orders, "session").status_code == 200
+    lasting.token(endSessions=True)
+    problem_of(lasting.get(orders, "session"), 401, "session_revoked")
+    assert lasting.get(support, "session").status_code == 200
+    assert lasting.get(bens, "session").status_code == 200
+
+
+# ---- Time ----
+
+
+def test_a_session_ends_at_its_very_second(service: Service) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        frame = service.frame(sessionExpiry=1)
+        clock.move_to(START + timedelta(seconds=59, milliseconds=900))
+        assert service.facts(frame)["expiresIn"] == 0
+        # Then by its row, and past the leeway by the JWT itself.
+        for seconds in (60, 61, 65, 66, 3600):
+            clock.move_to(START + timedelta(seconds=seconds))
+            problem_of(bearing(service, frame.jwt), 401, "session_expired")
+            problem_of(bearing(service, frame.jwt, path="pages/index"), 401, "session_expired")
+
+
+def test_an_ended_session_that_has_expired_cannot_be_ended_again(service: Service) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        frame = service.frame(sessionExpiry=1)
+        clock.move_to(START + timedelta(seconds=60))
+        answer = service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+        problem_of(answer, 401, "session_expired")
+
+
+@pytest.mark.parametrize(
+    ("claim", "seconds", "code"),
+    [
+        ("exp", -6, "session_expired"),
+        ("exp", -3600, "session_expired"),
+        ("nbf", 6, "session_invalid"),
+        ("nbf", 3600, "session_invalid"),
+        ("iat", 6, "session_invalid"),
+    ],
+)
+def test_clocks_may_differ_by_five_seconds_at_most(
+    lasting: Service, claim: str, seconds: int, code: str
+) -> None:
+    """Signed by us, with a row that is good: the JWT's own times count too."""
+    with time_machine.travel(START, tick=False):
+        frame = lasting.frame()
+        header, claims = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
+        claims[claim] = int(START.timestamp()) + seconds
+        problem_of(bearing(lasting, signed(header, claims)), 401, code)
+
+
+def test_a_jwt_that_says_it_lives_longer_than_its_session_does_not(service: Service) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        frame = service.frame(sessionExpiry=1)
+        header, claims = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
+        claims["exp"] += 3600
+        clock.move_to(START + timedelta(seconds=60))
+        problem_of(bearing(service, signed(header, claims)), 401, "session_expired")
+
+
+# ---- Attacks ----
+
+
+@pytest.fixture(scope="module")
+def frame(lasting: Service) -> Frame:
+    """An open frame of Ana's."""
+    return lasting.frame()
+
+
+def forged_headers(kid: str) -> dict[str, dict[str, Any]]:
+    """Headers that are not ours, beneath a signature that would be right."""
+    good = {"alg": "HS256", "typ": "embed+jwt", "kid": kid}
+    without = {name: {k: v for k, v in good.items() if k != name} for name in good}
+    return {
+        "no algorithm": without["alg"],
+        "algorithm none": good | {"alg": "none"},
+        "algorithm nOnE": good | {"alg": "nOnE"},
+        "algorithm empty": good | {"alg": ""},
+        "algorithm null": good | {"alg": None},
+        "algorithm in lower case": good | {"alg": "hs256"},
+        "algorithms in a list": good | {"alg": ["HS256"]},
+        "algorithm RS256": good | {"alg": "RS256"},
+        "algorithm ES256": good | {"alg": "ES256"},
+        "algorithm EdDSA": good | {"alg": "EdDSA"},
+        "no type": without["typ"],
+        "type JWT": good | {"typ": "JWT"},
+        "type at+jwt": good | {"typ": "at+jwt"},
+        "type null": good | {"typ": None},
+        "no key id": without["kid"],
+        "unknown key id": good | {"kid": "0" * 12},
+        "empty key id": good | {"kid": ""},
+        "null key id": good | {"kid": None},
+        "key id as a number": good | {"kid": 1},
+        "key id as a list": good | {"kid": [kid]},
+        "key id as an object": good | {"kid": {"$ne": ""}},
+        "key id as a file": good | {"kid": "/dev/null"},
+        "key id with a space": good | {"kid": kid + " "},
+        "key id in upper case": good | {"kid": kid.upper() + "X"},
+        "a key of its own": good | {"jwk": {"kty": "oct", "k": segment(SIGNING)}},
+        "a key set elsewhere": good | {"jku": "https://evil.example/keys"},
+        "something critical": good | {"crit": ["exp"]},
+        "unencoded payload": good | {"b64": False, "crit": ["b64"]},
+        "a content type": good | {"cty": "JWT"},
+        "no object": {},
+    }
+
+
+@pytest.mark.parametrize("forgery", forged_headers("x"))
+def test_no_other_header_is_taken(lasting: Service, frame: Frame, forgery: str) -> None:
+    ours = jwt.get_unverified_header(frame.jwt)
+    header = forged_headers(ours["kid"])[forgery]
+    assert bearing(lasting, signed(ours, claims_of(frame.jwt))).status_code == 200
+    problem_of(bearing(lasting, signed(header, claims_of(frame.jwt))), 401, "session_invalid")
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_no_other_algorithm_is_taken(lasting: Service, frame: Frame, algorithm: str) -> None:
+    header = jwt.get_unverified_header(frame.jwt) | {"alg": f"HS{algorithm[3:]}"}
+    problem_of(
+        bearing(lasting, signed(header, claims_of(frame.jwt), digest=algorithm)), 401, "session_invalid"
+    )
+
+
+def test_no_unsigned_jwt_is_taken(lasting: Service, frame: Frame) -> None:
+    header = jwt.get_unverified_header(frame.jwt) | {"alg": "none"}
+    text = jwt.encode(claims_of(frame.jwt), None, algorithm="none", headers=header)
+    assert text.endswith(".")
+    for given in (text, text.rstrip("."), text + "A" * 43, text + frame.jwt.rpartition(".")[2]):
+        problem_of(bearing(lasting, given), 401, "session_invalid")
+
+
+CLAIMS: Final = ("iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp")
+AUDIENCE: Final = f"embed:{ORDERS}"
+#: Claims beneath a right signature that make it no session of this app: all but `...` replace ours.
+FORGED_CLAIMS: Final[dict[str, dict[str, Any]]] = {
+    **{f"{name} is missing": {name: ...} for name in CLAIMS},
+    **{f"{name} is null": {name: None} for name in CLAIMS},
+    **{f"{name} is a float": {name: 9_999_999_999.5} for name in CLAIMS},
+    **{f"{name} is a list": {name: [f"embed:{ORDERS}"]} for name in CLAIMS},
+    **{f"{name} is true": {name: True} for name in CLAIMS},
+    "one claim more": {"scope": "admin"},
+    "another issuer": {"iss": "somebody"},
+    "another app": {"aud": f"embed:{SUPPORT}"},
+    "two apps": {"aud": [AUDIENCE, f"embed:{SUPPORT}"]},
+    "any app": {"aud": "embed:*"},
+    "the id alone": {"aud": ORDERS},
+    "the app in upper case": {"aud": f"embed:{ORDERS.upper()}"},
+    "another user": {"sub": "99999999-9999-4999-8999-999999999999"},
+    "another workspace": {"wid": "99999999-9999-4999-8999-999999999999"},
+    "another session": {"jti": "99999999-9999-4999-8999-999999999999"},
+    "no session": {"jti": ""},
+    "a pattern": {"jti": "%"},
+    "a NUL": {"jti": "\0"},
+    "a lone surrogate": {"jti": "\ud800"},
+    "an end as text": {"exp": "9999999999"},
+    "an end as padded text": {"exp": " 9999999999 "},
+    "an end as a whole float": {"exp": 9999999999.0},
+    "an end beyond time": {"exp": 10**30},
+    "an end before time": {"exp": -(10**30)},
+    "an end that never comes": {"exp": float("inf")},
+    "an end that is no number": {"exp": float("nan")},
+    "a beginning as text": {"nbf": "0", "iat": "0"},
+    "a beginning before time": {"nbf": -(10**30), "iat": -(10**30)},
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED_CLAIMS)
+def test_no_other_claims_are_taken(lasting: Service, frame: Frame, forgery: str) -> None:
+    header, ours = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
+    assert bearing(lasting, signed(header, ours)).status_code == 200
+    claims = {k: v for k, v in (ours | FORGED_CLAIMS[forgery]).items() if v is not ...}
+    problem_of(bearing(lasting, signed(header, claims)), 401, "session_invalid")
+
+
+@pytest.mark.parametrize("payload", [b"", b"null", b"[]", b'"x"', b"{", b"\xff", b"[" * 900, b"{}", b"0"])
+def test_a_payload_that_is_no_object_is_refused(lasting: Service, frame: Frame, payload: bytes) -> None:
+    header = jwt.get_unverified_header(frame.jwt)
+    problem_of(bearing(lasting, signed(header, payload)), 401, "session_invalid")
+
+
+@pytest.mark.parametrize("header", [b"", b"null", b"[]", b'"x"', b"{", b"\xff", b"[" * 350])
+def test_a_header_that_is_no_object_is_refused(lasting: Service, frame: Frame, header: bytes) -> None:
+    problem_of(bearing(lasting, signed(header, claims_of(frame.jwt))), 401, "session_invalid")
+
+
+def test_claims_cannot_be_changed_beneath_a_signature(lasting: Service, frame: Frame) -> None:
+    """Ana puts Ben's id, and Ben's whole payload, under her own signature."""
+    anas, bens = frame.jwt, lasting.frame(email="ben@acme.test").jwt
+    header, _, signature = anas.split(".")
+    as_ben = segment(claims_of(anas) | {"sub": claims_of(bens)["sub"]})
+    for payload in (as_ben, bens.split(".")[1]):
+        problem_of(bearing(lasting, f"{header}.{payload}.{signature}"), 401, "session_invalid")
+
+
+def test_ana_cannot_be_ben_even_with_a_signature_of_ours(lasting: Service, frame: Frame) -> None:
+    anas, bens = frame.jwt, lasting.frame(email="ben@acme.test").jwt
+    header, claims = jwt.get_unverified_header(anas), claims_of(anas)
+    for swapped in ("sub", "jti"):
+        mixed = claims | {swapped: claims_of(bens)[swapped]}
+        problem_of(bearing(lasting, signed(header, mixed)), 401, "session_invalid")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        Key(NEWER_KEY.encode()).for_sessions,
+        Key(KEY.encode()).for_digests,
+        Key(KEY.encode()).id.encode(),
+        KEY.encode(),
+        b"",
+        b"secret",
+        hashlib.sha256(KEY.encode()).digest(),
+    ],
+)
+def test_no_other_key_signs(lasting: Service, frame: Frame, key: bytes) -> None:
+    text = signed(jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt), key)
+    problem_of(bearing(lasting, text), 401, "session_invalid")
+
+
+MANGLED: Final[dict[str, Callable[[str], str]]] = {
+    "padded": lambda text: text + "=",
+    "ends with a dot": lambda text: text + ".",
+    "another part": lambda text: text + ".e30",
+    "a part short": lambda text: text.rpartition(".")[0],
+    "an empty signature": lambda text: text.rpartition(".")[0] + ".",
+    "a signature cut short": lambda text: text[:-1],
+    "a changed signature": lambda text: text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:],
+    "with a comma": lambda text: f"{text},{text}",
+    "twice": lambda text: f"{text} {text}",
+    "quoted": lambda text: f'"{text}"',
+    "in upper case": str.upper,
+    "with a full-width letter": lambda text: "ｅ" + text[1:],
+    "endless": lambda text: text.replace(".", "." + "A" * 5000, 1),
+    "a dot": lambda text: ".",
+    "nothing": lambda text: "",
+}
+
+
+@pytest.mark.parametrize("mangled", MANGLED)
+def test_a_mangled_jwt_is_refused(lasting: Service, frame: Frame, mangled: str) -> None:
+    problem_of(bearing(lasting, MANGLED[mangled](frame.jwt)), 401, "session_invalid")
+
+
+def test_the_last_digit_of_a_signature_has_one_spelling(lasting: Service, frame: Frame) -> None:
+    """Two of its bits mean nothing, so a lax reader takes four texts for one session."""
+    text = frame.jwt
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    place = digits.index(text[-1])
+    for other in {place ^ 1, place ^ 2, place ^ 3}:
+        problem_of(bearing(lasting, text[:-1] + digits[other]), 401, "session_invalid")
+
+
+def test_what_comes_in_place_of_a_session_is_refused_with_a_challenge(lasting: Service) -> None:
+    token = lasting.token()
+    texts = [None, "", "Bearer", "Bearer ", f"Bearer {token}", f"Basic {token}", token]
+    texts += [basic("portal")["Authorization"], f"Digest {token}", "Bearer a=b", "\xff", "Bearer \xff"]
+    for text in texts:
+        headers = {"Accept": "application/json"} | ({} if text is None else {"Authorization": text})
+        answer = lasting.client.get(f"/embed-apps/{ORDERS}/session", headers=headers)
+        problem_of(answer, 401, "session_invalid")
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_session_stands_in_the_header_alone(lasting: Service, frame: Frame) -> None:
+    for query in ({"access_token": frame.jwt}, {"session": frame.jwt}):
+        answer = lasting.client.get(f"/embed-apps/{ORDERS}/session", query_string=query)
+        problem_of(answer, 401, "session_invalid")
+    lasting.client.set_cookie("session", frame.jwt)
+    problem_of(lasting.client.get(f"/embed-apps/{ORDERS}/session"), 401, "session_invalid")
+    lasting.client.delete_cookie("session")
+
+
+@pytest.mark.parametrize("elsewhere", [SUPPORT, LEDGER, ORDERS.upper(), "orders", "%00", "*"])
+@pytest.mark.parametrize("path", ["session", "pages/index", "data/orders.csv"])
+def test_a_session_of_one_app_is_none_at_another(
+    lasting: Service, frame: Frame, elsewhere: str, path: str
+) -> None:
+    problem_of(bearing(lasting, frame.jwt, elsewhere, path), 401, "session_invalid")
+
+
+# ---- Access that changes while a frame is open ----
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+def test_an_open_frame_works_no_longer_once(service: Service, lost: str) -> None:
+    """And goes on when access is given back."""
+    frame, bens = service.frame(), service.frame(email="ben@acme.test")
+    provision(service.app, LOSSES[lost])
+    for path in ("session", "pages/index", "data/orders.csv"):
+        problem_of(bearing(service, frame.jwt, path=path), 401, "access_revoked")
+    problem_of(service.post(frame, "data/orders.csv"), 401, "access_revoked")
+    assert service.get(bens, "session").status_code == 200
+    provision(service.app, WORLD)
+    assert service.get(frame, "session").status_code == 200
+
+
+def test_a_move_ends_open_frames_and_moving_back_revives_none(service: Service) -> None:
+    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
+    frame = service.frame()
+    for workspace in ("globex", "acme"):
+        provision(service.app, only("apps", "orders", workspace=workspace))
+        problem_of(bearing(service, frame.jwt), 401, "access_revoked")
+    assert service.get(service.frame(), "session").status_code == 200
+
+
+def test_a_session_of_a_deleted_app_is_invalid(service: Service) -> None:
+    frame = service.frame()
+    service.change(delete(App).where(App.id == ORDERS))
+    problem_of(bearing(service, frame.jwt), 401, "session_invalid")
+
+
+def test_a_role_that_changes_is_the_one_that_counts(service: Service) -> None:
+    frame = service.frame()
+    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "admin"}))
+    assert service.get(frame, "session").status_code == 200
+
+
+# ---- Keys that change ----
+
+
+@pytest.fixture
+def older(make_app: Callable[..., Flask]) -> Service:
+    """The service before its key was changed; what `make_app` builds has the same database."""
+    app = make_app()
+    provision(app, WORLD)
+    return Service(app.test_client())
+
+
+def test_an_older_key_verifies_and_never_signs(older: Service, make_app: Callable[..., Flask]) -> None:
+    token, frame = older.token(), older.frame(SUPPORT)
+    newer = Service(make_app(SECRET_KEY=NEWER_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
+
+    assert newer.get(frame, "session").status_code == 200
+    assert newer.open(token).status_code == 200
+    signed_anew = newer.frame()
+    ids = {Key(NEWER_KEY.encode()).id}
+    assert {jwt.get_unverified_header(signed_anew.jwt)["kid"]} == ids
+    assert {row.key_id for row in newer.rows(select(Token.key_id).where(Token.app_id == ORDERS))} == ids
+
+    # The older process cannot read what the newer signs; nor the newer, once it forgets the older key.
+    problem_of(bearing(older, signed_anew.jwt), 401, "session_invalid")
+    alone = Service(make_app(SECRET_KEY=NEWER_KEY).test_client())
+    assert alone.get(signed_anew, "session").status_code == 200
+    problem_of(bearing(alone, frame.jwt, SUPPORT), 401, "session_invalid")
+    # The older token was opened under the newer key, which made its digest anew.
+    assert alone.refusal(token) == "token_superseded"
+
+
+def test_a_token_of_the_older_key_is_superseded_by_one_of_the_newer(
+    older: Service, make_app: Callable[..., Flask]
+) -> None:
+    token = older.token()
+    newer = Service(make_app(SECRET_KEY=NEWER_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
+    newer.token()
+    assert newer.refusal(token) == "token_superseded"
+
+
+def test_each_opening_has_a_row_of_its_own(service: Service) -> None:
+    token = service.token()
+    for _ in range(3):
+        service.open(token)
+    assert service.rows(select(func.count(Session.id.distinct())))[0][0] == 3
+
+
+def test_a_row_that_ends_ends_the_session_at_once(service: Service) -> None:
+    frame = service.frame()
+    service.change(update(Session).values(ended_at=START))
+    problem_of(bearing(service, frame.jwt), 401, "session_revoked")

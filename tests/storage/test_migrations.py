@@ -1,0 +1,268 @@
+"""The schema: migrations and models agree, on both databases, up and down and in a race."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Flask
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import insert, inspect, select, text
+from sqlalchemy.exc import DBAPIError, StatementError
+
+from pat_service.storage import readiness
+from pat_service.storage.database import db, reading, transaction
+from pat_service.storage.models import Event
+from tests.e2e.deploy.test_schema_upgrade import INDEX, NEXT
+from tests.support.servers import fresh_database
+from tests.support.world import KEY, PUBLIC_URL, WORLD, Service, provision
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).resolve().parents[2]
+MIGRATIONS = str(PROJECT / "migrations")
+HEAD = ScriptDirectory(MIGRATIONS).get_current_head()
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(params=BOTH)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    with fresh_database(request.getfixturevalue("postgres_server")) as url:
+        yield url
+
+
+@pytest.fixture
+def empty(url: str, make_app: Callable[..., Flask]) -> Iterator[Flask]:
+    """An app on an empty database, with its context."""
+    app = make_app(DATABASE_URL=url)
+    with app.app_context():
+        yield app
+        db.engine.dispose()
+
+
+def shape() -> dict[str, Any]:
+    """Everything that the database itself knows of its tables, to be compared."""
+    found = inspect(db.engine)
+    return {
+        name: {
+            "columns": sorted(
+                (column["name"], str(column["type"]), column["nullable"], str(column["default"]))
+                for column in found.get_columns(name)
+            ),
+            "primary key": found.get_pk_constraint(name),
+            "foreign keys": sorted(map(repr, found.get_foreign_keys(name))),
+            "unique": sorted(map(repr, found.get_unique_constraints(name))),
+            "indexes": sorted(
+                repr(index | {"dialect_options": {k: str(v) for k, v in index["dialect_options"].items()}})
+                for index in found.get_indexes(name)
+            ),
+            "checks": sorted(map(repr, found.get_check_constraints(name))),
+        }
+        for name in found.get_table_names()
+        if name != "alembic_version"
+    }
+
+
+def version() -> str | None:
+    with db.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory(MIGRATIONS).get_heads()) == 1
+
+
+def test_a_database_made_from_nothing_serves(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    assert version() == HEAD
+    provision(empty, WORLD)
+    service = Service(empty.test_client())
+    frame, before = service.frame(), shape()
+    upgrade(MIGRATIONS)  # a second time, which changes nothing
+    assert shape() == before
+    assert service.get(frame, "session").status_code == 200
+
+
+def test_models_and_migrations_agree(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    with db.engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, db.metadata) == []
+    # And in what alembic does not compare, such as CHECK and ON DELETE.
+    migrated = shape()
+    downgrade(MIGRATIONS, revision="base")
+    db.create_all()
+    assert shape() == migrated
+    assert {"tokens", "sessions", "events", "demo_orders"} <= set(migrated)
+    assert any(table["checks"] for table in migrated.values())
+    # The one rule that everything hangs on, by the database's own word.
+    pairs = inspect(db.engine).get_unique_constraints("tokens")
+    assert ["app_id", "user_id"] in [constraint["column_names"] for constraint in pairs]
+
+
+def test_a_downgrade_leaves_nothing_behind_and_the_way_up_is_open(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    first = shape()
+    downgrade(MIGRATIONS, revision="base")
+    assert inspect(db.engine).get_table_names() == ["alembic_version"]
+    upgrade(MIGRATIONS)
+    assert shape() == first
+
+
+def test_each_step_down_and_up_keeps_what_the_service_holds(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    provision(empty, WORLD)
+    token = Service(empty.test_client()).token()
+    downgrade(MIGRATIONS, revision="0001")
+    upgrade(MIGRATIONS)
+    assert Service(empty.test_client()).open(token).status_code == 200
+
+
+def test_an_upgrade_that_fails_leaves_no_half(empty: Flask) -> None:
+    with db.engine.execution_options(writes=True).begin() as connection:
+        # In the way of the last migration.
+        connection.execute(text("CREATE TABLE demo_tickets (id INTEGER)"))
+    with pytest.raises(DBAPIError):
+        upgrade(MIGRATIONS)
+    assert inspect(db.engine).get_table_names() == ["demo_tickets"]
+    with db.engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("DROP TABLE demo_tickets"))
+    upgrade(MIGRATIONS)
+    assert version() == HEAD
+
+
+@pytest.mark.slow
+def test_processes_that_upgrade_at_once_all_succeed(empty: Flask, url: str) -> None:
+    """As on a platform that runs the release command on each of its machines."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "SECRET_KEY": KEY,
+        "PUBLIC_URL": PUBLIC_URL,
+        "DATABASE_URL": url.replace("postgresql://", "postgres://"),
+    }
+    command = [sys.executable, "-m", "flask", "--app", "app", "db", "upgrade"]
+    racers = [
+        subprocess.Popen(command, cwd=PROJECT, env=environ, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [racer.communicate(timeout=60)[1] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0], said
+    assert version() == HEAD
+    provision(empty, WORLD)
+    assert Service(empty.test_client()).token()
+
+
+def test_a_moment_is_the_same_whatever_zone_it_is_told_in(empty: Flask) -> None:
+    upgrade(MIGRATIONS)
+    there = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    with transaction() as connection:
+        connection.execute(insert(Event), {"at": there, "type": "test"})
+    with reading() as connection:
+        assert connection.execute(select(Event.at).where(Event.at == there)).scalars().all() == [there]
+        assert connection.execute(select(Event.at)).scalar_one().utcoffset() == timedelta(0)
+    with pytest.raises(StatementError), transaction() as connection:
+        connection.execute(insert(Event), {"at": datetime(2026, 11, 22), "type": "test"})
+
+
+# What the code of the release before survives
+
+#: Migrations up to this one came before anybody ran two releases at once.
+FIRST_RELEASE = "0004"
+#: A line that says why old code does not mind any more.
+CONTRACT = re.compile(r"^# contract: \S.{10,}$", re.M)
+TAKES_AWAY = {"drop_table", "drop_column", "rename_table"}
+TIGHTENS = {"create_check_constraint", "create_unique_constraint", "create_foreign_key"}
+
+
+def breaks_old_code(source: str) -> list[str]:
+    """What a migration does on its way up that the code before it, still running, may trip over."""
+    if CONTRACT.search(source):
+        return []
+    tree = ast.parse(source)
+    steps = [node for node in tree.body if getattr(node, "name", "") != "downgrade"]
+    calls = [node for step in steps for node in ast.walk(step) if isinstance(node, ast.Call)]
+    new = {ast.unparse(call.args[0]) for call in calls if name_of(call) == "create_table"}
+    return [found for call in calls if (found := fault_of(call, new))]
+
+
+def name_of(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def fault_of(call: ast.Call, new: set[str]) -> str:
+    name, given = name_of(call), {word.arg: ast.unparse(word.value) for word in call.keywords}
+    if name in TAKES_AWAY or name in TIGHTENS:
+        return name
+    if name == "alter_column" and given.keys() & {"new_column_name", "type_"}:
+        return "alter_column renames or changes a type"
+    if given.get("nullable") == "False":
+        if name == "alter_column":
+            return "alter_column requires a value"
+        if name == "Column" and "server_default" not in given and not new:
+            return "a new column requires a value"
+    if name == "create_index" and given.get("postgresql_concurrently") != "True":
+        return "" if ast.unparse(call.args[1]) in new else "create_index holds up all who write"
+    if name == "execute" and re.search(r"\b(DROP|RENAME|ALTER|NOT NULL)\b", ast.unparse(call), re.I):
+        return "execute changes tables"
+    return ""
+
+
+def test_what_the_service_takes_for_older_is_what_alembic_does() -> None:
+    everything = {script.revision for script in ScriptDirectory(MIGRATIONS).walk_revisions()}
+    assert readiness._older() == everything - {HEAD}
+
+
+def test_new_migrations_let_the_code_before_them_go_on() -> None:
+    scripts = ScriptDirectory(MIGRATIONS).walk_revisions()
+    new = {
+        script.path: Path(script.path).read_text() for script in scripts if script.revision > FIRST_RELEASE
+    }
+    assert new or HEAD == FIRST_RELEASE
+    assert {path: faults for path, source in new.items() if (faults := breaks_old_code(source))} == {}
+
+
+def test_a_table_a_column_and_an_index_can_be_added() -> None:
+    assert breaks_old_code(NEXT) == breaks_old_code(INDEX) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "faults"),
+    [
+        ('op.add_column("tokens", sa.Column("note", sa.Text()))', 0),
+        ('op.add_column("tokens", sa.Column("n", sa.Integer(), nullable=False, server_default="0"))', 0),
+        ('op.add_column("tokens", sa.Column("n", sa.Integer(), nullable=False))', 1),
+        ('op.create_table("notes", sa.Column("id", sa.Integer(), nullable=False))', 0),
+        ('op.create_index("ix", "tokens", ["note"], postgresql_concurrently=True)', 0),
+        ('op.create_index("ix", "tokens", ["note"])', 1),
+        ('op.drop_column("tokens", "last_four")', 1),
+        ('op.drop_table("tokens")', 1),
+        ('op.rename_table("tokens", "pats")', 1),
+        ('op.alter_column("tokens", "last_four", new_column_name="tail")', 1),
+        ('op.alter_column("tokens", "last_four", nullable=False)', 1),
+        ('op.alter_column("tokens", "last_four", nullable=True)', 0),
+        ('op.alter_column("tokens", "last_four", type_=sa.String(2))', 1),
+        ('op.create_unique_constraint("uq", "tokens", ["last_four"])', 1),
+        ('op.execute("ALTER TABLE tokens DROP COLUMN last_four")', 1),
+        ('op.execute("UPDATE tokens SET last_four = NULL")', 0),
+    ],
+)
+def test_a_step_that_old_code_would_trip_over_is_found_unless_it_is_said_to_be_late(
+    step: str, faults: int
+) -> None:
+    source = f"def upgrade():\n    {step}\n\ndef downgrade():\n    op.drop_table('x')\n"
+    assert len(breaks_old_code(source)) == faults
+    assert breaks_old_code(f"# contract: no release since 1.4 reads last_four\n{source}") == []

@@ -1,0 +1,538 @@
+"""The same service on PostgreSQL, and what only a server of its own can do to it."""
+
+import contextlib
+import threading
+import time
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from werkzeug.test import TestResponse
+
+from app import create_app
+from config import Config
+from pat_service.cli import upgrade_schema
+from pat_service.rules import sessions, tokens
+from pat_service.rules.directory import reach
+from pat_service.storage import database, prepared
+from pat_service.storage.database import db, transaction
+from pat_service.storage.models import Event, Session, Token, User
+from tests.support.servers import Switch, fresh_database, postgres, wait_for
+from tests.support.world import (
+    KEY,
+    LOSSES,
+    MINT,
+    ORDERS,
+    PUBLIC_URL,
+    SUPPORT,
+    WORLD,
+    Service,
+    basic,
+    only,
+    problem_of,
+    provision,
+)
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def url(postgres_server: str) -> Iterator[str]:
+    """A database that far away keeps its clocks otherwise."""
+    with fresh_database(postgres_server) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            name = connection.info.dbname
+            connection.execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
+        yield url
+
+
+def build(url: str, folder: Path, **environ: str) -> Flask:
+    settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
+    limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
+    return create_app(Config.from_environment(settings | limits | environ, folder))
+
+
+@pytest.fixture(scope="module")
+def lasting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    app = build(url, tmp_path_factory.mktemp("instance"))
+    with app.app_context():
+        upgrade_schema()
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def app(lasting: Flask) -> Flask:
+    """The service on PostgreSQL, with its people as they are in the beginning, and no token."""
+    with lasting.app_context(), transaction() as connection:
+        connection.execute(text("TRUNCATE workspaces, users, apps, clients, events CASCADE"))
+    provision(lasting, WORLD)
+    return lasting
+
+
+# The walk
+
+
+def test_ana_walks_from_mint_to_end(service: Service) -> None:
+    frame = service.frame()
+    facts = service.get(frame, "session")
+    assert facts.status_code == 200
+    assert facts.json["user"]["email"] == "ana@acme.test"  # type: ignore[index]
+    assert 3590 <= facts.json["expiresIn"] <= 3600  # type: ignore[index]
+    assert service.get(frame, "pages/index").status_code == 200
+    assert service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer).status_code == 204
+    assert service.get(frame, "session").json["code"] == "session_revoked"  # type: ignore[index]
+    assert [row.type for row in service.rows(select(Event.type).order_by(Event.id))][-4:] == [
+        *("token:minted", "session:opened", "session:ended", "session:refused"),
+    ]
+
+
+def test_the_demo_apps_write_and_read(service: Service) -> None:
+    frame = service.frame(SUPPORT)
+    assert service.get(frame, "pages/index").status_code == 200
+    assert service.post(frame, "pages/create", data={"subject": ""}).status_code == 422
+    written = {"subject": "A box is late", "topic": "delivery", "message": "Where is it? 😀"}
+    assert service.post(frame, "pages/create", data=written).status_code == 200
+    assert "A box is late" in service.get(frame, "pages/index").text
+
+
+def test_an_email_is_compared_as_on_sqlite(service: Service) -> None:
+    provision(
+        service.app,
+        {"users": [{"email": "JOSÉ@acme.test", "workspaces": {"acme": "end-user"}}]}
+        | only("apps", "orders", users=["jose\u0301@ACME.test"]),
+    )
+    for spelling in ("josé@acme.test", "JOSE\u0301@Acme.Test"):
+        assert service.mint(email=spelling).status_code == 201
+    assert service.mint(email="jose@acme.test").status_code == 404
+
+
+def test_doing_a_file_again_changes_nothing(app: Flask) -> None:
+    def rows() -> dict[str, list[str]]:
+        with app.app_context(), database.reading() as connection:
+            return {
+                table.name: sorted(repr(tuple(row)) for row in connection.execute(select(table)))
+                for table in db.metadata.sorted_tables
+                if table.name != "events"
+            }
+
+    before = rows()
+    provision(app, WORLD)
+    assert rows() == before
+
+
+def test_a_client_is_made_from_the_command_line(app: Flask, service: Service) -> None:
+    made = app.test_cli_runner().invoke(args=["client", "create", "shop", "--workspace", "acme"])
+    header = basic("shop", made.stdout.strip())
+    body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+    assert service.client.post(MINT, json=body, headers=header).status_code == 201
+    again = app.test_cli_runner().invoke(args=["client", "create", "shop"])
+    assert (again.exit_code, again.stdout) == (1, "")
+
+
+# Refusals
+
+
+def test_a_replaced_token_says_so_and_an_older_one_is_nothing(service: Service) -> None:
+    oldest, older, token = service.token(), service.token(), service.token()
+    assert [service.refusal(oldest), service.refusal(older)] == ["token_invalid", "token_superseded"]
+    assert service.open(token).status_code == 200
+
+
+def test_a_token_and_a_session_end_at_the_very_second(service: Service) -> None:
+    start = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+    with time_machine.travel(start, tick=False):
+        frame = service.frame(patExpiry=100, sessionExpiry=1)
+        token = service.token(patExpiry=100)
+    with time_machine.travel(start + timedelta(seconds=59), tick=False):
+        assert service.get(frame, "session").json["expiresIn"] == 1  # type: ignore[index]
+    with time_machine.travel(start + timedelta(seconds=60), tick=False):
+        assert service.get(frame, "session").json["code"] == "session_expired"  # type: ignore[index]
+    with time_machine.travel(start + timedelta(seconds=99), tick=False):
+        assert service.open(token).status_code == 200
+    with time_machine.travel(start + timedelta(seconds=100), tick=False):
+        assert service.refusal(token) == "token_expired"
+
+
+def test_times_are_kept_in_utc_whatever_the_server_thinks(service: Service, url: str) -> None:
+    now = datetime(2026, 11, 22, 23, 59, 59, 123456, tzinfo=UTC)
+    with time_machine.travel(now, tick=False):
+        service.token(patExpiry=1)
+    (token,) = service.rows(select(Token.created_at, Token.expires_at))
+    assert (token.created_at, token.expires_at) == (now, now + timedelta(seconds=1))
+    assert token.created_at.utcoffset() == timedelta(0)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SHOW timezone").fetchone() == ("Asia/Kolkata",)
+        seen = connection.execute("SELECT created_at AT TIME ZONE 'UTC' FROM tokens").fetchone()
+    assert seen == (now.replace(tzinfo=None),)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_lost_access_counts_at_once_and_comes_back(service: Service, loss: dict[str, Any]) -> None:
+    frame, token = service.frame(), service.token()
+    provision(service.app, loss)
+    assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
+    assert service.refusal(token) == "access_revoked"
+    provision(service.app, WORLD)
+    assert service.get(frame, "session").status_code == 200
+    assert service.open(token).status_code == 200
+
+
+def test_a_move_ends_everything_for_good(service: Service) -> None:
+    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
+    frame, token = service.frame(), service.token()
+    for workspace in ("globex", "acme"):
+        provision(service.app, only("apps", "orders", workspace=workspace))
+        assert service.refusal(token) == "access_revoked"
+        assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
+
+
+def test_mallory_cannot_open_anas_app(service: Service) -> None:
+    theirs = service.token(client="rival", email="mallory@globex.test", appSlug="ledger")
+    assert service.refusal(theirs, ORDERS) == "token_invalid"
+    assert service.mint(client="rival").status_code == 404
+    assert service.mint(client="everywhere", email="mallory@globex.test").status_code == 403
+
+
+#: What ends in a driver's error where it gets that far.
+UNFIT = ["\0", "a\0b", "\ud800", "\udfff", "a\ud83d", "\udcff"]
+
+
+@pytest.mark.parametrize("field", ["email", "userId", "appId", "appSlug"])
+def test_a_text_that_no_database_takes_is_refused_before_it(service: Service, field: str) -> None:
+    for unfit in UNFIT:
+        value = f"ana{unfit}@acme.test" if field == "email" else unfit
+        names: dict[str, Any] = {"email": None} if field == "userId" else {}
+        names |= {"appSlug": None} if field == "appId" else {}
+        answer = service.mint(**names | {field: value})
+        assert answer.status_code == 400, (field, unfit, answer.text)
+        assert list(answer.json["errors"]) == [field]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("raw", [b"\x00", b"por\x00tal", b"\xed\xa0\x80", b"\xff", b"portal\x00"])
+def test_credentials_that_no_database_takes_are_wrong_credentials(service: Service, raw: bytes) -> None:
+    for pair in (raw + b":" + b"p" * 40, b"portal:" + raw):
+        header = {"Authorization": "Basic " + b64encode(pair).decode()}
+        answer = service.client.post(MINT, json={}, headers=header)
+        assert (answer.status_code, answer.json["code"]) == (401, "invalid_client")  # type: ignore[index]
+
+
+@pytest.mark.parametrize("unfit", ["%00", "%FF", "%ED%A0%80", "a%00b", ORDERS + "%00", ORDERS[:-3] + "%00"])
+def test_addresses_that_no_database_takes_are_nowhere(service: Service, unfit: str) -> None:
+    frame = service.frame()
+    as_json = {"Accept": "application/json"}
+    for path in (
+        f"/embed-apps/{unfit}?personal-access-token={service.token()}",
+        f"/embed-apps/{ORDERS}?personal-access-token={unfit}",
+        f"/embed-apps/{unfit}/session",
+        f"/embed-apps/{ORDERS}/pages/{unfit}",
+        f"/embed-apps/{ORDERS}/data/{unfit}",
+        f"/embed-apps/{ORDERS}/pages/index?page={unfit}&status={unfit}&q={unfit}",
+    ):
+        answer = service.client.get(path, headers=frame.bearer | as_json)
+        assert answer.status_code < 500, (path, answer.text)
+    assert service.get(frame, "session").status_code == 200
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+def test_forms_that_no_database_takes_are_no_failure(service: Service, unfit: str) -> None:
+    frame = service.frame(SUPPORT)
+    for body in (
+        {"subject": f"A {unfit}", "topic": "delivery", "message": "Where is it?"},
+        {"subject": "A box", "topic": unfit, "message": "Where is it?"},
+        {"subject": "A box", "topic": "delivery", "message": f"Where {unfit} is it?"},
+    ):
+        encoded = "&".join(
+            f"{name}={''.join(f'%{byte:02X}' for byte in value.encode('utf-8', 'surrogatepass'))}"
+            for name, value in body.items()
+        )
+        answer = service.post(
+            frame, "pages/create", data=encoded, content_type="application/x-www-form-urlencoded"
+        )
+        assert answer.status_code in (200, 400, 422), answer.text
+
+
+# Races
+
+
+def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(do, range(times)))
+
+
+@pytest.fixture
+def patient(app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Flask]:
+    """The same, with a connection for each racer and time to wait for a lock on a busy machine."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 60_000)
+    monkeypatch.setattr("pat_service.storage.postgres.CONNECT_TIMEOUT", 60)
+    patient = build(url, tmp_path, WEB_THREADS="20")
+    yield patient
+    with patient.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.slow
+def test_two_hundred_mints_from_twenty_threads_leave_one_token_that_opens(patient: Flask) -> None:
+    answers: list[TestResponse] = at_once(20, 200, lambda _: Service(patient.test_client()).mint())
+    assert Counter(answer.status_code for answer in answers) == {201: 200}
+    tokens = [answer.json["personalAccessToken"] for answer in answers]  # type: ignore[index]
+    service = Service(patient.test_client())
+    codes = Counter(
+        "opens" if service.open(token).status_code == 200 else service.refusal(token) for token in tokens
+    )
+    assert codes == {"opens": 1, "token_superseded": 1, "token_invalid": 198}
+
+
+@pytest.mark.slow
+def test_a_mint_that_ends_sessions_misses_none_that_a_racing_opening_adds(patient: Flask) -> None:
+    """Whatever opened with the old token is over once the mint has answered."""
+    for _ in range(15):
+        service = Service(patient.test_client())
+        old = service.token()
+
+        def race(n: int, old: str = old) -> TestResponse:
+            mine = Service(patient.test_client())
+            return mine.mint(endSessions=True) if n == 3 else mine.open(old)
+
+        answers = at_once(8, 8, race)
+        assert answers[3].status_code == 201
+        assert {answer.status_code for answer in answers} <= {200, 201, 401}
+        assert service.rows(select(Session.id).where(Session.ended_at.is_(None))) == []
+
+
+def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> None:
+    document = {
+        "workspaces": [{"slug": "new"}],
+        "users": [{"email": "new@acme.test", "workspaces": {"new": "admin"}}],
+        "clients": [{"id": "new", "secret": "n" * 40}],
+    }
+
+    def run(_: int) -> str:
+        try:
+            provision(app, document)
+        except DBAPIError as error:
+            return type(error).__name__
+        return "done"
+
+    outcomes = Counter(at_once(6, 6, run))
+    assert outcomes["done"] >= 1
+    assert set(outcomes) <= {"done", "IntegrityError", "OperationalError"}
+    service = Service(app.test_client())
+    assert len(service.rows(select(User.id).where(User.email == "new@acme.test"))) == 1
+    provision(app, document)
+
+
+def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
+    service: Service, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ana's first token is minted and opened just as she is deleted."""
+    hold, use, used = reach.hold_tokens, tokens.use, threading.Event()
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    openings: list[Future[TestResponse]] = []
+
+    def hold_and_let_another_mint(*args: Any) -> reach.Held:
+        held = hold(*args)
+        if not openings:
+            token = service.token(singleUse=True)  # opened in several steps, between which there is a pause
+            body = {"appId": ORDERS, "accessToken": token}
+            other = service.app.test_client()
+            openings.append(threads.submit(lambda: other.post("/api/ext/users/session", json=body)))
+            assert used.wait(10)
+        return held
+
+    def use_and_pause(*args: Any) -> bool:
+        found = use(*args)
+        if not used.is_set():
+            used.set()
+            with psycopg.connect(url, autocommit=True) as other:  # until the deletion holds Ana
+                wait_for(lambda: other.execute(waits).fetchone() == (1,))
+        return found
+
+    monkeypatch.setattr(reach, "hold_tokens", hold_and_let_another_mint)
+    monkeypatch.setattr(sessions, "use", use_and_pause)
+    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 100  # so that an opening is more than one statement
+    (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
+    with ThreadPoolExecutor(1) as threads:
+        answer = service.client.delete(f"/api/ext/users/{ana.id}", headers=basic("manager"))
+    assert answer.status_code == 204, answer.text
+    assert openings[0].result().status_code in (201, 401)
+    assert service.rows(select(Session.id)) == []
+
+
+def test_a_migration_waits_for_another_longer_than_a_request_may(
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As do two releases that start at once."""
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    with fresh_database(postgres_server) as empty:
+        app = build(empty, tmp_path)
+        with psycopg.connect(empty) as other, ThreadPoolExecutor(1) as threads:
+            other.execute("SELECT pg_advisory_xact_lock(7226110)")
+
+            def upgrade() -> None:
+                with app.app_context():
+                    upgrade_schema()
+
+            upgraded = threads.submit(upgrade)
+            time.sleep(1)
+            assert not upgraded.done()
+            other.rollback()
+            upgraded.result()
+        with app.app_context():
+            db.engine.dispose()
+
+
+# The server is away
+
+
+def unavailable(answer: TestResponse) -> None:
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    for word in ("postgres", "psycopg", "SELECT", "127.0.0.1", "connection"):
+        assert word not in answer.text
+
+
+def test_connections_that_the_server_ended_are_no_failure(service: Service, postgres_server: str) -> None:
+    frame = service.frame()
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        ended = admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname <> current_database() AND datname IS NOT NULL"
+        ).fetchall()
+    assert ended
+    assert service.get(frame, "session").status_code == 200
+    assert service.mint().status_code == 201
+
+
+def test_while_somebody_holds_the_row_a_mint_gives_up_and_nothing_is_done(
+    lasting: Flask, app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    impatient = Service(build(url, tmp_path).test_client())
+    token = impatient.token()
+    with psycopg.connect(url) as other:
+        other.execute("SELECT * FROM tokens FOR UPDATE")
+        unavailable(impatient.mint())
+        other.rollback()
+    assert impatient.open(token).status_code == 200  # not replaced
+    assert impatient.mint().status_code == 201
+    with impatient.app.app_context():
+        db.engine.dispose()
+
+
+def test_when_all_connections_are_taken_the_answer_is_503(
+    app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    small = Service(build(url, tmp_path, WEB_THREADS="1").test_client())
+    with small.app.app_context():
+        with contextlib.ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(db.engine.connect())
+            unavailable(small.mint())
+        assert small.mint().status_code == 201
+        db.engine.dispose()
+
+
+def test_without_a_schema_the_answer_is_503_and_the_command_line_says_what_to_do(
+    postgres_server: str, tmp_path: Path
+) -> None:
+    with fresh_database(postgres_server) as empty:
+        app = build(empty, tmp_path)
+        unavailable(Service(app.test_client()).mint())
+        done = app.test_cli_runner().invoke(args=["client", "list"])
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "db upgrade" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.mark.slow
+def test_while_the_server_is_stopped_all_is_503_and_then_all_goes_on(tmp_path: Path) -> None:
+    with postgres() as admin, Switch(admin) as switch, fresh_database(admin) as url:
+        app = build(url, tmp_path)
+        with app.app_context():
+            upgrade_schema()
+        provision(app, WORLD)
+        service = Service(app.test_client())
+        frame, token = service.frame(), service.token()
+        as_json = frame.bearer | {"Accept": "application/json"}
+        for _ in range(2):
+            switch.off()
+            try:
+                unavailable(service.mint())
+                unavailable(service.mint(client="rival"))
+                unavailable(service.open(token, Accept="application/json"))
+                page = service.open(token)
+                assert (page.status_code, page.mimetype) == (503, "text/html")
+                # As last known: the portal may still show what is the matter.
+                assert "frame-ancestors http://portal.example" in page.headers["Content-Security-Policy"]
+                unavailable(service.get(frame, "session"))
+                unavailable(service.client.get(f"/embed-apps/{ORDERS}/pages/index", headers=as_json))
+                unavailable(service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer))
+                said = app.test_cli_runner().invoke(args=["client", "list"])
+                assert (said.exit_code, said.stdout, len(said.stderr.splitlines())) == (1, "", 1)
+            finally:
+                switch.on()
+            # The connections in the pool are dead, and nobody notices.
+            assert service.get(frame, "session").status_code == 200
+            assert service.open(token).status_code == 200
+            assert [row.type for row in service.rows(select(Event.type).order_by(Event.id))][-1] == (
+                "session:opened"
+            )
+        assert service.mint().status_code == 201
+        with app.app_context():
+            db.engine.dispose()
+
+
+def test_connections_that_end_as_soon_as_they_are_there_are_a_503(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool gives up on them with an error that is no driver's."""
+
+    class Ended:
+        def register(self, *_: object) -> None:
+            pass
+
+        def poll(self, _timeout: int) -> list[int]:
+            return [1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pat_service.storage.database.select.poll", Ended)
+        problem_of(service.mint(), 503, "unavailable")
+        problem_of(service.mint(endSessions=True), 503, "unavailable")
+    assert service.mint().status_code == 201
+
+
+def test_what_only_reads_is_asked_again_where_the_server_ends_the_connection_just_then(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = service.frame()
+    ended: list[Any] = []
+
+    def execute(connection: Any, compiled: Any, values: Any) -> Any:
+        if not ended:
+            ended.append(connection)
+            connection.close()
+            raise psycopg.errors.AdminShutdown("terminating connection due to administrator command")
+        return directly(connection, compiled, values)
+
+    directly = prepared.execute
+    monkeypatch.setattr(prepared, "execute", execute)
+    assert service.facts(frame)["user"]["email"] == "ana@acme.test"
+    assert len(ended) == 1

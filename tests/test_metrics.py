@@ -1,0 +1,68 @@
+"""The files that workers count in: on a disk that is full, in a folder that is gone."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.outside import call
+from tests.support.servers import PROJECT, children_of, gunicorn, small_disk, wait_for
+from tests.support.world import KEY, PUBLIC_URL
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("fault", ["full", "gone"])
+def test_counts_that_cannot_be_kept_cost_no_answer_and_no_worker(
+    schema: Path, tmp_path: Path, fault: str
+) -> None:
+    """They are mapped into memory: a write to a block that a full disk lacks would be a SIGBUS."""
+    with small_disk(8) as disk:
+        folder = disk or tmp_path
+        environ = {
+            "SECRET_KEY": KEY,
+            "PUBLIC_URL": PUBLIC_URL,
+            "DATABASE_URL": f"sqlite:///{shutil.copy(schema, tmp_path / 'pat.db')}",
+            "METRICS_TOKEN": "w" * 40,
+            "TMPDIR": str(folder),
+        }
+        with gunicorn(environ, workers=1, log=tmp_path / "log") as server:
+            if fault == "gone":
+                for counts in folder.glob("pat-service-*"):
+                    shutil.rmtree(counts)
+            elif disk is None:
+                pytest.skip("this user may mount no disk to fill")
+            else:
+                with contextlib.suppress(OSError):
+                    (disk / "ballast").write_bytes(bytes(2**23))
+            (before,) = children_of(server.process.pid)
+            for method, path in (
+                ("GET", "/nope"),
+                ("POST", "/nope"),
+                ("DELETE", "/api/ext/users/x"),
+                ("GET", "/"),
+            ):
+                assert call(server, method, path).status in (401, 404)
+            assert call(server, "GET", "/healthz").status == 200
+            assert children_of(server.process.pid) == [before]
+            os.kill(before, signal.SIGKILL)
+            wait_for(lambda: call(server, "GET", "/healthz").status == 200)
+    assert "SIGBUS" not in (tmp_path / "log").read_text()
+
+
+def test_a_worker_that_has_counted_nothing_yet_has_its_files_open(tmp_path: Path) -> None:
+    code = (
+        "import os, shutil; from pat_service import metrics; shutil.rmtree(os.environ[metrics.FOLDER]); "
+        "metrics.answered('GET', '/x', 200, 0.1); metrics.refused('not_found', 'none'); "
+        "print(metrics.IN_FILES)"
+    )
+    environ = {"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counts")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environ, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
