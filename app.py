@@ -51,7 +51,7 @@ def create_app(config: Config | None = None) -> Flask:
     _settle(app, config)
     log.init_app(app)
     public_url = config.public_url or ""
-    headers.init_app(app, https=public_url.startswith("https:"), apart=APP_LABEL in public_url)
+    headers.init_app(app, https=public_url.startswith("https:"), has_app_origins=APP_LABEL in public_url)
     limits.init_app(app, config.redis_url)
     problems.init_app(app, embed.page_of, redis=config.redis_url is not None)
     _connect(app, config)

@@ -42,7 +42,7 @@ RECENT: Final = timedelta(days=30)
 MOST_STEPS: Final = 4  # between the lines of the chart
 
 #: Status → its name, and the look of its badge.
-STATUSES: Final = {
+ORDER_STATUSES: Final = {
     "processing": ("Processing", "warn"),
     "shipped": ("On the way", "info"),
     "delivered": ("Delivered", "ok"),
@@ -66,7 +66,7 @@ class Order(Model):
     __table_args__ = (
         UniqueConstraint("workspace_id", "number"),
         Index(None, "user_id", "workspace_id", "placed_at"),
-        CheckConstraint(f"status IN ({', '.join(map(repr, STATUSES))})", "status"),
+        CheckConstraint(f"status IN ({', '.join(map(repr, ORDER_STATUSES))})", "status"),
         CheckConstraint(f"region IN ({', '.join(map(repr, REGIONS))})", "region"),
     )
 
@@ -107,7 +107,7 @@ LINE: Final = OrderLine.__table__.columns
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class OrderFilter:
     """Which of the orders a visitor asks for. What makes no sense counts as not asked for."""
 
     status: str
@@ -115,10 +115,10 @@ class Wish:
     page: int
 
     @classmethod
-    def asked(cls) -> "Wish":
+    def asked(cls) -> "OrderFilter":
         status = request.args.get("status", "")
         return cls(
-            status if status in STATUSES else "",
+            status if status in ORDER_STATUSES else "",
             one_line(request.args.get("q", "")[:LONGEST_SEARCH]),
             page_number(request.args.get("page", "")),
         )
@@ -149,7 +149,7 @@ def own(viewer: Viewer) -> ColumnElement[bool]:
     return condition if regions is None else and_(condition, Order.region.in_(regions))
 
 
-def matching(viewer: Viewer, wish: Wish) -> ColumnElement[bool]:
+def matching(viewer: Viewer, wish: OrderFilter) -> ColumnElement[bool]:
     """Return the condition for those of the viewer's orders that fit the wish."""
     condition = own(viewer)
     if wish.status:
@@ -201,7 +201,7 @@ def day(moment: datetime) -> str:
 
 def shown(order: Row[Any], lines: Sequence[Row[Any]]) -> dict[str, Any]:
     """Return an order as the templates show it."""
-    name, look = STATUSES[order.status]
+    name, look = ORDER_STATUSES[order.status]
     return {
         "id": order.id,
         "number": order.number,
@@ -225,7 +225,7 @@ def scope(viewer: Viewer) -> dict[str, Any]:
     }
 
 
-def listing(connection: Connection, viewer: Viewer, wish: Wish) -> dict[str, Any]:
+def listing(connection: Connection, viewer: Viewer, wish: OrderFilter) -> dict[str, Any]:
     """Return the context of the list: the page of orders that is asked for."""
     condition = matching(viewer, wish)
     total = connection.execute(select(func.count()).select_from(Order).where(condition)).scalar_one()
@@ -251,7 +251,7 @@ def counts(connection: Connection, viewer: Viewer) -> dict[str, int]:
     rows = connection.execute(
         select(Order.status, func.count().label("orders")).where(own(viewer)).group_by(Order.status)
     )
-    return dict.fromkeys(STATUSES, 0) | {row.status: row.orders for row in rows}
+    return dict.fromkeys(ORDER_STATUSES, 0) | {row.status: row.orders for row in rows}
 
 
 def months_until(now: datetime, count: int) -> list[datetime]:
@@ -323,11 +323,11 @@ def index(viewer: Viewer) -> dict[str, Any]:
             return {"customer_orders": 0, **scope(viewer)}
         return {
             "customer_orders": sum(by_status.values()),
-            "statuses": [(status, name, by_status[status]) for status, (name, _) in STATUSES.items()],
+            "statuses": [(status, name, by_status[status]) for status, (name, _) in ORDER_STATUSES.items()],
             "open_orders": by_status["processing"] + by_status["shipped"],
             "spending": spending(connection, viewer, now),
             "longest_search": LONGEST_SEARCH,
-            **listing(connection, viewer, Wish.asked()),
+            **listing(connection, viewer, OrderFilter.asked()),
         }
 
 
@@ -335,13 +335,13 @@ def index(viewer: Viewer) -> dict[str, Any]:
 def part(viewer: Viewer) -> dict[str, Any]:
     """The part of the index that the filter and the pager exchange."""
     with reading() as connection:
-        return {"is_update": True, **listing(connection, viewer, Wish.asked())}
+        return {"is_update": True, **listing(connection, viewer, OrderFilter.asked())}
 
 
 @app.page("order")
 def order(viewer: Viewer) -> dict[str, Any]:
     """One order. The link back carries the wish that the visitor came with."""
-    wish = Wish.asked()
+    wish = OrderFilter.asked()
     with reading() as connection:
         row = find(connection, viewer)
         lines = lines_of(connection, OrderLine.order_id == row.id)[row.id]
@@ -388,7 +388,7 @@ def cell(text: str) -> str:
 def download(viewer: Viewer) -> Response:
     """The orders that fit the filter, as a file. Dates are in UTC, amounts in euros."""
     now = datetime.now(UTC)
-    condition = matching(viewer, Wish.asked())
+    condition = matching(viewer, OrderFilter.asked())
     with reading() as connection:
         rows = connection.execute(
             select(*ORDER).where(condition).order_by(Order.placed_at.desc(), Order.id)
@@ -402,7 +402,7 @@ def download(viewer: Viewer) -> Response:
             [
                 cell(row.number),
                 f"{row.placed_at:%Y-%m-%d}",
-                STATUSES[row.status][0],
+                ORDER_STATUSES[row.status][0],
                 REGIONS[row.region],
                 cell("; ".join(f"{line.quantity} × {line.name}" for line in lines[row.id])),
                 f"{row.shipping_cents / 100:.2f}",

@@ -19,7 +19,7 @@ from uuid import UUID
 from flask import Blueprint, Response, abort, current_app, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from apps.orders import STATUSES
+from apps.orders import ORDER_STATUSES
 from demo import people
 from demo.back_end import (
     APPS,
@@ -108,7 +108,7 @@ def home() -> BaseResponse | str:
         workspace=people.WORKSPACE,
         sessions=SESSIONS,
         token_timeout=TOKEN_TIMEOUT,
-        statuses=STATUSES,
+        statuses=ORDER_STATUSES,
     )
 
 

@@ -1,1 +1,3 @@
-"""Embed apps in other people's pages with Personal Access Tokens."""
+"""Personal Access Tokens for embedded apps: minting, frames, and the management API."""
+
+__version__ = "0.1.0"

@@ -45,7 +45,7 @@ def _forget() -> None:
     ancestors._known.clear()
     events._refusals.clear()
     for module in (events, callers):
-        module._unwritable.end()
+        module._breaker.reset()
 
 
 @pytest.fixture(scope="session")

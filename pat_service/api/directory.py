@@ -50,7 +50,7 @@ def _made(thing: Any, is_new: bool) -> tuple[Any, HTTPStatus]:
 @problems(400, 401, 403, 429, 503)
 def list_workspaces(query: dict[str, Any]) -> Listing:
     """List the workspaces of the client, a page at a time."""
-    return workspaces.listed(g.caller, **query)
+    return workspaces.list_workspaces(g.caller, **query)
 
 
 @blueprint.route("/workspaces", methods=["POST"])
@@ -101,7 +101,7 @@ def delete_workspace(workspace_id: str) -> None:
 @problems(400, 401, 403, 429, 503)
 def list_users(query: dict[str, Any]) -> Listing:
     """List the members of the client's workspaces, a page at a time."""
-    return users.listed(g.caller, **query)
+    return users.list_users(g.caller, **query)
 
 
 @blueprint.route("/users", methods=["POST"])
@@ -163,7 +163,7 @@ def delete_user(user_id: str) -> None:
 @problems(400, 401, 403, 404, 429, 503)
 def list_members(query: dict[str, Any], workspace_id: str) -> Listing:
     """List the members of a workspace, a page at a time."""
-    return members.listed(g.caller, workspace_id, **query)
+    return members.list_members(g.caller, workspace_id, **query)
 
 
 @blueprint.route("/workspaces/<id:workspace_id>/members/<id:user_id>", methods=["GET"])
@@ -205,7 +205,7 @@ def remove_member(workspace_id: str, user_id: str) -> None:
 @problems(400, 401, 403, 429, 503)
 def list_apps(query: dict[str, Any]) -> Listing:
     """List the apps in the client's workspaces, a page at a time."""
-    return apps.listed(g.caller, **query)
+    return apps.list_apps(g.caller, **query)
 
 
 @blueprint.route("/apps", methods=["POST"])
@@ -256,7 +256,7 @@ def delete_app(app_id: str) -> None:
 @problems(400, 401, 403, 404, 429, 503)
 def list_grants(query: dict[str, Any], app_id: str) -> Listing:
     """List the grants of an app, a page at a time."""
-    return grants.listed(g.caller, app_id, **query)
+    return grants.list_grants(g.caller, app_id, **query)
 
 
 @blueprint.route("/apps/<id:app_id>/grants/<id:user_id>", methods=["GET"])

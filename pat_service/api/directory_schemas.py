@@ -18,16 +18,16 @@ from pat_service.api.fields import (
     text,
     uuid,
 )
-from pat_service.http.public_url import apart
+from pat_service.http.public_url import has_app_origins
 from pat_service.shapes import is_label
-from pat_service.storage.models import LEAST_ROLE, STATUSES
+from pat_service.storage.models import LEAST_ROLE, USER_STATUSES
 
 NULLABLE: Any = {"allow_none": True}
 
 
 def status(**options: Any) -> fields.String:
     """Whether somebody may view anything at all."""
-    return text(validate=OneOf(STATUSES, error=f"Must be one of {', '.join(STATUSES)}."), **options)
+    return text(validate=OneOf(USER_STATUSES, error=f"Must be one of {', '.join(USER_STATUSES)}."), **options)
 
 
 # Requests. A change names what is to be changed, and null means absent.
@@ -103,7 +103,7 @@ class AppChange(Request):
 
     @validates("slug")
     def check_host(self, slug: str | None, **_: Any) -> None:
-        if slug and apart() and not is_label(slug):
+        if slug and has_app_origins() and not is_label(slug):
             raise ValidationError(
                 "Must be up to 63 of a-z, 0-9, and dashes between them: here it is part of the app's host."
             )
@@ -158,7 +158,7 @@ class PersonAnswer(Schema):
     id = fields.UUID(required=True)
     email = fields.String(required=True)
     name = fields.String(required=True, metadata={"example": "Ana"})
-    status = fields.String(required=True, validate=OneOf(STATUSES))
+    status = fields.String(required=True, validate=OneOf(USER_STATUSES))
 
 
 class UserAnswer(PersonAnswer):

@@ -24,7 +24,7 @@ PAGE = page_of(EventItem)
 @problems(400, 401, 403, 429, 503)
 def list_events(query: dict[str, Any]) -> Listing:
     """List what happened, the newest first."""
-    return audit_export.latest(g.caller, query["sought"], query["cursor"], query["limit"])
+    return audit_export.latest(g.caller, query["event_filter"], query["cursor"], query["limit"])
 
 
 @blueprint.route("/events/export", methods=["GET"])
@@ -44,7 +44,7 @@ def export_events(query: dict[str, Any]) -> Response:
     To follow the trail, ask again with the `id` of the last line as `cursor`: each event comes once.
     A stream that breaks off goes on in the same way.
     """
-    batches = audit_export.export(g.caller, query["sought"], query["cursor"] or 0)
+    batches = audit_export.export(g.caller, query["event_filter"], query["cursor"] or 0)
     return Response(stream_with_context(lines(batches)), mimetype=NDJSON)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from marshmallow import Schema, ValidationError, fields, post_load
 
 from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT, Moment, QueryInteger, Request, text, uuid
-from pat_service.rules.audit_export import Sought
+from pat_service.rules.audit_export import EventFilter
 from pat_service.shapes import parse_uuid
 from pat_service.storage.paging import MAX_LIMIT, USUAL_LIMIT
 
@@ -48,7 +48,7 @@ def _id_of(thing: str) -> fields.String:
     return uuid(data_key=f"{thing}Id")
 
 
-class EventFilter(Request):
+class _EventQuery(Request):
     """Which events: those for which all that is given holds."""
 
     type = _like(
@@ -74,12 +74,12 @@ class EventFilter(Request):
     def make(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
         cursor, limit = query.pop("cursor", None), query.pop("limit", None)
         ids = ("workspace_id", "app_id", "user_id", "token_id", "session_id")
-        wanted = query | {name: parse_uuid(query[name]) for name in ids if name in query}
+        found = query | {name: parse_uuid(query[name]) for name in ids if name in query}
         cursor = None if cursor is None else int(cursor)
-        return {"sought": Sought(**wanted), "cursor": cursor, "limit": limit}
+        return {"event_filter": EventFilter(**found), "cursor": cursor, "limit": limit}
 
 
-class EventsQuery(EventFilter):
+class EventsQuery(_EventQuery):
     """Which page of the trail, the newest first."""
 
     cursor = _event_id("`nextCursor` of the page before; leave it out for the first.")
@@ -88,7 +88,7 @@ class EventsQuery(EventFilter):
     )
 
 
-class ExportQuery(EventFilter):
+class ExportQuery(_EventQuery):
     """From where on to export."""
 
     cursor = _event_id("The `id` of the last line that you have; leave it out for all.")

@@ -22,7 +22,7 @@ from pat_service.shapes import (
     parse_uuid,
 )
 from pat_service.storage.models import ROLES
-from pat_service.storage.paging import MAX_LIMIT, USUAL_LIMIT, Wanted
+from pat_service.storage.paging import MAX_LIMIT, USUAL_LIMIT, PageRequest
 
 MAX_TEXT: Final = 255
 MAX_ORIGINS: Final = 50
@@ -177,7 +177,7 @@ class ListRequest(Request):
 
     @post_load
     def make(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return query | {"wanted": Wanted(query.pop("cursor", None), query.pop("limit"))}
+        return query | {"page_request": PageRequest(query.pop("cursor", None), query.pop("limit"))}
 
 
 def page_of(item: type[Schema]) -> Schema:

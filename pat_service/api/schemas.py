@@ -22,9 +22,9 @@ from pat_service.api.fields import (
     text,
     uuid,
 )
-from pat_service.http.public_url import apart
-from pat_service.rules.minting import Wish
-from pat_service.rules.provisioning_jit import Newcomer
+from pat_service.http.public_url import has_app_origins
+from pat_service.rules import minting
+from pat_service.rules.provisioning_jit import NewUser
 from pat_service.shapes import check_text, parse_origin, parse_uuid
 from pat_service.storage.models import LEAST_ROLE
 
@@ -41,8 +41,8 @@ class NewcomerRequest(Request):
     role = role(load_default=LEAST_ROLE, metadata={"example": LEAST_ROLE})
 
     @post_load
-    def make(self, newcomer: dict[str, Any], **_: Any) -> Newcomer:
-        return Newcomer(**newcomer)
+    def make(self, new_user: dict[str, Any], **_: Any) -> NewUser:
+        return NewUser(**new_user)
 
 
 class Attributes(fields.Dict):
@@ -109,7 +109,7 @@ class MintRequest(Request):
         allow_none=True,
         metadata={"description": "The token opens one frame. A repeat within 10 s opens in its place."},
     )
-    newcomer = fields.Nested(
+    new_user = fields.Nested(
         NewcomerRequest,
         data_key="provision",
         load_default=None,
@@ -141,7 +141,7 @@ class MintRequest(Request):
         return {"allOf": [*one_of_each, _given(needed, "integer")]}
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def check_complete(self, wish: dict[str, Any], given: dict[str, Any], **_: Any) -> None:
+    def check_complete(self, request: dict[str, Any], given: dict[str, Any], **_: Any) -> None:
         errors: dict[str, list[str]] = {}
         for names in USER_NAMES, TARGET_NAMES:
             named = [name for name in names if given.get(name) is not None]
@@ -155,15 +155,20 @@ class MintRequest(Request):
             raise ValidationError(errors)
 
     @post_load
-    def make(self, wish: dict[str, Any], **_: Any) -> Wish:
+    def make(self, request: dict[str, Any], **_: Any) -> minting.MintRequest:
         for duration, field in self.durations.items():
-            wish[duration] = wish[duration] or field.default()
+            request[duration] = request[duration] or field.default()
         for id_ in ("app_id", "workspace_id"):
-            wish[id_] = wish[id_] and parse_uuid(wish[id_])
-        if wish["allowed_origins"] is not None:
-            wish["allowed_origins"] = list(dict.fromkeys(map(parse_origin, wish["allowed_origins"])))
-        pat_seconds, session_minutes = wish.pop("pat_expiry"), wish.pop("session_expiry")
-        return Wish(pat_seconds=pat_seconds, session_seconds=session_minutes * 60, own_host=apart(), **wish)
+            request[id_] = request[id_] and parse_uuid(request[id_])
+        if request["allowed_origins"] is not None:
+            request["allowed_origins"] = list(dict.fromkeys(map(parse_origin, request["allowed_origins"])))
+        pat_seconds, session_minutes = request.pop("pat_expiry"), request.pop("session_expiry")
+        return minting.MintRequest(
+            pat_seconds=pat_seconds,
+            session_seconds=session_minutes * 60,
+            own_host=has_app_origins(),
+            **request,
+        )
 
 
 class MintAnswer(Schema):
@@ -210,9 +215,9 @@ class SessionRequest(Request):
     )
 
     @post_load
-    def make(self, wish: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return wish | {
-            "app_id": parse_uuid(wish["app_id"]),
+    def make(self, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return request | {
+            "app_id": parse_uuid(request["app_id"]),
         }
 
 

@@ -23,7 +23,7 @@ from pat_service.api.token_admin_schemas import (
 from pat_service.http.authentication import client_required, keyring, utcnow
 from pat_service.rules import callers, introspection, token_admin
 from pat_service.rules.access import Viewer
-from pat_service.rules.token_admin import Which
+from pat_service.rules.token_admin import TokenFilter
 from pat_service.storage.paging import Listing
 
 
@@ -35,7 +35,7 @@ from pat_service.storage.paging import Listing
 def list_tokens(query: dict[str, Any]) -> Listing:
     """List tokens: what the client minted, or with the scope audit or provision all of its workspaces."""
     return token_admin.list_tokens(
-        g.caller, query["which"], query["wanted"], utcnow(), live=query.get("live")
+        g.caller, query["token_filter"], query["page_request"], utcnow(), live=query.get("live")
     )
 
 
@@ -62,9 +62,9 @@ def revoke_token(token_id: str) -> None:
 @blueprint.arguments(TOKEN_FILTERS, location="query")
 @blueprint.response(200, REVOKED)
 @problems(400, 401, 403, 429, 503)
-def revoke_tokens(which: Which) -> dict[str, int]:
+def revoke_tokens(token_filter: TokenFilter) -> dict[str, int]:
     """Revoke the tokens of an app, a user or a workspace, and end the sessions of the same."""
-    revoked = token_admin.revoke_tokens(g.caller, which, utcnow())
+    revoked = token_admin.revoke_tokens(g.caller, token_filter, utcnow())
     return {"revoked": revoked.tokens, "ended_sessions": revoked.sessions}
 
 
@@ -75,7 +75,7 @@ def revoke_tokens(which: Which) -> dict[str, int]:
 @problems(400, 401, 403, 429, 503)
 def list_sessions(query: dict[str, Any]) -> Listing:
     """List live sessions: of tokens that the client minted, or of all of its workspaces."""
-    return token_admin.list_sessions(g.caller, query["which"], query["wanted"], utcnow())
+    return token_admin.list_sessions(g.caller, query["token_filter"], query["page_request"], utcnow())
 
 
 @blueprint.route("/sessions/<id:session_id>", methods=["GET"])
@@ -101,9 +101,9 @@ def end_session(session_id: str) -> None:
 @blueprint.arguments(SESSION_FILTERS, location="query")
 @blueprint.response(200, ENDED)
 @problems(400, 401, 403, 429, 503)
-def end_sessions(which: Which) -> dict[str, int]:
+def end_sessions(token_filter: TokenFilter) -> dict[str, int]:
     """End the sessions of an app, a user, a workspace or a token, which goes on opening new ones."""
-    return {"ended": token_admin.end_sessions(g.caller, which, utcnow())}
+    return {"ended": token_admin.end_sessions(g.caller, token_filter, utcnow())}
 
 
 @blueprint.route("/introspect", methods=["POST"])

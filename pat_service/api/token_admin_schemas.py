@@ -18,7 +18,7 @@ from pat_service.api.fields import (
     text,
     uuid,
 )
-from pat_service.rules.token_admin import STATUSES, Which
+from pat_service.rules.token_admin import TOKEN_STATUSES, TokenFilter
 from pat_service.shapes import parse_uuid
 from pat_service.storage.models import ROLES
 
@@ -57,10 +57,12 @@ class _Filters(Request):
     user_id = _filter("user", data_key="userId")
     workspace_id = _filter("workspace", data_key="workspaceId")
 
-    def which(self, query: dict[str, Any]) -> Which:
+    def token_filter(self, query: dict[str, Any]) -> TokenFilter:
         ids = {name: query.pop(name, None) for name in ("app_id", "user_id", "workspace_id", "token_id")}
         client_id = query.pop("client_id", None)
-        return Which(**{name: id_ and parse_uuid(id_) for name, id_ in ids.items()}, client_id=client_id)
+        return TokenFilter(
+            **{name: id_ and parse_uuid(id_) for name, id_ in ids.items()}, client_id=client_id
+        )
 
 
 class TokenFilters(_Filters):
@@ -74,8 +76,8 @@ class TokenFilters(_Filters):
             raise ValidationError({name: [wanted] for name in names})
 
     @post_load
-    def make(self, query: dict[str, Any], **_: Any) -> Which:
-        return self.which(query)
+    def make(self, query: dict[str, Any], **_: Any) -> TokenFilter:
+        return self.token_filter(query)
 
 
 class SessionFilters(TokenFilters):
@@ -88,7 +90,7 @@ class _ListOf(ListRequest, _Filters):
     @post_load
     def make(self, query: dict[str, Any], **options: Any) -> dict[str, Any]:
         found: dict[str, Any] = super().make(query, **options)
-        return found | {"which": self.which(found)}
+        return found | {"token_filter": self.token_filter(found)}
 
 
 class TokensRequest(_ListOf):
@@ -142,7 +144,9 @@ class TokenItem(_Common):
             "example": "3fa9",
         },
     )
-    status = fields.String(required=True, metadata={"enum": list(STATUSES), "example": STATUSES[0]})
+    status = fields.String(
+        required=True, metadata={"enum": list(TOKEN_STATUSES), "example": TOKEN_STATUSES[0]}
+    )
     single_use = fields.Boolean(data_key="singleUse", required=True)
     allowed_origins = fields.List(
         fields.String(metadata={"example": "https://portal.example"}),

@@ -13,7 +13,7 @@ from pat_service.http import limits
 from pat_service.http.authentication import client_required, keyring, utcnow
 from pat_service.http.public_url import frame_url, launcher_url
 from pat_service.rules import minting, sessions
-from pat_service.rules.minting import Wish
+from pat_service.rules.minting import MintRequest
 
 
 @blueprint.route("/users/personal-access-token", methods=["POST"])
@@ -21,9 +21,9 @@ from pat_service.rules.minting import Wish
 @blueprint.arguments(MINT, examples=MINT_EXAMPLES)
 @blueprint.response(201, MINTED)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-def mint(wish: Wish) -> dict[str, Any]:
+def mint(request: MintRequest) -> dict[str, Any]:
     """Mint a token for one user and one app, or all apps of a workspace, in place of the one they had."""
-    minted = minting.mint(g.caller, keyring(), wish, utcnow())
+    minted = minting.mint(g.caller, keyring(), request, utcnow())
     metrics.MINTS.inc()
     if minted.app_id:
         g.app_id = minted.app_id
@@ -33,9 +33,9 @@ def mint(wish: Wish) -> dict[str, Any]:
         if minted.app_id and minted.app_slug
         else launcher_url(minted.workspace_id, minted.secret),
         "token_id": minted.id,
-        "expires_in": wish.pat_seconds,
-        "session_expires_in": wish.session_seconds,
-        **({"single_use": True} if wish.single_use else {}),
+        "expires_in": request.pat_seconds,
+        "session_expires_in": request.session_seconds,
+        **({"single_use": True} if request.single_use else {}),
     }
 
 
@@ -43,17 +43,17 @@ def mint(wish: Wish) -> dict[str, Any]:
 @blueprint.arguments(SESSION)
 @blueprint.response(201, OPENED)
 @problems(400, 401, 403, 413, 415, 429, 503)
-def open_session(wish: dict[str, Any]) -> dict[str, Any]:
+def open_session(request: dict[str, Any]) -> dict[str, Any]:
     """Open a session with a token, as a frame does, for a program."""
-    token = parse_token(wish["access_token"])
+    token = parse_token(request["access_token"])
     limits.hit_open(token)
     session, signed = sessions.open(
         keyring(),
         token,
-        wish["app_id"],
+        request["app_id"],
         utcnow(),
         most=current_app.config["MAX_SESSIONS_PER_TOKEN"],
-        parent=wish["parent_origin"],
+        parent=request["parent_origin"],
     )
     g.session_id = session.id
     g.app_id = session.viewer.app.id

@@ -16,7 +16,7 @@ from pat_service.api.fields import Moment
 from pat_service.cli.common import app_id, plain_errors, user_id
 from pat_service.errors import Unavailable
 from pat_service.rules import audit_export
-from pat_service.rules.audit_export import Sought
+from pat_service.rules.audit_export import EventFilter
 from pat_service.rules.callers import OPERATOR
 
 #: Of what is followed, in seconds.
@@ -59,23 +59,23 @@ def events(
 ) -> None:
     """Print the audit trail, oldest first, one JSON object a line."""
     with plain_errors():
-        sought = Sought(
+        event_filter = EventFilter(
             type=type_,
             user_id=user_id(email) if email else None,
             app_id=app_id(app_slug) if app_slug else None,
             since=since,
         )
-        after = _print(sought, after)
+        after = _print(event_filter, after)
     with suppress(KeyboardInterrupt), plain_errors():
         while follow:
             time.sleep(LOOK_EVERY)
             with suppress(Unavailable):
-                after = _print(sought, after)
+                after = _print(event_filter, after)
 
 
-def _print(sought: Sought, after: int) -> int:
+def _print(event_filter: EventFilter, after: int) -> int:
     """Print what is behind the event with this id, and return the id of the last one printed."""
-    for batch in audit_export.export(OPERATOR, sought, after):
+    for batch in audit_export.export(OPERATOR, event_filter, after):
         for row in batch:
             click.echo(json.dumps(EVENT.dump(row)))
             after = row.id

@@ -59,7 +59,7 @@ def create_client(
 def list_clients() -> None:
     """List the clients, and of their secrets all but the secrets. Times are UTC."""
     with plain_errors():
-        rows = clients.listed(keyring(), datetime.now(UTC))
+        rows = clients.list_clients(keyring(), datetime.now(UTC))
     for row in rows:
         state = (
             f"revoked {row.revoked_at:%Y-%m-%d}" if row.revoked_at else f"{row.live_secrets} live secret(s)"

@@ -14,7 +14,7 @@ from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFoun
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, users, workspaces
 from pat_service.shapes import check_email, check_slug
-from pat_service.storage.paging import Wanted
+from pat_service.storage.paging import PageRequest
 
 
 def upgrade_schema() -> None:
@@ -52,7 +52,7 @@ def user_id(email: str) -> str:
     """Return the id of the user, or raise UserNotFound."""
     with suppress(ValidationError):
         check_email(email)
-        for user in users.listed(OPERATOR, Wanted(), email=email).items:
+        for user in users.list_users(OPERATOR, PageRequest(), email=email).items:
             return str(user.id)
     raise UserNotFound(f"There is no user {email!r}.")
 
@@ -61,7 +61,7 @@ def app_id(slug: str) -> str:
     """Return the id of the app, or raise AppNotFound."""
     with suppress(ValidationError):
         check_slug(slug)
-        for app in apps.listed(OPERATOR, Wanted(), slug=slug).items:
+        for app in apps.list_apps(OPERATOR, PageRequest(), slug=slug).items:
             return str(app.id)
     raise AppNotFound(f"There is no app {slug!r}.")
 
@@ -70,7 +70,7 @@ def workspace_id(slug: str) -> str:
     """Return the id of the workspace, or raise WorkspaceNotFound."""
     with suppress(ValidationError):
         check_slug(slug)
-        for workspace in workspaces.listed(OPERATOR, Wanted(), slug=slug).items:
+        for workspace in workspaces.list_workspaces(OPERATOR, PageRequest(), slug=slug).items:
             return str(workspace.id)
     raise WorkspaceNotFound(f"There is no workspace {slug!r}.")
 

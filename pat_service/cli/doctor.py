@@ -21,13 +21,13 @@ from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.errors import Refused, UserNotFound
 from pat_service.http.authentication import keyring
-from pat_service.http.public_url import apart, app_url, public_url
+from pat_service.http.public_url import app_url, has_app_origins, public_url
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.rules.directory import apps, workspaces
 from pat_service.shapes import check_email, check_slug, is_label
 from pat_service.storage import readiness
 from pat_service.storage.database import AnyRow
-from pat_service.storage.paging import Listing, Wanted
+from pat_service.storage.paging import Listing, PageRequest
 
 #: In the order in which they are told.
 LEVELS: Final = (PROBLEM, WARNING, OK)
@@ -135,7 +135,7 @@ def _examined(
         yield ok(
             "address", "PUBLIC_URL is unset, as development may leave it, and so was not asked over HTTP."
         )
-    elif slug is None or not apart() or is_label(slug):
+    elif slug is None or not has_app_origins() or is_label(slug):
         yield from _reached(target)
 
 
@@ -169,11 +169,11 @@ def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
     """Return what is in the frame: the app where one is named. Raise _Unusable where it is not there."""
     target = None
     if workspace_slug is not None:
-        found = workspaces.listed(OPERATOR, Wanted(), slug=workspace_slug)
+        found = workspaces.list_workspaces(OPERATOR, PageRequest(), slug=workspace_slug)
         workspace = _one(found, f"workspace {workspace_slug!r}")
         target = Target("workspace", workspace.id, workspace.slug, workspace.allowed_origins, workspace.slug)
     if app_slug is not None:
-        app = _one(apps.listed(OPERATOR, Wanted(), slug=app_slug), f"app {app_slug!r}")
+        app = _one(apps.list_apps(OPERATOR, PageRequest(), slug=app_slug), f"app {app_slug!r}")
         home = workspaces.read(OPERATOR, app.workspace_id)
         target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, app.template)
     return target
@@ -242,7 +242,9 @@ def _somebody(email: str, target: Target | None, parents: list[Parent], now: dat
 def _reached(target: Target | None) -> list[Finding]:
     """Return what arrives from the page that a frame begins with, which holds nothing."""
     if target is not None and target.kind == "app":
-        return reached.check(app_url(target.slug), f"{APPS}/{target.id}/frame", target, apart=apart())
+        return reached.check(
+            app_url(target.slug), f"{APPS}/{target.id}/frame", target, apart=has_app_origins()
+        )
     id_ = NO_ID if target is None else target.id
     return reached.check(public_url(), f"{LAUNCHERS}/{id_}/frame", target, apart=False)
 

@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 
 from pat_service.cli.common import plain_errors
 from pat_service.http.authentication import keyring
-from pat_service.http.public_url import apart
+from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
 from pat_service.rules.directory import apps
 from pat_service.rules.key_usage import KeyUse
@@ -36,7 +36,7 @@ def check(deploy: bool) -> None:
         raise SystemExit(1)
     with plain_errors():
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
-        unfit = apps.unfit_slugs() if apart() else []
+        unfit = apps.unfit_slugs() if has_app_origins() else []
     for use in uses:
         click.echo(f"{_name(use)} {use.key_id}: {_verdict(use)}")
     if strange := key_usage.all_secrets_lost(uses):

@@ -12,10 +12,10 @@ from pat_service.cli.common import app_id, plain_errors, user_id, workspace_id
 from pat_service.errors import SessionNotFound, TokenNotFound
 from pat_service.rules import token_admin
 from pat_service.rules.callers import OPERATOR
-from pat_service.rules.token_admin import Which
+from pat_service.rules.token_admin import TokenFilter
 from pat_service.shapes import is_uuid
 from pat_service.storage.database import AnyRow
-from pat_service.storage.paging import MAX_LIMIT, Listing, Wanted
+from pat_service.storage.paging import MAX_LIMIT, Listing, PageRequest
 
 token_commands = AppGroup("token", help="Tokens: what opens frames.")
 session_commands = AppGroup("session", help="Sessions: what frames are open.")
@@ -33,30 +33,30 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def called(user: str | None, app: str | None, workspace: str | None, **options: Any) -> None:
         with plain_errors():
-            which = Which(
+            token_filter = TokenFilter(
                 app_id=app_id(app) if app is not None else None,
                 user_id=user_id(user) if user is not None else None,
                 workspace_id=workspace_id(workspace) if workspace is not None else None,
             )
-            command(which=None if which == Which() else which, **options)
+            command(token_filter=None if token_filter == TokenFilter() else token_filter, **options)
 
     for option in reversed(_FILTERS):
         called = option(called)
     return called
 
 
-def _every(page: Callable[[Wanted], Listing]) -> Iterator[AnyRow]:
+def _every(page: Callable[[PageRequest], Listing]) -> Iterator[AnyRow]:
     cursor = None
     while True:
-        found = page(Wanted(cursor, MAX_LIMIT))
+        found = page(PageRequest(cursor, MAX_LIMIT))
         yield from found.items
         cursor = found.next_cursor
         if cursor is None:
             return
 
 
-def _require_one(id_: str | None, which: Which | None) -> None:
-    if (id_ is None) == (which is None):
+def _require_one(id_: str | None, token_filter: TokenFilter | None) -> None:
+    if (id_ is None) == (token_filter is None):
         raise click.UsageError("Name either an ID, or at least one of --user, --app and --workspace.")
 
 
@@ -69,11 +69,13 @@ def _echo(row: AnyRow, *more: str) -> None:
 @token_commands.command("list")
 @click.option("--all", "everything", is_flag=True, help="Also those that open no frame any more.")
 @filtered
-def list_tokens(everything: bool, which: Which | None) -> None:
+def list_tokens(everything: bool, token_filter: TokenFilter | None) -> None:
     """List the tokens that open frames: never a token itself, but its last four characters."""
     now, live_only = datetime.now(UTC), None if everything else True
     for row in _every(
-        lambda wanted: token_admin.list_tokens(OPERATOR, which or Which(), wanted, now, live=live_only)
+        lambda page_request: token_admin.list_tokens(
+            OPERATOR, token_filter or TokenFilter(), page_request, now, live=live_only
+        )
     ):
         sessions = f"{row.live_sessions} live session(s)"
         _echo(row, f"ends in {row.last_four or '?'}", row.status, sessions)
@@ -82,12 +84,12 @@ def list_tokens(everything: bool, which: Which | None) -> None:
 @token_commands.command("revoke")
 @click.argument("id_", metavar="[ID]", required=False)
 @filtered
-def revoke_tokens(id_: str | None, which: Which | None) -> None:
+def revoke_tokens(id_: str | None, token_filter: TokenFilter | None) -> None:
     """End the token with this ID, or those of a user, app or workspace, and the sessions with them."""
-    _require_one(id_, which)
+    _require_one(id_, token_filter)
     now = datetime.now(UTC)
-    if which is not None:
-        done = token_admin.revoke_tokens(OPERATOR, which, now)
+    if token_filter is not None:
+        done = token_admin.revoke_tokens(OPERATOR, token_filter, now)
     else:
         done = token_admin.revoke_token(OPERATOR, _known(id_, TokenNotFound), now)
     click.echo(f"Revoked {done.tokens} token(s), ended {done.sessions} session(s).")
@@ -95,22 +97,26 @@ def revoke_tokens(id_: str | None, which: Which | None) -> None:
 
 @session_commands.command("list")
 @filtered
-def list_sessions(which: Which | None) -> None:
+def list_sessions(token_filter: TokenFilter | None) -> None:
     """List the live sessions."""
     now = datetime.now(UTC)
-    for row in _every(lambda wanted: token_admin.list_sessions(OPERATOR, which or Which(), wanted, now)):
+    for row in _every(
+        lambda page_request: token_admin.list_sessions(
+            OPERATOR, token_filter or TokenFilter(), page_request, now
+        )
+    ):
         _echo(row, f"of token {row.token_id}")
 
 
 @session_commands.command("end")
 @click.argument("id_", metavar="[ID]", required=False)
 @filtered
-def end_sessions(id_: str | None, which: Which | None) -> None:
+def end_sessions(id_: str | None, token_filter: TokenFilter | None) -> None:
     """End the session with this ID, or those of a user, app or workspace. Their tokens go on."""
-    _require_one(id_, which)
+    _require_one(id_, token_filter)
     now = datetime.now(UTC)
-    if which is not None:
-        ended = token_admin.end_sessions(OPERATOR, which, now)
+    if token_filter is not None:
+        ended = token_admin.end_sessions(OPERATOR, token_filter, now)
     else:
         ended = token_admin.end_session(OPERATOR, _known(id_, SessionNotFound), now)
     click.echo(f"Ended {ended} session(s).")

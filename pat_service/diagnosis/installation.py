@@ -151,7 +151,7 @@ def _low(name: str, limit: str, few: int, text: str) -> Finding:
 def minting(settings: Settings, keyring: Keyring, now: datetime, workspace: str, scope: str) -> list[Finding]:
     """Return which clients can mint for what is in the workspace with this slug, and their limits."""
     found = []
-    for client in clients.listed(keyring, now):
+    for client in clients.list_clients(keyring, now):
         reaches = client.workspaces is None or workspace in client.workspaces
         if client.revoked_at is not None or scope not in client.scopes or not reaches:
             continue

@@ -11,7 +11,15 @@ from pat_service.credentials import Keyring
 from pat_service.diagnosis.findings import Finding, at_most_warning, ok, problem, warning
 from pat_service.diagnosis.origins import Parent, Target, allows, mismatch
 from pat_service.errors import AccessRevoked
-from pat_service.rules.access import FACTS, facts_of, may_open, may_visit, narrowed, viewer, visitor
+from pat_service.rules.access import (
+    FACTS,
+    facts_of,
+    may_open,
+    may_visit,
+    narrow_origins,
+    require_viewer,
+    require_visitor,
+)
 from pat_service.rules.tokens import used_up
 from pat_service.storage.database import AnyRow, reading
 from pat_service.storage.models import LIVE_SESSION, App, Session, Token, User, Workspace
@@ -114,7 +122,7 @@ def _state(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Find
         text = f"{name} was for one use, at {_moment(row.first_used_at)}."
         return warning(TOKEN, text, MINT_AGAIN)
     try:
-        (viewer if target.kind == "app" else visitor)(row)
+        (require_viewer if target.kind == "app" else require_visitor)(row)
     except AccessRevoked:
         if row.target_app is not None and row.moves != row.app_moves:
             text = f"{name} ended for good when the app moved to another workspace."
@@ -129,7 +137,7 @@ def _state(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Find
 
 def _narrower(row: AnyRow, target: Target, parents: Sequence[Parent]) -> list[Finding]:
     """Return which parents the token's own list leaves out, though the target allows them."""
-    left = narrowed(list(target.origins), row.allowed_origins)
+    left = narrow_origins(list(target.origins), row.allowed_origins)
     return [
         problem(
             TOKEN,

@@ -26,7 +26,7 @@ from pat_service.errors import (
     UnsupportedMediaType,
 )
 from pat_service.http import limits
-from pat_service.http.headers import FRAME_POLICY, csp_nonce, noted
+from pat_service.http.headers import FRAME_POLICY, csp_nonce, request_state
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules.access import Place
@@ -141,7 +141,9 @@ def refuse_nul() -> None:
 
 def opened(session: Opened) -> None:
     """Note which session this answer is for, and who may frame it."""
-    noted().update(session_id=session.id, origins=session.origins, workspace_wide=session.workspace_wide)
+    request_state().update(
+        session_id=session.id, origins=session.origins, workspace_wide=session.workspace_wide
+    )
     ancestors.learn(place(), session.own_origins)
 
 
@@ -152,7 +154,7 @@ def frame_headers(response: Response) -> Response:
     if addressed is not None:
         sent.environ[FRAME_POLICY] = POLICY.format(
             nonce=csp_nonce(),
-            forms=form_action(addressed[0]) if noted().get("workspace_wide") else "'none'",
+            forms=form_action(addressed[0]) if request_state().get("workspace_wide") else "'none'",
             ancestors=ancestors.directive(origins_here()),
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
@@ -170,7 +172,7 @@ def origins_now(id_: str) -> list[str]:
 
 def origins_here() -> list[str]:
     """Return who may frame this answer, asking the database only where it was asked already."""
-    known = noted()
+    known = request_state()
     if "origins" not in known:
         if known.get("database_away"):
             look_up = ancestors.remembered

@@ -12,7 +12,7 @@ from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
 from pat_service.embed import texts
-from pat_service.http.headers import noted
+from pat_service.http.headers import request_state
 
 #: Parameters of a frame's address, which come before the headers.
 LOCALE_PARAMETER: Final = "locale"
@@ -54,7 +54,7 @@ def theme() -> str:
 
 def _wished() -> tuple[str, str, str]:
     """Return locale, language and theme, made out once a request: a page asks for each in several places."""
-    known = noted()
+    known = request_state()
     found: tuple[str, str, str] | None = known.get("wishes")
     if found is None:
         asked = _normalised(request.args.get(LOCALE_PARAMETER, "")[: LONGEST_TAG + 1])

@@ -60,7 +60,7 @@ HSTS: Final = "max-age=31536000"
 NONCE: Final = "[A-Za-z0-9_-]{16,64}"
 
 
-def noted() -> dict[str, Any]:
+def request_state() -> dict[str, Any]:
     """Return what `g` holds for the request at work, looked up once and not for each of its names."""
     known: dict[str, Any] = vars(g._get_current_object())
     return known
@@ -68,7 +68,7 @@ def noted() -> dict[str, Any]:
 
 def csp_nonce() -> str:
     """Return the nonce of this answer, for its policy and its templates."""
-    known = noted()
+    known = request_state()
     nonce: str | None = known.get("csp_nonce")
     if nonce is None:
         nonce = known["csp_nonce"] = secrets.token_urlsafe(16)
@@ -77,18 +77,18 @@ def csp_nonce() -> str:
 
 def use_nonce(nonce: str) -> None:
     """Have this answer's templates made for a page that is there already, and its nonce."""
-    noted()["csp_nonce"] = nonce
+    request_state()["csp_nonce"] = nonce
 
 
-def init_app(app: Flask, *, https: bool, apart: bool) -> None:
+def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
     """Give every answer its headers, around the application: each costs a search where Flask sets it.
 
-    `apart`: each app has an origin of its own.
+    `has_app_origins`: each app has an origin of its own.
     """
     fixed = [*FIXED]
     if https:
         fixed.append(("Strict-Transport-Security", HSTS))
-    if apart:
+    if has_app_origins:
         # Without it two hosts of one domain share a process, and could agree on a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
     for_files = [*fixed, FOR_ANY_SITE]

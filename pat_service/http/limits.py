@@ -15,7 +15,7 @@ from pat_service.credentials import Secret
 from pat_service.errors import RateLimited, Unavailable
 from pat_service.http.counters import WorkerStorage
 from pat_service.shapes import parse_limit
-from pat_service.storage.circuit_breaker import Silence
+from pat_service.storage.circuit_breaker import CircuitBreaker
 
 #: How long the limiter's store may take, in seconds, before the answer is 503.
 STORE_TIMEOUT: Final = 2
@@ -43,7 +43,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
     app.extensions.setdefault("limiter", set()).add(limiter)
     limiter.init_app(app)
     app.extensions["pat_service.limiter"] = limiter.limiter
-    app.extensions["pat_service.limiter.silence"] = Silence()
+    app.extensions["pat_service.limiter.circuit_breaker"] = CircuitBreaker()
 
 
 def hit(name: str, limit: str | None, subject: str) -> None:
@@ -52,8 +52,8 @@ def hit(name: str, limit: str | None, subject: str) -> None:
         return
     item = _parse(limit)
     extensions = current_app.extensions
-    strategy, silence = extensions["pat_service.limiter"], extensions["pat_service.limiter.silence"]
-    if silence.lasts():
+    strategy, breaker = extensions["pat_service.limiter"], extensions["pat_service.limiter.circuit_breaker"]
+    if breaker.is_open():
         raise Unavailable
     try:
         passes = strategy.hit(item, name, subject)
@@ -62,11 +62,11 @@ def hit(name: str, limit: str | None, subject: str) -> None:
         import redis
 
         if isinstance(error.storage_error, redis.TimeoutError):
-            silence.begin()
+            breaker.trip()
         # What is connected may be one that another has taken over from: the next hit connects anew.
         strategy.storage.get_connection().connection_pool.disconnect(inuse_connections=False)
         raise
-    silence.end()
+    breaker.reset()
     metrics.limited(name, passes)
     if not passes:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time

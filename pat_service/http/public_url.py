@@ -16,7 +16,7 @@ TOKEN_PARAMETER = "personal-access-token"
 APP_LABEL: Final = "{app}."
 
 
-def apart() -> bool:
+def has_app_origins() -> bool:
     """Tell whether each app has an origin of its own."""
     return APP_LABEL in (current_app.config["PUBLIC_URL"] or "")
 
@@ -35,7 +35,11 @@ def public_url() -> str:
 
 def app_url(slug: str) -> str:
     """Return the scheme and host of this app."""
-    return current_app.config["PUBLIC_URL"].replace(APP_LABEL, f"{slug}.", 1) if apart() else public_url()
+    return (
+        current_app.config["PUBLIC_URL"].replace(APP_LABEL, f"{slug}.", 1)
+        if has_app_origins()
+        else public_url()
+    )
 
 
 def slug_of_host() -> str | None:

@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, request
 
 from pat_service import metrics
 from pat_service.credentials import redact
-from pat_service.http.headers import REQUEST_ID, noted
+from pat_service.http.headers import REQUEST_ID, request_state
 from pat_service.observability.lines import LINES, render
 from pat_service.rules import events
 from pat_service.shapes import is_uuid
@@ -31,7 +31,7 @@ def init_app(app: Flask) -> None:
 
 
 def _begin() -> None:
-    environ, known = request.environ, noted()
+    environ, known = request.environ, request_state()
     known["started"] = time.perf_counter()
     given = environ.get("HTTP_X_REQUEST_ID", "")
     # What a proxy hands on may still be a secret that somebody put there.
@@ -42,7 +42,7 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    sent, known = request._get_current_object(), noted()  # type: ignore[attr-defined]
+    sent, known = request._get_current_object(), request_state()  # type: ignore[attr-defined]
     rule = sent.url_rule
     told = _Told(sent, known, NO_ROUTE if rule is None else rule.rule, response.status_code)
     if response.is_streamed and not response.direct_passthrough:

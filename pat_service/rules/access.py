@@ -136,14 +136,14 @@ def meant_for(facts: AnyRow, place: Place) -> bool:
     return facts.workspace_id in (facts.app_workspace, facts.app_moved_from)
 
 
-def visitor(facts: AnyRow) -> Visitor:
+def require_visitor(facts: AnyRow) -> Visitor:
     """Return who is at the launcher, or raise AccessRevoked: archived, or no member any more."""
     if not may_visit(facts):
         raise AccessRevoked
     return Visitor(_user(facts), _workspace(facts), facts.role, facts.attributes or {})
 
 
-def viewer(facts: AnyRow) -> Viewer:
+def require_viewer(facts: AnyRow) -> Viewer:
     """Return the viewer of the app, or raise AccessRevoked: access is gone, or the app has moved since.
 
     What was made for one app ends for good when that moves; what was made for a workspace opens the
@@ -164,7 +164,7 @@ def _workspace(facts: AnyRow) -> ViewedWorkspace:
     return ViewedWorkspace(facts.workspace_id, facts.workspace_slug, facts.workspace_name)
 
 
-def narrowed(origins: list[str], allowed: Sequence[str] | None) -> list[str]:
+def narrow_origins(origins: list[str], allowed: Sequence[str] | None) -> list[str]:
     """Return those of a frame's origins that the token allows too. A token never adds one."""
     if allowed is None or ANY_ORIGIN in allowed:
         return origins

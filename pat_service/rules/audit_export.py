@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.errors import InvalidClient, Unavailable
 from pat_service.rules.callers import OPERATOR, Caller
-from pat_service.storage.database import STATEMENT_TIMEOUT, AnyRow, reading
+from pat_service.storage.database import STATEMENT_TIMEOUT_MS, AnyRow, reading
 from pat_service.storage.models import Client, ClientWorkspace, Event
 from pat_service.storage.paging import Listing
 
@@ -24,12 +24,12 @@ BATCH: Final = 500
 #: So many workspaces are looked at one by one.
 FEW: Final = 20
 #: How long an export waits for events that are being written, in milliseconds, and between looks in seconds.
-PATIENCE: Final = STATEMENT_TIMEOUT
+PATIENCE: Final = STATEMENT_TIMEOUT_MS
 LOOK_EVERY: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class EventFilter:
     """Which events: those for which all that is given holds. `since` is part of the time, `until` is not."""
 
     type: str | None = None
@@ -52,16 +52,16 @@ class Sought:
         return found
 
 
-def latest(caller: Caller, sought: Sought, before: int | None, limit: int) -> Listing:
+def latest(caller: Caller, event_filter: EventFilter, before: int | None, limit: int) -> Listing:
     """Return the newest events that the caller may see, of those that are older than the one `before`."""
-    conditions = sought.conditions() + ([] if before is None else [Event.id < before])
+    conditions = event_filter.conditions() + ([] if before is None else [Event.id < before])
     with reading() as connection:
         # One row more tells whether another page follows.
         rows = _read(connection, caller, conditions, limit + 1, newest_first=True)
     return Listing(rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None)
 
 
-def export(caller: Caller, sought: Sought, after: int) -> Iterator[list[AnyRow]]:
+def export(caller: Caller, event_filter: EventFilter, after: int) -> Iterator[list[AnyRow]]:
     """Return the events behind the one with the id `after`, oldest first, up to now, in batches.
 
     Whoever asks again with the last id that it got misses none: ids may be given out in another order
@@ -71,7 +71,7 @@ def export(caller: Caller, sought: Sought, after: int) -> Iterator[list[AnyRow]]
     with reading() as connection:
         end = connection.execute(_last).scalar() or 0
         _await_writers(connection)
-    batches = _batches(caller, [*sought.conditions(), Event.id <= end], after)
+    batches = _batches(caller, [*event_filter.conditions(), Event.id <= end], after)
     return chain(list(islice(batches, 1)), batches)
 
 

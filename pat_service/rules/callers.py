@@ -15,7 +15,7 @@ from pat_service.credentials import Keyring, Secret
 from pat_service.errors import InvalidClient, ScopeMissing, Unavailable
 from pat_service.rules import events
 from pat_service.shapes import is_client_id
-from pat_service.storage.circuit_breaker import Silence
+from pat_service.storage.circuit_breaker import CircuitBreaker
 from pat_service.storage.database import AnyRow, UtcDateTime, transaction
 from pat_service.storage.models import ROLES, Client, ClientSecret, ClientWorkspace, Member
 from pat_service.storage.prepared import Query
@@ -32,7 +32,7 @@ NOTED_EVERY: Final = timedelta(minutes=1)
 _log = logging.getLogger(__name__)
 _NO_DIGEST: Final = bytes(32)
 #: Where a note fails, for a while nobody waits for another.
-_unwritable = Silence()
+_breaker = CircuitBreaker()
 
 _by_id = Query(
     select(
@@ -154,7 +154,7 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
 
 def _note(keyring: Keyring, row: AnyRow, secret: Secret, now: datetime) -> None:
     """Note that the secret was used. A store that cannot be written keeps nobody out, nor waiting."""
-    if _unwritable.lasts():
+    if _breaker.is_open():
         return
     current = keyring.current
     values = {
@@ -170,7 +170,7 @@ def _note(keyring: Keyring, row: AnyRow, secret: Secret, now: datetime) -> None:
             if noted.rowcount and row.key_id != current.id:
                 details = {"before": {"key": row.key_id}, "after": {"key": current.id}}
                 events.record(connection, events.CLIENT_REKEYED, now, client_id=row.id, details=details)
-        _unwritable.end()
+        _breaker.reset()
     except (SQLAlchemyError, Unavailable):
-        _unwritable.begin()
+        _breaker.trip()
         _log.warning("the use of a client's secret could not be noted", exc_info=True)

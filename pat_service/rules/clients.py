@@ -252,7 +252,7 @@ class ListedSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ClientView:
     """A client as the operator sees it: no secret, not even as a digest."""
 
     id: str
@@ -268,7 +268,7 @@ class Listed:
         return sum(secret.key_known for secret in self.secrets)
 
 
-def listed(keyring: Keyring, now: datetime) -> list[Listed]:
+def list_clients(keyring: Keyring, now: datetime) -> list[ClientView]:
     """Return every client, by id, with its secrets, the oldest first."""
     with reading() as connection:
         clients = list(connection.execute(select(Client.__table__).order_by(Client.id)))
@@ -288,7 +288,7 @@ def listed(keyring: Keyring, now: datetime) -> list[Listed]:
             )
         )
     return [
-        Listed(
+        ClientView(
             id=client.id,
             scopes=tuple(client.scopes),
             workspaces=None if client.all_workspaces else tuple(s for c, s in slugs if c == client.id),

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service import metrics
 from pat_service.errors import Refused, Unavailable
-from pat_service.storage.circuit_breaker import Silence
+from pat_service.storage.circuit_breaker import CircuitBreaker
 from pat_service.storage.database import transaction
 from pat_service.storage.models import Event
 
@@ -72,7 +72,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _log = logging.getLogger(__name__)
 _insert = insert(Event)
 #: Where a refusal cannot be told, for a while nobody waits to tell another.
-_unwritable = Silence()
+_breaker = CircuitBreaker()
 #: An event as `prepared.Writes` inserts it with what it tells of.
 ROW: Final = (
     Event,
@@ -132,7 +132,7 @@ def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
     due = _refusals.count(_Kind(type_, refusal.code, tuple(sorted(subject.items()))), at)
     if not due:
         return
-    if _unwritable.lasts():
+    if _breaker.is_open():
         _refusals.give_back(due)
         return
     try:
@@ -149,11 +149,11 @@ def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
                 )
     except (SQLAlchemyError, Unavailable):
         metrics.UNWRITTEN.inc()
-        _unwritable.begin()
+        _breaker.trip()
         _log.warning("a refusal could not be recorded", exc_info=True)
         _refusals.give_back(due)
     else:
-        _unwritable.end()
+        _breaker.reset()
 
 
 @dataclass(frozen=True, slots=True)

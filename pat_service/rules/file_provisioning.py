@@ -28,7 +28,7 @@ from pat_service.shapes import (
     parse_uuid,
 )
 from pat_service.storage.database import transaction
-from pat_service.storage.models import LEAST_ROLE, ROLES, STATUSES
+from pat_service.storage.models import LEAST_ROLE, ROLES, USER_STATUSES
 
 MAX_SECRET_LENGTH: Final = 1024
 
@@ -54,7 +54,7 @@ class WorkspaceSchema(Schema):
 class UserSchema(Schema):
     email = _email(required=True)
     name = _name()
-    status = fields.String(load_default="active", validate=OneOf(STATUSES))
+    status = fields.String(load_default="active", validate=OneOf(USER_STATUSES))
     workspaces = fields.Dict(
         keys=_slug(), values=fields.String(validate=OneOf(ROLES)), load_default=dict[str, str]
     )

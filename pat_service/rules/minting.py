@@ -15,7 +15,7 @@ from pat_service.errors import AppForbidden, AppNotFound, SlugUnfit, UserNotFoun
 from pat_service.rules import callers, events
 from pat_service.rules.access import FACTS, facts_of, may_open, may_visit
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
-from pat_service.rules.provisioning_jit import Newcomer, welcome
+from pat_service.rules.provisioning_jit import NewUser, provision_user
 from pat_service.shapes import email_key, is_label
 from pat_service.storage.database import AnyRow, UtcDateTime, transaction
 from pat_service.storage.models import App, Session, Token, User, Workspace, new_id
@@ -26,7 +26,7 @@ LAST_SHOWN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class MintRequest:
     """What a mint asks for: one of `email` and `user_id`, and one name of an app or of a workspace."""
 
     email: str | None
@@ -38,7 +38,7 @@ class Wish:
     end_sessions: bool = False
     workspace_id: str | None = None
     workspace_slug: str | None = None
-    newcomer: Newcomer | None = None
+    new_user: NewUser | None = None
     attributes: dict[str, Any] | None = None
     allowed_origins: list[str] | None = None
     single_use: bool = False
@@ -61,7 +61,7 @@ class Minted:
     workspace_id: str
 
 
-def mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
+def mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
     """Give the pair of user and app, or of user and workspace, a new token.
 
     The one it had stops opening frames at that instant. Frames that are open go on, unless the wish
@@ -69,74 +69,76 @@ def mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
     what is outside the caller's workspaces is not there.
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
-        _require_scopes(caller, wish)
+        _require_scopes(caller, request)
         try:
-            return _mint(caller, keyring, wish, now)
+            return _mint(caller, keyring, request, now)
         except IntegrityError:
             # Deleted since it was looked up: look again, to say what.
-            return _mint(caller, keyring, wish, now)
+            return _mint(caller, keyring, request, now)
 
 
-def _mint(caller: Caller, keyring: Keyring, wish: Wish, now: datetime) -> Minted:
-    facts = _facts_of_wish(caller, wish) if wish.newcomer is None else None
-    if facts is not None and not wish.end_sessions:
-        return _replace(caller, keyring, wish, facts, now)
+def _mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
+    facts = _facts_of_request(caller, request) if request.new_user is None else None
+    if facts is not None and not request.end_sessions:
+        return _replace(caller, keyring, request, facts, now)
     with transaction() as connection:
-        facts = facts or _facts_with_newcomer(connection, caller, wish, now)
-        minted = _replace(caller, keyring, wish, facts, now, connection)
-        if wish.end_sessions:
+        facts = facts or _facts_with_new_user(connection, caller, request, now)
+        minted = _replace(caller, keyring, request, facts, now, connection)
+        if request.end_sessions:
             named = {"pair_target": minted.app_id or minted.workspace_id, "pair_user": facts.user_id}
             # Held in the order of everybody who ends several, so that nobody waits in a circle.
-            connection.execute(_hold_sessions[wish.for_app], named).all()
-            connection.execute(_end_sessions[wish.for_app], named | {"now": now})
+            connection.execute(_hold_sessions[request.for_app], named).all()
+            connection.execute(_end_sessions[request.for_app], named | {"now": now})
     return minted
 
 
-def _require_scopes(caller: Caller, wish: Wish) -> None:
-    caller.require(callers.MINT if wish.for_app else callers.MINT_WORKSPACE)
-    if wish.newcomer is not None:
+def _require_scopes(caller: Caller, request: MintRequest) -> None:
+    caller.require(callers.MINT if request.for_app else callers.MINT_WORKSPACE)
+    if request.new_user is not None:
         caller.require(callers.PROVISION)
-        caller.require_role(wish.newcomer.role)
+        caller.require_role(request.new_user.role)
 
 
-def _facts_of_wish(caller: Caller, wish: Wish, connection: Connection | None = None) -> AnyRow:
-    facts = _look_up(caller, wish, connection)
+def _facts_of_request(caller: Caller, request: MintRequest, connection: Connection | None = None) -> AnyRow:
+    facts = _look_up(caller, request, connection)
     if facts.user_id is None or not facts.user_reached:
         raise UserNotFound
-    _require_target(facts, wish)
-    if not (may_open if wish.for_app else may_visit)(facts):
-        detail = None if wish.for_app else "The user is no active member of this workspace."
+    _require_target(facts, request)
+    if not (may_open if request.for_app else may_visit)(facts):
+        detail = None if request.for_app else "The user is no active member of this workspace."
         raise AppForbidden(detail).about(
             user_id=facts.user_id, app_id=facts.app_id, workspace_id=facts.workspace_id
         )
     return facts
 
 
-def _require_target(facts: AnyRow, wish: Wish) -> None:
-    missing = AppNotFound if wish.for_app else WorkspaceNotFound
+def _require_target(facts: AnyRow, request: MintRequest) -> None:
+    missing = AppNotFound if request.for_app else WorkspaceNotFound
     if facts.workspace_id is None or not facts.workspace_reached:
         raise missing().about(user_id=facts.user_id if facts.user_reached else None)
-    if wish.own_host and wish.for_app and not is_label(facts.app_slug):
+    if request.own_host and request.for_app and not is_label(facts.app_slug):
         raise SlugUnfit(facts.app_slug).about(app_id=facts.app_id, workspace_id=facts.workspace_id)
 
 
-def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now: datetime) -> AnyRow:
+def _facts_with_new_user(
+    connection: Connection, caller: Caller, request: MintRequest, now: datetime
+) -> AnyRow:
     """Return the facts once the wish's user has what was missing, unless that would not help."""
-    facts = _look_up(caller, wish, connection)
+    facts = _look_up(caller, request, connection)
     # Somebody who is named by id is there already, or is nobody.
-    if wish.email is None and (facts.user_id is None or not facts.user_reached):
+    if request.email is None and (facts.user_id is None or not facts.user_reached):
         raise UserNotFound
-    _require_target(facts, wish)
+    _require_target(facts, request)
     # As everybody does, the token before what it hangs on: or a deletion and this would wait in a circle.
     connection.execute(
-        _hold_pair[wish.for_app],
+        _hold_pair[request.for_app],
         {"pair_target": facts.app_id or facts.workspace_id, "pair_user": facts.user_id},
     )
-    assert wish.newcomer is not None  # noqa: S101 - this is the way of a wish that has one
-    welcome(
+    assert request.new_user is not None  # noqa: S101 - this is the way of a wish that has one
+    provision_user(
         connection,
-        wish.newcomer,
-        email=wish.email,
+        request.new_user,
+        email=request.email,
         user_id=facts.user_id,
         workspace_id=facts.workspace_id,
         app_id=facts.app_id,
@@ -144,7 +146,7 @@ def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now
         now=now,
     )
     try:
-        return _facts_of_wish(caller, wish, connection)
+        return _facts_of_request(caller, request, connection)
     except AppForbidden:
         # Whom the client did not know before this mint it does not get to know by its refusal.
         if facts.user_id is None or not facts.user_reached:
@@ -155,16 +157,16 @@ def _facts_with_newcomer(connection: Connection, caller: Caller, wish: Wish, now
         ) from None
 
 
-def _look_up(caller: Caller, wish: Wish, connection: Connection | None) -> AnyRow:
-    user = email_key(wish.email) if wish.email is not None else wish.user_id
+def _look_up(caller: Caller, request: MintRequest, connection: Connection | None) -> AnyRow:
+    user = email_key(request.email) if request.email is not None else request.user_id
     named = {
-        "app_id": wish.app_id,
-        "app_slug": wish.app_slug,
-        "workspace_id": wish.workspace_id,
-        "workspace_slug": wish.workspace_slug,
+        "app_id": request.app_id,
+        "app_slug": request.app_slug,
+        "workspace_id": request.workspace_id,
+        "workspace_slug": request.workspace_slug,
     }
     by, target = next((by, value) for by, value in named.items() if value is not None)
-    query = _wishes[wish.email is not None, by]
+    query = _facts_queries[request.email is not None, by]
     facts: AnyRow = query.first({"user": user, "target": target} | caller.reach(), connection)
     return facts
 
@@ -172,7 +174,7 @@ def _look_up(caller: Caller, wish: Wish, connection: Connection | None) -> AnyRo
 def _replace(
     caller: Caller,
     keyring: Keyring,
-    wish: Wish,
+    request: MintRequest,
     facts: AnyRow,
     now: datetime,
     connection: Connection | None = None,
@@ -188,25 +190,27 @@ def _replace(
         "key_id": keyring.current.id,
         "last_four": minted.secret.reveal()[-LAST_SHOWN:],
         # As read with the verdict: a move in between leaves a token that never opens.
-        "moves": facts.app_moves if wish.for_app else 0,
-        "session_seconds": wish.session_seconds,
-        "attributes": wish.attributes,
-        "allowed_origins": wish.allowed_origins,
-        "single_use": wish.single_use,
+        "moves": facts.app_moves if request.for_app else 0,
+        "session_seconds": request.session_seconds,
+        "attributes": request.attributes,
+        "allowed_origins": request.allowed_origins,
+        "single_use": request.single_use,
         "created_at": now,
-        "expires_at": now + timedelta(seconds=wish.pat_seconds),
+        "expires_at": now + timedelta(seconds=request.pat_seconds),
     }
     told = events.row(events.TOKEN_MINTED, now, client_id=caller.id, token_id=minted.id, **pair)
-    if wish.end_sessions:
+    if request.end_sessions:
         told["details"] = {"ended_sessions": True}
-    _store[wish.for_app].run({f"new_{name}": value for name, value in token.items()}, told, within=connection)
+    _store[request.for_app].run(
+        {f"new_{name}": value for name, value in token.items()}, told, within=connection
+    )
     return minted
 
 
 # Statements, built once.
 
 
-def _wish_query(user: ColumnElement[bool], by: str) -> Query:
+def _facts_query(user: ColumnElement[bool], by: str) -> Query:
     target: ColumnElement[str] = bindparam("target")
     conditions: dict[str, tuple[ColumnElement[bool], ColumnElement[bool]]] = {
         "app_id": (App.id == target, Workspace.id == App.workspace_id),
@@ -224,8 +228,8 @@ def _wish_query(user: ColumnElement[bool], by: str) -> Query:
 
 
 #: By whether the user is named by email, and what names the app or workspace.
-_wishes = {
-    (by_email, by): _wish_query((User.email if by_email else User.id) == bindparam("user"), by)
+_facts_queries = {
+    (by_email, by): _facts_query((User.email if by_email else User.id) == bindparam("user"), by)
     for by_email in (True, False)
     for by in ("app_id", "app_slug", "workspace_id", "workspace_slug")
 }

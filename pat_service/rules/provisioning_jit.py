@@ -16,16 +16,16 @@ from pat_service.storage.models import Grant, Member, User, new_id
 
 
 @dataclass(frozen=True, slots=True)
-class Newcomer:
+class NewUser:
     """What to make of somebody who is not there yet. Without a name, the email stands for it."""
 
     name: str | None
     role: str
 
 
-def welcome(
+def provision_user(
     connection: Connection,
-    newcomer: Newcomer,
+    new_user: NewUser,
     *,
     email: str | None,
     user_id: str | None,
@@ -41,7 +41,7 @@ def welcome(
     if user_id is None:
         assert email is not None  # noqa: S101 - the mint's schema asks for one of the two
         user_id = new_id()
-        facts = {"email": email_key(email), "name": newcomer.name or email, "status": "active"}
+        facts = {"email": email_key(email), "name": new_user.name or email, "status": "active"}
         if add(connection, User, facts | {"id": user_id, "created_at": now}):
             made = {"client_id": by, "user_id": user_id, "workspace_id": workspace_id}
             events.record(connection, events.USER_CREATED, now, details={"after": facts}, **made)
@@ -51,8 +51,8 @@ def welcome(
             if user_id is None:
                 return
     ids: dict[str, Any] = {"user_id": user_id, "workspace_id": workspace_id}
-    if add(connection, Member, ids | {"role": newcomer.role}):
-        details = {"after": {"role": newcomer.role}}
+    if add(connection, Member, ids | {"role": new_user.role}):
+        details = {"after": {"role": new_user.role}}
         events.record(connection, events.MEMBER_ADDED, now, client_id=by, details=details, **ids)
     if app_id is not None and add(connection, Grant, {"app_id": app_id, "user_id": user_id}):
         events.record(connection, events.GRANT_ADDED, now, client_id=by, app_id=app_id, **ids)

@@ -24,9 +24,9 @@ from pat_service.rules.access import (
     Visitor,
     facts_of,
     meant_for,
-    narrowed,
-    viewer,
-    visitor,
+    narrow_origins,
+    require_viewer,
+    require_visitor,
 )
 from pat_service.rules.tokens import USE, Recognised, recognise, use, use_of
 from pat_service.shapes import ANY_ORIGIN
@@ -189,7 +189,7 @@ def _opened(
         row.token_id,
         row.client_id,
         expires_in,
-        narrowed(own, row.allowed_origins),
+        narrow_origins(own, row.allowed_origins),
         own,
         row.target_app is None,
     )
@@ -249,7 +249,7 @@ def judge(row: AnyRow, place: Place, now: datetime) -> Viewer | Visitor:
         raise SessionRevoked
     if row.expires_at <= now:
         raise SessionExpired
-    return visitor(row) if place.app_id is None else viewer(row)
+    return require_visitor(row) if place.app_id is None else require_viewer(row)
 
 
 def enter(session: OpenSession, now: datetime) -> None:

@@ -36,7 +36,7 @@ from pat_service.rules.tokens import REPEAT_WITHIN
 from pat_service.storage import paging
 from pat_service.storage.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.storage.models import LIVE_SESSION, OF_ONE_PAIR, App, Grant, Session, Token, User, Workspace
-from pat_service.storage.paging import Listing, Wanted
+from pat_service.storage.paging import Listing, PageRequest
 
 #: Who may look, and who may end what.
 READERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.AUDIT, callers.PROVISION)
@@ -49,11 +49,11 @@ ENDS_ALL: Final = frozenset({callers.PROVISION})
 CHUNK: Final = 1000
 
 LIVE: Final = "live"
-STATUSES: Final = (LIVE, "expired", "revoked", "used")
+TOKEN_STATUSES: Final = (LIVE, "expired", "revoked", "used")
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
+class TokenFilter:
     """Of all tokens or sessions those with these ids. None leaves it open."""
 
     app_id: str | None = None
@@ -63,8 +63,8 @@ class Which:
     token_id: str | None = None
 
     def conditions(self, table: type[Token | Session]) -> list[ColumnElement[bool]]:
-        wanted = {name: value for name, value in asdict(self).items() if value is not None}
-        return [getattr(table, name) == value for name, value in wanted.items()]
+        page_request = {name: value for name, value in asdict(self).items() if value is not None}
+        return [getattr(table, name) == value for name, value in page_request.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +102,19 @@ _live_counts = tuple(
 
 
 def list_tokens(
-    caller: Caller, which: Which, wanted: Wanted, now: datetime, *, live: bool | None = None
+    caller: Caller,
+    token_filter: TokenFilter,
+    page_request: PageRequest,
+    now: datetime,
+    *,
+    live: bool | None = None,
 ) -> Listing:
     """Return a page of the tokens that the caller sees. `live`: those that open frames, or the others."""
-    statement = _tokens.where(*which.conditions(Token))
+    statement = _tokens.where(*token_filter.conditions(Token))
     if live is not None:
         statement = statement.where(_status == LIVE if live else _status != LIVE)
     with reading() as connection:
-        return paging.page(connection, statement, Token.id, wanted, sight(caller) | _times(now))
+        return paging.page(connection, statement, Token.id, page_request, sight(caller) | _times(now))
 
 
 def read_token(caller: Caller, token_id: str, now: datetime) -> AnyRow:
@@ -137,18 +142,18 @@ def revoke_token(caller: Caller, token_id: str, now: datetime) -> Revoked:
     return Revoked(tokens, sessions)
 
 
-def revoke_tokens(caller: Caller, which: Which, now: datetime) -> Revoked:
+def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> Revoked:
     """Revoke those of the tokens that the caller may revoke, and end the sessions of the same kind.
 
     That is all of its workspaces for one with the scope `provision`; else what it minted, with the
     sessions that a revoked token's pair has from others.
     """
     with transaction() as connection:
-        tokens = _revoke(connection, caller, which.conditions(Token), now)
+        tokens = _revoke(connection, caller, token_filter.conditions(Token), now)
         sessions = _end(
             connection,
             caller,
-            [*which.conditions(Session), or_(_own(Session), _pair_is_revoked)],
+            [*token_filter.conditions(Session), or_(_own(Session), _pair_is_revoked)],
             now,
             events.TOKEN_REVOKED,
         )
@@ -158,11 +163,13 @@ def revoke_tokens(caller: Caller, which: Which, now: datetime) -> Revoked:
 # Sessions.
 
 
-def list_sessions(caller: Caller, which: Which, wanted: Wanted, now: datetime) -> Listing:
+def list_sessions(
+    caller: Caller, token_filter: TokenFilter, page_request: PageRequest, now: datetime
+) -> Listing:
     """Return a page of the live sessions that the caller sees."""
-    statement = _sessions.where(*which.conditions(Session), *LIVE_SESSION)
+    statement = _sessions.where(*token_filter.conditions(Session), *LIVE_SESSION)
     with reading() as connection:
-        return paging.page(connection, statement, Session.id, wanted, sight(caller) | _times(now))
+        return paging.page(connection, statement, Session.id, page_request, sight(caller) | _times(now))
 
 
 def read_session(caller: Caller, session_id: str) -> AnyRow:
@@ -186,10 +193,10 @@ def end_session(caller: Caller, session_id: str, now: datetime) -> int:
         return _end(connection, caller, [Session.id == session_id], now)
 
 
-def end_sessions(caller: Caller, which: Which, now: datetime) -> int:
+def end_sessions(caller: Caller, token_filter: TokenFilter, now: datetime) -> int:
     """End those of the live sessions that the caller may end, and return how many there were."""
     with transaction() as connection:
-        return _end(connection, caller, [*which.conditions(Session), _own(Session)], now)
+        return _end(connection, caller, [*token_filter.conditions(Session), _own(Session)], now)
 
 
 # How it is done.

@@ -17,7 +17,16 @@ from pat_service.errors import (
     TokenUsed,
 )
 from pat_service.rules import events
-from pat_service.rules.access import FACTS, Place, Viewer, Visitor, facts_of, meant_for, viewer, visitor
+from pat_service.rules.access import (
+    FACTS,
+    Place,
+    Viewer,
+    Visitor,
+    facts_of,
+    meant_for,
+    require_viewer,
+    require_visitor,
+)
 from pat_service.storage.database import AnyRow, UtcDateTime, reading
 from pat_service.storage.models import App, Token, User, Workspace
 from pat_service.storage.prepared import Query
@@ -75,7 +84,7 @@ def _judge(row: AnyRow, place: Place, now: datetime) -> Recognised:
     if used_up(row, now):
         raise _about(TokenUsed(), row)
     try:
-        seen_by = visitor(row) if place.app_id is None else viewer(row)
+        seen_by = require_visitor(row) if place.app_id is None else require_viewer(row)
     except Refused as refusal:
         raise _about(refusal, row) from None
     return Recognised(row.token_id, seen_by, row)

@@ -5,10 +5,10 @@ from threading import Lock
 from typing import Final
 
 #: How long nobody asks again, in seconds.
-PAUSE: Final = 3
+OPEN_SECONDS: Final = 3
 
 
-class Silence:
+class CircuitBreaker:
     """Knows whether a server was silent when it was asked last.
 
     Else every thread would wait for it, and those who come meanwhile would not be told anything.
@@ -18,7 +18,7 @@ class Silence:
         self._lock = Lock()
         self._until: float | None = None
 
-    def lasts(self) -> bool:
+    def is_open(self) -> bool:
         """Tell whether it is too early to ask. After a silence, whoever is told no is the one who asks."""
         if self._until is None:
             return False
@@ -26,14 +26,14 @@ class Silence:
             if self._until is not None:
                 if time.monotonic() < self._until:
                     return True
-                self._until = time.monotonic() + PAUSE
+                self._until = time.monotonic() + OPEN_SECONDS
         return False
 
-    def begin(self) -> None:
+    def trip(self) -> None:
         with self._lock:
-            self._until = time.monotonic() + PAUSE
+            self._until = time.monotonic() + OPEN_SECONDS
 
-    def end(self) -> None:
+    def reset(self) -> None:
         if self._until is not None:
             with self._lock:
                 self._until = None

@@ -24,7 +24,7 @@ from sqlalchemy.types import TypeDecorator
 from pat_service.errors import Unavailable
 
 #: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
-STATEMENT_TIMEOUT: Final = 5000
+STATEMENT_TIMEOUT_MS: Final = 5000
 
 #: What one connection to SQLite remembers of a large file, in KiB.
 SQLITE_CACHE: Final = 8192
@@ -107,16 +107,16 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
         "pool_use_lifo": True,
     }
     if url.get_backend_name() == "sqlite":
-        return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT / 1000}}
+        return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT_MS / 1000}}
     # Only here, and below: on SQLite nobody needs the other driver.
     from pat_service.storage import postgres
 
     return common | {
         "max_overflow": 2,
-        "pool_timeout": STATEMENT_TIMEOUT / 1000,
+        "pool_timeout": STATEMENT_TIMEOUT_MS / 1000,
         # A statement by itself is a transaction, in one round trip; `began` begins those of several.
         "isolation_level": "AUTOCOMMIT",
-        "connect_args": postgres.connect_args(STATEMENT_TIMEOUT),
+        "connect_args": postgres.connect_args(STATEMENT_TIMEOUT_MS),
     }
 
 
@@ -131,7 +131,7 @@ def configure(engine: Engine) -> None:
 def _configure_postgresql(engine: Engine) -> None:
     from pat_service.storage import postgres
 
-    postgres.make_impatient(engine, STATEMENT_TIMEOUT)
+    postgres.make_impatient(engine, STATEMENT_TIMEOUT_MS)
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
@@ -159,7 +159,7 @@ def _configure_sqlite(engine: Engine) -> None:
     def connected(connection: Any, _record: Any) -> None:
         # The driver would begin transactions at moments of its own choice; `began` does it instead.
         connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT}")
+        connection.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -236,7 +236,7 @@ def writers_turn(engine: Engine) -> Iterator[int]:
         yield 0
         return
     begun = time.monotonic()
-    if not _sqlite_writers.acquire(timeout=STATEMENT_TIMEOUT / 1000):
+    if not _sqlite_writers.acquire(timeout=STATEMENT_TIMEOUT_MS / 1000):
         raise Unavailable
     waited = int((time.monotonic() - begun) * 1000)
     try:
@@ -251,11 +251,11 @@ def less_patient(driver: Any, waited: int) -> Iterator[None]:
     if waited < NOTICEABLE:
         yield
         return
-    driver.execute(f"PRAGMA busy_timeout = {max(1, STATEMENT_TIMEOUT - waited)}")
+    driver.execute(f"PRAGMA busy_timeout = {max(1, STATEMENT_TIMEOUT_MS - waited)}")
     try:
         yield
     finally:
-        driver.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT}")
+        driver.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT_MS}")
 
 
 def add(connection: Connection, table: type[Base], row: dict[str, Any]) -> bool:

@@ -31,7 +31,7 @@ from pat_service.storage.database import Model, UtcDateTime
 
 #: The highest first.
 ROLES: Final = ("admin", "builder", "end-user")
-STATUSES: Final = ("active", "archived")
+USER_STATUSES: Final = ("active", "archived")
 #: The role that is given where none is named, and the least of them.
 LEAST_ROLE: Final = ROLES[-1]
 
@@ -74,7 +74,7 @@ class User(Model):
     """A person. `email` is made by `shapes.email_key`."""
 
     __tablename__ = "users"
-    __table_args__ = (CheckConstraint(_one_of("status", STATUSES), "status"),)
+    __table_args__ = (CheckConstraint(_one_of("status", USER_STATUSES), "status"),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     email: Mapped[str] = mapped_column(Text, unique=True)

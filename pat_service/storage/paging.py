@@ -17,7 +17,7 @@ MAX_LIMIT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PageRequest:
     """Which page: the one after `cursor` (None: the first), of at most `limit` rows."""
 
     cursor: str | None = None
@@ -36,16 +36,16 @@ def page(
     connection: Connection,
     statement: Select[*tuple[Any, ...]],
     key: SQLColumnExpression[str],
-    wanted: Wanted,
+    page_request: PageRequest,
     parameters: Mapping[str, Any],
 ) -> Listing:
     """Return the wanted page of the statement's rows, in the order of `key`, which is unique in them.
 
     The statement selects `key` under the label `key`.
     """
-    if wanted.cursor is not None:
-        statement = statement.where(key > wanted.cursor)
+    if page_request.cursor is not None:
+        statement = statement.where(key > page_request.cursor)
     # One row more tells whether another page follows.
-    rows = list(connection.execute(statement.order_by(key).limit(wanted.limit + 1), parameters))
-    items = rows[: wanted.limit]
-    return Listing(items, items[-1].key if len(rows) > wanted.limit else None)
+    rows = list(connection.execute(statement.order_by(key).limit(page_request.limit + 1), parameters))
+    items = rows[: page_request.limit]
+    return Listing(items, items[-1].key if len(rows) > page_request.limit else None)

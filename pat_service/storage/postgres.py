@@ -11,7 +11,7 @@ import psycopg
 from psycopg.errors import ConnectionTimeout, OperationalError, ReadOnlySqlTransaction, _WaitTimeout
 from sqlalchemy import Engine, event
 
-from pat_service.storage.circuit_breaker import Silence
+from pat_service.storage.circuit_breaker import CircuitBreaker
 
 #: How long a connection may take to open, in seconds.
 CONNECT_TIMEOUT: Final = 3
@@ -43,7 +43,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
     #: How long an answer is awaited, in seconds; None: without end.
     patience: float | None = None
-    silence: Silence | None = None
+    breaker: CircuitBreaker | None = None
 
     def wait(
         self, gen: Generator[Any, Any, Result], interval: float = 0.1, timeout: float | None = None
@@ -53,8 +53,8 @@ class ImpatientConnection(psycopg.Connection[Any]):
         except _WaitTimeout:
             # Not close(), which would take leave of the server first.
             self.pgconn.finish()
-            if self.silence is not None:
-                self.silence.begin()
+            if self.breaker is not None:
+                self.breaker.trip()
             raise OperationalError("the server is silent") from None
         except ReadOnlySqlTransaction:
             self.pgconn.finish()
@@ -63,18 +63,18 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 def make_impatient(engine: Engine, statement_timeout: int) -> None:
     """Let the engine's connections await an answer little longer than so many milliseconds."""
-    silence = Silence()
+    breaker = CircuitBreaker()
 
     @event.listens_for(engine, "do_connect")
     def connects(_dialect: Any, _record: Any, args: Any, options: Any) -> ImpatientConnection:
-        if silence.lasts():
+        if breaker.is_open():
             raise OperationalError("the server was silent a moment ago")
         try:
             connection = ImpatientConnection.connect(*args, **options)
         except ConnectionTimeout:
-            silence.begin()
+            breaker.trip()
             raise
-        silence.end()
-        connection.silence = silence
+        breaker.reset()
+        connection.breaker = breaker
         connection.patience = statement_timeout / 1000 + GRACE
         return connection

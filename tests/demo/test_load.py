@@ -17,7 +17,7 @@ from flask.testing import FlaskClient, FlaskCliRunner
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, select, update
 
-from apps.orders import REGIONS, STATUSES, Order, OrderLine
+from apps.orders import ORDER_STATUSES, REGIONS, Order, OrderLine
 from apps.support import LONGEST_MESSAGE, LONGEST_SUBJECT, TOPICS, Ticket, TicketReply
 from demo import people
 from demo.rows import CUSTOMERS, load_rows
@@ -316,7 +316,7 @@ def test_the_orders_add_up_and_show_every_status(loaded: Service) -> None:
         orders = loaded.rows(
             select(*Order.__table__.columns).join(User, User.id == Order.user_id).where(User.email == email)
         )
-        assert Counter(order.status for order in orders).keys() == STATUSES.keys()
+        assert Counter(order.status for order in orders).keys() == ORDER_STATUSES.keys()
         for order in orders:
             lines = loaded.rows(select(*OrderLine.__table__.columns).where(OrderLine.order_id == order.id))
             assert lines

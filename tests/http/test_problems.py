@@ -323,7 +323,7 @@ def test_a_wrong_secret_is_no_answer_while_nobody_can_say_so(service: Service) -
 @pytest.fixture
 def impatient(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Service:
     """A service that waits for a lock for a tenth of a second, not for five."""
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 100)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 100)
     app = make_app()
     provision(app, WORLD)
     return Service(app.test_client())

@@ -6,7 +6,15 @@ from typing import Any, Final
 import pytest
 
 from pat_service.errors import AccessRevoked
-from pat_service.rules.access import Place, may_open, may_visit, meant_for, narrowed, viewer, visitor
+from pat_service.rules.access import (
+    Place,
+    may_open,
+    may_visit,
+    meant_for,
+    narrow_origins,
+    require_viewer,
+    require_visitor,
+)
 
 #: Ana is an active member of Acme with a grant for Orders, and her token is for Orders.
 ANA: Final[dict[str, Any]] = {
@@ -39,7 +47,7 @@ def ana(**changes: Any) -> Any:
 
 
 def test_ana_opens_orders() -> None:
-    seen = viewer(ana())
+    seen = require_viewer(ana())
     assert (seen.user.name, seen.app.slug, seen.workspace.slug, seen.role) == (
         "Ana",
         "orders",
@@ -62,7 +70,7 @@ def test_ana_opens_orders() -> None:
 def test_each_missing_fact_closes_the_app(change: dict[str, Any]) -> None:
     assert not may_open(ana(**change))
     with pytest.raises(AccessRevoked):
-        viewer(ana(**change))
+        require_viewer(ana(**change))
 
 
 @pytest.mark.parametrize("role", ["end-user", "builder", "admin"])
@@ -73,18 +81,18 @@ def test_no_role_replaces_a_grant(role: str) -> None:
 
 def test_a_token_made_before_a_move_never_opens_again() -> None:
     with pytest.raises(AccessRevoked):
-        viewer(ana(moves=1))
+        require_viewer(ana(moves=1))
 
 
 def test_a_workspace_token_does_not_end_with_a_move_of_one_app() -> None:
-    assert viewer(ana(target_app=None, moves=0)).app.id == "orders"
+    assert require_viewer(ana(target_app=None, moves=0)).app.id == "orders"
 
 
 def test_the_launcher_asks_for_membership_alone() -> None:
-    assert visitor(ana(granted=None)).user.id == "ana"
+    assert require_visitor(ana(granted=None)).user.id == "ana"
     for change in ({"user_status": "archived"}, {"role": None}):
         with pytest.raises(AccessRevoked):
-            visitor(ana(**change))
+            require_visitor(ana(**change))
 
 
 @pytest.mark.parametrize(
@@ -125,4 +133,4 @@ def test_a_token_is_meant_for_one_place(change: dict[str, Any], place: Place, me
 def test_a_token_narrows_origins_and_never_adds_one(
     origins: list[str], allowed: list[str] | None, left: list[str]
 ) -> None:
-    assert narrowed(origins, allowed) == left
+    assert narrow_origins(origins, allowed) == left

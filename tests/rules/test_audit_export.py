@@ -410,7 +410,7 @@ def test_a_stream_ends_once_its_client_is_revoked(service: Service, monkeypatch:
         service.mint()
     with service.app.app_context():
         auditor = Caller("auditor", frozenset({"audit"}), all_workspaces=True)
-        batches = audit_export.export(auditor, audit_export.Sought(), 0)
+        batches = audit_export.export(auditor, audit_export.EventFilter(), 0)
         assert len(next(batches)) == 2
         clients.revoke("auditor", datetime.now(UTC))
         with pytest.raises(InvalidClient):

@@ -424,7 +424,7 @@ def test_what_was_held_back_is_told_by_the_next_refusal_of_any_kind_once_its_min
 
 def test_what_cannot_be_told_is_told_later(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(monkeypatch)
-    monkeypatch.setattr(circuit_breaker, "PAUSE", 0)
+    monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0)
     dead = service.token()
     service.token()
     service.change(text("ALTER TABLE events RENAME TO elsewhere"))

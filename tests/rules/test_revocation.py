@@ -12,11 +12,11 @@ from werkzeug.test import TestResponse
 
 from pat_service.rules import token_admin
 from pat_service.rules.callers import OPERATOR
-from pat_service.rules.token_admin import Which
+from pat_service.rules.token_admin import TokenFilter
 from pat_service.rules.tokens import REPEAT_WITHIN
 from pat_service.storage.database import transaction
 from pat_service.storage.models import Event, Session, Token, User, Workspace
-from pat_service.storage.paging import Wanted
+from pat_service.storage.paging import PageRequest
 from tests.rules.test_concurrency import code_of, exchange, live_sessions, race
 from tests.rules.test_concurrency import service as raced
 from tests.support.callers import (
@@ -182,7 +182,7 @@ def test_what_a_list_calls_live_is_what_opens(service: Service) -> None:
     ):
         service.change(update(Token).values(first_used_at=used_at))
         with service.app.app_context():
-            page = token_admin.list_tokens(OPERATOR, Which(), Wanted(), now)
+            page = token_admin.list_tokens(OPERATOR, TokenFilter(), PageRequest(), now)
         assert [row.status for row in page.items] == expected, used_at
 
 

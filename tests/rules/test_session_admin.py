@@ -65,8 +65,8 @@ def end(service: Service, session_id: str, client: str = "manager") -> int:
     return answer.status_code
 
 
-def end_all(service: Service, client: str = "manager", **which: str) -> int:
-    answer = call(service, "DELETE", SESSIONS, client, query_string=which)
+def end_all(service: Service, client: str = "manager", **token_filter: str) -> int:
+    answer = call(service, "DELETE", SESSIONS, client, query_string=token_filter)
     assert answer.status_code == 200, answer.text
     found: Any = answer.json
     assert set(found) == {"ended"}
@@ -193,14 +193,14 @@ def test_what_is_outside_is_answered_as_what_does_not_exist(service: Service) ->
             problems = [problem_of(answer, 404, "not_found") | {"requestId": ""} for answer in answers]
             assert problems[0] == problems[1]
         assert listed(service, SESSIONS, client) == []
-        for which in (
+        for token_filter in (
             {"appId": LEDGER},
             {"userId": id_of(service, User, MALLORY)},
             {"workspaceId": id_of(service, Workspace, "globex")},
             {"tokenId": token_id},
         ):
-            assert listed(service, SESSIONS, client, **which) == []
-            assert end_all(service, client, **which) == 0
+            assert listed(service, SESSIONS, client, **token_filter) == []
+            assert end_all(service, client, **token_filter) == 0
     assert code_of_session(service, jwt, LEDGER) == "served"
 
 
@@ -295,12 +295,12 @@ def test_ending_many_ends_what_matches_and_is_the_callers(
     workspace: str | None,
     expected: set[str],
 ) -> None:
-    which = {
+    token_filter = {
         "appId": app_id,
         "userId": email and id_of(service, User, email),
         "workspaceId": workspace and id_of(service, Workspace, workspace),
     }
-    wanted = {name: value for name, value in which.items() if value}
+    wanted = {name: value for name, value in token_filter.items() if value}
     assert end_all(service, caller, **wanted) == len(expected)
     places = {"ana support": SUPPORT, "mallory": LEDGER}
     for name, jwt in crowd.items():

@@ -80,8 +80,8 @@ def revoke(service: Service, token_id: str, client: str = "manager") -> int:
     return answer.status_code
 
 
-def revoke_all(service: Service, client: str = "manager", **which: str) -> tuple[int, int]:
-    answer = call(service, "DELETE", TOKENS, client, query_string=which)
+def revoke_all(service: Service, client: str = "manager", **token_filter: str) -> tuple[int, int]:
+    answer = call(service, "DELETE", TOKENS, client, query_string=token_filter)
     assert answer.status_code == 200, answer.text
     found: Any = answer.json
     assert set(found) == {"revoked", "endedSessions"}
@@ -262,15 +262,15 @@ def test_what_is_outside_is_answered_as_what_does_not_exist(service: Service) ->
             problems = [problem_of(answer, 404, "not_found") | {"requestId": ""} for answer in answers]
             assert problems[0] == problems[1]
         assert listed(service, TOKENS, client) == []
-        for which in (
+        for token_filter in (
             {"appId": LEDGER},
             {"userId": id_of(service, User, "mallory@globex.test")},
             {"workspaceId": id_of(service, Workspace, "globex")},
             {"clientId": "rival"},
         ):
-            assert listed(service, TOKENS, client, **which) == []
-            if "clientId" not in which:
-                assert revoke_all(service, client, **which) == (0, 0)
+            assert listed(service, TOKENS, client, **token_filter) == []
+            if "clientId" not in token_filter:
+                assert revoke_all(service, client, **token_filter) == (0, 0)
     assert got(service, f"{TOKENS}/{ledger}", "rival")["status"] == "live"
 
 
@@ -469,12 +469,12 @@ def test_revoking_many_ends_what_matches_and_is_the_callers(
     workspace: str | None,
     expected: set[str],
 ) -> None:
-    which = {
+    token_filter = {
         "appId": app_id,
         "userId": email and id_of(service, User, email),
         "workspaceId": workspace and id_of(service, Workspace, workspace),
     }
-    wanted = {name: value for name, value in which.items() if value}
+    wanted = {name: value for name, value in token_filter.items() if value}
     assert revoke_all(service, caller, **wanted) == (len(expected), len(expected))
     assert gone(service, crowd) == expected
     assert revoke_all(service, caller, **wanted) == (0, 0)

@@ -274,7 +274,7 @@ def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
 @pytest.fixture
 def patient(app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Flask]:
     """The same, with a connection for each racer and time to wait for a lock on a busy machine."""
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 60_000)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 60_000)
     monkeypatch.setattr("pat_service.storage.postgres.CONNECT_TIMEOUT", 60)
     patient = build(url, tmp_path, WEB_THREADS="20")
     yield patient
@@ -337,14 +337,14 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
     service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened just as she is deleted."""
-    hold, use, used = reach.hold_tokens, tokens.use, threading.Event()
+    hold, use, used = reach.lock_tokens, tokens.use, threading.Event()
     waits = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     openings: list[Future[TestResponse]] = []
 
-    def hold_and_let_another_mint(*args: Any) -> reach.Held:
+    def hold_and_let_another_mint(*args: Any) -> reach.LockedTokens:
         held = hold(*args)
         if not openings:
             token = service.token(singleUse=True)  # opened in several steps, between which there is a pause
@@ -362,7 +362,7 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
                 wait_for(lambda: other.execute(waits).fetchone() == (1,))
         return found
 
-    monkeypatch.setattr(reach, "hold_tokens", hold_and_let_another_mint)
+    monkeypatch.setattr(reach, "lock_tokens", hold_and_let_another_mint)
     monkeypatch.setattr(sessions, "use", use_and_pause)
     service.app.config["MAX_SESSIONS_PER_TOKEN"] = 100  # so that an opening is more than one statement
     (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
@@ -377,7 +377,7 @@ def test_a_migration_waits_for_another_longer_than_a_request_may(
     postgres_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As do two releases that start at once."""
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
     with fresh_database(postgres_server) as empty:
         app = build(empty, tmp_path)
         with psycopg.connect(empty) as other, ThreadPoolExecutor(1) as threads:
@@ -421,7 +421,7 @@ def test_connections_that_the_server_ended_are_no_failure(service: Service, post
 def test_while_somebody_holds_the_row_a_mint_gives_up_and_nothing_is_done(
     lasting: Flask, app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
     impatient = Service(build(url, tmp_path).test_client())
     token = impatient.token()
     with psycopg.connect(url) as other:
@@ -437,7 +437,7 @@ def test_while_somebody_holds_the_row_a_mint_gives_up_and_nothing_is_done(
 def test_when_all_connections_are_taken_the_answer_is_503(
     app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 300)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
     small = Service(build(url, tmp_path, WEB_THREADS="1").test_client())
     with small.app.app_context():
         with contextlib.ExitStack() as held:

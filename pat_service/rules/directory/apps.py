@@ -14,14 +14,14 @@ from pat_service.rules.directory.changes import altered, changing, difference, e
 from pat_service.shapes import is_label
 from pat_service.storage.database import AnyRow, add, reading
 from pat_service.storage.models import App, Grant, Token, new_id
-from pat_service.storage.paging import Listing, Wanted, page
+from pat_service.storage.paging import Listing, PageRequest, page
 
 #: The workspace is told as what the event is of.
 TOLD: Final = ("slug", "name", "template", "allowed_origins")
 
 
-def listed(
-    caller: Caller, wanted: Wanted, *, slug: str | None = None, workspace_id: str | None = None
+def list_apps(
+    caller: Caller, page_request: PageRequest, *, slug: str | None = None, workspace_id: str | None = None
 ) -> Listing:
     """Return a page of the apps in the caller's workspaces: those that the filters leave."""
     statement = _listed
@@ -30,7 +30,7 @@ def listed(
     if workspace_id is not None:
         statement = statement.where(App.workspace_id == workspace_id)
     with reading() as connection:
-        return page(connection, statement, App.id, wanted, caller.reach())
+        return page(connection, statement, App.id, page_request, caller.reach())
 
 
 def read(caller: Caller, app_id: str) -> AnyRow:
@@ -102,13 +102,13 @@ def change_origins(
         return reach.app(connection, caller, app_id)
 
 
-@reach.anew_when_tokens_come
+@reach.retry_on_new_tokens
 def remove(caller: Caller, app_id: str, now: datetime) -> None:
     """Delete the app with its grants, tokens and sessions; or raise AppNotFound."""
     with changing(caller, now) as connection:
-        held = reach.hold_tokens(connection, Token.app_id == app_id)
+        locked = reach.lock_tokens(connection, Token.app_id == app_id)
         current = reach.app(connection, caller, app_id, lock=True)
-        reach.require_held(connection, held)
+        reach.require_all_locked(connection, locked)
         ids = {"client_id": caller.id, "app_id": app_id, "workspace_id": current.workspace_id}
         details = {"before": told(current, TOLD)}
         events.record(connection, events.APP_DELETED, now, details=details, **ids)

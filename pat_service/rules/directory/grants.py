@@ -16,11 +16,11 @@ from pat_service.rules.directory.changes import changing
 from pat_service.rules.directory.members import Person
 from pat_service.storage.database import AnyRow, add, reading
 from pat_service.storage.models import App, Grant, Member, User, Workspace
-from pat_service.storage.paging import Listing, Wanted, page
+from pat_service.storage.paging import Listing, PageRequest, page
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class GrantView:
     """A grant. It is `effective` where its holder may open the app at this moment."""
 
     app_id: str
@@ -29,22 +29,22 @@ class Held:
     user: Person
 
 
-def listed(caller: Caller, app_id: str, wanted: Wanted) -> Listing:
+def list_grants(caller: Caller, app_id: str, page_request: PageRequest) -> Listing:
     """Return a page of the app's grants, or raise AppNotFound. Whom the caller may not know is left out."""
     with reading() as connection:
         reach.app(connection, caller, app_id)
-        found = page(connection, _of_app, _held.c.user_id, wanted, {"app": app_id} | caller.reach())
+        found = page(connection, _of_app, _held.c.user_id, page_request, {"app": app_id} | caller.reach())
     return replace(found, items=[_grant(row) for row in found.items])
 
 
-def read(caller: Caller, app_id: str, user_id: str) -> Held:
+def read(caller: Caller, app_id: str, user_id: str) -> GrantView:
     """Return the grant, or raise AppNotFound or GrantNotFound."""
     with reading() as connection:
         reach.app(connection, caller, app_id)
         return _read(connection, caller, app_id, user_id)
 
 
-def put(caller: Caller, app_id: str, user_id: str, now: datetime) -> tuple[Held, bool]:
+def put(caller: Caller, app_id: str, user_id: str, now: datetime) -> tuple[GrantView, bool]:
     """Let the user open the app; tell whether they had no grant. Raise AppNotFound or UserNotFound."""
     with changing(caller, now) as connection:
         # Held: a grant that comes late must not follow the app to another workspace.
@@ -89,7 +89,7 @@ def ineffective(connection: Connection, app_ids: Collection[str]) -> list[tuple[
     return [(slug, email) for slug, email in connection.execute(statement)]
 
 
-def _read(connection: Connection, caller: Caller, app_id: str, user_id: str) -> Held:
+def _read(connection: Connection, caller: Caller, app_id: str, user_id: str) -> GrantView:
     statement = _of_app.where(_held.c.user_id == bindparam("user"))
     row = connection.execute(statement, {"app": app_id, "user": user_id} | caller.reach()).first()
     if row is None:
@@ -97,9 +97,9 @@ def _read(connection: Connection, caller: Caller, app_id: str, user_id: str) -> 
     return _grant(row)
 
 
-def _grant(row: AnyRow) -> Held:
+def _grant(row: AnyRow) -> GrantView:
     holder = Person(row.user_id, row.user_email, row.user_name, row.user_status)
-    return Held(row.app_id, row.user_id, may_open(row), holder)
+    return GrantView(row.app_id, row.user_id, may_open(row), holder)
 
 
 def _give(connection: Connection, caller: Caller, app: AnyRow, user_id: str, now: datetime) -> bool:

@@ -16,7 +16,7 @@ from pat_service.rules.directory import reach, workspaces
 from pat_service.rules.directory.changes import changing
 from pat_service.storage.database import AnyRow, add, reading
 from pat_service.storage.models import Member, User
-from pat_service.storage.paging import Listing, Wanted, page
+from pat_service.storage.paging import Listing, PageRequest, page
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class Membership:
     user: Person
 
 
-def listed(caller: Caller, workspace_id: str, wanted: Wanted) -> Listing:
+def list_members(caller: Caller, workspace_id: str, page_request: PageRequest) -> Listing:
     """Return a page of the workspace's members, or raise WorkspaceNotFound."""
     with reading() as connection:
         reach.workspace(connection, caller, workspace_id)
-        found = page(connection, _of_workspace, Member.user_id, wanted, {"workspace": workspace_id})
+        found = page(connection, _of_workspace, Member.user_id, page_request, {"workspace": workspace_id})
     return replace(found, items=[_membership(row) for row in found.items])
 
 

@@ -17,7 +17,7 @@ from pat_service.storage.database import AnyRow
 from pat_service.storage.models import App, Token, User, Workspace
 
 #: Which tokens are held: the condition that they fulfil, and their ids.
-Held = tuple[ColumnElement[bool], set[str]]
+LockedTokens = tuple[ColumnElement[bool], set[str]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -50,11 +50,11 @@ def app(
     return row
 
 
-class TokensCame(Exception):
+class NewTokens(Exception):
     """Tokens were minted while those that were there already were being held."""
 
 
-def hold_tokens(connection: Connection, condition: ColumnElement[bool]) -> Held:
+def lock_tokens(connection: Connection, condition: ColumnElement[bool]) -> LockedTokens:
     """Lock the tokens that a deletion is about to take along, and return which.
 
     Before anything else: an opening locks its token first, and what its session hangs on after that.
@@ -65,17 +65,17 @@ def hold_tokens(connection: Connection, condition: ColumnElement[bool]) -> Held:
     return condition, set(connection.execute(statement).scalars())
 
 
-def require_held(connection: Connection, held: Held) -> None:
+def require_all_locked(connection: Connection, locked: LockedTokens) -> None:
     """Raise TokensCame where there are others by now, once what they hang on is locked: no more can come.
 
     To wait for these would be to wait in a circle, for openings that wait for what is locked.
     """
-    condition, ids = held
+    condition, ids = locked
     if not ids.issuperset(connection.execute(select(Token.id).where(condition)).scalars()):
-        raise TokensCame
+        raise NewTokens
 
 
-def anew_when_tokens_come(rule: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def retry_on_new_tokens(rule: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Let the rule begin again until it holds all tokens; what it did before is undone."""
 
     @wraps(rule)
@@ -83,7 +83,7 @@ def anew_when_tokens_come(rule: Callable[Arguments, Result]) -> Callable[Argumen
         while True:
             try:
                 return rule(*args, **kwargs)
-            except TokensCame:
+            except NewTokens:
                 continue
 
     return run

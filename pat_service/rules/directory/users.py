@@ -19,13 +19,13 @@ from pat_service.rules.directory.changes import changing, difference, told
 from pat_service.shapes import email_key
 from pat_service.storage.database import AnyRow, add, reading
 from pat_service.storage.models import Member, Token, User, new_id
-from pat_service.storage.paging import Listing, Wanted, page
+from pat_service.storage.paging import Listing, PageRequest, page
 
 TOLD: Final = ("email", "name", "status")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class VisibleUser:
     """A user as a caller may know them: with the memberships in workspaces of the caller's."""
 
     id: str
@@ -36,9 +36,9 @@ class Known:
     memberships: list[AnyRow]
 
 
-def listed(
+def list_users(
     caller: Caller,
-    wanted: Wanted,
+    page_request: PageRequest,
     *,
     email: str | None = None,
     status: str | None = None,
@@ -54,11 +54,11 @@ def listed(
         within = (Member.workspace_id == workspace_id, reaches_workspace(Member.workspace_id))
         statement = statement.where(User.id.in_(select(Member.user_id).where(*within)))
     with reading() as connection:
-        found = page(connection, statement, User.id, wanted, caller.reach())
-        return replace(found, items=_known(connection, caller, found.items))
+        found = page(connection, statement, User.id, page_request, caller.reach())
+        return replace(found, items=_visible_users(connection, caller, found.items))
 
 
-def read(caller: Caller, user_id: str) -> Known:
+def read(caller: Caller, user_id: str) -> VisibleUser:
     """Return the user, or raise UserNotFound."""
     with reading() as connection:
         return _read(connection, caller, user_id)
@@ -72,7 +72,7 @@ def create(
     now: datetime,
     name: str | None = None,
     status: str = "active",
-) -> tuple[Known, bool]:
+) -> tuple[VisibleUser, bool]:
     """Make a user, with these roles by workspace id; without a name, the email stands for it.
 
     Somebody who belongs to no workspace of the caller's joins them, and stays as they are: then the
@@ -81,8 +81,8 @@ def create(
     """
     with changing(caller, now) as connection:
         if not roles and not caller.all_workspaces:
-            wanted = "Must name at least one: this client is limited to workspaces."
-            raise InvalidPayload({"memberships": [wanted]})
+            page_request = "Must name at least one: this client is limited to workspaces."
+            raise InvalidPayload({"memberships": [page_request]})
         for role in roles.values():
             caller.require_role(role)
         for workspace_id in roles:
@@ -99,17 +99,17 @@ def create(
         return _read(connection, caller, user_id), is_new
 
 
-@reach.anew_when_tokens_come
-def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime) -> Known:
+@reach.retry_on_new_tokens
+def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime) -> VisibleUser:
     """Change what `changes` names: email, name, status. Raise UserNotFound or Conflict.
 
     A status counts on the next request of every open frame.
     """
     with changing(caller, now) as connection:
-        held = reach.hold_tokens(connection, Token.user_id == user_id) if "email" in changes else None
+        locked = reach.lock_tokens(connection, Token.user_id == user_id) if "email" in changes else None
         current = _own(connection, caller, user_id)
-        if held is not None:
-            reach.require_held(connection, held)
+        if locked is not None:
+            reach.require_all_locked(connection, locked)
             changes = changes | {"email": email_key(changes["email"])}
             holder = connection.execute(_by_email, {"email": changes["email"]}).scalar()
             if holder not in (None, user_id):
@@ -121,13 +121,13 @@ def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime)
         return _read(connection, caller, user_id)
 
 
-@reach.anew_when_tokens_come
+@reach.retry_on_new_tokens
 def remove(caller: Caller, user_id: str, now: datetime) -> None:
     """Delete the user with all that is theirs, tokens and sessions included; or raise as `change`."""
     with changing(caller, now) as connection:
-        held = reach.hold_tokens(connection, Token.user_id == user_id)
+        locked = reach.lock_tokens(connection, Token.user_id == user_id)
         current = _own(connection, caller, user_id)
-        reach.require_held(connection, held)
+        reach.require_all_locked(connection, locked)
         token_admin.revoke_outside(connection, caller, user_id, now)
         places = members.workspaces_of(connection, user_id)
         _tell(connection, events.USER_DELETED, caller, user_id, {"before": told(current, TOLD)}, places, now)
@@ -222,14 +222,16 @@ def _tell(
         events.record(connection, type_, now, details=details, **ids)
 
 
-def _read(connection: Connection, caller: Caller, user_id: str) -> Known:
-    (known,) = _known(connection, caller, [reach.user(connection, caller, user_id)])
+def _read(connection: Connection, caller: Caller, user_id: str) -> VisibleUser:
+    (known,) = _visible_users(connection, caller, [reach.user(connection, caller, user_id)])
     return known
 
 
-def _known(connection: Connection, caller: Caller, rows: list[AnyRow]) -> list[Known]:
+def _visible_users(connection: Connection, caller: Caller, rows: list[AnyRow]) -> list[VisibleUser]:
     roles = members.roles_of(connection, caller, [row.id for row in rows])
-    return [Known(row.id, row.email, row.name, row.status, row.created_at, roles[row.id]) for row in rows]
+    return [
+        VisibleUser(row.id, row.email, row.name, row.status, row.created_at, roles[row.id]) for row in rows
+    ]
 
 
 # Statements, built once.

@@ -13,16 +13,16 @@ from pat_service.rules.directory import reach
 from pat_service.rules.directory.changes import altered, changing, difference, each_once, told
 from pat_service.storage.database import AnyRow, add, reading
 from pat_service.storage.models import App, Token, Workspace, new_id
-from pat_service.storage.paging import Listing, Wanted, page
+from pat_service.storage.paging import Listing, PageRequest, page
 
 TOLD: Final = ("slug", "name", "allowed_origins")
 
 
-def listed(caller: Caller, wanted: Wanted, slug: str | None = None) -> Listing:
+def list_workspaces(caller: Caller, page_request: PageRequest, slug: str | None = None) -> Listing:
     """Return a page of the caller's workspaces, or of the one with this slug."""
     statement = _listed if slug is None else _listed.where(Workspace.slug == slug)
     with reading() as connection:
-        return page(connection, statement, Workspace.id, wanted, caller.reach())
+        return page(connection, statement, Workspace.id, page_request, caller.reach())
 
 
 def read(caller: Caller, workspace_id: str) -> AnyRow:
@@ -78,13 +78,13 @@ def change_origins(
         return reach.workspace(connection, caller, workspace_id)
 
 
-@reach.anew_when_tokens_come
+@reach.retry_on_new_tokens
 def remove(caller: Caller, workspace_id: str, now: datetime) -> None:
     """Delete an empty workspace with its members, tokens and sessions. Raise Conflict while it has apps."""
     with changing(caller, now) as connection:
-        held = reach.hold_tokens(connection, Token.workspace_id == workspace_id)
+        locked = reach.lock_tokens(connection, Token.workspace_id == workspace_id)
         current = reach.workspace(connection, caller, workspace_id, lock=True)
-        reach.require_held(connection, held)
+        reach.require_all_locked(connection, locked)
         if connection.execute(select(App.id).where(App.workspace_id == workspace_id).limit(1)).first():
             raise Conflict("There are apps in this workspace; move or delete them first.")
         details = {"before": told(current, TOLD)}

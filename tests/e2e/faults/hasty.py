@@ -9,5 +9,5 @@ from pat_service.storage import database
 
 
 def create_app() -> Flask:
-    vars(database)["STATEMENT_TIMEOUT"] = int(os.environ["STATEMENT_TIMEOUT"])
+    vars(database)["STATEMENT_TIMEOUT_MS"] = int(os.environ["STATEMENT_TIMEOUT"])
     return app.create_app()

@@ -36,11 +36,11 @@ def test_mallorys_client_meets_nothing_of_acme(
 def test_a_rule_starts_again_until_it_holds_every_token() -> None:
     attempts = []
 
-    @reach.anew_when_tokens_come
+    @reach.retry_on_new_tokens
     def delete(name: str) -> str:
         attempts.append(name)
         if len(attempts) < 3:
-            raise reach.TokensCame
+            raise reach.NewTokens
         return name
 
     assert delete("orders") == "orders"
