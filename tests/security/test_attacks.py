@@ -105,7 +105,7 @@ def test_a_refusal_that_could_not_be_recorded_is_tried_again(
     def away() -> None:
         raise Unavailable
 
-    monkeypatch.setattr(circuit_breaker, "PAUSE", 0)
+    monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0)
     refusal = TokenExpired().about(token_id="t")
     with service.app.app_context():
         monkeypatch.setattr(events, "transaction", away)
