@@ -11,43 +11,43 @@ from pat_service.embed.texts import translator
 ADVICE: Final = {
     "token_missing": (
         _("This app needs to be opened again"),
-        _("For your safety it keeps nothing that could open it by itself."),
+        _("For your safety, this page does not store your access."),
     ),
     "token_invalid": (
         _("This link does not open the app"),
-        _("It may be incomplete. If you see this again, tell whoever looks after this page."),
+        _("It may be incomplete. If this happens again, contact the team that runs this page."),
     ),
-    "token_expired": (_("This link has expired"), _("It was good for a limited time.")),
+    "token_expired": (_("This link has expired"), _("It was valid for a limited time.")),
     "token_superseded": (
         _("This link was replaced by a newer one"),
-        _("The app was opened from somewhere else meanwhile."),
+        _("The app was opened again somewhere else."),
     ),
     "token_revoked": (
         _("This link was withdrawn"),
-        _("If you still need the app, ask whoever gave you access."),
+        _("If you still need the app, ask the person who gave you access."),
     ),
-    "token_used": (_("This link has been used"), _("It was good for one opening.")),
+    "token_used": (_("This link has already been used"), _("It could open the app only once.")),
     "too_many_sessions": (
         _("This app is open in too many places"),
         _("Close it in one of them, then try again."),
     ),
     "access_revoked": (
         _("You no longer have access to this app"),
-        _("If you still need it, ask whoever gave you access."),
+        _("If you still need it, ask the person who gave you access."),
     ),
-    "session_invalid": (_("This session cannot be used"), _("The app has to be opened again.")),
-    "session_expired": (_("Your session has ended"), _("It was open for as long as it may be.")),
+    "session_invalid": (_("This session cannot be used"), _("The app needs to be opened again.")),
+    "session_expired": (_("Your session has ended"), _("It reached its time limit.")),
     "session_revoked": (
         _("Your session was ended"),
-        _("You ended it yourself, or whoever looks after this app did."),
+        _("You ended it, or the team that runs this app did."),
     ),
     "not_framed": (
         _("This app opens inside another page"),
-        _("Go to the page that shows it. It does not open in a tab of its own."),
+        _("It cannot open in its own tab. Go to the page that shows it."),
     ),
     "origin_not_allowed": (
         _("This page may not show the app"),
-        _("Its address is not on the app's list. Tell whoever looks after this page."),
+        _("Its address is not on the app's list. Contact the team that runs this page."),
     ),
     "not_found": (
         _("There is nothing here"),
@@ -59,8 +59,8 @@ ADVICE: Final = {
     ),
     "payload_too_large": (_("This is too large"), _("Send less, or a smaller file.")),
     "conflict": (
-        _("Somebody else was faster"),
-        _("What you wanted to change has changed meanwhile. Look at it again, then repeat your change."),
+        _("Someone else changed this first"),
+        _("Check the current version, then repeat your change."),
     ),
     "rate_limited": (_("Too many attempts"), _("Wait a minute before you try again.")),
     "unavailable": (_("Temporarily out of service"), _("Nothing is lost. Try again in a moment.")),
@@ -71,24 +71,24 @@ ADVICE: Final = {
     # What only scripts meet.
     "unreachable": (
         _("The server could not be reached"),
-        _("This page is as you left it. Check your connection, then try again."),
+        _("This page has not changed. Check your connection, then try again."),
     ),
     "redirect_refused": (
         _("This cannot be shown here"),
-        _("The app sent your request elsewhere, where it may not go. Tell whoever looks after the app."),
+        _("The app sent your request to an address that is not allowed. Contact the team that runs the app."),
     ),
     "timeout": (
         _("This app is taking too long to open"),
-        _("The page around it has not given it a key in time. Try again in a moment."),
+        _("The page around it did not grant access in time. Try again in a moment."),
     ),
     "fetch_token_failed": (
         _("This app could not be opened"),
-        _("The page around it got no key for it. You may have to sign in there again."),
+        _("The page around it could not get access. You may need to sign in there again."),
     ),
 }
 UNKNOWN: Final = (
     _("This did not work"),
-    _("Try again. If it happens again, tell whoever looks after this app."),
+    _("Try again. If it happens again, contact the team that runs this app."),
 )
 #: What to do where trying again can help, and there is no button for it.
 RELOAD: Final = _("Reload the page that shows this app.")

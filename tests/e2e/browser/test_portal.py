@@ -495,7 +495,7 @@ def test_a_token_for_one_opening_is_refused_when_its_address_is_framed_again(por
     expect(again).to_be_enabled(timeout=20_000)
     again.click()
     frame = portal.page.frame_locator("#stage-body iframe")
-    expect(heading(frame)).to_have_text("This link has been used")
+    expect(heading(frame)).to_have_text("This link has already been used")
     expect(portal.page.locator("#frame-state")).to_have_text("401 token_used")
     portal.page.get_by_role("button", name="Open again").click()
     expect(heading(portal.opened())).to_have_text("Orders")
