@@ -1,8 +1,7 @@
-"""The text of tokens and secrets, their digests, and the session JWT: pure functions of keys and time.
+"""Tokens and secrets as text, their digests, and the session JWT: pure functions of keys and time.
 
-A secret of this service is `<prefix>_` + 64 hex digits (32 random bytes) + 8 hex digits: the CRC-32
-of everything before them. So a scanner can tell a real one offline, and garbage is refused without
-a look at the database.
+A token or secret is `<prefix>_`, 64 hex digits (32 random bytes) and 8 hex digits: the CRC-32 of all
+before them. A scanner can recognize a real one offline, and garbage is refused without a query.
 """
 
 import hashlib
@@ -22,8 +21,8 @@ from pat_service.errors import SessionExpired, SessionInvalid, TokenInvalid
 
 TOKEN_PREFIX: Final = "pat"
 CLIENT_SECRET_PREFIX: Final = "pcs"
-#: A secret anywhere in a text: what logs must hide. Also with its underscore as an URL may write it,
-#: and client credentials as a header has them.
+#: A secret anywhere in a text, to redact logs: with a literal or URL-encoded underscore, as a JWT, or as
+#: Basic credentials.
 SECRET_TEXT: Final = re.compile(
     r"(?:pat|pcs)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,2000}\.[\w-]+|basic\s+[\w+/-]{16,}=*",
     re.IGNORECASE,
@@ -32,10 +31,10 @@ SECRET_TEXT: Final = re.compile(
 ISSUER: Final = "pat-service"
 JWT_TYPE: Final = "embed+jwt"
 JWT_ALGORITHM: Final = "HS256"
-#: Clocks of two hosts may differ by this much, in seconds.
-JWT_LEEWAY: Final = 5
-#: So many session JWTs whose signature has held are remembered: of one frame there are many requests.
-VERIFIED_KEPT: Final = 4096
+#: The clocks of two hosts may differ by this much.
+JWT_LEEWAY_SECONDS: Final = 5
+#: JWTs whose verification is cached, since one frame sends the same JWT many times.
+MAX_CACHED_JWTS: Final = 4096
 CLAIMS: Final = ("iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp")
 
 _ID = re.compile(r"[0-9a-f-]{36}", re.ASCII)
@@ -44,7 +43,7 @@ _JWT_FORM = re.compile(r"[\w-]{1,512}\.[\w-]{1,2048}\.[\w-]{43}", re.ASCII)
 
 
 class Secret:
-    """A text that cannot be printed by accident: only `reveal()` gives it."""
+    """A text that cannot be printed by accident: only `reveal()` returns it."""
 
     __slots__ = ("_text",)
 
@@ -60,68 +59,65 @@ class Secret:
     __str__ = __repr__
 
 
-def _checksum(text: str) -> str:
+def _compute_checksum(text: str) -> str:
     return format(zlib.crc32(text.encode("ascii")), "08x")
 
 
 def generate(prefix: str) -> Secret:
-    """Return a new secret: 32 random bytes behind `prefix`, with their checksum."""
+    """Return a new secret: the prefix, 32 random bytes and a checksum."""
     text = f"{prefix}_{secrets.token_hex(32)}"
-    return Secret(text + _checksum(text))
+    return Secret(text + _compute_checksum(text))
 
 
-def well_formed(text: str, prefix: str) -> bool:
-    """Tell whether `text` could have come from `generate(prefix)`, without any key or database."""
+def is_well_formed(text: str, prefix: str) -> bool:
+    """Return whether `generate(prefix)` could have returned `text`."""
     if not text.startswith(f"{prefix}_") or _BODY.fullmatch(text) is None:
         return False
-    return _checksum(text[:-8]) == text[-8:]
+    return _compute_checksum(text[:-8]) == text[-8:]
 
 
 def parse_token(text: str) -> Secret:
-    """Return the token that `text` is, or raise TokenInvalid for what no mint can have given out."""
-    if not well_formed(text, TOKEN_PREFIX):
+    """Return the token, or raise TokenInvalid if no mint can have issued this text."""
+    if not is_well_formed(text, TOKEN_PREFIX):
         raise TokenInvalid
     return Secret(text)
 
 
 def redact(text: str) -> str:
-    """Return `text` with every token, secret and JWT in it hidden."""
-    return SECRET_TEXT.sub(lambda found: found.group()[:4] + "[hidden]", text)
+    """Return `text` with every token, secret and JWT hidden."""
+    return SECRET_TEXT.sub(lambda match: match.group()[:4] + "[hidden]", text)
 
 
 @dataclass(frozen=True)
 class Key:
-    """One `SECRET_KEY`. Each purpose has a key of its own, derived by HMAC-SHA-256 (RFC 2104)."""
+    """One `SECRET_KEY`. HMAC-SHA-256 (RFC 2104) derives a separate key for each purpose."""
 
     material: bytes = field(repr=False)
 
-    def derived(self, purpose: str) -> bytes:
+    def derive(self, purpose: str) -> bytes:
         return hmac.digest(self.material, f"pat-service/{purpose}".encode(), hashlib.sha256)
 
     @cached_property
     def id(self) -> str:
-        """A name for the key that tells nothing about it: kept beside digests and in the JWT's `kid`."""
-        return self.derived("key-id").hex()[:12]
+        """The public name of the key: stored with each digest, and the `kid` of a JWT."""
+        return self.derive("key-id").hex()[:12]
 
     @cached_property
     def for_digests(self) -> bytes:
-        return self.derived("digest")
+        return self.derive("digest")
 
     @cached_property
     def for_sessions(self) -> bytes:
-        return self.derived("session")
+        return self.derive("session")
 
     def digest(self, secret: Secret) -> bytes:
-        """Return the HMAC-SHA-256 digest that is stored in place of a random secret."""
+        """Return the HMAC-SHA-256 digest that the database stores instead of the secret."""
         return hmac.digest(self.for_digests, secret.reveal().encode(), hashlib.sha256)
 
 
 @dataclass(frozen=True)
 class SessionClaims:
-    """What a session JWT says, once its signature and form hold.
-
-    `app_id` is None in a session that is good for every app of its workspace.
-    """
+    """The claims of a verified session JWT. Without `app_id` it opens every app of its workspace."""
 
     session_id: str
     user_id: str
@@ -132,23 +128,23 @@ class SessionClaims:
 
 
 class Keyring:
-    """The current key, which signs and digests, and older ones, which only verify."""
+    """The current key, which signs and digests, and older keys, which only verify."""
 
     def __init__(self, current: str, fallbacks: tuple[str, ...] = ()) -> None:
         self.keys = tuple(Key(material.encode()) for material in (current, *fallbacks))
         self.current = self.keys[0]
         self._by_id = {key.id: key for key in reversed(self.keys)}
-        self._verified = lru_cache(VERIFIED_KEPT)(self._verify)
+        self._verified = lru_cache(MAX_CACHED_JWTS)(self._verify)
 
     def get(self, key_id: str) -> Key | None:
         return self._by_id.get(key_id)
 
     def sign_session(self, claims: SessionClaims) -> str:
-        """Return the session as a compact JWT (RFC 7519), signed with the current key."""
+        """Return a compact JWT (RFC 7519), signed with the current key."""
         issued = int(claims.issued_at.timestamp())
         payload = {
             "iss": ISSUER,
-            "aud": audience(claims.app_id, claims.workspace_id),
+            "aud": build_audience(claims.app_id, claims.workspace_id),
             "sub": claims.user_id,
             "jti": claims.session_id,
             "wid": claims.workspace_id,
@@ -160,9 +156,9 @@ class Keyring:
         return jwt.encode(payload, self.current.for_sessions, algorithm=JWT_ALGORITHM, headers=headers)
 
     def read_session(self, text: str, app_id: str | None) -> SessionClaims:
-        """Return the claims of a session JWT made for this app (None: for no app alone), or for a workspace.
+        """Return the claims of a session JWT for this app or for a workspace. None accepts the latter only.
 
-        Raise SessionExpired for a genuine one past its time, SessionInvalid for everything else.
+        Raise SessionExpired if a genuine session is past its time, else SessionInvalid.
         """
         try:
             claims = self.read_any_session(text)
@@ -175,15 +171,15 @@ class Keyring:
         return claims
 
     def read_any_session(self, text: str) -> SessionClaims:
-        """Return the claims of a session JWT, whatever it was made for; raise as `read_session` does.
+        """Return the claims of a session JWT for any app or workspace; raise as `read_session`.
 
-        The profile is closed (RFC 8725): one algorithm, one type, a known key, exactly our claims.
+        It accepts one algorithm, one type, a known key, and exactly our claims (RFC 8725).
         """
         claims, not_before = self._verified(text)
         now = time.time()
-        if not_before > now + JWT_LEEWAY:
+        if not_before > now + JWT_LEEWAY_SECONDS:
             raise SessionInvalid
-        if claims.expires_at.timestamp() <= now - JWT_LEEWAY:
+        if claims.expires_at.timestamp() <= now - JWT_LEEWAY_SECONDS:
             raise SessionExpired().about(
                 session_id=claims.session_id,
                 app_id=claims.app_id,
@@ -193,9 +189,9 @@ class Keyring:
         return claims
 
     def _verify(self, text: str) -> tuple[SessionClaims, int]:
-        """Return the claims of a JWT that we signed, and since when it holds; or raise SessionInvalid.
+        """Return the claims of a JWT that we signed, and the time from which it is valid.
 
-        Always the same for the same text, so that it is remembered. What changes with time is not asked here.
+        Raise SessionInvalid for any other text. The result is cached, so this reads no clock.
         """
         if not _JWT_FORM.fullmatch(text):
             raise SessionInvalid
@@ -212,7 +208,7 @@ class Keyring:
                 options={
                     "require": list(CLAIMS),
                     "enforce_minimum_key_length": True,
-                    "verify_aud": False,  # `_claims` reads it: it may be one of two kinds
+                    "verify_aud": False,  # `_parse_claims` checks it: an app or a workspace
                     "verify_exp": False,
                     "verify_nbf": False,
                     "verify_iat": False,
@@ -220,16 +216,16 @@ class Keyring:
             )
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise SessionInvalid from None
-        return _claims(payload), max(payload["nbf"], payload["iat"])
+        return _parse_claims(payload), max(payload["nbf"], payload["iat"])
 
 
-def audience(app_id: str | None, workspace_id: str) -> str:
-    """Return the `aud` of a session: one app, or a workspace with all of its apps."""
+def build_audience(app_id: str | None, workspace_id: str) -> str:
+    """Return the `aud` of a session: one app, or a workspace with all its apps."""
     return f"embed-workspace:{workspace_id}" if app_id is None else f"embed:{app_id}"
 
 
-def _claims(payload: dict[str, Any]) -> SessionClaims:
-    # PyJWT takes times as floats or padded texts; we sign whole numbers only.
+def _parse_claims(payload: dict[str, Any]) -> SessionClaims:
+    # PyJWT also accepts times as floats or padded texts; we sign whole numbers.
     texts = all(type(payload[name]) is str for name in ("sub", "jti", "wid", "aud"))
     texts = texts and all(_ID.fullmatch(payload[name]) for name in ("sub", "jti", "wid"))
     times = all(type(payload[name]) is int for name in ("iat", "nbf", "exp"))
@@ -238,7 +234,7 @@ def _claims(payload: dict[str, Any]) -> SessionClaims:
     app_id = payload["aud"].removeprefix("embed:")
     if not _ID.fullmatch(app_id):
         app_id = None
-    if payload["aud"] != audience(app_id, payload["wid"]):
+    if payload["aud"] != build_audience(app_id, payload["wid"]):
         raise SessionInvalid
     try:
         issued_at = datetime.fromtimestamp(payload["iat"], UTC)

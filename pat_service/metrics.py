@@ -1,8 +1,8 @@
-"""What the service counts, for Prometheus. Rules and HTTP add to it; `http/monitoring` shows it.
+"""The Prometheus metrics of the service. `rules` and `http` count; `observability.monitoring` serves them.
 
-Under gunicorn each worker writes to files of its own in PROMETHEUS_MULTIPROC_DIR, which gunicorn.conf.py
-makes, and a scrape adds them up. A worker is known by its place among the workers and not by its process,
-so that whoever takes a dead one's place goes on with its files: counts survive, and files do not pile up.
+Under gunicorn each worker writes its own files in PROMETHEUS_MULTIPROC_DIR, which gunicorn.conf.py
+creates, and a scrape adds them up. The files are named by the worker's slot, not by its process id. A
+worker that replaces a dead one continues its files, so counts survive and files do not pile up.
 """
 
 import os
@@ -11,43 +11,43 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
 
-#: The variable in which gunicorn.conf.py tells a worker its place.
-PLACE: Final = "PAT_SERVICE_WORKER"
-#: From a session check to the time after which a store counts as away, in seconds.
-BUCKETS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: How a request was limited: by name of the limit.
+#: The environment variable in which gunicorn.conf.py gives a worker its slot.
+SLOT_VARIABLE: Final = "PAT_SERVICE_WORKER"
+#: From the time of a session check to the time after which a store counts as unavailable.
+BUCKETS_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Decisions of a rate limit.
 ALLOWED, REFUSED = "allowed", "refused"
 
-#: The variable that names the folder of the workers' files.
-FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: What a worker's files of each kind may hold, in bytes: labels are few.
-FILE_SIZE: Final = 2**20
-KINDS: Final = ("counter", "gauge_liveall", "histogram")
+#: The environment variable that names the folder of the workers' files.
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: The size of each file; there are few labels.
+FILE_SIZE_BYTES: Final = 2**20
+FILE_KINDS: Final = ("counter", "gauge_liveall", "histogram")
 
-_place = os.environ.get(PLACE, "0")
+_slot = os.environ.get(SLOT_VARIABLE, "0")
 
 
-def _reserve() -> bool:
-    """Make the worker's files with all of their blocks, and tell whether there is room for them.
+def _reserve_files() -> bool:
+    """Create the worker's files with all their blocks; return whether the disk has room.
 
-    They are mapped into memory: to write where a full disk has no block for it would kill the process.
+    The files are mapped into memory: a write to a block that a full disk lacks would kill the process.
     """
     try:
-        folder = Path(os.environ[FOLDER])
+        folder = Path(os.environ[FOLDER_VARIABLE])
         folder.mkdir(parents=True, exist_ok=True)
-        for kind in KINDS:
-            with (folder / f"{kind}_{_place}.db").open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, FILE_SIZE)
+        for kind in FILE_KINDS:
+            with (folder / f"{kind}_{_slot}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, FILE_SIZE_BYTES)
     except (KeyError, OSError):
         return False
     return True
 
 
 disable_created_metrics()
-#: Whether counts are in files, for all workers. Without, each process has its own.
-IN_FILES: Final = _reserve()
-# Read before the first metric below is made.
-values.ValueClass = values.MultiProcessValue(lambda: _place) if IN_FILES else values.MutexValue
+#: Whether the workers share their counts in files; otherwise each process has its own.
+IN_FILES: Final = _reserve_files()
+# Set before the first metric, which reads it.
+values.ValueClass = values.MultiProcessValue(lambda: _slot) if IN_FILES else values.MutexValue
 
 REGISTRY: Final = CollectorRegistry()
 
@@ -60,7 +60,7 @@ _requests: Final = Histogram(
     "pat_request_duration_seconds",
     "Time to answer a request, by route.",
     ["method", "route", "status"],
-    buckets=BUCKETS,
+    buckets=BUCKETS_SECONDS,
     registry=REGISTRY,
 )
 _decisions: Final = Counter(
@@ -91,40 +91,40 @@ POOL_USED: Final = Gauge(
     registry=REGISTRY,
 )
 
-# To look a child up by its labels costs more than to count: each is looked up once.
-#: Made now, so that every file is open: what becomes of the folder later is of no matter.
+# Create one child now, so that every file is open if the folder disappears later.
 _requests.labels("GET", "none", "2xx")
-_of_refusal: dict[tuple[str, str], Counter] = {}
-_of_request: dict[tuple[str, str, int], Histogram] = {}
-_of_decision: dict[tuple[str, bool], Counter] = {}
+# Finding a child by its labels costs more than counting, so each is found once.
+_refusal_children: dict[tuple[str, str], Counter] = {}
+_request_children: dict[tuple[str, str, int], Histogram] = {}
+_decision_children: dict[tuple[str, bool], Counter] = {}
 
 
-def refused(code: str, kind: str) -> None:
-    """Count an answer with an error. Codes and kinds are few; nothing here may come from a stranger."""
-    child = _of_refusal.get((code, kind))
+def count_refusal(code: str, kind: str) -> None:
+    """Count an error answer. Both labels come from our own short lists, never from a request."""
+    child = _refusal_children.get((code, kind))
     if child is None:
-        child = _of_refusal[code, kind] = _refusals.labels(code, kind)
+        child = _refusal_children[code, kind] = _refusals.labels(code, kind)
     child.inc()
 
 
-def answered(method: str, route: str, status: int, seconds: float) -> None:
-    """Count a request by its route's template, never by its path; the status by its class, such as 4xx."""
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count a request by the template of its route, never its path, and by the class of its status."""
     key = (method, route, status // 100)
-    child = _of_request.get(key)
+    child = _request_children.get(key)
     if child is None:
-        child = _of_request[key] = _requests.labels(method, route, f"{status // 100}xx")
+        child = _request_children[key] = _requests.labels(method, route, f"{status // 100}xx")
     child.observe(seconds)
 
 
-def limited(limit: str, allowed: bool) -> None:
-    """Count a decision of the limit with this name."""
-    child = _of_decision.get((limit, allowed))
+def count_limit_decision(limit: str, allowed: bool) -> None:
+    """Count a decision of the named rate limit."""
+    child = _decision_children.get((limit, allowed))
     if child is None:
         child = _decisions.labels(limit, ALLOWED if allowed else REFUSED)
-        _of_decision[limit, allowed] = child
+        _decision_children[limit, allowed] = child
     child.inc()
 
 
-def unavailable(store: str) -> None:
-    """Count that the `database`, its `pool` or the `limiter` did not do its part."""
+def count_unavailable(store: str) -> None:
+    """Count a failure of the `database`, its `pool` or the `limiter`."""
     _unavailable.labels(store).inc()

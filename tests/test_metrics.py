@@ -1,4 +1,4 @@
-"""The files that workers count in: on a disk that is full, in a folder that is gone."""
+"""The metrics files of the workers, on a full disk and in a deleted folder."""
 
 import contextlib
 import os
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("fault", ["full", "gone"])
-def test_counts_that_cannot_be_kept_cost_no_answer_and_no_worker(
+def test_workers_survive_a_full_disk_and_a_deleted_metrics_folder(
     schema: Path, tmp_path: Path, fault: str
 ) -> None:
-    """They are mapped into memory: a write to a block that a full disk lacks would be a SIGBUS."""
+    """The files are mapped into memory: a write to a missing block would raise SIGBUS."""
     with small_disk(8) as disk:
         folder = disk or tmp_path
         environ = {
@@ -36,7 +36,7 @@ def test_counts_that_cannot_be_kept_cost_no_answer_and_no_worker(
                 for counts in folder.glob("pat-service-*"):
                     shutil.rmtree(counts)
             elif disk is None:
-                pytest.skip("this user may mount no disk to fill")
+                pytest.skip("this user may not mount a small disk")
             else:
                 with contextlib.suppress(OSError):
                     (disk / "ballast").write_bytes(bytes(2**23))
@@ -55,10 +55,11 @@ def test_counts_that_cannot_be_kept_cost_no_answer_and_no_worker(
     assert "SIGBUS" not in (tmp_path / "log").read_text()
 
 
-def test_a_worker_that_has_counted_nothing_yet_has_its_files_open(tmp_path: Path) -> None:
+def test_a_worker_opens_its_metrics_files_before_its_first_count(tmp_path: Path) -> None:
     code = (
-        "import os, shutil; from pat_service import metrics; shutil.rmtree(os.environ[metrics.FOLDER]); "
-        "metrics.answered('GET', '/x', 200, 0.1); metrics.refused('not_found', 'none'); "
+        "import os, shutil; from pat_service import metrics; "
+        "shutil.rmtree(os.environ[metrics.FOLDER_VARIABLE]); "
+        "metrics.count_request('GET', '/x', 200, 0.1); metrics.count_refusal('not_found', 'none'); "
         "print(metrics.IN_FILES)"
     )
     environ = {"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counts")}

@@ -1,4 +1,4 @@
-"""Emails, ids and origins, as they come from outside."""
+"""Checks of emails, ids and origins in input."""
 
 import re
 import unicodedata
@@ -14,8 +14,8 @@ from pat_service.shapes import (
     ORIGIN_PATTERN,
     check_email,
     check_text,
-    email_key,
     is_uuid,
+    normalize_email,
     parse_origin,
     parse_uuid,
 )
@@ -24,7 +24,7 @@ CONTROLS = ["\0", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\ud800", "\udfff"]
 ORDERS = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 
 
-def refuses(check: Callable[[str], object], text: str) -> bool:
+def is_refused(check: Callable[[str], object], text: str) -> bool:
     try:
         check(text)
     except ValidationError:
@@ -36,21 +36,21 @@ def refuses(check: Callable[[str], object], text: str) -> bool:
 
 
 @given(st.text())
-def test_the_key_of_a_key_is_itself(email: str) -> None:
-    key = email_key(email)
-    assert email_key(key) == key
-    assert unicodedata.is_normalized("NFC", key)
-    assert key == key.lower()
+def test_a_normalized_email_is_lower_case_nfc_and_stays_the_same(email: str) -> None:
+    normalized = normalize_email(email)
+    assert normalize_email(normalized) == normalized
+    assert unicodedata.is_normalized("NFC", normalized)
+    assert normalized == normalized.lower()
 
 
 @given(st.emails())
-def test_an_email_is_one_key_however_it_is_written(email: str) -> None:
+def test_every_spelling_of_an_email_normalizes_to_the_same_text(email: str) -> None:
     spellings = [email.upper(), email.lower(), email.swapcase(), unicodedata.normalize("NFD", email)]
-    assert {email_key(spelling) for spelling in spellings} == {email_key(email)}
+    assert {normalize_email(spelling) for spelling in spellings} == {normalize_email(email)}
 
 
 @given(st.emails())
-def test_every_email_of_the_standard_passes(email: str) -> None:
+def test_every_standard_email_passes(email: str) -> None:
     check_email(email)
 
 
@@ -64,8 +64,8 @@ def test_every_email_of_the_standard_passes(email: str) -> None:
         ("Ἀ@acme.test", "\u03b1\u0313@acme.test"),
     ],
 )
-def test_two_spellings_of_one_email_meet(one: str, other: str) -> None:
-    assert email_key(one) == email_key(other)
+def test_two_spellings_of_one_email_are_equal(one: str, other: str) -> None:
+    assert normalize_email(one) == normalize_email(other)
 
 
 @pytest.mark.parametrize(
@@ -79,58 +79,58 @@ def test_two_spellings_of_one_email_meet(one: str, other: str) -> None:
         ("i@acme.test", "ı@acme.test"),
     ],
 )
-def test_mallory_has_no_spelling_that_becomes_anas(ana: str, mallory: str) -> None:
-    assert email_key(ana) != email_key(mallory)
+def test_mallory_cannot_spell_an_email_that_becomes_anas(ana: str, mallory: str) -> None:
+    assert normalize_email(ana) != normalize_email(mallory)
 
 
 @pytest.mark.parametrize(
     "email",
     ["", "@", "ana", "ana@", "@acme.test", "ana@acme@test", "@@", "ana@acme.test@", "a" * 253 + "@b"],
 )
-def test_what_is_no_email_is_refused(email: str) -> None:
-    assert refuses(check_email, email)
+def test_an_invalid_email_is_refused(email: str) -> None:
+    assert is_refused(check_email, email)
 
 
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("place", [0, 3, 13])
-def test_an_email_has_no_control_characters(control: str, place: int) -> None:
-    assert refuses(check_email, "ana@acme.test"[:place] + control + "ana@acme.test"[place:])
+def test_an_email_with_a_control_character_is_refused(control: str, place: int) -> None:
+    assert is_refused(check_email, "ana@acme.test"[:place] + control + "ana@acme.test"[place:])
 
 
-def test_an_email_has_at_most_254_characters_as_written_and_as_stored() -> None:
+def test_an_email_has_at_most_254_characters_before_and_after_normalization() -> None:
     check_email("a" * 252 + "@b")
-    assert refuses(check_email, "a" * 253 + "@b")
+    assert is_refused(check_email, "a" * 253 + "@b")
     grows = "İ" * 150 + "@b"  # lower case: an i and a dot above
-    assert len(grows) <= 254 < len(email_key(grows))
-    assert refuses(check_email, grows)
+    assert len(grows) <= 254 < len(normalize_email(grows))
+    assert is_refused(check_email, grows)
 
 
 @given(st.text())
-def test_no_text_breaks_the_checks(text: str) -> None:
+def test_the_checks_only_ever_refuse_a_text(text: str) -> None:
     for check in (check_text, check_email, parse_uuid, parse_origin):
-        refuses(check, text)
+        is_refused(check, text)
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
-def test_a_name_may_hold_everything_but_control_characters(name: str) -> None:
+def test_a_name_may_contain_anything_but_control_characters(name: str) -> None:
     check_text(name)
 
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_name_with_a_control_character_is_refused(control: str) -> None:
-    assert refuses(check_text, f"A{control}na")
+    assert is_refused(check_text, f"A{control}na")
 
 
 # Ids
 
 
 @given(st.uuids())
-def test_a_uuid_is_kept_in_lower_case(uuid) -> None:
+def test_a_uuid_is_parsed_to_lower_case(uuid) -> None:
     assert parse_uuid(str(uuid)) == parse_uuid(str(uuid).upper()) == str(uuid)
     assert is_uuid(str(uuid))
 
 
-def test_an_id_in_upper_case_is_a_uuid_and_not_as_ids_are_stored() -> None:
+def test_an_upper_case_uuid_is_parsed_but_is_not_a_stored_id() -> None:
     assert parse_uuid(ORDERS.upper()) == ORDERS
     assert not is_uuid(ORDERS.upper())
 
@@ -153,8 +153,8 @@ def test_an_id_in_upper_case_is_a_uuid_and_not_as_ids_are_stored() -> None:
         ORDERS[:-1] + "\ud800",
     ],
 )
-def test_what_only_looks_like_a_uuid_is_refused(text: str) -> None:
-    assert refuses(parse_uuid, text)
+def test_a_text_that_only_resembles_a_uuid_is_refused(text: str) -> None:
+    assert is_refused(parse_uuid, text)
     assert not is_uuid(text)
 
 
@@ -186,12 +186,12 @@ def test_what_only_looks_like_a_uuid_is_refused(text: str) -> None:
         "https://" + "a" * 253 + ":65535",
     ],
 )
-def test_an_exact_origin_is_taken_as_it_is(origin: str) -> None:
+def test_an_exact_origin_is_accepted_unchanged(origin: str) -> None:
     assert parse_origin(origin) == origin
 
 
 @pytest.mark.parametrize(
-    ("written", "kept"),
+    ("written", "stored"),
     [
         ("HTTPS://Portal.Example", "https://portal.example"),
         ("https://portal.example:443", "https://portal.example"),
@@ -204,9 +204,9 @@ def test_an_exact_origin_is_taken_as_it_is(origin: str) -> None:
         ("safari-web-extension://" + ORDERS.upper(), "safari-web-extension://" + ORDERS),
     ],
 )
-def test_an_origin_is_kept_as_browsers_write_it(written: str, kept: str) -> None:
-    assert parse_origin(written) == kept
-    assert parse_origin(kept) == kept
+def test_an_origin_is_stored_as_browsers_write_it(written: str, stored: str) -> None:
+    assert parse_origin(written) == stored
+    assert parse_origin(stored) == stored
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_an_origin_is_kept_as_browsers_write_it(written: str, kept: str) -> None
         "https://pörtal.example",
         "https://portal。example",
         "https://por%74al.example",
-        "http://[::1]",  # no policy of a page can name one
+        "http://[::1]",
         "http://[::1]:8000",
         "file:///etc/passwd",
         "file://",
@@ -270,8 +270,8 @@ def test_an_origin_is_kept_as_browsers_write_it(written: str, kept: str) -> None
         "https://portal.example\ud800",
     ],
 )
-def test_what_is_no_exact_origin_is_refused(text: str) -> None:
-    assert refuses(parse_origin, text)
+def test_an_inexact_origin_is_refused(text: str) -> None:
+    assert is_refused(parse_origin, text)
 
 
 @pytest.mark.parametrize(
@@ -290,12 +290,12 @@ def test_what_is_no_exact_origin_is_refused(text: str) -> None:
         ("moz-extension://orders", "the extension's UUID"),
         ("moz-extension://" + ORDERS.replace("-", ""), "the extension's UUID"),
         ("safari-web-extension://" + ORDERS + "/popup.html", "without a port or path"),
-        ("http://[::1]:8000", "no page's policy can name an IPv6 one"),
+        ("http://[::1]:8000", "a page's policy cannot name an IPv6 address"),
         ("opera://localhost", "Must be an exact origin"),
         ("https://" + "a" * 300, "Must be an exact origin"),
     ],
 )
-def test_a_slip_is_told_what_the_origin_should_be(text: str, advice: str) -> None:
+def test_the_error_names_the_form_that_the_scheme_requires(text: str, advice: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(advice)):
         parse_origin(text)
 
@@ -314,20 +314,20 @@ BREAKS = st.text(alphabet="htps:/*'.-a1 ;,\r\n\t\"@[]#?\\_%\u212a\u2028\x00", ma
 
 
 @given(ORIGINS, st.integers(0, 60), BREAKS, BREAKS)
-def test_whatever_is_kept_is_one_source_of_a_policy(origin: str, place: int, middle: str, end: str) -> None:
-    """Nothing that passes ends a directive, a policy or a header, or names more than one origin."""
+def test_an_accepted_origin_is_one_source_of_a_policy(origin: str, place: int, middle: str, end: str) -> None:
+    """No accepted origin ends a directive, a policy or a header, or names more than one origin."""
     try:
-        kept = parse_origin(origin[:place] + middle + origin[place:] + end)
+        stored = parse_origin(origin[:place] + middle + origin[place:] + end)
     except ValidationError:
         return
-    assert kept.isascii()
-    assert kept == "*" or kept.count("/") == 2
-    assert not set(kept.removeprefix("*")) & set(" \r\n\t;,'\"@?#\\*[]%_\0")
-    assert len(kept) <= MAX_ORIGIN_LENGTH
-    assert parse_origin(kept) == kept
+    assert stored.isascii()
+    assert stored == "*" or stored.count("/") == 2
+    assert not set(stored.removeprefix("*")) & set(" \r\n\t;,'\"@?#\\*[]%_\0")
+    assert len(stored) <= MAX_ORIGIN_LENGTH
+    assert parse_origin(stored) == stored
 
 
 @given(st.from_regex(ORIGIN_PATTERN, fullmatch=True))
-def test_what_the_documents_pattern_takes_is_an_origin(text: str) -> None:
+def test_the_openapi_pattern_accepts_only_origins(text: str) -> None:
     if len(text) <= MAX_ORIGIN_LENGTH:
         assert re.search(ORIGIN_PATTERN, parse_origin(text))

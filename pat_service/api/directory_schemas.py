@@ -19,7 +19,7 @@ from pat_service.api.fields import (
     uuid,
 )
 from pat_service.http.public_url import has_app_origins
-from pat_service.shapes import is_label
+from pat_service.shapes import is_dns_label
 from pat_service.storage.models import LEAST_ROLE, USER_STATUSES
 
 NULLABLE: Any = {"allow_none": True}
@@ -103,7 +103,7 @@ class AppChange(Request):
 
     @validates("slug")
     def check_host(self, slug: str | None, **_: Any) -> None:
-        if slug and has_app_origins() and not is_label(slug):
+        if slug and has_app_origins() and not is_dns_label(slug):
             raise ValidationError(
                 "Must be up to 63 of a-z, 0-9, and dashes between them: here it is part of the app's host."
             )

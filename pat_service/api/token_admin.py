@@ -124,7 +124,7 @@ def introspect(wish: dict[str, str]) -> dict[str, Any]:
         "client_id": found.client_id,
         "username": who.user.email,
         "sub": who.user.id,
-        "aud": credentials.audience(found.app_id, who.workspace.id),
+        "aud": credentials.build_audience(found.app_id, who.workspace.id),
         "iss": credentials.ISSUER,
         "jti": found.id,
         "iat": int(found.issued_at.timestamp()),

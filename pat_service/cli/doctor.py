@@ -24,7 +24,7 @@ from pat_service.http.authentication import keyring
 from pat_service.http.public_url import app_url, has_app_origins, public_url
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.rules.directory import apps, workspaces
-from pat_service.shapes import check_email, check_slug, is_label
+from pat_service.shapes import check_email, check_slug, is_dns_label
 from pat_service.storage import readiness
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import Listing, PageRequest
@@ -135,7 +135,7 @@ def _examined(
         yield ok(
             "address", "PUBLIC_URL is unset, as development may leave it, and so was not asked over HTTP."
         )
-    elif slug is None or not has_app_origins() or is_label(slug):
+    elif slug is None or not has_app_origins() or is_dns_label(slug):
         yield from _reached(target)
 
 

@@ -11,7 +11,7 @@ from pat_service.cli.common import plain_errors, show_secret
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import file_provisioning
-from pat_service.shapes import is_label
+from pat_service.shapes import is_dns_label
 
 
 @click.command()
@@ -31,7 +31,7 @@ def provision(file: Path) -> None:
         folder = Path(current_app.root_path, current_app.template_folder or "", "apps", template)
         if not (folder / "index.html").is_file():
             done.notes.append(f"{slug} cannot open yet: there is no templates/apps/{template}/index.html")
-        if has_app_origins() and not is_label(slug):
+        if has_app_origins() and not is_dns_label(slug):
             done.notes.append(f"{slug} cannot open: its slug cannot be the first part of its host")
     for note in done.notes:
         click.echo(f"Note: {note}.", err=True)

@@ -11,7 +11,7 @@ from pat_service.credentials import Keyring
 from pat_service.diagnosis.findings import Finding, Settings, is_loopback, ok, problem, warning
 from pat_service.diagnosis.origins import Parent
 from pat_service.rules import clients, key_usage
-from pat_service.shapes import is_label, parse_limit
+from pat_service.shapes import is_dns_label, parse_limit
 from pat_service.storage.database import reading
 
 #: Clocks may differ by this: a session is refused that another machine signed so far in the future.
@@ -58,7 +58,7 @@ def address(settings: Settings, slug: str | None, parents: Sequence[Parent]) -> 
             )
         else:
             found.append(problem(about, f"{text}, which browsers block.", "Serve PUBLIC_URL by https."))
-    if "{app}." in public_url and slug is not None and not is_label(slug):
+    if "{app}." in public_url and slug is not None and not is_dns_label(slug):
         found.append(
             problem(
                 about,

@@ -10,7 +10,7 @@ from flask import g
 from pat_service.errors import NotServedHere
 from pat_service.http.public_url import app_url, has_app_origins, is_common_host, public_url, slug_of_host
 from pat_service.rules.access import Place, ViewedApp
-from pat_service.shapes import is_label
+from pat_service.shapes import is_dns_label
 
 
 def require_host_of_app() -> None:
@@ -35,7 +35,7 @@ def require_common_host() -> None:
 
 def reachable(apps: list[ViewedApp]) -> list[ViewedApp]:
     """Return those of the apps that have a host."""
-    return [app for app in apps if is_label(app.slug)] if has_app_origins() else apps
+    return [app for app in apps if is_dns_label(app.slug)] if has_app_origins() else apps
 
 
 def before_app(app: ViewedApp) -> str:

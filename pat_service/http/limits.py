@@ -67,7 +67,7 @@ def hit(name: str, limit: str | None, subject: str) -> None:
         strategy.storage.get_connection().connection_pool.disconnect(inuse_connections=False)
         raise
     breaker.reset()
-    metrics.limited(name, passes)
+    metrics.count_limit_decision(name, passes)
     if not passes:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
         # A hit still counts when it is just as old as the window: wait for the second after that.

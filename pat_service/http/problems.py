@@ -89,7 +89,7 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
 
     def answer(problem: Problem, headers: dict[str, str]) -> Response:
         g.code = problem["code"]
-        metrics.refused(g.code, _kind(request.endpoint))
+        metrics.count_refusal(g.code, _kind(request.endpoint))
         response = page_of(problem, problem["status"]) or _json(problem)
         response.headers.update(headers)
         return response
@@ -101,14 +101,14 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
         return answer(problem, _headers(refusal))
 
     def unavailable(error: Exception) -> Response:
-        metrics.unavailable(_store(error))
+        metrics.count_unavailable(_store(error))
         cause = getattr(error, "orig", None) or getattr(error, "storage_error", None) or error
         g.database_away = isinstance(error, _DATABASE_ERRORS)
         _log.error("the store does not answer: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
         return refused(Unavailable())
 
     def busy(refusal: Unavailable) -> Response:
-        metrics.unavailable("database")
+        metrics.count_unavailable("database")
         return refused(refusal)
 
     def failed(error: HTTPException) -> HTTPException | Response:

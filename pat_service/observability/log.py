@@ -69,7 +69,7 @@ class _Told:
         seconds = time.perf_counter() - known["started"]
         if method not in METHODS:
             method = OTHER_METHOD
-        metrics.answered(method, self.route, status, seconds)
+        metrics.count_request(method, self.route, status, seconds)
         if "quiet" in known:
             return
         line = {

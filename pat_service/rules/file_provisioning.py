@@ -22,7 +22,7 @@ from pat_service.shapes import (
     check_name,
     check_slug,
     check_text,
-    email_key,
+    normalize_email,
     parse_limit,
     parse_origin,
     parse_uuid,
@@ -104,7 +104,7 @@ class DocumentSchema(Schema):
         for kind, name in names:
             keys = [thing[name] for thing in document[kind] if thing[name] is not None]
             if kind in ("users", "apps"):
-                keys = [email_key(key) for key in keys]
+                keys = [normalize_email(key) for key in keys]
             twice = sorted({key for key in keys if keys.count(key) > 1})
             if twice:
                 raise ValidationError(f"Listed more than once: {', '.join(twice)}.", kind)

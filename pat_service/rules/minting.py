@@ -16,7 +16,7 @@ from pat_service.rules import callers, events
 from pat_service.rules.access import FACTS, facts_of, may_open, may_visit
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.provisioning_jit import NewUser, provision_user
-from pat_service.shapes import email_key, is_label
+from pat_service.shapes import is_dns_label, normalize_email
 from pat_service.storage.database import AnyRow, UtcDateTime, transaction
 from pat_service.storage.models import App, Session, Token, User, Workspace, new_id
 from pat_service.storage.prepared import Query, Writes
@@ -116,7 +116,7 @@ def _require_target(facts: AnyRow, request: MintRequest) -> None:
     missing = AppNotFound if request.for_app else WorkspaceNotFound
     if facts.workspace_id is None or not facts.workspace_reached:
         raise missing().about(user_id=facts.user_id if facts.user_reached else None)
-    if request.own_host and request.for_app and not is_label(facts.app_slug):
+    if request.own_host and request.for_app and not is_dns_label(facts.app_slug):
         raise SlugUnfit(facts.app_slug).about(app_id=facts.app_id, workspace_id=facts.workspace_id)
 
 
@@ -158,7 +158,7 @@ def _facts_with_new_user(
 
 
 def _look_up(caller: Caller, request: MintRequest, connection: Connection | None) -> AnyRow:
-    user = email_key(request.email) if request.email is not None else request.user_id
+    user = normalize_email(request.email) if request.email is not None else request.user_id
     named = {
         "app_id": request.app_id,
         "app_slug": request.app_slug,

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 
 from pat_service.rules import events
-from pat_service.shapes import email_key
+from pat_service.shapes import normalize_email
 from pat_service.storage.database import add
 from pat_service.storage.models import Grant, Member, User, new_id
 
@@ -41,7 +41,7 @@ def provision_user(
     if user_id is None:
         assert email is not None  # noqa: S101 - the mint's schema asks for one of the two
         user_id = new_id()
-        facts = {"email": email_key(email), "name": new_user.name or email, "status": "active"}
+        facts = {"email": normalize_email(email), "name": new_user.name or email, "status": "active"}
         if add(connection, User, facts | {"id": user_id, "created_at": now}):
             made = {"client_id": by, "user_id": user_id, "workspace_id": workspace_id}
             events.record(connection, events.USER_CREATED, now, details={"after": facts}, **made)

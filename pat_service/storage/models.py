@@ -71,7 +71,7 @@ class Workspace(Model):
 
 
 class User(Model):
-    """A person. `email` is made by `shapes.email_key`."""
+    """A person. `email` is made by `shapes.normalize_email`."""
 
     __tablename__ = "users"
     __table_args__ = (CheckConstraint(_one_of("status", USER_STATUSES), "status"),)

@@ -135,7 +135,7 @@ def test_for_people_each_finding_is_a_line_and_what_to_change_another(app: Flask
         (["--parent", "https://*.example"], "Must be the origin of one page"),
         (["--parent", "ftp://portal.example"], "Must be an exact origin"),
         (["--parent", "https://portal.example:99999"], "Must have a port"),
-        (["--parent", "http://[::1]:8000/"], "can name an IPv6 one"),
+        (["--parent", "http://[::1]:8000/"], "cannot name an IPv6 address"),
         (["--parent", "capacitor://portal"], "Must be capacitor://localhost"),
         (["--parent", PORTAL, "--parent", "https://a\r\nb"], "Must be an exact origin"),
     ],

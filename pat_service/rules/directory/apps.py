@@ -11,7 +11,7 @@ from pat_service.rules import events
 from pat_service.rules.callers import OPERATOR, Caller, reaches_workspace
 from pat_service.rules.directory import reach, workspaces
 from pat_service.rules.directory.changes import altered, changing, difference, each_once, told
-from pat_service.shapes import is_label
+from pat_service.shapes import is_dns_label
 from pat_service.storage.database import AnyRow, add, reading
 from pat_service.storage.models import App, Grant, Token, new_id
 from pat_service.storage.paging import Listing, PageRequest, page
@@ -42,7 +42,9 @@ def read(caller: Caller, app_id: str) -> AnyRow:
 def unfit_slugs() -> list[str]:
     """Return the slugs that cannot name a host, in order."""
     with reading() as connection:
-        return sorted(slug for slug in connection.execute(select(App.slug)).scalars() if not is_label(slug))
+        return sorted(
+            slug for slug in connection.execute(select(App.slug)).scalars() if not is_dns_label(slug)
+        )
 
 
 def create(

@@ -16,7 +16,7 @@ from pat_service.rules import events, token_admin
 from pat_service.rules.callers import OPERATOR, Caller, reaches_user, reaches_workspace
 from pat_service.rules.directory import members, reach
 from pat_service.rules.directory.changes import changing, difference, told
-from pat_service.shapes import email_key
+from pat_service.shapes import normalize_email
 from pat_service.storage.database import AnyRow, add, reading
 from pat_service.storage.models import Member, Token, User, new_id
 from pat_service.storage.paging import Listing, PageRequest, page
@@ -47,7 +47,7 @@ def list_users(
     """Return a page of the members of the caller's workspaces: those that the filters leave."""
     statement = _listed
     if email is not None:
-        statement = statement.where(User.email == email_key(email))
+        statement = statement.where(User.email == normalize_email(email))
     if status is not None:
         statement = statement.where(User.status == status)
     if workspace_id is not None:
@@ -87,7 +87,7 @@ def create(
             caller.require_role(role)
         for workspace_id in roles:
             reach.workspace(connection, caller, workspace_id)
-        facts = {"email": email_key(email), "name": name or email, "status": status}
+        facts = {"email": normalize_email(email), "name": name or email, "status": status}
         user_id = _add(connection, facts, now)
         is_new = user_id is not None
         if user_id is None:
@@ -110,7 +110,7 @@ def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime)
         current = _own(connection, caller, user_id)
         if locked is not None:
             reach.require_all_locked(connection, locked)
-            changes = changes | {"email": email_key(changes["email"])}
+            changes = changes | {"email": normalize_email(changes["email"])}
             holder = connection.execute(_by_email, {"email": changes["email"]}).scalar()
             if holder not in (None, user_id):
                 raise Conflict("This email is another user's.")
@@ -143,7 +143,7 @@ def put(
     Return the status that they had, or None.
     """
     before: str | None = None
-    facts = {"email": email_key(email), "name": name, "status": status}
+    facts = {"email": normalize_email(email), "name": name, "status": status}
     by_id = members.by_slug(connection, roles)
     user_id = _add(connection, facts, now)
     if user_id is not None:
@@ -160,7 +160,7 @@ def put(
 
 def id_of(connection: Connection, email: str) -> str:
     """Return the user's id, or raise Conflict: for what the operator names."""
-    found: str | None = connection.execute(_by_email, {"email": email_key(email)}).scalar()
+    found: str | None = connection.execute(_by_email, {"email": normalize_email(email)}).scalar()
     if found is None:
         raise Conflict(f"There is no user {email!r}.")
     return found
