@@ -53,7 +53,7 @@ def create_app(config: Config | None = None) -> Flask:
     public_url = config.public_url or ""
     headers.init_app(app, https=public_url.startswith("https:"), has_app_origins=APP_LABEL in public_url)
     limits.init_app(app, config.redis_url)
-    problems.init_app(app, embed.page_of, redis=config.redis_url is not None)
+    problems.init_app(app, embed.refusal_page, redis=config.redis_url is not None)
     _connect(app, config)
     app.extensions["pat_service.findings"] = partial(findings, config, config.workers)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
@@ -90,7 +90,7 @@ def _settle(app: Flask, config: Config) -> None:
         app.config[name.upper()] = getattr(config, name)
     app.config.update(
         # The most that any route takes; most take less.
-        MAX_CONTENT_LENGTH=embed.MAX_FORM,
+        MAX_CONTENT_LENGTH=embed.FORM_LIMIT_BYTES,
     )
     app.json = _Json(app)
     # A cleaned-up path would be redirected to, token and all, at whatever Host the request claims.

@@ -1,4 +1,4 @@
-"""What a refusal means to the person in front of a frame: what happened, and what to do."""
+"""Explain a refusal to a viewer: what happened, and what to do next."""
 
 from functools import cache
 from typing import Any, Final
@@ -6,8 +6,7 @@ from typing import Any, Final
 from pat_service.embed.texts import mark as _
 from pat_service.embed.texts import translator
 
-#: By code: a heading and a sentence. They go with a button to try again as well as without one, where RELOAD
-#: follows. Whatever has none is UNKNOWN.
+#: Code → a heading and a sentence. The page adds a button to try again, or RELOAD. Other codes use UNKNOWN.
 ADVICE: Final = {
     "token_missing": (
         _("This app needs to be opened again"),
@@ -68,7 +67,7 @@ ADVICE: Final = {
         _("Something went wrong"),
         _("Try again. If it happens again, report the request number."),
     ),
-    # What only scripts meet.
+    # Only scripts report these.
     "unreachable": (
         _("The server could not be reached"),
         _("This page has not changed. Check your connection, then try again."),
@@ -90,10 +89,10 @@ UNKNOWN: Final = (
     _("This did not work"),
     _("Try again. If it happens again, contact the team that runs this app."),
 )
-#: What to do where trying again can help, and there is no button for it.
+#: Shown if trying again can help and the page has no button.
 RELOAD: Final = _("Reload the page that shows this app.")
 
-#: Where a new token can help. A code that is not known may be a proxy's, and pass.
+#: A new token can help with these codes. An unknown code may come from a proxy and be temporary.
 _RETRYABLE: Final = frozenset(
     (
         "token_missing",
@@ -116,7 +115,7 @@ _RETRYABLE: Final = frozenset(
     )
 )
 
-#: What the frame's own script and templates say besides. In braces is what they fill in.
+#: Other texts of the frame's script and templates. They fill in the names in braces.
 WORDS: Final = {
     "reload": RELOAD,
     "retry": _("Try again"),
@@ -131,23 +130,23 @@ WORDS: Final = {
 
 
 def advice(code: str, language: str) -> tuple[str, str]:
-    """Return what a code means to a person, in one of `texts.LANGUAGES`: a heading and a sentence."""
+    """Return the heading and the sentence for a code, in one of `texts.LANGUAGES`."""
     heading, sentence = ADVICE.get(code, UNKNOWN)
     translate = translator(language)
     return translate(heading), translate(sentence)
 
 
 def retryable(code: str) -> bool:
-    """Tell whether trying again, with a new token, can help."""
+    """Return whether a new token can help."""
     return code in _RETRYABLE
 
 
 @cache
 def script_texts(language: str) -> dict[str, Any]:
-    """Return what frame.js says, in one of `texts.LANGUAGES`.
+    """Return the texts of frame.js in one of `texts.LANGUAGES`.
 
-    `codes` has a heading and a sentence of every code, `unknown` among them, `words` the rest, and `retry`
-    the codes where a new token can help: there belongs a button, or else the word `reload`.
+    `codes` maps each code, and `unknown`, to a heading and a sentence. `words` holds the other texts.
+    `retry` lists the codes that a new token can help with.
     """
     translate = translator(language)
     return {

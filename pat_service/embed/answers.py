@@ -1,4 +1,4 @@
-"""What every answer of a frame has, at an app or at a launcher: its policy, and refusals as pages."""
+"""What all responses of apps and launchers share: input checks, the policy, and refusals as pages."""
 
 import re
 import secrets
@@ -35,36 +35,35 @@ from pat_service.shapes import is_uuid
 
 APPS: Final = "/embed-apps"
 LAUNCHERS: Final = "/embed-workspaces"
-#: What all of them begin with.
+#: The common prefix of both paths.
 FRAMES: Final = "/embed-"
 #: The form field that carries a session from one frame of a workspace to the next.
 SESSION_FIELD: Final = "session"
-#: The largest body of an app's own form, and of the form that opens a frame, in bytes.
-MAX_FORM: Final = 1024 * 1024
-MAX_OPENING: Final = 16 * 1024
+#: The largest body of an app's form, and of the form that opens a frame.
+FORM_LIMIT_BYTES: Final = 1024 * 1024
+OPENING_LIMIT_BYTES: Final = 16 * 1024
 MAX_FIELDS: Final = 1000
 FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
-LONGEST_ACCEPT: Final = 1000
-#: Frames of a workspace send their session to each other by a form; others send forms by script alone.
+MAX_ACCEPT_LENGTH: Final = 1000
+#: Frames of a workspace pass their session on by a form. Other frames send forms by script only.
 POLICY: Final = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
     "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; media-src 'self' blob:; "
     "form-action {forms}; base-uri 'none'; {ancestors}"
 )
 
-#: Marks in the page of a refusal for what differs each time. Made anew by each process, so that no text from
-#: outside can hold one.
+#: Placeholders in a cached refusal page. They are random, so that no text from outside can contain one.
 _NONCE, _REQUEST_ID = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
 _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTALL)
-#: Where a page waits for a token, and the token is handed over.
+#: The path of the page that waits for a token, and of the handover.
 HANDOVER: Final = "/frame"
-#: What scripts call: their errors are JSON whatever they accept.
+#: Scripts call these paths. Their errors are always JSON.
 _FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/")
 
 
 @lru_cache(maxsize=512)
-def _addressed(path: str) -> tuple[Place, str] | None:
-    """Return the app or launcher that a path names, and what follows; None where it is no frame's."""
+def _parse_path(path: str) -> tuple[Place, str] | None:
+    """Return the app or launcher that a path names and the rest of the path, or None."""
     found = _FRAME.fullmatch(path)
     if found is None:
         return None
@@ -72,18 +71,18 @@ def _addressed(path: str) -> tuple[Place, str] | None:
     return (Place(app_id=name) if prefix == APPS else Place(workspace_id=name)), rest
 
 
-def place() -> Place:
-    """Return which app or launcher the request's address names."""
-    addressed = _addressed(request.path)
-    return Place() if addressed is None else addressed[0]
+def requested_place() -> Place:
+    """Return the app or launcher that the request's path names."""
+    parsed = _parse_path(request.path)
+    return Place() if parsed is None else parsed[0]
 
 
-# ---- What is asked for ----
+# ---- Requests ----
 
 
 def check_request() -> None:
-    """Refuse HEAD, which would run the GET view, and so open a session for nobody; and other spellings."""
-    # The framework takes //embed-apps/… for the same; to a page, such a path names another host.
+    """Refuse HEAD, which would open a session without a viewer, and paths that start with //."""
+    # The framework accepts //embed-apps/…, but in a page this path names another host.
     if request.environ["PATH_INFO"].startswith("//"):
         raise NotFound
     if request.method == "HEAD":
@@ -92,8 +91,11 @@ def check_request() -> None:
         raise MethodNotAllowed(sorted(allowed - {"HEAD"}))
 
 
-def the_token(given: list[str]) -> Secret:
-    """Return the one token that was given, within its limit; or raise."""
+def read_token(given: list[str]) -> Secret:
+    """Return the only token in `given` and count the attempt.
+
+    Raise TokenMissing, TokenInvalid, InvalidPayload or RateLimited.
+    """
     if not any(given):
         raise TokenMissing
     if len(given) > 1:
@@ -105,9 +107,9 @@ def the_token(given: list[str]) -> Secret:
     return token
 
 
-def opening() -> tuple[list[str], str | None]:
-    """Return what the form that opens a frame holds: tokens, or a session that comes from another frame."""
-    form: MultiDict[str, str] = read_form(MAX_OPENING) if request.mimetype else MultiDict()
+def read_opening() -> tuple[list[str], str | None]:
+    """Return the tokens of the form that opens a frame, and the session that another frame passed on."""
+    form: MultiDict[str, str] = read_form(OPENING_LIMIT_BYTES) if request.mimetype else MultiDict()
     tokens, sessions = form.getlist(TOKEN_PARAMETER), form.getlist(SESSION_FIELD)
     if not any(sessions):
         return tokens, None
@@ -117,11 +119,11 @@ def opening() -> tuple[list[str], str | None]:
     return [], sessions[0]
 
 
-def read_form(most: int) -> MultiDict[str, str]:
+def read_form(limit_bytes: int) -> MultiDict[str, str]:
     """Return the form of the body, or raise PayloadTooLarge or UnsupportedMediaType."""
-    body = read_body(most)
+    body = read_body(limit_bytes)
     if body.count(b"&") > MAX_FIELDS and request.mimetype == FORM_TYPES[0]:
-        # Half a million empty fields take seconds to read; multipart has a limit of its own.
+        # Half a million empty fields take seconds to parse. The parser limits multipart itself.
         raise PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
     if request.mimetype not in FORM_TYPES:
         raise UnsupportedMediaType("Send the form URL-encoded or as multipart/form-data.")
@@ -129,89 +131,91 @@ def read_form(most: int) -> MultiDict[str, str]:
 
 
 def refuse_nul() -> None:
-    """Refuse NUL, which PostgreSQL takes in no text; an app's author should not have to think of it."""
+    """Refuse NUL, which PostgreSQL cannot store in text, so that apps need not check for it."""
     for values in (request.args, request.form) if request.mimetype else (request.args,):
         for name, value in values.items(multi=True):
             if "\0" in name or "\0" in value:
                 raise InvalidPayload({name.replace("\0", ""): ["Must not contain NUL characters."]})
 
 
-# ---- What is answered ----
+# ---- Responses ----
 
 
-def opened(session: Opened) -> None:
-    """Note which session this answer is for, and who may frame it."""
+def record_session(session: Opened) -> None:
+    """Record the response's session and allowed origins in the request's state."""
     request_state().update(
         session_id=session.id, origins=session.origins, workspace_wide=session.workspace_wide
     )
-    ancestors.learn(place(), session.own_origins)
+    ancestors.remember(requested_place(), session.own_origins)
 
 
 def frame_headers(response: Response) -> Response:
-    """Give the answers of frames their policy."""
+    """Set the policy on responses of frames."""
     sent = request._get_current_object()  # type: ignore[attr-defined]
-    addressed = _addressed(sent.path) if sent.path.startswith(FRAMES) else None
-    if addressed is not None:
+    parsed = _parse_path(sent.path) if sent.path.startswith(FRAMES) else None
+    if parsed is not None:
         sent.environ[FRAME_POLICY] = POLICY.format(
             nonce=csp_nonce(),
-            forms=form_action(addressed[0]) if request_state().get("workspace_wide") else "'none'",
-            ancestors=ancestors.directive(origins_here()),
+            forms=form_action(parsed[0]) if request_state().get("workspace_wide") else "'none'",
+            ancestors=ancestors.frame_ancestors(allowed_origins()),
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
 
 
-def origins_now(id_: str) -> list[str]:
-    """Return who may frame this answer at this moment; raise NotFound where the id is none."""
+def current_origins(id_: str) -> list[str]:
+    """Query the allowed origins of this response, or raise NotFound if the id is no UUID."""
     if not is_uuid(id_):
         raise NotFound
     g.database_asked = True
-    return origins_here()
+    return allowed_origins()
 
 
-def origins_here() -> list[str]:
-    """Return who may frame this answer, asking the database only where it was asked already."""
+def allowed_origins() -> list[str]:
+    """Return the allowed origins of this response. Query them only if the request has used the database."""
     known = request_state()
     if "origins" not in known:
         if known.get("database_away"):
-            look_up = ancestors.remembered
+            read_origins = ancestors.remembered_origins
         else:
-            look_up = ancestors.current if known.get("database_asked") else ancestors.last_known
-        known["origins"] = look_up(place())
+            read_origins = (
+                ancestors.current_origins if known.get("database_asked") else ancestors.recent_origins
+            )
+        known["origins"] = read_origins(requested_place())
     origins: list[str] = known["origins"]
     return origins
 
 
 @lru_cache(maxsize=256)
 def _prefers_json(accept: str) -> bool:
-    # One of hundreds of kilobytes would take seconds to read.
-    if len(accept) > LONGEST_ACCEPT:
+    # A header of hundreds of kilobytes would take seconds to parse.
+    if len(accept) > MAX_ACCEPT_LENGTH:
         return False
     kinds = ["text/html", "application/json", "application/problem+json"]
     return parse_accept_header(accept, MIMEAccept).best_match(kinds, "text/html") != "text/html"
 
 
-def _for_script(rest: str) -> bool:
+def _is_for_script(rest: str) -> bool:
     return _FOR_SCRIPTS.match(rest) is not None or (rest == HANDOVER and request.method == "POST")
 
 
-def page_of(problem: dict[str, Any], status: int) -> Response | None:
-    """Answer a problem of a frame as a page inside it; None where the caller wants JSON."""
-    addressed = _addressed(request.path)
-    accept = request.headers.get("Accept", "")[: LONGEST_ACCEPT + 1]
-    if addressed is None or _for_script(addressed[1]) or _prefers_json(accept):
+def refusal_page(problem: dict[str, Any], status: int) -> Response | None:
+    """Return a frame's problem as a page, or None if the caller prefers JSON."""
+    parsed = _parse_path(request.path)
+    accept = request.headers.get("Accept", "")[: MAX_ACCEPT_LENGTH + 1]
+    if parsed is None or _is_for_script(parsed[1]) or _prefers_json(accept):
         return None
-    wishes = language(), theme()
+    preferences = language(), theme()
     if "errors" in problem:
-        return Response(_page(problem, origins_here(), csp_nonce(), *wishes), status)
-    marked = tuple((problem | {"requestId": _REQUEST_ID}).items())
-    html = _page_with_marks(marked, tuple(origins_here()), *wishes)
+        return Response(_page(problem, allowed_origins(), csp_nonce(), *preferences), status)
+    template_problem = tuple((problem | {"requestId": _REQUEST_ID}).items())
+    html = _cached_page(template_problem, tuple(allowed_origins()), *preferences)
     return Response(html.replace(_REQUEST_ID, problem["requestId"]).replace(_NONCE, csp_nonce()), status)
 
 
 @lru_cache(maxsize=512)
-def _page_with_marks(
+def _cached_page(
     problem: tuple[tuple[str, Any], ...], origins: tuple[str, ...], language: str, theme: str
 ) -> str:
     return _page(dict(problem), origins, _NONCE, language, theme)

@@ -1,4 +1,4 @@
-"""What a frame's page sends once the host's script has handed it a token."""
+"""The request of a frame's page after the host's script has handed it a token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from pat_service.http.headers import NONCE
 from pat_service.http.payload import invalid, read_object
 from pat_service.shapes import ANY_ORIGIN, MAX_ORIGIN_LENGTH
 
-#: Parameter of a frame's address: the origin of the page around, as the host's script gives it.
+#: This parameter of a frame's address holds the host page's origin, as embed.js writes it.
 PARENT_PARAMETER: Final = "parent"
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What is given for a token, the origin that it came from, and where a page is wanted, its nonce.
+    """A token, the origin of the page that sent it, and the nonce for the page to return, if any.
 
-    The origin is compared and never kept, so that any text may be one; browsers also say `null`.
+    The origin may be any text, such as `null`: it is compared and never stored.
     """
 
     token: str = field(repr=False)
@@ -36,7 +36,7 @@ class _HandoverSchema(Schema):
     nonce = fields.String(load_default=None, allow_none=True, validate=Regexp(rf"{NONCE}\Z"))
 
     @post_load
-    def _made(self, data: dict[str, Any], **_: Any) -> Handover:
+    def _make(self, data: dict[str, Any], **_: Any) -> Handover:
         return Handover(data["access_token"], data["parent_origin"], data["nonce"])
 
 
@@ -44,7 +44,7 @@ _schema = _HandoverSchema()
 
 
 def read_handover() -> Handover:
-    """Return what the body holds, or raise as `read_object`."""
+    """Return the handover in the body, or raise InvalidPayload and what `read_object` raises."""
     try:
         handover: Handover = _schema.load(read_object())
     except ValidationError as error:
@@ -53,7 +53,7 @@ def read_handover() -> Handover:
 
 
 def named_parent(allowed: Sequence[str]) -> dict[str, str]:
-    """Return, as `parent`, the origin that the frame's address names, if it may frame; and nothing else."""
+    """Return the origin in the frame's address as `parent`, if it may frame; else an empty dict."""
     named = request.args.get(PARENT_PARAMETER, "")
-    known = named.lower() in allowed or (ANY_ORIGIN in allowed and len(named) <= MAX_ORIGIN_LENGTH)
-    return {"parent": named} if known and named not in ("", ANY_ORIGIN) else {}
+    is_allowed = named.lower() in allowed or (ANY_ORIGIN in allowed and len(named) <= MAX_ORIGIN_LENGTH)
+    return {"parent": named} if is_allowed and named not in ("", ANY_ORIGIN) else {}

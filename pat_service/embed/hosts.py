@@ -1,8 +1,7 @@
-"""Where each app has an origin of its own: the host that a frame is served on, and the ways between hosts.
+"""Check a frame's host, and build paths between hosts, if each app has its own origin.
 
-A host that no frame of this kind can have is refused at once. Whether the slug that it names is the
-app's is for the rules to say: a token or session of one app is none at the host of another, and no
-answer there tells more than that.
+A host that no frame can have is refused at once. The rules compare the slug in the host with the app:
+at another app's host, a token or session is invalid.
 """
 
 from flask import g
@@ -13,8 +12,8 @@ from pat_service.rules.access import Place, ViewedApp
 from pat_service.shapes import is_dns_label
 
 
-def require_host_of_app() -> None:
-    """Raise NotServedHere where the request's host can be no app's."""
+def require_app_host() -> None:
+    """Raise NotServedHere if the request's host cannot belong to an app."""
     if has_app_origins():
         g.slug_of_host = slug_of_host()
         if g.slug_of_host is None:
@@ -22,37 +21,37 @@ def require_host_of_app() -> None:
 
 
 def expected_slug() -> str | None:
-    """Return the slug that the request's host names, or None where all apps are of one origin."""
+    """Return the slug in the request's host, or None if all apps share an origin."""
     slug: str | None = g.get("slug_of_host")
     return slug
 
 
 def require_common_host() -> None:
-    """Raise NotServedHere where the request's host is not the one that is of no app."""
+    """Raise NotServedHere if the request's host is not the common one."""
     if has_app_origins() and not is_common_host():
         raise NotServedHere
 
 
-def reachable(apps: list[ViewedApp]) -> list[ViewedApp]:
-    """Return those of the apps that have a host."""
+def apps_with_host(apps: list[ViewedApp]) -> list[ViewedApp]:
+    """Return the apps whose slug can be part of a host."""
     return [app for app in apps if is_dns_label(app.slug)] if has_app_origins() else apps
 
 
-def before_app(app: ViewedApp) -> str:
-    """Return what stands before a path to the app from a frame that is none of its own."""
+def app_prefix(app: ViewedApp) -> str:
+    """Return the prefix that other frames put before a path of the app."""
     return app_url(app.slug) if has_app_origins() else ""
 
 
-def before_launcher() -> str:
-    """Return what stands before a path to the launcher from the frame of an app."""
+def launcher_prefix() -> str:
+    """Return the prefix that an app's frame puts before a path of the launcher."""
     return public_url() if has_app_origins() else ""
 
 
 def form_action(place: Place) -> str:
-    """Return where a frame of a workspace may send its session, for its policy.
+    """Return the `form-action` of a frame of a workspace: the hosts that may receive its session.
 
-    A launcher's header has all apps at once: one by one they could be more than a header holds. Its
-    page then names those of its visitor alone.
+    A launcher's header uses a wildcard, since a list of hosts could exceed the size of a header. The
+    launcher's page then names the hosts of its visitor's apps.
     """
     if not has_app_origins():
         return "'self'"

@@ -11,16 +11,16 @@ from pat_service.embed.answers import (
     HANDOVER,
     LAUNCHERS,
     check_request,
-    opened,
-    opening,
-    origins_now,
+    current_origins,
+    read_opening,
+    read_token,
+    record_session,
     refuse_nul,
-    the_token,
 )
 from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import require_common_host
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import facts, hand_over_launcher, launcher, show_launcher, show_waiting
+from pat_service.embed.pages import facts, hand_over_launcher, launcher_path, show_launcher, show_waiting
 from pat_service.http.authentication import bearer, counted, keyring, utcnow
 from pat_service.http.payload import MAX_BODY, receive
 from pat_service.http.public_url import TOKEN_PARAMETER
@@ -43,7 +43,7 @@ def open_by_address(workspace_id: str) -> Response:
 def open_by_form(workspace_id: str) -> Response:
     """Open the launcher with the token in a form, or come back to it from an app."""
     require_frame()
-    tokens, carried = opening()
+    tokens, carried = read_opening()
     if carried is None:
         return _open(workspace_id, tokens)
     refuse_nul()
@@ -57,20 +57,20 @@ def wait(workspace_id: str) -> Response:
     require_frame()
     # Before anybody knows of a session: from here its form may go to the apps.
     g.workspace_wide = True
-    return show_waiting(launcher(workspace_id), origins_now(workspace_id))
+    return show_waiting(launcher_path(workspace_id), current_origins(workspace_id))
 
 
 @blueprint.post(HANDOVER)
 def hand_over(workspace_id: str) -> Response:
     """Open a session for such a page, or a newer one for a launcher that is open."""
     handover = read_handover()
-    session, signed = _opened(workspace_id, the_token([handover.token]), handover.parent)
-    opened(session)
+    session, signed = _opened(workspace_id, read_token([handover.token]), handover.parent)
+    record_session(session)
     return hand_over_launcher(session, signed, handover)
 
 
 def _open(workspace_id: str, given: list[str]) -> Response:
-    return _show(*_opened(workspace_id, the_token(given)))
+    return _show(*_opened(workspace_id, read_token(given)))
 
 
 def _opened(workspace_id: str, token: Secret, parent: str | None = None) -> tuple[OpenLauncher, Secret]:
@@ -79,7 +79,7 @@ def _opened(workspace_id: str, token: Secret, parent: str | None = None) -> tupl
 
 
 def _show(session: OpenLauncher, signed: Secret) -> Response:
-    opened(session)
+    record_session(session)
     return Response(show_launcher(session, signed))
 
 
@@ -101,5 +101,5 @@ def _session(workspace_id: str) -> OpenLauncher:
     receive(MAX_BODY)
     g.database_asked = True
     session = counted(sessions.check_launcher(keyring(), bearer(), workspace_id, utcnow()))
-    opened(session)
+    record_session(session)
     return session

@@ -1,6 +1,6 @@
-"""What the host and the browser wish of a frame: a locale, a language for its own texts, a theme.
+"""Read a frame's locale, language and theme from its host and browser.
 
-A wish that means nothing is overlooked: these never raise, and never read more than a short text.
+Invalid preferences are ignored. These functions never raise, and parse short texts only.
 """
 
 import re
@@ -14,17 +14,17 @@ from werkzeug.http import parse_accept_header
 from pat_service.embed import texts
 from pat_service.http.headers import request_state
 
-#: Parameters of a frame's address, which come before the headers.
+#: Parameters of a frame's address. They take precedence over the headers.
 LOCALE_PARAMETER: Final = "locale"
 THEME_PARAMETER: Final = "theme"
-#: What frame.js sends once the host has changed the theme of an open frame.
+#: frame.js sends this header after the host has changed the theme of an open frame.
 THEME_HEADER: Final = "X-Embed-Theme"
 THEMES: Final = ("auto", "light", "dark")
 
-#: RFC 5646 (section 4.4.1) knows of no longer tag; a list of a browser takes some dozen characters.
-LONGEST_TAG: Final = 35
-LONGEST_LIST: Final = 1000
-#: Language, script, region; what follows is read and left out. Some write es_MX.
+#: RFC 5646 (section 4.4.1) has no longer tag. Browsers send lists of a few dozen characters.
+MAX_TAG_LENGTH: Final = 35
+MAX_LIST_LENGTH: Final = 1000
+#: Language, script and region; other subtags are dropped. Some hosts write es_MX.
 _TAG: Final = re.compile(
     r"(?P<language>[a-z]{2,3})(?:[-_](?P<script>[a-z]{4}))?(?:[-_](?P<region>[a-z]{2}|[0-9]{3}))?"
     r"(?:[-_][a-z0-9]{1,8})*",
@@ -33,57 +33,57 @@ _TAG: Final = re.compile(
 
 
 def locale() -> str:
-    """Return the tag of what the host wishes, else of what the browser likes best: `es-MX`, or `en`."""
-    return _wished()[0]
+    """Return the host's locale, else the browser's first one, as a tag: `es-MX`, or `en`."""
+    return _preferences()[0]
 
 
 def language() -> str:
-    """Return which of `texts.LANGUAGES` fits best what the host wishes, else what the browser likes."""
-    return _wished()[1]
+    """Return the best of `texts.LANGUAGES` for the host's locale, else for the browser's."""
+    return _preferences()[1]
 
 
-def translated(text: str) -> str:
-    """Return a text of the code in the language of this request; `_` in the frame's own templates."""
+def translate(text: str) -> str:
+    """Translate a text into the language of this request. Templates call it `_`."""
     return texts.translator(language())(text)
 
 
 def theme() -> str:
-    """Return `light` or `dark` where the host wishes it, else `auto`: as the viewer's system is."""
-    return _wished()[2]
+    """Return the host's theme, `light` or `dark`; else `auto`, which follows the viewer's system."""
+    return _preferences()[2]
 
 
-def _wished() -> tuple[str, str, str]:
-    """Return locale, language and theme, made out once a request: a page asks for each in several places."""
+def _preferences() -> tuple[str, str, str]:
+    """Return locale, language and theme. They are parsed once a request."""
     known = request_state()
-    found: tuple[str, str, str] | None = known.get("wishes")
+    found: tuple[str, str, str] | None = known.get("preferences")
     if found is None:
-        asked = _normalised(request.args.get(LOCALE_PARAMETER, "")[: LONGEST_TAG + 1])
-        accepted = request.headers.get("Accept-Language", "")[: LONGEST_LIST + 1]
-        tags = (asked,) if asked else _liked(accepted)
+        requested = _normalise_tag(request.args.get(LOCALE_PARAMETER, "")[: MAX_TAG_LENGTH + 1])
+        accepted = request.headers.get("Accept-Language", "")[: MAX_LIST_LENGTH + 1]
+        tags = (requested,) if requested else _accepted_tags(accepted)
         theme = request.args.get(THEME_PARAMETER) or request.headers.get(THEME_HEADER, "")
-        found = known["wishes"] = tags[0], _language(tags), theme if theme in THEMES else THEMES[0]
+        found = known["preferences"] = tags[0], _language(tags), theme if theme in THEMES else THEMES[0]
     return found
 
 
 @lru_cache(maxsize=256)
-def _language(wishes: tuple[str, ...]) -> str:
-    primary = (tag.partition("-")[0] for tag in wishes)
+def _language(tags: tuple[str, ...]) -> str:
+    primary = (tag.partition("-")[0] for tag in tags)
     return next((language for language in primary if language in texts.LANGUAGES), texts.SOURCE)
 
 
 @lru_cache(maxsize=256)
-def _liked(accept: str) -> tuple[str, ...]:
-    """Return the tags of an Accept-Language, the best first; never none."""
-    # A list that was cut off could end in half a tag.
-    given = parse_accept_header(accept, Accept) if len(accept) <= LONGEST_LIST else Accept()
-    tags = (_normalised(tag) for tag, quality in given if quality > 0)
+def _accepted_tags(accept: str) -> tuple[str, ...]:
+    """Return the tags of an Accept-Language header, best first. The result has at least one tag."""
+    # A truncated list could end in half a tag.
+    given = parse_accept_header(accept, Accept) if len(accept) <= MAX_LIST_LENGTH else Accept()
+    tags = (_normalise_tag(tag) for tag, quality in given if quality > 0)
     return tuple(filter(None, tags)) or (texts.SOURCE,)
 
 
 @lru_cache(maxsize=256)
-def _normalised(tag: str) -> str:
-    """Return language, script and region of a tag, spelled as usual; an empty text where it is none."""
-    found = _TAG.fullmatch(tag) if len(tag) <= LONGEST_TAG else None
+def _normalise_tag(tag: str) -> str:
+    """Return language, script and region of a tag in their usual case, or an empty text."""
+    found = _TAG.fullmatch(tag) if len(tag) <= MAX_TAG_LENGTH else None
     if found is None:
         return ""
     script, region = found["script"] or "", found["region"] or ""

@@ -1,4 +1,4 @@
-"""How a request for a frame came about, by the browser's fetch metadata (W3C)."""
+"""Refuse requests that load no frame, by the browser's fetch metadata (W3C)."""
 
 from flask import current_app, request
 
@@ -9,18 +9,18 @@ _FRAMES = ("iframe", "frame")
 
 
 def require_frame() -> None:
-    """Raise NotFramed for a prefetch, and for a navigation to anything but a frame.
+    """Raise NotFramed for a prefetch, and for a navigation outside a frame.
 
-    A client that sends no fetch metadata is served: it is no current browser.
+    Requests without fetch metadata pass: current browsers send it.
     """
     sent = request.environ
     for name in _PURPOSES:
-        if name in sent and any(early in sent[name].lower() for early in ("prefetch", "prerender")):
+        if name in sent and any(purpose in sent[name].lower() for purpose in ("prefetch", "prerender")):
             raise NotFramed("A prefetch opens no session.")
     if not current_app.config["EMBED_FRAMED_ONLY"]:
         return
     destination, mode = sent.get("HTTP_SEC_FETCH_DEST"), sent.get("HTTP_SEC_FETCH_MODE")
-    # A script's own fetch has the destination "empty" and is no navigation.
+    # A script's fetch has the destination "empty" and is no navigation.
     navigates = mode == "navigate" if mode else destination not in (None, "empty")
     if navigates and destination not in _FRAMES:
         raise NotFramed

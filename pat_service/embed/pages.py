@@ -1,4 +1,4 @@
-"""Pages of frames: from a function's result and a template to an answer."""
+"""Render pages of apps and launchers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,10 +12,10 @@ from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 from pat_service.credentials import Secret
 from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.embed.handover import Handover, named_parent
-from pat_service.embed.hosts import before_app, before_launcher, reachable
+from pat_service.embed.hosts import app_prefix, apps_with_host, launcher_prefix
 from pat_service.embed.locale import locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page
-from pat_service.embed.script_texts import wishes
+from pat_service.embed.script_texts import preferences
 from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.rules.access import ViewedApp, Viewer, Visitor, apps_of
 from pat_service.rules.sessions import Opened, OpenLauncher, OpenSession
@@ -26,12 +26,12 @@ LAUNCHER = "embed/launcher.html"
 WAITING = "embed/waiting.html"
 
 
-def base(app_id: str) -> str:
-    """Return the path that everything of an app's frames is below."""
+def app_path(app_id: str) -> str:
+    """Return the path of an app's frames."""
     return f"{APPS}/{app_id}"
 
 
-def launcher(workspace_id: str) -> str:
+def launcher_path(workspace_id: str) -> str:
     """Return the path of a workspace's launcher."""
     return f"{LAUNCHERS}/{workspace_id}"
 
@@ -47,9 +47,9 @@ def show(
     errors: Mapping[str, Any] | None = None,
     form: MultiDict[str, str] | None = None,
 ) -> Response:
-    """Answer with a page of the app: a whole document where it has just opened, else a fragment.
+    """Answer with a page of the app: a document if the app has just opened, else a fragment.
 
-    A document that is `handed` to a page which waits for it holds no session: that goes beside it.
+    A document that is `handed` over contains no session: the response holds it separately.
     """
     context = page.context
     if context is None and page.name in app.pages:
@@ -66,10 +66,13 @@ def show(
                 form=form,
             )
         context = result
-    common = _common(session) | {"errors": errors or {}, "form": MultiDict() if form is None else form}
+    common = _common_context(session) | {
+        "errors": errors or {},
+        "form": MultiDict() if form is None else form,
+    }
     layout: dict[str, Any] = {"layout": FRAGMENT}
     if opened_with is not None:
-        back = _launcher_of(session)
+        back = _launcher_address(session)
         boot = _boot_of_app(session, opened_with, [back] if back else [])
         layout = {"layout": WHOLE, "launcher_url": back, "boot": boot}
     elif handed:
@@ -83,7 +86,7 @@ def show(
 
 
 def has_page(session: OpenSession, app: EmbeddedApp, name: str) -> bool:
-    """Tell whether a GET of this page has an answer."""
+    """Return whether the app has this page."""
     return name in app.pages or _template(session, name) is not None
 
 
@@ -97,21 +100,21 @@ def _template(session: OpenSession, page: str) -> Template | None:
         return None
 
 
-def _common(session: OpenSession) -> dict[str, Any]:
-    root = base(session.viewer.app.id)
+def _common_context(session: OpenSession) -> dict[str, Any]:
+    root = app_path(session.viewer.app.id)
     return {
         "viewer": session.viewer,
         "csp_nonce": csp_nonce(),
         "locale": locale(),
         "theme": theme(),
-        "page_url": _addresses(f"{root}/pages/"),
-        "data_url": _addresses(f"{root}/data/"),
-        # Not url_for: what it puts in front depends on the request.
+        "page_url": _address_builder(f"{root}/pages/"),
+        "data_url": _address_builder(f"{root}/data/"),
+        # url_for would add a prefix that depends on the request.
         "app_static": lambda filename: quote(f"/static/apps/{session.viewer.app.template}/{filename}"),
     }
 
 
-def _addresses(folder: str) -> Callable[..., str]:
+def _address_builder(folder: str) -> Callable[..., str]:
     def address(name: str, /, **query: Any) -> str:
         given = {key: value for key, value in query.items() if value is not None}
         return f"{folder}{quote(name)}" + (f"?{urlencode(given, doseq=True)}" if given else "")
@@ -120,8 +123,8 @@ def _addresses(folder: str) -> Callable[..., str]:
 
 
 def show_launcher(session: OpenLauncher, opened_with: Secret) -> str:
-    """Return the page of a launcher: the apps of the workspace that the visitor may open."""
-    apps, ways = _ways_of(session)
+    """Return the launcher's page, with the apps that the visitor may open."""
+    apps, ways = _destinations(session)
     return _launcher_page(session, apps, ways, _boot_of_launcher(session, opened_with, ways))
 
 
@@ -133,32 +136,31 @@ def _launcher_page(
         viewer=session.visitor,
         apps=[{"name": app.name, "url": way} for app, way in zip(apps, ways, strict=True)],
         boot=boot,
-        hosts=list(filter(None, map(before_app, apps))),
+        hosts=list(filter(None, map(app_prefix, apps))),
         csp_nonce=csp_nonce(),
         locale=locale(),
         theme=theme(),
     )
 
 
-def _ways_of(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
-    apps = reachable(apps_of(session.visitor))
-    return apps, [before_app(app) + base(app.id) for app in apps]
+def _destinations(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
+    apps = apps_with_host(apps_of(session.visitor))
+    return apps, [app_prefix(app) + app_path(app.id) for app in apps]
 
 
-# ---- Frames of the host's script ----
+# ---- Frames of embed.js ----
 
 
 def show_waiting(root: str, parents: list[str]) -> Response:
-    """Answer with a page that holds nothing, and waits for a token from one of the parents."""
-    boot = {"base": root, "parents": parents} | named_parent(parents) | wishes()
+    """Answer with an empty page that waits for a token from one of the parents."""
+    boot = {"base": root, "parents": parents} | named_parent(parents) | preferences()
     return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce()))
 
 
 def hand_over_app(session: OpenSession, signed: Secret, app: EmbeddedApp, handover: Handover) -> Response:
-    """Answer with the session and, where it is wanted, with the app's first page.
+    """Answer with the session and, if the handover has a nonce, with the app's first page.
 
-    No way leads out of this frame: its page was made before anybody knew of a session, and so its policy
-    lets no form go anywhere.
+    This frame cannot move to the launcher: the policy of its empty page allows no form target.
     """
     page = None
     if handover.nonce is not None:
@@ -168,9 +170,9 @@ def hand_over_app(session: OpenSession, signed: Secret, app: EmbeddedApp, handov
 
 
 def hand_over_launcher(session: OpenLauncher, signed: Secret, handover: Handover) -> Response:
-    """Answer with the session and, where it is wanted, with the launcher's page."""
+    """Answer with the session and, if the handover has a nonce, with the launcher's page."""
     page = None
-    apps, ways = _ways_of(session)
+    apps, ways = _destinations(session)
     if handover.nonce is not None:
         use_nonce(handover.nonce)
         page = _launcher_page(session, apps, ways, None)
@@ -183,28 +185,28 @@ def _text_of(response: Response) -> str:
     return response.get_data(as_text=True)
 
 
-def _launcher_of(session: OpenSession) -> str | None:
-    """Return where a frame leads back to, if its session is one of the workspace."""
-    return before_launcher() + launcher(session.viewer.workspace.id) if session.workspace_wide else None
+def _launcher_address(session: OpenSession) -> str | None:
+    """Return the launcher's address if the session belongs to the whole workspace."""
+    return launcher_prefix() + launcher_path(session.viewer.workspace.id) if session.workspace_wide else None
 
 
-def facts(session: Opened, who: Visitor) -> dict[str, Any]:
-    """Return the session's own facts, as the frame may know them."""
-    return {"sessionId": session.id, "expiresIn": session.expires_in, **_who(who)}
+def facts(session: Opened, visitor: Visitor) -> dict[str, Any]:
+    """Return the facts of a session that its frame may know."""
+    return {"sessionId": session.id, "expiresIn": session.expires_in, **_describe(visitor)}
 
 
 def _boot_of_app(session: OpenSession, signed: Secret, ways: list[str]) -> dict[str, Any]:
-    return _boot(session, signed, base(session.viewer.app.id), session.viewer, ways)
+    return _boot(session, signed, app_path(session.viewer.app.id), session.viewer, ways)
 
 
 def _boot_of_launcher(session: OpenLauncher, signed: Secret, ways: list[str]) -> dict[str, Any]:
-    return _boot(session, signed, launcher(session.visitor.workspace.id), session.visitor, ways)
+    return _boot(session, signed, launcher_path(session.visitor.workspace.id), session.visitor, ways)
 
 
-def _boot(session: Opened, signed: Secret, root: str, who: Visitor, ways: list[str]) -> dict[str, Any]:
-    """What the frame's script starts from. The JWT is here, in the page's own memory, and nowhere else.
+def _boot(session: Opened, signed: Secret, root: str, visitor: Visitor, ways: list[str]) -> dict[str, Any]:
+    """Return the start data of frame.js. Only the page's memory holds the JWT.
 
-    `ways` are the addresses that the frame may take it to.
+    `ways` lists the addresses that the frame may pass the session to.
     """
     return {
         "session": signed.reveal(),
@@ -212,16 +214,20 @@ def _boot(session: Opened, signed: Secret, root: str, who: Visitor, ways: list[s
         "base": root,
         "parents": session.origins,
         "ways": ways,
-        "viewer": _who(who) | {"role": who.role},
+        "viewer": _describe(visitor) | {"role": visitor.role},
         **named_parent(session.origins),
-    } | wishes()
+    } | preferences()
 
 
-def _who(who: Visitor) -> dict[str, Any]:
-    """Return what a page may say of its viewer: not the attributes, which are the server's."""
-    app = who.app if isinstance(who, Viewer) else None
+def _describe(visitor: Visitor) -> dict[str, Any]:
+    """Return the facts about a viewer that a page may know. Attributes stay on the server."""
+    app = visitor.app if isinstance(visitor, Viewer) else None
     return {
-        "user": {"id": who.user.id, "email": who.user.email, "name": who.user.name},
+        "user": {"id": visitor.user.id, "email": visitor.user.email, "name": visitor.user.name},
         **({"app": {"id": app.id, "slug": app.slug, "name": app.name}} if app else {}),
-        "workspace": {"id": who.workspace.id, "slug": who.workspace.slug, "name": who.workspace.name},
+        "workspace": {
+            "id": visitor.workspace.id,
+            "slug": visitor.workspace.slug,
+            "name": visitor.workspace.name,
+        },
     }

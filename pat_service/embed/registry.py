@@ -1,4 +1,4 @@
-"""The registry of apps: what the modules `apps/<template>.py` declare."""
+"""The registry of apps, which the modules `apps/<template>.py` declare."""
 
 import importlib
 import pkgutil
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[[Viewer], Any])
 
 @dataclass(frozen=True)
 class Page:
-    """Another page to answer with. Without a context, that page's own function gives it."""
+    """A page to answer with. Without a context, that page's own function provides it."""
 
     name: str
     context: Mapping[str, Any] | None = None
@@ -21,16 +21,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Form:
-    """What takes a POST, and the page that shows it again where it does not validate."""
+    """The function that receives a POST, and the page that shows an invalid form again."""
 
     function: Callable[[Viewer], Any]
     page: str
 
 
 class EmbeddedApp:
-    """The functions of one app. Each is given the viewer, and reads the rest from `flask.request`.
+    """The functions of one app. Each receives the viewer and reads `flask.request`.
 
-    Only what is declared here can be called from outside.
+    Requests can call declared functions only.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class EmbeddedApp:
         self.data_functions: dict[tuple[str, str], Callable[[Viewer], Any]] = {}
 
     def page(self, name: str) -> Callable[[Function], Function]:
-        """Declare what gives the page `<name>.html` its context: a mapping, a `Page`, or a Response."""
+        """Declare the function of the page `<name>.html`. It returns a context, a `Page` or a Response."""
 
         def declare(function: Function) -> Function:
             self.pages[name] = function
@@ -48,10 +48,10 @@ class EmbeddedApp:
         return declare
 
     def form(self, name: str, page: str | None = None) -> Callable[[Function], Function]:
-        """Declare what takes a POST to `pages/<name>`. It returns what a page function does.
+        """Declare the function for a POST to `pages/<name>`. It returns the same as a page function.
 
-        Where it raises marshmallow's ValidationError the answer is 422: `page` again (by default the one
-        of the same name), with `errors` (field → texts) and `form` (what was sent) in its context.
+        If it raises marshmallow's ValidationError, the response is 422 with `page` (default: `name`). The
+        context then has `errors` (field → texts) and `form` (the sent fields).
         """
 
         def declare(function: Function) -> Function:
@@ -61,7 +61,7 @@ class EmbeddedApp:
         return declare
 
     def data(self, name: str, methods: Iterable[str] = ("GET",)) -> Callable[[Function], Function]:
-        """Declare what answers `data/<name>`: anything that JSON can hold, or a Response such as a file."""
+        """Declare the function of `data/<name>`. It returns a JSON value, or a Response such as a file."""
 
         def declare(function: Function) -> Function:
             for method in methods:
@@ -75,10 +75,10 @@ class EmbeddedApp:
 
 
 class Registry:
-    """Every app module of a package, by template name. A template without a module needs none."""
+    """The app modules of a package, by template name. A template may have no module."""
 
     def __init__(self, package: str) -> None:
-        """Import all of them now: one that cannot be imported stops the start, not a viewer."""
+        """Import every module, so that a broken one stops the start."""
         self._apps: dict[str, EmbeddedApp] = {}
         for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
             declared = getattr(importlib.import_module(f"{package}.{found.name}"), "app", None)

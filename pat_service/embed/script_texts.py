@@ -1,4 +1,4 @@
-"""What the frame's script says to people, with its page and on its own."""
+"""The texts of frame.js, inside a page and as a separate response."""
 
 from functools import cache
 from typing import Any
@@ -13,14 +13,14 @@ from pat_service.embed.locale import language, locale, theme
 blueprint = Blueprint("texts", __name__)
 
 
-def wishes() -> dict[str, Any]:
-    """Return locale and theme as the host or the browser wishes them, and the language of the texts."""
+def preferences() -> dict[str, Any]:
+    """Return the request's locale and theme, and the language of its texts."""
     return {"locale": locale(), "language": language(), "theme": theme()}
 
 
 @cache
 def texts_in(language: str) -> Markup:
-    """Return the script's texts in one of `texts.LANGUAGES`, for a block of JSON in a page."""
+    """Return the script's texts in one of `texts.LANGUAGES`, as JSON for a page."""
     return htmlsafe_json_dumps(script_texts(language))
 
 
@@ -32,5 +32,5 @@ def embed_texts() -> Markup:
 
 @blueprint.get("/embed-texts")
 def texts() -> Response:
-    """The texts in the language of `?locale=`, for a frame whose host changes it."""
-    return jsonify(wishes() | {"texts": script_texts(language())})
+    """Return the texts in the language of `?locale=`, after the host has changed a frame's locale."""
+    return jsonify(preferences() | {"texts": script_texts(language())})

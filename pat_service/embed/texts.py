@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 TRANSLATIONS: Final = Path(__file__).parent.parent / "translations"
-#: What the texts in the code are written in.
+#: The language of the texts in the code.
 SOURCE: Final = "en"
 
 
@@ -22,17 +22,17 @@ _RIGHT_TO_LEFT: Final = frozenset(("ar", "ckb", "dv", "fa", "he", "ps", "sd", "u
 
 
 def mark(text: str) -> str:
-    """Return the text as it is; imported as `_`, it marks what `make texts` puts into the catalogs."""
+    """Return the text unchanged. Imported as `_`, it marks texts for `make texts`."""
     return text
 
 
 def translator(language: str) -> Callable[[str], str]:
-    """Return what translates a text of the code into one of LANGUAGES."""
+    """Return the function that translates a text into one of LANGUAGES."""
     return _catalog(language).gettext
 
 
 def direction(language: str) -> str:
-    """Return `ltr` or `rtl`, as the attribute `dir` has it."""
+    """Return the value of the attribute `dir`: `ltr` or `rtl`."""
     return "rtl" if language in _RIGHT_TO_LEFT else "ltr"
 
 
@@ -40,7 +40,7 @@ def direction(language: str) -> str:
 def _catalog(language: str) -> NullTranslations:
     if language == SOURCE:
         return NullTranslations()
-    # Not at the start: a worker that is never asked for another language need not have it in memory.
+    # Imported here, so that a worker that only serves English does not load Babel.
     from babel.messages.mofile import write_mo
     from babel.messages.pofile import read_po
 

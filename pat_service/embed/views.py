@@ -10,21 +10,21 @@ from werkzeug.routing import BaseConverter
 from pat_service.credentials import Secret
 from pat_service.embed.answers import (
     APPS,
+    FORM_LIMIT_BYTES,
     HANDOVER,
-    MAX_FORM,
     check_request,
+    current_origins,
     frame_headers,
-    opened,
-    opening,
-    origins_now,
     read_form,
+    read_opening,
+    read_token,
+    record_session,
     refuse_nul,
-    the_token,
 )
 from pat_service.embed.handover import read_handover
-from pat_service.embed.hosts import expected_slug, require_host_of_app
+from pat_service.embed.hosts import expected_slug, require_app_host
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import base, facts, hand_over_app, has_page, show, show_waiting
+from pat_service.embed.pages import app_path, facts, hand_over_app, has_page, show, show_waiting
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.errors import InvalidPayload
 from pat_service.http import limits
@@ -36,7 +36,7 @@ from pat_service.rules.sessions import OpenSession
 
 blueprint = Blueprint("embed", __name__, url_prefix=f"{APPS}/<app_id>")
 blueprint.before_request(check_request)
-blueprint.before_request(require_host_of_app)
+blueprint.before_request(require_app_host)
 blueprint.after_app_request(frame_headers)
 
 
@@ -64,7 +64,7 @@ def open_by_address(app_id: str) -> Response:
 def open_by_form(app_id: str) -> Response:
     """Open a frame with the token in a form that the host targets at it, or come from another frame."""
     require_frame()
-    tokens, carried = opening()
+    tokens, carried = read_opening()
     return _open(app_id, tokens) if carried is None else _enter(app_id, carried)
 
 
@@ -72,19 +72,19 @@ def open_by_form(app_id: str) -> Response:
 def wait(app_id: str) -> Response:
     """A page that holds nothing, and is handed a token by the script of the page around it."""
     require_frame()
-    return show_waiting(base(app_id), origins_now(app_id))
+    return show_waiting(app_path(app_id), current_origins(app_id))
 
 
 @blueprint.post(HANDOVER)
 def hand_over(app_id: str) -> Response:
     """Open a session for such a page, or a newer one for a frame that is open."""
     handover = read_handover()
-    session, signed = _opened(app_id, the_token([handover.token]), handover.parent)
+    session, signed = _opened(app_id, read_token([handover.token]), handover.parent)
     return hand_over_app(session, signed, _app_of(session), handover)
 
 
 def _open(app_id: str, given: list[str]) -> Response:
-    session, signed = _opened(app_id, the_token(given))
+    session, signed = _opened(app_id, read_token(given))
     return show(session, _app_of(session), Page("index"), opened_with=signed)
 
 
@@ -93,7 +93,7 @@ def _opened(app_id: str, token: Secret, parent: str | None = None) -> tuple[Open
     session, signed = sessions.open(
         keyring(), token, app_id, utcnow(), most=most, parent=parent, slug=expected_slug()
     )
-    opened(session)
+    record_session(session)
     return session, signed
 
 
@@ -102,7 +102,7 @@ def _enter(app_id: str, carried: str) -> Response:
     session = counted(sessions.check(keyring(), carried, app_id, utcnow(), slug=expected_slug()))
     limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
     sessions.enter(session, utcnow())
-    opened(session)
+    record_session(session)
     return show(session, _app_of(session), Page("index"), opened_with=Secret(carried))
 
 
@@ -136,7 +136,7 @@ def submit(app_id: str, name: str) -> Response:
     form = app.forms.get(name)
     if form is None:
         raise MethodNotAllowed(["GET"]) if has_page(session, app, name) else NotFound()
-    sent = read_form(MAX_FORM)
+    sent = read_form(FORM_LIMIT_BYTES)
     refuse_nul()
     try:
         result = form.function(session.viewer)
@@ -157,7 +157,7 @@ def data(app_id: str, name: str) -> Response:
     if function is None:
         methods = app.data_methods(name)
         raise MethodNotAllowed(methods) if methods else NotFound()
-    read_body(MAX_FORM)
+    read_body(FORM_LIMIT_BYTES)
     refuse_nul()
     try:
         result = function(session.viewer)
@@ -167,10 +167,10 @@ def data(app_id: str, name: str) -> Response:
 
 
 def _session(app_id: str) -> OpenSession:
-    receive(MAX_FORM)
+    receive(FORM_LIMIT_BYTES)
     g.database_asked = True
     session = counted(sessions.check(keyring(), bearer(), app_id, utcnow(), slug=expected_slug()))
-    opened(session)
+    record_session(session)
     return session
 
 

@@ -375,13 +375,13 @@ def test_without_a_database_an_app_never_seen_may_be_framed_by_nobody(
 
 
 def test_origins_are_known_to_a_worker_for_a_minute_at_most() -> None:
-    assert 0 < ancestors.MAX_AGE <= 60
+    assert 0 < ancestors.MAX_AGE_SECONDS <= 60
 
 
 def test_a_worker_remembers_a_bounded_number_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ancestors, "_known", {})
-    monkeypatch.setattr(ancestors, "MOST_KNOWN", 3)
+    monkeypatch.setattr(ancestors, "MAX_PLACES", 3)
     for number in range(10):
-        ancestors.learn(Place(app_id=str(number)), [PORTAL])
+        ancestors.remember(Place(app_id=str(number)), [PORTAL])
         assert len(ancestors._known) <= 3
-    assert ancestors.last_known(Place(app_id="9")) == [PORTAL]
+    assert ancestors.recent_origins(Place(app_id="9")) == [PORTAL]
