@@ -72,7 +72,7 @@ soak: $(VENV)/.dev
 rolling: $(VENV)/.dev programs
 	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' tests/e2e/deploy/test_rolling_restart.py $(ARGS)
 
-# Ratios, on this machine: to be measured where nothing else is at work. BENCH=--write puts them into docs/.
+# Ratios on this machine; measure on an idle one. BENCH=--write puts the tables into docs/dev/performance-notes.md.
 bench: $(VENV)/.dev
 	@$(PY) -m bench speed $(BENCH)
 

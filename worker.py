@@ -1,7 +1,7 @@
 """gunicorn's worker with threads, which no sender holds up and which leaves nobody waiting when it stops.
 
 gunicorn's own gives a thread to whoever connects, waits for a request without end, and waits for the other
-side to hang up in its main loop: eight silent or half-dead connections stop it. See docs/proxy.md.
+side to hang up in its main loop: eight silent or half-dead connections stop it. See docs/operate/proxy.md.
 """
 
 import errno

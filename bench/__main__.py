@@ -22,7 +22,9 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="of the growth's data: 1 is a million tokens"
     )
-    parser.add_argument("--write", action="store_true", help="put the results into docs/performance.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the results into docs/dev/performance-notes.md"
+    )
     wanted = parser.parse_args()
     plan = rig.Plan(wanted.rounds, wanted.seconds, wanted.connections, wanted.workers)
     kinds = [wanted.on] if wanted.on else ["sqlite", "postgresql"]

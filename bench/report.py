@@ -1,4 +1,4 @@
-"""What was measured: printed as it comes, and put into docs/performance.md where that is asked for."""
+"""Print the measurements and, on request, write them into docs/dev/performance-notes.md."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from bench.load import Run
 from bench.rig import Plan
 from tests.support.servers import PROJECT
 
-PAGE: Final = PROJECT / "docs" / "performance.md"
+PAGE: Final = PROJECT / "docs" / "dev" / "performance-notes.md"
 BAR, GAP, LEFT, WIDTH = 18, 10, 190, 640
 
 

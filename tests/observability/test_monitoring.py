@@ -27,7 +27,7 @@ from tests.support.world import (
 
 TOKEN = "metrics-" + "m" * 32
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-OPERATIONS = (PROJECT / "docs" / "operations.md").read_text("utf-8")
+OPERATIONS = (PROJECT / "docs" / "operate" / "monitoring.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_a_scrape_shows_no_secret(service: Service) -> None:
     assert "ana@" not in text
 
 
-# What operations.md says
+# What docs/operate/monitoring.md says
 
 
 def names_in(text: str) -> set[str]:

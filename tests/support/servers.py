@@ -26,7 +26,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LOG_TAIL = 4000  # characters of a log that an error shows
 NOBODY = 65534  # PostgreSQL refuses to run as root
-#: The host in docs/nginx.conf and docs/Caddyfile.
+#: The host in docs/operate/nginx.conf and docs/operate/Caddyfile.
 HOST = "embed.example"
 #: An address that no rule knows: any answer shows that the application is loaded.
 _ASK = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -102,7 +102,7 @@ def program(name: str) -> str:
 
 @contextlib.contextmanager
 def nginx(sockets: Path) -> Iterator[Proxy]:
-    """docs/nginx.conf before the instances at `sockets`; ports, folders and a certificate are put in."""
+    """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and a certificate."""
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
         _certificate(folder)
@@ -129,7 +129,7 @@ def nginx(sockets: Path) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def caddy(sockets: Path) -> Iterator[Proxy]:
-    """docs/Caddyfile before the instances at `sockets`; ports, folders and a certificate are put in."""
+    """Run docs/operate/Caddyfile in front of the instances at `sockets`, with test ports and a certificate."""
     with _scratch("caddy") as folder:
         port, plain_port = free_port(), free_port()
         _certificate(folder)
@@ -160,9 +160,9 @@ def _certificate(folder: Path) -> None:
 
 def _changed(name: str, changes: Mapping[str, str], folder: Path) -> Path:
     """A copy of the file in docs/ with each of these texts, which it must have, replaced."""
-    text = (PROJECT / "docs" / name).read_text()
+    text = (PROJECT / "docs" / "operate" / name).read_text()
     for old, new in changes.items():
-        assert old in text, f"docs/{name} has no {old!r}"
+        assert old in text, f"docs/operate/{name} has no {old!r}"
         text = text.replace(old, new)
     (folder / name).write_text(text)
     return folder / name

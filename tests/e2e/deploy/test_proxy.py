@@ -1,4 +1,4 @@
-"""The proxies as docs/proxy.md has them: docs/nginx.conf and docs/Caddyfile, with real instances behind."""
+"""The proxies of docs/operate/proxy.md: its nginx.conf and Caddyfile, with real instances behind them."""
 
 import contextlib
 import gzip
