@@ -102,7 +102,7 @@ def program(name: str) -> str:
 
 @contextlib.contextmanager
 def nginx(sockets: Path) -> Iterator[Proxy]:
-    """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and a certificate."""
+    """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate."""
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
         _certificate(folder)
@@ -129,7 +129,7 @@ def nginx(sockets: Path) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def caddy(sockets: Path) -> Iterator[Proxy]:
-    """Run docs/operate/Caddyfile in front of the instances at `sockets`, with test ports and a certificate."""
+    """Run docs/operate/Caddyfile in front of the instances at `sockets`, with test ports and certificate."""
     with _scratch("caddy") as folder:
         port, plain_port = free_port(), free_port()
         _certificate(folder)
