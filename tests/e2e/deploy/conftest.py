@@ -1,4 +1,4 @@
-"""An installation as it is deployed: PostgreSQL, Redis, and people enough for many back ends at once."""
+"""A deployed installation: PostgreSQL, Redis, and enough users for many concurrent back ends."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from tests.support.world import KEY, PUBLIC_URL, WORLD, only, provision
 UNLIMITED = "1000000 per minute"
 
 
-def let_in_the_crowd(app: Flask) -> None:
-    """Bring in those of `tests.e2e.deploy.load`, for whom the portal may mint as often as it likes."""
+def add_crowd(app: Flask) -> None:
+    """Add the users of `tests.e2e.deploy.load`, and let the portal mint without a limit."""
     provision(app, only("clients", "portal", mint_limit=UNLIMITED))
     people = [{"email": email, "name": "Viewer", "workspaces": {"acme": "end-user"}} for email in CROWD]
     provision(
@@ -52,16 +52,16 @@ def installation(
         with app.app_context():
             upgrade(str(PROJECT / "migrations"))
         provision(app, WORLD)
-        let_in_the_crowd(app)
+        add_crowd(app)
         with app.app_context():
             db.engine.dispose()
         yield environ
 
 
-def found(
+def installed_or_skipped(
     make: Callable[[Path], AbstractContextManager[Proxy]],
 ) -> Callable[[Path], AbstractContextManager[Proxy]]:
-    """The proxy, or a skipped test where it is not installed; a machine that judges a change needs it."""
+    """Return the proxy, or skip the test if it is not installed. In CI a missing proxy is a failure."""
 
     @contextmanager
     def made(sockets: Path) -> Iterator[Proxy]:

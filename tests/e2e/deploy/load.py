@@ -1,4 +1,4 @@
-"""Back ends and viewers who go on minting and opening, and note what is not answered as it should."""
+"""Back ends and viewers that mint and open without a pause, and record every wrong answer."""
 
 import http.client
 import json
@@ -14,13 +14,13 @@ from urllib.parse import urlencode
 from tests.support.servers import HOST
 from tests.support.world import MINT, ORDERS, basic
 
-#: Each has a token and a session of their own, which no other's mint replaces.
+#: Each user has its own token and session, so no other mint replaces them.
 CROWD = [f"viewer{number}@acme.test" for number in range(8)]
 ANSWER_SECONDS = 30
 
 
 class Connection(http.client.HTTPConnection):
-    """To a port of this machine, with TLS or without."""
+    """A connection to a port of this machine, with or without TLS."""
 
     def __init__(self, port: int, *, tls: bool = False) -> None:
         super().__init__(HOST, timeout=ANSWER_SECONDS)
@@ -28,7 +28,7 @@ class Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         plain = socket.create_connection(("127.0.0.1", self._at), timeout=ANSWER_SECONDS)
-        self.sock = anyone().wrap_socket(plain, server_hostname=HOST) if self._tls else plain
+        self.sock = any_certificate().wrap_socket(plain, server_hostname=HOST) if self._tls else plain
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         """Return the status and text of the answer."""
@@ -39,8 +39,8 @@ class Connection(http.client.HTTPConnection):
         return answer.status, answer.read().decode()
 
 
-def anyone() -> ssl.SSLContext:
-    """Whoever they say they are: the certificate was made for the test."""
+def any_certificate() -> ssl.SSLContext:
+    """Return a context that accepts the certificate made for the test."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -52,7 +52,7 @@ def minting(email: str = "ana@acme.test") -> dict[str, Any]:
 
 
 def visit(connection: Connection, email: str = "ana@acme.test") -> list[tuple[int, str]]:
-    """Mint, open, and ask once with the session: three answers, or those until one is a refusal."""
+    """Mint, open, and send one request with the session. Stop at the first refusal; return the answers."""
     answers = [connection.ask("POST", MINT, minting(email), **basic("portal"))]
     if answers[-1][0] != 201:
         return answers
@@ -66,15 +66,16 @@ def visit(connection: Connection, email: str = "ana@acme.test") -> list[tuple[in
 
 @dataclass
 class Load:
-    """Visits, over and over, by each of the crowd, while the block runs.
+    """Visits by each user of the crowd, repeated while the block runs.
 
-    Half of them keep their connection, as a back end does, and half make a new one for each visit.
-    It is a failure too if somebody gets the session of another.
+    Half of the users keep their connection, as a back end does. The others open a new one for each visit.
+
+    A session of another user counts as a failure.
     """
 
     port: int
     tls: bool = False
-    #: Seconds between two visits: a server is to be restarted, not to be found too slow.
+    #: Seconds between two visits, so that the load does not overload the server.
     pause: float = 0.1
     answered: int = 0
     failures: list[str] = field(default_factory=list)

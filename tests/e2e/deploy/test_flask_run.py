@@ -1,4 +1,4 @@
-"""`flask --app app run` on a laptop: a fresh checkout, nothing set, nothing prepared."""
+"""`flask --app app run` on a laptop, from a fresh checkout without any settings."""
 
 import http.client
 import json
@@ -43,7 +43,7 @@ secret = "{SECRET}"
 
 @dataclass
 class Laptop:
-    """A fresh checkout, and the server that runs in it."""
+    """Start the server in a fresh checkout."""
 
     folder: Path
     server: WebServer
@@ -73,7 +73,7 @@ class Laptop:
 
 
 def checkout(folder: Path) -> Path:
-    """The project without anybody's instance folder; its files by link, so that they are the real ones."""
+    """Return the project without an instance folder. The files are links to the real ones."""
     parts = ("app.py", "config.py", "pat_service", "apps", "demo", "templates", "static", "migrations")
     for part in parts:
         (folder / part).symlink_to(PROJECT / part)
@@ -95,13 +95,13 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 
 @pytest.fixture(scope="module")
 def peopled(laptop: Laptop) -> Laptop:
-    """The same, once Ana and her app are there."""
+    """The same server, with Ana and her app."""
     (laptop.folder / "directory.toml").write_text(DIRECTORY)
     laptop.flask("provision", "directory.toml")
     return laptop
 
 
-def test_the_schema_comes_up_by_itself_and_the_start_page_tells_how_to_load_the_demo(laptop: Laptop) -> None:
+def test_the_first_start_creates_the_schema_and_the_start_page_explains_the_demo(laptop: Laptop) -> None:
     status, headers, text = laptop.call("GET", "/")
     assert status == 200
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
@@ -126,7 +126,7 @@ def test_ana_mints_and_opens_and_the_log_has_no_token(peopled: Laptop) -> None:
     peopled.call("GET", f"/nowhere?personal-access-token={token}", Referer=minted["redirectUrl"])
     peopled.call("GET", f"{parts.path}/pages/index?x={jwt}", Authorization=f"Bearer {jwt}")
     peopled.call("GET", f"/static/{token}")
-    # A request line that werkzeug cannot read, and a method that it does not know.
+    # A malformed request line, and an unknown method.
     peopled.call(f"{token}", "/")
     log = peopled.server.log.read_text()
     assert log.count('"request_id"') >= 6
@@ -155,7 +155,7 @@ def test_the_redirect_url_is_its_own_loopback_address(peopled: Laptop, headers: 
     )
 
 
-def test_a_loaded_demo_shows_without_a_restart(laptop: Laptop) -> None:
+def test_a_demo_loaded_later_appears_without_a_restart(laptop: Laptop) -> None:
     portal = f"localhost:{laptop.server.port}"
     laptop.flask("demo", "load", "--origin", f"http://{portal}")
     status, headers, _ = laptop.call("GET", "/")
@@ -163,9 +163,9 @@ def test_a_loaded_demo_shows_without_a_restart(laptop: Laptop) -> None:
     status, _, text = laptop.call("GET", "/", Host=portal)
     assert status == 200
     assert "demo load" not in text
-    held = json.loads((laptop.folder / "instance" / "demo.json").read_text())
+    saved = json.loads((laptop.folder / "instance" / "demo.json").read_text())
     assert stat.S_IMODE((laptop.folder / "instance" / "demo.json").stat().st_mode) == 0o600
-    for client in held["clients"].values():
+    for client in saved["clients"].values():
         assert client["secret"] not in text
 
 
@@ -180,8 +180,8 @@ def test_a_second_start_keeps_key_and_data(tmp_path: Path) -> None:
         assert laptop.call("GET", path)[0] == 200
 
 
-def test_with_a_public_url_of_the_world_no_schema_and_no_portal_come_by_themselves(tmp_path: Path) -> None:
-    """That is no development any more: there the schema is brought up by `db upgrade`."""
+def test_a_public_url_on_the_internet_brings_no_schema_and_no_portal(tmp_path: Path) -> None:
+    """A public address means a deployment, and there `db upgrade` creates the schema."""
     checkout(tmp_path)
     with running(tmp_path, PUBLIC_URL="https://embed.example", SECRET_KEY="k" * 64) as laptop:
         assert laptop.call("GET", "/")[0] == 404
@@ -202,7 +202,7 @@ def test_with_a_public_url_of_the_world_no_schema_and_no_portal_come_by_themselv
         ("::", "127.0.0.1"),
     ],
 )
-def test_whatever_it_is_bound_to_the_address_is_one_of_loopback(
+def test_the_printed_address_is_loopback_whatever_the_server_binds_to(
     make_app: Callable[..., Flask], bound_to: str, host: str
 ) -> None:
     app = make_app(PUBLIC_URL="")

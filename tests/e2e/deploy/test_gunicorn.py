@@ -1,4 +1,4 @@
-"""The service as it is deployed: gunicorn with gunicorn.conf.py, several workers, and Redis."""
+"""The deployed service: gunicorn with gunicorn.conf.py, several workers, and Redis."""
 
 import contextlib
 import json
@@ -26,13 +26,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.redis]
 
 PROJECT = Path(__file__).resolve().parents[3]
 TOKEN = "pat_" + "ab" * 36
-#: Clients with the limit that the environment sets, one for each test that counts.
+#: Each test that counts has a client of its own, with the default limit.
 COUNTED = ("counted", "reborn")
 
 
 @pytest.fixture(scope="module")
 def environ(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of an installation with its people."""
+    """The environment of an installation with the people of the tests."""
     folder = tmp_path_factory.mktemp("installation")
     with lasting_service(schema, folder) as service:
         counted = [{"id": id_, "secret": SECRETS["portal"], "workspaces": ["acme"]} for id_ in COUNTED]
@@ -64,7 +64,7 @@ def fleet(
 # Several workers are one service
 
 
-def test_ana_mints_and_opens_whatever_worker_answers(fleet: WebServer) -> None:
+def test_ana_mints_and_opens_whichever_worker_answers(fleet: WebServer) -> None:
     minted = mint(fleet)
     assert minted.status == 201
     token = minted.json["personalAccessToken"]
@@ -81,17 +81,17 @@ def test_ana_mints_and_opens_whatever_worker_answers(fleet: WebServer) -> None:
     assert {answer.json["code"] for answer in after} == {"session_revoked"}
 
 
-def test_exactly_ten_of_forty_mints_at_once_pass(fleet: WebServer) -> None:
+def test_exactly_ten_of_forty_concurrent_mints_pass(fleet: WebServer) -> None:
     answers = at_once(40, lambda _: mint(fleet, "counted", SECRETS["portal"]))
     assert Counter(answer.status for answer in answers) == {201: 10, 429: 30}
     for answer in answers:
         if answer.status == 429:
             assert 1 <= int(answer.headers["Retry-After"]) <= 61
             assert answer.json["code"] == "rate_limited"
-    assert mint(fleet).status == 201  # another client is not concerned
+    assert mint(fleet).status == 201  # another client is not affected
 
 
-def test_exactly_five_of_twenty_openings_of_one_token_pass(fleet: WebServer) -> None:
+def test_exactly_five_of_twenty_concurrent_openings_of_one_token_pass(fleet: WebServer) -> None:
     token = mint(fleet, email="ben@acme.test").json["personalAccessToken"]
     answers = at_once(20, lambda _: open_(fleet, token, Accept="application/json"))
     assert Counter(answer.status for answer in answers) == {200: 5, 429: 15}
@@ -103,7 +103,7 @@ def test_a_flood_of_wrong_secrets_is_limited_and_hurts_no_client(fleet: WebServe
     assert mint(fleet).status == 201
 
 
-def test_mints_of_one_pair_in_a_race_leave_one_token_that_opens(fleet: WebServer) -> None:
+def test_concurrent_mints_for_ana_leave_one_token_that_opens(fleet: WebServer) -> None:
     answers = at_once(24, lambda _: mint(fleet))
     assert {answer.status for answer in answers} == {201}
     tokens = [answer.json["personalAccessToken"] for answer in answers]
@@ -122,7 +122,7 @@ def test_redis_holds_counters_and_no_token(fleet: WebServer, store: str) -> None
     assert not any("pat_" in key or token[4:] in key for key in keys)
 
 
-def test_the_demo_portal_is_for_development_alone(fleet: WebServer) -> None:
+def test_a_deployment_has_no_demo_portal(fleet: WebServer) -> None:
     assert call(fleet, "GET", "/").status == 404
 
 
@@ -192,7 +192,7 @@ MALFORMED = [
 
 
 def send_raw(server: WebServer, text: str) -> str:
-    """Send this as it is, and return all that comes back."""
+    """Send this text as it is, and return everything that comes back."""
     received = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(text.encode("latin-1"))
@@ -203,7 +203,7 @@ def send_raw(server: WebServer, text: str) -> str:
     return received.decode("latin-1")
 
 
-def test_what_gunicorn_itself_refuses_leaks_no_secret_into_its_log_or_its_answer(fleet: WebServer) -> None:
+def test_a_request_that_gunicorn_refuses_leaks_no_secret(fleet: WebServer) -> None:
     credentials = b64encode(b"portal:correct horse battery staple, and more").decode()
     path = f"/embed-apps/{ORDERS}?personal-access-token={TOKEN}"
     before = len(fleet.log.read_text())
@@ -216,9 +216,9 @@ def test_what_gunicorn_itself_refuses_leaks_no_secret_into_its_log_or_its_answer
     assert text.count("Invalid request") >= len(MALFORMED) // 2
     assert "Traceback" not in text
     assert answers.count("400 Bad Request") >= len(MALFORMED) // 2
-    for told in (text, answers):
-        assert TOKEN[4:20] not in told
-        assert credentials[:16] not in told
+    for shown in (text, answers):
+        assert TOKEN[4:20] not in shown
+        assert credentials[:16] not in shown
 
 
 @pytest.mark.parametrize(
@@ -229,27 +229,25 @@ def test_what_gunicorn_itself_refuses_leaks_no_secret_into_its_log_or_its_answer
         ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: rot13", 501, "not_implemented"),
     ],
 )
-def test_what_gunicorn_itself_refuses_is_told_as_a_problem(
+def test_a_request_that_gunicorn_refuses_gets_a_problem_document(
     fleet: WebServer, request_text: str, status: int, code: str
 ) -> None:
     head, _, body = send_raw(fleet, request_text + "\r\n\r\n").partition("\r\n\r\n")
     first, *lines = head.split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
     assert first.startswith(f"HTTP/1.1 {status} ")
-    told = json.loads(body)
-    assert (told["status"], told["code"], told["message"]) == (status, code, told["detail"])
-    assert ("errors" in told) == (status == 400)
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"], problem["message"]) == (status, code, problem["detail"])
+    assert ("errors" in problem) == (status == 400)
     assert headers["Content-Type"] == "application/problem+json"
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
-    assert headers["X-Request-Id"] == told["requestId"]
-    assert told["requestId"] in fleet.log.read_text()
+    assert headers["X-Request-Id"] == problem["requestId"]
+    assert problem["requestId"] in fleet.log.read_text()
 
 
-def test_gunicorns_own_access_log_shows_no_token_even_when_it_is_turned_on(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_gunicorns_own_access_log_shows_no_token(environ: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     settings = {"GUNICORN_CMD_ARGS": "--access-logfile=- --log-level=debug"}
     with gunicorn(environ | settings, workers=1, log=log) as server:
@@ -257,16 +255,16 @@ def test_gunicorns_own_access_log_shows_no_token_even_when_it_is_turned_on(
         page = open_(server, token, Referer=f"https://embed.example/?personal-access-token={token}")
         assert page.status == 200
     text = log.read_text()
-    assert f'"GET /embed-apps/{ORDERS}?[hidden] HTTP/1.1\\" 200' in text  # it really was on
+    assert f'"GET /embed-apps/{ORDERS}?[hidden] HTTP/1.1\\" 200' in text  # the access log was on
     assert token[4:] not in text
     assert jwt_of(page) not in text
 
 
-# The start
+# Start
 
 
 def start(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Start gunicorn, which is expected to refuse."""
+    """Start gunicorn, which must refuse."""
     return subprocess.run(
         [sys.executable, "-m", "gunicorn", *args, "app:create_app()"],
         cwd=PROJECT,
@@ -296,7 +294,7 @@ OUTSIDE = {"SECRET_KEY": KEY, "PUBLIC_URL": "https://embed.example"}
     ],
     ids=str,
 )
-def test_what_would_not_be_safe_is_refused_at_the_start_with_one_line(
+def test_an_unsafe_setting_stops_the_start_with_one_line(
     args: list[str], environ: dict[str, str], named: str
 ) -> None:
     done = start(*args, **environ)
@@ -330,10 +328,12 @@ def test_the_web_process_of_the_procfile_serves_on_its_port(environ: dict[str, s
         assert web.wait(30) == 0
 
 
-# The end
+# Stop
 
 
-def test_a_request_at_work_is_answered_before_the_end(environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_request_in_progress_is_answered_before_the_worker_stops(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     body = json.dumps({"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 9})
     head = (
@@ -343,7 +343,7 @@ def test_a_request_at_work_is_answered_before_the_end(environ: dict[str, str], t
     with gunicorn(environ, workers=1, log=log) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
             slow.sendall((head + body[:5]).encode())
-            assert mint(server).status == 201  # the worker has accepted both by now
+            assert mint(server).status == 201  # the worker has accepted both requests
             server.process.send_signal(signal.SIGTERM)
             wait_for(lambda: "Handling signal: term" in log.read_text())
             slow.sendall(body[5:].encode())
@@ -354,15 +354,13 @@ def test_a_request_at_work_is_answered_before_the_end(environ: dict[str, str], t
     assert "Shutting down" in log.read_text()
 
 
-# The store of the counters
+# The store of the limiter
 
 
-def test_without_redis_nothing_passes_and_with_it_again_all_goes_on(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_without_redis_nothing_passes_until_redis_is_back(environ: dict[str, str], tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     settings = environ | {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
-    token = TOKEN[:-8] + "a3d79768"  # well-formed, so that the limiter is asked
+    token = TOKEN[:-8] + "a3d79768"  # well-formed, so that the limiter counts it
 
     def refused(answer: Answer) -> bool:
         assert (answer.status, answer.json["code"]) == (503, "unavailable")
@@ -380,7 +378,7 @@ def test_without_redis_nothing_passes_and_with_it_again_all_goes_on(
     assert "Traceback" not in log.read_text()
 
 
-def test_without_a_schema_the_answer_is_503_and_not_a_leak(schema: Path, tmp_path: Path) -> None:
+def test_without_a_schema_the_answer_is_503_and_leaks_nothing(schema: Path, tmp_path: Path) -> None:
     database = Path(shutil.copy(schema, tmp_path / "pat.db"))
     with gunicorn(OUTSIDE | {"DATABASE_URL": f"sqlite:///{database}"}, workers=1) as server:
         for file in tmp_path.glob("pat.db*"):

@@ -1,4 +1,4 @@
-"""Senders who mean harm, on real sockets straight at gunicorn: refused, and nobody else notices."""
+"""Hostile senders on raw sockets to gunicorn are refused, and other senders notice nothing."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_se
 
 pytestmark = pytest.mark.slow
 
-#: What is in a hidden request must never be answered as a request of its own.
+#: The service must never answer the hidden request.
 HIDDEN = f"GET /embed-apps/{ORDERS}?personal-access-token={TOKEN}&smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = f"POST {MINT} HTTP/1.1\r\nHost: x\r\n"
 CREDENTIALS = f"Authorization: {basic('portal')['Authorization']}\r\nContent-Type: application/json\r\n"
@@ -24,7 +24,7 @@ CHUNKED = f"{POST}{CREDENTIALS}Transfer-Encoding: chunked\r\n\r\n"
 SIZE = f"Content-Length: {len(HIDDEN)}\r\n"
 
 REFUSED = {
-    # Where does the body end?
+    # Two headers that disagree about the end of the body.
     "length and chunks": (f"{POST}{SIZE}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
     "chunks and length": (f"{POST}Transfer-Encoding: chunked\r\n{SIZE}\r\n0\r\n\r\n{HIDDEN}", 400),
     "two lengths": (f"{POST}Content-Length: 0\r\n{SIZE}\r\n{HIDDEN}", 400),
@@ -46,7 +46,7 @@ REFUSED = {
         f"POST {MINT} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}",
         400,
     ),
-    # What cannot be a request.
+    # Text that is not a request.
     "HTTP/0.9": (f"GET /\r\n\r\n{HIDDEN}", 400),
     "HTTP/2 without a word": (f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{HIDDEN}", 400),
     "a NUL in the address": (f"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
@@ -62,11 +62,11 @@ REFUSED = {
     ),
     "an expectation of something else": (f"{POST}Expect: a-token\r\n\r\n{HIDDEN}", 417),
     "TLS on a plain port": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\r\n" * 4, 400),
-    # Too much.
+    # Requests above the size limits.
     "an address too long": (f"GET /{'a' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 414),
     "an address without end": (f"GET /{'a' * 20000}", 414),
     "a header too long": (f"GET / HTTP/1.1\r\nHost: x\r\nX: {'a' * 9000}\r\n\r\n{HIDDEN}", 431),
-    # Chunks that are none.
+    # Malformed chunks.
     "a chunk of a size that is no number": (f"{CHUNKED}zz\r\n\r\n{HIDDEN}", 400),
     "a chunk of a negative size": (f"{CHUNKED}-1\r\n\r\n{HIDDEN}", 400),
     "a chunk longer than it says": (f"{CHUNKED}1\r\nabc\r\n0\r\n\r\n{HIDDEN}", 400),
@@ -87,7 +87,7 @@ def environ(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 @pytest.fixture(scope="module")
 def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    """One worker with its eight threads, and no proxy."""
+    """One worker with eight threads, and no proxy."""
     log = tmp_path_factory.mktemp("log") / "log"
     with gunicorn(environ, workers=1, log=log) as server:
         yield server
@@ -101,7 +101,7 @@ def sender(server: WebServer, text: str = "") -> Iterator[socket.socket]:
 
 
 def everything(connection: socket.socket) -> str:
-    """What comes until the other side closes; a reset, where it had more to read than it wanted, is one."""
+    """Return what arrives until the server closes. A reset counts as the end."""
     got = b""
     with contextlib.suppress(ConnectionError):
         while data := connection.recv(65536):
@@ -114,13 +114,13 @@ def statuses(text: str) -> list[int]:
 
 
 def is_well(server: WebServer) -> bool:
-    """Somebody else is served, from a mint to a page."""
+    """Assert that another sender can mint and open a page."""
     with contextlib.closing(Connection(server.port)) as connection:
         return [status for status, _ in visit(connection)] == [201, 200, 200]
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_in_one_way_alone_is_refused_and_what_hides_behind_it_never_answered(
+def test_an_ambiguous_request_is_refused_and_its_hidden_request_is_never_answered(
     server: WebServer, name: str
 ) -> None:
     text, status = REFUSED[name]
@@ -132,7 +132,7 @@ def test_what_cannot_be_read_in_one_way_alone_is_refused_and_what_hides_behind_i
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_body_that_nobody_asked_for_is_not_read_as_the_next_request(server: WebServer, method: str) -> None:
+def test_an_unread_body_is_not_taken_for_the_next_request(server: WebServer, method: str) -> None:
     last = "GET /the-last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with sender(server, f"{method} /nowhere HTTP/1.1\r\nHost: x\r\n{SIZE}\r\n{HIDDEN}{last}") as connection:
         assert statuses(everything(connection)) == [404, 404]
@@ -149,17 +149,17 @@ def test_a_body_that_nobody_asked_for_is_not_read_as_the_next_request(server: We
     ids=["length", "chunks", "chunks that are none"],
 )
 @pytest.mark.parametrize("credentials", ["", CREDENTIALS], ids=["of a stranger", "of a client"])
-def test_an_answer_before_the_end_of_a_body_says_that_the_connection_closes(
+def test_an_answer_before_the_end_of_the_body_closes_the_connection(
     server: WebServer, body: str, credentials: str
 ) -> None:
-    """Else a proxy puts somebody else's request on it."""
+    """A proxy would otherwise send another request on the same connection."""
     with sender(server, f"{POST}{credentials}{body}") as connection:
         answer = everything(connection)
     assert len(statuses(answer)) == 1
     assert "\r\nConnection: close\r\n" in answer
 
 
-def test_requests_that_follow_at_once_are_answered_each_in_its_turn(server: WebServer) -> None:
+def test_pipelined_requests_are_answered_in_order(server: WebServer) -> None:
     body = json.dumps(minting())
     mint = f"{POST}{CREDENTIALS}Content-Length: {len(body)}\r\n\r\n{body}"
     nowhere = "GET /nowhere HTTP/1.1\r\nHost: x\r\n"
@@ -168,7 +168,7 @@ def test_requests_that_follow_at_once_are_answered_each_in_its_turn(server: WebS
         assert statuses(everything(connection)) == [201, 404, 201, 404]
 
 
-def test_no_address_or_host_of_the_request_gets_into_an_answer(server: WebServer) -> None:
+def test_no_address_or_host_of_a_request_gets_into_an_answer(server: WebServer) -> None:
     body = json.dumps(minting())
     text = (
         f"POST http://evil.example{MINT} HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: evil.example\r\n"
@@ -180,17 +180,17 @@ def test_no_address_or_host_of_the_request_gets_into_an_answer(server: WebServer
     assert "evil.example" not in answer
 
 
-# Those who send nothing, or not all
+# Senders that send nothing, or half a request
 
 
-def test_hundreds_who_send_nothing_hold_no_thread(server: WebServer) -> None:
+def test_hundreds_of_silent_connections_occupy_no_thread(server: WebServer) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(sender(server))
         assert is_well(server)
 
 
-def test_those_who_are_refused_and_do_not_hang_up_hold_no_thread(server: WebServer) -> None:
+def test_refused_senders_that_stay_connected_occupy_no_thread(server: WebServer) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(60):
             connection = stack.enter_context(sender(server, "GET / HTTP/7\r\n\r\n"))
@@ -198,9 +198,9 @@ def test_those_who_are_refused_and_do_not_hang_up_hold_no_thread(server: WebServ
         assert is_well(server)
 
 
-def test_what_came_while_the_worker_stood_still_is_answered(environ: dict[str, str]) -> None:
-    """As it may where processor or disk are somebody else's for seconds: who asked then was not idle."""
-    still = {"GUNICORN_CMD_ARGS": "--keep-alive 1 --worker-class tests.e2e.deploy.absent.Worker"}
+def test_a_request_that_arrives_while_the_worker_is_paused_is_answered(environ: dict[str, str]) -> None:
+    """On a busy machine a worker can be paused for seconds. A sender that waits then is not idle."""
+    still = {"GUNICORN_CMD_ARGS": "--keep-alive 1 --worker-class tests.e2e.deploy.paused_worker.Worker"}
     ask = "GET /nowhere HTTP/1.1\r\nHost: x\r\n"
     with gunicorn(environ | still, workers=1) as server, sender(server, f"{ask}\r\n") as connection:
         assert connection.recv(12) == b"HTTP/1.1 404"
@@ -208,13 +208,11 @@ def test_what_came_while_the_worker_stood_still_is_answered(environ: dict[str, s
         assert statuses(everything(connection)) == [404]
 
 
-def test_a_request_that_does_not_come_to_its_end_gives_its_thread_back(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
-    """Half a header, half a body, or a byte now and then: more of them than there are threads."""
+def test_an_unfinished_request_frees_its_thread(environ: dict[str, str], tmp_path: Path) -> None:
+    """Half a header, half a body, or one byte now and then, from more senders than threads."""
     log = tmp_path / "log"
     halves = ["GET / HTTP/1.1\r\nHost:", f"{POST}{CREDENTIALS}Content-Length: 100\r\n\r\n{{"]
-    impatient = {"GUNICORN_CMD_ARGS": "--worker-class tests.e2e.deploy.impatient.Worker"}
+    impatient = {"GUNICORN_CMD_ARGS": "--worker-class tests.e2e.deploy.short_wait_worker.Worker"}
     with gunicorn(environ | impatient, workers=1, log=log) as server, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(sender(server, half)) for _ in range(6) for half in halves]
         assert is_well(server)

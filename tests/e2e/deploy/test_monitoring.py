@@ -1,4 +1,4 @@
-"""The service as it is watched: two workers, PostgreSQL and Redis, and what breaks while it is looked at."""
+"""Monitoring of a deployed service: two workers, PostgreSQL and Redis, with faults during the scrapes."""
 
 import contextlib
 import http.client
@@ -26,7 +26,7 @@ from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, b
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
 TOKEN = "metrics-" + "m" * 32
-#: What is asked at once, so that both workers have some of it.
+#: Enough concurrent requests to reach both workers.
 MANY = 24
 
 
@@ -72,9 +72,9 @@ def ask(
 
 
 def mint(server: WebServer) -> str:
-    wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+    request = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
     headers = basic("portal") | {"Content-Type": "application/json"}
-    status, text = ask(server, "POST", MINT, headers, json.dumps(wish))
+    status, text = ask(server, "POST", MINT, headers, json.dumps(request))
     assert status == 201, text
     token: str = json.loads(text)["personalAccessToken"]
     return token
@@ -107,7 +107,7 @@ def checks(server: WebServer) -> dict[str, str]:
 
 
 def all_are(server: WebServer, **states: str) -> bool:
-    """Whether every worker says so: several in a row are of both."""
+    """Return whether every worker reports these states. Eight answers in a row cover both workers."""
     fine = {"database": "ok", "schema": "ok", "limiter": "ok"}
     return all(found == fine | states for found in at_once(lambda: checks(server))[:8])
 
@@ -120,7 +120,7 @@ def workers(server: WebServer) -> list[int]:
 MINTS = ("pat_mints_total", "[]")
 
 
-def test_whatever_worker_is_asked_all_count_and_a_dead_ones_counts_go_on(fleet: WebServer) -> None:
+def test_every_worker_reports_all_counts_and_a_killed_worker_loses_none(fleet: WebServer) -> None:
     before = scrape(fleet).get(MINTS, 0)
     at_once(lambda: mint(fleet))
     assert {found[MINTS] for found in at_once(lambda: scrape(fleet))} == {before + MANY}
@@ -133,19 +133,19 @@ def test_whatever_worker_is_asked_all_count_and_a_dead_ones_counts_go_on(fleet: 
         wait_for(lambda: scrape(fleet)[MINTS] == before + MANY)
     at_once(lambda: mint(fleet))
     assert scrape(fleet)[MINTS] == before + 2 * MANY
-    # A place has three files, whoever had it.
+    # A worker's slot keeps its three files when another process takes the slot.
     made = list(Path(os.environ.get("TMPDIR", "/tmp")).glob(f"pat-service-{fleet.process.pid}-*/*.db"))
     assert 0 < len(made) <= 6
 
 
-def test_what_is_live_is_counted_on_postgresql_too(fleet: WebServer) -> None:
+def test_live_tokens_and_sessions_are_counted_on_postgresql(fleet: WebServer) -> None:
     session(fleet, mint(fleet))
     found = scrape(fleet)
     assert found["pat_live_tokens", "[]"] >= 1
     assert found["pat_up", "[('part', 'database')]"] == 1
 
 
-def test_without_redis_it_is_not_ready_and_with_it_again_it_is(fleet: WebServer, store: str) -> None:
+def test_readiness_follows_redis_down_and_up(fleet: WebServer, store: str) -> None:
     with contextlib.closing(redis.Redis.from_url(store)) as connection:
         facts: Any = connection.info("server")
     assert all_are(fleet)
@@ -157,7 +157,7 @@ def test_without_redis_it_is_not_ready_and_with_it_again_it_is(fleet: WebServer,
     wait_for(lambda: all_are(fleet))
 
 
-def test_without_the_database_it_is_not_ready_and_with_it_again_it_is(
+def test_readiness_follows_the_database_down_and_up(
     fleet: WebServer, database: str, postgres_server: str
 ) -> None:
     name = database.rpartition("/")[2]
@@ -176,9 +176,7 @@ def test_without_the_database_it_is_not_ready_and_with_it_again_it_is(
     mint(fleet)
 
 
-def test_a_database_that_only_reads_and_a_schema_that_is_behind_are_told(
-    fleet: WebServer, database: str
-) -> None:
+def test_readiness_reports_a_read_only_database_and_an_old_schema(fleet: WebServer, database: str) -> None:
     name = database.rpartition("/")[2]
     with psycopg.connect(database, autocommit=True) as admin:
         (version,) = admin.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
@@ -194,7 +192,7 @@ def test_a_database_that_only_reads_and_a_schema_that_is_behind_are_told(
     wait_for(lambda: all_are(fleet))
 
 
-def test_every_line_is_json_and_none_shows_what_an_app_quotes_in_its_failure(fleet: WebServer) -> None:
+def test_every_log_line_is_json_and_hides_secrets_that_an_app_prints(fleet: WebServer) -> None:
     token = mint(fleet)
     bearer = session(fleet, token)
     before = len(fleet.log.read_text())
@@ -206,9 +204,9 @@ def test_every_line_is_json_and_none_shows_what_an_app_quotes_in_its_failure(fle
     text = fleet.log.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     assert {"gunicorn.error", "app"} <= {line.get("logger") for line in lines}
-    told = [(line["path"], line["status"]) for line in lines if line["event"] == "request"][-3:]
-    assert (f"/embed-apps/{ORDERS}/data/quote", 500) in told
-    assert (f"/embed-apps/{ORDERS}/data/break-off", 200) in told
+    requests = [(line["path"], line["status"]) for line in lines if line["event"] == "request"][-3:]
+    assert (f"/embed-apps/{ORDERS}/data/quote", 500) in requests
+    assert (f"/embed-apps/{ORDERS}/data/break-off", 200) in requests
     failures = [line for line in lines if "RuntimeError" in line.get("exception", "")]
     assert len(failures) >= 2
     jwt = bearer["Authorization"][7:]

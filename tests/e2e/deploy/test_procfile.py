@@ -1,4 +1,4 @@
-"""The Procfile on PostgreSQL and Redis, run as a platform runs it."""
+"""The Procfile on PostgreSQL and Redis, started as a platform starts it."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ HONCHO = [sys.executable, "-m", "honcho", "start", "--no-colour"]
 
 @pytest.fixture
 def environ(postgres_server: str, redis_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What a platform sets, its database new and empty."""
+    """The environment that a platform sets, with a new and empty database."""
     with fresh_database(postgres_server) as url:
         yield {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -40,10 +40,8 @@ def environ(postgres_server: str, redis_url: str, tmp_path: Path) -> Iterator[di
         }
 
 
-def test_a_release_and_two_workers_serve_and_end_when_they_are_told_to(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
-    # From an empty folder, so that no .env of the project's changes anything.
+def test_the_release_and_two_workers_start_serve_and_stop(environ: dict[str, str], tmp_path: Path) -> None:
+    # An empty folder has no .env that could change settings.
     honcho = [
         *HONCHO,
         "--procfile",

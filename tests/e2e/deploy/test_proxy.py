@@ -1,4 +1,4 @@
-"""The proxies of docs/operate/proxy.md: its nginx.conf and Caddyfile, with real instances behind them."""
+"""The documented configurations of nginx and Caddy, with real instances behind them."""
 
 import contextlib
 import gzip
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.deploy.conftest import found, let_in_the_crowd
-from tests.e2e.deploy.load import Connection, Load, anyone, minting, visit
+from tests.e2e.deploy.conftest import add_crowd, installed_or_skipped
+from tests.e2e.deploy.load import Connection, Load, any_certificate, minting, visit
 from tests.e2e.deploy.test_gunicorn import TOKEN
 from tests.embed.test_embed_js import TEXT
 from tests.support import servers
@@ -23,7 +23,7 @@ from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_se
 
 pytestmark = pytest.mark.slow
 
-#: Of sockets at the proxy that send nothing, and of those that send half a request.
+#: Connections that send nothing, and connections that send half a request.
 IDLE, SLOW = 2000, 100
 PROXIES = {"nginx": servers.nginx, "caddy": servers.caddy}
 OPEN = f"/embed-apps/{ORDERS}?personal-access-token={TOKEN}"
@@ -36,9 +36,9 @@ def sockets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(schema: Path, sockets: Path) -> Iterator[WebServer]:
-    """One instance of two; the other is away, as it is while it is restarted."""
+    """One of two instances. The other one is down, as during its restart."""
     with lasting_service(schema, sockets) as service:
-        let_in_the_crowd(service.app)
+        add_crowd(service.app)
         environ = {
             "SECRET_KEY": KEY,
             "PUBLIC_URL": PUBLIC_URL,
@@ -52,13 +52,13 @@ def service(schema: Path, sockets: Path) -> Iterator[WebServer]:
 
 @pytest.fixture(scope="module", params=PROXIES)
 def proxy(request: pytest.FixtureRequest, service: WebServer, sockets: Path) -> Iterator[Proxy]:
-    with found(PROXIES[request.param])(sockets) as proxy:
+    with installed_or_skipped(PROXIES[request.param])(sockets) as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="module")
 def nginx(service: WebServer, sockets: Path) -> Iterator[Proxy]:
-    with found(servers.nginx)(sockets) as proxy:
+    with installed_or_skipped(servers.nginx)(sockets) as proxy:
         yield proxy
 
 
@@ -72,7 +72,7 @@ def logs_of(proxy: Proxy) -> str:
     return proxy.log.read_text() + proxy.error_log.read_text()
 
 
-def test_ana_mints_and_opens_through_the_proxy_though_an_instance_is_away(
+def test_ana_mints_and_opens_through_the_proxy_while_an_instance_is_down(
     proxy: Proxy, connection: Connection
 ) -> None:
     for _ in range(6):
@@ -83,15 +83,15 @@ def test_ana_mints_and_opens_through_the_proxy_though_an_instance_is_away(
     assert answer.headers["Strict-Transport-Security"]
 
 
-def test_nobody_is_let_in_as_another_though_an_instance_is_away(proxy: Proxy) -> None:
-    """Caddy up to 2.10.2 gave one's body to another where it sent a request once more."""
+def test_no_viewer_gets_the_session_of_another_while_an_instance_is_down(proxy: Proxy) -> None:
+    """Caddy up to 2.10.2 sent a body again under another request."""
     with Load(proxy.port, tls=True, pause=0) as load:
         wait_for(lambda: load.answered > 200)
     assert load.failures == []
 
 
-def test_nobody_loses_a_request_where_strangers_send_more_than_is_read(proxy: Proxy) -> None:
-    """The service has refused them by then; their connections to it must not be given to others."""
+def test_no_viewer_loses_a_request_while_strangers_send_large_bodies(proxy: Proxy) -> None:
+    """The service refuses those bodies unread, so the proxy must not reuse their connections."""
     over, seen = threading.Event(), set()
 
     def send_much() -> None:
@@ -111,8 +111,8 @@ def test_nobody_loses_a_request_where_strangers_send_more_than_is_read(proxy: Pr
     assert seen <= {401, 429}
 
 
-def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, connection: Connection) -> None:
-    """Five failures are let through of one address, whatever the headers call it."""
+def test_a_forged_client_address_is_ignored(proxy: Proxy, connection: Connection) -> None:
+    """One address may fail five times, whatever its headers claim."""
     seen = []
     for number in range(8):
         address = f"192.0.2.{number}"
@@ -122,8 +122,8 @@ def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy, con
     assert seen[-3:] == [429, 429, 429]
 
 
-def test_the_script_of_hosts_comes_compressed_and_may_be_kept(proxy: Proxy, connection: Connection) -> None:
-    """The proxies compress nothing themselves; what the service has compressed they hand on."""
+def test_embed_js_arrives_compressed_and_cacheable(proxy: Proxy, connection: Connection) -> None:
+    """The proxies compress nothing themselves. They pass on what the service compressed."""
     connection.request("GET", "/embed.js", headers={"Accept-Encoding": "gzip", "Origin": "https://a.example"})
     answer = connection.getresponse()
     assert gzip.decompress(answer.read()) == TEXT.encode()
@@ -137,7 +137,7 @@ def test_the_script_of_hosts_comes_compressed_and_may_be_kept(proxy: Proxy, conn
     assert connection.getresponse().status == 304
 
 
-def test_the_request_has_an_id_of_the_proxy_and_none_that_a_client_chose(
+def test_the_proxy_sets_the_request_id_and_ignores_a_clients(
     proxy: Proxy, connection: Connection, sockets: Path
 ) -> None:
     def asked() -> str:
@@ -150,7 +150,7 @@ def test_the_request_has_an_id_of_the_proxy_and_none_that_a_client_chose(
     first, second = asked(), asked()
     assert first != second
     for request_id in (first, second):
-        # As nginx writes it, and as Caddy does.
+        # The first form is nginx's, the second is Caddy's.
         assert re.fullmatch("[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", request_id)
     log = (sockets / "service.log").read_text()
     assert first in log
@@ -158,7 +158,7 @@ def test_the_request_has_an_id_of_the_proxy_and_none_that_a_client_chose(
     assert "chosen-by-mallory" not in log
 
 
-def test_the_log_of_the_proxy_has_the_requests_id(proxy: Proxy, connection: Connection) -> None:
+def test_the_log_of_the_proxy_has_the_request_id(proxy: Proxy, connection: Connection) -> None:
     connection.request("GET", "/nowhere")
     answer = connection.getresponse()
     answer.read()
@@ -189,10 +189,10 @@ def plain_text(proxy: Proxy) -> str:
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_while_no_instance_answers_people_and_programs_are_told_and_no_log_has_the_token(
+def test_while_every_instance_is_down_the_proxy_explains_it_and_logs_no_token(
     name: str, tmp_path: Path
 ) -> None:
-    with found(PROXIES[name])(tmp_path) as proxy:
+    with installed_or_skipped(PROXIES[name])(tmp_path) as proxy:
         with contextlib.closing(Connection(proxy.port, tls=True)) as connection:
             connection.request("GET", OPEN, headers={"Accept": "text/html"})
             answer = connection.getresponse()
@@ -210,8 +210,8 @@ def test_while_no_instance_answers_people_and_programs_are_told_and_no_log_has_t
 
 
 @pytest.mark.parametrize(("name", "status"), [("nginx", 502), ("caddy", 503)])
-def test_what_was_sent_is_not_sent_again_unless_it_only_reads(name: str, status: int, tmp_path: Path) -> None:
-    """Instances that take a request and die: a mint that may have been done is not done twice."""
+def test_the_proxy_repeats_no_request_that_may_have_written(name: str, status: int, tmp_path: Path) -> None:
+    """The instances take a request and die, so the mint may have happened."""
     taken: list[bytes] = []
 
     def die(listener: socket.socket) -> None:
@@ -227,7 +227,7 @@ def test_what_was_sent_is_not_sent_again_unless_it_only_reads(name: str, status:
             listener.listen()
             threading.Thread(target=die, args=(listener,), daemon=True).start()
             stack.callback(listener.shutdown, socket.SHUT_RDWR)
-        proxy = stack.enter_context(found(PROXIES[name])(tmp_path))
+        proxy = stack.enter_context(installed_or_skipped(PROXIES[name])(tmp_path))
         connection = stack.enter_context(contextlib.closing(Connection(proxy.port, tls=True)))
         assert connection.ask("POST", MINT, minting())[0] == status
         assert len(taken) == 1
@@ -235,7 +235,7 @@ def test_what_was_sent_is_not_sent_again_unless_it_only_reads(name: str, status:
         assert len(taken) > 2
 
 
-def test_requests_that_are_too_large_end_at_the_service_or_at_the_proxy(nginx: Proxy) -> None:
+def test_an_oversized_request_ends_at_the_service_or_the_proxy(nginx: Proxy) -> None:
     with contextlib.closing(Connection(nginx.port, tls=True)) as connection:
         status, text = connection.ask("POST", MINT, "a" * 1_500_000, **basic("portal"))
         assert (status, json.loads(text)["code"]) == (413, "payload_too_large")
@@ -245,20 +245,20 @@ def test_requests_that_are_too_large_end_at_the_service_or_at_the_proxy(nginx: P
         assert connection.ask("GET", "/metrics")[0] == 404
 
 
-def test_other_hosts_are_none_of_ours_and_browsers_get_http_2(proxy: Proxy) -> None:
+def test_other_hosts_are_refused_and_browsers_get_http_2(proxy: Proxy) -> None:
     request = "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
     assert sent(proxy, request).startswith(b"HTTP/1.1 421 ")
     with socket.create_connection(("127.0.0.1", proxy.plain_port), timeout=30) as plain:
         plain.sendall(request.encode())
         assert plain.recv(4096).startswith(b"HTTP/1.1 403 ")
-    context = anyone()
+    context = any_certificate()
     context.set_alpn_protocols(["h2", "http/1.1"])
     with tls(proxy, context) as connection:
         assert connection.selected_alpn_protocol() == "h2"
 
 
-def test_thousands_who_send_nothing_or_slowly_keep_nobody_waiting(proxy: Proxy, sockets: Path) -> None:
-    """Many times the threads of the service; those behind the proxy see none of it."""
+def test_thousands_of_silent_or_slow_senders_delay_no_viewer(proxy: Proxy, sockets: Path) -> None:
+    """There are many more senders than threads, and the service sees none of them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < IDLE + 1000:
         pytest.skip(f"this machine allows {hard} open files")
@@ -276,19 +276,19 @@ def test_thousands_who_send_nothing_or_slowly_keep_nobody_waiting(proxy: Proxy, 
             with contextlib.closing(Connection(proxy.port, tls=True)) as connection:
                 answers = visit(connection)
                 assert [status for status, _ in answers] == [201, 200, 200], answers
-        # None of the halves has come through: nine requests, nine lines.
+        # No half request reached the service: nine requests, nine lines.
         assert (sockets / "service.log").read_text().count("\n") == before + 9
 
 
 @contextlib.contextmanager
 def tls(proxy: Proxy, context: ssl.SSLContext | None = None) -> Iterator[ssl.SSLSocket]:
     plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=30)
-    with (context or anyone()).wrap_socket(plain, server_hostname=HOST) as connection:
+    with (context or any_certificate()).wrap_socket(plain, server_hostname=HOST) as connection:
         yield connection
 
 
 def sent(proxy: Proxy, text: str) -> bytes:
-    """Send this as it is, and return the answer's beginning."""
+    """Send this text as it is, and return the beginning of the answer."""
     with tls(proxy) as connection:
         connection.sendall(text.encode("latin-1"))
         return connection.recv(4096)

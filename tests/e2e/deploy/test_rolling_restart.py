@@ -1,4 +1,4 @@
-"""An upgrade that nobody notices: what is restarted under load loses no request."""
+"""A restart under load loses no request."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.deploy.conftest import found
+from tests.e2e.deploy.conftest import installed_or_skipped
 from tests.e2e.deploy.load import Load, minting
 from tests.support import servers
 from tests.support.servers import WebServer, free_port, gunicorn, standing_still, wait_for
@@ -17,7 +17,7 @@ from tests.support.world import MINT, basic
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
-#: How often everything is restarted: make rolling RESTARTS=50.
+#: How often everything restarts: make rolling RESTARTS=50.
 RESTARTS = int(os.environ.get("RESTARTS", "1"))
 
 
@@ -26,17 +26,15 @@ def workers_of(server: WebServer) -> set[int]:
     return {int(pid) for pid in found.split()}
 
 
-def is_told(pid: int, signal_: signal.Signals) -> bool:
-    """Whether the signal waits for a process that is stopped."""
+def is_pending(pid: int, signal_: signal.Signals) -> bool:
+    """Return whether the signal is pending for a stopped process."""
     status = Path(f"/proc/{pid}/status").read_text()
     pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
     return bool(pending >> (signal_ - 1) & 1)
 
 
 @pytest.mark.timeout(60 + 60 * RESTARTS)
-def test_workers_are_replaced_under_load_and_every_request_is_answered(
-    installation: dict[str, str], tmp_path: Path
-) -> None:
+def test_replacing_workers_under_load_loses_no_request(installation: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     with gunicorn(installation, workers=1, log=log) as server, Load(server.port) as load:
         for _ in range(RESTARTS):
@@ -50,7 +48,7 @@ def test_workers_are_replaced_under_load_and_every_request_is_answered(
 
 
 @pytest.mark.timeout(60 + 60 * RESTARTS)
-def test_two_instances_are_restarted_behind_nginx_one_after_another_and_every_request_is_answered(
+def test_restarting_two_instances_behind_nginx_in_turn_loses_no_request(
     installation: dict[str, str], tmp_path: Path
 ) -> None:
     @contextlib.contextmanager
@@ -63,7 +61,7 @@ def test_two_instances_are_restarted_behind_nginx_one_after_another_and_every_re
         for name, own in running.items():
             stack.push(own)
             own.enter_context(instance(name))
-        proxy = stack.enter_context(found(servers.nginx)(tmp_path))
+        proxy = stack.enter_context(installed_or_skipped(servers.nginx)(tmp_path))
         with Load(proxy.port, tls=True) as load:
             for _ in range(RESTARTS):
                 for name, own in running.items():
@@ -76,10 +74,10 @@ def test_two_instances_are_restarted_behind_nginx_one_after_another_and_every_re
         assert "no live upstreams" not in proxy.error_log.read_text()
 
 
-def test_what_the_kernel_has_accepted_for_a_stopping_worker_is_answered(
+def test_a_connection_accepted_by_the_kernel_is_answered_before_the_worker_stops(
     installation: dict[str, str], tmp_path: Path
 ) -> None:
-    """Requests that nobody has looked at yet when the signal comes."""
+    """These requests are still unread when the signal comes."""
     body = str(minting()).replace("'", '"')
     request = (
         f"POST {MINT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -100,8 +98,8 @@ def test_what_the_kernel_has_accepted_for_a_stopping_worker_is_answered(
                 sender.sendall(request)
             server.process.send_signal(signal.SIGTERM)
             wait_for(lambda: "Handling signal: term" in (tmp_path / "log").read_text())
-            # By then the master has closed its sockets, and told the worker.
-            wait_for(lambda: is_told(worker, signal.SIGTERM))
+            # The master has closed its sockets and signalled the worker by then.
+            wait_for(lambda: is_pending(worker, signal.SIGTERM))
         answers = [sender.makefile("rb").read() for sender in senders]
         assert {answer[:12] for answer in answers} == {b"HTTP/1.1 201"}
         assert all(b"Connection: close" in answer for answer in answers)

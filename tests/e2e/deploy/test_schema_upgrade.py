@@ -1,4 +1,4 @@
-"""The schema of the next release comes while this one serves: PostgreSQL, under load."""
+"""The next release's schema arrives while this release serves: PostgreSQL, under load."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tests.support.servers import PROJECT, gunicorn, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
-#: As CONTRIBUTING.md has it: they only add, and the index is made beside traffic, by a step of its own.
+#: As CONTRIBUTING.md asks: they only add, and the index is built concurrently in a migration of its own.
 NEXT = '''
 """what the next release will use"""
 
@@ -62,7 +62,7 @@ def upgrade(environ: dict[str, str], migrations: Path) -> subprocess.CompletedPr
 
 @pytest.fixture
 def migrations(tmp_path: Path) -> Path:
-    """Those of the next release."""
+    """The migrations of the next release."""
     folder = Path(shutil.copytree(PROJECT / "migrations", tmp_path / "migrations"))
     head = ScriptDirectory(str(folder)).get_current_head()
     (folder / "versions" / "next.py").write_text(NEXT.lstrip().format(head=head))
@@ -70,12 +70,12 @@ def migrations(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_next_schema_comes_under_load_and_every_request_is_answered(
+def test_the_next_schema_arrives_under_load_and_loses_no_request(
     installation: dict[str, str], migrations: Path, tmp_path: Path
 ) -> None:
     with gunicorn(installation, workers=1, log=tmp_path / "log") as server, Load(server.port) as load:
         wait_for(lambda: load.answered > 20)
-        # Somebody is at work in the way for longer than a migration waits.
+        # Another transaction blocks the table longer than a migration waits.
         with psycopg.connect(installation["DATABASE_URL"]) as busy:
             busy.execute("SELECT 1 FROM tokens")
             refused = upgrade(installation, migrations)

@@ -1,4 +1,4 @@
-"""The service as it is deployed, on each of the two databases, with a crowd that keeps it busy."""
+"""The deployed service on each database, with a crowd that keeps it busy."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ def redis_url() -> Iterator[str]:
 def installation(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """One installation for each module: SQLite by itself, PostgreSQL with Redis."""
+    """One installation for each module: SQLite alone, or PostgreSQL with Redis."""
     folder = tmp_path_factory.mktemp("installation")
     if request.param == "sqlite":
         yield installed(folder, f"sqlite:///{folder / 'pat-service.db'}")
@@ -29,7 +29,7 @@ def installation(
 
 @pytest.fixture(scope="module")
 def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    """The service of that installation; in its log stands no failure."""
+    """The service of the installation. Its log must contain no failure."""
     log = tmp_path_factory.mktemp("log") / "log"
     with installation.serving(log=log) as server:
         yield server

@@ -1,4 +1,4 @@
-"""An installation with the people of `tests.support.world`, and what its database holds of them."""
+"""An installation with the people of the tests, and queries of its database."""
 
 import os
 import sqlite3
@@ -17,13 +17,13 @@ from pat_service.storage.database import db
 from tests.support.servers import WebServer, fresh_database, gunicorn
 from tests.support.world import KEY, PUBLIC_URL, SECRETS, WORLD, provision
 
-#: The service with less patience: how long it waits, in milliseconds. `make soak` takes the real time.
-HASTY: Final = "tests.e2e.faults.hasty:create_app()"
+#: The shortened statement timeout in milliseconds. `make soak` uses the real one.
+SHORT_TIMEOUTS: Final = "tests.e2e.faults.short_timeouts:create_app()"
 STATEMENT_TIMEOUT: Final = os.environ.get("FAULT_STATEMENT_TIMEOUT", "1000")
-#: A limit that nobody meets.
+#: A limit that no test reaches.
 MANY: Final = "1000000 per minute"
 CROWD: Final = [f"user{number}@acme.test" for number in range(5)]
-#: The apps of the crowd, by slug: everybody may open each.
+#: The apps of the crowd by slug. Every user may open each.
 PLACES: Final = {f"place{number}": f"00000000-0000-4000-8000-{number:012}" for number in range(4)}
 PAIRS: Final = [(email, slug) for slug in PLACES for email in CROWD]
 
@@ -46,7 +46,7 @@ _CROWD: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Installation:
-    """Its settings, and a look at its database that does not pass through the service."""
+    """The settings of an installation, and direct queries of its database."""
 
     environ: dict[str, str]
 
@@ -56,14 +56,14 @@ class Installation:
 
     @property
     def file(self) -> Path:
-        """The file of an SQLite database."""
+        """Return the file of the SQLite database."""
         return Path(self.environ["DATABASE_URL"].removeprefix("sqlite:///"))
 
     def with_(self, **environ: str) -> Self:
         return replace(self, environ=self.environ | environ)
 
     def serving(self, workers: int | None = None, **options: Any) -> AbstractContextManager[WebServer]:
-        """Gunicorn: one worker on SQLite, two on PostgreSQL, or so many."""
+        """Start gunicorn. The default is one worker on SQLite and two on PostgreSQL."""
         return gunicorn(self.environ, workers=workers or (2 if self.on_postgres else 1), **options)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
@@ -75,7 +75,7 @@ class Installation:
 
 
 def installed(folder: Path, database_url: str, *more: dict[str, Any]) -> Installation:
-    """Make the schema, the people and what more is listed, and return the installation."""
+    """Create the schema and the people, and return the installation."""
     limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "OPEN", "FAILURE")}
     environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database_url} | limits
     app = create_app(Config.from_environment(environ, folder))
@@ -90,6 +90,6 @@ def installed(folder: Path, database_url: str, *more: dict[str, Any]) -> Install
 
 @contextmanager
 def on_postgres(admin_url: str, folder: Path) -> Iterator[Installation]:
-    """An installation in a new database of this server."""
+    """Return an installation in a new database of this server."""
     with fresh_database(admin_url) as url:
         yield installed(folder, url)

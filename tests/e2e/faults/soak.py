@@ -1,7 +1,7 @@
 """Memory under a soak: `python -m tests.e2e.faults.soak [REQUESTS]`, on SQLite and on PostgreSQL with Redis.
 
-Sends the mixed kinds of requests to gunicorn, reports the resident memory of its processes on the way,
-and ends with 1 where that grows in the second half by more than MOST_GROWTH.
+It sends mixed requests to gunicorn and reports the resident memory of its processes. It exits with 1 if
+memory grows by more than MOST_GROWTH in the second half.
 """
 
 import sys
@@ -22,12 +22,12 @@ from tests.support.world import SUPPORT, basic
 CALLERS: Final = 8
 JSON: Final = {"Content-Type": "application/json"}
 MOST_GROWTH: Final = 0.03
-#: Where memory is looked at, as parts of the whole.
+#: When memory is measured, as fractions of all requests.
 MARKS: Final = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 class Visitor:
-    """One of those who call, with what they hold at the moment."""
+    """One caller, with its current token and session."""
 
     def __init__(self, caller: Caller, number: int) -> None:
         self.caller, self.chance = caller, Random(number)
@@ -67,7 +67,7 @@ class Visitor:
 
 
 def resident(server: WebServer) -> int:
-    """The resident memory of gunicorn's workers together, in KiB."""
+    """Return the resident memory of all gunicorn workers in KiB."""
     lines = (
         line
         for pid in children_of(server.process.pid)
@@ -77,7 +77,7 @@ def resident(server: WebServer) -> int:
 
 
 def soak(installation: Installation, requests: int) -> bool:
-    """Send so many requests, and tell whether memory stayed flat."""
+    """Send this many requests, and return whether memory stayed flat."""
     name = "PostgreSQL and Redis" if installation.on_postgres else "SQLite"
     found: dict[float, int] = {}
     statuses: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""Twenty processes that mint at once: all are answered, and each pair has one token that opens."""
+"""Twenty processes mint concurrently: every mint is answered, and one token of each user and app opens."""
 
 import os
 from collections import Counter
@@ -16,12 +16,12 @@ from tests.support.servers import WebServer
 pytestmark = pytest.mark.slow
 
 PROCESSES: Final = 20
-#: How often each of them mints; `make soak` lets it be fifty times.
+#: Mints of each process. `make soak` uses fifty.
 MINTS: Final = int(os.environ.get("FAULT_MINTS", "5"))
 
 
 def mint_in_turn(server_port: int, pairs: list[tuple[str, str]], end_sessions: bool) -> list[tuple[int, str]]:
-    """Mint for one pair after the other, and return the statuses with the tokens."""
+    """Mint for each user and app in turn, and return statuses and tokens."""
     with Caller(server_port) as caller:
         seen = []
         for email, slug in pairs:
@@ -30,16 +30,16 @@ def mint_in_turn(server_port: int, pairs: list[tuple[str, str]], end_sessions: b
         return seen
 
 
-def race(server: WebServer, wishes: list[list[tuple[str, str]]]) -> dict[tuple[str, str], list[str]]:
-    """Let processes mint, each its wishes, and return the tokens of each pair."""
-    ends = [number % 2 == 1 for number in range(len(wishes))]
-    with ProcessPoolExecutor(len(wishes), get_context("fork")) as processes:
-        ports = [server.port] * len(wishes)
-        answers = list(processes.map(mint_in_turn, ports, wishes, ends))
+def race(server: WebServer, orders_of_mints: list[list[tuple[str, str]]]) -> dict[tuple[str, str], list[str]]:
+    """Start processes that mint, and return the tokens for each user and app."""
+    ends = [number % 2 == 1 for number in range(len(orders_of_mints))]
+    with ProcessPoolExecutor(len(orders_of_mints), get_context("fork")) as processes:
+        ports = [server.port] * len(orders_of_mints)
+        answers = list(processes.map(mint_in_turn, ports, orders_of_mints, ends))
     seen = [answer for mine in answers for answer in mine]
-    assert Counter(status for status, _ in seen) == {201: sum(map(len, wishes))}
+    assert Counter(status for status, _ in seen) == {201: sum(map(len, orders_of_mints))}
     tokens: dict[tuple[str, str], list[str]] = {}
-    for pairs, mine in zip(wishes, answers, strict=True):
+    for pairs, mine in zip(orders_of_mints, answers, strict=True):
         for pair, (_, token) in zip(pairs, mine, strict=True):
             tokens.setdefault(pair, []).append(token)
     return tokens
@@ -51,7 +51,7 @@ def one_opens(server: WebServer, pair: tuple[str, str], tokens: list[str]) -> No
     assert codes == {"served": 1, "token_superseded": 1, "token_invalid": len(tokens) - 2}
 
 
-def test_all_mints_of_twenty_processes_for_one_pair_succeed_and_one_token_opens(
+def test_twenty_processes_mint_for_one_user_and_one_token_opens(
     server: WebServer, installation: Installation
 ) -> None:
     pair = PAIRS[0]
@@ -61,14 +61,14 @@ def test_all_mints_of_twenty_processes_for_one_pair_succeed_and_one_token_opens(
     assert installation.rows("SELECT count(*) FROM tokens") == [(1,)]
 
 
-def test_mints_of_twenty_pairs_crosswise_leave_one_token_of_each(
+def test_crosswise_mints_for_twenty_users_leave_one_token_each(
     server: WebServer, installation: Installation
 ) -> None:
-    """Every process goes round all pairs, and each begins elsewhere and goes the other way."""
+    """Each process visits all users, from another start and in the other direction."""
     turns = [PAIRS[n:] + PAIRS[:n] for n in range(PROCESSES)]
     turns[1::2] = [turn[::-1] for turn in turns[1::2]]
-    wishes = [list(islice(cycle(turn), 2 * MINTS)) for turn in turns]
-    tokens = race(server, wishes)
+    orders_of_mints = [list(islice(cycle(turn), 2 * MINTS)) for turn in turns]
+    tokens = race(server, orders_of_mints)
     assert set(tokens) == set(PAIRS)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda pair: one_opens(server, pair, tokens[pair]), PAIRS))

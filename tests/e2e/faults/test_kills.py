@@ -1,4 +1,4 @@
-"""`kill -9` in mid-mint, of workers, of all of gunicorn, and of PostgreSQL: what was acknowledged holds."""
+"""`kill -9` during mints, of workers, of all of gunicorn, and of PostgreSQL: acknowledged writes survive."""
 
 import http.client
 import os
@@ -22,16 +22,16 @@ from tests.support.world import basic
 
 pytestmark = pytest.mark.slow
 
-#: How often each kind of kill strikes; `make soak` lets it be more.
+#: How often each kind of kill happens. `make soak` uses more.
 KILLS: Final = int(os.environ.get("FAULT_KILLS", "1"))
 MINTERS: Final = 6
 _chance = Random(7)
 
 
-class Stand:
-    """An installation whose servers can be killed and started again."""
+class Rig:
+    """An installation whose servers can be killed and restarted."""
 
-    switch: Switch  # where there is one
+    switch: Switch  # if there is one
 
     def __init__(self, installation: Installation, folder: Path, stack: ExitStack) -> None:
         self.installation, self.port = installation, free_port()
@@ -43,72 +43,72 @@ class Stand:
 
 
 @pytest.fixture(scope="module")
-def sqlite_stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    folder = tmp_path_factory.mktemp("stand")
+def sqlite_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("rig")
     with ExitStack() as stack:
         installation = installed(folder, f"sqlite:///{folder / 'pat-service.db'}")
-        yield Stand(installation, folder, stack)
+        yield Rig(installation, folder, stack)
 
 
 @pytest.fixture(scope="module")
-def postgres_stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    folder = tmp_path_factory.mktemp("stand")
+def postgres_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("rig")
     with ExitStack() as stack:
         url = stack.enter_context(postgres(durable=True))
         switch = stack.enter_context(Switch(url))
         installation = stack.enter_context(on_postgres(url, folder))
         redis_url = stack.enter_context(redis_server())
-        stand = Stand(installation.with_(REDIS_URL=redis_url), folder, stack)
-        stand.switch = switch
-        yield stand
+        rig = Rig(installation.with_(REDIS_URL=redis_url), folder, stack)
+        rig.switch = switch
+        yield rig
 
 
-# Who is killed
+# Victims
 
 
-def a_worker(stand: Stand) -> None:
-    os.kill(_chance.choice(children_of(stand.web.process.pid)), signal.SIGKILL)
+def a_worker(rig: Rig) -> None:
+    os.kill(_chance.choice(children_of(rig.web.process.pid)), signal.SIGKILL)
 
 
-def all_of_gunicorn(stand: Stand) -> None:
-    os.killpg(stand.web.process.pid, signal.SIGKILL)
-    stand.web.process.wait()
-    stand.web = stand.start()
+def all_of_gunicorn(rig: Rig) -> None:
+    os.killpg(rig.web.process.pid, signal.SIGKILL)
+    rig.web.process.wait()
+    rig.web = rig.start()
 
 
-def a_backend(stand: Stand) -> None:
-    """PostgreSQL then throws all others out as well, and recovers."""
-    pids = stand.installation.rows(
+def a_backend(rig: Rig) -> None:
+    """PostgreSQL then closes all other connections and recovers."""
+    pids = rig.installation.rows(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     os.kill(_chance.choice(pids)[0], signal.SIGKILL)
 
 
-def all_of_postgres(stand: Stand) -> None:
-    stand.switch.crash()
-    stand.switch.on()
+def all_of_postgres(rig: Rig) -> None:
+    rig.switch.crash()
+    rig.switch.on()
 
 
-# What was told
+# Acknowledgements
 
 
 @dataclass
 class Ledger:
-    """What one caller was told of its pair, which nobody else mints for."""
+    """The answers that one caller got for its user and app. No other caller mints for them."""
 
     pair: tuple[str, str]
     token: str = ""
-    #: None: asked to be revoked, and not answered.
+    #: None: a revocation was requested and not answered.
     revoked: bool | None = False
-    #: Mints since that nobody answered, or that were answered with 503.
+    #: Later mints without an answer, or answered with 503.
     lost: int = 0
     minted: list[str] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
 
     def may_say(self) -> set[str]:
-        """What the last acknowledged token may answer when it is tried."""
+        """Return the answers that the last acknowledged token may give."""
         says = {False: {"served"}, True: {"token_revoked"}, None: {"served", "token_revoked"}}[self.revoked]
-        # A lost mint may have been done: one of them supersedes the token, and a second makes it unknown.
+        # A lost mint may have happened: one supersedes the token, and a second makes it unknown.
         return says | set(("token_superseded", "token_invalid")[: self.lost])
 
 
@@ -116,17 +116,17 @@ def keep_minting(port: int, ledger: Ledger, over: Event) -> None:
     email, slug = ledger.pair
     with Caller(port) as caller:
         while not over.is_set():
-            status, told = attempt(lambda: caller.mint(email=email, appSlug=slug))
-            assert status in (201, 503, None), told
+            status, answer = attempt(lambda: caller.mint(email=email, appSlug=slug))
+            assert status in (201, 503, None), answer
             if status != 201:
                 ledger.lost += 1
                 time.sleep(0.05)
                 continue
-            ledger.token, ledger.revoked, ledger.lost = told["personalAccessToken"], False, 0
-            ledger.minted.append(told["tokenId"])
+            ledger.token, ledger.revoked, ledger.lost = answer["personalAccessToken"], False, 0
+            ledger.minted.append(answer["tokenId"])
             if len(ledger.minted) % 3 == 0:
-                status, told = attempt(lambda id_=told["tokenId"]: revoke(caller, id_))  # type: ignore[misc]
-                assert status in (200, 204, 503, None), told
+                status, answer = attempt(lambda id_=answer["tokenId"]: revoke(caller, id_))  # type: ignore[misc]
+                assert status in (200, 204, 503, None), answer
                 ledger.revoked = True if status in (200, 204) else None
                 if ledger.revoked:
                     ledger.dead.append(ledger.token)
@@ -137,7 +137,7 @@ def revoke(caller: Caller, token_id: str) -> Answer:
 
 
 def attempt(call: Callable[[], Answer]) -> tuple[int | None, Any]:
-    """Return the status and what was told; no status where the connection ended first."""
+    """Return status and answer. There is no status if the connection ended first."""
     try:
         answer = call()
     except (OSError, http.client.HTTPException):
@@ -150,46 +150,46 @@ def wait_until_all_go_on(ledgers: list[Ledger]) -> None:
     wait_for(lambda: all(len(now.minted) > then for now, then in zip(ledgers, before, strict=True)))
 
 
-def strike(stand: Stand, kill: Callable[[Stand], None]) -> None:
-    """Kill while many mint and revoke, and compare what then is with what each was told."""
+def strike(rig: Rig, kill: Callable[[Rig], None]) -> None:
+    """Kill while many callers mint and revoke, then compare the database with their answers."""
     ledgers = [Ledger(pair) for pair in PAIRS[:MINTERS]]
     over = Event()
     with ThreadPoolExecutor(MINTERS) as threads:
-        at_work = [threads.submit(keep_minting, stand.port, ledger, over) for ledger in ledgers]
+        running = [threads.submit(keep_minting, rig.port, ledger, over) for ledger in ledgers]
         try:
             for _ in range(KILLS):
                 wait_until_all_go_on(ledgers)
                 time.sleep(0.5 + _chance.random() / 2)
-                kill(stand)
+                kill(rig)
         finally:
             over.set()
-        for work in at_work:
+        for work in running:
             work.result()
-    with Caller(stand.port) as caller:
+    with Caller(rig.port) as caller:
         wait_for(lambda: attempt(lambda: caller.mint(email=PAIRS[-1][0], appSlug=PAIRS[-1][1]))[0] == 201)
         for ledger in ledgers:
             place = PLACES[ledger.pair[1]]
             assert caller.exchange(ledger.token, place).code in ledger.may_say(), ledger
             assert "served" not in {caller.exchange(token, place).code for token in ledger.dead[-10:]}
-    told = {id_ for ledger in ledgers for id_ in ledger.minted}
-    kept = {
-        row[0] for row in stand.installation.rows("SELECT token_id FROM events WHERE type = 'token:minted'")
+    acknowledged = {id_ for ledger in ledgers for id_ in ledger.minted}
+    recorded = {
+        row[0] for row in rig.installation.rows("SELECT token_id FROM events WHERE type = 'token:minted'")
     }
-    assert told <= {str(id_) for id_ in kept}
+    assert acknowledged <= {str(id_) for id_ in recorded}
 
 
 @pytest.mark.parametrize("kill", [a_worker, all_of_gunicorn])
-def test_what_was_acknowledged_outlives_the_kill_of_those_who_write_sqlite(
-    sqlite_stand: Stand, kill: Callable[[Stand], None]
+def test_acknowledged_writes_survive_a_kill_of_the_service_on_sqlite(
+    sqlite_rig: Rig, kill: Callable[[Rig], None]
 ) -> None:
-    strike(sqlite_stand, kill)
-    assert sqlite_stand.installation.rows("PRAGMA integrity_check") == [("ok",)]
-    assert sqlite_stand.installation.rows("PRAGMA foreign_key_check") == []
+    strike(sqlite_rig, kill)
+    assert sqlite_rig.installation.rows("PRAGMA integrity_check") == [("ok",)]
+    assert sqlite_rig.installation.rows("PRAGMA foreign_key_check") == []
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("kill", [a_worker, all_of_gunicorn, a_backend, all_of_postgres])
-def test_what_was_acknowledged_outlives_the_kill_of_workers_and_of_postgresql(
-    postgres_stand: Stand, kill: Callable[[Stand], None]
+def test_acknowledged_writes_survive_a_kill_of_workers_and_of_postgresql(
+    postgres_rig: Rig, kill: Callable[[Rig], None]
 ) -> None:
-    strike(postgres_stand, kill)
+    strike(postgres_rig, kill)

@@ -41,7 +41,7 @@ def server(installation: Installation) -> Iterator[WebServer]:
 
 @dataclass(frozen=True)
 class Hit:
-    """One request. The moment at which it was counted lies between these two."""
+    """One request. The service counted it between these two moments."""
 
     sent: float
     answered: float
@@ -50,15 +50,15 @@ class Hit:
 
 
 def hit(server: WebServer, client: str) -> Hit:
-    # A new connection each time, so that each may meet another worker.
+    # A new connection each time may reach another worker.
     with Caller(server.port) as caller:
         sent = time.monotonic()
         answer = caller.mint(client, SECRET)
         return Hit(sent, time.monotonic(), answer.status, int(answer.headers["Retry-After"] or 0))
 
 
-def test_no_window_of_two_seconds_has_a_sixth_and_no_fifth_is_refused(server: WebServer) -> None:
-    """Eight callers never rest, for longer than two windows."""
+def test_no_two_second_window_has_a_sixth_hit_and_no_fifth_is_refused(server: WebServer) -> None:
+    """Eight callers send without a pause for longer than two windows."""
     end = time.monotonic() + 2.5 * WINDOW
 
     def keep_minting(_: int) -> list[Hit]:
@@ -74,14 +74,14 @@ def test_no_window_of_two_seconds_has_a_sixth_and_no_fifth_is_refused(server: We
     refused = [one for one in hits if one.status == 429]
     assert len(passed) >= 2 * MOST
     for one in passed:
-        # Counted for certain in the window that begins with this one.
+        # Certainly counted in the window that begins with this hit.
         end = one.sent + WINDOW
         assert sum(one.sent <= other.sent and other.answered < end for other in passed) <= MOST
     for one in refused:
         begin = one.sent - WINDOW
         assert sum(begin <= other.answered and other.sent <= one.answered for other in passed) >= MOST, one
         assert 1 <= one.retry_after <= WINDOW + 1
-    # Who waits as long as told passes.
+    # A caller that waits for Retry-After passes.
     time.sleep(max(refused, key=lambda one: one.answered).retry_after)
     assert hit(server, "hasty").status == 201
 

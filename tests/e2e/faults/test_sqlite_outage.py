@@ -1,4 +1,4 @@
-"""SQLite that is locked, full or read-only: what writes is 503 in time, and then all goes on."""
+"""SQLite locked, full or read-only: writes get 503 in time, then recovery."""
 
 import contextlib
 import sqlite3
@@ -11,46 +11,46 @@ from typing import Final
 import pytest
 from flask import Flask
 
-from tests.e2e.faults.installation import CROWD, HASTY, STATEMENT_TIMEOUT, Installation, installed
+from tests.e2e.faults.installation import CROWD, SHORT_TIMEOUTS, STATEMENT_TIMEOUT, Installation, installed
 from tests.support.outside import Answer, Caller, at_once
 from tests.support.servers import WebServer, children_of, small_disk, wait_for, within
 from tests.support.world import WORLD, Service, folder_of, problem_of, provision
 
 pytestmark = pytest.mark.slow
 
-#: Every answer comes within so many seconds, whatever fails.
+#: The latest acceptable answer in seconds, whatever fails.
 BOUND: Final = 10
 THREADS: Final = 8
 
 
 @dataclass
-class Stand:
+class Rig:
     installation: Installation
     web: WebServer
     disk: Path | None
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    folder = tmp_path_factory.mktemp("stand")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("rig")
     log = folder / "log"
     with small_disk(3) as disk:
         installation = installed(folder, f"sqlite:///{(disk or folder) / 'pat-service.db'}")
         hasty = installation.with_(STATEMENT_TIMEOUT=STATEMENT_TIMEOUT)
-        with hasty.serving(1, threads=THREADS, log=log, app=HASTY) as web:
-            yield Stand(installation, web, disk)
+        with hasty.serving(1, threads=THREADS, log=log, app=SHORT_TIMEOUTS) as web:
+            yield Rig(installation, web, disk)
     text = log.read_text()
     assert "WORKER TIMEOUT" not in text
     assert "Traceback" not in text
 
 
-# What fails, and how
+# Faults
 
 
 @contextlib.contextmanager
-def locked(stand: Stand) -> Iterator[None]:
-    """Another process writes, and does not come to an end."""
-    with closing(sqlite3.connect(stand.installation.file, isolation_level=None)) as other:
+def locked(rig: Rig) -> Iterator[None]:
+    """Another process holds the write lock."""
+    with closing(sqlite3.connect(rig.installation.file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -59,10 +59,10 @@ def locked(stand: Stand) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full(stand: Stand) -> Iterator[None]:
-    if stand.disk is None:
+def full(rig: Rig) -> Iterator[None]:
+    if rig.disk is None:
         pytest.skip("this user may mount no disk to fill")
-    filler = stand.disk / "filler"
+    filler = rig.disk / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
@@ -72,12 +72,12 @@ def full(stand: Stand) -> Iterator[None]:
         filler.unlink()
 
 
-Fault = Callable[[Stand], AbstractContextManager[None]]
+Fault = Callable[[Rig], AbstractContextManager[None]]
 
 
-def ask(stand: Stand, token: str, jwt: str, number: int) -> tuple[bool, Answer]:
-    """Send one kind of request, and return whether it writes, with its answer."""
-    with Caller(stand.web.port) as caller:
+def ask(rig: Rig, token: str, jwt: str, number: int) -> tuple[bool, Answer]:
+    """Send one kind of request; return whether it writes, and its answer."""
+    with Caller(rig.web.port) as caller:
         kinds: list[tuple[bool, Callable[[], Answer]]] = [
             (True, lambda: caller.mint(email=CROWD[number % len(CROWD)], appSlug="place0")),
             (True, lambda: caller.open(token, Accept="application/json")),
@@ -89,18 +89,18 @@ def ask(stand: Stand, token: str, jwt: str, number: int) -> tuple[bool, Answer]:
 
 
 @pytest.mark.parametrize("fault", [locked, full])
-def test_while_nothing_can_be_written_what_reads_is_served_and_then_all_goes_on(
-    stand: Stand, fault: Fault
+def test_a_database_that_cannot_be_written_still_serves_reads_and_then_recovers(
+    rig: Rig, fault: Fault
 ) -> None:
-    with Caller(stand.web.port) as caller:
+    with Caller(rig.web.port) as caller:
         token = caller.mint().json["personalAccessToken"]
         jwt = caller.exchange(token).json["signedPat"]
-    workers = children_of(stand.web.process.pid)
-    with fault(stand):
+    workers = children_of(rig.web.process.pid)
+    with fault(rig):
         if fault is full:
-            wait_for(lambda: ask(stand, token, jwt, 0)[1].status == 503)  # the journal had some room left
+            wait_for(lambda: ask(rig, token, jwt, 0)[1].status == 503)  # the journal had some room left
         with within(BOUND):
-            answers = at_once(THREADS, lambda number: ask(stand, token, jwt, number))
+            answers = at_once(THREADS, lambda number: ask(rig, token, jwt, number))
         for writes, answer in answers:
             if not writes:
                 assert answer.status == 200, answer.text
@@ -108,13 +108,13 @@ def test_while_nothing_can_be_written_what_reads_is_served_and_then_all_goes_on(
             assert (answer.status, answer.code) == (503, "unavailable"), answer.text
             assert 1 <= int(answer.headers["Retry-After"]) <= 61
             assert "sqlite" not in answer.text.lower()
-    wait_for(lambda: {ask(stand, token, jwt, number)[1].status for number in range(8)} == {200, 201})
-    assert children_of(stand.web.process.pid) == workers
-    assert stand.installation.rows("PRAGMA integrity_check") == [("ok",)]
+    wait_for(lambda: {ask(rig, token, jwt, number)[1].status for number in range(8)} == {200, 201})
+    assert children_of(rig.web.process.pid) == workers
+    assert rig.installation.rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_of_a_file_that_cannot_be_written_what_reads_is_served(make_app: Callable[..., Flask]) -> None:
-    """As where a disk is mounted read-only, since it was found faulty."""
+def test_a_read_only_file_still_serves_reads(make_app: Callable[..., Flask]) -> None:
+    """A disk with a fault is mounted read-only."""
     app = make_app()
     provision(app, WORLD)
     writer = Service(app.test_client())

@@ -1,4 +1,4 @@
-"""PostgreSQL that is stopped, silent, slow, full or read-only: 503 in time, and then all goes on."""
+"""PostgreSQL stopped, silent, slow, full or read-only: 503 in time, then recovery."""
 
 import contextlib
 import itertools
@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 import pytest
 
-from tests.e2e.faults.installation import CROWD, HASTY, STATEMENT_TIMEOUT, installed
+from tests.e2e.faults.installation import CROWD, SHORT_TIMEOUTS, STATEMENT_TIMEOUT, installed
 from tests.support.outside import Answer, Caller, at_once, mint
 from tests.support.servers import (
     Line,
@@ -34,17 +34,17 @@ from tests.support.servers import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
-#: Every answer comes within so many seconds, whatever fails.
+#: The latest acceptable answer in seconds, whatever fails.
 BOUND: Final = 10
 WORKERS: Final = 2
 THREADS: Final = 8
-#: As many as one worker can serve at once, since one may get them all.
+#: As many requests as one worker can serve at once, because one worker may get them all.
 CALLERS: Final = THREADS
 
 
 @dataclass
-class Stand:
-    """The service, the server below it, the line between them, and a role that is no superuser."""
+class Rig:
+    """The service, its database server, the link between them, and a role without superuser rights."""
 
     web: WebServer
     line: Line
@@ -62,7 +62,7 @@ class Stand:
             return admin.execute(statement, [self.database]).fetchall()
 
     def disconnect(self) -> None:
-        """End the service's connections, and wait until they have ended."""
+        """Terminate the service's connections, and wait until they are closed."""
         with psycopg.connect(self.admin_url, autocommit=True) as admin:
             admin.execute(
                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
@@ -77,8 +77,8 @@ def disk() -> Iterator[Path | None]:
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory, disk: Path | None) -> Iterator[Stand]:
-    folder = tmp_path_factory.mktemp("stand")
+def rig(tmp_path_factory: pytest.TempPathFactory, disk: Path | None) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("rig")
     with contextlib.ExitStack() as stack:
         admin_url = stack.enter_context(postgres())
         switch = stack.enter_context(Switch(admin_url))
@@ -96,45 +96,47 @@ def stand(tmp_path_factory: pytest.TempPathFactory, disk: Path | None) -> Iterat
         environ = installed(folder, url).environ
         environ |= {"REDIS_URL": stack.enter_context(redis_server()), "STATEMENT_TIMEOUT": STATEMENT_TIMEOUT}
         log = folder / "log"
-        web = stack.enter_context(gunicorn(environ, workers=WORKERS, threads=THREADS, log=log, app=HASTY))
-        yield Stand(web, line, switch, admin_url, "pat")
+        web = stack.enter_context(
+            gunicorn(environ, workers=WORKERS, threads=THREADS, log=log, app=SHORT_TIMEOUTS)
+        )
+        yield Rig(web, line, switch, admin_url, "pat")
         assert "Traceback" not in log.read_text()
     assert "WORKER TIMEOUT" not in log.read_text() if log.exists() else True
 
 
-# What fails, and how
+# Faults
 
 
 @contextlib.contextmanager
-def stopped(stand: Stand) -> Iterator[None]:
-    stand.switch.off()
+def stopped(rig: Rig) -> Iterator[None]:
+    rig.switch.off()
     try:
         yield
     finally:
-        stand.switch.on()
+        rig.switch.on()
 
 
 @contextlib.contextmanager
-def silent(stand: Stand) -> Iterator[None]:
-    """The way to it is gone: whatever is sent seems to arrive, and nothing comes back."""
-    stand.line.silent = True
+def silent(rig: Rig) -> Iterator[None]:
+    """The link drops everything: requests seem to arrive, and nothing comes back."""
+    rig.line.silent = True
     try:
         yield
     finally:
-        stand.line.silent = False
+        rig.line.silent = False
 
 
 @contextlib.contextmanager
-def frozen(stand: Stand) -> Iterator[None]:
-    """It is there, and all of its processes stand still."""
-    with standing_still(*stand.switch.pids):
+def frozen(rig: Rig) -> Iterator[None]:
+    """The server is up, but all of its processes are stopped."""
+    with standing_still(*rig.switch.pids):
         yield
 
 
 @contextlib.contextmanager
-def locked(stand: Stand) -> Iterator[None]:
-    """Somebody holds what every request needs."""
-    with psycopg.connect(stand.admin_url, dbname=stand.database) as other:
+def locked(rig: Rig) -> Iterator[None]:
+    """Another transaction locks what every request needs."""
+    with psycopg.connect(rig.admin_url, dbname=rig.database) as other:
         other.execute("LOCK TABLE clients, tokens, sessions, apps IN ACCESS EXCLUSIVE MODE")
         try:
             yield
@@ -143,15 +145,15 @@ def locked(stand: Stand) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cut(stand: Stand) -> Iterator[None]:
-    """Connections end while statements are under way."""
+def cut(rig: Rig) -> Iterator[None]:
+    """Connections are terminated while statements run."""
     over = threading.Event()
 
     def cut_again_and_again() -> None:
         while not over.wait(0.2):
-            stand.line.cut()
+            rig.line.cut()
 
-    with locked(stand):
+    with locked(rig):
         thread = threading.Thread(target=cut_again_and_again)
         thread.start()
         try:
@@ -162,36 +164,36 @@ def cut(stand: Stand) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def crowded(stand: Stand) -> Iterator[None]:
+def crowded(rig: Rig) -> Iterator[None]:
     """No connection is left for the service."""
-    stand.sql("ALTER ROLE service CONNECTION LIMIT 0")
-    stand.disconnect()
+    rig.sql("ALTER ROLE service CONNECTION LIMIT 0")
+    rig.disconnect()
     try:
         yield
     finally:
-        stand.sql("ALTER ROLE service CONNECTION LIMIT -1")
+        rig.sql("ALTER ROLE service CONNECTION LIMIT -1")
 
 
 @contextlib.contextmanager
-def read_only(stand: Stand) -> Iterator[None]:
-    """As a replica is, or a server that its provider keeps from filling its disk."""
-    stand.sql("ALTER ROLE service SET default_transaction_read_only = on")
-    stand.disconnect()
+def read_only(rig: Rig) -> Iterator[None]:
+    """A replica is read-only, and so is a server whose provider protects a full disk."""
+    rig.sql("ALTER ROLE service SET default_transaction_read_only = on")
+    rig.disconnect()
     try:
         yield
     finally:
-        # Those who are connected keep what they came with.
-        stand.sql("ALTER ROLE service RESET default_transaction_read_only")
+        # Open connections keep the setting they started with.
+        rig.sql("ALTER ROLE service RESET default_transaction_read_only")
 
 
-Fault = Callable[[Stand], AbstractContextManager[None]]
-# What is asked
+Fault = Callable[[Rig], AbstractContextManager[None]]
+# Requests
 
 
-def ask(stand: Stand, token: str, jwt: str, number: int) -> tuple[str, Answer, float]:
-    """Send one of the kinds of requests, and return which, with its answer and how long that took."""
+def ask(rig: Rig, token: str, jwt: str, number: int) -> tuple[str, Answer, float]:
+    """Send one kind of request; return its name, its answer and its duration."""
     begun = time.monotonic()
-    with Caller(stand.web.port) as caller:
+    with Caller(rig.web.port) as caller:
         kinds: dict[str, Callable[[], Answer]] = {
             "mint": lambda: caller.mint(email=CROWD[number % len(CROWD)], appSlug="place0"),
             "page": lambda: caller.open(token),
@@ -215,77 +217,73 @@ def refused(kind: str, answer: Answer) -> None:
     else:
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.code == "unavailable"
-    # What the frame's script may have to say, a timeout among it, is no answer to this.
+    # A timeout inside the frame's script is not the answer under test.
     text = re.sub(r'<script[^>]* id="embed-texts">.*?</script>', "", answer.text)
     for word in ("postgres", "psycopg", "SELECT", "127.0.0.1", "timeout"):
         assert word not in text
 
 
-def all_goes_on(stand: Stand, token: str, jwt: str) -> bool:
-    answers = at_once(2 * THREADS, lambda number: ask(stand, token, jwt, number))
+def is_recovered(rig: Rig, token: str, jwt: str) -> bool:
+    answers = at_once(2 * THREADS, lambda number: ask(rig, token, jwt, number))
     return {answer.status for _, answer, _ in answers} <= {200, 201, 401}
 
 
-def suffer(
-    stand: Stand,
+def check_outage(
+    rig: Rig,
     fault: AbstractContextManager[None],
     *,
     callers: int = CALLERS,
     times: int = 1,
     reads: bool = False,
 ) -> None:
-    # A worker whom nobody has asked since the last fault may not know yet that it is over.
-    wait_for(lambda: {answer.status for answer in at_once(2 * THREADS, lambda _: mint(stand.web))} == {201})
-    with Caller(stand.web.port) as caller:
+    # An idle worker may not know yet that the fault is over.
+    wait_for(lambda: {answer.status for answer in at_once(2 * THREADS, lambda _: mint(rig.web))} == {201})
+    with Caller(rig.web.port) as caller:
         token = caller.mint().json["personalAccessToken"]
         jwt = caller.exchange(token).json["signedPat"]
-    wait_for(lambda: all_goes_on(stand, token, jwt))
-    workers = children_of(stand.web.process.pid)
+    wait_for(lambda: is_recovered(rig, token, jwt))
+    workers = children_of(rig.web.process.pid)
     with fault:
         for _ in range(times):
             with within(BOUND):
-                answers = at_once(callers, lambda number: ask(stand, token, jwt, number))
+                answers = at_once(callers, lambda number: ask(rig, token, jwt, number))
             for kind, answer, _ in answers:
                 if reads and kind in READS:
                     assert answer.status == READS[kind]
                 else:
                     refused(kind, answer)
-    wait_for(lambda: all_goes_on(stand, token, jwt))
-    assert children_of(stand.web.process.pid) == workers
-    wait_for(lambda: {state for state, _ in stand.backends()} <= {"idle"})
-    assert len(stand.backends()) <= WORKERS * (THREADS + 2)
+    wait_for(lambda: is_recovered(rig, token, jwt))
+    assert children_of(rig.web.process.pid) == workers
+    wait_for(lambda: {state for state, _ in rig.backends()} <= {"idle"})
+    assert len(rig.backends()) <= WORKERS * (THREADS + 2)
 
 
 @pytest.mark.parametrize("fault", [stopped, locked, cut, crowded])
-def test_while_the_database_does_not_serve_all_is_503_in_time_and_then_all_goes_on(
-    stand: Stand, fault: Fault
-) -> None:
-    suffer(stand, fault(stand))
+def test_a_database_outage_answers_503_in_time_and_then_recovers(rig: Rig, fault: Fault) -> None:
+    check_outage(rig, fault(rig))
 
 
 @pytest.mark.parametrize("fault", [silent, frozen])
-def test_a_silent_database_is_waited_for_by_few_and_all_are_told_in_time(stand: Stand, fault: Fault) -> None:
-    """Three times as many as there are threads call, three times in a row."""
-    suffer(stand, fault(stand), callers=3 * WORKERS * THREADS, times=3)
+def test_only_a_few_requests_wait_for_a_silent_database(rig: Rig, fault: Fault) -> None:
+    """Three times as many callers as threads, three times in a row."""
+    check_outage(rig, fault(rig), callers=3 * WORKERS * THREADS, times=3)
 
 
-def test_while_the_database_is_read_only_what_reads_is_served_and_then_all_goes_on(stand: Stand) -> None:
-    suffer(stand, read_only(stand), reads=True)
+def test_a_read_only_database_still_serves_reads_and_then_recovers(rig: Rig) -> None:
+    check_outage(rig, read_only(rig), reads=True)
 
 
-def test_while_the_disk_is_full_nothing_fails_but_with_503_and_then_all_goes_on(
-    stand: Stand, disk: Path | None
-) -> None:
-    """What still finds room in the pages that are there is done."""
+def test_a_full_disk_answers_503_at_worst_and_then_recovers(rig: Rig, disk: Path | None) -> None:
+    """A write that fits into existing pages succeeds."""
     if disk is None:
         pytest.skip("this user may mount no disk to fill")
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
-    workers = children_of(stand.web.process.pid)
+    workers = children_of(rig.web.process.pid)
     try:
-        with Caller(stand.web.port) as caller:
+        with Caller(rig.web.port) as caller:
             mints = (caller.mint(attributes={"ballast": "x" * 3000}) for _ in range(1000))
             failed = list(itertools.islice((answer for answer in mints if answer.status != 201), 5))
     finally:
@@ -293,5 +291,5 @@ def test_while_the_disk_is_full_nothing_fails_but_with_503_and_then_all_goes_on(
     assert len(failed) == 5
     for answer in failed:
         refused("mint", answer)
-    wait_for(lambda: mint(stand.web).status == 201)
-    assert children_of(stand.web.process.pid) == workers
+    wait_for(lambda: mint(rig.web).status == 201)
+    assert children_of(rig.web.process.pid) == workers

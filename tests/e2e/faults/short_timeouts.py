@@ -1,4 +1,4 @@
-"""The service with less patience, so that a test need not wait as long as a caller may have to."""
+"""The service with shorter timeouts, so that tests wait less than callers may."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Whoever lost access, at whatever moment, opens nothing afterwards: at random, in many rounds."""
+"""A user who lost access opens nothing, whenever the access was removed: many random rounds."""
 
 import os
 import time
@@ -16,16 +16,16 @@ from tests.support.world import basic
 
 pytestmark = pytest.mark.slow
 
-#: Rounds in all, and where chance begins; `make soak` plays ten thousand.
+#: Rounds in all, and the random seed. `make soak` plays ten thousand.
 ROUNDS: Final = int(os.environ.get("FAULT_ROUNDS", "24"))
 SEED: Final = int(os.environ.get("FAULT_SEED", "1"))
-#: So many play at once, each with an app and a user of its own.
+#: Lanes run concurrently, each with an app and a user of its own.
 LANES: Final = 4
-CALLERS: Final = 4  # of each lane: two that take, two that mint
+CALLERS: Final = 4  # threads of each lane: two remove access, two mint
 
 
 class Manager:
-    """A back end that gives and takes."""
+    """A back end that grants and removes access."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
@@ -40,11 +40,11 @@ class Manager:
 
 
 class Lane:
-    """One app and one user, round after round: some mint and open while others take access away."""
+    """One app and one user, round after round: some threads mint and open while others remove access."""
 
     def __init__(self, number: int, threads: ThreadPoolExecutor, callers: list[Caller]) -> None:
         self.name, self.random, self.threads = f"lane{number}", Random(SEED * LANES + number), threads
-        # Two, since several back ends may take something at the same time.
+        # Two threads, because several back ends may remove access at the same time.
         self.managers = [Manager(caller) for caller in callers[:2]]
         self.manager, self.minters = self.managers[0], callers[2:]
         workspaces = self.manager.ok("GET", "workspaces")["items"]
@@ -56,7 +56,7 @@ class Lane:
         self.welcome()
 
     def welcome(self) -> None:
-        # A member elsewhere too, so that whoever leaves Acme is not out of the manager's sight.
+        # The user belongs to Globex too, so that the manager still reaches a user who leaves Acme.
         members = [{"workspaceId": id_, "role": "end-user"} for id_ in (self.acme, self.globex)]
         body = {"email": f"{self.name}@acme.test", "memberships": members}
         self.user = self.manager.ok("POST", "users", body)["id"]
@@ -65,7 +65,7 @@ class Lane:
     def grant(self) -> None:
         self.manager.ok("PUT", f"apps/{self.app}/grants/{self.user}")
 
-    # What is taken, and given back
+    # How access is removed and restored
 
     def takings(self) -> dict[str, tuple[str, str, dict[str, Any] | None]]:
         pair = f"userId={self.user}&appId={self.app}"
@@ -92,12 +92,12 @@ class Lane:
             self.manager.ok("PUT", f"workspaces/{self.acme}/members/{self.user}", role)
         self.grant()
 
-    # A round
+    # One round
 
     def play(self) -> None:
         takings = self.takings()
         chosen = self.random.sample(sorted(takings), self.random.choice((1, 1, 2)))
-        # Some come later than the first mint, some before it.
+        # Some removals come before the first mint, some after it.
         delays = [self.random.random() * 0.02 for _ in chosen]
 
         def take(number: int) -> tuple[float, float, Answer]:
@@ -117,7 +117,7 @@ class Lane:
         self.check(done, opened)
 
     def mint_and_open(self, caller: Caller) -> list[tuple[float, str, float, str | None]]:
-        """Mint and open, twice; return the tokens and sessions, each with when it was told."""
+        """Mint and open twice; return tokens and sessions, each with the time of its answer."""
         found = []
         for _ in range(2):
             answer = caller.mint(email=f"{self.name}@acme.test", appSlug=self.name)
@@ -132,7 +132,7 @@ class Lane:
         return found
 
     def check(self, done: dict[str, float], opened: list[tuple[float, str, float, str | None]]) -> None:
-        """All is quiet: what was taken away before or while somebody minted opens nothing."""
+        """Nothing runs now: access removed before or during a mint must open nothing."""
         reader = self.minters[0]
         access = done.keys() - {"revoke tokens", "end sessions"}
         codes = {token: reader.exchange(token, self.app).code for _, token, _, _ in opened}
@@ -141,20 +141,20 @@ class Lane:
             assert "served" not in codes.values(), (done, codes)
             status = reader.mint(email=f"{self.name}@acme.test", appSlug=self.name).status
             assert status in (403, 404), (done, status)
-        for minted, token, told, session in opened:
+        for minted, token, answered, session in opened:
             served = session is not None and reader.facts(session, self.app).status == 200
             assert not (served and access), done
             if minted < done.get("revoke tokens", 0):
                 assert codes[token] != "served"
-            if told < max(done.get("revoke tokens", 0), done.get("end sessions", 0)):
+            if answered < max(done.get("revoke tokens", 0), done.get("end sessions", 0)):
                 assert not served, done
         if access:
             self.give_back(set(access))
             for token in codes if access & {"move the app", "delete the user"} else ():
-                assert reader.exchange(token, self.app).code != "served"  # for good
+                assert reader.exchange(token, self.app).code != "served"  # permanently
 
 
-def test_what_was_taken_away_opens_nothing_whatever_happened_at_the_same_time(
+def test_removed_access_opens_nothing_whatever_happened_at_the_same_time(
     server: WebServer, installation: Installation
 ) -> None:
     def play(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The worker on a machine that lets it stand still, each time before it looks who was idle for too long."""
+"""A gunicorn worker on a machine that pauses it before each check for idle connections."""
 
 import time
 
