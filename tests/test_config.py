@@ -75,19 +75,6 @@ def test_variables_of_others_are_none_of_our_business(instance: Path) -> None:
     assert Config.from_environment(others, instance) == Config.from_environment({}, instance)
 
 
-@pytest.mark.parametrize("name", VARIABLES)
-def test_the_readme_documents_every_variable_in_its_table(name: str) -> None:
-    readme = (PROJECT / "README.md").read_text("utf-8")
-    assert re.search(rf"^\|[^|]*`{name}`[^|]*\|[^|]+\|[^|]+\|$", readme, re.MULTILINE)
-
-
-def test_the_readmes_table_documents_no_variable_that_there_is_not() -> None:
-    readme = (PROJECT / "README.md").read_text("utf-8")
-    table = readme.partition("## Configuration")[2].partition("\n## ")[0]
-    rows = [row for row in table.splitlines() if row.startswith("| `")]
-    assert {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row.split("|")[1])} == set(VARIABLES)
-
-
 # Values that parse
 
 

@@ -1,0 +1,53 @@
+"""docs/operate/commands.md lists the commands of `flask --app app`, with their arguments and options."""
+
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+from flask import Flask
+
+from demo.cli import demo_commands
+from tests.support.servers import PROJECT
+
+PAGE = (PROJECT / "docs" / "operate" / "commands.md").read_text("utf-8")
+ROWS = dict(re.findall(r"^\| `([a-z -]+[a-z])(.*?)` \| .+ \|$", PAGE, re.MULTILINE))
+#: Commands of Flask and its extensions; the page lists only some of them in a table.
+EXTENSIONS = {"db", "limiter", "openapi", "routes", "run", "shell"}
+
+
+def leaves(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for part, child in command.commands.items():
+            yield from leaves(child, f"{name} {part}".strip())
+    else:
+        yield name, command
+
+
+def is_own(name: str) -> bool:
+    return name.partition(" ")[0] not in EXTENSIONS
+
+
+@pytest.fixture
+def commands(app: Flask) -> dict[str, click.Command]:
+    """Every command by its full name, also those that only development has."""
+    app.cli.add_command(demo_commands)
+    return dict(leaves(app.cli))
+
+
+def test_every_command_is_listed(commands: dict[str, click.Command]) -> None:
+    assert {name for name in commands if is_own(name)} == {name for name in ROWS if is_own(name)}
+    assert {name for name in ROWS if not is_own(name)} <= commands.keys() | {"run"}
+    for name in {name.partition(" ")[0] for name in commands if not is_own(name)}:
+        assert f"`{name}`" in PAGE or any(row.startswith(name) for row in ROWS), name
+
+
+def test_every_command_is_listed_with_its_arguments_and_options(commands: dict[str, click.Command]) -> None:
+    for name in filter(is_own, ROWS):
+        parameters = commands[name].params
+        options = {option for p in parameters for option in p.opts if option.startswith("--")}
+        arguments = [
+            p.make_metavar(click.Context(commands[name])) for p in parameters if "--" not in p.opts[0]
+        ]
+        assert set(re.findall(r"--[a-z-]+", ROWS[name])) == options, name
+        assert re.sub(r"\[--[^]]*\]…?", "", ROWS[name]).split() == arguments, name

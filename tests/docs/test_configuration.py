@@ -1,0 +1,38 @@
+"""docs/operate/configuration.md and .env.example list the settings of config.py, with their defaults."""
+
+import re
+import shlex
+from pathlib import Path
+
+import config
+from config import Config
+from tests.support.servers import PROJECT
+
+PAGE = (PROJECT / "docs" / "operate" / "configuration.md").read_text("utf-8")
+EXAMPLE = (PROJECT / ".env.example").read_text("utf-8")
+SETTINGS = config._environment.fields
+
+
+def test_the_table_lists_every_setting_once_in_the_order_of_the_code() -> None:
+    assert re.findall(r"^\| `([A-Z_]+)` \|[^|]+\|[^|]+\|$", PAGE, re.MULTILINE) == list(SETTINGS)
+
+
+def test_the_table_gives_every_default_that_is_a_number_or_a_limit() -> None:
+    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
+    defaults = {name: field.load_default for name, field in SETTINGS.items() if field.load_default}
+    assert len(defaults) > 8
+    for name, default in defaults.items():
+        shown = "on" if default is True else str(default)
+        assert table[name].strip("`") == shown, name
+
+
+def test_the_example_lists_every_setting_with_a_comment() -> None:
+    found = re.findall(r"^# .+\n(?:# )?([A-Z_]+)='", EXAMPLE, re.MULTILINE)
+    assert found == list(SETTINGS)
+
+
+def test_the_example_sets_the_defaults(tmp_path: Path) -> None:
+    environ = dict(word.split("=", 1) for word in shlex.split(EXAMPLE, comments=True))
+    assert set(SETTINGS) - set(environ) == {"PORT"}
+    assert Config.from_environment(environ, tmp_path) == Config.from_environment({}, tmp_path)
+    assert "# PORT='8000'" in EXAMPLE
