@@ -8,7 +8,7 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from config import Config, ConfigError, findings
+from config import Config, ConfigError, list_findings
 from pat_service import api, embed
 from pat_service.credentials import Keyring
 from pat_service.embed import embed_js
@@ -55,7 +55,7 @@ def create_app(config: Config | None = None) -> Flask:
     limits.init_app(app, config.redis_url)
     problems.init_app(app, embed.refusal_page, redis=config.redis_url is not None)
     _connect(app, config)
-    app.extensions["pat_service.findings"] = partial(findings, config, config.workers)
+    app.extensions["pat_service.findings"] = partial(list_findings, config, config.workers)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     app.extensions["pat_service.registry"] = embed.Registry("apps")
     embed_js.init_app(app)
@@ -108,7 +108,7 @@ def _connect(app: Flask, config: Config) -> None:
     with app.app_context():
         engine = database.db.engine
     database.configure(engine)
-    app.teardown_appcontext(database.let_go)
+    app.teardown_appcontext(database.check_in_connection)
     health.init_app(app, engine)
     monitoring.init_app(app, engine)
 

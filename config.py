@@ -281,12 +281,12 @@ def check_workers(workers: int, redis_url: str | None) -> None:
         )
 
 
-def findings(config: Config, workers: int, *, deploy: bool = False) -> list[Finding]:
+def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list[Finding]:
     """Return what keeps this service from starting, or from serving yet, each in one line.
 
     `deploy`: also what only development does without, and a database that nobody named.
     """
-    found = readiness.findings(config.database_url, config.redis_url)
+    found = readiness.list_findings(config.database_url, config.redis_url)
     if deploy:
         texts = [_MISSING.format(name) for name in config.missing]
         texts += [] if config.database_named else [_NO_DATABASE]

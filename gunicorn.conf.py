@@ -16,7 +16,7 @@ from gunicorn.config import Config as GunicornConfig
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from config import Config, ConfigError, check_workers, findings
+from config import Config, ConfigError, check_workers, list_findings
 from pat_service.observability.lines import RedactingFormatter, configure
 
 #: What pat_service.metrics reads: where workers keep their counts, and a worker's place among them.
@@ -41,8 +41,8 @@ def _refuse(text: object) -> None:
 
 def _check_start(server: Arbiter, workers: int) -> None:
     """Refuse what would start and then not be safe; warn of what may pass by itself."""
-    for finding in findings(_config, workers):
-        if not finding.passing:
+    for finding in list_findings(_config, workers):
+        if not finding.transient:
             _refuse(finding.text)
         server.log.warning(finding.text)
 

@@ -70,7 +70,7 @@ def one_at_a_time(connection: Connection) -> Iterator[None]:
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as keeper:
         for session, patience in ((keeper, 0), (connection, LOCK_TIMEOUT)):
             driver: Any = session.connection.dbapi_connection
-            driver.patience = None
+            driver.reply_timeout_seconds = None
             session.execute(text("SET statement_timeout = 0"))
             session.execute(text("SET idle_in_transaction_session_timeout = 0"))
             session.execute(text(f"SET lock_timeout = {patience}"))

@@ -60,7 +60,7 @@ def test_rules_know_no_http() -> None:
 
 def test_views_never_commit() -> None:
     """A rule opens its transaction, so no entrance and no request plumbing can."""
-    forbidden = {"transaction", "writers_turn"}
+    forbidden = {"transaction", "write_lock"}
     modules = modules_of(*ENTRANCES, "http", "observability", "diagnosis")
     assert len(modules) > 30
     opened = {

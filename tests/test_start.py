@@ -45,7 +45,7 @@ def database(schema: Path, tmp_path: Path) -> Path:
 
 def told(database: Path | str, redis_url: str | None = None) -> list[tuple[str, bool]]:
     url = database if isinstance(database, str) else f"sqlite:///{database}"
-    return [(finding.text, finding.passing) for finding in readiness.findings(url, redis_url)]
+    return [(finding.text, finding.transient) for finding in readiness.list_findings(url, redis_url)]
 
 
 # What is loaded
@@ -141,28 +141,28 @@ def test_a_file_that_cannot_be_written_is_found(
         return path != only_reads or not mode & os.W_OK
 
     monkeypatch.setattr(os, "access", access)
-    ((text, passing),) = told(database)
+    ((text, transient),) = told(database)
     assert str(only_reads) in text
     assert text.startswith("DATABASE_URL must name a file ")
-    assert not passing
+    assert not transient
 
 
 def test_a_folder_that_is_none_is_found(tmp_path: Path) -> None:
-    ((text, passing),) = told(tmp_path / "none" / "pat.db")
-    assert (str(tmp_path / "none") in text, passing) == (True, False)
+    ((text, transient),) = told(tmp_path / "none" / "pat.db")
+    assert (str(tmp_path / "none") in text, transient) == (True, False)
     (tmp_path / "pat.db").mkdir()
-    ((text, passing),) = told(tmp_path / "pat.db")
-    assert (str(tmp_path / "pat.db") in text, passing) == (True, False)
+    ((text, transient),) = told(tmp_path / "pat.db")
+    assert (str(tmp_path / "pat.db") in text, transient) == (True, False)
 
 
 def test_what_is_away_may_come_back_and_is_told_without_its_password(database: Path) -> None:
     port = free_port()
-    found = readiness.findings(
+    found = readiness.list_findings(
         f"postgresql://ana:correct-horse@127.0.0.1:{port}/pat", f"redis://:correct-horse@127.0.0.1:{port}"
     )
     assert found == [
-        Finding("DATABASE_URL names a database that does not answer", passing=True),
-        Finding("REDIS_URL names a store that does not answer", passing=True),
+        Finding("DATABASE_URL names a database that does not answer", transient=True),
+        Finding("REDIS_URL names a store that does not answer", transient=True),
     ]
     assert told(database, f"redis://127.0.0.1:{port}") == [(found[1].text, True)]
 

@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, post_load
 from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT, Moment, QueryInteger, Request, text, uuid
 from pat_service.rules.audit_export import EventFilter
 from pat_service.shapes import parse_uuid
-from pat_service.storage.paging import MAX_LIMIT, USUAL_LIMIT
+from pat_service.storage.paging import DEFAULT_LIMIT, MAX_LIMIT
 
 EXAMPLE_EVENT: Final = {
     "id": "1042",
@@ -84,7 +84,7 @@ class EventsQuery(_EventQuery):
 
     cursor = _event_id("`nextCursor` of the page before; leave it out for the first.")
     limit = QueryInteger(
-        MAX_LIMIT, load_default=USUAL_LIMIT, metadata={"description": "Items of a page, at most."}
+        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Items of a page, at most."}
     )
 
 

@@ -22,7 +22,7 @@ from pat_service.shapes import (
     parse_uuid,
 )
 from pat_service.storage.models import ROLES
-from pat_service.storage.paging import MAX_LIMIT, USUAL_LIMIT, PageRequest
+from pat_service.storage.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest
 
 MAX_TEXT: Final = 255
 MAX_ORIGINS: Final = 50
@@ -172,7 +172,7 @@ class ListRequest(Request):
         },
     )
     limit = QueryInteger(
-        MAX_LIMIT, load_default=USUAL_LIMIT, metadata={"description": "Items of a page, at most."}
+        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Items of a page, at most."}
     )
 
     @post_load

@@ -1,1 +1,1 @@
-"""What operators see of a running service: its log, its health and its metrics."""
+"""The running service as operators see it: its log, its health and its metrics."""

@@ -1,4 +1,4 @@
-"""Is the process alive, and is the service ready? For load balancers and supervisors, who do not log in."""
+"""Liveness (/healthz) and readiness (/readyz), for load balancers and supervisors without credentials."""
 
 import logging
 import threading
@@ -12,105 +12,106 @@ from sqlalchemy import Engine
 
 from pat_service.errors import Unavailable
 from pat_service.http.problems import RETRY_AFTER_UNAVAILABLE, problem
-from pat_service.storage.readiness import AWAY, OK, ask_database
+from pat_service.storage.readiness import OK, UNAVAILABLE, check_database
 
-#: An answer is good for this long, in seconds: however many ask, the stores are asked once in it.
-FRESH: Final = 1.0
-#: What has not answered after this long, in seconds, counts as away.
-DEADLINE: Final = 2.0
+#: Age up to which a check's result is reused, so that many requests cause one check.
+FRESH_SECONDS: Final = 1.0
+#: A part that takes longer to answer counts as unavailable.
+DEADLINE_SECONDS: Final = 2.0
 
-#: A hit of its own, since a store that only reads would pass a ping.
-_probe = RateLimitItemPerSecond(1_000_000)
+#: A write, since a read-only store would pass a ping.
+_limit = RateLimitItemPerSecond(1_000_000)
 _log = logging.getLogger(__name__)
 
 blueprint = Blueprint("health", __name__)
 
 
 class Probe:
-    """Asks how some parts are, one question at a time and each in a thread, so that nobody waits for long."""
+    """Runs one check at a time, in a thread, so that no request waits longer than the deadline."""
 
     def __init__(
         self,
         parts: tuple[str, ...],
-        ask: Callable[[], dict[str, str]],
+        check: Callable[[], dict[str, str]],
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ask, self._timer = ask, timer
-        self._silent = dict.fromkeys(parts, AWAY)
+        self._check, self._timer = check, timer
+        self._unavailable = dict.fromkeys(parts, UNAVAILABLE)
         self._lock = threading.Lock()
-        self._last = self._silent
-        self._until = float("-inf")
-        self._asked_at = 0.0
-        self._answered: threading.Event | None = None
+        self._last = self._unavailable
+        self._fresh_until = float("-inf")
+        self._started = 0.0
+        self._done: threading.Event | None = None
 
-    def states(self) -> dict[str, str]:
-        """Return how each part is, at most FRESH seconds old, within DEADLINE."""
+    def read_states(self) -> dict[str, str]:
+        """Return each part's state, at most FRESH_SECONDS old, within DEADLINE_SECONDS."""
         with self._lock:
             now = self._timer()
-            if self._answered is None:
-                if now < self._until:
+            if self._done is None:
+                if now < self._fresh_until:
                     return self._last
-                self._asked_at, self._answered = now, threading.Event()
-                threading.Thread(target=self._run, args=(self._answered,), daemon=True).start()
-            answered, left = self._answered, self._asked_at + DEADLINE - now
-        # While a store hangs, only those who ask first wait for it.
-        return self._last if answered.wait(max(0.0, left)) else self._silent
+                self._started, self._done = now, threading.Event()
+                threading.Thread(target=self._run, args=(self._done,), daemon=True).start()
+            done, left = self._done, self._started + DEADLINE_SECONDS - now
+        # If a store hangs, only the requests before the check's deadline wait.
+        return self._last if done.wait(max(0.0, left)) else self._unavailable
 
-    def _run(self, answered: threading.Event) -> None:
+    def _run(self, done: threading.Event) -> None:
         try:
-            states = self._ask()
+            states = self._check()
         except Exception:
             _log.exception("a readiness check failed")
-            states = self._silent
+            states = self._unavailable
         with self._lock:
-            self._last, self._until = states, self._timer() + FRESH
-            self._answered = None
-        answered.set()
+            self._last, self._fresh_until = states, self._timer() + FRESH_SECONDS
+            self._done = None
+        done.set()
 
 
 def init_app(app: Flask, engine: Engine) -> None:
-    """Add the routes; each worker asks for itself."""
+    """Add the routes. Each worker runs its own checks."""
 
-    def ask_limiter() -> dict[str, str]:
+    def check_limiter() -> dict[str, str]:
         try:
-            app.extensions["pat_service.limiter"].hit(_probe, "readyz")
+            app.extensions["pat_service.limiter"].hit(_limit, "readyz")
         except Exception:
-            # The store's own errors and those of its driver: whatever it is, nobody can be let through.
-            return {"limiter": AWAY}
+            # Any error of the store or its driver makes every limited request fail.
+            return {"limiter": UNAVAILABLE}
         return {"limiter": OK}
 
     app.extensions["pat_service.probes"] = (
-        Probe(("database", "schema"), lambda: ask_database(engine)),
-        Probe(("limiter",), ask_limiter),
+        Probe(("database", "schema"), lambda: check_database(engine)),
+        Probe(("limiter",), check_limiter),
     )
     app.register_blueprint(blueprint)
 
 
-def states() -> dict[str, str]:
-    """Return how each part of the service is."""
+def read_states() -> dict[str, str]:
+    """Return the state of each part of the service."""
     probes: tuple[Probe, ...] = current_app.extensions["pat_service.probes"]
-    return {part: state for probe in probes for part, state in probe.states().items()}
+    return {part: state for probe in probes for part, state in probe.read_states().items()}
 
 
 @blueprint.get("/healthz")
-def alive() -> dict[str, str]:
-    """Answer as long as the process can answer at all; nothing is asked."""
+def show_liveness() -> dict[str, str]:
+    """Answer as long as the process can, without checking anything."""
     g.quiet = True
     return {"status": OK}
 
 
 @blueprint.get("/readyz")
-def ready() -> Response:
-    """Tell whether requests can be served, and where not, for which part."""
-    checks = states()
+def show_readiness() -> Response:
+    """Answer 200 if requests can be served, else 503 with the parts that fail."""
+    checks = read_states()
     failing = [part for part, state in checks.items() if state != OK]
     if not failing:
         g.quiet = True
         return Response(json.dumps({"status": OK, "checks": checks}), mimetype="application/json")
     g.code = Unavailable.code
-    told = problem(Unavailable.code, Unavailable.title, f"Not ready: {', '.join(failing)}.", g.request_id)
+    detail = f"Not ready: {', '.join(failing)}."
+    answer = problem(Unavailable.code, Unavailable.title, detail, g.request_id) | {"checks": checks}
     return Response(
-        json.dumps(told | {"checks": checks}),
+        json.dumps(answer),
         503,
         {"Retry-After": str(RETRY_AFTER_UNAVAILABLE)},
         mimetype="application/problem+json",

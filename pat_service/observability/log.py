@@ -1,4 +1,4 @@
-"""Request ids, and one line for each request: what came of it, how long it took, to which ids."""
+"""Request ids, and one log line for each request: its outcome, duration and ids."""
 
 import re
 import time
@@ -15,9 +15,9 @@ from pat_service.observability.lines import LINES, render
 from pat_service.rules import events
 from pat_service.shapes import is_uuid
 
-#: Of a path, in characters: a log must not grow as a stranger likes.
-LONGEST_PATH: Final = 500
-#: What is written, and counted, of an address or a method that is none of ours.
+#: Limits how much a stranger can add to the log.
+MAX_PATH_CHARS: Final = 500
+#: Logged and counted for an unknown address or method.
 NO_ROUTE: Final = "none"
 OTHER_METHOD: Final = "other"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -31,46 +31,45 @@ def init_app(app: Flask) -> None:
 
 
 def _begin() -> None:
-    environ, known = request.environ, request_state()
-    known["started"] = time.perf_counter()
-    given = environ.get("HTTP_X_REQUEST_ID", "")
-    # What a proxy hands on may still be a secret that somebody put there.
-    trusted = given and current_app.config["TRUSTED_PROXIES"] and _ID_FROM_PROXY.fullmatch(given)
-    id_ = redact(given) if trusted else str(uuid4())
-    known["request_id"] = environ[REQUEST_ID] = id_
+    environ, state = request.environ, request_state()
+    state["started"] = time.perf_counter()
+    sent = environ.get("HTTP_X_REQUEST_ID", "")
+    # A proxy may pass on a secret that its caller sent as the id.
+    trusted = sent and current_app.config["TRUSTED_PROXIES"] and _ID_FROM_PROXY.fullmatch(sent)
+    id_ = redact(sent) if trusted else str(uuid4())
+    state["request_id"] = environ[REQUEST_ID] = id_
     events.request_id.set(id_)
 
 
 def _finish(response: Response) -> Response:
-    sent, known = request._get_current_object(), request_state()  # type: ignore[attr-defined]
-    rule = sent.url_rule
-    told = _Told(sent, known, NO_ROUTE if rule is None else rule.rule, response.status_code)
+    ended, rule = request._get_current_object(), request.url_rule  # type: ignore[attr-defined]
+    record = _RecordRequest(ended, NO_ROUTE if rule is None else rule.rule, response.status_code)
     if response.is_streamed and not response.direct_passthrough:
-        # Its end is the end of the request, and so is whatever breaks it off.
-        response.call_on_close(told)
+        # A stream ends, or breaks off, after this hook.
+        response.call_on_close(record)
     else:
-        told()
+        record()
     return response
 
 
-class _Told:
-    """What is to be told of a request when it is over: a line, and a count."""
+class _RecordRequest:
+    """Log and count a request when it is over."""
 
-    __slots__ = ("app_id", "known", "method", "path", "route", "status")
+    __slots__ = ("app_id", "method", "path", "route", "state", "status")
 
-    def __init__(self, sent: Any, known: dict[str, Any], route: str, status: int) -> None:
-        self.known, self.route, self.status = known, route, status
-        self.method, self.path = sent.method, sent.path
-        arguments = sent.view_args
+    def __init__(self, ended: Any, route: str, status: int) -> None:
+        self.state, self.route, self.status = request_state(), route, status
+        self.method, self.path = ended.method, ended.path
+        arguments = ended.view_args
         self.app_id = arguments and arguments.get("app_id")
 
     def __call__(self) -> None:
-        known, status, method = self.known, self.status, self.method
-        seconds = time.perf_counter() - known["started"]
+        state, status, method = self.state, self.status, self.method
+        seconds = time.perf_counter() - state["started"]
         if method not in METHODS:
             method = OTHER_METHOD
         metrics.count_request(method, self.route, status, seconds)
-        if "quiet" in known:
+        if "quiet" in state:
             return
         line = {
             "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z",
@@ -78,15 +77,15 @@ class _Told:
             "event": "request",
             "method": method,
             "route": self.route,
-            "path": redact(self.path[:LONGEST_PATH]),
+            "path": redact(self.path[:MAX_PATH_CHARS]),
             "status": status,
             "ms": round(seconds * 1000, 1),
-            "request_id": known["request_id"],
+            "request_id": state["request_id"],
         }
-        # What an address has in place of an id may be anything, a secret too.
+        # The id in an address may be any text, even a secret.
         if self.app_id and is_uuid(self.app_id):
             line["app_id"] = self.app_id
         for name in ("code", "client_id", "app_id", "session_id"):
-            if name in known:
-                line[name] = known[name]
+            if name in state:
+                line[name] = state[name]
         LINES.write(str(render(None, "info", line)))

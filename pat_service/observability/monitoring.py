@@ -1,4 +1,4 @@
-"""`GET /metrics`: what was counted, for a Prometheus that sends METRICS_TOKEN."""
+"""`GET /metrics`, for a Prometheus that sends METRICS_TOKEN."""
 
 import threading
 import time
@@ -22,70 +22,70 @@ from pat_service.observability import health
 from pat_service.rules import token_admin
 from pat_service.storage.readiness import OK
 
-#: The pool is looked at once in this many seconds.
-LOOK_EVERY: Final = 0.1
-#: What is live is counted at most once in this many seconds by one worker.
-COUNT_EVERY: Final = 15
+#: Seconds between two samples of the connection pool.
+POOL_SAMPLE_SECONDS: Final = 0.1
+#: Seconds between a worker's counts of live tokens and sessions.
+LIVE_COUNT_SECONDS: Final = 15
 
 blueprint = Blueprint("monitoring", __name__)
 
 
 class _Stores(Collector):
-    """How the stores are, and what is live in them: asked at a scrape."""
+    """The state of the stores and their live tokens and sessions, at each scrape."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counted: token_admin.Live | None = None
-        self._until = float("-inf")
+        self._live: token_admin.Live | None = None
+        self._fresh_until = float("-inf")
 
     def collect(self) -> Iterator[Metric]:
-        states = health.states()
+        states = health.read_states()
         up = GaugeMetricFamily("pat_up", "Whether a part of the service does its work.", labels=["part"])
         for part, state in states.items():
             up.add_metric([part], state == OK)
         yield up
-        counted = self._count() if states["database"] == states["schema"] == OK else None
-        if counted is not None:
-            yield GaugeMetricFamily("pat_live_tokens", "Tokens that open frames.", counted.tokens)
-            yield GaugeMetricFamily("pat_live_sessions", "Sessions that are open.", counted.sessions)
+        live = self._count_live() if states["database"] == states["schema"] == OK else None
+        if live is not None:
+            yield GaugeMetricFamily("pat_live_tokens", "Tokens that open frames.", live.tokens)
+            yield GaugeMetricFamily("pat_live_sessions", "Sessions that are open.", live.sessions)
 
-    def _count(self) -> token_admin.Live | None:
+    def _count_live(self) -> token_admin.Live | None:
         with self._lock:
-            if time.monotonic() >= self._until:
+            if time.monotonic() >= self._fresh_until:
                 try:
-                    self._counted = token_admin.count_live(datetime.now(UTC))
+                    self._live = token_admin.count_live(datetime.now(UTC))
                 except SQLAlchemyError:
-                    self._counted = None
-                self._until = time.monotonic() + COUNT_EVERY
-            return self._counted
+                    self._live = None
+                self._fresh_until = time.monotonic() + LIVE_COUNT_SECONDS
+            return self._live
 
 
 def init_app(app: Flask, engine: Engine) -> None:
-    """Add the route, and look at the pool now and then as a request comes, since others are at work then."""
+    """Add the route, and sample the pool when requests come, since it is in use then."""
     app.extensions["pat_service.stores"] = _Stores()
     app.register_blueprint(blueprint)
-    seen, due = (-1, -1, -1), 0.0
+    last_sample, due = (-1, -1, -1), 0.0
     gauges = (metrics.POOL_SIZE, metrics.POOL_USED, metrics.POOL_OVERFLOW)
 
-    def look(*_: object) -> None:
-        nonlocal seen, due
-        if (moment := time.monotonic()) < due:
+    def sample_pool(*_: object) -> None:
+        nonlocal last_sample, due
+        if (now := time.monotonic()) < due:
             return
-        due = moment + LOOK_EVERY
+        due = now + POOL_SAMPLE_SECONDS
         pool = engine.pool
-        # Both pools of SQLAlchemy that we use count these; to write a gauge costs more than to compare.
-        now = (pool.size(), pool.checkedout(), max(0, pool.overflow()))  # type: ignore[attr-defined]
-        if now != seen:
-            seen = now
-            for gauge, value in zip(gauges, now, strict=True):
+        # A comparison costs less than writing a gauge.
+        sample = (pool.size(), pool.checkedout(), max(0, pool.overflow()))  # type: ignore[attr-defined]
+        if sample != last_sample:
+            last_sample = sample
+            for gauge, value in zip(gauges, sample, strict=True):
                 gauge.set(value)
 
-    app.before_request(look)
+    app.before_request(sample_pool)
 
 
 @blueprint.get("/metrics")
 def show() -> Response:
-    """All workers' counts in Prometheus's text format. Without METRICS_TOKEN there is no such address."""
+    """Return all workers' counts in Prometheus's text format; 404 without METRICS_TOKEN."""
     _authorize()
     registry = CollectorRegistry()
     if metrics.IN_FILES:

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.rules import events
 from pat_service.storage.database import AnyRow, UtcDateTime, transaction
-from pat_service.storage.models import OF_ONE_PAIR, Event, Session, Token
+from pat_service.storage.models import SAME_PAIR, Event, Session, Token
 
 #: Rows that one transaction deletes. Behind it traffic has the database for itself: for so many times as long
 #: as that took, and so many seconds at least.
@@ -92,7 +92,7 @@ def _take(
 
 #: The pair of the token has a session that is not to be deleted yet: revoking the token is to end it too.
 _still_open = exists().where(
-    OF_ONE_PAIR,
+    SAME_PAIR,
     Session.ended_at.is_(None),
     Session.expires_at >= bindparam("retained_since", type_=UtcDateTime),
 )

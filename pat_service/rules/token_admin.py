@@ -35,7 +35,7 @@ from pat_service.rules.callers import Caller, reaches_workspace
 from pat_service.rules.tokens import REPEAT_WITHIN
 from pat_service.storage import paging
 from pat_service.storage.database import AnyRow, UtcDateTime, reading, transaction
-from pat_service.storage.models import LIVE_SESSION, OF_ONE_PAIR, App, Grant, Session, Token, User, Workspace
+from pat_service.storage.models import LIVE_SESSION, SAME_PAIR, App, Grant, Session, Token, User, Workspace
 from pat_service.storage.paging import Listing, PageRequest
 
 #: Who may look, and who may end what.
@@ -335,7 +335,7 @@ def seen(table: type[Token | Session]) -> ColumnElement[bool]:
 _pair_is_revoked = exists().where(
     Token.client_id == bindparam("caller"),
     Token.revoked_at.is_not(None),
-    OF_ONE_PAIR,
+    SAME_PAIR,
 )
 
 _revoke_these = (

@@ -1,39 +1,40 @@
-"""A server that does not answer is asked by one caller now and then, so that the others need not wait."""
+"""A circuit breaker: while it is open, calls to a server that timed out fail at once."""
 
 import time
 from threading import Lock
 from typing import Final
 
-#: How long nobody asks again, in seconds.
+#: Seconds until the next probe.
 OPEN_SECONDS: Final = 3
 
 
 class CircuitBreaker:
-    """Knows whether a server was silent when it was asked last.
+    """Saves threads from waiting for a server that has timed out.
 
-    Else every thread would wait for it, and those who come meanwhile would not be told anything.
+    Closed, every call goes through. Open, calls fail at once, but for one probe every `OPEN_SECONDS`. The
+    probe's caller either resets the breaker, which closes it, or trips it again.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._until: float | None = None
+        self._open_until: float | None = None
 
     def is_open(self) -> bool:
-        """Tell whether it is too early to ask. After a silence, whoever is told no is the one who asks."""
-        if self._until is None:
+        """Return whether to fail at once. The first call after `OPEN_SECONDS` gets False and is the probe."""
+        if self._open_until is None:
             return False
         with self._lock:
-            if self._until is not None:
-                if time.monotonic() < self._until:
+            if self._open_until is not None:
+                if time.monotonic() < self._open_until:
                     return True
-                self._until = time.monotonic() + OPEN_SECONDS
+                self._open_until = time.monotonic() + OPEN_SECONDS
         return False
 
     def trip(self) -> None:
         with self._lock:
-            self._until = time.monotonic() + OPEN_SECONDS
+            self._open_until = time.monotonic() + OPEN_SECONDS
 
     def reset(self) -> None:
-        if self._until is not None:
+        if self._open_until is not None:
             with self._lock:
-                self._until = None
+                self._open_until = None

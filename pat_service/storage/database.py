@@ -1,7 +1,7 @@
 """The database: engine settings of SQLite and PostgreSQL, transactions, and times in UTC.
 
 Rules use `reading()` and `transaction()` with SQLAlchemy Core statements that are built once, at
-import. Nothing here or above is written for one of the two databases alone.
+import. Code outside this package works on both databases.
 """
 
 import select
@@ -23,13 +23,13 @@ from sqlalchemy.types import TypeDecorator
 
 from pat_service.errors import Unavailable
 
-#: How long one statement may wait for a lock or run, in milliseconds, before the caller gets a 503.
+#: Limit of one statement's run and lock wait; the caller then gets a 503.
 STATEMENT_TIMEOUT_MS: Final = 5000
 
-#: What one connection to SQLite remembers of a large file, in KiB.
-SQLITE_CACHE: Final = 8192
-#: A wait that is shorter, in milliseconds, is not taken off the time that the next may take.
-NOTICEABLE: Final = 500
+#: Page cache of one SQLite connection.
+SQLITE_CACHE_KIB: Final = 8192
+#: A shorter wait for the writer is not worth a PRAGMA that shortens the next one.
+NOTICEABLE_WAIT_MS: Final = 500
 
 # Stable constraint names: migrations on both databases refer to them.
 NAMING: Final = {
@@ -56,12 +56,12 @@ Result = TypeVar("Result")
 
 _inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
-# SQLite's own wait for its one writer sleeps and is not fair; threads of a process queue here instead.
+# Threads queue here, since SQLite's own wait for its one writer sleeps and is unfair.
 _sqlite_writers = threading.Lock()
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, always timezone-aware and in UTC, on databases that know time zones and those that don't."""
+    """A moment, timezone-aware and in UTC on both databases. Raise ValueError for a naive datetime."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -70,7 +70,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a naive datetime is no moment")
+            raise ValueError("a datetime must have a time zone")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -83,7 +83,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 def parse_url(text: str) -> URL:
     """Return the URL with its driver. `postgres://` and `postgresql://` both mean psycopg 3.
 
-    Raise ValueError for anything but SQLite and PostgreSQL.
+    Raise ValueError for other databases than SQLite and PostgreSQL.
     """
     url = make_url(text)
     if url.get_backend_name() in ("postgres", "postgresql"):
@@ -97,31 +97,31 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
     """Return SQLAlchemy's engine options for this database, with a connection for each thread."""
     common = {
         "pool_size": threads,
-        # An error's text would repeat what the statement was given.
+        # Error texts must not repeat a statement's parameters.
         "hide_parameters": True,
-        # By name on both databases, for statements that are executed without SQLAlchemy (`prepared`).
+        # Named parameters on both databases, for statements that `prepared` executes on the driver.
         "paramstyle": "named" if url.get_backend_name() == "sqlite" else "pyformat",
-        # What borrows a connection ends its transaction itself.
+        # Each user of a connection ends its own transaction.
         "pool_reset_on_return": None,
-        # The one that was used last: SQLite has what it read at hand, and PostgreSQL's others may idle.
+        # The connection used last has a warm cache on SQLite; on PostgreSQL the others may idle.
         "pool_use_lifo": True,
     }
     if url.get_backend_name() == "sqlite":
         return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT_MS / 1000}}
-    # Only here, and below: on SQLite nobody needs the other driver.
+    # Imported late, here and below: SQLite needs no PostgreSQL driver.
     from pat_service.storage import postgres
 
     return common | {
         "max_overflow": 2,
         "pool_timeout": STATEMENT_TIMEOUT_MS / 1000,
-        # A statement by itself is a transaction, in one round trip; `began` begins those of several.
+        # A single statement is its own transaction, in one round trip; `began` begins longer ones.
         "isolation_level": "AUTOCOMMIT",
         "connect_args": postgres.connect_args(STATEMENT_TIMEOUT_MS),
     }
 
 
 def configure(engine: Engine) -> None:
-    """Give the engine what its options cannot: how transactions begin, and what a connection is set to."""
+    """Set what engine options cannot: how transactions begin, and each connection's settings."""
     if engine.dialect.name == "sqlite":
         _configure_sqlite(engine)
     else:
@@ -131,43 +131,43 @@ def configure(engine: Engine) -> None:
 def _configure_postgresql(engine: Engine) -> None:
     from pat_service.storage import postgres
 
-    postgres.make_impatient(engine, STATEMENT_TIMEOUT_MS)
+    postgres.limit_waits(engine, STATEMENT_TIMEOUT_MS)
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
         options = connection.get_execution_options()
-        # What asks for no transaction gets none: an index that is made beside traffic.
+        # CREATE INDEX CONCURRENTLY cannot run in a transaction.
         if options.get("writes") and options.get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN")
 
     @event.listens_for(engine, "checkout")
     def checked_out(connection: Any, _record: Any, _proxy: Any) -> None:
-        # A server that went away has closed its end: seen without a word to it. The pool then opens others.
+        # Readable before any query means that the server closed it: the pool then opens new ones.
         if connection.closed:
             raise InvalidatePoolError
-        waiting = select.poll()
-        waiting.register(connection.pgconn.socket, select.POLLIN)
-        if waiting.poll(0):
+        poller = select.poll()
+        poller.register(connection.pgconn.socket, select.POLLIN)
+        if poller.poll(0):
             connection.close()
             raise InvalidatePoolError
 
 
 def _configure_sqlite(engine: Engine) -> None:
-    """Make it a durable store with one writer and many readers."""
+    """Make SQLite durable, with one writer and many readers."""
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        # The driver would begin transactions at moments of its own choice; `began` does it instead.
+        # `began` begins transactions; the driver would choose other moments.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {STATEMENT_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE}")
+        connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
 
     @event.listens_for(engine, "begin")
     def began(connection: Connection) -> None:
-        # A deferred transaction that turns to writing fails at once when another writes.
+        # A deferred transaction fails at its first write if another one writes.
         writes = connection.get_execution_options().get("writes")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -176,82 +176,81 @@ def _open(connect: Callable[[], Result]) -> Result:
     try:
         return connect()
     except InvalidRequestError:
-        # The pool gives up on connections that the server ends as soon as they are there.
+        # The pool gives up when the server ends each new connection at once.
         raise Unavailable from None
 
 
-_held = threading.local()
+_thread = threading.local()
 
 
-def hold(engine: Engine) -> PoolProxiedConnection:
-    """Return the driver's connection that this thread holds until the request at work ends, or `let_go`."""
-    held: PoolProxiedConnection | None = getattr(_held, "connection", None)
-    if held is None or _held.engine is not engine:
-        let_go()
-        held = _held.connection = _open(engine.raw_connection)
-        _held.engine, _held.pool = engine, engine.pool
-    return held
+def check_out_connection(engine: Engine) -> PoolProxiedConnection:
+    """Return this thread's driver connection; it stays checked out until `check_in_connection`."""
+    connection: PoolProxiedConnection | None = getattr(_thread, "connection", None)
+    if connection is None or _thread.engine is not engine:
+        check_in_connection()
+        connection = _thread.connection = _open(engine.raw_connection)
+        _thread.engine, _thread.pool = engine, engine.pool
+    return connection
 
 
-def let_go(_error: BaseException | None = None) -> None:
-    """Give back the connection that this thread holds, if any."""
-    held: PoolProxiedConnection | None = getattr(_held, "connection", None)
-    if held is not None:
-        _held.connection = None
-        if _held.engine.pool is not _held.pool:
-            # That pool was disposed of meanwhile, and would keep it for nobody.
-            held.invalidate()
-        held.close()
+def check_in_connection(_error: BaseException | None = None) -> None:
+    """Return this thread's connection to its pool, if it has one. Every request ends with this."""
+    connection: PoolProxiedConnection | None = getattr(_thread, "connection", None)
+    if connection is not None:
+        _thread.connection = None
+        if _thread.engine.pool is not _thread.pool:
+            # A disposed pool would keep the connection open without a user.
+            connection.invalidate()
+        connection.close()
 
 
 @contextmanager
 def reading() -> Iterator[Connection]:
-    """Yield a connection that sees one state of the database. Nothing done with it is kept."""
-    let_go()
+    """Yield a connection that sees one state of the database. Its changes are rolled back."""
+    check_in_connection()
     with _open(db.engine.connect) as connection:
         yield connection
 
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """Yield a connection whose work is committed together at the end, or not at all on an exception.
+    """Yield a connection whose work is committed at the end, or rolled back on an exception.
 
-    One at a time in a thread. Raise Unavailable where SQLite's writer is busy for too long.
+    A thread has one transaction at a time. Raise Unavailable if SQLite's writer is busy for too long.
     """
     engine = db.engine
-    let_go()
-    with writers_turn(engine) as waited, _open(engine.connect) as connection:
+    check_in_connection()
+    with write_lock(engine) as waited_ms, _open(engine.connect) as connection:
         connection = connection.execution_options(writes=True)
-        with less_patient(connection.connection.dbapi_connection, waited), connection.begin():
+        with reduced_timeout(connection.connection.dbapi_connection, waited_ms), connection.begin():
             yield connection
 
 
 @contextmanager
-def writers_turn(engine: Engine) -> Iterator[int]:
-    """Wait for the turn to write, on SQLite one at a time, and yield how many milliseconds that took.
+def write_lock(engine: Engine) -> Iterator[int]:
+    """Acquire the process's writer lock on SQLite; yield the milliseconds waited, 0 on PostgreSQL.
 
-    Raise Unavailable where it takes too long.
+    Raise Unavailable after `STATEMENT_TIMEOUT_MS`.
     """
     if engine.dialect.name != "sqlite":
         yield 0
         return
-    begun = time.monotonic()
+    started = time.monotonic()
     if not _sqlite_writers.acquire(timeout=STATEMENT_TIMEOUT_MS / 1000):
         raise Unavailable
-    waited = int((time.monotonic() - begun) * 1000)
     try:
-        yield waited
+        yield int((time.monotonic() - started) * 1000)
     finally:
         _sqlite_writers.release()
 
 
 @contextmanager
-def less_patient(driver: Any, waited: int) -> Iterator[None]:
-    """Let SQLite wait for another process only as long as the wait in this one has left over."""
-    if waited < NOTICEABLE:
+def reduced_timeout(driver: Any, waited_ms: int) -> Iterator[None]:
+    """Subtract the wait for `write_lock` from SQLite's wait for another process."""
+    if waited_ms < NOTICEABLE_WAIT_MS:
         yield
         return
-    driver.execute(f"PRAGMA busy_timeout = {max(1, STATEMENT_TIMEOUT_MS - waited)}")
+    driver.execute(f"PRAGMA busy_timeout = {max(1, STATEMENT_TIMEOUT_MS - waited_ms)}")
     try:
         yield
     finally:
@@ -259,11 +258,11 @@ def less_patient(driver: Any, waited: int) -> Iterator[None]:
 
 
 def add(connection: Connection, table: type[Base], row: dict[str, Any]) -> bool:
-    """Insert the row unless there is one with a key of it; tell whether it was inserted.
+    """Insert the row unless one of its keys exists; return whether it was inserted.
 
-    Racing insertions of one key follow each other: the later one finds what the first has made.
+    Concurrent inserts of one key run one after the other; the later one finds the first one's row.
     """
     statement = _inserts[connection.dialect.name](table).on_conflict_do_nothing()
-    # Not its rowcount: SQLAlchemy keeps none of an INSERT on PostgreSQL.
+    # SQLAlchemy has no rowcount for an INSERT on PostgreSQL.
     inserted = connection.execute(statement.returning(*table.__table__.primary_key), row)
     return inserted.first() is not None

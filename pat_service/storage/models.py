@@ -1,7 +1,7 @@
-"""The nouns, the constraints that the database itself keeps, and when a session is live.
+"""The tables with their constraints, and the condition that a session is live.
 
-Ids are lower-case UUID texts. Rules address these tables with Core statements; the classes give the
-columns names and types, and migrations their shape.
+Ids are lower-case UUID texts. Rules use these tables with Core statements; the classes name and type the
+columns, and migrations create them.
 """
 
 import secrets
@@ -32,7 +32,7 @@ from pat_service.storage.database import Model, UtcDateTime
 #: The highest first.
 ROLES: Final = ("admin", "builder", "end-user")
 USER_STATUSES: Final = ("active", "archived")
-#: The role that is given where none is named, and the least of them.
+#: The default role.
 LEAST_ROLE: Final = ROLES[-1]
 
 #: Row ids that count up: SQLite counts in INTEGER primary keys only.
@@ -41,10 +41,10 @@ Id = String(36)
 
 
 def new_id() -> str:
-    """Return a UUID of version 7 (RFC 9562): what is made together lies together in an index of any size."""
+    """Return a UUID of version 7 (RFC 9562): rows of one time are neighbours in an index."""
     milliseconds = time.time_ns() // 1_000_000
-    chance = secrets.randbits(74)
-    value = milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & (1 << 62) - 1
+    random = secrets.randbits(74)
+    value = milliseconds << 80 | 7 << 76 | (random >> 62) << 64 | 2 << 62 | random & (1 << 62) - 1
     text_ = f"{value:032x}"
     return f"{text_[:8]}-{text_[8:12]}-{text_[12:16]}-{text_[16:20]}-{text_[20:]}"
 
@@ -54,12 +54,12 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 def _where(condition: str) -> dict[str, Any]:
-    """The options of an index on some of the rows alone."""
+    """Return the options of a partial index."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Workspace(Model):
-    """A tenant. Its allowed origins are those of its launcher; each app has its own."""
+    """A tenant. Its allowed origins are its launcher's; each app has its own."""
 
     __tablename__ = "workspaces"
 
@@ -71,7 +71,7 @@ class Workspace(Model):
 
 
 class User(Model):
-    """A person. `email` is made by `shapes.normalize_email`."""
+    """A person. `email` is the result of `shapes.normalize_email`."""
 
     __tablename__ = "users"
     __table_args__ = (CheckConstraint(_one_of("status", USER_STATUSES), "status"),)
@@ -95,11 +95,10 @@ class Member(Model):
 
 
 class App(Model):
-    """What is embedded. `moves` counts its changes of workspace.
+    """An embedded app. `moves` counts its changes of workspace; `moved_from` is its previous workspace.
 
-    Tokens and sessions carry the count that they were made under, so that a move ends all of them for
-    good in one write, those included that a racing mint is about to make. `moved_from` is the workspace
-    that it was in before the last of them.
+    Tokens and sessions carry the count of their creation. So one write ends all of them for good when the app
+    moves, even those of a concurrent mint.
     """
 
     __tablename__ = "apps"
@@ -125,7 +124,7 @@ class Grant(Model):
 
 
 class Client(Model):
-    """A calling back end. `all_workspaces` is true where it is limited to none in particular.
+    """A back end that calls the API. With `all_workspaces` it is not limited to some workspaces.
 
     It can give members no role above `highest_role`.
     """
@@ -152,7 +151,7 @@ class ClientWorkspace(Model):
 
 
 class ClientSecret(Model):
-    """A secret of a client, as a digest. Two may overlap; one that was ended stays, so that it stays dead."""
+    """A client's secret, as a digest. Two may overlap. A revoked one stays, so that it cannot return."""
 
     __tablename__ = "client_secrets"
 
@@ -166,11 +165,10 @@ class ClientSecret(Model):
 
 
 class Token(Model):
-    """The one token of a pair: of app and user, or, where `app_id` is null, of workspace and user.
+    """The one token of a pair: of app and user, or of workspace and user if `app_id` is null.
 
-    The pair is unique, so minting again replaces the row's token; `superseded_digest` stays, so that
-    the holder of the one just replaced can be told. `id` names the token and changes with it.
-    `workspace_id` is the app's workspace at the mint.
+    The pair is unique, so a new mint replaces the row's token, and `id` with it. `superseded_digest`
+    identifies the replaced token, to answer its holder. `workspace_id` is the app's workspace at the mint.
     """
 
     __tablename__ = "tokens"
@@ -211,8 +209,8 @@ class Token(Model):
 class Session(Model):
     """One opened frame. `id` is the `jti` of its JWT; `ended_at` ends it at once.
 
-    `app_id` is null for a session of a workspace token: it is good for any app of its workspace. What
-    the token said of the viewer is kept here too, since the token may be replaced meanwhile.
+    `app_id` is null for a session of a workspace token, which opens every app of its workspace. The token's
+    `attributes` and `allowed_origins` are copied, since a new mint may replace the token.
     """
 
     __tablename__ = "sessions"
@@ -237,10 +235,10 @@ class Session(Model):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-#: The conditions that a session is live at the moment `now`, which the statement is given.
+#: A session is live at the statement's parameter `now`.
 LIVE_SESSION: Final = (Session.ended_at.is_(None), Session.expires_at > bindparam("now", type_=UtcDateTime))
-#: The condition that token and session are of one pair, whichever of its tokens opened the session.
-OF_ONE_PAIR: Final = and_(
+#: Token and session have the same pair; another token of the pair may have opened the session.
+SAME_PAIR: Final = and_(
     Token.user_id == Session.user_id,
     or_(
         Token.app_id == Session.app_id,
@@ -250,7 +248,7 @@ OF_ONE_PAIR: Final = and_(
 
 
 class Event(Model):
-    """A line of the audit trail. It outlives what it tells of, so nothing here is a foreign key."""
+    """An audit event. It outlives the rows it names, so it has no foreign keys."""
 
     __tablename__ = "events"
     __table_args__ = (

@@ -1,7 +1,7 @@
-"""Connections to PostgreSQL that wait for nothing without end.
+"""Connections to PostgreSQL with a limit for every wait.
 
-The server itself ends what takes too long there: statements, locks, transactions that nobody goes on
-with. Where it is silent, since its host or the way to it is gone, only this side can notice.
+The server ends statements, lock waits and idle transactions that take too long. Only this side can notice
+that the server, or the network to it, no longer answers.
 """
 
 from collections.abc import Generator
@@ -13,68 +13,67 @@ from sqlalchemy import Engine, event
 
 from pat_service.storage.circuit_breaker import CircuitBreaker
 
-#: How long a connection may take to open, in seconds.
-CONNECT_TIMEOUT: Final = 3
-#: How much longer than a statement may take its answer is awaited, in seconds.
-GRACE: Final = 1
+CONNECT_TIMEOUT_SECONDS: Final = 3
+#: Seconds to wait for a reply beyond `statement_timeout`.
+REPLY_GRACE_SECONDS: Final = 1
 
 Result = TypeVar("Result")
 
 
-def connect_args(statement_timeout: int) -> dict[str, Any]:
-    """Return libpq's parameters, for statements that may take so many milliseconds."""
+def connect_args(statement_timeout_ms: int) -> dict[str, Any]:
+    """Return libpq's parameters."""
     settings = {
-        "statement_timeout": statement_timeout,
-        "lock_timeout": statement_timeout,
-        # Of a worker that hangs or has vanished: nobody else should wait for what it holds.
-        "idle_in_transaction_session_timeout": 2 * statement_timeout,
+        "statement_timeout": statement_timeout_ms,
+        "lock_timeout": statement_timeout_ms,
+        # Frees the locks of a worker that hangs or has vanished.
+        "idle_in_transaction_session_timeout": 2 * statement_timeout_ms,
     }
     return {
-        "connect_timeout": CONNECT_TIMEOUT,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
 
 
-class ImpatientConnection(psycopg.Connection[Any]):
-    """One that ends itself where the server is silent, or takes no writes any more.
+class TimeoutConnection(psycopg.Connection[Any]):
+    """Closes itself if the server times out or has become read-only.
 
-    The latter is a server that another has taken over from: a new connection finds the other.
+    A read-only server is a former primary: a new connection finds the new one.
     """
 
-    #: How long an answer is awaited, in seconds; None: without end.
-    patience: float | None = None
+    #: None: no limit.
+    reply_timeout_seconds: float | None = None
     breaker: CircuitBreaker | None = None
 
     def wait(
         self, gen: Generator[Any, Any, Result], interval: float = 0.1, timeout: float | None = None
     ) -> Result:
         try:
-            return super().wait(gen, interval, timeout or self.patience)
+            return super().wait(gen, interval, timeout or self.reply_timeout_seconds)
         except _WaitTimeout:
-            # Not close(), which would take leave of the server first.
+            # close() would wait for the server.
             self.pgconn.finish()
             if self.breaker is not None:
                 self.breaker.trip()
-            raise OperationalError("the server is silent") from None
+            raise OperationalError("the server timed out") from None
         except ReadOnlySqlTransaction:
             self.pgconn.finish()
             raise
 
 
-def make_impatient(engine: Engine, statement_timeout: int) -> None:
-    """Let the engine's connections await an answer little longer than so many milliseconds."""
+def limit_waits(engine: Engine, statement_timeout_ms: int) -> None:
+    """Let the engine's connections wait for a reply little longer than a statement may run."""
     breaker = CircuitBreaker()
 
     @event.listens_for(engine, "do_connect")
-    def connects(_dialect: Any, _record: Any, args: Any, options: Any) -> ImpatientConnection:
+    def connects(_dialect: Any, _record: Any, args: Any, options: Any) -> TimeoutConnection:
         if breaker.is_open():
-            raise OperationalError("the server was silent a moment ago")
+            raise OperationalError("the circuit breaker is open: the server timed out a moment ago")
         try:
-            connection = ImpatientConnection.connect(*args, **options)
+            connection = TimeoutConnection.connect(*args, **options)
         except ConnectionTimeout:
             breaker.trip()
             raise
         breaker.reset()
         connection.breaker = breaker
-        connection.patience = statement_timeout / 1000 + GRACE
+        connection.reply_timeout_seconds = statement_timeout_ms / 1000 + REPLY_GRACE_SECONDS
         return connection

@@ -1,7 +1,7 @@
 """Statements of the hot path: compiled once, and executed on the driver's own connection.
 
-What every mint, opening and request of a frame does goes this way, since SQLAlchemy's own execution takes
-several times as long as the driver's. Everything else uses Core as it is. Errors are SQLAlchemy's in both.
+Mints, openings and frame requests use them, since SQLAlchemy's execution takes several times as long as the
+driver's. All other code uses Core. Both raise SQLAlchemy's errors.
 """
 
 from collections import namedtuple
@@ -16,7 +16,14 @@ from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import Select
 
-from pat_service.storage.database import Base, db, hold, less_patient, let_go, writers_turn
+from pat_service.storage.database import (
+    Base,
+    check_in_connection,
+    check_out_connection,
+    db,
+    reduced_timeout,
+    write_lock,
+)
 
 Values = Mapping[str, Any]
 _Processor = Callable[[Any], Any]
@@ -24,7 +31,7 @@ _Processor = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """A statement as one dialect writes it, with what its types do to values on the way in and out."""
+    """A statement's text in one dialect, with its types' processors for parameters and results."""
 
     text: str
     constants: dict[str, Any]
@@ -33,19 +40,18 @@ class _Compiled:
     row: Callable[[Sequence[Any]], Any] | None
 
     def parameters(self, values: Values) -> dict[str, Any]:
-        given = {**self.constants, **values}
+        parameters = {**self.constants, **values}
         for name, process in self.incoming:
-            given[name] = process(given[name])
-        return given
+            parameters[name] = process(parameters[name])
+        return parameters
 
-    def made(self, found: Sequence[Any]) -> Any:
-        assert self.row is not None  # noqa: S101 - only what selects has rows
+    def to_row(self, cells: Sequence[Any]) -> Any:
+        assert self.row is not None  # noqa: S101 - only a SELECT has rows
         if self.outgoing:
-            cells = list(found)
-            for place, process in self.outgoing:
-                cells[place] = process(cells[place])
-            found = cells
-        return self.row(found)
+            cells = list(cells)
+            for index, process in self.outgoing:
+                cells[index] = process(cells[index])
+        return self.row(cells)
 
 
 def _compile(statement: ClauseElement, dialect: Dialect, columns: Sequence[str] | None = None) -> _Compiled:
@@ -60,16 +66,16 @@ def _compile(statement: ClauseElement, dialect: Dialect, columns: Sequence[str] 
     row, outgoing = None, []
     if isinstance(statement, Select):
         row = _row_of(statement.selected_columns.keys())
-        for place, column in enumerate(statement.selected_columns):
+        for index, column in enumerate(statement.selected_columns):
             process = column.type.dialect_impl(dialect).result_processor(dialect, None)
             if process is not None:
-                outgoing.append((place, process))
+                outgoing.append((index, process))
     return _Compiled(str(compiled), constants, tuple(incoming), tuple(outgoing), row)
 
 
 def _row_of(names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
-    found: Any = namedtuple("found", names)  # type: ignore[misc]
-    make: Callable[[Sequence[Any]], Any] = found._make
+    row_type: Any = namedtuple("row_type", names)  # type: ignore[misc]
+    make: Callable[[Sequence[Any]], Any] = row_type._make
     return make
 
 
@@ -79,39 +85,39 @@ def execute(connection: Any, compiled: _Compiled, values: Values) -> Any:
 
 
 class _PerDialect:
-    """What is compiled for a dialect at its first use there."""
+    """Values that are compiled at their first use in a dialect."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
 
     def get(self, dialect: Dialect, make: Callable[[Dialect], Any]) -> Any:
-        found = self._made.get(dialect.name)
-        if found is None:
-            found = self._made[dialect.name] = make(dialect)
-        return found
+        value = self._values.get(dialect.name)
+        if value is None:
+            value = self._values[dialect.name] = make(dialect)
+        return value
 
 
 _fetch_one, _fetch_all = methodcaller("fetchone"), methodcaller("fetchall")
 
 
 class Query:
-    """A SELECT by itself. Its rows have the names of its columns, as Core's have."""
+    """A SELECT. Its rows have the names of its columns, like Core's."""
 
     def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:
         self.statement = statement
         self._compiled = _PerDialect()
 
     def first(self, values: Values, within: Connection | None = None) -> Any:
-        """Return the first row, or None; `within` somebody's transaction, or by itself."""
+        """Return the first row, or None. `within`: in this transaction."""
         if within is not None:
             return within.execute(self.statement, dict(values)).first()
-        compiled, found = self._read(values, _fetch_one)
-        return None if found is None else compiled.made(found)
+        compiled, cells = self._read(values, _fetch_one)
+        return None if cells is None else compiled.to_row(cells)
 
     def all(self, values: Values) -> list[Any]:
         """Return every row."""
-        compiled, found = self._read(values, _fetch_all)
-        return [compiled.made(cells) for cells in found]
+        compiled, rows = self._read(values, _fetch_all)
+        return [compiled.to_row(cells) for cells in rows]
 
     def _read(self, values: Values, fetch: Callable[[Any], Any]) -> tuple[_Compiled, Any]:
         engine = db.engine
@@ -122,7 +128,7 @@ class Query:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        # The server ended that connection, and there is no harm in asking twice.
+        # The server ended that connection, and a read can be repeated.
         with _driver(engine) as connection:
             return compiled, fetch(execute(connection, compiled, values))
 
@@ -131,10 +137,10 @@ class Query:
 
 
 class Writes:
-    """A guard, and rows that are inserted with it: one transaction, and on PostgreSQL one statement.
+    """A guard and the rows inserted with it: one transaction, and on PostgreSQL one statement.
 
-    The guard is an upsert or an UPDATE, for each database. Where it changes no row, nothing is inserted. Of
-    the rows their tables and columns are named here, and the values are given to `run`.
+    The guard is an upsert or an UPDATE for each dialect. If it changes no row, nothing is inserted. `rows`
+    names the tables and columns; `run` takes the values.
     """
 
     def __init__(self, guard: Mapping[str, Insert | Update], *rows: tuple[type[Base], Sequence[str]]) -> None:
@@ -142,10 +148,7 @@ class Writes:
         self._compiled = _PerDialect()
 
     def run(self, values: Values, *rows: Values, within: Connection | None = None) -> bool:
-        """Do all of it, `within` somebody's transaction or in one of its own.
-
-        Return whether the guard changed a row.
-        """
+        """Execute it all; return whether the guard changed a row. `within`: in this transaction."""
         if within is not None:
             return self._run_within(within, values, rows)
         engine = db.engine
@@ -159,7 +162,7 @@ class Writes:
 
     def _run_within(self, connection: Connection, values: Values, rows: Sequence[Values]) -> bool:
         guard: Any = self._guard[connection.dialect.name]
-        # Not its rowcount: SQLAlchemy keeps none of an INSERT on PostgreSQL.
+        # SQLAlchemy has no rowcount for an INSERT on PostgreSQL.
         if connection.execute(guard.returning(literal_column("1")), dict(values)).first() is None:
             return False
         for (table, _), row in zip(self._rows, rows, strict=True):
@@ -168,8 +171,8 @@ class Writes:
 
     def _run_one_by_one(self, engine: Engine, values: Values, rows: Sequence[Values]) -> bool:
         guard, *insertions = self._compiled.get(engine.dialect, self._compile_each)
-        turn = writers_turn(engine)
-        with turn as waited, _driver(engine) as connection, less_patient(connection, waited):
+        lock = write_lock(engine)
+        with lock as waited_ms, _driver(engine) as connection, reduced_timeout(connection, waited_ms):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 changed: bool = execute(connection, guard, values).rowcount > 0
@@ -205,23 +208,23 @@ def _name(number: int, column: str) -> str:
     return f"row{number}_{column}"
 
 
-class _driver:  # noqa: N801 - reads as the context managers of `database` do
-    """Lend the driver's connection, which begins no transaction by itself. Errors are SQLAlchemy's.
+class _driver:  # noqa: N801 - used like the context managers of `database`
+    """Yield the driver's connection, without a transaction. Raise SQLAlchemy's errors.
 
-    A class, since a generator would cost as much as a look at the pool does.
+    A class, since a generator would cost as much as a pool checkout.
     """
 
-    __slots__ = ("_engine", "_held")
+    __slots__ = ("_engine", "_proxy")
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def __enter__(self) -> Any:
         try:
-            self._held = hold(self._engine)
+            self._proxy = check_out_connection(self._engine)
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._translated(error, gone=False) from error
-        return self._held.dbapi_connection
+        return self._proxy.dbapi_connection
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if error is None:
@@ -229,12 +232,12 @@ class _driver:  # noqa: N801 - reads as the context managers of `database` do
         dialect = self._engine.dialect
         if not isinstance(error, dialect.loaded_dbapi.Error):
             return
-        connection: Any = self._held.dbapi_connection
+        connection: Any = self._proxy.dbapi_connection
         gone = dialect.is_disconnect(error, connection, None)
-        # Nor does anybody get one whose transaction could not be undone.
+        # A connection whose rollback failed is not reused either.
         if gone or getattr(connection, "in_transaction", False):
-            self._held.invalidate(error)
-        let_go()
+            self._proxy.invalidate(error)
+        check_in_connection()
         raise self._translated(error, gone=gone) from error
 
     def _translated(self, error: Any, *, gone: bool) -> BaseException:

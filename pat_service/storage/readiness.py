@@ -1,6 +1,6 @@
-"""Can this service do its work now? Asked before a start, by `check`, and by whoever routes traffic here.
+"""The state of the database, the schema and Redis: for the start, the command `check` and /readyz.
 
-The answers are a word for each part and never a driver's own text, which may hold a password.
+A state is one word per part, never a driver's text, which may contain a password.
 """
 
 import os
@@ -16,49 +16,50 @@ from sqlalchemy.exc import SQLAlchemyError
 from pat_service.storage.database import engine_options, parse_url
 
 MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
-#: Where a migration names the one that it comes after.
-_BEFORE: Final = re.compile(r"""^down_revision = ["'](\w+)["']$""", re.MULTILINE)
-#: How long the limiter's store may take before a start, in seconds.
-PATIENCE: Final = 2
+#: A migration's line that names its predecessor.
+_PREDECESSOR: Final = re.compile(r"""^down_revision = ["'](\w+)["']$""", re.MULTILINE)
+PING_TIMEOUT_SECONDS: Final = 2
 
 OK: Final = "ok"
-AWAY: Final = "unavailable"
+UNAVAILABLE: Final = "unavailable"
 READ_ONLY: Final = "read-only"
 BEHIND: Final = "behind"
 UNKNOWN: Final = "unknown"
 
-#: How a part is → what to say of it, and whether it may pass by itself. Then a start goes ahead: the service
-#: answers 503 meanwhile, and an instance that restarts while a store is away is there when that is back.
+#: A part and its state → a finding's text, and whether it is transient.
 _TEXTS: Final = {
-    ("database", AWAY): ("DATABASE_URL names a database that does not answer", True),
+    ("database", UNAVAILABLE): ("DATABASE_URL names a database that does not answer", True),
     ("database", READ_ONLY): ("DATABASE_URL names a database that is read-only at present", True),
     ("schema", BEHIND): ("the schema is behind: run `flask --app app db upgrade`", False),
-    ("limiter", AWAY): ("REDIS_URL names a store that does not answer", True),
+    ("limiter", UNAVAILABLE): ("REDIS_URL names a store that does not answer", True),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What keeps the service from its work, in one line that says what to do. `passing`: it may pass."""
+    """One line that says what keeps the service from serving, and what to do.
+
+    A `transient` one does not stop a start: the service answers 503 until the store is back.
+    """
 
     text: str
-    passing: bool = False
+    transient: bool = False
 
 
-def findings(database_url: str, redis_url: str | None) -> list[Finding]:
-    """Return what keeps a service with these stores from its work, on connections of its own."""
-    found = _unwritable(database_url)
-    if found is not None:
-        return [found, *_told(_ask_redis(redis_url))]
-    return _told(_ask_new(database_url) | _ask_redis(redis_url))
+def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
+    """Return what keeps a service with these stores from serving. Open new connections for it."""
+    unwritable = _check_file(database_url)
+    if unwritable is not None:
+        return [unwritable, *_to_findings(_check_redis(redis_url))]
+    return _to_findings(_connect_and_check(database_url) | _check_redis(redis_url))
 
 
-def _told(states: dict[str, str]) -> list[Finding]:
+def _to_findings(states: dict[str, str]) -> list[Finding]:
     return [Finding(*_TEXTS[state]) for state in states.items() if state in _TEXTS]
 
 
-def _unwritable(database_url: str) -> Finding | None:
-    """Return what stands in the way of an SQLite file: it, and the folder for its journal, are written."""
+def _check_file(database_url: str) -> Finding | None:
+    """Check that an SQLite file, and the folder for its journal, can be written."""
     url = parse_url(database_url)
     if url.get_backend_name() != "sqlite":
         return None
@@ -70,43 +71,43 @@ def _unwritable(database_url: str) -> Finding | None:
     return None
 
 
-def _ask_new(database_url: str) -> dict[str, str]:
+def _connect_and_check(database_url: str) -> dict[str, str]:
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        # To ask would make it.
+        # To connect would create it.
         return {"database": OK, "schema": BEHIND}
     connect_args = engine_options(url, 1).get("connect_args", {})
-    return ask_database(create_engine(url, poolclass=NullPool, connect_args=connect_args))
+    return check_database(create_engine(url, poolclass=NullPool, connect_args=connect_args))
 
 
-def _ask_redis(redis_url: str | None) -> dict[str, str]:
+def _check_redis(redis_url: str | None) -> dict[str, str]:
     if redis_url is None:
         return {}
-    # Only here: without a store nobody needs it.
+    # Imported late: a service without REDIS_URL does not need it.
     import redis
 
-    # The limiter has a spelling of its own for sockets.
+    # `limits` has its own scheme for sockets.
     url = redis_url.replace("redis+unix", "unix", 1)
     try:
-        timeouts = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
+        timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), PING_TIMEOUT_SECONDS)
         with redis.Redis.from_url(url, **timeouts) as store:
             store.ping()
     except redis.RedisError:
-        return {"limiter": AWAY}
+        return {"limiter": UNAVAILABLE}
     return {"limiter": OK}
 
 
-def ask_database(engine: Engine) -> dict[str, str]:
-    """Return how `database` and `schema` are: ok, or in which way not."""
+def check_database(engine: Engine) -> dict[str, str]:
+    """Return the states of `database` and `schema`."""
     try:
         with engine.connect() as connection:
-            return {"database": _writable(connection), "schema": _schema(connection)}
+            return {"database": _check_writable(connection), "schema": _check_schema(connection)}
     except SQLAlchemyError:
-        return {"database": AWAY, "schema": UNKNOWN}
+        return {"database": UNAVAILABLE, "schema": UNKNOWN}
 
 
-def _writable(connection: Connection) -> str:
-    """Tell whether the database can be written, as far as it can be told without writing."""
+def _check_writable(connection: Connection) -> str:
+    """Check whether the database can be written, as far as that shows without a write."""
     if connection.dialect.name == "postgresql":
         read_only = connection.scalar(text("SELECT current_setting('transaction_read_only')"))
         return READ_ONLY if read_only == "on" else OK
@@ -114,19 +115,19 @@ def _writable(connection: Connection) -> str:
     return OK if os.access(file, os.W_OK) and os.access(file.parent, os.W_OK) else READ_ONLY
 
 
-def _schema(connection: Connection) -> str:
-    """Tell whether the schema has what this code needs. What a newer release has added does no harm."""
+def _check_schema(connection: Connection) -> str:
+    """Check whether the schema is as new as this code. A newer one is fine."""
     if not connection.dialect.has_table(connection, "alembic_version"):
         return BEHIND
     applied = set(connection.scalars(text("SELECT version_num FROM alembic_version")))
-    return BEHIND if not applied or applied & _older() else OK
+    return BEHIND if not applied or applied & _list_older_revisions() else OK
 
 
 @cache
-def _older() -> frozenset[str]:
-    """Return the revisions that this code has left behind: all that another comes after.
+def _list_older_revisions() -> frozenset[str]:
+    """Return all revisions but the newest.
 
-    Read from the files: alembic, which would know, takes a worker a tenth of a second and 9 MB.
+    Read from the files, since alembic costs a worker a tenth of a second and 9 MB.
     """
     files = sorted((MIGRATIONS / "versions").glob("*.py"))
-    return frozenset(before for file in files for before in _BEFORE.findall(file.read_text()))
+    return frozenset(name for file in files for name in _PREDECESSOR.findall(file.read_text()))

@@ -7,7 +7,7 @@ import pytest
 from limits.errors import StorageError
 from sqlalchemy import text
 
-from pat_service.observability.health import DEADLINE, FRESH, Probe
+from pat_service.observability.health import DEADLINE_SECONDS, FRESH_SECONDS, Probe
 from tests.support.world import Service, folder_of, lose_the_database
 
 FINE = {"database": "ok", "schema": "ok", "limiter": "ok"}
@@ -16,7 +16,9 @@ FINE = {"database": "ok", "schema": "ok", "limiter": "ok"}
 @pytest.fixture(autouse=True)
 def _forget_answers(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The app lives longer than a test, and an answer longer than most tests."""
-    fresh = tuple(Probe(tuple(p._silent), p._ask) for p in service.app.extensions["pat_service.probes"])
+    fresh = tuple(
+        Probe(tuple(p._unavailable), p._check) for p in service.app.extensions["pat_service.probes"]
+    )
     monkeypatch.setitem(service.app.extensions, "pat_service.probes", fresh)
 
 
@@ -103,31 +105,31 @@ def test_a_flood_asks_the_database_once(service: Service) -> None:
 def test_whoever_asks_gets_the_way_that_it_was_at_most_a_second_ago() -> None:
     answers, now = iter([{"x": "ok"}, {"x": "behind"}]), [100.0]
     probe = Probe(("x",), lambda: next(answers), lambda: now[0])
-    assert probe.states() == {"x": "ok"}
-    now[0] += FRESH - 0.01
-    assert probe.states() == {"x": "ok"}
+    assert probe.read_states() == {"x": "ok"}
+    now[0] += FRESH_SECONDS - 0.01
+    assert probe.read_states() == {"x": "ok"}
     now[0] += 0.01
-    assert probe.states() == {"x": "behind"}
+    assert probe.read_states() == {"x": "behind"}
 
 
 def test_while_a_store_hangs_only_the_first_wait_for_it() -> None:
-    asked, let_go, now = [], threading.Event(), [100.0]
+    asked, answer_now, now = [], threading.Event(), [100.0]
 
     def ask() -> dict[str, str]:
         asked.append(1)
-        let_go.wait(30)
+        answer_now.wait(30)
         return {"x": "ok"}
 
     probe = Probe(("x",), ask, lambda: now[0])
-    first = threading.Thread(target=probe.states)
+    first = threading.Thread(target=probe.read_states)
     first.start()
     while not asked:
         pass
-    now[0] += DEADLINE
+    now[0] += DEADLINE_SECONDS
     for _ in range(100):
-        assert probe.states() == {"x": "unavailable"}
+        assert probe.read_states() == {"x": "unavailable"}
     assert asked == [1]
-    let_go.set()
+    answer_now.set()
     first.join()
 
 
@@ -135,10 +137,10 @@ def test_a_check_that_fails_itself_is_told_as_not_ready(caplog: pytest.LogCaptur
     def ask() -> dict[str, str]:
         raise ZeroDivisionError
 
-    assert Probe(("x", "y"), ask).states() == {"x": "unavailable", "y": "unavailable"}
+    assert Probe(("x", "y"), ask).read_states() == {"x": "unavailable", "y": "unavailable"}
     assert "a readiness check failed" in caplog.text
 
 
 def test_the_deadlines_leave_room_for_a_load_balancers_own() -> None:
-    assert FRESH <= 1
-    assert DEADLINE <= 2
+    assert FRESH_SECONDS <= 1
+    assert DEADLINE_SECONDS <= 2

@@ -185,7 +185,7 @@ def test_a_writer_that_keeps_all_waiting_and_a_trail_that_cannot_be_written_are_
         patched.setattr("pat_service.rules.events.transaction", busy)
         assert service.refusal(old) == "token_superseded"
     with monkeypatch.context() as patched:
-        patched.setattr("pat_service.storage.prepared.writers_turn", busy)
+        patched.setattr("pat_service.storage.prepared.write_lock", busy)
         assert service.mint().status_code == 503
     assert grown("pat_events_unwritten_total") == 1
     assert grown("pat_store_unavailable_total", store="database") == 1

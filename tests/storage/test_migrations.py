@@ -223,7 +223,7 @@ def fault_of(call: ast.Call, new: set[str]) -> str:
 
 def test_what_the_service_takes_for_older_is_what_alembic_does() -> None:
     everything = {script.revision for script in ScriptDirectory(MIGRATIONS).walk_revisions()}
-    assert readiness._older() == everything - {HEAD}
+    assert readiness._list_older_revisions() == everything - {HEAD}
 
 
 def test_new_migrations_let_the_code_before_them_go_on() -> None:

@@ -275,7 +275,7 @@ def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
 def patient(app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Flask]:
     """The same, with a connection for each racer and time to wait for a lock on a busy machine."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 60_000)
-    monkeypatch.setattr("pat_service.storage.postgres.CONNECT_TIMEOUT", 60)
+    monkeypatch.setattr("pat_service.storage.postgres.CONNECT_TIMEOUT_SECONDS", 60)
     patient = build(url, tmp_path, WEB_THREADS="20")
     yield patient
     with patient.app_context():
