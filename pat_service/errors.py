@@ -1,14 +1,13 @@
-"""What can go wrong, as codes and texts. Statuses are the business of `pat_service.http`."""
+"""Every refusal, with its code and its texts. `pat_service.http` adds the statuses."""
 
 from collections.abc import Mapping
 from typing import Any, Self
 
 
 class Refused(Exception):
-    """The request is understood and refused. `code` is part of the contract, `detail` says what to do next.
+    """The request is understood and refused. `code` is part of the contract; `detail` says what to do next.
 
-    `subject` holds the ids of what was recognised before the refusal, for the audit trail; it stays
-    empty for a stranger.
+    `subject` holds the ids that were recognised before the refusal, for the audit event.
     """
 
     code: str
@@ -21,46 +20,46 @@ class Refused(Exception):
         super().__init__(self.detail)
 
     def about(self, **ids: str | None) -> Self:
-        """Note what was recognised (None: was not), and return the refusal to raise."""
+        """Add recognised ids (None: not recognised) and return the refusal, to raise it."""
         self.subject.update({name: id_ for name, id_ in ids.items() if id_ is not None})
         return self
 
 
 class InvalidPayload(Refused):
-    """The body or a parameter is not what the contract says; `errors`: field → what it should be."""
+    """The body or a parameter breaks the contract. `errors`: field → what it must be."""
 
     code = "invalid_payload"
     title = "Invalid payload"
-    detail = "The request has fields that are not as they should be; see errors."
+    detail = "Some fields of the request are invalid; see errors."
 
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
         super().__init__()
         self.errors = dict(errors)
 
 
-def flat(messages: Any, root: str, path: str | None = None) -> dict[str, list[str]]:
-    """Turn a schema's nested messages into `apps.0.slug` → texts; what is of no field goes to `root`."""
+def flatten(messages: Any, root: str, path: str | None = None) -> dict[str, list[str]]:
+    """Turn a schema's nested messages into `apps.0.slug` → texts. `root` gets those without a field."""
     if not isinstance(messages, Mapping):
         texts = messages if isinstance(messages, list) else [messages]
         return {root if path is None else path: [str(text) for text in texts]}
-    found: dict[str, list[str]] = {}
+    flattened: dict[str, list[str]] = {}
     for key, value in messages.items():
         inner = path if key == "_schema" else str(key) if path is None else f"{path}.{key}"
-        for name, texts in flat(value, root, inner).items():
-            found.setdefault(name, []).extend(texts)
-    return found
+        for name, texts in flatten(value, root, inner).items():
+            flattened.setdefault(name, []).extend(texts)
+    return flattened
 
 
 class InvalidClient(Refused):
     code = "invalid_client"
     title = "Invalid client"
-    detail = "The id or the secret of the client is missing or wrong; send both as HTTP Basic credentials."
+    detail = "The client's id or secret is missing or wrong; send both as HTTP Basic credentials."
 
 
 class ScopeMissing(Refused):
     code = "scope_missing"
     title = "Scope missing"
-    detail = "This client lacks the scope that the request needs."
+    detail = "The client lacks the scope for this request."
 
 
 class RateLimited(Refused):
@@ -78,7 +77,7 @@ class RateLimited(Refused):
 class PayloadTooLarge(Refused):
     code = "payload_too_large"
     title = "Payload too large"
-    detail = "The body is larger than this address takes."
+    detail = "The body is larger than this address accepts."
 
 
 class UnsupportedMediaType(Refused):
@@ -120,25 +119,25 @@ class GrantNotFound(Refused):
 class TokenNotFound(Refused):
     code = "not_found"
     title = "Token not found"
-    detail = "There is no such token here; one that was replaced is gone."
+    detail = "No such token. It may have been replaced."
 
 
 class SessionNotFound(Refused):
     code = "not_found"
     title = "Session not found"
-    detail = "There is no such session here."
+    detail = "No such session."
 
 
 class ScriptVersionNotFound(Refused):
     code = "not_found"
     title = "Version not found"
-    detail = "There is no such version of the script here."
+    detail = "No such version of the script."
 
 
 class AppForbidden(Refused):
     code = "app_forbidden"
     title = "App forbidden"
-    detail = "The user may not open this app; an active member of its workspace with a grant may."
+    detail = "The user may not open this app; only active members of its workspace with a grant may."
 
 
 class TokenMissing(Refused):
@@ -150,7 +149,7 @@ class TokenMissing(Refused):
 class TokenInvalid(Refused):
     code = "token_invalid"
     title = "Access token not valid"
-    detail = "The access token is not one for this app. Ask for a new one."
+    detail = "The access token is not valid for this app. Ask for a new one."
 
 
 class TokenExpired(Refused):
@@ -174,15 +173,15 @@ class TokenRevoked(Refused):
 class TokenUsed(Refused):
     code = "token_used"
     title = "Access token used"
-    detail = "The access token was for one opening, and has had it. Ask for a new one."
+    detail = "This single-use access token has already been used. Ask for a new one."
 
 
 class TooManySessions(Refused):
-    """`retry_after` is in whole seconds, at least 1: until the first of the sessions expires."""
+    """`retry_after` is in whole seconds, at least 1, until the token's first session expires."""
 
     code = "too_many_sessions"
     title = "Too many sessions"
-    detail = "This access token has as many open frames as it may. Close one, or ask for a new token."
+    detail = "This access token has reached its limit of open frames. Close one, or ask for a new token."
 
     def __init__(self, retry_after: int) -> None:
         super().__init__()
@@ -192,19 +191,19 @@ class TooManySessions(Refused):
 class OriginNotAllowed(Refused):
     code = "origin_not_allowed"
     title = "Origin not allowed"
-    detail = "The page at this origin may not frame the app: it is not among the allowed origins."
+    detail = "Pages of this origin may not frame the app: add it to the allowed origins."
 
 
 class AccessRevoked(Refused):
     code = "access_revoked"
-    title = "Access withdrawn"
-    detail = "This user may no longer open this app. Ask whoever manages access to it."
+    title = "Access revoked"
+    detail = "This user may no longer open this app. Ask the person who manages access to it."
 
 
 class SessionInvalid(Refused):
     code = "session_invalid"
     title = "Session not valid"
-    detail = "The session is not one of this app. Open the app again."
+    detail = "The session is not valid for this app. Open the app again."
 
 
 class SessionExpired(Refused):
@@ -222,7 +221,7 @@ class SessionRevoked(Refused):
 class NotFramed(Refused):
     code = "not_framed"
     title = "Only inside a page"
-    detail = "This app opens inside a frame of another page, not in a tab of its own."
+    detail = "This app opens only in a frame of another page, not in its own tab."
 
 
 class Conflict(Refused):
@@ -232,24 +231,24 @@ class Conflict(Refused):
 
 
 class SlugUnfit(Conflict):
-    """Each app has a host of its own, and this slug can't be part of one."""
+    """Each app has its own host, and this slug cannot be a part of one."""
 
     def __init__(self, slug: str) -> None:
         super().__init__(
-            f"The app's slug {slug!r} cannot be the first part of its host: that takes a-z, 0-9 and dashes "
-            "between them, at most 63. Give the app another slug."
+            f"The app's slug {slug!r} cannot be the first part of its host: use only a-z, 0-9 and inner "
+            "dashes, at most 63 characters. Give the app another slug."
         )
 
 
 class NotServedHere(Refused):
-    """The detail is for whoever runs the service: on a host that is not its own, a proxy is to blame."""
+    """The detail is for the operator, since a wrong host is a proxy's fault."""
 
     code = "not_found"
     title = "Not on this host"
-    detail = "This is served on another host. A proxy in front must pass the Host header on as it came."
+    detail = "This is served on another host. A proxy in front must pass the Host header on unchanged."
 
 
 class Unavailable(Refused):
     code = "unavailable"
     title = "Temporarily unavailable"
-    detail = "The service cannot reach its store. Nothing was done; try again shortly."
+    detail = "The service cannot reach its store. Nothing was done; try again in a few seconds."

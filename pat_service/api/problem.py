@@ -6,7 +6,7 @@ from typing import Any, Final
 from marshmallow import Schema, fields
 
 from pat_service.errors import Refused
-from pat_service.http.problems import HTTP_ERRORS, RETRY_AFTER_UNAVAILABLE, STATUSES, problem
+from pat_service.http.problems import HTTP_ERRORS, STATUSES, UNAVAILABLE_RETRY_SECONDS, problem
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -63,7 +63,7 @@ _HEADERS: Final[dict[int, dict[str, Any]]] = {
         "Retry-After": {
             "description": "In seconds",
             "required": True,
-            "schema": {"type": "integer", "example": RETRY_AFTER_UNAVAILABLE},
+            "schema": {"type": "integer", "example": UNAVAILABLE_RETRY_SECONDS},
         }
     },
 }

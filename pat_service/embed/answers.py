@@ -176,7 +176,7 @@ def allowed_origins() -> list[str]:
     """Return the allowed origins of this response. Query them only if the request has used the database."""
     known = request_state()
     if "origins" not in known:
-        if known.get("database_away"):
+        if known.get("database_unavailable"):
             read_origins = ancestors.remembered_origins
         else:
             read_origins = (

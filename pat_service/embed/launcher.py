@@ -21,8 +21,8 @@ from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import require_common_host
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, hand_over_launcher, launcher_path, show_launcher, show_waiting
-from pat_service.http.authentication import bearer, counted, keyring, utcnow
-from pat_service.http.payload import MAX_BODY, receive
+from pat_service.http.authentication import bearer, count_request, keyring, utcnow
+from pat_service.http.payload import MAX_BODY_BYTES, receive_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules import sessions
 from pat_service.rules.sessions import OpenLauncher
@@ -47,7 +47,7 @@ def open_by_form(workspace_id: str) -> Response:
     if carried is None:
         return _open(workspace_id, tokens)
     refuse_nul()
-    session = counted(sessions.check_launcher(keyring(), carried, workspace_id, utcnow()))
+    session = count_request(sessions.check_launcher(keyring(), carried, workspace_id, utcnow()))
     return _show(session, Secret(carried))
 
 
@@ -98,8 +98,8 @@ def end_session(workspace_id: str) -> tuple[str, int]:
 
 
 def _session(workspace_id: str) -> OpenLauncher:
-    receive(MAX_BODY)
+    receive_body(MAX_BODY_BYTES)
     g.database_asked = True
-    session = counted(sessions.check_launcher(keyring(), bearer(), workspace_id, utcnow()))
+    session = count_request(sessions.check_launcher(keyring(), bearer(), workspace_id, utcnow()))
     record_session(session)
     return session

@@ -28,8 +28,8 @@ from pat_service.embed.pages import app_path, facts, hand_over_app, has_page, sh
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.errors import InvalidPayload
 from pat_service.http import limits
-from pat_service.http.authentication import bearer, counted, keyring, utcnow
-from pat_service.http.payload import read_body, receive
+from pat_service.http.authentication import bearer, count_request, keyring, utcnow
+from pat_service.http.payload import read_body, receive_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules import sessions
 from pat_service.rules.sessions import OpenSession
@@ -99,7 +99,7 @@ def _opened(app_id: str, token: Secret, parent: str | None = None) -> tuple[Open
 
 def _enter(app_id: str, carried: str) -> Response:
     refuse_nul()
-    session = counted(sessions.check(keyring(), carried, app_id, utcnow(), slug=expected_slug()))
+    session = count_request(sessions.check(keyring(), carried, app_id, utcnow(), slug=expected_slug()))
     limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
     sessions.enter(session, utcnow())
     record_session(session)
@@ -167,9 +167,9 @@ def data(app_id: str, name: str) -> Response:
 
 
 def _session(app_id: str) -> OpenSession:
-    receive(FORM_LIMIT_BYTES)
+    receive_body(FORM_LIMIT_BYTES)
     g.database_asked = True
-    session = counted(sessions.check(keyring(), bearer(), app_id, utcnow(), slug=expected_slug()))
+    session = count_request(sessions.check(keyring(), bearer(), app_id, utcnow(), slug=expected_slug()))
     record_session(session)
     return session
 

@@ -1,1 +1,1 @@
-"""What every HTTP answer has in common: problems, limits, authentication, headers, request ids."""
+"""Request plumbing: problems, limits, authentication, headers and request bodies."""

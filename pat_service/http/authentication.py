@@ -1,4 +1,4 @@
-"""Who sends this request: a client with Basic credentials, or a frame with its session."""
+"""Authentication: a client with Basic credentials, or a frame with its session."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from werkzeug.datastructures import Authorization
 from pat_service.credentials import Keyring, Secret
 from pat_service.errors import InvalidClient, Refused, SessionInvalid
 from pat_service.http import limits
-from pat_service.http.payload import MAX_BODY, receive
+from pat_service.http.payload import MAX_BODY_BYTES, receive_body
 from pat_service.rules import callers, events
 from pat_service.rules.callers import Caller
 from pat_service.rules.sessions import Opened
@@ -20,8 +20,8 @@ AnySession = TypeVar("AnySession", bound=Opened)
 
 
 def keyring() -> Keyring:
-    found: Keyring = current_app.extensions["pat_service.keyring"]
-    return found
+    ring: Keyring = current_app.extensions["pat_service.keyring"]
+    return ring
 
 
 def utcnow() -> datetime:
@@ -31,16 +31,15 @@ def utcnow() -> datetime:
 def client_required(
     *scopes: str, minting: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let a view be called by clients with one of these scopes; `g.caller` is the one who called.
+    """Open a view to clients with one of these scopes, and set `g.caller`.
 
-    The order is the contract's: who, then whether, then, of mints, how often; the body is looked at
-    after that.
+    The order of checks is part of the contract: client, scope, rate of mints; the view then reads the body.
     """
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def called(*args: Any, **kwargs: Any) -> Any:
-            receive(MAX_BODY)
+            receive_body(MAX_BODY_BYTES)
             g.caller = caller = _caller()
             try:
                 caller.require(*scopes)
@@ -63,7 +62,7 @@ def _authorization() -> Authorization | None:
     try:
         return request.authorization
     except ValueError:
-        # The parser takes some non-ASCII headers apart and others not.
+        # Werkzeug's parser fails on some non-ASCII headers.
         return None
 
 
@@ -74,7 +73,7 @@ def _caller() -> Caller:
             raise InvalidClient
         caller = callers.authenticate(keyring(), sent.username, Secret(sent.password), utcnow())
     except InvalidClient:
-        # Counted by address alone: the client whose name was claimed keeps its quota.
+        # Counted per address, so that the real client of this id keeps its quota.
         limits.hit_failure()
         raise
     g.client_id = caller.id
@@ -82,15 +81,15 @@ def _caller() -> Caller:
 
 
 def bearer() -> str:
-    """Return the session that the request carries as a Bearer token, good or not; or raise SessionInvalid."""
+    """Return the request's Bearer token, unverified. Raise SessionInvalid without one."""
     sent = _authorization()
     if sent is None or sent.type != "bearer" or not sent.token:
         raise SessionInvalid("Send the session as a Bearer token.")
     return sent.token
 
 
-def counted(session: AnySession) -> AnySession:
-    """Return the session, within the limit of its requests; or raise RateLimited."""
+def count_request(session: AnySession) -> AnySession:
+    """Count a request of the session and return the session. Raise RateLimited beyond its limit."""
     g.session_id = session.id
     limits.hit("session", current_app.config["SESSION_RATE_LIMIT"], session.id)
     return session

@@ -1,7 +1,9 @@
-"""Moving windows counted in this process: the limiter's store where there is no Redis.
+"""Moving windows counted in this process: the limiter's store without Redis.
 
-The `limits` library's own memory store keeps every key that it ever saw, and walks over all of them
-after each hit, so that a stranger who makes up tokens could fill the memory of a worker.
+The memory store of `limits` (5.8) keeps every key forever and visits all of them after each hit, so a
+stranger with invented tokens could fill a worker's memory. Delete this module once `limits` drops empty keys
+from `MemoryStorage.events`: see https://github.com/alisaifee/flask-limiter/issues/4, closed without that, and
+https://github.com/alisaifee/limits/issues/132.
 """
 
 import time
@@ -11,14 +13,14 @@ from typing import Final
 
 from limits.storage import MemoryStorage
 
-#: How often keys whose window is over are dropped, in seconds.
-SWEEP_EVERY: Final = 60
+#: Seconds between two removals of expired keys.
+SWEEP_SECONDS: Final = 60
 
 
 class WorkerStorage(MemoryStorage):
-    """Counts exactly under one lock, and forgets a key soon after its window."""
+    """Counts exactly, under one lock, and drops a key soon after its window."""
 
-    STORAGE_SCHEME = ["worker"]  # noqa: RUF012 - the library reads it
+    STORAGE_SCHEME = ["worker"]  # noqa: RUF012 - `limits` reads it
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_: str) -> None:
         super().__init__(uri, wrap_exceptions)
@@ -28,7 +30,7 @@ class WorkerStorage(MemoryStorage):
         self._next_sweep = 0.0
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count `amount` hits of the key, unless that makes more than `limit` in `expiry` seconds."""
+        """Count `amount` hits of the key, unless there would be more than `limit` in `expiry` seconds."""
         now = time.time()
         with self._lock:
             hits = self._hits.setdefault(key, deque())
@@ -41,7 +43,7 @@ class WorkerStorage(MemoryStorage):
         return accepted
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """Return when the oldest hit of the window was, and how many there are."""
+        """Return the time of the window's oldest hit, and the number of hits."""
         now = time.time()
         with self._lock:
             hits = self._hits.get(key) or deque()
@@ -55,6 +57,6 @@ class WorkerStorage(MemoryStorage):
     def _sweep(self, now: float) -> None:
         if now < self._next_sweep:
             return
-        self._next_sweep = now + SWEEP_EVERY
+        self._next_sweep = now + SWEEP_SECONDS
         for key in [key for key, end in self._ends.items() if end < now]:
             del self._ends[key], self._hits[key]

@@ -1,4 +1,4 @@
-"""Security headers of every answer. Frames set a policy of their own; everything else is in no frame."""
+"""Security headers of every answer. Frames set their own policy; no other answer may be framed."""
 
 import secrets
 from collections.abc import Callable, Iterable
@@ -9,13 +9,13 @@ from flask import Flask, g
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: In a request's environment: the policy of a frame, and the id of the request, for the answer's headers.
+#: Keys of a request's environment: the frame's policy and the request's id, for the answer's headers.
 FRAME_POLICY: Final = "pat_service.frame_policy"
 REQUEST_ID: Final = "pat_service.request_id"
-#: In a request's environment: the answer is a public file, at whatever address.
+#: Key of a request's environment: the answer is a public file outside `STATIC`.
 PUBLIC: Final = "pat_service.public"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
-#: Where most public files are. They alone may be kept.
+#: The address of most public files. Only public files may be cached.
 STATIC: Final = "/static/"
 NOT_STORED: Final = ("Cache-Control", "no-store")
 POLICY_HEADER: Final = "Content-Security-Policy"
@@ -39,14 +39,14 @@ PERMISSIONS: Final = ", ".join(
         "usb",
     )
 )
-#: A page with `Cross-Origin-Embedder-Policy` (HTML Standard) frames and loads only what says this of itself,
+#: A page with `Cross-Origin-Embedder-Policy` (HTML Standard) loads only answers with this header,
 RESOURCE_POLICY: Final = "Cross-Origin-Resource-Policy"
 FOR_ANY_SITE: Final = (RESOURCE_POLICY, "cross-origin")
 FOR_OWN_ORIGIN: Final = (RESOURCE_POLICY, "same-origin")
-#: and frames only what has that policy too. A frame loads nothing from elsewhere, so it costs it nothing.
+#: and frames only pages that have the policy too. Our frames load nothing from other origins.
 EMBEDDER_POLICY: Final = "Cross-Origin-Embedder-Policy"
 ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
-#: What every answer has, whoever asks for what.
+#: The headers of every answer.
 FIXED: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -56,32 +56,32 @@ FIXED: Final = (
 HSTS: Final = "max-age=31536000"
 
 
-#: What `csp_nonce` makes, and takes from a page that it has made one for.
+#: The form of a nonce, for `use_nonce`.
 NONCE: Final = "[A-Za-z0-9_-]{16,64}"
 
 
 def request_state() -> dict[str, Any]:
-    """Return what `g` holds for the request at work, looked up once and not for each of its names."""
-    known: dict[str, Any] = vars(g._get_current_object())
-    return known
+    """Return the dict behind `g`: cheaper than resolving the proxy for each name."""
+    state: dict[str, Any] = vars(g._get_current_object())
+    return state
 
 
 def csp_nonce() -> str:
-    """Return the nonce of this answer, for its policy and its templates."""
-    known = request_state()
-    nonce: str | None = known.get("csp_nonce")
+    """Return this answer's nonce, for its policy and its templates."""
+    state = request_state()
+    nonce: str | None = state.get("csp_nonce")
     if nonce is None:
-        nonce = known["csp_nonce"] = secrets.token_urlsafe(16)
+        nonce = state["csp_nonce"] = secrets.token_urlsafe(16)
     return nonce
 
 
 def use_nonce(nonce: str) -> None:
-    """Have this answer's templates made for a page that is there already, and its nonce."""
+    """Render this answer's templates with the nonce of the page that they are loaded into."""
     request_state()["csp_nonce"] = nonce
 
 
 def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
-    """Give every answer its headers, around the application: each costs a search where Flask sets it.
+    """Add the headers outside of Flask, whose header objects search for each one.
 
     `has_app_origins`: each app has an origin of its own.
     """
@@ -89,7 +89,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
     if https:
         fixed.append(("Strict-Transport-Security", HSTS))
     if has_app_origins:
-        # Without it two hosts of one domain share a process, and could agree on a common `document.domain`.
+        # Else two hosts of one domain share a process and can set a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
     for_files = [*fixed, FOR_ANY_SITE]
     for_frames = [*fixed, NOT_STORED, FOR_ANY_SITE, ISOLATED]
@@ -98,7 +98,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
         {name.lower() for name, _ in given} | {REQUEST_ID_HEADER.lower()}
         for given in (for_files, for_frames, for_others)
     )
-    # Nor may an app's own Response bring cookies back in, or keep the frame from being one.
+    # An app's own Response can set no cookie and cannot forbid framing.
     of_frames |= {POLICY_HEADER.lower(), "set-cookie", "x-frame-options"}
     inner = app.wsgi_app
 

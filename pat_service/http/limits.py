@@ -17,29 +17,29 @@ from pat_service.http.counters import WorkerStorage
 from pat_service.shapes import parse_limit
 from pat_service.storage.circuit_breaker import CircuitBreaker
 
-#: How long the limiter's store may take, in seconds, before the answer is 503.
-STORE_TIMEOUT: Final = 2
+#: The answer is 503 if the store takes longer.
+STORE_TIMEOUT_SECONDS: Final = 2
 
 _parse = lru_cache(maxsize=256)(parse_limit)
 
 
 def _address() -> str:
-    # An empty key would let everything through.
+    # The limiter lets every request with an empty key pass.
     return request.remote_addr or "unknown"
 
 
 def init_app(app: Flask, redis_url: str | None) -> None:
-    """Keep the counters in Redis, or without it in this process."""
+    """Keep the counters in Redis, or in this process without it."""
     options: dict[str, Any] = {"wrap_exceptions": True}
     if redis_url:
-        options |= {"socket_timeout": STORE_TIMEOUT, "socket_connect_timeout": STORE_TIMEOUT}
+        options |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), STORE_TIMEOUT_SECONDS)
     limiter = Limiter(
         key_func=_address,
         strategy="moving-window",
         storage_uri=redis_url or f"{WorkerStorage.STORAGE_SCHEME[0]}://",
         storage_options=options,
     )
-    # As if it were registered already: it would look for its decorators at each request, and there are none.
+    # Registered in advance, so that it adds no hook: it would search each request for its decorators.
     app.extensions.setdefault("limiter", set()).add(limiter)
     limiter.init_app(app)
     app.extensions["pat_service.limiter"] = limiter.limiter
@@ -47,7 +47,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
 
 
 def hit(name: str, limit: str | None, subject: str) -> None:
-    """Count one request of `subject` against its limit; raise RateLimited past it. No limit: no count."""
+    """Count one request of `subject`. Raise RateLimited beyond the limit; None is no limit."""
     if limit is None:
         return
     item = _parse(limit)
@@ -56,30 +56,29 @@ def hit(name: str, limit: str | None, subject: str) -> None:
     if breaker.is_open():
         raise Unavailable
     try:
-        passes = strategy.hit(item, name, subject)
+        allowed = strategy.hit(item, name, subject)
     except StorageError as error:
-        # Loaded already: only that store has such errors.
-        import redis
+        import redis  # only Redis raises this error, so it is loaded
 
         if isinstance(error.storage_error, redis.TimeoutError):
             breaker.trip()
-        # What is connected may be one that another has taken over from: the next hit connects anew.
+        # This Redis may no longer be the primary: the next hit opens a new connection.
         strategy.storage.get_connection().connection_pool.disconnect(inuse_connections=False)
         raise
     breaker.reset()
-    metrics.count_limit_decision(name, passes)
-    if not passes:
+    metrics.count_limit_decision(name, allowed)
+    if not allowed:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
-        # A hit still counts when it is just as old as the window: wait for the second after that.
+        # A hit exactly as old as the window still counts, so the wait ends a second later.
         raise RateLimited(max(1, floor(reset_at - time.time()) + 1))
 
 
 def hit_open(token: Secret) -> None:
-    """Count one opening with this token, good or not. The store sees a digest of it."""
+    """Count one opening with this token, valid or not. The store gets its digest."""
     digest = hashlib.sha256(token.reveal().encode()).hexdigest()
     hit("open", current_app.config["OPEN_RATE_LIMIT"], digest)
 
 
 def hit_failure() -> None:
-    """Count a failed client authentication against the caller's address."""
+    """Count a failed client authentication of the request's address."""
     hit("failure", current_app.config["FAILURE_RATE_LIMIT"], _address())

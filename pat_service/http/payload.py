@@ -13,27 +13,27 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from pat_service.credentials import redact
-from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType, flat
+from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType, flatten
 
-MAX_BODY: Final = 16 * 1024
+MAX_BODY_BYTES: Final = 16 * 1024
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
-#: Far more than any field takes, and few enough for Python to read.
+#: More than any field takes; Python refuses to parse thousands.
 MAX_DIGITS: Final = 100
-#: The name under which an error that belongs to no field is told.
+#: Stands for the field in errors of the whole body.
 BODY: Final = "body"
 
 
 class DuplicateKey(ValueError):
-    """A JSON object has a key twice; parsers differ in which value they take."""
+    """A JSON object has a key twice; parsers differ in the value they use."""
 
 
 def read_object() -> dict[str, Any]:
-    """Return the request's JSON object (RFC 8259, and I-JSON's rules of RFC 7493), or raise.
+    """Return the request's JSON object (RFC 8259, with I-JSON's rules of RFC 7493).
 
-    PayloadTooLarge and UnsupportedMediaType come before InvalidPayload.
+    Raise PayloadTooLarge, UnsupportedMediaType or InvalidPayload, in this order.
     """
-    body = read_body(MAX_BODY)
+    body = read_body(MAX_BODY_BYTES)
     if request.mimetype != JSON:
         raise UnsupportedMediaType
     try:
@@ -54,89 +54,86 @@ def read_object() -> dict[str, Any]:
 
 
 def read_object_or_form() -> dict[str, Any]:
-    """Return the fields of the request, be it a JSON object or a form as OAuth has it; or raise likewise."""
+    """Return the fields of a JSON object or an OAuth form. Raise as `read_object` does."""
     if request.mimetype not in (JSON, FORM):
-        read_body(MAX_BODY)
+        read_body(MAX_BODY_BYTES)
         raise UnsupportedMediaType(f"Send the body with Content-Type: {FORM} or {JSON}.")
     return read_object() if request.mimetype == JSON else _read_form()
 
 
 def _read_form() -> dict[str, str]:
     try:
-        pairs = parse_qsl(read_body(MAX_BODY).decode("ascii"), keep_blank_values=True, errors="strict")
+        pairs = parse_qsl(read_body(MAX_BODY_BYTES).decode("ascii"), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise InvalidPayload({BODY: ["Must be an URL-encoded form in UTF-8."]}) from None
-    # A parameter without a value counts as left out (RFC 6749, 3.2).
-    return _each_once((name, value) for name, value in pairs if value)
+    # A parameter without a value counts as omitted (RFC 6749, 3.2).
+    return _unique((name, value) for name, value in pairs if value)
 
 
 def read_nothing() -> None:
-    """Take no body, or an empty object, and raise as `read_object` does for any other."""
-    if read_body(MAX_BODY) and (given := read_object()):
-        raise InvalidPayload({printable(name): ["Is not a field of this request."] for name in given})
+    """Accept no body or an empty object. Raise as `read_object` does, and InvalidPayload for any field."""
+    if read_body(MAX_BODY_BYTES) and (fields := read_object()):
+        raise InvalidPayload({printable(name): ["Is not a field of this request."] for name in fields})
 
 
 def read_query() -> dict[str, str]:
-    """Return the parameters of the address, or raise InvalidPayload where one is given twice."""
-    return _each_once(request.args.items(multi=True))
+    """Return the parameters of the address. Raise InvalidPayload if one is given twice."""
+    return _unique(request.args.items(multi=True))
 
 
-def _each_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    values: dict[str, str] = {}
     for name, value in pairs:
-        if name in found:
+        if name in values:
             raise InvalidPayload({printable(name): ["Must be given once."]})
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
-def receive(most: int) -> None:
-    """Wait for the body, before it is decided who may do what with it.
+def receive_body(limit_bytes: int) -> None:
+    """Wait for the body before the caller's rights are checked.
 
-    A sender may hold a body back for as long as it likes; what was decided before could be long out of
-    date when the rest comes. Too much of it, or too little, is refused later, by `read_body`.
+    A sender can delay a body for a long time, and the rights may change until it arrives. `read_body` later
+    refuses a wrong size.
     """
     environ = request.environ
     if not (environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ):
         return
-    request.max_content_length = request.max_form_memory_size = most + 1
-    if (request.content_length or 0) <= most:
+    request.max_content_length = request.max_form_memory_size = limit_bytes + 1
+    if (request.content_length or 0) <= limit_bytes:
         with suppress(Exception):
             request.get_data()
 
 
-def read_body(most: int) -> bytes:
-    """Return the request's body, or raise PayloadTooLarge where it has more than `most` bytes.
-
-    What parses the body afterwards finds it read.
-    """
-    # A chunked body is cut off at the limit without a word, so one byte more is let in, and counted.
-    request.max_content_length = request.max_form_memory_size = most + 1
-    if (request.content_length or 0) > most:
+def read_body(limit_bytes: int) -> bytes:
+    """Return the request's body, and cache it for later parsers. Raise PayloadTooLarge beyond the limit."""
+    # Werkzeug cuts a chunked body off at the limit without an error, so allow one byte more and count.
+    request.max_content_length = request.max_form_memory_size = limit_bytes + 1
+    if (request.content_length or 0) > limit_bytes:
         raise PayloadTooLarge
     try:
         body = request.get_data()
     except HTTPException:
         raise
     except Exception:
-        # Each server has a word of its own for chunks that it cannot take apart.
+        # Each server raises its own error for malformed chunks.
         raise BadRequest from None
-    if len(body) > most:
+    if len(body) > limit_bytes:
         raise PayloadTooLarge
     return body
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in members:
             raise DuplicateKey(printable(key))
-        found[key] = value
-    return found
+        members[key] = value
+    return members
 
 
 def _no_number(_: str) -> float:
-    # No field takes it, so that the answer names the field.
+    # No field accepts NaN, so the answer names the field.
     return nan
 
 
@@ -152,17 +149,17 @@ _HOOKS: Final[dict[str, Any]] = {
 
 
 def printable(text: str) -> str:
-    """Return a field's name as an answer can carry it: without secrets, lone surrogates and end."""
+    """Return a field's name for an answer: without secrets and lone surrogates, at most 100 characters."""
     return redact(text)[:100].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def invalid(messages: Mapping[str, Any]) -> InvalidPayload:
-    """Return what a schema found wrong with a body, by field."""
-    return InvalidPayload({printable(name): found for name, found in flat(messages, BODY).items()})
+    """Return a schema's messages about a body as an error, by field."""
+    return InvalidPayload({printable(name): texts for name, texts in flatten(messages, BODY).items()})
 
 
 class StrictParser(FlaskParser):
-    """webargs with our reading of JSON and our shape of errors."""
+    """webargs with our JSON parser and our errors."""
 
     DEFAULT_VALIDATION_STATUS = 400
     DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": RAISE}
@@ -185,6 +182,6 @@ class StrictParser(FlaskParser):
         error_status_code: int | None,
         error_headers: Mapping[str, str] | None,
     ) -> NoReturn:
-        # webargs files the messages under the place that the values came from.
-        messages = {k: v for place in error.normalized_messages().values() for k, v in place.items()}
+        # webargs groups the messages by location, such as `json`.
+        messages = {k: v for group in error.normalized_messages().values() for k, v in group.items()}
         raise invalid(messages) from None

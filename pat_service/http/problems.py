@@ -1,4 +1,4 @@
-"""One table turns a code into a status; one shape tells of every failure (RFC 9457)."""
+"""The answer to every failure: a problem in one shape (RFC 9457)."""
 
 import logging
 import re
@@ -49,42 +49,42 @@ STATUSES: Final = {
     "internal_error": 500,
     "unavailable": 503,
 }
-#: What a caller may wait, in seconds, before it tries again a store that was away.
-RETRY_AFTER_UNAVAILABLE: Final = 5
+#: Retry-After of a 503.
+UNAVAILABLE_RETRY_SECONDS: Final = 5
 
-#: What errors of the framework are told as: status → code, title, detail.
+#: Errors of the framework: status → code, title, detail.
 HTTP_ERRORS: Final = {
     400: ("invalid_payload", "Bad request", "The server cannot read this request."),
     404: ("not_found", "Not found", "There is nothing at this address."),
-    405: ("method_not_allowed", "Method not allowed", "This address does not take that method; see Allow."),
+    405: ("method_not_allowed", "Method not allowed", "This address does not accept this method; see Allow."),
     409: ("conflict", Conflict.title, Conflict.detail),
-    413: ("payload_too_large", "Payload too large", "The body is larger than this address takes."),
+    413: ("payload_too_large", "Payload too large", "The body is larger than this address accepts."),
     415: (
         "unsupported_media_type",
         "Unsupported media type",
-        "This address does not take that Content-Type.",
+        "This address does not accept this Content-Type.",
     ),
     429: ("rate_limited", "Too many requests", "Too many requests; wait and try again."),
     503: ("unavailable", Unavailable.title, Unavailable.detail),
     500: (
         "internal_error",
         "Internal error",
-        "Something failed here; quote the request id when you report it.",
+        "The service failed; include the request id in your report.",
     ),
 }
-#: The database is away, or not as it should be.
+#: The database is unavailable or damaged.
 _DATABASE_ERRORS: Final = (DBAPIError, TimeoutError)
 _log = logging.getLogger(__name__)
 
 Problem = dict[str, Any]
-#: Answers a problem as a page where the request is one for a page, else returns None.
+#: Returns a problem as a page if the request asks for a page, else None.
 PageOf = Callable[[Problem, int], Response | None]
 
 
 def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
-    """Answer every error of the app in the contract's way; `page_of` may make a page of it.
+    """Answer every error of the app with a problem, or with the page that `page_of` returns.
 
-    `redis`: the limiter's store is one.
+    `redis`: the limiter's store is Redis.
     """
 
     def answer(problem: Problem, headers: dict[str, str]) -> Response:
@@ -103,8 +103,8 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
     def unavailable(error: Exception) -> Response:
         metrics.count_unavailable(_store(error))
         cause = getattr(error, "orig", None) or getattr(error, "storage_error", None) or error
-        g.database_away = isinstance(error, _DATABASE_ERRORS)
-        _log.error("the store does not answer: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
+        g.database_unavailable = isinstance(error, _DATABASE_ERRORS)
+        _log.error("a store is unavailable: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
         return refused(Unavailable())
 
     def busy(refusal: Unavailable) -> Response:
@@ -119,7 +119,7 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
         return answer(problem_of_status(status, error.name, g.get("request_id", "")), headers)
 
     app.register_error_handler(Refused, refused)
-    # A rule raises it where a database that is there does not come to it in time.
+    # Rules raise it when a reachable database is busy for too long.
     app.register_error_handler(Unavailable, busy)
     app.register_error_handler(HTTPException, failed)
     app.register_error_handler(InternalServerError, failed)
@@ -128,7 +128,7 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
 
 
 def _kind(endpoint: str | None) -> str:
-    """Return what was wished for, as the metrics name it: a mint, an opening, something of a session, …"""
+    """Return the kind of request for the metrics: `mint`, `open`, `session`, `api`, …"""
     if endpoint is None:
         return "none"
     blueprint, _, view = endpoint.rpartition(".")
@@ -140,10 +140,10 @@ def _kind(endpoint: str | None) -> str:
 
 
 def _store_errors(redis: bool) -> tuple[type[Exception], ...]:
-    """Return what tells that a store is away, not as it should be, or has just changed under the request."""
+    """Return the errors of a store that is unavailable, damaged or changed during the request."""
     if not redis:
         return (*_DATABASE_ERRORS, StorageError)
-    # Only here: without such a store nobody needs it.
+    # Imported late: a service without REDIS_URL does not need it.
     from redis import RedisError
 
     return (*_DATABASE_ERRORS, StorageError, RedisError)
@@ -160,7 +160,7 @@ def _problem(code: str, title: str, detail: str) -> Problem:
 
 
 def problem(code: str, title: str, detail: str, request_id: str) -> Problem:
-    """Return the members of a problem, but for the `errors` of a 400."""
+    """Return the members of a problem, except a 400's `errors`."""
     return {
         "type": f"urn:pat-service:problem:{code}",
         "title": title,
@@ -173,7 +173,7 @@ def problem(code: str, title: str, detail: str, request_id: str) -> Problem:
 
 
 def problem_of_status(status: int, name: str, request_id: str) -> Problem:
-    """Return the problem of an error that no rule has raised, by its status and HTTP's name for that."""
+    """Return the problem of a framework's error, by its status and HTTP's name of the status."""
     code, title, detail = HTTP_ERRORS.get(status) or (
         re.sub("[^a-z]+", "_", name.lower()),
         name,
@@ -193,7 +193,7 @@ def _headers(refusal: Refused) -> dict[str, str]:
     if isinstance(refusal, (RateLimited, TooManySessions)):
         return {"Retry-After": str(refusal.retry_after)}
     if isinstance(refusal, Unavailable):
-        return {"Retry-After": str(RETRY_AFTER_UNAVAILABLE)}
+        return {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)}
     if refusal.code == "invalid_client":
         return {"WWW-Authenticate": 'Basic realm="pat-service", charset="UTF-8"'}
     if STATUSES[refusal.code] == 401:

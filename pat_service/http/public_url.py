@@ -1,7 +1,7 @@
-"""Addresses that leave the service. They never depend on a header of the request.
+"""Addresses in answers. They never depend on a header of the request.
 
-With `{app}` in `PUBLIC_URL` each app has an origin of its own: its slug is the first label of its host.
-What is of no app, the launchers of workspaces, is at the host without that label.
+With `{app}` in `PUBLIC_URL` each app has its own origin: its slug is the first label of its host. Launchers
+are at the common host, without that label.
 """
 
 from ipaddress import ip_address
@@ -17,7 +17,7 @@ APP_LABEL: Final = "{app}."
 
 
 def has_app_origins() -> bool:
-    """Tell whether each app has an origin of its own."""
+    """Return whether each app has its own origin."""
     return APP_LABEL in (current_app.config["PUBLIC_URL"] or "")
 
 
@@ -26,7 +26,7 @@ def public_url() -> str:
     configured: str | None = current_app.config["PUBLIC_URL"]
     if configured:
         return configured.replace(APP_LABEL, "", 1)
-    # What the server is bound to, not the Host that the request claims.
+    # The server's own address, not the request's Host.
     host, port = request.environ["SERVER_NAME"], request.environ["SERVER_PORT"]
     if not _is_loopback(host):
         host = "127.0.0.1"
@@ -34,7 +34,7 @@ def public_url() -> str:
 
 
 def app_url(slug: str) -> str:
-    """Return the scheme and host of this app."""
+    """Return the app's scheme and host."""
     return (
         current_app.config["PUBLIC_URL"].replace(APP_LABEL, f"{slug}.", 1)
         if has_app_origins()
@@ -43,20 +43,20 @@ def app_url(slug: str) -> str:
 
 
 def slug_of_host() -> str | None:
-    """Return the slug that the request's Host names, or None where it is the host of no app."""
+    """Return the slug in the request's Host, or None if it is no app's host."""
     label, _, rest = _host().partition(".")
     return label if label and rest == _common_host() else None
 
 
 def is_common_host() -> bool:
-    """Tell whether the request's Host is the one that is of no app."""
+    """Return whether the request's Host is the common host."""
     return _host() == _common_host()
 
 
 def _host() -> str:
-    # Only ever compared: no answer repeats it.
+    # Only compared, never part of an answer.
     host: str = request.environ.get("HTTP_HOST", "").lower()
-    # Browsers leave a scheme's usual port out, and some proxies write it.
+    # Browsers omit a scheme's default port; some proxies add it.
     return host.removesuffix(":443" if public_url().startswith("https:") else ":80")
 
 
@@ -65,12 +65,12 @@ def _common_host() -> str:
 
 
 def frame_url(app_id: str, slug: str, token: Secret) -> str:
-    """Return the address that a page puts into its iframe, for an app."""
+    """Return an app's address for the host page's iframe."""
     return f"{app_url(slug)}/embed-apps/{app_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
 
 
 def launcher_url(workspace_id: str, token: Secret) -> str:
-    """Return the address that a page puts into its iframe, for all apps of a workspace."""
+    """Return a workspace's address, with all its apps, for the host page's iframe."""
     return f"{public_url()}/embed-workspaces/{workspace_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
 
 

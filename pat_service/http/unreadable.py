@@ -1,4 +1,4 @@
-"""The answer to what the server cannot read as a request, and so hands to no application."""
+"""The answer to a request that gunicorn cannot parse, which no application sees."""
 
 import json
 import logging
@@ -14,9 +14,9 @@ _log = logging.getLogger(__name__)
 
 
 def answer(status: int) -> bytes:
-    """Return the answer as it goes over the wire: a problem (RFC 9457), after which the connection closes."""
+    """Return the whole HTTP answer: a problem (RFC 9457) that closes the connection."""
     reason, request_id = HTTPStatus(status).phrase, str(uuid4())
-    _log.warning("no request could be read: %s %s, request id %s", status, reason, request_id)
+    _log.warning("a request could not be parsed: %s %s, request id %s", status, reason, request_id)
     body = json.dumps(problem_of_status(status, reason, request_id)).encode()
     headers = Headers([*FIXED, NOT_STORED, NOT_FRAMED, FOR_OWN_ORIGIN])
     headers["Content-Type"] = "application/problem+json"

@@ -11,7 +11,7 @@ from limits import RateLimitItemPerSecond
 from sqlalchemy import Engine
 
 from pat_service.errors import Unavailable
-from pat_service.http.problems import RETRY_AFTER_UNAVAILABLE, problem
+from pat_service.http.problems import UNAVAILABLE_RETRY_SECONDS, problem
 from pat_service.storage.readiness import OK, UNAVAILABLE, check_database
 
 #: Age up to which a check's result is reused, so that many requests cause one check.
@@ -113,6 +113,6 @@ def show_readiness() -> Response:
     return Response(
         json.dumps(answer),
         503,
-        {"Retry-After": str(RETRY_AFTER_UNAVAILABLE)},
+        {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)},
         mimetype="application/problem+json",
     )

@@ -13,7 +13,7 @@ from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection
 
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
-from pat_service.errors import Conflict, InvalidPayload, flat
+from pat_service.errors import Conflict, InvalidPayload, flatten
 from pat_service.rules import clients, directory, events
 from pat_service.rules.callers import SCOPES
 from pat_service.rules.clients import MIN_SECRET_LENGTH
@@ -141,7 +141,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
     try:
         listed = _document_schema.load(document)
     except ValidationError as error:
-        messages = flat(error.normalized_messages(), "file")
+        messages = flatten(error.normalized_messages(), "file")
         # What marshmallow says of an entry's two sides means nothing to the author of the file.
         raise InvalidPayload(
             {_SIDE.sub(r"\g<entry>", name): texts for name, texts in messages.items()}

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 from tests.support.world import MINT, ORDERS, Service, basic, lasting_service, problem_of, provision
 
 EXCHANGE = "/api/ext/users/session"
-MAX_BODY = 16 * 1024
+MAX_BODY_BYTES = 16 * 1024
 SECRET = "x" * 40
 
 Break = Callable[[dict[str, Any]], Any]
@@ -32,7 +32,7 @@ RULES: dict[str, tuple[Break, int, str]] = {
     "client": (change(secret="wrong" * 8), 401, "invalid_client"),
     "scope": (lambda request: request["client"].append("unscoped"), 403, "scope_missing"),
     "rate": (lambda request: request["client"].append("tired"), 429, "rate_limited"),
-    "size": (change(padding=MAX_BODY), 413, "payload_too_large"),
+    "size": (change(padding=MAX_BODY_BYTES), 413, "payload_too_large"),
     "type": (change(content_type="text/plain"), 415, "unsupported_media_type"),
     "payload": (field(patExpiry=0), 400, "invalid_payload"),
     "user": (field(email="nobody@acme.test"), 404, "user_not_found"),
@@ -107,7 +107,7 @@ def test_of_all_rules_from_one_on_the_first_answers(service: Service, first: int
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "code"),
     [
-        (b"{" + b" " * MAX_BODY, "text/plain", 413, "payload_too_large"),
+        (b"{" + b" " * MAX_BODY_BYTES, "text/plain", 413, "payload_too_large"),
         (b"{", "text/plain", 415, "unsupported_media_type"),
         (b"{", "application/json", 400, "invalid_payload"),
         (b'{"appId": "x", "accessToken": "x"}', "application/json", 400, "invalid_payload"),

@@ -19,7 +19,7 @@ from tests.support.servers import gunicorn
 from tests.support.world import KEY, MINT, ORDERS, SECRETS, USUAL, Service, basic, lasting_service, problem_of
 
 EXCHANGE = "/api/ext/users/session"
-MAX_BODY = 16 * 1024
+MAX_BODY_BYTES = 16 * 1024
 GOOD = json.dumps(USUAL).encode()
 #: The good body up to its brace, so that a member more can follow.
 OPENED = GOOD[:-1]
@@ -240,15 +240,15 @@ def chunked(client: FlaskClient, body: bytes, content_type: str = "application/j
 
 
 def test_a_body_of_16_kib_is_taken_and_a_byte_more_is_not(lasting: Service) -> None:
-    assert lasting.mint(padded(MAX_BODY)).status_code == 201
-    problem_of(lasting.mint(padded(MAX_BODY + 1)), 413, "payload_too_large")
+    assert lasting.mint(padded(MAX_BODY_BYTES)).status_code == 201
+    problem_of(lasting.mint(padded(MAX_BODY_BYTES + 1)), 413, "payload_too_large")
 
 
 def test_a_chunked_body_of_16_kib_is_taken_and_a_byte_more_is_not(lasting: Service) -> None:
-    assert chunked(lasting.client, padded(MAX_BODY)).status_code == 201
-    problem_of(chunked(lasting.client, padded(MAX_BODY + 1)), 413, "payload_too_large")
-    problem_of(chunked(lasting.client, padded(MAX_BODY + 1), "text/plain"), 413, "payload_too_large")
-    problem_of(chunked(lasting.client, padded(MAX_BODY) + b" " * DEEP), 413, "payload_too_large")
+    assert chunked(lasting.client, padded(MAX_BODY_BYTES)).status_code == 201
+    problem_of(chunked(lasting.client, padded(MAX_BODY_BYTES + 1)), 413, "payload_too_large")
+    problem_of(chunked(lasting.client, padded(MAX_BODY_BYTES + 1), "text/plain"), 413, "payload_too_large")
+    problem_of(chunked(lasting.client, padded(MAX_BODY_BYTES) + b" " * DEEP), 413, "payload_too_large")
 
 
 def test_a_body_that_is_too_large_is_too_large_before_it_is_no_json(send: Send) -> None:
@@ -413,7 +413,7 @@ def test_a_real_server_counts_a_chunked_body_too(schema: Path, tmp_path: Path) -
     }
     headers = basic("portal", SECRETS["portal"]) | {"Content-Type": "application/json"}
     with gunicorn(environ, workers=1) as server:
-        whole = padded(MAX_BODY)
+        whole = padded(MAX_BODY_BYTES)
         for body, status in ((whole, 201), (whole + b" ", 413), (whole + b" " * DEEP, 413)):
             pieces = [body[start : start + 1000] for start in range(0, len(body), 1000)]
             with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
