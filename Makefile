@@ -2,16 +2,16 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 5000
-# Cases of each operation, chains of links, and where chance begins: make fuzz CASES=500 SEED=7
+# Cases and chains for each operation, and the random seed: make fuzz CASES=500 SEED=7
 CASES  ?= 100
 SEED   ?= $(shell date +%s)
-# Of make soak: rounds of withdrawals, kills of each kind, and requests: make soak ROUNDS=1000
+# Rounds of revocations, kills of each kind, and requests: make soak ROUNDS=1000
 ROUNDS   ?= 10000
 KILLS    ?= 20
 REQUESTS ?= 100000
-# How often make rolling restarts everything
+# Restarts: make rolling RESTARTS=5
 RESTARTS ?= 20
-# A language that the frames are to learn: make texts NEW=fr
+# A new language for the frames: make texts NEW=fr
 NEW    ?=
 # More arguments for the benchmark: make bench BENCH="--on sqlite --rounds 5 --write"
 BENCH  ?=
@@ -31,17 +31,17 @@ export PIP_NO_INPUT := 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make run      the demo: environment, schema, demo data, and flask run on port $(PORT)"
-	@echo "make test     every test, those on PostgreSQL, Redis, real proxies and real browsers included"
-	@echo "make quick    the tests without servers and browsers: about a minute"
-	@echo "make fuzz     what the API's document allows, at length: CASES=$(CASES) of each operation"
-	@echo "make soak     faults at length, and memory over REQUESTS=$(REQUESTS) requests: takes hours"
-	@echo "make rolling  restarts under load, RESTARTS=$(RESTARTS) times"
-	@echo "make bench    what it costs, as ratios; make bench-growth: with a million tokens"
-	@echo "make embed-version  the script of hosts, static/embed.js, is published: it stays under its version"
-	@echo "make lint     style, types and the direction of imports"
-	@echo "make format   rewrite the code to the style"
-	@echo "make texts    texts of frames into their catalogs; a new language: make texts NEW=fr"
+	@echo "make run      run the demo on port $(PORT), with its environment, schema and data"
+	@echo "make test     run every test, also with PostgreSQL, Redis, real proxies and real browsers"
+	@echo "make quick    run the tests without servers and browsers: about a minute"
+	@echo "make fuzz     call each API operation with CASES=$(CASES) random requests"
+	@echo "make soak     inject faults, and watch memory over REQUESTS=$(REQUESTS) requests: takes hours"
+	@echo "make rolling  restart RESTARTS=$(RESTARTS) times under load"
+	@echo "make bench    measure the speed as ratios; make bench-growth: with a million tokens"
+	@echo "make embed-version  publish static/embed.js under its version, for good"
+	@echo "make lint     check style, types and the direction of imports"
+	@echo "make format   rewrite the code in the project's style"
+	@echo "make texts    update the catalogs of the frames' texts; a new language: make texts NEW=fr"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
 
 run: $(VENV)/.runtime
@@ -49,8 +49,8 @@ run: $(VENV)/.runtime
 	@$(PY) -m flask --app app demo load --origin http://localhost:$(PORT)
 	@$(PY) -m flask --app app run --port $(PORT)
 
-# -m '' lifts the selection of pyproject.toml. More processes than two cores, since half of the tests wait for servers
-# and browsers; a file stays in one of them, and so its servers are started once.
+# -m '' overrides the selection of pyproject.toml. Three processes on two cores, since half of the tests wait for
+# servers and browsers. A file stays in one process, so that its servers start once.
 test: $(VENV)/.dev programs
 	@$(PY) -m pytest -m '' -n 3 --dist loadfile --no-loadscope-reorder -rR $(ARGS)
 
@@ -62,7 +62,7 @@ fuzz: $(VENV)/.dev
 	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
 	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py tests/rules/test_state_machine.py $(ARGS)
 
-# The faults with the time that the service really waits, and as many of each as a night allows.
+# Faults with the service's real time limits, for a night.
 soak: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FAULT_ROUNDS=$(ROUNDS) FAULT_KILLS=$(KILLS) FAULT_MINTS=50 FAULT_SEED=$(SEED) FAULT_STATEMENT_TIMEOUT=5000 \
@@ -101,7 +101,7 @@ texts: $(VENV)/.dev
 	@$(PY) -m babel.messages.frontend -q update --omit-header --no-wrap --ignore-obsolete \
 	  -i $(TEXTS)/messages.pot -d $(TEXTS)
 
-# Debian keeps ensurepip in a package of its own (python3-venv). Without it, the pip outside fills the environment.
+# Debian has ensurepip in its own package, python3-venv. Without it, an outer pip fills the environment.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@echo "Making $(VENV)"
@@ -120,8 +120,8 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
 	@$(PY) -m pip check >/dev/null || { $(PY) -m pip check; exit 1; }
 	@touch $@ $(VENV)/.runtime
 
-# Playwright brings a node that needs libatomic1, which a small Debian does not have. The proxies' packages start
-# servers where systemd runs: on such a machine that is left to its user.
+# Playwright's node needs libatomic1, which a small Debian lacks. The proxies' packages start servers under systemd,
+# so there their installation is left to the user.
 programs: $(VENV)/.dev
 	@$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("node", "npm")]' 2>/dev/null \
 	  || { echo "Installing $(NODE) into $(VENV)"; $(PY) -m pip install -q $(NODE); }

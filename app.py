@@ -19,7 +19,7 @@ from pat_service.storage import database, models  # noqa: F401 - models: for mig
 
 
 class _Json(DefaultJSONProvider):
-    """Fields in the order they are given, no NaN (which is no JSON), and nothing nested without end."""
+    """JSON with fields in their given order, without NaN and endless nesting."""
 
     sort_keys = False
 
@@ -30,18 +30,18 @@ class _Json(DefaultJSONProvider):
         try:
             return super().loads(s, **options)
         except RecursionError:
-            # Then `request.get_json()` in an app's function answers 400, as it does for other bad JSON.
+            # `request.get_json()` in an app's function then answers 400, as for other bad JSON.
             raise ValueError("nested too deeply") from None
 
 
 class _Service(Flask):
     def ensure_sync(self, func: Any) -> Any:
-        # Every view and hook is a plain function; to find that out again takes longer than most of them do.
+        # All views and hooks are plain functions. Flask's check takes longer than most of them.
         return func
 
 
 def create_app(config: Config | None = None) -> Flask:
-    """Return the service. A setting that is missing or weak stops the start with one line."""
+    """Return the service. Exit with one line if a setting is missing or weak."""
     try:
         config = config or Config.from_environment()
     except ConfigError as error:
@@ -89,11 +89,11 @@ def _settle(app: Flask, config: Config) -> None:
     ):
         app.config[name.upper()] = getattr(config, name)
     app.config.update(
-        # The most that any route takes; most take less.
+        # The largest body of any route.
         MAX_CONTENT_LENGTH=embed.FORM_LIMIT_BYTES,
     )
     app.json = _Json(app)
-    # A cleaned-up path would be redirected to, token and all, at whatever Host the request claims.
+    # Merging slashes would redirect, with the token, to the Host that the request claims.
     app.url_map.merge_slashes = False
     hops = config.trusted_proxies
     if hops:
@@ -114,7 +114,7 @@ def _connect(app: Flask, config: Config) -> None:
 
 
 def _add_commands(app: Flask) -> None:
-    # Only here: a worker runs none, and alembic and the like are a good part of what it would load.
+    # Imported late: a worker runs no commands, and alembic is a large part of them.
     from flask_migrate import Migrate
 
     from pat_service import cli
@@ -124,7 +124,7 @@ def _add_commands(app: Flask) -> None:
 
 
 def _add_demo(app: Flask) -> None:
-    # Only here: a deployment has none.
+    # Imported late: a deployment has no demo.
     from demo import portal
     from demo.cli import demo_commands
 
@@ -133,7 +133,7 @@ def _add_demo(app: Flask) -> None:
 
 
 def _greet(app: Flask) -> None:
-    """Under `flask run`, and nowhere else, bring SQLite's schema up and say where to look."""
+    """Under `flask run`, upgrade SQLite's schema and print the address."""
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "run":
         return
@@ -146,7 +146,7 @@ def _greet(app: Flask) -> None:
 
 
 def __getattr__(name: str) -> Flask:
-    """Build `app:app` at its first use, for tools that look for that name."""
+    """Create `app:app` at its first use, for tools that expect this name."""
     if name == "app":
         return create_app()
     raise AttributeError(name)

@@ -1,7 +1,7 @@
-"""gunicorn's worker with threads, which no sender holds up and which leaves nobody waiting when it stops.
+"""gunicorn's threaded worker, without its three endless waits.
 
-gunicorn's own gives a thread to whoever connects, waits for a request without end, and waits for the other
-side to hang up in its main loop: eight silent or half-dead connections stop it. See docs/operate/proxy.md.
+gunicorn's own gives a thread to every connection, waits for a request without a limit, and waits in its main
+loop for the other side to close. Eight idle or half-dead connections stop it. See docs/operate/proxy.md.
 """
 
 import errno
@@ -18,15 +18,15 @@ from gunicorn import util
 from gunicorn.http.body import Body, ChunkedReader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-#: How much may still come from a sender who has had the last answer, in bytes a step.
-DRAIN: Final = 65536
-#: How much of an unread body is passed over for the next request, in bytes; gunicorn's own limit is double.
-PASSED_OVER: Final = 32768
+#: Bytes to read at once from a sender that already has its answer.
+DRAIN_BYTES: Final = 65536
+#: Largest unread body to skip before the next request. gunicorn's own limit is double.
+SKIPPED_BODY_BYTES: Final = 32768
 
 
 def _write_problem(client: socket.socket, status: int, _reason: str, _text: str) -> None:
-    """Answer what gunicorn cannot read without its text: that repeats what was sent, a token too."""
-    # Only here: the master loads this module, and would keep the service's from before a reload.
+    """Answer an unreadable request. gunicorn's own text would repeat the request, with its token."""
+    # Imported late: the master loads this module and would keep old code after a reload.
     from pat_service.http import unreadable
 
     util.write_nonblock(client, unreadable.answer(status))
@@ -35,49 +35,49 @@ def _write_problem(client: socket.socket, status: int, _reason: str, _text: str)
 util.write_error = _write_problem
 
 
-def _is_next_in_sight(body: Body) -> bool:
-    """Tell whether it is known where the next request begins, and not far from what has been read."""
+def _can_reach_next_request(body: Body) -> bool:
+    """Return whether the next request's beginning is known and near."""
     if body.failed:
         return False
     if isinstance(body.reader, ChunkedReader):
         return body.reader.parser is None
-    return bool(body.reader.length <= PASSED_OVER)
+    return bool(body.reader.length <= SKIPPED_BODY_BYTES)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Threads are for requests; whoever sends nothing waits in the poller, `keepalive` seconds at most."""
+    """Uses threads for requests only. Idle connections wait in the poller, at most `keepalive` seconds."""
 
-    #: How long a request may take to arrive, in seconds, from its first byte to its last.
+    #: Limit from a request's first byte to its last.
     receive_seconds = 30.0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # Connections for the threads, in their order, and when each got one.
-        self._at_work: dict[TConn, float] = {}
+        # Connections that have or await a thread, oldest first, and when each got it.
+        self._busy: dict[TConn, float] = {}
 
     def enqueue_req(self, conn: TConn) -> None:
         """Give the connection a thread once it has sent something."""
         if conn.initialized or conn.data_ready:
-            self._at_work[conn] = math.inf
+            self._busy[conn] = math.inf
             super().enqueue_req(conn)
         else:
             self._await(conn, self.on_pending_socket_readable)
 
     def handle(self, conn: TConn) -> Any:
-        """Read a request and answer it: this runs in a thread."""
-        self._at_work[conn] = time.monotonic()
+        """Read a request and answer it, in a thread."""
+        self._busy[conn] = time.monotonic()
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
-        """Answer a request; where no other can follow on this connection, the answer says so.
+        """Answer a request, with `Connection: close` if no other can follow.
 
-        gunicorn promises to keep it, and then closes it if too much of the body was left unread. By then a
-        proxy may have put somebody else's request on it, which is lost.
+        gunicorn promises to keep the connection, then closes it if too much of the body is unread. A proxy
+        may lose another user's request that way.
         """
         asked_to_close = req.should_close
 
         def should_close() -> bool:
-            if conn not in self._at_work or not _is_next_in_sight(req.body):
+            if conn not in self._busy or not _can_reach_next_request(req.body):
                 req.force_close()
             return bool(asked_to_close())
 
@@ -85,8 +85,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         return super().handle_request(req, conn)
 
     def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
-        """Keep the connection for the next request, or see it closed without waiting for that here."""
-        self._at_work.pop(conn, None)
+        """Keep the connection for the next request, or close it without waiting for the other side."""
+        self._busy.pop(conn, None)
         if fs.cancelled() or fs.exception() or fs.result():
             super().finish_request(conn, fs)
             return
@@ -98,7 +98,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.close()
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Close what was idle for too long; but first look who has sent something while nobody looked."""
+        """Close connections that are idle for too long, after a last check for new data."""
         now = time.monotonic()
         if not force and any(
             waiting and waiting[0].timeout <= now for waiting in (self.keepalived_conns, self.pending_conns)
@@ -107,17 +107,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().murder_keepalived(force)
 
     def murder_pending(self) -> None:
-        """Close what has waited too long, and stop waiting for requests that take too long to arrive."""
+        """Close connections that wait for too long, and stop reading requests that arrive too slowly."""
         super().murder_pending()
         late = time.monotonic() - self.receive_seconds
-        while self._at_work and (conn := next(iter(self._at_work))) and self._at_work[conn] < late:
-            del self._at_work[conn]
-            # For its thread this is the end of what was sent. An answer that is being made still goes out.
+        while self._busy and (conn := next(iter(self._busy))) and self._busy[conn] < late:
+            del self._busy[conn]
+            # Its thread sees the end of the input; an answer can still go out.
             with suppress(OSError):
                 conn.sock.shutdown(socket.SHUT_RD)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Once it is to stop, take what the kernel has accepted for it, which would be lost, and no more."""
+        """On a stop, take the connections that the kernel has already accepted, since they would be lost."""
         super().set_accept_enabled(enabled)
         if enabled or self.alive:
             return
@@ -130,19 +130,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             while before != self.nr_conns:
                 before = self.nr_conns
                 self.accept(listener)
-            # At once: whoever comes now is refused, and can go to another instance.
+            # Closed at once, so that a new connection is refused and can try another instance.
             listener.close()
 
-    def _await(self, conn: TConn, then: Any) -> None:
+    def _await(self, conn: TConn, callback: Any) -> None:
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
         self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(then, conn))
+        self.poller.register(conn.sock, EVENT_READ, partial(callback, conn))
 
     def _hang_up(self, conn: TConn, client: socket.socket) -> None:
-        """Read what still comes, so that no reset cuts the answer off, until the other side closes."""
+        """Read until the other side closes, so that no reset cuts off the answer."""
         try:
-            if client.recv(DRAIN):
+            if client.recv(DRAIN_BYTES):
                 return
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):

@@ -1,4 +1,4 @@
-"""How a migration runs: on the app's own engine, all or nothing, one process at a time."""
+"""Run migrations on the app's engine, all or nothing, in one process at a time."""
 
 import time
 from collections.abc import Iterator
@@ -13,34 +13,34 @@ from sqlalchemy.exc import OperationalError
 
 from pat_service.storage.database import UtcDateTime, db
 
-#: How long a migration may queue for a table, in milliseconds: whoever comes behind it waits as long. Then
-#: it fails, changes nothing, and can be tried again. Shorter than PostgreSQL's deadlock_timeout (1 s), so
-#: that it is never a request that is ended for the two to go on.
-LOCK_TIMEOUT = 500
-#: How often to ask whether another process is done, in seconds.
-LOCK_POLL = 0.2
-#: Any number will do, as long as every release of this service takes the same.
+#: Limit of a migration's wait for a table, since requests queue behind it. Then it fails without a change and
+#: can be repeated. Below PostgreSQL's deadlock_timeout (1 s), so that a deadlock never ends a request
+#: instead.
+LOCK_TIMEOUT_MS = 500
+#: Seconds between two attempts to get the lock.
+LOCK_POLL_SECONDS = 0.2
+#: An arbitrary number, the same in every release.
 MIGRATION_LOCK = 7_226_110
 
 
 def render_item(kind: str, thing: Any, _autogen: Any) -> str | bool:
-    """Write our types as SQLAlchemy's own: a migration must not change when our code does."""
+    """Write our types as SQLAlchemy's, so that a migration does not depend on our code."""
     if kind == "type" and isinstance(thing, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     return False
 
 
 def skip_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:
-    """Make no migration where nothing has changed."""
+    """Create no migration if nothing has changed."""
     if getattr(context.config.cmd_opts, "autogenerate", False) and directives[0].upgrade_ops.is_empty():
         directives.clear()
 
 
 @contextmanager
 def without_cascades(connection: Connection) -> Iterator[None]:
-    """Let SQLite change a table by making a new one: to drop the old would delete what refers to it.
+    """Let SQLite replace a table without deleting the rows that reference it.
 
-    This is the procedure of its manual. The pragma counts outside a transaction alone.
+    This is the procedure of SQLite's manual. The pragma works only outside a transaction.
     """
     driver: Any = connection.connection.dbapi_connection
     driver.execute("PRAGMA foreign_keys = OFF")
@@ -55,33 +55,33 @@ def without_cascades(connection: Connection) -> Iterator[None]:
 
 
 def connect() -> Connection:
-    """Connect, or say in a line why not: the driver's first line tells it, and has no password."""
+    """Return a connection. Raise ClickException with the driver's first line, which has no password."""
     try:
         return db.engine.connect().execution_options(writes=True)
     except OperationalError as error:
-        why = str(error.orig).splitlines()[0]
-        raise ClickException(f"The database does not answer: {why}") from None
+        reason = str(error.orig).splitlines()[0]
+        raise ClickException(f"The database does not answer: {reason}") from None
 
 
 @contextmanager
 def one_at_a_time(connection: Connection) -> Iterator[None]:
-    """Let nobody else migrate this PostgreSQL meanwhile, and take all the time, but for locks."""
-    # A session of its own, since a migration that makes an index beside traffic commits on the way.
+    """Keep other processes from migrating this PostgreSQL. Lift all time limits but that of locks."""
+    # A session of its own, since CREATE INDEX CONCURRENTLY commits the migration's transaction.
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as keeper:
-        for session, patience in ((keeper, 0), (connection, LOCK_TIMEOUT)):
+        for session, lock_timeout_ms in ((keeper, 0), (connection, LOCK_TIMEOUT_MS)):
             driver: Any = session.connection.dbapi_connection
             driver.reply_timeout_seconds = None
             session.execute(text("SET statement_timeout = 0"))
             session.execute(text("SET idle_in_transaction_session_timeout = 0"))
-            session.execute(text(f"SET lock_timeout = {patience}"))
+            session.execute(text(f"SET lock_timeout = {lock_timeout_ms}"))
         connection.commit()
-        # Asked again and again: who waits in a statement is waited for by an index made beside traffic.
+        # Polled, since CREATE INDEX CONCURRENTLY waits for sessions that wait in a statement.
         while not keeper.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
-            time.sleep(LOCK_POLL)
+            time.sleep(LOCK_POLL_SECONDS)
         try:
             yield
         finally:
-            # Not back to the pool with settings like these; and the lock goes when its session does.
+            # These settings must not return to the pool. The lock ends with its session.
             connection.invalidate()
             keeper.invalidate()
 

@@ -1,4 +1,4 @@
-"""the life of a token: workspace tokens, attributes, single use, and what lists and cleaning need"""
+"""workspace tokens, attributes, single use, and indexes for lists and retention"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,7 +15,7 @@ WORKSPACE_OF_APP = "(SELECT workspace_id FROM apps WHERE apps.id = {}.app_id)"
 
 
 def upgrade() -> None:
-    # SQLite makes a table anew for each batch, so a new column is first filled, then made required.
+    # A new column is first filled, then made required, since SQLite copies the table for each batch.
     _widen("workspaces", allowed_origins=(JSON, "'[]'"))
     _widen("clients", highest_role=(sa.Text(), "'end-user'"))
     with op.batch_alter_table("clients") as table:
@@ -65,7 +65,7 @@ def upgrade() -> None:
             "coalesce((SELECT key_id FROM tokens WHERE tokens.id = sessions.token_id), '')",
         ),
     )
-    # A session is kept with its workspace from now on; one of a workspace that is gone opens nothing.
+    # Sessions now reference their workspace; a session of a deleted workspace opens nothing.
     op.execute("DELETE FROM sessions WHERE workspace_id NOT IN (SELECT id FROM workspaces)")
     with op.batch_alter_table("sessions") as table:
         table.alter_column("app_id", existing_type=sa.String(36), nullable=True)
@@ -120,7 +120,7 @@ def downgrade() -> None:
 
 
 def _widen(table: str, **columns: tuple[sa.types.TypeEngine, str]) -> None:
-    """Add required columns, with what their value is in the rows that exist."""
+    """Add required columns, with a value for the existing rows."""
     for name, (kind, _) in columns.items():
         op.add_column(table, sa.Column(name, kind))
     values = ", ".join(f"{name} = {value}" for name, (_, value) in columns.items())

@@ -1,4 +1,4 @@
-"""what is live is counted from an index alone, however much there is"""
+"""indexes that count live tokens and sessions without reading the tables"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +15,18 @@ ENDS = {"tokens": "revoked_at", "sessions": "ended_at"}
 
 @contextmanager
 def beside_traffic() -> Iterator[None]:
-    """Let PostgreSQL make indexes while the service writes; SQLite has no such way, and is quick."""
+    """Let PostgreSQL create indexes while the service writes. SQLite cannot, and is quick."""
     if op.get_context().dialect.name != "postgresql":
         yield
         return
     with op.get_context().autocommit_block():
-        # It waits for those who are at work, and nobody for it.
+        # It waits for running transactions, and no transaction waits for it.
         op.execute("SET lock_timeout = 0")
         yield
 
 
 def replace(table: str, old: str, new: str, columns: list[str]) -> None:
-    # Once before: one that was broken off leaves an index that is not valid.
+    # An interrupted upgrade leaves an invalid index of this name.
     op.drop_index(new, table, if_exists=True, postgresql_concurrently=True)
     op.create_index(new, table, columns, postgresql_concurrently=True)
     op.drop_index(old, table, if_exists=True, postgresql_concurrently=True)
@@ -35,7 +35,7 @@ def replace(table: str, old: str, new: str, columns: list[str]) -> None:
 def upgrade() -> None:
     with beside_traffic():
         for table, end in ENDS.items():
-            # The new one begins with the same column, so it does the old one's work too.
+            # The new index begins with the same column, so it replaces the old one.
             old, new = f"ix_{table}_expires_at", f"ix_{table}_expires_at_{end}"
             replace(table, old, new, ["expires_at", end])
 
