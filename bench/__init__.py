@@ -1,1 +1,1 @@
-"""How fast the service is, as ratios to the least that the same work takes: `make bench`."""
+"""The service's speed as ratios to the least that the same work costs: `make bench`."""

@@ -1,4 +1,4 @@
-"""`make bench` and `make bench-growth`: what the service costs, as ratios, on this machine."""
+"""`make bench` and `make bench-growth`: the service's cost on this machine, as ratios."""
 
 import argparse
 import tempfile
@@ -46,7 +46,7 @@ def main() -> None:
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL runs as another user where this one is root
+        folder.chmod(0o755)  # PostgreSQL runs as another user if this one is root
         yield folder
 
 

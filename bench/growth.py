@@ -1,4 +1,4 @@
-"""The service on a little data against itself on a lot, which is loaded in bulk."""
+"""The service with little data against the service with a million tokens, loaded in bulk."""
 
 import subprocess
 import sys
@@ -17,11 +17,11 @@ from pat_service.storage.database import parse_url
 from tests.support.servers import PROJECT, fresh_database
 
 TOKENS: Final = 1_000_000
-#: Of each filling user; so many sessions and events hang on each of their tokens.
+#: Tokens of each filling user, with sessions and events of each token.
 APPS, SESSIONS, EVENTS = 10, 1, 5
-#: Tokens of one user, who is compared with one that has a single token.
+#: Tokens of one user, compared with a user of a single token.
 HOARD: Final = 10_000
-#: Of the sessions, one in so many expired long ago, for the purge.
+#: One in this many sessions expired long ago, for the purge.
 STALE: Final = 10
 AIM: Final = 0.9
 
@@ -46,7 +46,7 @@ _AT = {
 
 
 def statements(kind: str, tokens: int) -> Iterator[str]:
-    """Yield the SQL that fills the database up; every value is one of this module's own."""
+    """Yield the SQL that fills the database. Every value is one of this module's own."""
     uuid, now, later, past = _UUID[kind], _at(kind, 0), _at(kind, 30), _at(kind, -40)
 
     def series(most: int, name: str) -> str:
@@ -109,7 +109,7 @@ def _at(kind: str, days: int) -> str:
 
 
 def grow(kind: str, database: str, tokens: int) -> None:
-    """Load the data, as an operator's database would have it after years."""
+    """Load the data that an operator's database would have after years."""
     engine = create_engine(parse_url(database), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         if kind == "sqlite":
@@ -151,7 +151,7 @@ def measure(kind: str, plan: rig.Plan, scale: float, folder: Path, results: Resu
 
 
 def _measure_hoard(kind: str, plan: rig.Plan, large: rig.Target, results: Results) -> None:
-    """A user with many tokens against one with a single token."""
+    """Compare a user with many tokens with a user of a single token."""
     for work in ("mint", "open"):
         both = {name: large.only(number) for name, number in (("one of many", 1), ("one of one", 2))}
         runs = rig.interleaved(both, work, plan)
@@ -163,7 +163,7 @@ def _measure_hoard(kind: str, plan: rig.Plan, large: rig.Target, results: Result
 def _measure_purge(
     kind: str, plan: rig.Plan, large: rig.Target, environ: dict[str, str], results: Results
 ) -> None:
-    """Mints while a purge is at work against mints while none is."""
+    """Compare mints during a purge with mints without one."""
     runs: dict[str, list[Run]] = {"beside a purge": [], "alone": []}
     for _ in range(plan.rounds):
         with _purging(environ):
@@ -176,7 +176,7 @@ def _measure_purge(
 def _purging(environ: dict[str, str]) -> Iterator[None]:
     command = [sys.executable, "-m", "flask", "--app", "app", "purge"]
     process = subprocess.Popen(command, cwd=PROJECT, env=rig.clean(environ), stdout=subprocess.DEVNULL)
-    time.sleep(3)  # until it has started, which is none of its work
+    time.sleep(3)  # wait until the purge has started
     if process.poll() is not None:
         raise RuntimeError("there was nothing left to purge")
     try:

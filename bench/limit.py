@@ -1,7 +1,9 @@
-"""The limit: the same work in the fewest raw calls of the drivers, with no checks around it.
+"""The limit: the same work in the fewest raw driver calls, without any checks.
 
-The same tables, reads and writes, one hit of the limiter's store, the same JWT, and a line of access log.
-Nothing here is safe: no secret is compared, no permission is judged.
+It has the same tables, reads and writes, one hit of the limiter's store, the same JWT, and one access log
+line.
+
+Nothing here is secure: it compares no secret and checks no permission.
 """
 
 import hashlib
@@ -32,7 +34,7 @@ from psycopg.rows import tuple_row
 from pat_service.http.counters import WorkerStorage
 
 KEY = b"k" * 32
-#: Where the session stands in the page that an opening answers with.
+#: The place of the session in the page that answers an opening.
 JWT_PLACE = "@session@"
 MANY = parse("100000000 per minute")
 _log = logging.getLogger("bench.limit")

@@ -1,6 +1,6 @@
-"""A closed loop of clients in one thread: each connection sends its next request when it has its answer.
+"""A closed loop of clients in one thread: each connection sends its next request after its answer.
 
-Raw sockets, since an HTTP library would cost more than the server that is measured.
+It uses raw sockets, because an HTTP library would cost more than the measured server.
 """
 
 import os
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 READ: Final = 65536
-#: A server that does not answer for so long has failed, in seconds.
+#: Seconds after which a server without an answer has failed.
 PATIENCE: Final = 30
 
 
 @dataclass
 class Run:
-    """What one slice of time brought. Times are in seconds, `cpu` is the server's."""
+    """The result of one slice of time. Times are in seconds, and `cpu` is the server's."""
 
     seconds: float
     cpu: float
@@ -54,7 +54,7 @@ class _Connection:
         self.socket.sendall(request)
 
     def received(self) -> int | None:
-        """Take what has come, and return the status once the answer is whole."""
+        """Take the received bytes, and return the status once the answer is complete."""
         part = self.socket.recv(READ)
         if not part:
             raise ConnectionError("the server closed the connection in mid-answer")
@@ -69,7 +69,7 @@ class _Connection:
 
 
 def run(port: int, requests: Iterator[bytes], connections: int, seconds: float, workers: list[int]) -> Run:
-    """Load the server on `port` for so long; `workers` are the processes whose time counts."""
+    """Load the server on `port` for this many seconds. `workers` are the processes whose time counts."""
     clients = [_Connection(port) for _ in range(connections)]
     latencies: list[float] = []
     statuses: Counter[int] = Counter()
@@ -109,7 +109,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_of(processes: list[int]) -> float:
-    """Return the processor time that these have used, in seconds."""
+    """Return the processor time of these processes, in seconds."""
     total = 0
     for process in processes:
         with open(f"/proc/{process}/stat") as file:

@@ -19,7 +19,7 @@ BAR, GAP, LEFT, WIDTH = 18, 10, 190, 640
 
 @dataclass(frozen=True)
 class Series:
-    """One of those that are compared, with a run of each round."""
+    """One of the compared servers, with a run for each round."""
 
     name: str
     runs: Sequence[Run]
@@ -27,7 +27,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Row:
-    """A series against its base: medians of the ratios round by round, and of its own figures."""
+    """A series against its base: medians of the ratios of all rounds, and its own figures."""
 
     kind: str
     work: str
@@ -72,7 +72,7 @@ class Results:
         print(note, flush=True)
 
     def add(self, kind: str, work: str, base: str, aim: float, series: Sequence[Series]) -> None:
-        """Compare each series with the one that is the base; the first is what the aim is for."""
+        """Compare each series with the base. The aim applies to the first series."""
         bases = next(its.runs for its in series if its.name == base)
         for its in series:
             if its.name == base:
@@ -97,7 +97,7 @@ class Results:
             print(row.line(), flush=True)
 
     def compare(self, what: str, unit: str, values: Mapping[str, Sequence[float]], most: float) -> None:
-        """Say how much more the first takes than the second, where `most` is aimed at."""
+        """Report how much more the first takes than the second. The aim is `most`."""
         (name, its), (base, bases) = values.items()
         ratio = statistics.median(one / other for one, other in zip(its, bases, strict=True))
         self.say(
@@ -107,7 +107,7 @@ class Results:
         )
 
     def write(self, part: str) -> None:
-        """Put the table between this part's marks in the page, and draw its plot beside it."""
+        """Put the table between this part's marks in the page, and draw its plot next to it."""
         begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
         before, _, rest = PAGE.read_text().partition(begin)
         _, _, after = rest.partition(end)
@@ -128,7 +128,7 @@ class Results:
         return "\n".join(lines + [f"- {note}" for note in self.notes[1:]]) + "\n"
 
     def _plot(self) -> str:
-        """Draw a bar for each ratio that has an aim, with a mark where the aim is."""
+        """Draw a bar for each ratio that has an aim, with a mark at the aim."""
         rows = [row for row in self.rows if row.aim is not None]
         most = max(1.0, *(row.ratio for row in rows))
         scale = (WIDTH - LEFT - 60) / most

@@ -1,4 +1,4 @@
-"""The servers that are compared, on one machine: the service, the limit, and a bare view."""
+"""The compared servers on one machine: the service, the limit, and a bare view."""
 
 import http.client
 import json
@@ -22,13 +22,13 @@ APP: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 CLIENT: Final = "bench"
 SECRET: Final = "b" * 40
 MINT: Final = "/api/ext/users/personal-access-token"
-#: People with a token each; one half is the service's, the other the limit's.
+#: Users with a token each. One half belongs to the service, the other to the limit.
 PEOPLE: Final = 1000
 MANY: Final = "100000000 per minute"
 GARBAGE: Final = f"pat_{'0123456789abcdef' * 4}00000000"
-#: For the servers: they run in the project's folder, and load modules of this package.
+#: For the servers: they run in the project's folder and load modules of this package.
 PATHS: Final = {"PYTHONPATH": str(PROJECT)}
-#: Statuses of each work that are no 200.
+#: Statuses other than 200, by kind of work.
 STATUSES: Final = {"mint": 201, "garbage": 401}
 FILL: Final = (
     "import json, sys; from app import create_app; from tests.support.world import provision; "
@@ -38,7 +38,7 @@ FILL: Final = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure: interleaved rounds of slices of so many seconds, by so many connections."""
+    """How to measure: interleaved rounds of slices, with their seconds and connections."""
 
     rounds: int
     seconds: float
@@ -53,7 +53,7 @@ def settings(database: str, redis: str | None) -> dict[str, str]:
 
 
 def world(people: int = PEOPLE) -> dict[str, Any]:
-    """What is provisioned: people of one workspace, who all may open one app."""
+    """What is provisioned: users of one workspace who may all open one app."""
     users = [
         {"email": f"user{number}@acme.test", "name": f"User {number}", "workspaces": {"acme": "end-user"}}
         for number in range(people)
@@ -78,7 +78,7 @@ def world(people: int = PEOPLE) -> dict[str, Any]:
 
 @dataclass
 class Target:
-    """A running server, and the requests that it is measured with."""
+    """A running server, and the requests that measure it."""
 
     name: str
     server: WebServer
@@ -100,13 +100,13 @@ class Target:
         return run
 
     def only(self, number: int) -> "Target":
-        """Return the same server, asked for one of its people alone."""
+        """Return the same server, measured with one user only."""
         place = self.people.index(number)
         requests = {work: its[place : place + 1] for work, its in self.requests.items() if work != "garbage"}
         return replace(self, requests=requests)
 
     def prepare(self) -> None:
-        """Mint a token for each of the people and open a frame with each, by the server itself."""
+        """Mint a token for each user and open a frame with each, through the server."""
         self.requests["mint"] = [mint_request(number) for number in self.people]
         tokens = [self.call(request)["personalAccessToken"] for request in self.requests["mint"]]
         self.requests["open"] = [open_request(token) for token in tokens]
@@ -119,7 +119,7 @@ class Target:
         return json.loads(self.send(request))
 
     def send(self, request: bytes) -> str:
-        """Send one request, and return what the answer holds."""
+        """Send one request, and return the content of the answer."""
         head, _, body = request.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         method, path, _ = first.split(" ")
@@ -157,7 +157,7 @@ def session_of(page: str) -> str:
 
 
 def interleaved(targets: Mapping[str, Target], work: str, plan: Plan) -> dict[str, list[load.Run]]:
-    """Run each in turn, round after round, so that what changes on the machine changes for all."""
+    """Run each in turn, round after round, so that changes of the machine affect all."""
     runs: dict[str, list[load.Run]] = {name: [] for name in targets}
     for target in targets.values():
         target.run(work, plan, seconds=0.3)  # warm
@@ -169,7 +169,7 @@ def interleaved(targets: Mapping[str, Target], work: str, plan: Plan) -> dict[st
 
 @contextmanager
 def servers(database: str, redis: str | None, folder: Path, plan: Plan) -> Iterator[dict[str, Target]]:
-    """Start the service, the limit and the bare view on the first processor; the rest has the others."""
+    """Start the service, the limit and the bare view on the first processor; all else uses the others."""
     half = PEOPLE // 2
     with ExitStack() as stack:
         served = stack.enter_context(service("service", database, redis, folder, plan))
@@ -193,7 +193,7 @@ def servers(database: str, redis: str | None, folder: Path, plan: Plan) -> Itera
 
 @contextmanager
 def service(name: str, database: str, redis: str | None, folder: Path, plan: Plan) -> Iterator[Target]:
-    """Start the service on this database, and mint and open for half of its people."""
+    """Start the service on this database, and mint and open for half of its users."""
     environ = settings(database, redis) | PATHS
     with ExitStack() as stack:
         with at_processor(0):
@@ -204,13 +204,13 @@ def service(name: str, database: str, redis: str | None, folder: Path, plan: Pla
         yield target
 
 
-#: Of two processors, the one that the servers do not have.
+#: The processors that the servers do not use.
 LAST_PROCESSOR: Final = (os.cpu_count() or 1) - 1
 
 
 @contextmanager
 def at_processor(number: int) -> Iterator[None]:
-    """Keep this process, and those that it starts, to one processor."""
+    """Bind this process and its children to one processor."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {number})
     try:
@@ -221,7 +221,7 @@ def at_processor(number: int) -> Iterator[None]:
 
 @contextmanager
 def stores(kind: str, folder: Path) -> Iterator[tuple[str, str | None]]:
-    """The database and the limiter's store: durable, and away from the servers' processor."""
+    """Start the database and the limiter's store: durable, and not on the servers' processor."""
     if kind == "sqlite":
         yield f"sqlite:///{folder / 'bench.db'}", None
         return
@@ -233,7 +233,7 @@ def stores(kind: str, folder: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def fill(database: str, redis: str | None) -> None:
-    """Bring the schema up, and load the people."""
+    """Create the schema, and load the users."""
     environ = clean(settings(database, redis))
     flask = [sys.executable, "-m", "flask", "--app", "app"]
     subprocess.run([*flask, "db", "upgrade"], cwd=PROJECT, env=environ, check=True, capture_output=True)
@@ -244,5 +244,5 @@ def fill(database: str, redis: str | None) -> None:
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what a command of the service needs to run, and nothing else of this shell."""
+    """Return the environment that a command of the service needs, and nothing else of this shell."""
     return {"PATH": os.environ["PATH"], "FLASK_SKIP_DOTENV": "1"} | dict(environ)

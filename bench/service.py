@@ -1,4 +1,4 @@
-"""The service itself, with one app more: a page without data of its own."""
+"""The service with one additional app: a page without data of its own."""
 
 from flask import Flask
 from jinja2 import ChoiceLoader, DictLoader

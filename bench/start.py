@@ -1,4 +1,4 @@
-"""How long a start takes, and how much memory a worker has, against the bare view."""
+"""Start time and memory of a worker, against the bare view."""
 
 import time
 from pathlib import Path
@@ -22,7 +22,7 @@ def measure(folder: Path, results: Results) -> None:
         for name, app in APPS.items():
             began = time.perf_counter()
             environ = rig.settings(database, None) | rig.PATHS
-            # The bare view has settings of its own: ours load half of the service.
+            # The bare view has settings of its own, because ours load half of the service.
             cwd = PROJECT if name == "service" else folder
             log = folder / f"{name}{number}.log"
             with gunicorn(environ, workers=1, app=app, log=log, cwd=cwd) as server:

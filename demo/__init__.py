@@ -1,1 +1,1 @@
-"""The demo: a made-up customer's portal, its people, and what they have in the two apps."""
+"""The demo: an invented customer's portal, its people, and their data in the two apps."""

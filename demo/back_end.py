@@ -1,6 +1,6 @@
-"""The portal's server side: it has the client secrets, and mints over HTTP as any customer's back end would.
+"""The portal's server side. It holds the client secrets and mints over HTTP as any customer's back end would.
 
-Each case that the page can ask for is here as well: to open an app, and every way to be refused.
+It also has every case that the page can ask for: opening an app, and each refusal.
 """
 
 import base64
@@ -31,12 +31,12 @@ MINT_PATH: Final = "/api/ext/users/personal-access-token"
 TOKENS_PATH: Final = "/api/ext/personal-access-tokens"
 CALL_TIMEOUT: Final = 5.0  # seconds
 MAX_ANSWER: Final = 65_536  # bytes of an answer that are read
-PAT_EXPIRY: Final = 300  # seconds: a token is used at once, so it need not live long
+PAT_EXPIRY: Final = 300  # seconds: the page uses a token at once, so it can be short-lived
 SESSION_EXPIRY: Final = 60  # minutes
-SHORT_SESSION: Final = 1  # minute: its renewal can be watched
+SHORT_SESSION: Final = 1  # minute: short enough to watch a renewal
 SHORTEST_PAT: Final = 1  # second
 PAST_SHORTEST_PAT: Final = 1.2  # seconds
-PAST_REPEAT: Final = int(REPEAT_WITHIN.total_seconds()) + 1  # seconds after which a used token is used up
+PAST_REPEAT: Final = int(REPEAT_WITHIN.total_seconds()) + 1  # seconds: then a used token is refused
 MOST_LIMITED_MINTS: Final = 40  # the default limit is 10 a minute; an operator may have raised it
 
 GARBAGE: Final = "pat_" + "0" * 72
@@ -46,7 +46,7 @@ SHOWN_HEADERS: Final = ("Content-Type", "Cache-Control", "Retry-After", "WWW-Aut
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody whom the portal's visitor can be. `about` is what the portal says of them."""
+    """A person the portal's visitor can act as. `about` is the portal's description."""
 
     key: str
     email: str
@@ -60,7 +60,7 @@ class Person:
 
 @dataclass(frozen=True)
 class App:
-    """What the portal embeds: one app, or, without an id, the launcher of its workspace."""
+    """A thing the portal embeds: an app, or, without an id, the launcher of its workspace."""
 
     slug: str
     id: str | None
@@ -70,7 +70,7 @@ class App:
 
     @property
     def target(self) -> dict[str, str]:
-        """How a mint names it."""
+        """Return the fields that name it in a mint."""
         return {"appSlug": self.slug} if self.id else {"workspaceSlug": people.WORKSPACE}
 
 
@@ -84,13 +84,13 @@ ORDERS: Final = App("orders", people.ORDERS_ID, "Orders", "What you bought, and 
 SUPPORT: Final = App("support", people.SUPPORT_ID, "Support desk", "Ask us, and read what we answered.")
 ALL_APPS: Final = App("all", None, "All apps", "One token, and whatever you may open.", True)
 APPS: Final = {app.slug: app for app in (ORDERS, SUPPORT, ALL_APPS)}
-#: What the visitor may hold Orders to; the empty one holds it to none.
+#: Regions that the visitor can limit Orders to. The empty one is no limit.
 REGION_CHOICES: Final = {"": "All"} | REGIONS
 
 
 @dataclass(frozen=True)
 class Visit:
-    """Who wants to see what. A region holds Orders to it."""
+    """A person and what they want to open. A region limits Orders."""
 
     person: Person
     app: App
@@ -98,25 +98,27 @@ class Visit:
 
     @property
     def attributes(self) -> dict[str, dict[str, str]]:
-        """What the mint says of the visitor."""
+        """Return what the mint says about the visitor."""
         return {"attributes": {"region": self.region}} if self.region and self.app.has_regions else {}
 
     @property
     def at_one_app(self) -> "Visit":
-        """The same at an app, for what a launcher cannot show."""
+        """Return the same visitor at an app, for cases that a launcher cannot show."""
         return self if self.app.id else Visit(self.person, ORDERS, self.region)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What `flask --app app demo load` left in instance/demo.json: client secrets and the portal's origin."""
+    """The content of instance/demo.json, written by `flask --app app demo load`: client secrets and the
+    portal's origin.
+    """
 
     secrets: dict[str, str] = field(repr=False)
     origin: str
 
 
 def loaded_demo(instance: str) -> Demo | None:
-    """Return the demo of this instance folder, or None until one is loaded."""
+    """Return the demo of this instance folder, or None before one is loaded."""
     try:
         loaded = json.loads(Path(instance, "demo.json").read_text(encoding="utf-8"))
         clients = (people.PORTAL_CLIENT, people.LIMITED_CLIENT)
@@ -127,7 +129,9 @@ def loaded_demo(instance: str) -> Demo | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """One request to the service, as a curl, and what came back. `status` is None where nothing did."""
+    """One request to the service, as a curl command, with its answer. `status` is None if there was no
+    answer.
+    """
 
     curl: str
     status: int | None
@@ -140,7 +144,7 @@ class Answer:
 
     @property
     def minted(self) -> dict[str, Any] | None:
-        """What a token endpoint hands on to the page's script: what the mint answered, as it came."""
+        """The mint's answer as the token endpoint passes it to the page's script."""
         return self.body if self.redirect_url is not None else None
 
     @property
@@ -148,7 +152,7 @@ class Answer:
         return str(self.body.get("tokenId"))
 
     def shown(self) -> dict[str, Any]:
-        """Return the answer as the page may show it: tokens are cut short."""
+        """Return the answer as the page may show it, with tokens cut short."""
         body = json.dumps(self.body, indent=2, ensure_ascii=False)
         return {
             "status": self.status,
@@ -161,9 +165,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the page is to show: who opens what, the mint behind it if there was one, the frame's address.
+    """What the page is to show: who opens what, the mint if there was one, and the frame's address.
 
-    `also` is what was sent before or after that. With `again_after`, in seconds, the page offers to frame
+    `also` lists requests before or after the mint. With `again_after`, in seconds, the page offers to frame
     the same address a second time.
     """
 
@@ -192,9 +196,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BackEnd:
-    """It has the client secrets, and mints at the service what opens a frame of `frame_origin`.
+    """The server side: it holds the client secrets and mints for frames of `frame_origin`.
 
-    With `{app}` in that, each app has an origin of its own, which its slug names.
+    With `{app}` in that origin, each app has an origin of its own, named by its slug.
     """
 
     service: str
@@ -202,7 +206,7 @@ class BackEnd:
     demo: Demo
 
     def mint(self, visit: Visit, *, client: str = people.PORTAL_CLIENT, **changes: Any) -> Answer:
-        """Ask for a token; `changes` are fields of the wish. A refusal is an answer too."""
+        """Mint a token. `changes` are fields of the request. A refusal is an answer too."""
         wish = {
             "email": visit.person.email,
             **visit.app.target,
@@ -213,11 +217,11 @@ class BackEnd:
         return self._call("POST", MINT_PATH, client, wish | changes)
 
     def revoke(self, token_id: str) -> Answer:
-        """Revoke a token that this portal has minted."""
+        """Revoke a token that this portal minted."""
         return self._call("DELETE", f"{TOKENS_PATH}/{token_id}", people.PORTAL_CLIENT)
 
     def _call(self, method: str, path: str, client: str, wish: dict[str, Any] | None = None) -> Answer:
-        """Call the service over HTTP. That it does not answer is an answer here, too."""
+        """Call the service over HTTP. A missing answer is an answer too."""
         url = self.service + path
         basic = base64.b64encode(f"{client}:{self.demo.secrets[client]}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}"}
@@ -239,7 +243,7 @@ class BackEnd:
 
 def send(call: Request) -> tuple[int, Message, bytes]:
     """Return the status, headers and body of the answer, or raise OSError or HTTPException."""
-    # This handler alone: the credentials follow no redirect, and go through no proxy of the environment.
+    # With this handler alone, credentials follow no redirect and use no proxy of the environment.
     opener = OpenerDirector()
     opener.add_handler(HTTPHandler())
     with opener.open(call, timeout=CALL_TIMEOUT) as reply:
@@ -271,13 +275,13 @@ def shorten(text: str) -> str:
     return TOKEN_IN_TEXT.sub(r"\1…", text)
 
 
-# What the page can ask for. Each case returns what is to be shown.
+# What the page can ask for. Each case returns a `Visit`.
 
 
 def normal(back_end: BackEnd, visit: Visit, minutes: int = SESSION_EXPIRY) -> Outcome:
     """Mint and open, as a portal does at each visit."""
     if visit.person is CLEO and visit.app is not ORDERS:
-        give_grant(SUPPORT, CLEO)  # `access_lost` may have taken it
+        give_grant(SUPPORT, CLEO)  # `access_lost` may have removed it
     answer = back_end.mint(visit, sessionExpiry=minutes)
     return Outcome(visit, answer, answer.redirect_url)
 
@@ -293,7 +297,7 @@ def expired(back_end: BackEnd, visit: Visit) -> Outcome:
 
 
 def replaced(back_end: BackEnd, visit: Visit) -> Outcome:
-    """Use the first of two tokens of one pair."""
+    """Use the first of two tokens for the same person and app."""
     first = back_end.mint(visit)
     second = back_end.mint(visit)
     if second.redirect_url is None:
@@ -303,7 +307,7 @@ def replaced(back_end: BackEnd, visit: Visit) -> Outcome:
 
 
 def revoked(back_end: BackEnd, visit: Visit) -> Outcome:
-    """Use a token that was revoked."""
+    """Use a revoked token."""
     answer = back_end.mint(visit)
     if answer.redirect_url is None:
         return Outcome(visit, answer)
@@ -315,7 +319,7 @@ def revoked(back_end: BackEnd, visit: Visit) -> Outcome:
 
 
 def used(back_end: BackEnd, visit: Visit) -> Outcome:
-    """Use a token for one opening twice: the page frames the address, and later frames it again."""
+    """Use a single-use token twice: the page frames the address, and later frames it again."""
     answer = back_end.mint(visit, singleUse=True)
     if answer.redirect_url is None:
         return Outcome(visit, answer)
@@ -327,7 +331,7 @@ def used(back_end: BackEnd, visit: Visit) -> Outcome:
 
 
 def access_lost(back_end: BackEnd, _visit: Visit) -> Outcome:
-    """Take Cleo's access away between the mint and the frame."""
+    """Remove Cleo's access between the mint and the frame."""
     visit = Visit(CLEO, SUPPORT)
     give_grant(SUPPORT, CLEO)
     answer = back_end.mint(visit)
@@ -342,7 +346,7 @@ def access_lost(back_end: BackEnd, _visit: Visit) -> Outcome:
 
 
 def no_access(back_end: BackEnd, visit: Visit) -> Outcome:
-    """Ask for a token for somebody who may not open the app."""
+    """Mint for a person who may not open the app."""
     visit = Visit(DAN, visit.at_one_app.app)
     answer = back_end.mint(visit)
     if answer.status != HTTPStatus.FORBIDDEN:
@@ -352,13 +356,13 @@ def no_access(back_end: BackEnd, visit: Visit) -> Outcome:
 
 
 def unframed(back_end: BackEnd, visit: Visit) -> Outcome:
-    """Give the frame's address to a person, to open in a tab."""
+    """Give the frame's address to a person who opens it in a tab."""
     answer = back_end.mint(visit)
     return Outcome(visit, answer, answer.redirect_url, framed=False)
 
 
 def garbage(back_end: BackEnd, visit: Visit) -> Outcome:
-    """Open a frame with a token that nobody minted."""
+    """Open a frame with an invented token."""
     visit = visit.at_one_app
     origin = back_end.frame_origin.replace("{app}", visit.app.slug)
     url = f"{origin}/embed-apps/{visit.app.id}?personal-access-token={GARBAGE}"
@@ -370,7 +374,7 @@ def garbage(back_end: BackEnd, visit: Visit) -> Outcome:
 
 
 def too_many(back_end: BackEnd, visit: Visit) -> Outcome:
-    """Mint with the limited client until the limit is met."""
+    """Mint with the limited client until its limit is reached."""
     minted = 0
     answer = back_end.mint(visit, client=people.LIMITED_CLIENT)
     while answer.status == HTTPStatus.CREATED and minted < MOST_LIMITED_MINTS:
@@ -401,13 +405,13 @@ CASES: Final[dict[str, Callable[[BackEnd, Visit], Outcome]]] = {
 
 
 def give_grant(app: App, person: Person) -> None:
-    """Let the person open the app (again). This reaches into the service, as no customer's portal could."""
+    """Grant the person access to the app. It reaches into the service, which no customer can do."""
     directory.grants.put(OPERATOR, str(app.id), _id_of(person), datetime.now(UTC))
 
 
 def take_grant(app: App, person: Person) -> None:
-    """Take the person's grant for the app away, as an administrator would."""
-    # There is none where two visitors ask for this at once.
+    """Remove the person's grant for the app, as an administrator would."""
+    # A concurrent visitor may already have removed it.
     with suppress(GrantNotFound):
         directory.grants.remove(OPERATOR, str(app.id), _id_of(person), datetime.now(UTC))
 

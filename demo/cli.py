@@ -25,7 +25,7 @@ demo_commands = AppGroup("demo", help="The demo portal.")
 @demo_commands.command("load")
 @click.option("--origin", default="http://localhost:5000", show_default=True, help="Where the portal is.")
 def load(origin: str) -> None:
-    """Load the demo: what is missing is added, rows stay. Its client secrets are made anew."""
+    """Load the demo. Missing things are added, existing rows stay, and client secrets are replaced."""
     try:
         origin = parse_origin(origin)
         if origin == ANY_ORIGIN:
@@ -53,7 +53,7 @@ def load(origin: str) -> None:
 
 
 def _keep(path: Path, what: object) -> None:
-    """Write a file that its owner alone can read, whole or not at all."""
+    """Write a file that only its owner can read, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The demo's directory: one made-up customer, its people, two apps and two clients.
+"""The demo's directory: one invented customer, its people, two apps and two clients.
 
 The customer is Brackenford Supply Co., a wholesaler whose web site embeds the two apps.
 """
@@ -13,7 +13,7 @@ BEN: Final = "ben@acme.test"
 CLEO: Final = "cleo@acme.test"
 DAN: Final = "dan@acme.test"
 
-# Fixed, so that an address in a note or a test still means the same app after the demo is loaded again.
+# Fixed ids, so that an address in a note or a test names the same app after another load.
 ORDERS_ID: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 SUPPORT_ID: Final = "3d1c0a52-94e7-4c0b-9f65-2b7f4e8a6d10"
 
@@ -22,9 +22,9 @@ LIMITED_CLIENT: Final = "portal-limited"
 
 
 def directory(origin: str) -> dict[str, Any]:
-    """Return the demo's provisioning file as a dict, with `origin` as the only page that may embed anything.
+    """Return the demo's provisioning file as a dict. Only pages of `origin` may embed its apps.
 
-    It holds no secrets: whoever loads it has them made, and keeps them in instance/demo.json.
+    It holds no secrets: the load generates them and stores them in instance/demo.json.
     """
     return {
         "workspaces": [{"slug": WORKSPACE, "name": CUSTOMER, "allowed_origins": [origin]}],
@@ -39,7 +39,7 @@ def directory(origin: str) -> dict[str, Any]:
             _app(SUPPORT_ID, "support", "Support desk", origin),
         ],
         "clients": [
-            # A person clicking around must not meet the limit; the second client is there to show it.
+            # A person who clicks around must not reach the limit. The second client demonstrates it.
             {
                 "id": PORTAL_CLIENT,
                 "workspaces": [WORKSPACE],

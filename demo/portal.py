@@ -1,8 +1,10 @@
-"""The demo portal: a made-up customer's web site that embeds two apps from another site.
+"""The demo portal: an invented customer's web site that embeds two apps from another site.
 
-The browser knows the portal as http://localhost and the frames as http://127.0.0.1: two sites, as in life.
-The portal's server side (`demo.back_end`) mints as any customer's back end would, and the client secret
-stays there.
+The browser knows the portal as http://localhost and the frames as http://127.0.0.1. These are two sites, as
+in production.
+
+The portal's server side (`demo.back_end`) mints as any customer's back end would, and keeps the client
+secret.
 """
 
 import re
@@ -39,7 +41,7 @@ from pat_service.errors import Conflict
 from pat_service.http.payload import read_object
 from pat_service.http.public_url import APP_LABEL
 
-USUAL_PORT: Final = "5000"  # what `demo load` assumes without --origin
+USUAL_PORT: Final = "5000"  # the default origin of `demo load`
 TOKEN_TIMEOUT: Final = 5.0  # seconds that the page waits for a token
 HANG: Final = 2 * TOKEN_TIMEOUT
 HERE: Final = re.compile(r"localhost(:\d{1,5})?")
@@ -69,29 +71,29 @@ REFUSALS: Final = (
 
 
 def _fail() -> None:
-    """Be a token endpoint that is broken."""
+    """Act as a broken token endpoint."""
     abort(make_response({"detail": "The token endpoint is broken."}, HTTPStatus.SERVICE_UNAVAILABLE))
 
 
 def _hang() -> None:
-    """Be a token endpoint that answers when nobody waits any more."""
+    """Act as a token endpoint that answers after the page stopped waiting."""
     time.sleep(HANG)
     _fail()
 
 
-#: What the token endpoint does before it mints, by what the page calls it.
+#: What the token endpoint does before it mints, by the page's name for it.
 ENDPOINTS: Final[dict[str, Callable[[], None]]] = {"answers": lambda: None, "fails": _fail, "hangs": _hang}
-#: How long a session can be held to, by what the page calls it, in minutes.
+#: Session lengths in minutes, by the page's name for them.
 SESSIONS: Final = {"long": SESSION_EXPIRY, "short": SHORT_SESSION}
 
 
 def home() -> BaseResponse | str:
-    """The portal; or, until the demo is loaded, a page that says how to load it."""
+    """Show the portal or, before the demo is loaded, a page that explains how to load it."""
     demo = _demo()
     if demo is None:
         return render_template("portal/start.html", port=_port(), usual_port=USUAL_PORT)
     if not HERE.fullmatch(request.host):
-        # Under 127.0.0.1 the portal would be of one site with its frames, and prove nothing.
+        # Under 127.0.0.1 the portal and its frames would be one site, and the demo would prove nothing.
         return redirect(f"http://localhost:{_port()}/")
     here = f"http://{request.host}"
     return render_template(
@@ -113,7 +115,7 @@ def home() -> BaseResponse | str:
 
 
 def open_app() -> dict[str, Any]:
-    """Answer the page's script: mint what the JSON body names, and say what to frame."""
+    """Mint what the JSON body names, and return what the page is to frame."""
     wish = _wish()
     with _nothing_else():
         visit, case = _visit(wish), CASES[wish["case"]]
@@ -121,7 +123,7 @@ def open_app() -> dict[str, Any]:
 
 
 def give_token() -> dict[str, Any]:
-    """Be the token endpoint: hand on what the mint answered, and beside it what the page shows of that."""
+    """Act as the token endpoint: return the mint's answer, and the request for the page to show."""
     wish = _wish()
     with _nothing_else():
         visit, endpoint, minutes = _visit(wish), ENDPOINTS[wish["endpoint"]], SESSIONS[wish["session"]]
@@ -133,7 +135,7 @@ def give_token() -> dict[str, Any]:
 
 
 def end_sessions() -> dict[str, Any]:
-    """Revoke a token that was minted here. With it end the sessions that its app and user have."""
+    """Revoke a token that this portal minted. Sessions of its user and app end too."""
     wish = _wish()
     with _nothing_else():
         token_id = str(UUID(wish["tokenId"]))
@@ -142,7 +144,7 @@ def end_sessions() -> dict[str, Any]:
 
 
 def blueprint() -> Blueprint:
-    """Return the portal's blueprint. It is for development alone: it hands out access to whoever asks."""
+    """Return the blueprint. It is for development only, because it gives access to anyone who asks."""
     portal = Blueprint("portal", __name__)
     portal.add_url_rule("/", view_func=home)
     portal.add_url_rule("/portal/open", view_func=open_app, methods=["POST"])
@@ -160,7 +162,7 @@ def _wish() -> dict[str, Any]:
 
 @contextmanager
 def _nothing_else() -> Iterator[None]:
-    """Refuse a wish for what the page does not offer."""
+    """Refuse a request for something that the page does not offer."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -182,7 +184,7 @@ def _back_end() -> BackEnd:
 
 
 def _refuse_other_sites() -> None:
-    """Let only the portal's own page mint: no other site's page or machine, nor this one's other names."""
+    """Let only the portal's own page mint: no other site, no other machine, no other name of this one."""
     same_site = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
     same_origin = request.headers.get("Origin") == f"http://{request.host}"
     here = HERE.fullmatch(request.host) and ip_address(request.remote_addr or "::").is_loopback
@@ -197,7 +199,7 @@ def _guard(response: Response) -> Response:
         "script-src": f"'self' {_script()}",
         "style-src": "'self'",
         "img-src": "'self' data:",
-        # The script asks a frame that stays blank whether its address answers.
+        # The script asks whether the address of a blank frame answers.
         "connect-src": f"'self' {_frame_sources()}",
         "frame-src": _frame_sources(),
         "form-action": "'self'",
@@ -211,28 +213,28 @@ def _guard(response: Response) -> Response:
 
 
 def _demo() -> Demo | None:
-    """Return the loaded demo, or None. It is read each time: loading it needs no restart."""
+    """Return the loaded demo, or None. It is read each time, so a load needs no restart."""
     return loaded_demo(current_app.instance_path)
 
 
 def _port() -> str:
-    """Return the port that the server listens on. The Host header is the visitor's word, this is not."""
+    """Return the port that the server listens on. The visitor controls the Host header, but not this."""
     return str(request.environ["SERVER_PORT"])
 
 
 def _frame_origin() -> str:
-    """Return the origin that frames come from; with `{app}` in it, each app has its own."""
+    """Return the origin of frames. With `{app}` in it, each app has its own."""
     public = urlsplit(current_app.config.get("PUBLIC_URL") or f"http://127.0.0.1:{_port()}")
     return f"{public.scheme}://{public.netloc}"
 
 
 def _script() -> str:
-    """Return the address of the script that embeds. A host without an app's name has it as well."""
+    """Return the address of the embedding script. The common host serves it too."""
     return f"{_frame_origin().replace(APP_LABEL, '')}/embed.js"
 
 
 def _frame_sources() -> str:
-    """Return the same for a policy. A launcher comes from the host without an app's name."""
+    """Return the frame origin as a policy writes it. A launcher comes from the common host."""
     origin = _frame_origin()
     if APP_LABEL not in origin:
         return origin

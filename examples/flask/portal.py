@@ -1,4 +1,4 @@
-"""A portal in Flask: whoever is signed in here sees the app Orders as themselves."""
+"""A portal in Flask: a signed-in person sees the app Orders as themselves."""
 
 import os
 from base64 import b64encode
@@ -29,8 +29,9 @@ def sign_in():
 
 @app.post("/embed-token")
 def embed_token():
-    """Mint for whoever is signed in. The client's secret stays here."""
-    # Another site's page can make this browser post a form with our cookie, but neither of these.
+    """Mint for the signed-in person. The client's secret stays here."""
+    # A page of another site can make this browser post a form with our cookie, but cannot send these
+    # headers.
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or not request.is_json:
         return {"detail": "This is for our own pages."}, 403
     if "email" not in session:
@@ -47,7 +48,7 @@ def embed_token():
         with urlopen(mint, timeout=10) as answer:
             minted, status, headers = answer.read(), answer.status, {"Cache-Control": "no-store"}
     except HTTPError as refusal:
-        # The page's script makes the best of it. But a 401 is about our secret, and not about who is here.
+        # The page's script handles a refusal. A 401 concerns our secret, so the script must not see it.
         minted, status = refusal.read(), 502 if refusal.code == 401 else refusal.code
         headers = {name: refusal.headers[name] for name in ("Retry-After",) if name in refusal.headers}
     except OSError:

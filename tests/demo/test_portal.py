@@ -1,6 +1,6 @@
-"""The demo portal's own answers. A mint goes to the service as it would over the wire, but for the wire.
+"""The demo portal's own answers. Its mints reach the service without a network.
 
-What a person sees of them in a browser is in tests/browser.
+Browser tests of the portal are in tests/e2e/browser.
 """
 
 import json
@@ -53,7 +53,7 @@ SECRETS: Final = {"portal": "s3cret-of-the-portal", "portal-limited": "s3cret-of
 
 @dataclass(frozen=True)
 class Portal:
-    """A portal whose demo is loaded."""
+    """A portal with a loaded demo."""
 
     service: Service
     secrets: dict[str, str]
@@ -75,13 +75,13 @@ def load(app: Flask) -> Portal:
 
 @pytest.fixture
 def new_portal(app: Flask) -> Portal:
-    """For a test that leaves its portal other than it was."""
+    """A portal for a test that changes it."""
     return load(app)
 
 
 @pytest.fixture(scope="module")
 def portal(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    """One for all the others."""
+    """One portal for all other tests."""
     folder = tmp_path_factory.mktemp("portal")
     with lasting_service(schema, folder, PUBLIC_URL="") as service:
         service.app.instance_path = str(folder / "instance")
@@ -90,7 +90,7 @@ def portal(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """What the portal's server side sends, which comes to the service without a wire."""
+    """Requests of the portal's server side, which reach the service without a network."""
     calls: list[Request] = []
 
     def straight(call: Request) -> tuple[int, Message, bytes]:
@@ -110,14 +110,14 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the portal would have slept."""
+    """The time that the portal would have slept, in seconds."""
     slept: list[float] = []
     monkeypatch.setattr("demo.back_end.time.sleep", slept.append)
     return slept
 
 
 def visit(client: FlaskClient, host: str = "localhost:5000", port: str = "5000") -> TestResponse:
-    """Get the start page. The port is the one that the server listens on, whatever the host says."""
+    """Get the start page. The port is the server's own, whatever the Host header says."""
     return client.get("/", headers={"Host": host}, environ_overrides={"SERVER_PORT": port})
 
 
@@ -128,7 +128,7 @@ def post(
     content_type: str = "application/json",
     headers: dict[str, str | None] | None = None,
 ) -> TestResponse:
-    """Ask as the portal's own script does, with these headers changed (None: left out)."""
+    """Ask as the portal's own script does, with these headers changed. None leaves a header out."""
     usual = {"Host": "localhost:5000", "Origin": HERE, "Sec-Fetch-Site": "same-origin"}
     given = {name: value for name, value in (usual | (headers or {})).items() if value is not None}
     return client.post(
@@ -158,7 +158,7 @@ def ask(
 def want_token(
     client: FlaskClient, *, headers: dict[str, str | None] | None = None, **changes: Any
 ) -> TestResponse:
-    """Ask the token endpoint, as the page does for the script."""
+    """Ask the token endpoint as the page's script does."""
     wish = {"person": "ana", "app": "orders", "region": "", "session": "long", "endpoint": "answers"}
     return post(client, "/portal/token", json.dumps(wish | changes), headers=headers)
 
@@ -185,7 +185,7 @@ def navigate(client: FlaskClient, url: str, dest: str = "iframe") -> TestRespons
 
 
 def opened(client: FlaskClient, url: str, dest: str = "iframe") -> tuple[int, str]:
-    """Open the address. The status, and the code where it is refused."""
+    """Open the address; return the status, and the code of a refusal."""
     answer = navigate(client, url, dest)
     return answer.status_code, (answer.json or {}).get("code", "") if answer.is_json else ""
 
@@ -193,7 +193,7 @@ def opened(client: FlaskClient, url: str, dest: str = "iframe") -> tuple[int, st
 # ---- Before the demo is loaded ----
 
 
-def test_until_the_demo_is_loaded_the_start_page_says_how(client: FlaskClient) -> None:
+def test_before_the_demo_is_loaded_the_start_page_explains_how(client: FlaskClient) -> None:
     answer = visit(client)
     assert answer.status_code == 200
     assert "<title>pat-service is running</title>" in answer.text
@@ -206,13 +206,13 @@ def test_on_another_port_the_command_names_the_portals_origin(client: FlaskClien
     assert "8080" not in answer.text
 
 
-def test_the_start_page_is_there_under_each_of_the_machines_names(client: FlaskClient) -> None:
+def test_the_start_page_answers_under_each_name_of_the_machine(client: FlaskClient) -> None:
     for host in ("127.0.0.1:5000", "[::1]:5000", "laptop.local:5000", ""):
         assert "demo load" in visit(client, host).text
 
 
 @pytest.mark.usefixtures("sent")
-def test_nothing_is_opened_before_the_demo_is_loaded(client: FlaskClient) -> None:
+def test_nothing_opens_before_the_demo_is_loaded(client: FlaskClient) -> None:
     problem = problem_of(ask(client), 409, "conflict")
     assert "flask --app app demo load" in problem["detail"]
 
@@ -233,7 +233,7 @@ def test_nothing_is_opened_before_the_demo_is_loaded(client: FlaskClient) -> Non
         b'{"clients": {"portal": {"secret": "x"}, "portal-limited": {"secret": "x"}}}',
     ],
 )
-def test_a_damaged_file_is_as_good_as_none(app: Flask, client: FlaskClient, kept: bytes) -> None:
+def test_a_damaged_file_counts_as_no_file(app: Flask, client: FlaskClient, kept: bytes) -> None:
     folder = Path(app.instance_path)
     folder.mkdir()
     (folder / "demo.json").write_bytes(kept)
@@ -241,9 +241,7 @@ def test_a_damaged_file_is_as_good_as_none(app: Flask, client: FlaskClient, kept
     problem_of(ask(client), 409, "conflict")
 
 
-def test_a_demo_that_is_loaded_meanwhile_needs_no_restart(
-    client: FlaskClient, runner: FlaskCliRunner
-) -> None:
+def test_a_demo_loaded_later_needs_no_restart(client: FlaskClient, runner: FlaskCliRunner) -> None:
     assert "pat-service is running" in visit(client).text
     assert runner.invoke(args=["demo", "load"]).exit_code == 0
     assert "Brackenford Supply Co. – customer portal" in visit(client).text
@@ -281,19 +279,19 @@ def test_the_portal_offers_its_people_its_apps_and_each_refusal(portal: Portal) 
         "",
     ],
 )
-def test_any_other_name_of_the_machine_leads_to_localhost(portal: Portal, host: str) -> None:
+def test_every_other_name_of_the_machine_redirects_to_localhost(portal: Portal, host: str) -> None:
     answer = visit(portal.client, host)
     assert (answer.status_code, answer.headers["Location"]) == (302, "http://localhost:5000/")
     assert "evil" not in answer.text
 
 
-def test_a_portal_that_the_demo_was_not_loaded_for_says_so(portal: Portal) -> None:
+def test_a_portal_with_another_origin_than_the_demo_says_so(portal: Portal) -> None:
     text = visit(portal.client, "localhost:5001", "5001").text
     assert "The demo was loaded for http://localhost:5000." in text
     assert "flask --app app demo load --origin http://localhost:5001" in text
 
 
-def test_the_portal_has_a_policy_that_lets_in_its_own_scripts_and_its_frames_alone(
+def test_the_portals_policy_allows_its_own_scripts_and_frames_alone(
     portal: Portal,
 ) -> None:
     for answer in (
@@ -326,7 +324,7 @@ def test_the_portal_has_a_policy_that_lets_in_its_own_scripts_and_its_frames_alo
         ("http://{app}.localhost:7000", "http://localhost:7000 http://*.localhost:7000"),
     ],
 )
-def test_the_frames_come_from_the_public_url_where_there_is_one(
+def test_frames_come_from_the_public_url_if_there_is_one(
     make_app: Callable[..., Flask], tmp_path: Path, public_url: str, sources: str
 ) -> None:
     app = make_app(PUBLIC_URL=public_url)
@@ -362,7 +360,7 @@ def test_the_frames_come_from_the_public_url_where_there_is_one(
         {"Host": "", "Origin": "http://"},
     ],
 )
-def test_nobody_but_the_portals_own_page_gets_a_token(
+def test_only_the_portals_own_page_gets_a_token(
     portal: Portal, sent: list[Request], headers: dict[str, str | None]
 ) -> None:
     problem_of(ask(portal.client, headers=headers), 403, "forbidden")
@@ -376,7 +374,7 @@ def test_a_browser_without_fetch_metadata_is_served(portal: Portal) -> None:
     assert ask(portal.client, headers={"Sec-Fetch-Site": None}).status_code == 200
 
 
-def test_a_page_that_is_refused_takes_no_grant_away(portal: Portal) -> None:
+def test_a_refused_page_removes_no_grant(portal: Portal) -> None:
     before = portal.grants()
     elsewhere: dict[str, str | None] = {"Origin": "http://evil.example"}
     problem_of(ask(portal.client, "cleo", "support", "access-lost", headers=elsewhere), 403, "forbidden")
@@ -404,7 +402,7 @@ def test_a_page_that_is_refused_takes_no_grant_away(portal: Portal) -> None:
         {"case": ["normal"]},
     ],
 )
-def test_who_or_what_the_page_does_not_offer_is_refused(
+def test_a_person_or_app_that_the_page_does_not_offer_is_refused(
     portal: Portal, sent: list[Request], wish: dict[str, Any]
 ) -> None:
     problem_of(ask(portal.client, **wish), 400, "invalid_payload")
@@ -437,7 +435,7 @@ def test_who_or_what_the_page_does_not_offer_is_refused(
         ),
     ],
 )
-def test_what_is_no_json_object_is_refused(
+def test_a_body_that_is_not_a_json_object_is_refused(
     portal: Portal, sent: list[Request], body: str | bytes, content_type: str, status: int, code: str
 ) -> None:
     problem_of(ask(portal.client, data=body, content_type=content_type), status, code)
@@ -467,7 +465,7 @@ def test_a_token_that_the_page_does_not_offer_is_refused(
 
 
 @pytest.mark.parametrize("token_id", ["", "x", "../users", None, 7, ["a"], {}, f"{people.ORDERS_ID}/x"])
-def test_what_is_no_tokens_id_is_not_revoked(portal: Portal, sent: list[Request], token_id: Any) -> None:
+def test_a_malformed_token_id_is_not_revoked(portal: Portal, sent: list[Request], token_id: Any) -> None:
     problem_of(end(portal.client, token_id), 400, "invalid_payload")
     assert sent == []
 
@@ -495,7 +493,7 @@ def test_each_person_may_open_each_app(portal: Portal, person: str, slug: str) -
     assert opened(portal.client, shown["redirectUrl"]) == (200, "")
 
 
-def test_the_server_side_mints_as_any_back_end_would_and_shows_how(
+def test_the_server_side_mints_as_any_back_end_and_shows_the_request(
     portal: Portal, sent: list[Request]
 ) -> None:
     shown = outcome(portal.client)
@@ -511,7 +509,7 @@ def test_the_server_side_mints_as_any_back_end_would_and_shows_how(
 
 
 @pytest.mark.parametrize(("session", "minutes"), [("long", 60), ("short", 1)])
-def test_the_token_endpoint_hands_on_what_the_mint_answered(
+def test_the_token_endpoint_passes_on_the_mints_answer(
     portal: Portal, sent: list[Request], session: str, minutes: int
 ) -> None:
     answer = want_token(portal.client, session=session)
@@ -523,19 +521,19 @@ def test_the_token_endpoint_hands_on_what_the_mint_answered(
     assert set(minted) == {"personalAccessToken", "redirectUrl", "tokenId", "expiresIn", "sessionExpiresIn"}
     assert found["shownToken"] == f"{minted['personalAccessToken'][:8]}…"
     assert opened(portal.client, minted["redirectUrl"]) == (200, "")
-    # And the page shows the token nowhere.
+    # The page shows the token nowhere.
     assert TOKEN.findall(json.dumps(found | {"minted": None, "redirectUrl": None})) == []
 
 
 @pytest.mark.usefixtures("sent")
-def test_a_mint_that_is_refused_gives_no_token(new_portal: Portal) -> None:
+def test_a_refused_mint_gives_no_token(new_portal: Portal) -> None:
     new_portal.service.change(delete(User))
     found: dict[str, Any] = want_token(new_portal.client).json  # type: ignore[assignment]
     assert (found["minted"], found["shownToken"]) == (None, None)
     assert found["answer"]["problem"]["code"] == "user_not_found"
 
 
-def test_a_token_endpoint_can_fail_and_hang_longer_than_the_page_waits(
+def test_a_token_endpoint_can_fail_or_hang_on_request(
     portal: Portal, sent: list[Request], naps: list[float]
 ) -> None:
     for endpoint in ("fails", "hangs"):
@@ -566,7 +564,7 @@ def wishes(sent: list[Request]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("slug", ["orders", "all"])
-def test_a_region_is_minted_as_an_attribute_and_shown_as_such(
+def test_a_region_is_minted_as_an_attribute_and_shown_as_one(
     portal: Portal, sent: list[Request], slug: str
 ) -> None:
     shown = outcome(portal.client, "ana", slug, region="south")
@@ -576,13 +574,13 @@ def test_a_region_is_minted_as_an_attribute_and_shown_as_such(
     assert opened(portal.client, shown["redirectUrl"]) == (200, "")
 
 
-def test_a_region_is_nothing_to_the_support_desk(portal: Portal, sent: list[Request]) -> None:
+def test_a_region_does_not_affect_the_support_desk(portal: Portal, sent: list[Request]) -> None:
     assert outcome(portal.client, "ana", "support", region="south")["region"] == ""
     assert outcome(portal.client, "ana", "orders")["region"] == ""
     assert not [wish for wish in wishes(sent) if "attributes" in wish]
 
 
-def test_all_apps_are_opened_with_a_token_of_the_workspace(portal: Portal, sent: list[Request]) -> None:
+def test_all_apps_opens_with_a_workspace_token(portal: Portal, sent: list[Request]) -> None:
     shown = outcome(portal.client, "ana", "all", region="north")
     (wish,) = wishes(sent)
     assert wish["workspaceSlug"] == "acme"
@@ -602,7 +600,7 @@ def test_all_apps_are_opened_with_a_token_of_the_workspace(portal: Portal, sent:
 @pytest.mark.parametrize("slug", ["orders", "support", "all"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("naps")
-def test_no_answer_has_a_client_secret_and_a_token_is_in_the_frames_address_alone(
+def test_no_answer_has_a_client_secret_or_a_token_outside_the_frames_address(
     portal: Portal, sent: list[Request], case: str, slug: str
 ) -> None:
     answer = ask(portal.client, app=slug, case=case, region="north")
@@ -616,7 +614,7 @@ def test_no_answer_has_a_client_secret_and_a_token_is_in_the_frames_address_alon
 @pytest.mark.parametrize("slug", ["support", "all"])
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.case)
 @pytest.mark.usefixtures("sent")
-def test_each_refusal_is_the_one_that_its_button_promises(
+def test_each_refusal_matches_its_button(
     portal: Portal, monkeypatch: pytest.MonkeyPatch, refusal: Refusal, slug: str
 ) -> None:
     status, code = refusal.expected.split()
@@ -628,17 +626,19 @@ def test_each_refusal_is_the_one_that_its_button_promises(
             assert (problem["status"], problem["code"]) == (int(status), code)
             assert shown["answer"]["status"] == int(status)
         else:
-            if shown["againAfter"]:  # it is framed twice
+            if shown["againAfter"]:  # framed twice
                 assert opened(portal.client, shown["redirectUrl"]) == (200, "")
                 clock.shift(shown["againAfter"])
             dest = "iframe" if shown["framed"] else "document"
             assert opened(portal.client, shown["redirectUrl"], dest) == (int(status), code)
-        # And it is over with that: the next visit is as ever.
+        # The next visit works as before.
         person = "cleo" if refusal.case == "access-lost" else "ben"
         assert opened(portal.client, outcome(portal.client, person, slug)["redirectUrl"]) == (200, "")
 
 
-def test_the_used_token_opens_twice_only_in_place_of_the_first(portal: Portal, sent: list[Request]) -> None:
+def test_the_used_token_opens_twice_only_as_a_repeat_of_the_first(
+    portal: Portal, sent: list[Request]
+) -> None:
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         shown = outcome(portal.client, case="used")
         assert [wish["singleUse"] for wish in wishes(sent)] == [True]
@@ -650,9 +650,7 @@ def test_the_used_token_opens_twice_only_in_place_of_the_first(portal: Portal, s
         assert opened(portal.client, shown["redirectUrl"]) == (401, "token_used")
 
 
-def test_the_revoked_token_is_revoked_over_http_by_the_client_that_minted_it(
-    portal: Portal, sent: list[Request]
-) -> None:
+def test_the_revoked_token_is_revoked_over_http_by_its_client(portal: Portal, sent: list[Request]) -> None:
     shown = outcome(portal.client, "ben", "orders", "revoked")
     minted, revocation = sent
     assert (minted.get_method(), revocation.get_method()) == ("POST", "DELETE")
@@ -664,7 +662,7 @@ def test_the_revoked_token_is_revoked_over_http_by_the_client_that_minted_it(
     assert revoked_at is not None
 
 
-def test_a_revocation_that_is_refused_is_shown_in_place_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_revocation_is_shown_in_place_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = back_end.Answer("curl -X DELETE", 403, {}, {"code": "scope_missing"})
     minted = back_end.Answer("curl", 201, {}, {"redirectUrl": "http://x", "tokenId": "t"})
     monkeypatch.setattr(BackEnd, "mint", lambda *_: minted)
@@ -681,21 +679,21 @@ def test_the_expired_token_is_used_after_its_last_second(portal: Portal, naps: l
 
 
 @pytest.mark.usefixtures("sent")
-def test_the_address_in_a_tab_is_one_that_opens_in_a_frame(portal: Portal) -> None:
+def test_the_address_in_a_tab_would_open_in_a_frame(portal: Portal) -> None:
     shown = outcome(portal.client, case="unframed")
     assert shown["framed"] is False
     assert opened(portal.client, shown["redirectUrl"], "document") == (403, "not_framed")
     assert opened(portal.client, shown["redirectUrl"]) == (200, "")
 
 
-def test_the_made_up_token_is_not_minted(portal: Portal, sent: list[Request]) -> None:
+def test_the_invented_token_is_not_minted(portal: Portal, sent: list[Request]) -> None:
     shown = outcome(portal.client, case="garbage")
     assert sent == []
     assert (shown["curl"], shown["answer"]) == (None, None)
     assert shown["shownUrl"].endswith("?personal-access-token=pat_0000…")
 
 
-def test_the_limited_client_gets_ten_tokens_and_the_other_goes_on(
+def test_the_limited_client_gets_ten_tokens_and_the_other_is_not_affected(
     new_portal: Portal, sent: list[Request]
 ) -> None:
     shown = outcome(new_portal.client, case="too-many")
@@ -706,7 +704,7 @@ def test_the_limited_client_gets_ten_tokens_and_the_other_goes_on(
     assert outcome(new_portal.client)["answer"]["status"] == 201
 
 
-def test_a_higher_limit_of_the_server_ends_the_demonstration_all_the_same(
+def test_a_higher_limit_of_the_server_still_ends_the_demonstration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     minted: list[str] = []
@@ -724,9 +722,9 @@ def test_a_higher_limit_of_the_server_ends_the_demonstration_all_the_same(
 
 
 @pytest.mark.usefixtures("sent")
-def test_only_cleos_support_desk_is_taken_and_she_has_it_back_at_her_next_visit(portal: Portal) -> None:
+def test_only_cleo_loses_the_support_desk_and_her_next_visit_restores_it(portal: Portal) -> None:
     before, taken = portal.grants(), {(people.CLEO, people.SUPPORT_ID)}
-    # Whoever the page shows: the demonstration is Cleo's.
+    # The demonstration is Cleo's, whoever is selected in the page.
     shown = outcome(portal.client, "ana", "orders", "access-lost")
     assert (shown["person"]["name"], shown["app"]["slug"]) == (CLEO.name, SUPPORT.slug)
     assert portal.grants() == before - taken
@@ -737,14 +735,14 @@ def test_only_cleos_support_desk_is_taken_and_she_has_it_back_at_her_next_visit(
 
 
 @pytest.mark.usefixtures("sent")
-def test_a_demo_whose_people_are_gone_is_refused_and_not_a_failure(new_portal: Portal) -> None:
+def test_a_demo_with_deleted_people_is_refused_without_a_500(new_portal: Portal) -> None:
     new_portal.service.change(delete(User))
     assert outcome(new_portal.client)["answer"]["problem"]["code"] == "user_not_found"
     problem = problem_of(ask(new_portal.client, "cleo", "support"), 409, "conflict")
     assert "cleo@acme.test" in problem["detail"]
 
 
-# ---- The wire ----
+# ---- HTTP ----
 
 
 def mint(url: str) -> back_end.Answer:
@@ -753,7 +751,7 @@ def mint(url: str) -> back_end.Answer:
 
 @contextmanager
 def listening(answer: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A server that answers each POST with these bytes, and what it was asked: path and credentials."""
+    """A server that answers each POST with these bytes and records paths and credentials."""
     seen: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -779,7 +777,7 @@ def response(status: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-def test_a_server_that_does_not_answer_is_shown_as_such() -> None:
+def test_a_silent_server_is_shown_as_silent() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -797,7 +795,7 @@ def test_a_server_that_does_not_answer_is_shown_as_such() -> None:
         b"no HTTP at all\r\n\r\n",
     ],
 )
-def test_an_answer_that_breaks_off_is_none(answer: bytes) -> None:
+def test_a_truncated_answer_counts_as_no_answer(answer: bytes) -> None:
     with listening(answer) as (url, _):
         found = mint(url)
     assert found.status is None
@@ -810,7 +808,7 @@ def test_an_answer_that_breaks_off_is_none(answer: bytes) -> None:
     [b"", b"<h1>Hello</h1>", b"[]", b'"x"', b"\xff", b"1" * 100_000, b"[" * 60_000, b'{"redirectUrl": "http'],
 )
 @pytest.mark.parametrize("status", ["201 Created", "502 Bad Gateway"])
-def test_an_answer_that_is_no_json_object_is_told_apart(status: str, body: bytes) -> None:
+def test_an_answer_that_is_not_a_json_object_is_shown_as_one(status: str, body: bytes) -> None:
     with listening(response(status, body)) as (url, _):
         answer = mint(url)
     assert answer.status == int(status[:3])
@@ -830,7 +828,9 @@ def test_the_credentials_follow_no_redirect() -> None:
     assert seen_elsewhere == []
 
 
-def test_the_credentials_pass_by_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_credentials_do_not_go_through_a_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with (
         listening(response("201 Created", b'{"redirectUrl": "http://proxy"}')) as (proxy, seen),
         listening(response("201 Created", b'{"redirectUrl": "http://frame"}')) as (url, _),
@@ -854,7 +854,7 @@ def test_a_refusal_is_an_answer_with_its_status_headers_and_body() -> None:
     assert seen == [f"{MINT} {basic('portal', SECRETS['portal'])['Authorization']}"]
 
 
-def test_no_secret_is_in_what_a_traceback_would_print() -> None:
+def test_a_traceback_would_print_no_secret() -> None:
     printed = repr(BackEnd("http://x", FRAMES, Demo(SECRETS, HERE)))
     assert "s3cret" not in printed
 
@@ -883,7 +883,7 @@ def test_outside_development_there_is_no_portal(
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 
-# ---- The service's own address, where nothing is configured ----
+# ---- The service's own address without configuration ----
 
 
 @pytest.mark.parametrize(
@@ -896,7 +896,7 @@ def test_outside_development_there_is_no_portal(
         ("192.0.2.7", "http://127.0.0.1:5000"),
     ],
 )
-def test_a_development_server_gives_an_address_that_a_browser_on_its_machine_takes(
+def test_a_development_server_names_an_address_for_browsers_on_its_machine(
     portal: Portal, bound_to: str, origin: str
 ) -> None:
     body = {"email": people.ANA, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
