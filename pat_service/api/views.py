@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from flask import current_app, g
+from flask import g
 
 from pat_service import metrics
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.examples import MINT_EXAMPLES
 from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
 from pat_service.credentials import parse_token
-from pat_service.http import limits
 from pat_service.http.authentication import client_required, keyring, utcnow
+from pat_service.http.opening import open_app
 from pat_service.http.public_url import frame_url, launcher_url
-from pat_service.rules import minting, sessions
+from pat_service.rules import minting
 from pat_service.rules.minting import MintRequest
 
 
@@ -46,15 +46,7 @@ def mint(request: MintRequest) -> dict[str, Any]:
 def open_session(request: dict[str, Any]) -> dict[str, Any]:
     """Open a session with a token, as a frame does, for a program."""
     token = parse_token(request["access_token"])
-    limits.hit_open(token)
-    session, signed = sessions.open(
-        keyring(),
-        token,
-        request["app_id"],
-        utcnow(),
-        most=current_app.config["MAX_SESSIONS_PER_TOKEN"],
-        parent=request["parent_origin"],
-    )
+    session, signed = open_app(token, request["app_id"], parent=request["parent_origin"])
     g.session_id = session.id
     g.app_id = session.viewer.app.id
     return {

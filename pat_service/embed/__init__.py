@@ -5,7 +5,7 @@ This is the public API for apps: an app imports from here and from no other modu
 
 from flask import Flask
 
-from pat_service.embed import launcher, locale, script_texts, views
+from pat_service.embed import locale, script_texts, views
 from pat_service.embed.answers import FORM_LIMIT_BYTES, refusal_page
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.rules.access import Viewer
@@ -32,5 +32,5 @@ def init_app(app: Flask) -> None:
     """Serve the frames of apps and of workspaces."""
     app.jinja_env.globals["_"] = locale.translate
     app.register_blueprint(views.blueprint)
-    app.register_blueprint(launcher.blueprint)
+    app.register_blueprint(views.launchers)
     app.register_blueprint(script_texts.blueprint)

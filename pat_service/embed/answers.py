@@ -25,7 +25,6 @@ from pat_service.errors import (
     TokenMissing,
     UnsupportedMediaType,
 )
-from pat_service.http import limits
 from pat_service.http.headers import FRAME_POLICY, csp_nonce, request_state
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
@@ -92,18 +91,13 @@ def check_request() -> None:
 
 
 def read_token(given: list[str]) -> Secret:
-    """Return the only token in `given` and count the attempt.
-
-    Raise TokenMissing, TokenInvalid, InvalidPayload or RateLimited.
-    """
+    """Return the only token in `given`, or raise TokenMissing, TokenInvalid or InvalidPayload."""
     if not any(given):
         raise TokenMissing
     if len(given) > 1:
         raise TokenInvalid("The access token is given more than once.")
     token = parse_token(given[0])
     refuse_nul()
-    limits.hit_open(token)
-    g.database_asked = True
     return token
 
 
@@ -164,9 +158,9 @@ def frame_headers(response: Response) -> Response:
     return response
 
 
-def current_origins(id_: str) -> list[str]:
-    """Query the allowed origins of this response, or raise NotFound if the id is no UUID."""
-    if not is_uuid(id_):
+def current_origins(place: Place) -> list[str]:
+    """Query the allowed origins of this response, or raise NotFound if the place's id is no UUID."""
+    if not is_uuid(place.app_id or place.workspace_id or ""):
         raise NotFound
     g.database_asked = True
     return allowed_origins()

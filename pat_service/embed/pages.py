@@ -1,7 +1,7 @@
 """Render pages of apps and launchers."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, jsonify, render_template
@@ -14,80 +14,67 @@ from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.embed.handover import Handover, named_parent
 from pat_service.embed.hosts import app_prefix, apps_with_host, launcher_prefix
 from pat_service.embed.locale import locale, theme
-from pat_service.embed.registry import EmbeddedApp, Page
+from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
 from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.rules.access import ViewedApp, Viewer, Visitor, apps_of
-from pat_service.rules.sessions import Opened, OpenLauncher, OpenSession
+from pat_service.rules.sessions import OpenLauncher, OpenSession
 
-WHOLE = "embed/frame.html"
-FRAGMENT = "embed/fragment.html"
-LAUNCHER = "embed/launcher.html"
-WAITING = "embed/waiting.html"
+AnySession: TypeAlias = OpenSession | OpenLauncher
+#: The addresses that a frame may pass its session to, with their apps; a launcher has none.
+Destinations: TypeAlias = Mapping[str, ViewedApp | None]
 
-
-def app_path(app_id: str) -> str:
-    """Return the path of an app's frames."""
-    return f"{APPS}/{app_id}"
+DOCUMENT: Final = "embed/frame.html"
+FRAGMENT: Final = "embed/fragment.html"
 
 
-def launcher_path(workspace_id: str) -> str:
-    """Return the path of a workspace's launcher."""
-    return f"{LAUNCHERS}/{workspace_id}"
+# ---- Pages of apps ----
+
+
+def app_of(session: OpenSession) -> EmbeddedApp:
+    """Return the functions of the session's app."""
+    registry: Registry = current_app.extensions["pat_service.registry"]
+    return registry.get(session.viewer.app.template)
 
 
 def show(
     session: OpenSession,
-    app: EmbeddedApp,
     page: Page,
     *,
-    opened_with: Secret | None = None,
-    handed: bool = False,
+    layout: Mapping[str, Any] | None = None,
     status: int = 200,
     errors: Mapping[str, Any] | None = None,
     form: MultiDict[str, str] | None = None,
 ) -> Response:
-    """Answer with a page of the app: a document if the app has just opened, else a fragment.
+    """Answer with a page of the app, as a fragment or in `layout`.
 
-    A document that is `handed` over contains no session: the response holds it separately.
+    Raise NotFound, or MethodNotAllowed if only a form has this name.
     """
-    context = page.context
+    app, context = app_of(session), page.context
     if context is None and page.name in app.pages:
         result = app.pages[page.name](session.viewer)
         if isinstance(result, Response):
             return result
         if isinstance(result, Page):
-            return show(
-                *(session, app, result),
-                opened_with=opened_with,
-                handed=handed,
-                status=status,
-                errors=errors,
-                form=form,
-            )
+            return show(session, result, layout=layout, status=status, errors=errors, form=form)
         context = result
-    common = _common_context(session) | {
-        "errors": errors or {},
-        "form": MultiDict() if form is None else form,
-    }
-    layout: dict[str, Any] = {"layout": FRAGMENT}
-    if opened_with is not None:
-        back = _launcher_address(session)
-        boot = _boot_of_app(session, opened_with, [back] if back else [])
-        layout = {"layout": WHOLE, "launcher_url": back, "boot": boot}
-    elif handed:
-        layout = {"layout": WHOLE, "launcher_url": None, "boot": None}
     template = _template(session, page.name)
     if template is None:
         raise MethodNotAllowed(["POST"]) if page.name in app.forms else NotFound()
-    values = {**(context or {}), **common, **layout}
+    values = {
+        **(context or {}),
+        **_common_context(session),
+        "errors": errors or {},
+        "form": MultiDict() if form is None else form,
+        **(layout or {"layout": FRAGMENT}),
+    }
     current_app.update_template_context(values)
     return Response(template.render(values), status)
 
 
-def has_page(session: OpenSession, app: EmbeddedApp, name: str) -> bool:
+def has_page(session: OpenSession, name: str) -> bool:
     """Return whether the app has this page."""
-    return name in app.pages or _template(session, name) is not None
+    return name in app_of(session).pages or _template(session, name) is not None
 
 
 def _template(session: OpenSession, page: str) -> Template | None:
@@ -101,7 +88,7 @@ def _template(session: OpenSession, page: str) -> Template | None:
 
 
 def _common_context(session: OpenSession) -> dict[str, Any]:
-    root = app_path(session.viewer.app.id)
+    root = _path(session)
     return {
         "viewer": session.viewer,
         "csp_nonce": csp_nonce(),
@@ -122,101 +109,99 @@ def _address_builder(folder: str) -> Callable[..., str]:
     return address
 
 
-def show_launcher(session: OpenLauncher, opened_with: Secret) -> str:
-    """Return the launcher's page, with the apps that the visitor may open."""
-    apps, ways = _destinations(session)
-    return _launcher_page(session, apps, ways, _boot_of_launcher(session, opened_with, ways))
-
-
-def _launcher_page(
-    session: OpenLauncher, apps: list[ViewedApp], ways: list[str], boot: dict[str, Any] | None
-) -> str:
-    return render_template(
-        LAUNCHER,
-        viewer=session.visitor,
-        apps=[{"name": app.name, "url": way} for app, way in zip(apps, ways, strict=True)],
-        boot=boot,
-        hosts=list(filter(None, map(app_prefix, apps))),
-        csp_nonce=csp_nonce(),
-        locale=locale(),
-        theme=theme(),
-    )
-
-
-def _destinations(session: OpenLauncher) -> tuple[list[ViewedApp], list[str]]:
-    apps = apps_with_host(apps_of(session.visitor))
-    return apps, [app_prefix(app) + app_path(app.id) for app in apps]
-
-
-# ---- Frames of embed.js ----
+# ---- First pages of frames ----
 
 
 def show_waiting(root: str, parents: list[str]) -> Response:
     """Answer with an empty page that waits for a token from one of the parents."""
     boot = {"base": root, "parents": parents} | named_parent(parents) | preferences()
-    return Response(render_template(WAITING, boot=boot, csp_nonce=csp_nonce()))
+    return Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce()))
 
 
-def hand_over_app(session: OpenSession, signed: Secret, app: EmbeddedApp, handover: Handover) -> Response:
-    """Answer with the session and, if the handover has a nonce, with the app's first page.
+def show_first_page(session: AnySession, signed: Secret) -> Response:
+    """Answer with the first page of a frame and its session."""
+    destinations = _destinations(session)
+    return _document(session, destinations, _boot(session, signed, destinations))
 
-    This frame cannot move to the launcher: the policy of its empty page allows no form target.
+
+def hand_over_page(session: AnySession, signed: Secret, handover: Handover) -> Response:
+    """Answer with the session and, if the handover has a nonce, with the frame's first page.
+
+    An app's frame cannot move to the launcher: the policy of its empty page allows no form target.
     """
+    destinations = {} if isinstance(session, OpenSession) else _destinations(session)
     page = None
     if handover.nonce is not None:
         use_nonce(handover.nonce)
-        page = _text_of(show(session, app, Page("index"), handed=True))
-    return jsonify(_boot_of_app(session, signed, []) | {"page": page})
+        page = _html_of(_document(session, destinations, None))
+    return jsonify(_boot(session, signed, destinations) | {"page": page})
 
 
-def hand_over_launcher(session: OpenLauncher, signed: Secret, handover: Handover) -> Response:
-    """Answer with the session and, if the handover has a nonce, with the launcher's page."""
-    page = None
-    apps, ways = _destinations(session)
-    if handover.nonce is not None:
-        use_nonce(handover.nonce)
-        page = _launcher_page(session, apps, ways, None)
-    return jsonify(_boot_of_launcher(session, signed, ways) | {"page": page})
+def _document(session: AnySession, destinations: Destinations, boot: dict[str, Any] | None) -> Response:
+    if isinstance(session, OpenSession):
+        layout = {"layout": DOCUMENT, "launcher_url": next(iter(destinations), None), "boot": boot}
+        return show(session, Page("index"), layout=layout)
+    apps = {url: app for url, app in destinations.items() if app}
+    return Response(
+        render_template(
+            "embed/launcher.html",
+            viewer=session.visitor,
+            apps=[{"name": app.name, "url": url} for url, app in apps.items()],
+            boot=boot,
+            hosts=list(filter(None, map(app_prefix, apps.values()))),
+            csp_nonce=csp_nonce(),
+            locale=locale(),
+            theme=theme(),
+        )
+    )
 
 
-def _text_of(response: Response) -> str:
+def _destinations(session: AnySession) -> Destinations:
+    if isinstance(session, OpenLauncher):
+        apps = apps_with_host(apps_of(session.visitor))
+        return {f"{app_prefix(app)}{APPS}/{app.id}": app for app in apps}
+    if not session.workspace_wide:
+        return {}
+    return {f"{launcher_prefix()}{LAUNCHERS}/{session.viewer.workspace.id}": None}
+
+
+def _html_of(response: Response) -> str:
     if response.status_code != 200 or response.mimetype != "text/html":
         raise InternalServerError(original_exception=TypeError("an app's first page must be HTML"))
     return response.get_data(as_text=True)
 
 
-def _launcher_address(session: OpenSession) -> str | None:
-    """Return the launcher's address if the session belongs to the whole workspace."""
-    return launcher_prefix() + launcher_path(session.viewer.workspace.id) if session.workspace_wide else None
+# ---- Facts ----
 
 
-def facts(session: Opened, visitor: Visitor) -> dict[str, Any]:
+def facts(session: AnySession) -> dict[str, Any]:
     """Return the facts of a session that its frame may know."""
-    return {"sessionId": session.id, "expiresIn": session.expires_in, **_describe(visitor)}
+    return {"sessionId": session.id, "expiresIn": session.expires_in, **_describe(_visitor(session))}
 
 
-def _boot_of_app(session: OpenSession, signed: Secret, ways: list[str]) -> dict[str, Any]:
-    return _boot(session, signed, app_path(session.viewer.app.id), session.viewer, ways)
-
-
-def _boot_of_launcher(session: OpenLauncher, signed: Secret, ways: list[str]) -> dict[str, Any]:
-    return _boot(session, signed, launcher_path(session.visitor.workspace.id), session.visitor, ways)
-
-
-def _boot(session: Opened, signed: Secret, root: str, visitor: Visitor, ways: list[str]) -> dict[str, Any]:
-    """Return the start data of frame.js. Only the page's memory holds the JWT.
-
-    `ways` lists the addresses that the frame may pass the session to.
-    """
+def _boot(session: AnySession, signed: Secret, destinations: Destinations) -> dict[str, Any]:
+    """Return the start data of frame.js. Only the page's memory holds the JWT."""
+    visitor = _visitor(session)
     return {
         "session": signed.reveal(),
         "expiresIn": session.expires_in,
-        "base": root,
+        "base": _path(session),
         "parents": session.origins,
-        "ways": ways,
+        "ways": list(destinations),
         "viewer": _describe(visitor) | {"role": visitor.role},
         **named_parent(session.origins),
-    } | preferences()
+        **preferences(),
+    }
+
+
+def _path(session: AnySession) -> str:
+    if isinstance(session, OpenSession):
+        return f"{APPS}/{session.viewer.app.id}"
+    return f"{LAUNCHERS}/{session.visitor.workspace.id}"
+
+
+def _visitor(session: AnySession) -> Visitor:
+    return session.viewer if isinstance(session, OpenSession) else session.visitor
 
 
 def _describe(visitor: Visitor) -> dict[str, Any]:

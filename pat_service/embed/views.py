@@ -1,42 +1,34 @@
-"""Frames of apps over HTTP: open, the session's own facts, the app's pages and data."""
+"""Blueprints of frames: launchers of workspaces, and apps with their pages, forms and data.
 
-from typing import Any
+A workspace token opens a launcher. A frame moves to an app and back by a form with the session in its
+body, so that each address has a policy of its own.
+"""
 
-from flask import Blueprint, Response, current_app, g, jsonify, request
+from typing import Any, Final
+
+from flask import Response, jsonify, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
-from pat_service.credentials import Secret
 from pat_service.embed.answers import (
     APPS,
     FORM_LIMIT_BYTES,
-    HANDOVER,
-    check_request,
-    current_origins,
+    LAUNCHERS,
     frame_headers,
     read_form,
-    read_opening,
-    read_token,
-    record_session,
     refuse_nul,
 )
-from pat_service.embed.handover import read_handover
-from pat_service.embed.hosts import expected_slug, require_app_host
-from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import app_path, facts, hand_over_app, has_page, show, show_waiting
-from pat_service.embed.registry import EmbeddedApp, Page, Registry
+from pat_service.embed.frames import current_session, frame_blueprint
+from pat_service.embed.hosts import require_app_host, require_common_host
+from pat_service.embed.pages import app_of, has_page, show
+from pat_service.embed.registry import Page
 from pat_service.errors import InvalidPayload
-from pat_service.http import limits
-from pat_service.http.authentication import bearer, count_request, keyring, utcnow
-from pat_service.http.payload import read_body, receive_body
-from pat_service.http.public_url import TOKEN_PARAMETER
-from pat_service.rules import sessions
+from pat_service.http.payload import read_body
 from pat_service.rules.sessions import OpenSession
 
-blueprint = Blueprint("embed", __name__, url_prefix=f"{APPS}/<app_id>")
-blueprint.before_request(check_request)
-blueprint.before_request(require_app_host)
+launchers: Final = frame_blueprint("launcher", f"{LAUNCHERS}/<workspace_id>", require_common_host)
+blueprint: Final = frame_blueprint("embed", f"{APPS}/<app_id>", require_app_host)
 blueprint.after_app_request(frame_headers)
 
 
@@ -49,110 +41,41 @@ class DataName(BaseConverter):
 
 
 @blueprint.record_once
-def _name_forms(state: Any) -> None:
+def _add_converters(state: Any) -> None:
     state.app.url_map.converters |= {"page_name": PageName, "data_name": DataName}
-
-
-@blueprint.get("")
-def open_by_address(app_id: str) -> Response:
-    """Open a frame with the token in its address."""
-    require_frame()
-    return _open(app_id, request.args.getlist(TOKEN_PARAMETER))
-
-
-@blueprint.post("")
-def open_by_form(app_id: str) -> Response:
-    """Open a frame with the token in a form that the host targets at it, or come from another frame."""
-    require_frame()
-    tokens, carried = read_opening()
-    return _open(app_id, tokens) if carried is None else _enter(app_id, carried)
-
-
-@blueprint.get(HANDOVER)
-def wait(app_id: str) -> Response:
-    """A page that holds nothing, and is handed a token by the script of the page around it."""
-    require_frame()
-    return show_waiting(app_path(app_id), current_origins(app_id))
-
-
-@blueprint.post(HANDOVER)
-def hand_over(app_id: str) -> Response:
-    """Open a session for such a page, or a newer one for a frame that is open."""
-    handover = read_handover()
-    session, signed = _opened(app_id, read_token([handover.token]), handover.parent)
-    return hand_over_app(session, signed, _app_of(session), handover)
-
-
-def _open(app_id: str, given: list[str]) -> Response:
-    session, signed = _opened(app_id, read_token(given))
-    return show(session, _app_of(session), Page("index"), opened_with=signed)
-
-
-def _opened(app_id: str, token: Secret, parent: str | None = None) -> tuple[OpenSession, Secret]:
-    most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
-    session, signed = sessions.open(
-        keyring(), token, app_id, utcnow(), most=most, parent=parent, slug=expected_slug()
-    )
-    record_session(session)
-    return session, signed
-
-
-def _enter(app_id: str, carried: str) -> Response:
-    refuse_nul()
-    session = count_request(sessions.check(keyring(), carried, app_id, utcnow(), slug=expected_slug()))
-    limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
-    sessions.enter(session, utcnow())
-    record_session(session)
-    return show(session, _app_of(session), Page("index"), opened_with=Secret(carried))
-
-
-@blueprint.get("/session")
-def session_facts(app_id: str) -> Response:
-    """The session's own facts, for the frame that holds it."""
-    session = _session(app_id)
-    return jsonify(facts(session, session.viewer))
-
-
-@blueprint.delete("/session")
-def end_session(app_id: str) -> tuple[str, int]:
-    """End the session that sends this."""
-    sessions.end(_session(app_id), utcnow())
-    return "", 204
 
 
 @blueprint.get("/pages/<page_name:name>")
 def page(app_id: str, name: str) -> Response:
-    """A page or part of the app."""
-    session = _session(app_id)
+    """Answer with a page or part of the app."""
+    session = _session()
     refuse_nul()
-    return show(session, _app_of(session), Page(name))
+    return show(session, Page(name))
 
 
 @blueprint.post("/pages/<page_name:name>")
 def submit(app_id: str, name: str) -> Response:
-    """A form of the app's own. One that does not validate comes back as 422, with its texts."""
-    session = _session(app_id)
-    app = _app_of(session)
-    form = app.forms.get(name)
+    """Pass a form to the app. An invalid form comes back as 422 with its error texts."""
+    session = _session()
+    form = app_of(session).forms.get(name)
     if form is None:
-        raise MethodNotAllowed(["GET"]) if has_page(session, app, name) else NotFound()
+        raise MethodNotAllowed(["GET"]) if has_page(session, name) else NotFound()
     sent = read_form(FORM_LIMIT_BYTES)
     refuse_nul()
     try:
         result = form.function(session.viewer)
     except ValidationError as error:
-        errors = error.normalized_messages()
-        return show(session, app, Page(form.page), status=422, errors=errors, form=sent)
+        return show(session, Page(form.page), status=422, errors=error.normalized_messages(), form=sent)
     if isinstance(result, Response):
         return result
-    return show(session, app, result if isinstance(result, Page) else Page(form.page, result))
+    return show(session, result if isinstance(result, Page) else Page(form.page, result))
 
 
 @blueprint.route("/data/<data_name:name>", methods=["GET", "POST"])
 def data(app_id: str, name: str) -> Response:
-    """JSON, or a file, from the app's own function."""
-    session = _session(app_id)
-    app = _app_of(session)
+    """Answer with JSON or a file from the app's function."""
+    session = _session()
+    app = app_of(session)
     function = app.data_functions.get((request.method, name))
     if function is None:
         methods = app.data_methods(name)
@@ -166,14 +89,7 @@ def data(app_id: str, name: str) -> Response:
     return result if isinstance(result, Response) else jsonify(result)
 
 
-def _session(app_id: str) -> OpenSession:
-    receive_body(FORM_LIMIT_BYTES)
-    g.database_asked = True
-    session = count_request(sessions.check(keyring(), bearer(), app_id, utcnow(), slug=expected_slug()))
-    record_session(session)
+def _session() -> OpenSession:
+    session = current_session()
+    assert isinstance(session, OpenSession)  # noqa: S101 - the path names an app
     return session
-
-
-def _app_of(session: OpenSession) -> EmbeddedApp:
-    registry: Registry = current_app.extensions["pat_service.registry"]
-    return registry.get(session.viewer.app.template)
