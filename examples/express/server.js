@@ -1,4 +1,4 @@
-// A portal in Express: whoever is signed in here sees the app Orders as themselves.
+// A portal in Express: a signed-in person sees the app Orders as themselves.
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -27,9 +27,9 @@ app.post("/sign-in", (request, response) => {
   response.cookie("portal", id, { httpOnly: true, sameSite: "lax" }).redirect("/");
 });
 
-// Mint for whoever is signed in. The client's secret stays here.
+// Mint for the signed-in person. The client's secret stays here.
 app.post("/embed-token", express.json(), async (request, response) => {
-  // Another site's page can make this browser post a form with our cookie, but neither of these.
+  // A page of another site can make this browser post a form with our cookie, but cannot send these headers.
   if ((request.get("Sec-Fetch-Site") ?? "same-origin") !== "same-origin" || !request.is("json"))
     return response.status(403).json({ detail: "This is for our own pages." });
   if (!request.email) return response.status(401).json({ detail: "Sign in first." });
@@ -42,7 +42,7 @@ app.post("/embed-token", express.json(), async (request, response) => {
     signal: AbortSignal.timeout(10_000),
   }).catch(() => null);
   if (!mint) return response.status(502).json({ detail: "The service cannot be reached." });
-  // The page's script makes the best of a refusal. But a 401 is about our secret, and not about who is here.
+  // The page's script handles a refusal. A 401 concerns our secret, so the script must not see it.
   const wait = mint.headers.get("Retry-After");
   if (wait) response.set("Retry-After", wait);
   response.status(mint.status === 401 ? 502 : mint.status).set("Cache-Control", "no-store").json(await mint.json());

@@ -1,4 +1,4 @@
-// A page in React. <pat-embed> is an element like any other: attributes in, events out.
+// A page in React. <pat-embed> is a plain element: attributes in, events out.
 import { StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
 

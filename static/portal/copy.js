@@ -9,7 +9,7 @@
       await navigator.clipboard.writeText(source.textContent);
       say(button, "Copied");
     } catch {
-      // Without the permission: select the text, so that one key press copies it.
+      // Without the permission, select the text, so that one key press copies it.
       getSelection().selectAllChildren(source);
       say(button, "Selected");
     }

@@ -1,10 +1,10 @@
 "use strict";
-// The customer's page. To open an app it puts in <pat-embed>, and fetches tokens for it from its own server side. A
-// refusal is shown by a bare iframe: the script would mend most of them.
+// The customer's page. It opens an app with <pat-embed>, and fetches tokens from its own server side. It shows a
+// refusal in a bare iframe, because the script would recover from most of them.
 (() => {
   const $ = (id) => document.getElementById(id);
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
-  // What the portal can mend by itself: a new token opens the app again.
+  // Codes after which a new token opens the app again.
   const MENDABLE = new Map([
     ["token_missing", "The frame was reloaded, or went back. Its token had left the address, so it cannot open a second time."],
     ["session_expired", "The session in this frame is over."],
@@ -15,7 +15,7 @@
   ]);
   const RELOAD_DEMO = new Set(["invalid_client", "scope_missing", "user_not_found", "app_not_found", "not_found"]);
 
-  // What a frame tells: by itself, and the Orders app of the demo.
+  // Messages of a frame, and of the demo's Orders app.
   const EVENTS = ["ready", "loaded", "resize", "navigate", "session:expiring", "session:renewed", "session:expired",
     "session:revoked", "error", "order:opened"];
 
@@ -37,13 +37,13 @@
   let overAgain = null; // what the button over a bare frame does
   let waiting; // the timer of a button that cannot be pressed yet
 
-  // Only where frames come from is listened to. With {app} in it each app has an origin of its own, and a launcher
-  // leads from one to the next.
+  // Only messages from frame origins count. With {app} each app has an origin of its own, and a launcher leads from
+  // one to the next.
   const [before, after] = $("stage").dataset.frames.split("{app}.");
   const heard = (origin) => origin === frameOrigin || (after && origin.startsWith(before) && origin.endsWith(`.${after}`));
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
 
-  // ---- Which person, app and region: the page's own address says, as #/ben/support or #/ana/orders/north.
+  // ---- The page's address names person, app and region: #/ben/support or #/ana/orders/north.
 
   function choice() {
     const [, person, app, region] = location.hash.split("/");
@@ -74,7 +74,7 @@
     }
   }
 
-  // ---- Open an app: the script does it, and asks here for each token.
+  // ---- Open an app: embed.js does it, and gets each token here.
 
   function open() {
     begin("normal");
@@ -96,14 +96,14 @@
     $("stage-where").textContent = new URL(script).origin;
     log("portal", `Opens ${who}`);
     embed = made;
-    // It comes behind what is shown, until there is something to see.
+    // The new frame stays behind the old one until it has content.
     made.className = "coming";
     $("stage-body").append(made);
     drivable(true);
     showTag();
   }
 
-  // What a customer's page does for the script: ask the server side, and hand on what the mint answered.
+  // Get a token as a customer's page does: ask the server side, and pass on the mint's answer.
   async function fetchToken(made, who, reason, signal) {
     const entry = log("portal", "fetchToken, reason ", element("strong", "", reason));
     const say = (text) => {
@@ -154,7 +154,7 @@
       state("frame-state", type.split(":")[1], "bad");
     } else if (type === "error") {
       arrive(made);
-      // Of an app that is open, only these end the frame. After another failure its page is there, and says what failed.
+      // Only these codes end the frame of an open app. After any other failure its page stays and shows the reason.
       if (loaded && !refused && detail.status !== 401 && detail.status !== 403) return;
       refused = true;
       countDown(0);
@@ -163,7 +163,7 @@
     }
   }
 
-  // Take away what was shown before.
+  // Remove the previous content.
   function arrive(made) {
     if (!made.classList.contains("coming")) return;
     made.classList.remove("coming");
@@ -192,7 +192,7 @@
     $("left").textContent = `Session ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
   }
 
-  // ---- The code that a developer would copy.
+  // ---- Code for a developer to copy.
 
   function showTag() {
     const attributes = [...embed.attributes].filter(({ name }) => name !== "class" && name !== "style");
@@ -221,7 +221,7 @@ frame.send("filter", { status: "shipped" });`;
 
   const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll('"', "&quot;");
 
-  // ---- A refusal: ask the server side for an address, and frame that.
+  // ---- A refusal: get an address from the server side, and frame it.
 
   async function refuse(kind) {
     const mine = begin(kind);
@@ -239,7 +239,7 @@ frame.send("filter", { status: "shipped" });`;
   function begin(kind) {
     asking?.abort();
     asking = new AbortController();
-    // One that has not come yet need not come any more.
+    // Cancel a pending request.
     $("stage-body").querySelector(".coming")?.remove();
     embed = minted = null;
     loaded = refused = false;
@@ -327,7 +327,7 @@ frame.send("filter", { status: "shipped" });`;
     $("stage-body").replaceChildren(frame);
   }
 
-  // Frame the same address a second time, once so many seconds are over.
+  // Frame the same address again after some seconds.
   function offerAgain(outcome, seconds) {
     const again = () => { $("over").hidden = true; put(outcome); };
     offer(seconds ? `The address can be used again in ${seconds} s.` : "The same address, a second time:", "Use it again", again);
@@ -408,16 +408,16 @@ frame.send("filter", { status: "shipped" });`;
     return element("div", "panel", element("h2", "", "The same address, outside a frame"), element("p", "", text), link);
   }
 
-  // ---- Listen to a bare frame. What <pat-embed> tells are events of its own.
+  // ---- Listen to a bare frame. <pat-embed> has events of its own.
 
   addEventListener("message", (event) => {
-    // Any page can post to this one. Only the frame that is shown counts, and only from where it was opened.
+    // Any page can post messages here. Only the shown frame counts, and only from its own origin.
     if (!frame || !heard(event.origin) || event.source !== frame.contentWindow) return;
     const message = event.data;
     if (typeof message !== "object" || message === null) return;
     logMessage(message, event.origin);
     if (message.type !== "TJ_EMBED_APP_LOGOUT") return;
-    // Of an app that is open, only these end the frame. After another failure its page is there, and says what failed.
+    // Only these codes end the frame of an open app. After any other failure its page stays and shows the reason.
     if (loaded && message.error !== 401 && message.error !== 403) return;
     refused = true;
     state("frame-state", `${message.error} ${message.code}`, "bad");
@@ -441,7 +441,7 @@ frame.send("filter", { status: "shipped" });`;
     const facts = type === "error" ? { ...detail, message: detail.message } : detail;
     const data = Object.entries(facts).filter(([, value]) => value !== null)
       .map(([name, value]) => `${name}: ${value.slug ?? value}`).join("\n");
-    // A frame that finds its height tells each step.
+    // A frame reports each step while it adjusts its height.
     if (type === "resize" && last?.dataset.type === type) {
       last.querySelector("code").textContent = data;
       return;
@@ -464,7 +464,7 @@ frame.send("filter", { status: "shipped" });`;
     $("log").scrollTop = $("log").scrollHeight;
   }
 
-  // ---- Small helpers. Text is always set as text.
+  // ---- Small helpers. They set text as text, never as HTML.
 
   function element(name, className, ...children) {
     const made = document.createElement(name);
@@ -493,7 +493,7 @@ frame.send("filter", { status: "shipped" });`;
 
   function drivable(can) {
     for (const each of document.querySelectorAll("#tools input, .drive :is(input, select, button)")) each.disabled = !can;
-    // Only Orders listens.
+    // Only Orders listens to messages.
     if (choice().app === "support") $("send").disabled = true;
   }
 
@@ -518,7 +518,7 @@ frame.send("filter", { status: "shipped" });`;
     say(text);
   }
 
-  // ---- What a person can do.
+  // ---- Controls.
 
   for (const radio of radios) {
     radio.addEventListener("change", () => { location.hash = address({ ...choice(), person: radio.value }); });
@@ -527,7 +527,7 @@ frame.send("filter", { status: "shipped" });`;
     radio.addEventListener("change", () => { location.hash = address({ ...choice(), region: radio.value }); });
   }
   for (const link of links) {
-    // The same link again changes no address, but a person who presses it wants the app.
+    // The same link changes no address, but its user wants the app again.
     link.addEventListener("click", () => { if (link.hash === location.hash) open(); });
   }
   for (const button of cases) {
@@ -542,7 +542,7 @@ frame.send("filter", { status: "shipped" });`;
     }
   }
   $("auto-height").addEventListener("change", () => { if (embed) open(); });
-  // With the next session: that is made at once.
+  // The setting applies to the next session, which starts now.
   for (const radio of document.getElementsByName("session")) radio.addEventListener("change", renew);
   $("renew").addEventListener("click", renew);
   $("end").addEventListener("click", end);
@@ -557,8 +557,8 @@ frame.send("filter", { status: "shipped" });`;
   $("clear").addEventListener("click", () => $("log").replaceChildren());
   addEventListener("hashchange", () => { if (location.hash.startsWith("#/")) open(); });
 
-  // A first visit opens the app. So does coming Back: the frame's token was used and is no longer in its address,
-  // and a page kept in memory may hold a session that has ended meanwhile. <pat-embed> sees to that itself.
+  // A first visit opens the app. So does Back: the frame's token was used, and a page kept in memory may hold an ended
+  // session. <pat-embed> handles this itself.
   addEventListener("pageshow", (event) => {
     if (event.persisted && embed) return;
     const [visit] = performance.getEntriesByType("navigation");
