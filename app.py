@@ -48,14 +48,14 @@ def create_app(config: Config | None = None) -> Flask:
         raise SystemExit(f"pat-service: {error}") from None
     app = _Service(__name__)
     lines.configure()
-    _settle(app, config)
+    _configure(app, config)
     log.init_app(app)
     public_url = config.public_url or ""
     headers.init_app(app, https=public_url.startswith("https:"), has_app_origins=APP_LABEL in public_url)
     limits.init_app(app, config.redis_url)
     problems.init_app(app, embed.refusal_page, redis=config.redis_url is not None)
     _connect(app, config)
-    app.extensions["pat_service.findings"] = partial(list_findings, config, config.workers)
+    app.extensions["pat_service.findings"] = partial(list_findings, config, config.web_concurrency)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     app.extensions["pat_service.registry"] = embed.Registry("apps")
     embed_js.init_app(app)
@@ -69,29 +69,10 @@ def create_app(config: Config | None = None) -> Flask:
     return app
 
 
-def _settle(app: Flask, config: Config) -> None:
-    for name in (
-        "public_url",
-        "trusted_proxies",
-        "max_pat_expiry",
-        "max_session_expiry",
-        "default_pat_expiry",
-        "default_session_expiry",
-        "max_sessions_per_token",
-        "embed_framed_only",
-        "mint_rate_limit",
-        "open_rate_limit",
-        "session_rate_limit",
-        "failure_rate_limit",
-        "retain_days",
-        "retain_event_days",
-        "metrics_token",
-    ):
-        app.config[name.upper()] = getattr(config, name)
-    app.config.update(
-        # The largest body of any route.
-        MAX_CONTENT_LENGTH=embed.FORM_LIMIT_BYTES,
-    )
+def _configure(app: Flask, config: Config) -> None:
+    app.config.update(config.for_flask(), METRICS_TOKEN=config.metrics_token)
+    # The largest body of any route.
+    app.config["MAX_CONTENT_LENGTH"] = embed.FORM_LIMIT_BYTES
     app.json = _Json(app)
     # Merging slashes would redirect, with the token, to the Host that the request claims.
     app.url_map.merge_slashes = False
@@ -103,7 +84,7 @@ def _settle(app: Flask, config: Config) -> None:
 def _connect(app: Flask, config: Config) -> None:
     url = database.parse_url(config.database_url)
     app.config["SQLALCHEMY_DATABASE_URI"] = url
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(url, config.threads)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(url, config.web_threads)
     database.db.init_app(app)
     with app.app_context():
         engine = database.db.engine

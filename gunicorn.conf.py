@@ -137,9 +137,9 @@ except ConfigError as error:
 
 wsgi_app = "app:create_app()"
 bind = f"0.0.0.0:{_config.port}"
-workers = _config.workers
+workers = _config.web_concurrency
 worker_class = "worker.Worker"
-threads = _config.threads
+threads = _config.web_threads
 logger_class = RedactingLogger
 accesslog = None
 # Its control socket would be one for all the servers of this user.

@@ -54,10 +54,10 @@ def test_nothing_needs_to_be_set_in_development(instance: Path) -> None:
     assert settings.embed_framed_only is True
     assert (settings.mint_rate_limit, settings.open_rate_limit) == ("10 per minute", "60 per minute")
     assert (settings.session_rate_limit, settings.failure_rate_limit) == (None, "30 per minute")
-    assert (settings.workers, settings.threads, settings.port) == (1, 8, 8000)
+    assert (settings.web_concurrency, settings.web_threads, settings.port) == (1, 8, 8000)
 
 
-VARIABLES = list(config._environment.fields)
+VARIABLES = list(config.SETTINGS)
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "\t\n"])
@@ -107,8 +107,8 @@ def test_variables_of_others_are_none_of_our_business(instance: Path) -> None:
         ("MAX_SESSIONS_PER_TOKEN", "1", "max_sessions_per_token", 1),
         ("RETAIN_DAYS", "1", "retain_days", 1),
         ("RETAIN_EVENT_DAYS", "3650", "retain_event_days", 3650),
-        ("WEB_CONCURRENCY", "4", "workers", 4),
-        ("WEB_THREADS", "1", "threads", 1),
+        ("WEB_CONCURRENCY", "4", "web_concurrency", 4),
+        ("WEB_THREADS", "1", "web_threads", 1),
         ("PORT", "80", "port", 80),
         ("METRICS_TOKEN", "m" * 32, "metrics_token", "m" * 32),
     ],
@@ -392,7 +392,7 @@ def test_what_is_all_set_leaves_the_disk_alone(instance: Path) -> None:
 
 def test_where_no_database_can_be_kept_one_must_be_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert refusal(tmp_path / "file", SECRET_KEY=KEY).startswith("DATABASE_URL must be set where ")
+    assert refusal(tmp_path / "file", SECRET_KEY=KEY).startswith("DATABASE_URL must be set, since ")
 
 
 @pytest.mark.parametrize("content", [b"", b"short\n", pytest.param(b"\xff" * 64, id="no-text")])
@@ -407,7 +407,7 @@ def test_a_damaged_key_is_refused_and_not_replaced(instance: Path, content: byte
 
 def test_where_no_key_can_be_kept_one_must_be_set(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert refusal(tmp_path / "file").startswith("SECRET_KEY must be set where ")
+    assert refusal(tmp_path / "file").startswith("SECRET_KEY must be set, since ")
     folder = tmp_path / "instance" / "secret_key"
     folder.mkdir(parents=True)
     assert "SECRET_KEY" in refusal(folder.parent)
@@ -511,4 +511,4 @@ def test_workers_without_redis_are_refused_whatever_settings_gunicorn_was_given(
     }
     with pytest.raises(ConfigError, match="REDIS_URL must be set for 2 worker processes"):
         Config.from_environment(outside | {"WEB_CONCURRENCY": "2"}, instance)
-    assert Config.from_environment(outside, instance).workers == 1
+    assert Config.from_environment(outside, instance).web_concurrency == 1
