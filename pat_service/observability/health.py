@@ -10,6 +10,7 @@ from flask import Blueprint, Flask, Response, current_app, g, json
 from limits import RateLimitItemPerSecond
 from sqlalchemy import Engine
 
+from pat_service import __version__
 from pat_service.errors import Unavailable
 from pat_service.http.problems import UNAVAILABLE_RETRY_SECONDS, problem
 from pat_service.storage.readiness import OK, UNAVAILABLE, check_database
@@ -96,7 +97,7 @@ def read_states() -> dict[str, str]:
 def show_liveness() -> dict[str, str]:
     """Answer as long as the process can, without checking anything."""
     g.quiet = True
-    return {"status": OK}
+    return {"status": OK, "version": __version__}
 
 
 @blueprint.get("/readyz")

@@ -7,6 +7,7 @@ import pytest
 from limits.errors import StorageError
 from sqlalchemy import text
 
+from pat_service import __version__
 from pat_service.observability.health import DEADLINE_SECONDS, FRESH_SECONDS, Probe
 from tests.support.world import Service, folder_of, lose_the_database
 
@@ -40,7 +41,7 @@ def test_a_process_is_alive_whatever_became_of_its_stores(service: Service) -> N
     lose_the_database(service.app, folder_of(service.app))
     with service.statements() as statements:
         answer = service.client.get("/healthz")
-    assert (answer.status_code, answer.get_json()) == (200, {"status": "ok"})
+    assert (answer.status_code, answer.get_json()) == (200, {"status": "ok", "version": __version__})
     assert statements == []
 
 
