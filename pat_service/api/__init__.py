@@ -1,4 +1,4 @@
-"""The HTTP API for back ends: PAT creation and its siblings."""
+"""The HTTP API for back ends: PAT creation and the management API."""
 
 from pat_service.api import directory, events, token_admin, views  # noqa: F401 - they join the blueprint
 from pat_service.api.blueprint import blueprint

@@ -1,4 +1,4 @@
-"""The API's blueprint, and how its views are declared."""
+"""The API's blueprint, which documents its views."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from werkzeug.routing import UUIDConverter
 from pat_service.http.payload import FORM, StrictParser
 
 PREFIX: Final = "/api/ext"
-#: What the document lists together, by how the address begins: the first that fits counts.
+#: Prefix of a path → its tag in the document. The first match counts.
 TAGS: Final = {
     "/users/personal-access-token": "Minting",
     "/users/session": "Minting",
@@ -24,16 +24,16 @@ TAGS: Final = {
 }
 
 
-def camel(name: str) -> str:
-    """Return a name of ours as the API writes it."""
-    return re.sub("_([a-z])", lambda found: found[1].upper(), name)
+def to_camel_case(name: str) -> str:
+    """Return a snake_case name as the API writes it."""
+    return re.sub("_([a-z])", lambda match: match[1].upper(), name)
 
 
 class ApiBlueprint(Blueprint):
-    """flask-smorest's, with our reading of what comes in, and what the document can say by itself."""
+    """flask-smorest's blueprint, with our parser. It documents each view by its name, path and scopes."""
 
     ARGUMENTS_PARSER = StrictParser()
-    # For the document: what else such a view takes is said beside it.
+    # A view that also takes JSON documents that itself.
     DEFAULT_LOCATION_CONTENT_TYPE_MAPPING = Blueprint.DEFAULT_LOCATION_CONTENT_TYPE_MAPPING | {
         "json_or_form": FORM
     }
@@ -46,19 +46,19 @@ class ApiBlueprint(Blueprint):
         provide_automatic_options: bool | None = None,
         **options: Any,
     ) -> None:
-        """Add the view, described by its name, its address and the scopes that `client_required` wants."""
+        """Add the view and document it; `client_required` has set its scopes."""
         scopes = getattr(view_func, "scopes", ())
-        described = self.doc(
-            operationId=camel(getattr(view_func, "__name__", "")),
+        documented = self.doc(
+            operationId=to_camel_case(getattr(view_func, "__name__", "")),
             tags=[next(tag for start, tag in TAGS.items() if rule.startswith(start))],
-            # One of them is enough: OpenAPI 3.1 lists what is asked for beside the scheme.
+            # The entries are alternatives: a client needs one of the scopes.
             security=[{"client": [scope]} for scope in scopes],
         )(view_func)
-        super().add_url_rule(rule, endpoint, described, provide_automatic_options, **options)
+        super().add_url_rule(rule, endpoint, documented, provide_automatic_options, **options)
 
 
 class Id(UUIDConverter):
-    """An id in a path, as it is stored: a lower-case UUID text."""
+    """A UUID in a path, in lower case as ids are stored."""
 
     def to_python(self, value: str) -> Any:
         return value.lower()
@@ -76,13 +76,13 @@ def _name_ids(state: Any) -> None:
 
 
 def problems(*statuses: int) -> Any:
-    """Document that a view can answer with these statuses; the document knows their codes."""
+    """Document the error statuses of a view; the document adds their codes."""
 
     def decorate(view: Any) -> Any:
         documented = view
         for status in statuses:
             documented = blueprint.alt_response(status)(documented)
-        # Each is a call more at every request, and does nothing there.
+        # Keep the documentation only: each wrapper would cost a call per request.
         view._apidoc = documented._apidoc
         return view
 

@@ -1,4 +1,4 @@
-"""Views of the directory: workspaces, users, members, apps, grants. All want the scope `provision`."""
+"""Views of the directory: workspaces, users, members, apps, grants. All need the scope `provision`."""
 
 from http import HTTPStatus
 from typing import Any
@@ -17,18 +17,18 @@ from pat_service.api.directory_schemas import (
     USERS,
     WORKSPACE,
     WORKSPACES,
-    AppChange,
-    AppQuery,
-    MemberRequest,
-    NewApp,
-    NewUser,
-    NewWorkspace,
-    UserChange,
-    UserQuery,
-    WorkspaceChange,
-    WorkspaceQuery,
+    AppChangeSchema,
+    AppQuerySchema,
+    MemberRequestSchema,
+    NewAppSchema,
+    NewUserSchema,
+    NewWorkspaceSchema,
+    UserChangeSchema,
+    UserQuerySchema,
+    WorkspaceChangeSchema,
+    WorkspaceQuerySchema,
 )
-from pat_service.api.fields import ListRequest
+from pat_service.api.fields import ListRequestSchema
 from pat_service.http.authentication import client_required, utcnow
 from pat_service.http.payload import read_nothing
 from pat_service.rules.callers import PROVISION
@@ -36,8 +36,8 @@ from pat_service.rules.directory import apps, grants, members, users, workspaces
 from pat_service.storage.paging import Listing
 
 
-def _made(thing: Any, is_new: bool) -> tuple[Any, HTTPStatus]:
-    return thing, HTTPStatus.CREATED if is_new else HTTPStatus.OK
+def _with_status(answer: Any, is_new: bool) -> tuple[Any, HTTPStatus]:
+    return answer, HTTPStatus.CREATED if is_new else HTTPStatus.OK
 
 
 # Workspaces
@@ -45,22 +45,22 @@ def _made(thing: Any, is_new: bool) -> tuple[Any, HTTPStatus]:
 
 @blueprint.route("/workspaces", methods=["GET"])
 @client_required(PROVISION)
-@blueprint.arguments(WorkspaceQuery, location="query")
+@blueprint.arguments(WorkspaceQuerySchema, location="query")
 @blueprint.response(200, WORKSPACES)
 @problems(400, 401, 403, 429, 503)
 def list_workspaces(query: dict[str, Any]) -> Listing:
-    """List the workspaces of the client, a page at a time."""
+    """List the client's workspaces, page by page."""
     return workspaces.list_workspaces(g.caller, **query)
 
 
 @blueprint.route("/workspaces", methods=["POST"])
 @client_required(PROVISION)
-@blueprint.arguments(NewWorkspace)
+@blueprint.arguments(NewWorkspaceSchema)
 @blueprint.response(201, WORKSPACE)
 @problems(400, 401, 403, 409, 413, 415, 429, 503)
-def create_workspace(wish: dict[str, Any]) -> Any:
-    """Make a workspace. A client that is limited to workspaces can make none."""
-    return workspaces.create(g.caller, **wish, now=utcnow())
+def create_workspace(request: dict[str, Any]) -> Any:
+    """Create a workspace. Clients that are limited to workspaces cannot."""
+    return workspaces.create(g.caller, **request, now=utcnow())
 
 
 @blueprint.route("/workspaces/<id:workspace_id>", methods=["GET"])
@@ -74,7 +74,7 @@ def read_workspace(workspace_id: str) -> Any:
 
 @blueprint.route("/workspaces/<id:workspace_id>", methods=["PATCH"])
 @client_required(PROVISION)
-@blueprint.arguments(WorkspaceChange)
+@blueprint.arguments(WorkspaceChangeSchema)
 @blueprint.response(200, WORKSPACE)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
 def change_workspace(changes: dict[str, Any], workspace_id: str) -> Any:
@@ -87,7 +87,7 @@ def change_workspace(changes: dict[str, Any], workspace_id: str) -> Any:
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
 def delete_workspace(workspace_id: str) -> None:
-    """Delete a workspace that has no apps, with its members, tokens and sessions."""
+    """Delete a workspace that has no apps, and its memberships, tokens and sessions."""
     workspaces.remove(g.caller, workspace_id, utcnow())
 
 
@@ -96,27 +96,27 @@ def delete_workspace(workspace_id: str) -> None:
 
 @blueprint.route("/users", methods=["GET"])
 @client_required(PROVISION)
-@blueprint.arguments(UserQuery, location="query")
+@blueprint.arguments(UserQuerySchema, location="query")
 @blueprint.response(200, USERS)
 @problems(400, 401, 403, 429, 503)
 def list_users(query: dict[str, Any]) -> Listing:
-    """List the members of the client's workspaces, a page at a time."""
+    """List the members of the client's workspaces, page by page."""
     return users.list_users(g.caller, **query)
 
 
 @blueprint.route("/users", methods=["POST"])
 @client_required(PROVISION)
-@blueprint.arguments(NewUser)
+@blueprint.arguments(NewUserSchema)
 @blueprint.response(201, USER)
-@blueprint.alt_response(200, schema=USER, success=True, description="The user was there and has joined")
+@blueprint.alt_response(200, schema=USER, success=True, description="The user existed and has joined")
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-def create_user(wish: dict[str, Any]) -> Any:
-    """Make a user, with memberships.
+def create_user(request: dict[str, Any]) -> Any:
+    """Create a user with memberships.
 
-    Somebody who belongs to workspaces of others alone joins those of this client: then the answer is
-    200, and their name and status stay as they are.
+    If the user exists and is a member of other clients' workspaces only, they join the given workspaces.
+    The answer is then 200, and the user's name and status do not change.
     """
-    return _made(*users.create(g.caller, **wish, now=utcnow()))
+    return _with_status(*users.create(g.caller, **request, now=utcnow()))
 
 
 @blueprint.route("/users/<id:user_id>", methods=["GET"])
@@ -124,19 +124,19 @@ def create_user(wish: dict[str, Any]) -> Any:
 @blueprint.response(200, USER)
 @problems(401, 403, 404, 429, 503)
 def read_user(user_id: str) -> Any:
-    """Read a user, with the memberships in workspaces of the client."""
+    """Read a user, with the memberships in the client's workspaces."""
     return users.read(g.caller, user_id)
 
 
 @blueprint.route("/users/<id:user_id>", methods=["PATCH"])
 @client_required(PROVISION)
-@blueprint.arguments(UserChange)
+@blueprint.arguments(UserChangeSchema)
 @blueprint.response(200, USER)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
 def change_user(changes: dict[str, Any], user_id: str) -> Any:
     """Change or archive a user.
 
-    A client that is limited to workspaces changes only users who belong to no other.
+    A client that is limited to workspaces can change only users who belong to no other workspace.
     """
     return users.change(g.caller, user_id, changes, utcnow())
 
@@ -146,9 +146,9 @@ def change_user(changes: dict[str, Any], user_id: str) -> Any:
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
 def delete_user(user_id: str) -> None:
-    """Delete a user with all that is theirs.
+    """Delete a user, and their memberships, grants, tokens and sessions.
 
-    A client that is limited to workspaces deletes only users who belong to no other.
+    A client that is limited to workspaces can delete only users who belong to no other workspace.
     """
     users.remove(g.caller, user_id, utcnow())
 
@@ -158,11 +158,11 @@ def delete_user(user_id: str) -> None:
 
 @blueprint.route("/workspaces/<id:workspace_id>/members", methods=["GET"])
 @client_required(PROVISION)
-@blueprint.arguments(ListRequest, location="query")
+@blueprint.arguments(ListRequestSchema, location="query")
 @blueprint.response(200, MEMBERS)
 @problems(400, 401, 403, 404, 429, 503)
 def list_members(query: dict[str, Any], workspace_id: str) -> Listing:
-    """List the members of a workspace, a page at a time."""
+    """List the members of a workspace, page by page."""
     return members.list_members(g.caller, workspace_id, **query)
 
 
@@ -177,13 +177,13 @@ def read_member(workspace_id: str, user_id: str) -> Any:
 
 @blueprint.route("/workspaces/<id:workspace_id>/members/<id:user_id>", methods=["PUT"])
 @client_required(PROVISION)
-@blueprint.arguments(MemberRequest)
+@blueprint.arguments(MemberRequestSchema)
 @blueprint.response(201, MEMBER)
-@blueprint.alt_response(200, schema=MEMBER, success=True, description="The user was a member")
+@blueprint.alt_response(200, schema=MEMBER, success=True, description="The user was already a member")
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-def put_member(wish: dict[str, str], workspace_id: str, user_id: str) -> Any:
-    """Make a user a member in this role, whether they are one or not."""
-    return _made(*members.put(g.caller, workspace_id, user_id, wish["role"], utcnow()))
+def put_member(request: dict[str, str], workspace_id: str, user_id: str) -> Any:
+    """Make a user a member in this role, or change the member's role."""
+    return _with_status(*members.put(g.caller, workspace_id, user_id, request["role"], utcnow()))
 
 
 @blueprint.route("/workspaces/<id:workspace_id>/members/<id:user_id>", methods=["DELETE"])
@@ -191,7 +191,7 @@ def put_member(wish: dict[str, str], workspace_id: str, user_id: str) -> Any:
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
 def remove_member(workspace_id: str, user_id: str) -> None:
-    """Take a membership away. The user's grants stay, and open nothing until it is given back."""
+    """Remove a membership. The user's grants stay, but open nothing until the user is a member again."""
     members.remove(g.caller, workspace_id, user_id, utcnow())
 
 
@@ -200,22 +200,22 @@ def remove_member(workspace_id: str, user_id: str) -> None:
 
 @blueprint.route("/apps", methods=["GET"])
 @client_required(PROVISION)
-@blueprint.arguments(AppQuery, location="query")
+@blueprint.arguments(AppQuerySchema, location="query")
 @blueprint.response(200, APPS)
 @problems(400, 401, 403, 429, 503)
 def list_apps(query: dict[str, Any]) -> Listing:
-    """List the apps in the client's workspaces, a page at a time."""
+    """List the apps in the client's workspaces, page by page."""
     return apps.list_apps(g.caller, **query)
 
 
 @blueprint.route("/apps", methods=["POST"])
 @client_required(PROVISION)
-@blueprint.arguments(NewApp)
+@blueprint.arguments(NewAppSchema)
 @blueprint.response(201, APP)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
-def create_app(wish: dict[str, Any]) -> Any:
-    """Make an app."""
-    return apps.create(g.caller, **wish, now=utcnow())
+def create_app(request: dict[str, Any]) -> Any:
+    """Create an app."""
+    return apps.create(g.caller, **request, now=utcnow())
 
 
 @blueprint.route("/apps/<id:app_id>", methods=["GET"])
@@ -229,11 +229,11 @@ def read_app(app_id: str) -> Any:
 
 @blueprint.route("/apps/<id:app_id>", methods=["PATCH"])
 @client_required(PROVISION)
-@blueprint.arguments(AppChange)
+@blueprint.arguments(AppChangeSchema)
 @blueprint.response(200, APP)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
 def change_app(changes: dict[str, Any], app_id: str) -> Any:
-    """Change an app. Another workspace moves it: its tokens and sessions end, its grants are dropped."""
+    """Change an app. A move to another workspace ends its tokens and sessions, and drops its grants."""
     return apps.change(g.caller, app_id, changes, utcnow())
 
 
@@ -242,7 +242,7 @@ def change_app(changes: dict[str, Any], app_id: str) -> Any:
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
 def delete_app(app_id: str) -> None:
-    """Delete an app with its grants, tokens and sessions."""
+    """Delete an app, and its grants, tokens and sessions."""
     apps.remove(g.caller, app_id, utcnow())
 
 
@@ -251,11 +251,11 @@ def delete_app(app_id: str) -> None:
 
 @blueprint.route("/apps/<id:app_id>/grants", methods=["GET"])
 @client_required(PROVISION)
-@blueprint.arguments(ListRequest, location="query")
+@blueprint.arguments(ListRequestSchema, location="query")
 @blueprint.response(200, GRANTS)
 @problems(400, 401, 403, 404, 429, 503)
 def list_grants(query: dict[str, Any], app_id: str) -> Listing:
-    """List the grants of an app, a page at a time."""
+    """List the grants of an app, page by page."""
     return grants.list_grants(g.caller, app_id, **query)
 
 
@@ -264,19 +264,19 @@ def list_grants(query: dict[str, Any], app_id: str) -> Listing:
 @blueprint.response(200, GRANT)
 @problems(401, 403, 404, 429, 503)
 def read_grant(app_id: str, user_id: str) -> Any:
-    """Read a grant: whether it is effective tells whether the user may open the app now."""
+    """Read a grant. It is effective if the user may open the app now."""
     return grants.read(g.caller, app_id, user_id)
 
 
 @blueprint.route("/apps/<id:app_id>/grants/<id:user_id>", methods=["PUT"])
 @client_required(PROVISION)
 @blueprint.response(201, GRANT)
-@blueprint.alt_response(200, schema=GRANT, success=True, description="The user had the grant")
+@blueprint.alt_response(200, schema=GRANT, success=True, description="The user already had the grant")
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
 def put_grant(app_id: str, user_id: str) -> Any:
-    """Let a user open an app, whether they may already or not. No body is wanted."""
+    """Grant a user access to an app. The request has no body."""
     read_nothing()
-    return _made(*grants.put(g.caller, app_id, user_id, utcnow()))
+    return _with_status(*grants.put(g.caller, app_id, user_id, utcnow()))
 
 
 @blueprint.route("/apps/<id:app_id>/grants/<id:user_id>", methods=["DELETE"])
@@ -284,5 +284,5 @@ def put_grant(app_id: str, user_id: str) -> Any:
 @blueprint.response(204)
 @problems(401, 403, 404, 409, 429, 503)
 def remove_grant(app_id: str, user_id: str) -> None:
-    """Take a grant away."""
+    """Remove a grant."""
     grants.remove(g.caller, app_id, user_id, utcnow())

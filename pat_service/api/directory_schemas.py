@@ -1,4 +1,4 @@
-"""What the JSON of the directory looks like. Shape only: no schema asks the database."""
+"""Requests and answers of the directory. They check shape only."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from marshmallow import Schema, ValidationError, fields, post_load, validates, v
 from marshmallow.validate import OneOf
 
 from pat_service.api.fields import (
-    ListRequest,
+    ListRequestSchema,
     Moment,
-    Request,
+    RequestSchema,
     email,
     name,
     origins,
@@ -26,49 +26,48 @@ NULLABLE: Any = {"allow_none": True}
 
 
 def status(**options: Any) -> fields.String:
-    """Whether somebody may view anything at all."""
     return text(validate=OneOf(USER_STATUSES, error=f"Must be one of {', '.join(USER_STATUSES)}."), **options)
 
 
-# Requests. A change names what is to be changed, and null means absent.
+# Requests. A change holds the fields to change; null means absent.
 
 
-class WorkspaceChange(Request):
-    """What is to be changed of a workspace. The allowed origins are those of its launcher."""
+class WorkspaceChangeSchema(RequestSchema):
+    """Fields of a workspace to change. The allowed origins are those of its launcher."""
 
     slug = slug(metadata={"example": "acme"}, **NULLABLE)
     name = name(metadata={"example": "Acme"}, **NULLABLE)
     allowed_origins = origins(data_key="allowedOrigins", **NULLABLE)
 
 
-class NewWorkspace(WorkspaceChange):
-    """A workspace. Without a name, the slug stands for it."""
+class NewWorkspaceSchema(WorkspaceChangeSchema):
+    """A new workspace. Its name defaults to its slug."""
 
     slug = slug(required=True, metadata={"example": "acme"})
 
 
-class NewMembership(Request):
-    """A workspace, and the role of the user there."""
+class NewMembershipSchema(RequestSchema):
+    """A workspace, and the user's role in it."""
 
     workspace_id = uuid(data_key="workspaceId", required=True)
     role = role(required=True, metadata={"example": LEAST_ROLE})
 
 
-class UserChange(Request):
-    """What is to be changed of a user. Whoever is archived opens nothing."""
+class UserChangeSchema(RequestSchema):
+    """Fields of a user to change. An archived user can open nothing."""
 
     email = email(**NULLABLE)
     name = name(**NULLABLE)
     status = status(metadata={"example": "archived"}, **NULLABLE)
 
 
-class NewUser(UserChange):
-    """A user. Without a name, the email stands for it; without a status they are active."""
+class NewUserSchema(UserChangeSchema):
+    """A new user. The name defaults to the email, the status to active."""
 
     email = email(required=True)
     status = status(metadata={"example": "active"}, **NULLABLE)
     memberships = fields.List(
-        fields.Nested(NewMembership),
+        fields.Nested(NewMembershipSchema),
         load_default=list[Any],
         allow_none=True,
         error_messages={"invalid": "Must be a list of workspaceId and role."},
@@ -86,14 +85,14 @@ class NewUser(UserChange):
         return user | {"roles": {m["workspace_id"]: m["role"] for m in user.pop("memberships")}}
 
 
-class MemberRequest(Request):
-    """The role that the member is to have."""
+class MemberRequestSchema(RequestSchema):
+    """The member's role."""
 
     role = role(required=True, metadata={"example": LEAST_ROLE})
 
 
-class AppChange(Request):
-    """What is to be changed of an app. Another workspace moves it, which ends what was made for it."""
+class AppChangeSchema(RequestSchema):
+    """Fields of an app to change. A move to another workspace ends its tokens, sessions and grants."""
 
     template = slug(metadata={"description": "The folder below templates/apps/."}, **NULLABLE)
     slug = slug(**NULLABLE)
@@ -105,37 +104,37 @@ class AppChange(Request):
     def check_host(self, slug: str | None, **_: Any) -> None:
         if slug and has_app_origins() and not is_dns_label(slug):
             raise ValidationError(
-                "Must be up to 63 of a-z, 0-9, and dashes between them: here it is part of the app's host."
+                "Must be at most 63 of a-z, 0-9 and inner dashes, since it is part of the app's host."
             )
 
 
-class NewApp(AppChange):
-    """An app. Without a name or a template, the slug stands for it; the id may be chosen here, once."""
+class NewAppSchema(AppChangeSchema):
+    """A new app. Its name and template default to its slug. Only a new app can choose its id."""
 
     id = uuid(attribute="app_id", **NULLABLE)
     slug = slug(required=True)
     workspace_id = uuid(data_key="workspaceId", required=True)
 
 
-class WorkspaceQuery(ListRequest):
+class WorkspaceQuerySchema(ListRequestSchema):
     slug = slug(metadata={"example": "acme"})
 
 
-class UserQuery(ListRequest):
+class UserQuerySchema(ListRequestSchema):
     email = email()
     status = status(metadata={"example": "active"})
-    workspace_id = uuid(data_key="workspaceId", metadata={"description": "Members of this workspace."})
+    workspace_id = uuid(data_key="workspaceId", metadata={"description": "Only members of this workspace."})
 
 
-class AppQuery(ListRequest):
+class AppQuerySchema(ListRequestSchema):
     slug = slug()
-    workspace_id = uuid(data_key="workspaceId", metadata={"description": "Apps of this workspace."})
+    workspace_id = uuid(data_key="workspaceId", metadata={"description": "Only apps of this workspace."})
 
 
 # Answers.
 
 
-class WorkspaceAnswer(Schema):
+class WorkspaceAnswerSchema(Schema):
     """A workspace."""
 
     id = fields.UUID(required=True)
@@ -145,15 +144,15 @@ class WorkspaceAnswer(Schema):
     created_at = Moment(data_key="createdAt", required=True)
 
 
-class MembershipAnswer(Schema):
-    """A workspace of a user's, and their role there."""
+class MembershipAnswerSchema(Schema):
+    """A workspace of a user, and the user's role in it."""
 
     workspace_id = fields.UUID(data_key="workspaceId", required=True)
     role = fields.String(required=True, validate=OneOf(("admin", "builder", "end-user")))
 
 
-class PersonAnswer(Schema):
-    """Whom a membership or a grant is of."""
+class PersonAnswerSchema(Schema):
+    """The user of a membership or a grant."""
 
     id = fields.UUID(required=True)
     email = fields.String(required=True)
@@ -161,21 +160,21 @@ class PersonAnswer(Schema):
     status = fields.String(required=True, validate=OneOf(USER_STATUSES))
 
 
-class UserAnswer(PersonAnswer):
+class UserAnswerSchema(PersonAnswerSchema):
     """A user, with the memberships in the client's workspaces."""
 
-    memberships = fields.List(fields.Nested(MembershipAnswer), required=True)
+    memberships = fields.List(fields.Nested(MembershipAnswerSchema), required=True)
     created_at = Moment(data_key="createdAt", required=True)
 
 
-class MemberAnswer(MembershipAnswer):
+class MemberAnswerSchema(MembershipAnswerSchema):
     """A member of a workspace."""
 
     user_id = fields.UUID(data_key="userId", required=True)
-    user = fields.Nested(PersonAnswer, required=True)
+    user = fields.Nested(PersonAnswerSchema, required=True)
 
 
-class AppAnswer(Schema):
+class AppAnswerSchema(Schema):
     """An app."""
 
     id = fields.UUID(required=True)
@@ -187,7 +186,7 @@ class AppAnswer(Schema):
     created_at = Moment(data_key="createdAt", required=True)
 
 
-class GrantAnswer(Schema):
+class GrantAnswerSchema(Schema):
     """A grant of an app."""
 
     app_id = fields.UUID(data_key="appId", required=True)
@@ -195,14 +194,14 @@ class GrantAnswer(Schema):
     effective = fields.Boolean(
         required=True,
         metadata={
-            "description": "Whether the user may open the app now: active, and a member of its workspace."
+            "description": "Whether the user may open the app now, as an active member of its workspace."
         },
     )
-    user = fields.Nested(PersonAnswer, required=True)
+    user = fields.Nested(PersonAnswerSchema, required=True)
 
 
-WORKSPACES, WORKSPACE = page_of(WorkspaceAnswer), WorkspaceAnswer()
-USERS, USER = page_of(UserAnswer), UserAnswer()
-MEMBERS, MEMBER = page_of(MemberAnswer), MemberAnswer()
-APPS, APP = page_of(AppAnswer), AppAnswer()
-GRANTS, GRANT = page_of(GrantAnswer), GrantAnswer()
+WORKSPACES, WORKSPACE = page_of(WorkspaceAnswerSchema), WorkspaceAnswerSchema()
+USERS, USER = page_of(UserAnswerSchema), UserAnswerSchema()
+MEMBERS, MEMBER = page_of(MemberAnswerSchema), MemberAnswerSchema()
+APPS, APP = page_of(AppAnswerSchema), AppAnswerSchema()
+GRANTS, GRANT = page_of(GrantAnswerSchema), GrantAnswerSchema()

@@ -1,4 +1,4 @@
-"""The API's document as JSON, and as a page for people. Both are public: they hold no secret."""
+"""The API's document as JSON and as a page. Both are public, since they hold no secret."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -7,9 +7,9 @@ from flask import Blueprint, Response, jsonify, render_template, url_for
 
 from pat_service.http.headers import csp_nonce
 
-#: Swagger UI, unchanged, below static/: of the renderers that were tried, the one that bears this policy.
+#: Swagger UI, unchanged, below static/. It works under POLICY; the other renderers that we tried do not.
 RENDERER: Final = "vendor/swagger-ui-5.35.0"
-#: Its sheet has pictures of its own as `data:`.
+#: Swagger UI's style sheet has images as `data:`.
 POLICY: Final = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -17,14 +17,14 @@ POLICY: Final = (
 
 
 def blueprint(document: Callable[[], dict[str, Any]]) -> Blueprint:
-    """Return the two addresses below `/api` that show this document."""
-    found = Blueprint("docs", __name__, url_prefix="/api")
+    """Return the views of `/api/openapi.json` and `/api/docs`."""
+    views = Blueprint("docs", __name__, url_prefix="/api")
 
-    @found.get("/openapi.json")
+    @views.get("/openapi.json")
     def openapi() -> Response:
         return jsonify(document())
 
-    @found.get("/docs")
+    @views.get("/docs")
     def page() -> Response:
         html = render_template(
             "api/docs.html",
@@ -34,4 +34,4 @@ def blueprint(document: Callable[[], dict[str, Any]]) -> Blueprint:
         )
         return Response(html, headers={"Content-Security-Policy": POLICY.format(nonce=csp_nonce())})
 
-    return found
+    return views

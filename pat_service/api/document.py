@@ -1,6 +1,6 @@
-"""The API's own document: OpenAPI 3.1, made from the code.
+"""The API's OpenAPI 3.1 document, made from the code.
 
-flask-smorest lists routes, parameters and schemas; `complete` adds what they have in common.
+flask-smorest lists routes, parameters and schemas; `complete` adds the rest.
 """
 
 import http
@@ -15,15 +15,15 @@ from flask_smorest import Api, Blueprint
 from marshmallow import Schema, fields
 
 from pat_service.api import docs, frames, links
-from pat_service.api.blueprint import camel
-from pat_service.api.examples import sample
-from pat_service.api.fields import Duration, Request
+from pat_service.api.blueprint import to_camel_case
+from pat_service.api.examples import make_example
+from pat_service.api.fields import Duration, RequestSchema
 from pat_service.api.problem import (
-    CARRIED,
-    COMMON,
-    NAMED,
-    REQUEST_ID,
-    ProblemAnswer,
+    CODES_BY_CREDENTIALS,
+    COMMON_CODES,
+    NOT_FOUND_CODES,
+    REQUEST_ID_HEADER,
+    ProblemAnswerSchema,
     codes_of,
     examples,
     response,
@@ -33,25 +33,25 @@ from pat_service.http.payload import FORM
 TITLE: Final = "pat-service"
 VERSION: Final = "1"
 ABOUT: Final = """\
-Mints Personal Access Tokens that open apps in frames, and manages who may open what.
+Mints Personal Access Tokens that open apps in frames, and manages users, apps and grants.
 
-- Bodies are JSON objects in UTF-8. An unknown field or parameter, a key or parameter that is given
-  twice, and a value of another type are refused with 400, each by its name. `null` for an optional
-  field means absent.
-- Whatever is outside the client's workspaces is not there: 404, with the same text as for what does
-  not exist.
-- A list answers `items` and `nextCursor`; give that as `cursor` for the next page, until it is `null`.
-- A failure is a problem (RFC 9457) with a `code`. Beside those that each operation lists, any
-  can be 405 `method_not_allowed`, with `Allow`, and 500 `internal_error`. 401 comes with
+- Bodies are JSON objects in UTF-8. Unknown or repeated fields and parameters, and values of a wrong
+  type, are refused with 400; `errors` names each. `null` for an optional field means absent.
+- A client gets 404 for everything outside its workspaces, with the same text as for something that
+  does not exist.
+- A list answers `items` and `nextCursor`. Send `nextCursor` as `cursor` to get the next page. It is
+  `null` on the last page.
+- An error is a problem (RFC 9457) with a `code`. Each operation lists its errors. Every operation can
+  also answer 405 `method_not_allowed`, with `Allow`, and 500 `internal_error`. 401 comes with
   `WWW-Authenticate`, 429 and 503 with `Retry-After` in seconds.
-- No answer is to be kept: `Cache-Control: no-store`. Each has an `X-Request-Id`.
+- Every answer has `Cache-Control: no-store` and an `X-Request-Id`.
 """
 TAGS: Final = {
-    "Minting": "A token for one user, and a session for a program.",
-    "Frames": "What a token opens, in a browser.",
+    "Minting": "Mint a token for a user; open a session for a program.",
+    "Frames": "Open, renew and end frames in a browser.",
     "Directory": "Workspaces, users, members, apps and grants.",
-    "Tokens": "What was minted: to see, and to revoke.",
-    "Sessions": "Frames that are open: to see, and to end.",
+    "Tokens": "List, read and revoke tokens.",
+    "Sessions": "List, read and end sessions.",
     "Introspection": "For back ends of apps that run elsewhere.",
     "Events": "The audit trail.",
 }
@@ -59,21 +59,21 @@ SECURITY: Final = {
     "client": {
         "type": "http",
         "scheme": "basic",
-        "description": "The id and the secret of a client. Each operation names the scopes of which a client "
-        "needs one: `mint` mints for an app, and sees and revokes what it minted; `mint:workspace` the same "
-        "for all apps of a workspace; `provision` keeps the directory, and revokes all of its workspaces; "
-        "`audit` sees all of its workspaces, and the trail.",
+        "description": "The id and the secret of a client. Each operation lists scopes; the client needs one "
+        "of them. `mint` mints tokens for an app, and reads and revokes the client's own tokens. "
+        "`mint:workspace` does the same for all apps of a workspace. `provision` manages the directory, and "
+        "revokes every token in the client's workspaces. `audit` reads those tokens and the audit trail.",
     },
     "session": {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "The session of an opened frame, which its page holds.",
+        "description": "The session of an open frame. The frame's page holds it.",
     },
 }
 FRAME_CODES: Final = frozenset({"token_missing", "not_framed"})
 HANDOVER_CODES: Final = frozenset({"token_missing", "origin_not_allowed"})
-#: Codes that one operation alone can answer with.
+#: Operation → codes that few others can answer.
 OWN_CODES: Final[dict[str, Collection[str]]] = {
     "mint": {"app_forbidden"},
     "openSession": {"origin_not_allowed"},
@@ -83,34 +83,34 @@ OWN_CODES: Final[dict[str, Collection[str]]] = {
     "handOverLauncher": HANDOVER_CODES,
     "openApp": FRAME_CODES,
     "openLauncher": FRAME_CODES,
-    "openAppByForm": FRAME_CODES | CARRIED["session"],
-    "openLauncherByForm": FRAME_CODES | CARRIED["session"],
+    "openAppByForm": FRAME_CODES | CODES_BY_CREDENTIALS["session"],
+    "openLauncherByForm": FRAME_CODES | CODES_BY_CREDENTIALS["session"],
 }
 
 
 class Converter(OpenAPIConverter):
-    """apispec's, which also takes a schema's docstring, and what its fields alone cannot say."""
+    """apispec's converter. It also documents a schema's docstring and `shape`."""
 
     def schema2jsonschema(self, schema: Schema) -> dict[str, Any]:
         found: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
         if type(schema).__doc__:
             found["description"] = inspect.cleandoc(str(type(schema).__doc__))
-        return found | (schema.shape() if isinstance(schema, Request) else {})
+        return found | (schema.shape() if isinstance(schema, RequestSchema) else {})
 
 
 class Plugin(MarshmallowPlugin):
     Converter = Converter
 
 
-def _bounds(_: OpenAPIConverter, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
+def _add_bounds(_: OpenAPIConverter, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
     if isinstance(field, Duration):
-        return {"maximum": field.most()}
-    # apispec drops the one keyword that it does not know.
+        return {"maximum": field.maximum()}
+    # apispec does not know this keyword and drops it.
     return {key: field.metadata[key] for key in ("propertyNames",) if key in field.metadata}
 
 
-def _not_null(_: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
-    # Null means absent in a body; in an address it would be a text.
+def _drop_null(_: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
+    # null means absent in a body; a query string would hold the text "null".
     shape = ret["schema"]
     if isinstance(shape.get("type"), list):
         shape["type"] = next(kind for kind in shape["type"] if kind != "null")
@@ -120,40 +120,40 @@ def _not_null(_: OpenAPIConverter, field: fields.Field[Any], ret: dict[str, Any]
 
 
 class DocumentedApi(Api):
-    """flask-smorest for parsing and for the document; `http.problems` answers the errors."""
+    """flask-smorest parses requests and makes the document; `http.problems` answers errors."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
 
     def _init_spec(self, **options: Any) -> None:
         super()._init_spec(
-            marshmallow_plugin=Plugin(_name_of),
+            marshmallow_plugin=Plugin(),
             title=TITLE,
             version=VERSION,
             openapi_version="3.1.0",
             **options,
         )
-        self.ma_plugin.converter.add_attribute_function(_bounds)
-        self.ma_plugin.converter.add_parameter_attribute_function(_not_null)
-        self.spec.components.schema("ProblemAnswer", schema=ProblemAnswer)
+        self.ma_plugin.converter.add_attribute_function(_add_bounds)
+        self.ma_plugin.converter.add_parameter_attribute_function(_drop_null)
+        self.spec.components.schema("ProblemAnswer", schema=ProblemAnswerSchema)
         self._blueprints: list[Blueprint] = []
         self._document: dict[str, Any] | None = None
         self._lock = Lock()
 
     def register_blueprint(self, blp: Blueprint, **options: Any) -> None:
-        """Add the views. Unlike flask-smorest's own, this describes none before somebody reads of them."""
+        """Add the views. The first reader of the document waits for their documentation, not the start."""
         self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
         self._app.register_blueprint(blp, **options)
         self._blueprints.append(blp)
 
     def document(self) -> dict[str, Any]:
-        """Return the whole document, which is made for its first reader: most workers have none."""
+        """Return the document. The first call makes it, since most workers never need it."""
         with self._lock:
             if self._document is None:
-                self._document = self._made()
+                self._document = self._make_document()
             return self._document
 
-    def _made(self) -> dict[str, Any]:
-        # Bounds and defaults of durations are the operator's.
+    def _make_document(self) -> dict[str, Any]:
+        # Bounds and defaults of durations come from the app's settings.
         with self._app.app_context():
             for blp in self._blueprints:
                 blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None)
@@ -169,17 +169,13 @@ class DocumentedApi(Api):
         pass
 
     def _register_responses(self) -> None:
-        # flask-smorest refers to them by name; `complete` writes each operation's own.
+        # flask-smorest references them by name; `complete` replaces them.
         for status in http.HTTPStatus:
             self.spec.components.response(status.name, {"description": status.phrase}, lazy=True)
 
 
-def _name_of(schema: Schema | type[Schema]) -> str:
-    return (schema if isinstance(schema, type) else type(schema)).__name__.strip("_")
-
-
 def complete(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the document with the codes of every failure, scopes, examples, links and frames."""
+    """Return the document with error codes, scopes, examples, links and frames."""
     found["info"]["description"] = ABOUT
     found["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     found["paths"] = dict(_path(*item) for item in found["paths"].items()) | frames.paths()
@@ -187,7 +183,7 @@ def complete(found: dict[str, Any]) -> dict[str, Any]:
     components["securitySchemes"] = SECURITY
     components["headers"] = {
         "X-Request-Id": {
-            "description": "Quote it when you report a failure",
+            "description": "Quote it when you report an error.",
             "required": True,
             "schema": {"type": "string"},
         }
@@ -199,27 +195,27 @@ def complete(found: dict[str, Any]) -> dict[str, Any]:
         for method, operation in path.items():
             if method != "parameters":
                 _finish(operation, {parameter["name"] for parameter in at}, components)
-    links.add(found["paths"])
+    links.add_links(found["paths"])
     return found
 
 
 def _path(path: str, item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name the parameters of a path as the API names everything."""
+    """Return the path with its parameters in camelCase."""
     for parameter in item.get("parameters", []):
-        parameter["name"] = camel(parameter["name"])
-    return camel(path), item
+        parameter["name"] = to_camel_case(parameter["name"])
+    return to_camel_case(path), item
 
 
 def _finish(operation: dict[str, Any], named: set[str], components: dict[str, Any]) -> None:
     form = operation.get("requestBody", {}).get("content", {}).get(FORM, {}).get("schema", {})
     if "$ref" in form:
-        # What OAuth takes as a form may hold more, each once, which is passed over (RFC 6749, 3.2).
+        # An OAuth form may have other parameters, which are ignored (RFC 6749, 3.2).
         strict = components["schemas"][form.pop("$ref").rpartition("/")[2]]
         form |= strict | {"additionalProperties": {"type": "string"}}
     for message in _messages(operation):
         for media in message.get("content", {}).values():
             if not media.keys() & {"example", "examples"}:
-                media["example"] = sample(media["schema"], components["schemas"])
+                media["example"] = make_example(media["schema"], components["schemas"])
     if scopes := [f"`{scope}`" for way in operation["security"] for scope in way.get("client", [])]:
         needed = f"Scope: {' or '.join(scopes)}."
         operation["description"] = "\n\n".join(filter(None, [operation.get("description"), needed]))
@@ -232,11 +228,11 @@ def _finish(operation: dict[str, Any], named: set[str], components: dict[str, An
             components["responses"][name] = response(int(status), codes, page=page)
             operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
         else:
-            answer.setdefault("headers", {}).update(REQUEST_ID)
+            answer.setdefault("headers", {}).update(REQUEST_ID_HEADER)
 
 
 def _messages(operation: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the request's body and the answers that are no failures."""
+    """Return the request's body and the answers that are no errors."""
     body = [operation["requestBody"]] if "requestBody" in operation else []
     return body + [answer for status, answer in operation["responses"].items() if int(status) < 400]
 
@@ -248,10 +244,10 @@ def _body_names(operation: dict[str, Any], schemas: dict[str, Any]) -> set[str]:
 
 
 def _possible_codes(operation: dict[str, Any], named: set[str]) -> set[str]:
-    found = COMMON.union(OWN_CODES.get(operation["operationId"], ()))
+    found = COMMON_CODES.union(OWN_CODES.get(operation["operationId"], ()))
     kinds = {kind for way in operation["security"] for kind in way} or {"token"}
     for kind in kinds:
-        found |= CARRIED[kind]
+        found |= CODES_BY_CREDENTIALS[kind]
     if "client" in kinds:
-        found |= {code for name, code in NAMED.items() if name in named}
+        found |= {code for name, code in NOT_FOUND_CODES.items() if name in named}
     return set(found)

@@ -1,4 +1,4 @@
-"""The audit trail: a page of it, or a stream for a system that follows it."""
+"""Views of the audit trail: a page, or a stream for a system that follows it."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -6,7 +6,7 @@ from typing import Any, Final
 from flask import Response, g, json, stream_with_context
 
 from pat_service.api.blueprint import blueprint, problems
-from pat_service.api.events_schemas import EVENT, EVENTS, EXAMPLE_EVENT, EXPORT, EventItem
+from pat_service.api.events_schemas import EVENT, EVENTS, EXAMPLE_EVENT, EXPORT, EventItemSchema
 from pat_service.api.fields import page_of
 from pat_service.http.authentication import client_required
 from pat_service.rules import audit_export, callers
@@ -14,7 +14,7 @@ from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import Listing
 
 NDJSON: Final = "application/x-ndjson"
-PAGE = page_of(EventItem)
+PAGE = page_of(EventItemSchema)
 
 
 @blueprint.route("/events", methods=["GET"])
@@ -23,7 +23,7 @@ PAGE = page_of(EventItem)
 @blueprint.response(200, PAGE, example={"items": [EXAMPLE_EVENT], "nextCursor": "1042"})
 @problems(400, 401, 403, 429, 503)
 def list_events(query: dict[str, Any]) -> Listing:
-    """List what happened, the newest first."""
+    """List audit events, newest first."""
     return audit_export.latest(g.caller, query["event_filter"], query["cursor"], query["limit"])
 
 
@@ -34,21 +34,21 @@ def list_events(query: dict[str, Any]) -> Listing:
     200,
     {"type": "string"},
     content_type=NDJSON,
-    description="One event a line, as in the list",
+    description="One event per line, as in the list",
     example=json.dumps(EXAMPLE_EVENT) + "\n",
 )
 @problems(400, 401, 403, 429, 503)
 def export_events(query: dict[str, Any]) -> Response:
-    """Stream what happened, the oldest first, one JSON object a line, up to this moment.
+    """Stream audit events up to now, oldest first, one JSON object per line.
 
-    To follow the trail, ask again with the `id` of the last line as `cursor`: each event comes once.
-    A stream that breaks off goes on in the same way.
+    To follow the trail, send the `id` of the last line as `cursor` in the next request: each event comes
+    once. Resume an interrupted stream in the same way.
     """
     batches = audit_export.export(g.caller, query["event_filter"], query["cursor"] or 0)
-    return Response(stream_with_context(lines(batches)), mimetype=NDJSON)
+    return Response(stream_with_context(format_lines(batches)), mimetype=NDJSON)
 
 
-def lines(batches: Iterable[list[AnyRow]]) -> Iterator[str]:
-    """Return each batch of events as NDJSON."""
+def format_lines(batches: Iterable[list[AnyRow]]) -> Iterator[str]:
+    """Yield each batch of events as NDJSON."""
     for batch in batches:
         yield "".join(f"{json.dumps(EVENT.dump(row))}\n" for row in batch)

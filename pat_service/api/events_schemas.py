@@ -1,11 +1,11 @@
-"""What the JSON of the audit trail looks like. Shape only."""
+"""Requests and answers of the audit trail. They check shape only."""
 
 import re
 from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, post_load
 
-from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT, Moment, QueryInteger, Request, text, uuid
+from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT, Moment, QueryInteger, RequestSchema, text, uuid
 from pat_service.rules.audit_export import EventFilter
 from pat_service.shapes import parse_uuid
 from pat_service.storage.paging import DEFAULT_LIMIT, MAX_LIMIT
@@ -24,16 +24,16 @@ EXAMPLE_EVENT: Final = {
     "sessionId": None,
     "details": {"times": 3},
 }
-#: A counter of a database has no more digits.
+#: Every number of 18 digits fits into a 64-bit counter.
 _EVENT_ID: Final = "[0-9]{1,18}"
 
 
-def _like(pattern: str, wanted: str, **options: Any) -> fields.String:
-    """A text that the pattern describes whole."""
+def _matching(pattern: str, error_text: str, **options: Any) -> fields.String:
+    """Return a field for texts that match the whole pattern."""
 
     def check(value: str) -> None:
         if re.fullmatch(pattern, value, re.ASCII) is None:
-            raise ValidationError(wanted)
+            raise ValidationError(error_text)
 
     metadata = {"pattern": f"^{pattern}$"} | options.pop("metadata", {})
     return text(validate=check, metadata=metadata, **options)
@@ -41,25 +41,25 @@ def _like(pattern: str, wanted: str, **options: Any) -> fields.String:
 
 def _event_id(description: str) -> fields.String:
     metadata = {"example": "1042", "description": description}
-    return _like(_EVENT_ID, "Must be the id of an event: up to 18 digits.", metadata=metadata)
+    return _matching(_EVENT_ID, "Must be the id of an event: up to 18 digits.", metadata=metadata)
 
 
 def _id_of(thing: str) -> fields.String:
     return uuid(data_key=f"{thing}Id")
 
 
-class _EventQuery(Request):
-    """Which events: those for which all that is given holds."""
+class _EventQuerySchema(RequestSchema):
+    """Filters for events. An event must match all of them."""
 
-    type = _like(
+    type = _matching(
         "[a-z-]{1,32}:[a-z-]{1,32}",
         "Must be a type such as token:minted.",
         metadata={"example": "token:minted"},
     )
-    code = _like(
+    code = _matching(
         "[a-z_]{1,64}", "Must be a code such as token_expired.", metadata={"example": "token_expired"}
     )
-    client_id = _like(
+    client_id = _matching(
         "[!-~]{1,64}", "Must be the id of a client.", data_key="clientId", metadata={"example": "portal"}
     )
     workspace_id = _id_of("workspace")
@@ -67,8 +67,8 @@ class _EventQuery(Request):
     user_id = _id_of("user")
     token_id = _id_of("token")
     session_id = _id_of("session")
-    since = Moment(metadata={"description": "From this moment on."})
-    until = Moment(metadata={"description": "Before this moment."})
+    since = Moment(metadata={"description": "At this time or later."})
+    until = Moment(metadata={"description": "Before this time."})
 
     @post_load
     def make(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -79,23 +79,23 @@ class _EventQuery(Request):
         return {"event_filter": EventFilter(**found), "cursor": cursor, "limit": limit}
 
 
-class EventsQuery(_EventQuery):
-    """Which page of the trail, the newest first."""
+class EventsQuerySchema(_EventQuerySchema):
+    """A page of the trail, newest first."""
 
-    cursor = _event_id("`nextCursor` of the page before; leave it out for the first.")
+    cursor = _event_id("`nextCursor` of the previous page. Leave it out for the first page.")
     limit = QueryInteger(
-        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Items of a page, at most."}
+        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Maximum number of items."}
     )
 
 
-class ExportQuery(_EventQuery):
-    """From where on to export."""
+class ExportQuerySchema(_EventQuerySchema):
+    """Where the export starts."""
 
-    cursor = _event_id("The `id` of the last line that you have; leave it out for all.")
+    cursor = _event_id("The `id` of the last line that you have. Leave it out to get all.")
 
 
-class EventItem(Schema):
-    """What happened, when, to which ids. What was not known, or plays no part, is null."""
+class EventItemSchema(Schema):
+    """An audit event. Values that are unknown or do not apply are null."""
 
     id = fields.String(required=True, metadata={"pattern": f"^{_EVENT_ID}$"})
     at = Moment(required=True)
@@ -112,11 +112,11 @@ class EventItem(Schema):
         required=True,
         allow_none=True,
         metadata={
-            "description": "Of a change, what was `before` and is `after`; of a refusal, how many `times`."
+            "description": "For a change, `before` and `after`. For a refusal, how many `times` it happened."
         },
     )
 
 
-EVENT = EventItem()
-EVENTS = EventsQuery()
-EXPORT = ExportQuery()
+EVENT = EventItemSchema()
+EVENTS = EventsQuerySchema()
+EXPORT = ExportQuerySchema()

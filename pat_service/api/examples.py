@@ -1,10 +1,10 @@
-"""Examples in the API's document, where a view gives none: made from the schemas."""
+"""Examples in the API's document. Most are made from the schemas."""
 
 from typing import Any, Final
 
 from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT
 
-#: Ways to mint.
+#: Example requests of a mint.
 MINT_EXAMPLES: Final = {
     "app": {
         "summary": "For one app",
@@ -27,7 +27,7 @@ MINT_EXAMPLES: Final = {
         },
     },
     "newcomer": {
-        "summary": "For somebody who may be new",
+        "summary": "For a user who may be new",
         "value": {
             "email": "cleo@acme.test",
             "appSlug": "orders",
@@ -37,8 +37,8 @@ MINT_EXAMPLES: Final = {
         },
     },
 }
-#: What a text of this name looks like.
-USUAL: Final = {
+#: Name of a field → example.
+BY_NAME: Final = {
     "slug": "orders",
     "template": "orders",
     "name": "Orders",
@@ -46,24 +46,24 @@ USUAL: Final = {
     "allowedOrigins": "https://portal.example",
     "nextCursor": EXAMPLE_ID,
 }
-_OF_FORMATS: Final = {"uuid": EXAMPLE_ID, "date-time": EXAMPLE_MOMENT, "uri": "https://embed.example"}
-_OF_TYPES: Final[dict[str, Any]] = {"boolean": True, "integer": 1, "number": 1, "string": "…", "null": None}
+_BY_FORMAT: Final = {"uuid": EXAMPLE_ID, "date-time": EXAMPLE_MOMENT, "uri": "https://embed.example"}
+_BY_TYPE: Final[dict[str, Any]] = {"boolean": True, "integer": 1, "number": 1, "string": "…", "null": None}
 
 
-def sample(schema: dict[str, Any], schemas: dict[str, Any], name: str = "") -> Any:
-    """Return a value that fits the schema; `schemas` are those that it can refer to."""
+def make_example(schema: dict[str, Any], schemas: dict[str, Any], name: str = "") -> Any:
+    """Return a value that fits the schema. `schemas`: the components that it can reference."""
     if "$ref" in schema:
-        return sample(schemas[schema["$ref"].rpartition("/")[2]], schemas, name)
+        return make_example(schemas[schema["$ref"].rpartition("/")[2]], schemas, name)
     for key in "anyOf", "oneOf":
         if key in schema:
-            return sample(schema[key][0], schemas, name)
+            return make_example(schema[key][0], schemas, name)
     if "example" in schema:
         return schema["example"]
     if "enum" in schema:
         return schema["enum"][0]
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if kinds[0] == "array":
-        return [sample(schema["items"], schemas, name)]
+        return [make_example(schema["items"], schemas, name)]
     if kinds[0] == "object":
-        return {key: sample(value, schemas, key) for key, value in schema.get("properties", {}).items()}
-    return _OF_FORMATS.get(schema.get("format", "")) or USUAL.get(name) or _OF_TYPES[kinds[0]]
+        return {key: make_example(value, schemas, key) for key, value in schema.get("properties", {}).items()}
+    return _BY_FORMAT.get(schema.get("format", "")) or BY_NAME.get(name) or _BY_TYPE[kinds[0]]

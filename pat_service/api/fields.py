@@ -1,4 +1,4 @@
-"""The kinds of fields and requests that the API's schemas are made of. Shape only."""
+"""Fields and base schemas of the API. They check shape only."""
 
 import re
 from collections.abc import Callable
@@ -32,18 +32,15 @@ _RFC_3339 = re.compile(
     re.ASCII,
 )
 EXAMPLE_MOMENT: Final = "2026-11-22T10:15:00Z"
-#: Of the form of a token, but with a wrong checksum: it opens nothing anywhere.
+#: It has the form of a token and a wrong checksum, so it opens nothing.
 EXAMPLE_TOKEN: Final = f"pat_{'0123456789abcdef' * 4}00000000"
-#: For the document, in JSON Schema's regular expressions: no control characters; one @.
+#: JSON Schema patterns for the document: no control characters; one @.
 TEXT_PATTERN: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 EMAIL_PATTERN: Final = r"^[^@\u0000-\u001f\u007f-\u009f]+@[^@\u0000-\u001f\u007f-\u009f]+$"
 
 
 class Duration(fields.Integer):
-    """A whole number from 1 to the operator's maximum; required, unless the operator sets a default.
-
-    `kind` names the settings `MAX_<kind>_EXPIRY` and `DEFAULT_<kind>_EXPIRY`.
-    """
+    """A whole number from 1 to `MAX_<kind>_EXPIRY`. Required, unless `DEFAULT_<kind>_EXPIRY` is set."""
 
     def __init__(self, kind: str, unit: str, **options: Any) -> None:
         metadata = {"description": f"In {unit}. Required, unless the operator sets a default.", "minimum": 1}
@@ -51,26 +48,26 @@ class Duration(fields.Integer):
         super().__init__(strict=True, load_default=None, **options)
         self.kind, self.unit = kind, unit
 
-    def most(self) -> int:
+    def maximum(self) -> int:
         value: int = current_app.config[f"MAX_{self.kind}_EXPIRY"]
         return value
 
-    def wanted(self) -> str:
-        return f"Must be a whole number of {self.unit} from 1 to {self.most()}."
+    def error_text(self) -> str:
+        return f"Must be a whole number of {self.unit} from 1 to {self.maximum()}."
 
     def default(self) -> int | None:
         value: int | None = current_app.config[f"DEFAULT_{self.kind}_EXPIRY"]
         return value
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> int:
-        # Not isinstance: to Python, True is an int.
-        if type(value) is not int or not 1 <= value <= self.most():
-            raise ValidationError(self.wanted())
+        # isinstance would accept True, which is an int in Python.
+        if type(value) is not int or not 1 <= value <= self.maximum():
+            raise ValidationError(self.error_text())
         return value
 
 
 class StrictBoolean(fields.Boolean):
-    """JSON's own true and false, and no text or number that might mean them."""
+    """A JSON boolean; texts and numbers are refused."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> bool:
         if type(value) is not bool:
@@ -79,7 +76,7 @@ class StrictBoolean(fields.Boolean):
 
 
 class QueryBoolean(fields.Boolean):
-    """`true` or `false`, in a query."""
+    """`true` or `false` in a query string."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> bool:
         if value not in ("true", "false"):
@@ -88,21 +85,21 @@ class QueryBoolean(fields.Boolean):
 
 
 class QueryInteger(fields.Integer):
-    """ASCII digits of a number from 1 to `most`, in a query."""
+    """A whole number from 1 to `maximum` in a query string, in ASCII digits."""
 
-    def __init__(self, most: int, **options: Any) -> None:
-        options["metadata"] = {"minimum": 1, "maximum": most} | options.pop("metadata", {})
+    def __init__(self, maximum: int, **options: Any) -> None:
+        options["metadata"] = {"minimum": 1, "maximum": maximum} | options.pop("metadata", {})
         super().__init__(**options)
-        self.most = most
+        self.maximum = maximum
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII) or not 1 <= int(value) <= self.most:
-            raise ValidationError(f"Must be a whole number from 1 to {self.most}.")
+        if not re.fullmatch(r"[0-9]{1,18}", value, re.ASCII) or not 1 <= int(value) <= self.maximum:
+            raise ValidationError(f"Must be a whole number from 1 to {self.maximum}.")
         return int(value)
 
 
 class Moment(fields.String):
-    """A moment in UTC, as RFC 3339 writes it: `2026-11-22T10:15:00Z`."""
+    """A date and time with a zone (RFC 3339), answered in UTC: `2026-11-22T10:15:00Z`."""
 
     def __init__(self, **options: Any) -> None:
         metadata = {"format": "date-time", "example": EXAMPLE_MOMENT}
@@ -121,11 +118,11 @@ class Moment(fields.String):
                 raise ValueError
             return moment.astimezone(UTC)
         except (ValueError, TypeError, OverflowError):
-            raise ValidationError(f"Must be a moment with its zone, such as {EXAMPLE_MOMENT}.") from None
+            raise ValidationError(f"Must be a date and time with a zone, such as {EXAMPLE_MOMENT}.") from None
 
 
 class Parsed(fields.String):
-    """A text that is kept as `parse` returns it; `parse` refuses what it should not be."""
+    """A text that `parse` normalises or refuses."""
 
     def __init__(self, parse: Callable[[str], str], **options: Any) -> None:
         super().__init__(**options)
@@ -135,14 +132,14 @@ class Parsed(fields.String):
         return self.parse(super()._deserialize(value, attr, data, **options))
 
 
-class Request(Schema):
-    """Unknown fields are refused; `null` for an optional one means absent."""
+class RequestSchema(Schema):
+    """A request. It refuses unknown fields; `null` for an optional field means absent."""
 
     error_messages = {"unknown": "Is not a field of this request."}  # noqa: RUF012 - marshmallow reads it
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # Looked up once: a schema is made once, and asked at every request.
+        # Computed once, since every request uses the same schema.
         fields_ = self.load_fields.items()
         self._optional = frozenset(field.data_key or name for name, field in fields_ if not field.required)
         self.durations = {name: field for name, field in fields_ if isinstance(field, Duration)}
@@ -151,28 +148,28 @@ class Request(Schema):
         field_obj.allow_none = not field_obj.required
 
     def shape(self) -> dict[str, Any]:
-        """Return what the document says of the whole, in the words of JSON Schema."""
+        """Return JSON Schema for rules that no single field expresses."""
         return {}
 
     @pre_load
     def drop_nulls(self, data: Any, **_: Any) -> Any:
         if not isinstance(data, dict):
-            return data  # nested: marshmallow says what it should be
+            return data  # marshmallow refuses it with its own text
         return {key: value for key, value in data.items() if value is not None or key not in self._optional}
 
 
-class ListRequest(Request):
-    """Which page of a list. What a filter adds is kept beside `wanted`."""
+class ListRequestSchema(RequestSchema):
+    """A page of a list, loaded as `page_request`."""
 
     cursor = Parsed(
         parse_uuid,
         metadata={
             "format": "uuid",
-            "description": "`nextCursor` of the page before; leave it out for the first.",
+            "description": "`nextCursor` of the previous page. Leave it out for the first page.",
         },
     )
     limit = QueryInteger(
-        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Items of a page, at most."}
+        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Maximum number of items."}
     )
 
     @post_load
@@ -181,20 +178,20 @@ class ListRequest(Request):
 
 
 def page_of(item: type[Schema]) -> Schema:
-    """Return the schema of one page of a list of such items."""
+    """Return the schema of one page of these items."""
     kinds: dict[str, fields.Field[Any]] = {
         "items": fields.List(fields.Nested(item), required=True),
         "next_cursor": fields.String(
             data_key="nextCursor",
             required=True,
             allow_none=True,
-            metadata={"description": "Give it as `cursor` for the next page; null: nothing follows."},
+            metadata={"description": "Send it as `cursor` to get the next page. null: there is none."},
         ),
     }
-    return Schema.from_dict(kinds, name=f"{item.__name__}Page")()
+    return Schema.from_dict(kinds, name=f"{item.__name__.removesuffix('Schema')}Page")()
 
 
-_WRONG_TEXT: Final[Any] = {"invalid": "Must be a text.", "required": "Is required: a text."}
+_WRONG_TEXT: Final[Any] = {"invalid": "Must be a text.", "required": "Is required and must be a text."}
 
 
 def text(**options: Any) -> fields.String:
@@ -241,9 +238,8 @@ def origin(**options: Any) -> fields.String:
     return parsed(parse_origin, metadata=shape | options.pop("metadata", {}), **options)
 
 
-def origins(least: int = 0, **options: Any) -> fields.List[Any]:
-    """Origins, as browsers write them."""
-    number = Length(least, MAX_ORIGINS, error=f"Must be a list of {least} to {MAX_ORIGINS} origins.")
+def origins(minimum: int = 0, **options: Any) -> fields.List[Any]:
+    length = Length(minimum, MAX_ORIGINS, error=f"Must be a list of {minimum} to {MAX_ORIGINS} origins.")
     return fields.List(
-        origin(), validate=number, error_messages={"invalid": "Must be a list of origins."}, **options
+        origin(), validate=length, error_messages={"invalid": "Must be a list of origins."}, **options
     )

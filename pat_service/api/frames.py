@@ -1,7 +1,4 @@
-"""Frames in the API's document. They are no part of this API, but what it mints opens them.
-
-What an app does inside its frame (its pages and data) is the app's own, and not listed.
-"""
+"""Operations of frames in the API's document. Pages and data of an app are its own and not listed."""
 
 from typing import Any, Final
 
@@ -14,21 +11,21 @@ TAG: Final = "Frames"
 _PAGE: Final = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}}
 _NO_NUL: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
 _ID: Final = {"type": "string", "format": "uuid"}
-_PLACE: Final = {
+_NAMED: Final = {
     "type": "object",
     "required": ["id", "slug", "name"],
     "properties": {"id": _ID, "slug": {"type": "string"}, "name": {"type": "string"}},
 }
-_PERSON: Final = {
+_USER: Final = {
     "type": "object",
     "required": ["id", "email", "name"],
     "properties": {"id": _ID, "email": {"type": "string"}, "name": {"type": "string"}},
 }
-_LAUNCHER_FACTS: Final = {
+_LAUNCHER_FIELDS: Final = {
     "sessionId": _ID,
     "expiresIn": {"type": "integer", "description": "In seconds."},
-    "user": _PERSON,
-    "workspace": _PLACE,
+    "user": _USER,
+    "workspace": _NAMED,
 }
 _OPENED: Final = {
     "type": "object",
@@ -49,37 +46,40 @@ def _refusals(*statuses: str) -> dict[str, Any]:
     return {status: {} for status in statuses}
 
 
-def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the paths of one kind of frame: how it is opened, and what its session is."""
-    given = {"type": "string", "description": f"As the mint returns it, with its `{TOKEN_PARAMETER}`."}
-    at = [{"in": "path", "name": name, "required": True, "schema": _ID}]
-    shown = {"200": {"description": f"The page of the {what}", "content": _PAGE}}
+def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the paths that open one kind of frame, and read and end its session."""
+    token = {"type": "string", "description": f"The `{TOKEN_PARAMETER}` that the mint returned."}
+    parameters = [{"in": "path", "name": name, "required": True, "schema": _ID}]
+    page = {"200": {"description": f"The page of the {what}", "content": _PAGE}}
     form = {
         "type": "object",
         "properties": {
-            TOKEN_PARAMETER: given,
-            "session": {"type": "string", "description": "In place of the token, from frame to frame."},
+            TOKEN_PARAMETER: token,
+            "session": {
+                "type": "string",
+                "description": "Instead of the token: to move to another app.",
+            },
         },
-        # What else a form holds is passed over, but for NUL, which is refused everywhere.
+        # Other fields are ignored, but NUL is refused everywhere.
         "additionalProperties": _NO_NUL,
         "propertyNames": _NO_NUL,
     }
     answer = {"type": "object", "required": list(facts), "properties": facts}
-    handed = {
+    handover = {
         "type": "object",
         "required": ["accessToken", "parentOrigin"],
         "properties": {
-            "accessToken": given | {"description": "As the page around has handed it over."},
+            "accessToken": token | {"description": "The token that the host page passed on."},
             "parentOrigin": {
                 "type": "string",
                 "minLength": 1,
                 "maxLength": MAX_ORIGIN_LENGTH,
-                "description": "Of the page that it came from, which has to be one that may frame.",
+                "description": "The origin of the host page. It must be an allowed origin.",
             },
             "nonce": {
                 "type": ["string", "null"],
                 "pattern": f"^{NONCE}$",
-                "description": "Of the page that waits, where the first page is wanted as well.",
+                "description": "The nonce of the waiting page. Send it to get the first page as well.",
             },
         },
         "additionalProperties": False,
@@ -87,51 +87,51 @@ def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> di
     }
     return {
         path: {
-            "parameters": at,
+            "parameters": parameters,
             "get": {
                 "tags": [TAG],
                 "operationId": f"open{kind}",
                 "summary": f"Open the {what} in a frame, with the token in the address.",
-                "description": "The `redirectUrl` of a mint. A browser gets it only inside a frame.",
+                "description": "This is the `redirectUrl` of a mint. A browser gets it only inside a frame.",
                 "security": [],
-                "parameters": [{"in": "query", "name": TOKEN_PARAMETER, "required": True, "schema": given}],
-                "responses": shown | _refusals(*_REFUSED),
+                "parameters": [{"in": "query", "name": TOKEN_PARAMETER, "required": True, "schema": token}],
+                "responses": page | _refusals(*_REFUSED),
             },
             "post": {
                 "tags": [TAG],
                 "operationId": f"open{kind}ByForm",
-                "summary": f"Open the {what} in a frame, with the token in a form that is targeted at it.",
-                "description": "So the token is in no address. A frame of a workspace token goes from app "
-                "to app in the same way, with its `session` in the form.",
+                "summary": f"Open the {what} in a frame, with the token in a form whose target is the frame.",
+                "description": "The token is then in no address. A frame of a workspace token moves between "
+                "apps in the same way, with its `session` in the form.",
                 "security": [],
                 "requestBody": {
                     "required": True,
                     "content": {"application/x-www-form-urlencoded": {"schema": form}},
                 },
-                "responses": shown | _refusals(*_REFUSED, "413", "415"),
+                "responses": page | _refusals(*_REFUSED, "413", "415"),
             },
         },
         f"{path}/frame": {
-            "parameters": at,
+            "parameters": parameters,
             "get": {
                 "tags": [TAG],
                 "operationId": f"await{kind}",
-                "summary": "Get a page that holds nothing and waits for a token from the page around it.",
-                "description": "What `embed.js` puts into its iframe: the token then stands in no address.",
+                "summary": "Get an empty page that waits for a token from its host page.",
+                "description": "`embed.js` loads it into its iframe. The token is then in no address.",
                 "security": [],
-                "responses": {"200": {"description": "The page that waits", "content": _PAGE}}
+                "responses": {"200": {"description": "The waiting page", "content": _PAGE}}
                 | _refusals("403", "404"),
             },
             "post": {
                 "tags": [TAG],
                 "operationId": f"handOver{kind}",
-                "summary": "Open a session for the page that waits, or the next one for an open frame.",
-                "description": "For the script of frames.",
+                "summary": "Open a session for the waiting page, or renew the session of an open frame.",
+                "description": "The script of frames calls it.",
                 "security": [],
-                "requestBody": {"required": True, "content": {"application/json": {"schema": handed}}},
+                "requestBody": {"required": True, "content": {"application/json": {"schema": handover}}},
                 "responses": {
                     "200": {
-                        "description": "The session, and the first page where a nonce came",
+                        "description": "The session, and the first page if a nonce was sent",
                         "content": {"application/json": {"schema": _OPENED}},
                     }
                 }
@@ -139,14 +139,14 @@ def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> di
             },
         },
         f"{path}/session": {
-            "parameters": at,
+            "parameters": parameters,
             "get": _BY_SESSION
             | {
                 "operationId": f"read{kind}Session",
-                "summary": "Read whose session this is, and what it is for.",
+                "summary": f"Read the session: its user, and the {what}.",
                 "responses": {
                     "200": {
-                        "description": "The session's own facts",
+                        "description": "The session",
                         "content": {"application/json": {"schema": answer}},
                     }
                 }
@@ -155,7 +155,7 @@ def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> di
             "delete": _BY_SESSION
             | {
                 "operationId": f"end{kind}Session",
-                "summary": "End the session that sends this.",
+                "summary": "End the session that the request carries.",
                 "responses": {"204": {"description": "It has ended"}} | _refusals("401", "404", "429", "503"),
             },
         },
@@ -163,12 +163,12 @@ def _of(path: str, name: str, what: str, kind: str, facts: dict[str, Any]) -> di
 
 
 def paths() -> dict[str, Any]:
-    """Return the paths of frames, with the statuses that they answer."""
-    facts = _LAUNCHER_FACTS | {"app": _PLACE}
-    return _of("/embed-apps/{appId}", "appId", "app", "App", facts) | _of(
+    """Return the paths of frames, with their statuses."""
+    facts = _LAUNCHER_FIELDS | {"app": _NAMED}
+    return _paths_of("/embed-apps/{appId}", "appId", "app", "App", facts) | _paths_of(
         "/embed-workspaces/{workspaceId}",
         "workspaceId",
         "launcher of a workspace",
         "Launcher",
-        _LAUNCHER_FACTS,
+        _LAUNCHER_FIELDS,
     )

@@ -1,10 +1,10 @@
-"""Links in the API's document: from an answer to the operations that its ids lead to."""
+"""Links in the API's document: from an answer to the operations that take its ids."""
 
 import re
 from typing import Any, Final
 
-#: Where an operation's answer holds the ids that paths name. The first is of what it is about.
-GIVES: Final[dict[str, dict[str, str]]] = {
+#: Operation → JSON pointers to the ids in its answer. The first is the id of its subject.
+ANSWER_IDS: Final[dict[str, dict[str, str]]] = {
     "mint": {"tokenId": "/tokenId"},
     "openSession": {"sessionId": "/session/id"},
     "createWorkspace": {"workspaceId": "/id"},
@@ -20,8 +20,8 @@ GIVES: Final[dict[str, dict[str, str]]] = {
     "listTokens": {"tokenId": "/items/0/id"},
     "listSessions": {"sessionId": "/items/0/id"},
 }
-#: Where what an operation wants in its body comes from.
-FEEDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
+#: Operation → next operation → the next request's body.
+NEXT_BODIES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "listGrants": {
         "mint": {
             "userId": "$response.body#/items/0/userId",
@@ -41,8 +41,8 @@ FEEDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
 }
 
 
-def add(paths: dict[str, Any]) -> None:
-    """Give the links to the answers of these paths."""
+def add_links(paths: dict[str, Any]) -> None:
+    """Add links to the answers of these paths."""
     operations = {
         operation["operationId"]: (path, operation)
         for path, item in paths.items()
@@ -50,7 +50,7 @@ def add(paths: dict[str, Any]) -> None:
         if method != "parameters"
     }
     for source, (path, operation) in operations.items():
-        found = _by_ids(GIVES.get(source, {}), operations) | _by_bodies(source)
+        found = _by_ids(ANSWER_IDS.get(source, {}), operations) | _by_bodies(source)
         if source.startswith("list"):
             same = {f"path.{name}": f"$request.path.{name}" for name in _names(path)}
             following = same | {"query.cursor": "$response.body#/nextCursor"}
@@ -60,14 +60,14 @@ def add(paths: dict[str, Any]) -> None:
                 answer["links"] = found
 
 
-def _by_ids(gives: dict[str, str], operations: dict[str, Any]) -> dict[str, Any]:
+def _by_ids(ids: dict[str, str], operations: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for target, (path, operation) in operations.items():
         wanted = _names(path)
-        # What a session of a frame is for, it says itself.
+        # Operations of frames know their ids from the session.
         by_client = any("client" in way for way in operation["security"])
-        if by_client and set(wanted) <= set(gives) and set(wanted) & set(list(gives)[:1]):
-            parameters = {f"path.{name}": f"$response.body#{gives[name]}" for name in wanted}
+        if by_client and set(wanted) <= set(ids) and set(wanted) & set(list(ids)[:1]):
+            parameters = {f"path.{name}": f"$response.body#{ids[name]}" for name in wanted}
             found[target] = {"operationId": target, "parameters": parameters}
     return found
 
@@ -78,5 +78,6 @@ def _names(path: str) -> list[str]:
 
 def _by_bodies(source: str) -> dict[str, Any]:
     return {
-        target: {"operationId": target, "requestBody": body} for target, body in FEEDS.get(source, {}).items()
+        target: {"operationId": target, "requestBody": body}
+        for target, body in NEXT_BODIES.get(source, {}).items()
     }

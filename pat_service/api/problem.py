@@ -1,4 +1,4 @@
-"""What every failure looks like, for the API's document: one shape, and the codes that a request can meet."""
+"""Errors in the API's document: their one shape, and the codes of each operation."""
 
 from collections.abc import Collection, Iterable
 from typing import Any, Final
@@ -10,8 +10,8 @@ from pat_service.http.problems import HTTP_ERRORS, STATUSES, UNAVAILABLE_RETRY_S
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
-#: Codes that any request can get, where its route lists the status.
-COMMON: Final = frozenset(
+#: Codes that any operation can answer, if it lists their status.
+COMMON_CODES: Final = frozenset(
     {
         "invalid_payload",
         "not_found",
@@ -22,8 +22,8 @@ COMMON: Final = frozenset(
         "unavailable",
     }
 )
-#: Codes of what a request carries: credentials of a client, a personal access token, a session.
-CARRIED: Final = {
+#: Codes by the kind of credentials that a request carries.
+CODES_BY_CREDENTIALS: Final = {
     "client": frozenset({"invalid_client", "scope_missing"}),
     "token": frozenset(
         {
@@ -38,30 +38,30 @@ CARRIED: Final = {
     ),
     "session": frozenset({"session_invalid", "session_expired", "session_revoked", "access_revoked"}),
 }
-#: Codes of what a request names, in its path or its body.
-NAMED: Final = {"appId": "app_not_found", "userId": "user_not_found"}
+#: Path parameter or field → the code if it names nothing.
+NOT_FOUND_CODES: Final = {"appId": "app_not_found", "userId": "user_not_found"}
 
 _EXAMPLE_REQUEST_ID: Final = "6f1c9a52-0c3e-4f7a-9d0b-5a8e2f4c7b11"
-#: The header that every answer has.
-REQUEST_ID: Final = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+#: Every answer has this header.
+REQUEST_ID_HEADER: Final = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
 _HEADERS: Final[dict[int, dict[str, Any]]] = {
     401: {
         "WWW-Authenticate": {
-            "description": "`Basic` where a client is wanted, else `Bearer`",
+            "description": "`Basic` if the operation needs a client, else `Bearer`.",
             "required": True,
             "schema": {"type": "string"},
         }
     },
     429: {
         "Retry-After": {
-            "description": "In seconds",
+            "description": "In seconds.",
             "required": True,
             "schema": {"type": "integer", "minimum": 1},
         }
     },
     503: {
         "Retry-After": {
-            "description": "In seconds",
+            "description": "In seconds.",
             "required": True,
             "schema": {"type": "integer", "example": UNAVAILABLE_RETRY_SECONDS},
         }
@@ -69,13 +69,13 @@ _HEADERS: Final[dict[int, dict[str, Any]]] = {
 }
 
 
-class ProblemAnswer(Schema):
-    """A failure (RFC 9457). `code` tells which; `errors`, field → texts, is there with status 400 alone."""
+class ProblemAnswerSchema(Schema):
+    """An error (RFC 9457), identified by `code`. `errors` (field → texts) comes with status 400 only."""
 
     type = fields.String(required=True)
     title = fields.String(required=True)
     status = fields.Integer(required=True)
-    detail = fields.String(required=True, metadata={"description": "What to do next, for people."})
+    detail = fields.String(required=True, metadata={"description": "For people: what to do next."})
     code = fields.String(required=True, metadata={"enum": list(STATUSES)})
     request_id = fields.String(
         data_key="requestId", required=True, metadata={"description": "Also the header `X-Request-Id`."}
@@ -86,7 +86,7 @@ class ProblemAnswer(Schema):
 
 def _texts() -> dict[str, tuple[str, str]]:
     found = {refusal.code: (refusal.title, refusal.detail) for refusal in Refused.__subclasses__()}
-    # Several things may not be there; what the framework says is true of each.
+    # Several errors share this code; the framework's text fits each.
     framework = {code: (title, detail) for code, title, detail in HTTP_ERRORS.values()}
     return framework | found | {"not_found": framework["not_found"]}
 
@@ -95,24 +95,23 @@ TEXTS: Final = _texts()
 
 
 def examples() -> dict[str, Any]:
-    """Return a problem of each code, as the document's examples."""
+    """Return the document's example of each code."""
     found = {}
     for code, (title, detail) in TEXTS.items():
         value = problem(code, title, detail, _EXAMPLE_REQUEST_ID)
         if STATUSES[code] == 400:
-            wanted = "Must be a whole number of seconds from 1 to 31536000."
-            value["errors"] = {"patExpiry": [wanted]}
+            value["errors"] = {"patExpiry": ["Must be a whole number of seconds from 1 to 31536000."]}
         found[code] = {"summary": title, "value": value}
     return found
 
 
 def codes_of(status: int, possible: Collection[str]) -> list[str]:
-    """Return which of the possible codes stand in an answer of this status."""
+    """Return the possible codes that have this status."""
     return [code for code, its in STATUSES.items() if its == status and code in possible]
 
 
 def response(status: int, codes: Iterable[str], *, page: bool) -> dict[str, Any]:
-    """Return the answer of this status, for the document; `page`: or a page for people, in frames."""
+    """Return the document's answer of this status. `page`: it can also be HTML, in a frame."""
     codes = list(codes)
     schema = {
         "allOf": [
@@ -126,6 +125,6 @@ def response(status: int, codes: Iterable[str], *, page: bool) -> dict[str, Any]
         content["text/html"] = {"schema": {"type": "string"}}
     return {
         "description": "\n".join(f"- `{code}`: {TEXTS[code][1]}" for code in codes),
-        "headers": REQUEST_ID | _HEADERS.get(status, {}),
+        "headers": REQUEST_ID_HEADER | _HEADERS.get(status, {}),
         "content": content,
     }

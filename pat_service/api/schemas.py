@@ -1,4 +1,4 @@
-"""What the JSON of minting and opening looks like. Shape only: no schema asks the database."""
+"""Requests and answers of minting and opening. They check shape only."""
 
 import json
 from math import isfinite
@@ -11,7 +11,7 @@ from pat_service.api.fields import (
     EXAMPLE_TOKEN,
     TEXT_PATTERN,
     Duration,
-    Request,
+    RequestSchema,
     StrictBoolean,
     any_text,
     email,
@@ -34,10 +34,10 @@ USER_NAMES: Final = ("email", "userId")
 TARGET_NAMES: Final = ("appId", "appSlug", "workspaceId", "workspaceSlug")
 
 
-class NewcomerRequest(Request):
-    """What to make of a user who is not there yet. What exists is never changed."""
+class NewcomerRequestSchema(RequestSchema):
+    """The user, membership and grant to create if they are missing. Existing ones do not change."""
 
-    name = name(load_default=None, metadata={"description": "Without it, the email stands for it."})
+    name = name(load_default=None, metadata={"description": "Default: the email."})
     role = role(load_default=LEAST_ROLE, metadata={"example": LEAST_ROLE})
 
     @post_load
@@ -48,7 +48,7 @@ class NewcomerRequest(Request):
 class Attributes(fields.Dict):
     """A flat JSON object: texts, numbers, booleans and lists of these."""
 
-    WANTED = "Must be a flat object of texts, numbers, booleans and lists of these."
+    ERROR_TEXT = "Must be a flat object of texts, numbers, booleans and lists of these."
 
     def __init__(self, **options: Any) -> None:
         word = {"type": "string", "pattern": TEXT_PATTERN}
@@ -59,7 +59,7 @@ class Attributes(fields.Dict):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise ValidationError(self.WANTED)
+            raise ValidationError(self.ERROR_TEXT)
         if len(value) > MAX_ATTRIBUTES:
             raise ValidationError(f"Must have at most {MAX_ATTRIBUTES} keys.")
         for key, item in value.items():
@@ -74,16 +74,16 @@ class Attributes(fields.Dict):
         if isinstance(scalar, str):
             check_text(scalar)
         elif not isinstance(scalar, (bool, int, float)) or not isfinite(scalar):
-            raise ValidationError(self.WANTED)
+            raise ValidationError(self.ERROR_TEXT)
 
 
 def _given(names: list[str], kind: str) -> dict[str, Any]:
-    """Return JSON Schema for: these are there, and not null."""
+    """Return JSON Schema that requires these fields and refuses null."""
     return {"required": names, "properties": {name: {"type": kind} for name in names}}
 
 
-class MintRequest(Request):
-    """A wish for a token: exactly one of `email` and `userId`, and one name of an app or of a workspace."""
+class MintRequestSchema(RequestSchema):
+    """A request for a token. It names one user, by `email` or `userId`, and one app or workspace."""
 
     email = email(load_default=None)
     user_id = any_text(data_key="userId", load_default=None)
@@ -92,7 +92,7 @@ class MintRequest(Request):
     workspace_id = uuid(
         data_key="workspaceId",
         load_default=None,
-        metadata={"description": "In place of the app: for all its apps that the user may open."},
+        metadata={"description": "Instead of an app: for all its apps that the user may open."},
     )
     workspace_slug = any_text(data_key="workspaceSlug", load_default=None, metadata={"example": "acme"})
     session_expiry = Duration("SESSION", "minutes", data_key="sessionExpiry", metadata={"example": 60})
@@ -107,30 +107,30 @@ class MintRequest(Request):
         data_key="singleUse",
         load_default=False,
         allow_none=True,
-        metadata={"description": "The token opens one frame. A repeat within 10 s opens in its place."},
+        metadata={"description": "The token opens one frame. A repeat within 10 s replaces that opening."},
     )
     new_user = fields.Nested(
-        NewcomerRequest,
+        NewcomerRequestSchema,
         data_key="provision",
         load_default=None,
         metadata={
-            "description": "Make the user, the membership and the grant where they are missing. "
+            "description": "Create the user, the membership and the grant if they are missing. "
             "Needs the scope `provision`."
         },
     )
     attributes = Attributes(
         load_default=None,
         metadata={
-            "description": "For row-level rules: the app's templates and functions get them with the viewer. "
+            "description": "For row-level rules. The app reads them from the viewer. "
             f"At most {MAX_ATTRIBUTE_BYTES} bytes of JSON.",
             "example": {"region": "north", "seats": 4},
         },
     )
     allowed_origins = origins(
-        least=1,
+        minimum=1,
         data_key="allowedOrigins",
         load_default=None,
-        metadata={"description": "Narrows the allowed origins of the app for this token's frames."},
+        metadata={"description": "Narrows the app's allowed origins for frames of this token."},
     )
 
     def shape(self) -> dict[str, Any]:
@@ -146,11 +146,11 @@ class MintRequest(Request):
         for names in USER_NAMES, TARGET_NAMES:
             named = [name for name in names if given.get(name) is not None]
             if len(named) != 1:
-                wanted = f"Exactly one of {', '.join(names[:-1])} and {names[-1]} is required."
-                errors |= {name: [wanted] for name in named or names[:2]}
+                message = f"Exactly one of {', '.join(names[:-1])} and {names[-1]} is required."
+                errors |= {name: [message] for name in named or names[:2]}
         for field in self.durations.values():
             if given.get(str(field.data_key)) is None and field.default() is None:
-                errors[str(field.data_key)] = [f"Is required. {field.wanted()}"]
+                errors[str(field.data_key)] = [f"Is required. {field.error_text()}"]
         if errors:
             raise ValidationError(errors)
 
@@ -171,8 +171,8 @@ class MintRequest(Request):
         )
 
 
-class MintAnswer(Schema):
-    """A new token, shown this once. The two durations are seconds."""
+class MintAnswerSchema(Schema):
+    """A new token, which only this answer shows. Durations are in seconds."""
 
     personal_access_token = fields.String(
         data_key="personalAccessToken",
@@ -183,7 +183,7 @@ class MintAnswer(Schema):
         data_key="redirectUrl",
         required=True,
         metadata={
-            "description": "For the iframe.",
+            "description": "The address for the iframe.",
             "example": f"https://embed.example/embed-apps/{EXAMPLE_ID}?personal-access-token={EXAMPLE_TOKEN}",
         },
     )
@@ -195,14 +195,14 @@ class MintAnswer(Schema):
     single_use = fields.Boolean(
         data_key="singleUse",
         metadata={
-            "description": "There only where it was asked for: then each frame needs a token of its own.",
+            "description": "Present only if the request sets it. Each frame then needs its own token.",
             "enum": [True],
         },
     )
 
 
-class SessionRequest(Request):
-    """A token to open a session with, for a program."""
+class SessionRequestSchema(RequestSchema):
+    """The token with which a program opens a session."""
 
     app_id = uuid(data_key="appId", required=True)
     access_token = text(data_key="accessToken", required=True, metadata={"example": EXAMPLE_TOKEN})
@@ -210,7 +210,7 @@ class SessionRequest(Request):
         data_key="parentOrigin",
         load_default=None,
         metadata={
-            "description": "The origin of the page that handed the token over: it must be an allowed one."
+            "description": "The origin of the page that passed the token on. It must be an allowed origin."
         },
     )
 
@@ -221,33 +221,33 @@ class SessionRequest(Request):
         }
 
 
-class _User(Schema):
+class UserSchema(Schema):
     id = fields.String(required=True)
     email = fields.String(required=True)
     name = fields.String(required=True)
 
 
-class _App(Schema):
+class AppSchema(Schema):
     id = fields.String(required=True)
     slug = fields.String(required=True)
     name = fields.String(required=True)
 
 
-class _Session(Schema):
+class SessionSchema(Schema):
     id = fields.String(required=True)
     expires_in = fields.Integer(data_key="expiresIn", required=True, metadata={"description": "In seconds."})
 
 
-class SessionAnswer(Schema):
-    """An open session: `signedPat` is the JWT that further requests carry as a Bearer token."""
+class SessionAnswerSchema(Schema):
+    """An open session. Further requests send the JWT `signedPat` as a Bearer token."""
 
     signed_pat = fields.String(data_key="signedPat", required=True)
-    session = fields.Nested(_Session, required=True)
-    user = fields.Nested(_User, required=True)
-    app = fields.Nested(_App, required=True)
+    session = fields.Nested(SessionSchema, required=True)
+    user = fields.Nested(UserSchema, required=True)
+    app = fields.Nested(AppSchema, required=True)
 
 
-MINT = MintRequest()
-MINTED = MintAnswer()
-SESSION = SessionRequest()
-OPENED = SessionAnswer()
+MINT = MintRequestSchema()
+MINTED = MintAnswerSchema()
+SESSION = SessionRequestSchema()
+OPENED = SessionAnswerSchema()

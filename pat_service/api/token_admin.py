@@ -1,4 +1,4 @@
-"""Views of what is live: tokens, sessions, introspection."""
+"""Views of tokens, sessions and introspection."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ from pat_service.storage.paging import Listing
 @blueprint.response(200, TOKENS)
 @problems(400, 401, 403, 429, 503)
 def list_tokens(query: dict[str, Any]) -> Listing:
-    """List tokens: what the client minted, or with the scope audit or provision all of its workspaces."""
+    """List the client's own tokens, or with the scope audit or provision all tokens in its workspaces."""
     return token_admin.list_tokens(
         g.caller, query["token_filter"], query["page_request"], utcnow(), live=query.get("live")
     )
@@ -44,7 +44,7 @@ def list_tokens(query: dict[str, Any]) -> Listing:
 @blueprint.response(200, TOKEN)
 @problems(401, 403, 404, 429, 503)
 def read_token(token_id: str) -> Any:
-    """Read a token: whose it is, what for, and whether it opens frames. Never the token itself."""
+    """Read a token's user, app or workspace, and status. The answer never has the token itself."""
     return token_admin.read_token(g.caller, token_id, utcnow())
 
 
@@ -53,7 +53,7 @@ def read_token(token_id: str) -> Any:
 @blueprint.response(204)
 @problems(401, 403, 404, 429, 503)
 def revoke_token(token_id: str) -> None:
-    """Revoke a token and end every open session of its pair. Twice is the same as once."""
+    """Revoke a token, and end every open session of its user and app. Repeating it changes nothing."""
     token_admin.revoke_token(g.caller, token_id, utcnow())
 
 
@@ -63,7 +63,7 @@ def revoke_token(token_id: str) -> None:
 @blueprint.response(200, REVOKED)
 @problems(400, 401, 403, 429, 503)
 def revoke_tokens(token_filter: TokenFilter) -> dict[str, int]:
-    """Revoke the tokens of an app, a user or a workspace, and end the sessions of the same."""
+    """Revoke the tokens of an app, a user or a workspace, and end their sessions."""
     revoked = token_admin.revoke_tokens(g.caller, token_filter, utcnow())
     return {"revoked": revoked.tokens, "ended_sessions": revoked.sessions}
 
@@ -74,7 +74,7 @@ def revoke_tokens(token_filter: TokenFilter) -> dict[str, int]:
 @blueprint.response(200, SESSIONS)
 @problems(400, 401, 403, 429, 503)
 def list_sessions(query: dict[str, Any]) -> Listing:
-    """List live sessions: of tokens that the client minted, or of all of its workspaces."""
+    """List live sessions of the client's own tokens, or with those scopes all in its workspaces."""
     return token_admin.list_sessions(g.caller, query["token_filter"], query["page_request"], utcnow())
 
 
@@ -92,7 +92,7 @@ def read_session(session_id: str) -> Any:
 @blueprint.response(204)
 @problems(401, 403, 404, 429, 503)
 def end_session(session_id: str) -> None:
-    """End a session: its next request is refused. Twice is the same as once."""
+    """End a session. Its next request is refused. Repeating it changes nothing."""
     token_admin.end_session(g.caller, session_id, utcnow())
 
 
@@ -102,7 +102,7 @@ def end_session(session_id: str) -> None:
 @blueprint.response(200, ENDED)
 @problems(400, 401, 403, 429, 503)
 def end_sessions(token_filter: TokenFilter) -> dict[str, int]:
-    """End the sessions of an app, a user, a workspace or a token, which goes on opening new ones."""
+    """End the sessions of an app, a user, a workspace or a token. The tokens stay valid."""
     return {"ended": token_admin.end_sessions(g.caller, token_filter, utcnow())}
 
 
@@ -112,25 +112,25 @@ def end_sessions(token_filter: TokenFilter) -> dict[str, int]:
 @blueprint.response(200, INTROSPECTED)
 @problems(400, 401, 403, 413, 415, 429, 503)
 @blueprint.doc(requestBody={"content": {"application/json": {"schema": INTROSPECT}}})
-def introspect(wish: dict[str, str]) -> dict[str, Any]:
-    """Tell whether a token or session is good at this moment, and whose it is (RFC 7662)."""
-    found = introspection.introspect(g.caller, keyring(), wish["token"], utcnow())
+def introspect(request: dict[str, str]) -> dict[str, Any]:
+    """Return whether a token or session is active now, and its user (RFC 7662)."""
+    found = introspection.introspect(g.caller, keyring(), request["token"], utcnow())
     if found is None:
         return {"active": False}
-    who = found.seen_by
+    viewer = found.seen_by
     return {
         "active": True,
         "token_type": found.kind,
         "client_id": found.client_id,
-        "username": who.user.email,
-        "sub": who.user.id,
-        "aud": credentials.build_audience(found.app_id, who.workspace.id),
+        "username": viewer.user.email,
+        "sub": viewer.user.id,
+        "aud": credentials.build_audience(found.app_id, viewer.workspace.id),
         "iss": credentials.ISSUER,
         "jti": found.id,
         "iat": int(found.issued_at.timestamp()),
         "exp": int(found.expires_at.timestamp()),
-        "workspace": who.workspace,
-        "app": who.app if isinstance(who, Viewer) else None,
-        "role": who.role,
-        "attributes": who.attributes,
+        "workspace": viewer.workspace,
+        "app": viewer.app if isinstance(viewer, Viewer) else None,
+        "role": viewer.role,
+        "attributes": viewer.attributes,
     }

@@ -1,4 +1,4 @@
-"""What the JSON of tokens, sessions and introspection looks like. Shape only."""
+"""Requests and answers of tokens, sessions and introspection. They check shape only."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from marshmallow.validate import Length
 from pat_service.api.fields import (
     EXAMPLE_ID,
     EXAMPLE_TOKEN,
-    ListRequest,
+    ListRequestSchema,
     Moment,
     QueryBoolean,
-    Request,
+    RequestSchema,
     any_text,
     page_of,
     text,
@@ -23,15 +23,15 @@ from pat_service.shapes import parse_uuid
 from pat_service.storage.models import ROLES
 
 
-class Columns(fields.Nested):
-    """An object of the row's columns that begin with its name: `app_id`, `app_slug`… null without an id."""
+class NestedColumns(fields.Nested):
+    """An object from the row's columns `<name>_id`, `<name>_slug`…; null if the id is null."""
 
     def get_value(self, obj: Any, attr: str, accessor: Any = None, default: Any = None) -> Any:
         found = {name: getattr(obj, f"{attr}_{name}") for name in self.schema.fields}
         return found if found["id"] is not None else None
 
 
-class Place(Schema):
+class PlaceSchema(Schema):
     """An app or a workspace."""
 
     id = uuid(required=True)
@@ -39,21 +39,21 @@ class Place(Schema):
     name = fields.String(required=True, metadata={"example": "Orders"})
 
 
-class Person(Schema):
+class PersonSchema(Schema):
     id = uuid(required=True)
     email = fields.String(required=True, metadata={"example": "ana@acme.test"})
     name = fields.String(required=True, metadata={"example": "Ana"})
 
 
-# Which tokens, which sessions.
+# Filters.
 
 
-def _filter(of: str, note: str = "", **options: Any) -> fields.String:
-    return uuid(metadata={"description": f"Only those of this {of}.{note}"}, **options)
+def _filter(noun: str, note: str = "", **options: Any) -> fields.String:
+    return uuid(metadata={"description": f"Only those of this {noun}.{note}"}, **options)
 
 
-class _Filters(Request):
-    app_id = _filter("app", " What is for all apps of a workspace is not of one of them.", data_key="appId")
+class _FilterSchema(RequestSchema):
+    app_id = _filter("app", " Workspace tokens and their sessions belong to no app.", data_key="appId")
     user_id = _filter("user", data_key="userId")
     workspace_id = _filter("workspace", data_key="workspaceId")
 
@@ -65,64 +65,64 @@ class _Filters(Request):
         )
 
 
-class TokenFilters(_Filters):
-    """Which tokens to revoke: at least one filter. Together they narrow."""
+class TokenFiltersSchema(_FilterSchema):
+    """Filters for tokens to revoke. At least one is required; a token must match all."""
 
     @validates_schema
     def check_any(self, query: dict[str, Any], **_: Any) -> None:
         names = [str(field.data_key) for field in self.load_fields.values()]
         if not any(query.values()):
-            wanted = f"At least one of {', '.join(names[:-1])} and {names[-1]} is required."
-            raise ValidationError({name: [wanted] for name in names})
+            message = f"At least one of {', '.join(names[:-1])} and {names[-1]} is required."
+            raise ValidationError({name: [message] for name in names})
 
     @post_load
     def make(self, query: dict[str, Any], **_: Any) -> TokenFilter:
         return self.token_filter(query)
 
 
-class SessionFilters(TokenFilters):
-    """Which sessions to end: at least one filter. Together they narrow."""
+class SessionFiltersSchema(TokenFiltersSchema):
+    """Filters for sessions to end. At least one is required; a session must match all."""
 
     token_id = _filter("token", data_key="tokenId")
 
 
-class _ListOf(ListRequest, _Filters):
+class _FilteredListSchema(ListRequestSchema, _FilterSchema):
     @post_load
     def make(self, query: dict[str, Any], **options: Any) -> dict[str, Any]:
         found: dict[str, Any] = super().make(query, **options)
         return found | {"token_filter": self.token_filter(found)}
 
 
-class TokensRequest(_ListOf):
+class TokensRequestSchema(_FilteredListSchema):
     client_id = any_text(
         data_key="clientId",
         metadata={"description": "Only those that this client minted.", "example": "portal"},
     )
     live = QueryBoolean(
         metadata={
-            "description": "true: only those with the status live; false: only the others. "
-            "Whether the user still has access is asked at each opening."
+            "description": "true: only tokens with the status live. false: only the others. "
+            "The user's access does not count here; each opening checks it."
         },
     )
 
 
-class SessionsRequest(_ListOf):
+class SessionsRequestSchema(_FilteredListSchema):
     token_id = _filter("token", data_key="tokenId")
 
 
 # Tokens and sessions.
 
 
-class _Common(Schema):
+class _TokenOrSessionSchema(Schema):
     id = uuid(required=True)
-    app = Columns(
-        Place,
+    app = NestedColumns(
+        PlaceSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "null: it is good for every app of the workspace that the user may open."},
+        metadata={"description": "null: it opens every app of the workspace that the user may open."},
     )
-    workspace = Columns(Place, required=True)
-    user = Columns(Person, required=True)
+    workspace = NestedColumns(PlaceSchema, required=True)
+    user = NestedColumns(PersonSchema, required=True)
     client_id = fields.String(
         data_key="clientId",
         required=True,
@@ -132,15 +132,15 @@ class _Common(Schema):
     expires_at = Moment(data_key="expiresAt", required=True)
 
 
-class TokenItem(_Common):
-    """A token, of which nothing is shown but its end."""
+class TokenItemSchema(_TokenOrSessionSchema):
+    """A token. Only its last four characters are shown."""
 
     last_four = fields.String(
         data_key="lastFour",
         required=True,
         allow_none=True,
         metadata={
-            "description": "The last four characters; null where it was minted before they were kept.",
+            "description": "The last four characters. null: the token is older than this field.",
             "example": "3fa9",
         },
     )
@@ -153,38 +153,38 @@ class TokenItem(_Common):
         data_key="allowedOrigins",
         required=True,
         allow_none=True,
-        metadata={"description": "To which the token narrows those of the app; null: it does not."},
+        metadata={"description": "The token narrows the app's allowed origins to these. null: it does not."},
     )
     last_used_at = Moment(data_key="lastUsedAt", required=True, allow_none=True)
     revoked_at = Moment(data_key="revokedAt", required=True, allow_none=True)
     session_seconds = fields.Integer(
         data_key="sessionExpiresIn",
         required=True,
-        metadata={"description": "How long a session of it lasts, in seconds.", "example": 3600},
+        metadata={"description": "How long its sessions last, in seconds.", "example": 3600},
     )
     live_sessions = fields.Integer(data_key="liveSessions", required=True, metadata={"example": 1})
 
 
-class SessionItem(_Common):
-    """One opened frame."""
+class SessionItemSchema(_TokenOrSessionSchema):
+    """A session of a frame."""
 
     token_id = uuid(data_key="tokenId", required=True)
     ended_at = Moment(data_key="endedAt", required=True, allow_none=True)
 
 
-class RevokedAnswer(Schema):
-    revoked = fields.Integer(required=True, metadata={"description": "Tokens that it ended.", "example": 2})
+class RevokedAnswerSchema(Schema):
+    revoked = fields.Integer(required=True, metadata={"description": "Number of tokens.", "example": 2})
     ended_sessions = fields.Integer(data_key="endedSessions", required=True, metadata={"example": 3})
 
 
-class EndedAnswer(Schema):
-    ended = fields.Integer(required=True, metadata={"description": "Sessions that it ended.", "example": 3})
+class EndedAnswerSchema(Schema):
+    ended = fields.Integer(required=True, metadata={"description": "Number of sessions.", "example": 3})
 
 
 # Introspection: names and meanings are those of RFC 7662.
 
 
-class IntrospectRequest(Request):
+class IntrospectRequestSchema(RequestSchema):
     """A personal access token, or the JWT of a session."""
 
     token = text(
@@ -192,18 +192,18 @@ class IntrospectRequest(Request):
         validate=Length(1, error="Must be a text of at least one character."),
         metadata={"example": EXAMPLE_TOKEN},
     )
-    token_type_hint = text(metadata={"description": "Is not needed, and changes nothing."})
+    token_type_hint = text(metadata={"description": "Accepted and ignored."})
 
     @pre_load
-    def leave_what_oauth_may_add(self, sent: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Drop unknown parameters of a form, as RFC 6749 (section 3.2) has it; JSON stays strict."""
+    def drop_unknown_parameters(self, sent: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Drop unknown parameters of a form (RFC 6749, 3.2). JSON stays strict."""
         if request.mimetype == "application/json":
             return sent
         return {name: value for name, value in sent.items() if name in self.fields}
 
 
-class IntrospectAnswer(Schema):
-    """Whether it is good at this moment. Where it is not, or is none of this client's: `active` alone."""
+class IntrospectAnswerSchema(Schema):
+    """Whether the token or session is active now. If not, or if the client cannot see it: `active` only."""
 
     active = fields.Boolean(required=True)
     token_type = fields.String(metadata={"enum": ["pat", "session"]})
@@ -219,28 +219,28 @@ class IntrospectAnswer(Schema):
     iss = fields.String(metadata={"example": "pat-service"})
     jti = fields.String(metadata={"description": "The id of the token or session.", "format": "uuid"})
     iat = fields.Integer(
-        metadata={"description": "When it was made, in seconds since 1970.", "example": 1_795_342_500}
+        metadata={"description": "Issue time, in seconds since 1970.", "example": 1_795_342_500}
     )
     exp = fields.Integer(
-        metadata={"description": "When it expires, in seconds since 1970.", "example": 1_795_346_100}
+        metadata={"description": "Expiry time, in seconds since 1970.", "example": 1_795_346_100}
     )
-    workspace = fields.Nested(Place)
-    app = fields.Nested(Place, allow_none=True, metadata={"description": "null: it is one of the workspace."})
+    workspace = fields.Nested(PlaceSchema)
+    app = fields.Nested(PlaceSchema, allow_none=True, metadata={"description": "null: for the workspace."})
     role = fields.String(metadata={"enum": list(ROLES)})
     attributes = fields.Dict(
-        metadata={"description": "What the mint said of the user.", "example": {"region": "north"}}
+        metadata={"description": "The attributes that the mint set.", "example": {"region": "north"}}
     )
 
 
-TOKENS_WANTED = TokensRequest()
-TOKENS = page_of(TokenItem)
-TOKEN = TokenItem()
-TOKEN_FILTERS = TokenFilters()
-REVOKED = RevokedAnswer()
-SESSIONS_WANTED = SessionsRequest()
-SESSIONS = page_of(SessionItem)
-SESSION = SessionItem()
-SESSION_FILTERS = SessionFilters()
-ENDED = EndedAnswer()
-INTROSPECT = IntrospectRequest()
-INTROSPECTED = IntrospectAnswer()
+TOKENS_WANTED = TokensRequestSchema()
+TOKENS = page_of(TokenItemSchema)
+TOKEN = TokenItemSchema()
+TOKEN_FILTERS = TokenFiltersSchema()
+REVOKED = RevokedAnswerSchema()
+SESSIONS_WANTED = SessionsRequestSchema()
+SESSIONS = page_of(SessionItemSchema)
+SESSION = SessionItemSchema()
+SESSION_FILTERS = SessionFiltersSchema()
+ENDED = EndedAnswerSchema()
+INTROSPECT = IntrospectRequestSchema()
+INTROSPECTED = IntrospectAnswerSchema()

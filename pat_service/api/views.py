@@ -1,4 +1,4 @@
-"""Views of three beats: read, call the rule, answer."""
+"""Views that mint a token, and open a session with one."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from pat_service.rules.minting import MintRequest
 @blueprint.response(201, MINTED)
 @problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
 def mint(request: MintRequest) -> dict[str, Any]:
-    """Mint a token for one user and one app, or all apps of a workspace, in place of the one they had."""
+    """Mint a token for a user and an app, or all apps of a workspace. It replaces their former token."""
     minted = minting.mint(g.caller, keyring(), request, utcnow())
     metrics.MINTS.inc()
     if minted.app_id:
@@ -44,7 +44,7 @@ def mint(request: MintRequest) -> dict[str, Any]:
 @blueprint.response(201, OPENED)
 @problems(400, 401, 403, 413, 415, 429, 503)
 def open_session(request: dict[str, Any]) -> dict[str, Any]:
-    """Open a session with a token, as a frame does, for a program."""
+    """Open a session for a program, with a token, as a frame does."""
     token = parse_token(request["access_token"])
     session, signed = open_app(token, request["app_id"], parent=request["parent_origin"])
     g.session_id = session.id

@@ -1,4 +1,4 @@
-"""These tests share one app, on a database that each finds as new."""
+"""These tests share one app. Each test gets a fresh database."""
 
 from tests.support.shared import app
 

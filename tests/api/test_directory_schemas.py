@@ -1,4 +1,4 @@
-"""Bad input on every route of the directory: the contract's refusal, and nothing is changed."""
+"""Every route of the directory refuses bad input and changes nothing."""
 
 import json
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ MEMBER = "workspaces/{acme}/members/{ana}"
 USER = "users/{ana}"
 APP = f"apps/{ORDERS}"
 GRANT = f"apps/{SUPPORT}/grants/{{ben}}"
-#: What takes a body, with one that is good.
-TAKES: dict[tuple[str, str], dict[str, Any]] = {
+#: Routes with a body → a valid body.
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "workspaces"): {"slug": "initech"},
     ("PATCH", WORKSPACE): {"name": "Acme & Sons"},
     ("POST", "users"): {
@@ -33,14 +33,14 @@ TAKES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", APP): {"name": "Purchases"},
 }
 LISTS = ("workspaces", "users", "apps", WORKSPACE + "/members", APP + "/grants")
-REST = [
+WITHOUT_BODY = [
     *[("GET", path) for path in (*LISTS, WORKSPACE, USER, MEMBER, APP, f"apps/{ORDERS}/grants/{{ana}}")],
     *[("DELETE", path) for path in (WORKSPACE, USER, MEMBER, APP, f"apps/{ORDERS}/grants/{{ana}}")],
     ("PUT", GRANT),
 ]
 
-UNFIT = ["A\0", "\ud800", "a\nb", "\x1b", "\x85", "a\x7f"]
-NAMES = ["", "a" * 201, *UNFIT, 1, True, ["Acme"], {}, 1.5]
+CONTROL_CHARACTERS = ["A\0", "\ud800", "a\nb", "\x1b", "\x85", "a\x7f"]
+NAMES = ["", "a" * 201, *CONTROL_CHARACTERS, 1, True, ["Acme"], {}, 1.5]
 SLUGS = ["", "Acme", "a b", "-a", "a" * 65, "ä", "a/b", "a.b", "a\0", "\ud800", 1, False, ["a"], {}]
 EMAILS = [
     "",
@@ -104,17 +104,17 @@ WRONG: list[tuple[str, str, str, list[Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def kept(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Directory]:
-    """A directory that every test leaves as it was, which is seen at the end."""
+def directory(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Directory]:
+    """A directory that no test may change; the end of the module checks that."""
     with lasting_service(schema, tmp_path_factory.mktemp("directory")) as service:
         directory = Directory(service)
-        before = everything(directory)
+        before = all_rows(directory)
         yield directory
-        assert everything(directory) == before
+        assert all_rows(directory) == before
 
 
-def everything(directory: Directory) -> dict[str, list[str]]:
-    """Every row of every table, but for events and for when a secret was used."""
+def all_rows(directory: Directory) -> dict[str, list[str]]:
+    """Return every row, except events and client secrets, which keep when they were last used."""
     with directory.service.app.app_context(), reading() as connection:
         return {
             table.name: sorted(map(repr, connection.execute(select(table))))
@@ -131,65 +131,65 @@ def filled(directory: Directory, text: str) -> str:
 
 
 def send(directory: Directory, method: str, path: str, body: Any = None, **options: Any) -> Any:
-    """As the client that may do everything, so that nothing else stands in the way."""
+    """Send as a client that can do everything, so that only the input can be refused."""
     if isinstance(body, (dict, list)):
         body = filled(directory, json.dumps(body))
     return directory.call(method, filled(directory, path), body, "everywhere", **options)
 
 
 @pytest.mark.parametrize(("method", "path", "field", "values"), WRONG)
-def test_a_field_that_is_wrong_is_named(
-    kept: Directory, method: str, path: str, field: str, values: list[Any]
+def test_an_error_names_the_wrong_field(
+    directory: Directory, method: str, path: str, field: str, values: list[Any]
 ) -> None:
     for value in values:
-        answer = send(kept, method, path, TAKES[method, path] | {field: value})
+        answer = send(directory, method, path, BODIES[method, path] | {field: value})
         problem = problem_of(answer, 400, "invalid_payload")
         assert {name.partition(".")[0] for name in problem["errors"]} == {field}, value
 
 
-@pytest.mark.parametrize(("method", "path"), TAKES)
-def test_a_field_that_nobody_knows_is_refused(kept: Directory, method: str, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), BODIES)
+def test_an_unknown_field_is_refused(directory: Directory, method: str, path: str) -> None:
     for name in ("colour", "createdAt", "moves", "allowed_origins", "", "\ud800", "__proto__"):
-        answer = send(kept, method, path, TAKES[method, path] | {name: "x"})
+        answer = send(directory, method, path, BODIES[method, path] | {name: "x"})
         problem = problem_of(answer, 400, "invalid_payload")
         assert len(problem["errors"]) == 1
 
 
-def test_an_apps_id_does_not_change(kept: Directory) -> None:
-    problem = problem_of(send(kept, "PATCH", APP, {"id": NOBODY}), 400, "invalid_payload")
+def test_the_id_of_an_app_cannot_change(directory: Directory) -> None:
+    problem = problem_of(send(directory, "PATCH", APP, {"id": NOBODY}), 400, "invalid_payload")
     assert list(problem["errors"]) == ["id"]
 
 
-def test_memberships_do_not_change_with_the_user(kept: Directory) -> None:
-    problem = problem_of(send(kept, "PATCH", USER, {"memberships": []}), 400, "invalid_payload")
+def test_a_change_of_a_user_takes_no_memberships(directory: Directory) -> None:
+    problem = problem_of(send(directory, "PATCH", USER, {"memberships": []}), 400, "invalid_payload")
     assert list(problem["errors"]) == ["memberships"]
 
 
-@pytest.mark.parametrize(("method", "path"), [key for key in TAKES if key[0] != "PATCH"])
-def test_what_must_be_given_is_named(kept: Directory, method: str, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), [key for key in BODIES if key[0] != "PATCH"])
+def test_an_error_names_each_missing_field(directory: Directory, method: str, path: str) -> None:
     required = {"workspaces": {"slug"}, "users": {"email"}, "apps": {"slug", "workspaceId"}, MEMBER: {"role"}}
-    problem = problem_of(send(kept, method, path, {}), 400, "invalid_payload")
+    problem = problem_of(send(directory, method, path, {}), 400, "invalid_payload")
     assert set(problem["errors"]) == required[path]
 
 
-@pytest.mark.parametrize(("method", "path"), [*TAKES, ("PUT", GRANT)])
-def test_a_body_that_is_no_json_object_is_refused(kept: Directory, method: str, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), [*BODIES, ("PUT", GRANT)])
+def test_a_body_must_be_a_json_object(directory: Directory, method: str, path: str) -> None:
     for body in (b"[]", b"null", b'"x"', b"{", b"\xff", b"[" * 9000, b'{"a":1,"a":2}', b"{}x"):
-        problem_of(send(kept, method, path, body), 400, "invalid_payload")
+        problem_of(send(directory, method, path, body), 400, "invalid_payload")
 
 
-@pytest.mark.parametrize(("method", "path"), [*TAKES, ("PUT", GRANT)])
-def test_a_body_of_another_kind_or_size_is_refused(kept: Directory, method: str, path: str) -> None:
-    body = filled(kept, json.dumps(TAKES.get((method, path), {})))
+@pytest.mark.parametrize(("method", "path"), [*BODIES, ("PUT", GRANT)])
+def test_a_body_of_a_wrong_type_or_size_is_refused(directory: Directory, method: str, path: str) -> None:
+    body = filled(directory, json.dumps(BODIES.get((method, path), {})))
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/merge-patch+json", ""):
-        problem_of(send(kept, method, path, body, content_type=kind), 415, "unsupported_media_type")
-    problem_of(send(kept, method, path, body + " " * 16_384), 413, "payload_too_large")
+        problem_of(send(directory, method, path, body, content_type=kind), 415, "unsupported_media_type")
+    problem_of(send(directory, method, path, body + " " * 16_384), 413, "payload_too_large")
 
 
-@pytest.mark.parametrize(("method", "path"), TAKES)
-def test_no_body_is_no_json(kept: Directory, method: str, path: str) -> None:
-    problem_of(send(kept, method, path), 415, "unsupported_media_type")
-    problem_of(send(kept, method, path, b""), 400, "invalid_payload")
+@pytest.mark.parametrize(("method", "path"), BODIES)
+def test_a_missing_body_is_refused(directory: Directory, method: str, path: str) -> None:
+    problem_of(send(directory, method, path), 415, "unsupported_media_type")
+    problem_of(send(directory, method, path, b""), 400, "invalid_payload")
 
 
 QUERIES = [
@@ -207,39 +207,39 @@ FILTERS = {
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_list_that_is_asked_for_wrongly_is_refused(kept: Directory, path: str) -> None:
+def test_a_wrong_query_of_a_list_is_refused(directory: Directory, path: str) -> None:
     for query in (*QUERIES, *FILTERS.get(path, ["slug=a"])):
-        problem = problem_of(send(kept, "GET", f"{path}?{query}"), 400, "invalid_payload")
+        problem = problem_of(send(directory, "GET", f"{path}?{query}"), 400, "invalid_payload")
         assert len(problem["errors"]) == 1, query
 
 
 @pytest.mark.parametrize("path", [WORKSPACE, USER, MEMBER, APP, GRANT])
 @pytest.mark.parametrize("id_", ["x", "%00", "null", ORDERS + "0", "../users", ORDERS.replace("-", ""), "'"])
-def test_an_address_that_nothing_can_have_is_not_found(kept: Directory, path: str, id_: str) -> None:
-    """For those that nobody let in, too: such an address has no route."""
-    path = filled(kept, path)
+def test_an_address_that_no_resource_can_have_is_not_found(directory: Directory, path: str, id_: str) -> None:
+    path = filled(directory, path)
     for wrong in (path.rpartition("/")[0] + "/" + id_, path + "/", path.partition("/")[0] + "/" + id_):
-        problem_of(send(kept, "GET", wrong), 404, "not_found")
+        problem_of(send(directory, "GET", wrong), 404, "not_found")
 
 
-@pytest.mark.parametrize(("method", "path"), [*TAKES, *REST])
-def test_strangers_and_clients_without_the_scope_get_nowhere(kept: Directory, method: str, path: str) -> None:
-    """Before anybody looks at what they send."""
-    address = "/api/ext/" + filled(kept, path)
-    problem_of(kept.service.client.open(address, method=method, data=b"{"), 401, "invalid_client")
+@pytest.mark.parametrize(("method", "path"), [*BODIES, *WITHOUT_BODY])
+def test_strangers_and_clients_without_the_scope_are_refused_before_their_body_is_read(
+    directory: Directory, method: str, path: str
+) -> None:
+    address = "/api/ext/" + filled(directory, path)
+    problem_of(directory.service.client.open(address, method=method, data=b"{"), 401, "invalid_client")
     wrong = basic("manager", "x" * 40)
-    problem_of(kept.service.client.open(address, method=method, headers=wrong), 401, "invalid_client")
+    problem_of(directory.service.client.open(address, method=method, headers=wrong), 401, "invalid_client")
     for client in ("portal", "auditor"):
-        answer = kept.call(method, filled(kept, path), b"{", client)
+        answer = directory.call(method, filled(directory, path), b"{", client)
         assert "provision" in problem_of(answer, 403, "scope_missing")["detail"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_a_method_that_an_address_does_not_take_is_refused(kept: Directory, method: str) -> None:
-    taken = {method_ + " " + path for method_, path in (*TAKES, *REST)}
+def test_a_wrong_method_is_refused(directory: Directory, method: str) -> None:
+    taken = {method_ + " " + path for method_, path in (*BODIES, *WITHOUT_BODY)}
     for path in (*LISTS, WORKSPACE, USER, MEMBER, APP, GRANT):
         if f"{method} {path}" not in taken and not (method == "DELETE" and path == GRANT):
-            answer = send(kept, method, path)
+            answer = send(directory, method, path)
             problem_of(answer, 405, "method_not_allowed")
             assert "GET" in answer.headers["Allow"]
 
@@ -267,8 +267,8 @@ _names = st.sampled_from(
 
 @pytest.mark.slow
 @given(body=st.dictionaries(_names, _json, max_size=4))
-def test_whatever_is_sent_is_answered_by_the_contract(kept: Directory, body: dict[str, Any]) -> None:
-    """With a field that nobody knows, so that none of it is done."""
-    for method, path in TAKES:
-        answer = send(kept, method, path, json.dumps(body | {"colour": 1}))
+def test_random_bodies_are_refused_by_the_contract(directory: Directory, body: dict[str, Any]) -> None:
+    for method, path in BODIES:
+        # The unknown field makes every body wrong, so that none changes anything.
+        answer = send(directory, method, path, json.dumps(body | {"colour": 1}))
         problem_of(answer, 400, "invalid_payload")

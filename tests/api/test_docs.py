@@ -1,4 +1,4 @@
-"""The page of the API's document: its policy, and where it takes its files from."""
+"""The page of the API's document: its policy and its files."""
 
 import re
 
@@ -11,7 +11,7 @@ DOCS = "/api/docs"
 VENDOR = PROJECT / "static" / "vendor"
 
 
-def test_the_page_runs_its_own_two_scripts_and_nothing_else(lasting: Service) -> None:
+def test_the_page_runs_only_its_own_two_scripts(lasting: Service) -> None:
     answer = lasting.client.get(DOCS)
     assert (answer.status_code, answer.content_type) == (200, "text/html; charset=utf-8")
     (nonce,) = set(re.findall('nonce="([^"]+)"', answer.text))
@@ -24,7 +24,7 @@ def test_the_page_runs_its_own_two_scripts_and_nothing_else(lasting: Service) ->
     assert nonce not in lasting.client.get(DOCS).text
 
 
-def test_each_file_of_the_page_is_served_from_here(lasting: Service) -> None:
+def test_the_service_itself_serves_each_file_of_the_page(lasting: Service) -> None:
     files = re.findall('(?:src|href)="([^"]+)"', lasting.client.get(DOCS).text)
     assert len(files) >= 5
     for file in files:
@@ -32,14 +32,13 @@ def test_each_file_of_the_page_is_served_from_here(lasting: Service) -> None:
         assert lasting.client.get(file, buffered=True).status_code == 200
 
 
-def test_what_comes_from_others_names_its_version_and_has_its_licence_beside_it() -> None:
-    for thing in VENDOR.iterdir():
-        assert re.search(r"-\d+\.\d+\.\d+", thing.name)
-        assert any(
-            "LICENSE" in file.name for file in (thing.iterdir() if thing.is_dir() else VENDOR.iterdir())
-        )
+def test_vendored_files_name_their_version_and_come_with_their_licence() -> None:
+    for vendored in VENDOR.iterdir():
+        assert re.search(r"-\d+\.\d+\.\d+", vendored.name)
+        folder = vendored if vendored.is_dir() else VENDOR
+        assert any("LICENSE" in file.name for file in folder.iterdir())
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_the_page_is_read_and_not_written(lasting: Service, method: str) -> None:
+def test_the_page_is_read_only(lasting: Service, method: str) -> None:
     problem_of(lasting.client.open(DOCS, method=method), 405, "method_not_allowed")

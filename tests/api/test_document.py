@@ -1,4 +1,4 @@
-"""The OpenAPI document, which comes from the code."""
+"""The OpenAPI document, which is made from the code."""
 
 import json
 import re
@@ -16,12 +16,12 @@ from tests.support.world import MINT, ORDERS, SECRETS, Service, basic, problem_o
 
 DOCUMENT = "/api/openapi.json"
 EXCHANGE = "/api/ext/users/session"
-STATUSES = {
+STATUSES_OF_PATHS = {
     MINT: {"201", "400", "401", "403", "404", "409", "413", "415", "429", "503"},
     EXCHANGE: {"201", "400", "401", "403", "413", "415", "429", "503"},
 }
-#: Told for all operations at once.
-EVERYWHERE = {"method_not_allowed", "internal_error"}
+#: Codes that the description lists once for all operations.
+COMMON_CODES = {"method_not_allowed", "internal_error"}
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,13 @@ def resolve(document: dict[str, Any], node: Any) -> Any:
 
 
 def body_of(document: dict[str, Any], message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The one content type of a request or answer, and its schema."""
+    """Return the only content type of a request or answer, and its schema."""
     ((content_type, media),) = resolve(document, message)["content"].items()
     return content_type, resolve(document, media["schema"])
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each operation, with its path and method."""
+    """Yield the path and method of each operation, and the operation."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             if method != "parameters":
@@ -58,14 +58,14 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 
 def codes(document: dict[str, Any], response: dict[str, Any]) -> list[str]:
-    """The codes that stand in an answer."""
+    """Return the codes that an answer lists."""
     schema = resolve(document, response)["content"]["application/problem+json"]["schema"]
     found: list[str] = schema["allOf"][1]["properties"]["code"]["enum"]
     return found
 
 
 def examples(document: dict[str, Any], media: dict[str, Any]) -> list[Any]:
-    """What a body looks like, one or several."""
+    """Return the examples of a body."""
     if "example" in media:
         return [media["example"]]
     return [resolve(document, example)["value"] for example in media["examples"].values()]
@@ -75,13 +75,13 @@ def test_the_document_is_openapi(document: dict[str, Any]) -> None:
     validate(document)
 
 
-def test_the_document_says_what_it_is(document: dict[str, Any]) -> None:
+def test_the_document_has_a_title_and_versions(document: dict[str, Any]) -> None:
     assert re.fullmatch(r"3\.[01]\.\d+", document["openapi"])
     assert document["info"]["title"]
     assert document["info"]["version"]
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
     text = json.dumps(document)
     references = set(re.findall(r'"\$ref": "([^"]+)"', text))
     assert references
@@ -99,12 +99,12 @@ def test_every_route_is_listed(lasting: Service, document: dict[str, Any]) -> No
     in_routes = {(re.sub("([A-Z])", r"_\1", path).lower(), method) for path, method in listed}
     assert in_routes <= routes
     assert {route for route in routes if route[0].startswith("/api/ext")} <= in_routes
-    # Pages and data of an app are its own.
+    # The document does not list the pages and data of apps.
     frames = {route for route in routes - in_routes if re.match("/embed-(apps|workspaces)", route[0])}
     assert all(re.search("/pages/|/data/", path) for path, _ in frames)
 
 
-def test_every_operation_says_what_it_is_and_who_may_call_it(document: dict[str, Any]) -> None:
+def test_every_operation_has_a_summary_a_tag_and_its_security(document: dict[str, Any]) -> None:
     tags = {tag["name"] for tag in document["tags"]}
     ids = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(ids)) == len(ids)
@@ -116,7 +116,7 @@ def test_every_operation_says_what_it_is_and_who_may_call_it(document: dict[str,
         assert schemes <= document["components"]["securitySchemes"].keys()
 
 
-def test_every_code_is_listed_with_its_status_and_an_example(document: dict[str, Any]) -> None:
+def test_every_code_has_its_status_and_an_example(document: dict[str, Any]) -> None:
     seen = set()
     for _, _, operation in operations(document):
         for status, response in operation["responses"].items():
@@ -128,11 +128,11 @@ def test_every_code_is_listed_with_its_status_and_an_example(document: dict[str,
             media = resolve(document, response)["content"]["application/problem+json"]
             assert [example["code"] for example in examples(document, media)] == found
             seen |= set(found)
-    assert seen | EVERYWHERE == STATUS_OF.keys()
-    assert all(code in document["info"]["description"] for code in EVERYWHERE)
+    assert seen | COMMON_CODES == STATUS_OF.keys()
+    assert all(code in document["info"]["description"] for code in COMMON_CODES)
 
 
-def test_every_body_has_an_example_that_fits(document: dict[str, Any]) -> None:
+def test_every_body_has_a_valid_example(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
         for message in [operation.get("requestBody", {}), *operation["responses"].values()]:
             for kind, media in resolve(document, message).get("content", {}).items():
@@ -145,7 +145,7 @@ def test_every_body_has_an_example_that_fits(document: dict[str, Any]) -> None:
                     OAS31Validator(schema).validate(example)
 
 
-def test_no_example_of_a_request_is_refused_for_its_shape(app: Flask, document: dict[str, Any]) -> None:
+def test_the_service_accepts_the_shape_of_every_example(app: Flask, document: dict[str, Any]) -> None:
     provision(app, {"clients": [{"id": "any", "secret": SECRETS["portal"], "scopes": list(SCOPES)}]})
     tried = 0
     for path, method, operation in operations(document):
@@ -163,28 +163,28 @@ def test_no_example_of_a_request_is_refused_for_its_shape(app: Flask, document: 
     assert tried > 10
 
 
-def test_the_scopes_are_those_that_are_asked_for(app: Flask, document: dict[str, Any]) -> None:
+def test_each_operation_accepts_exactly_its_documented_scopes(app: Flask, document: dict[str, Any]) -> None:
     for scope in SCOPES:
         secret = SECRETS["portal"]
         provision(app, {"clients": [{"id": "narrow", "secret": secret, "scopes": [scope]}]})
         for path, method, operation in operations(document):
-            wanted = [way["client"] for way in operation["security"] if "client" in way]
-            if not wanted:
+            accepted = [way["client"] for way in operation["security"] if "client" in way]
+            if not accepted:
                 continue
-            assert all(f"`{name}`" in operation["description"] for (name,) in wanted)
+            assert all(f"`{name}`" in operation["description"] for (name,) in accepted)
             answer = app.test_client().open(
                 re.sub("{.*?}", ORDERS, path), method=method, headers=basic("narrow", secret)
             )
-            if [scope] not in wanted:
+            if [scope] not in accepted:
                 problem_of(answer, 403, "scope_missing")
             else:
                 assert answer.status_code != 403, (path, scope, answer.text)
 
 
-@pytest.mark.parametrize("path", STATUSES)
-def test_every_status_is_listed_and_each_refusal_is_a_problem(document: dict[str, Any], path: str) -> None:
+@pytest.mark.parametrize("path", STATUSES_OF_PATHS)
+def test_every_status_is_listed_and_every_error_is_a_problem(document: dict[str, Any], path: str) -> None:
     responses = document["paths"][path]["post"]["responses"]
-    assert {status for status in responses if status != "default"} == STATUSES[path]
+    assert {status for status in responses if status != "default"} == STATUSES_OF_PATHS[path]
     for status in set(responses) - {"201"}:
         content_type, schema = body_of(document, responses[status])
         assert content_type == "application/problem+json"
@@ -193,7 +193,7 @@ def test_every_status_is_listed_and_each_refusal_is_a_problem(document: dict[str
         )
 
 
-def test_the_body_of_a_mint_is_described_as_the_contract_has_it(document: dict[str, Any]) -> None:
+def test_the_document_describes_the_body_of_a_mint(document: dict[str, Any]) -> None:
     operation = document["paths"][MINT]["post"]
     assert operation["summary"] or operation["description"]
     assert operation["requestBody"]["required"] is True
@@ -219,7 +219,7 @@ def test_the_body_of_a_mint_is_described_as_the_contract_has_it(document: dict[s
 
 
 def kinds(document: dict[str, Any], field: dict[str, Any]) -> set[str]:
-    """The types that a field may have."""
+    """Return the types that a field may have."""
     ways = [resolve(document, way)["type"] for way in field.get("anyOf", [field])]
     return {kind for way in ways for kind in ([way] if isinstance(way, str) else way)}
 
@@ -230,8 +230,8 @@ def test_every_optional_field_of_a_mint_may_be_null(document: dict[str, Any]) ->
         assert "null" in kinds(document, field), name
 
 
-@pytest.mark.parametrize("path", STATUSES)
-def test_a_real_answer_has_the_fields_that_are_described(
+@pytest.mark.parametrize("path", STATUSES_OF_PATHS)
+def test_a_real_answer_has_the_documented_fields(
     lasting: Service, document: dict[str, Any], path: str
 ) -> None:
     answer = lasting.mint(singleUse=True)
@@ -245,7 +245,7 @@ def test_a_real_answer_has_the_fields_that_are_described(
     assert set(schema["properties"]) - set(schema["required"]) <= {"singleUse"}
 
 
-def test_a_mint_asks_for_basic_credentials_and_a_session_for_none(document: dict[str, Any]) -> None:
+def test_a_mint_needs_basic_credentials_and_a_session_needs_none(document: dict[str, Any]) -> None:
     schemes = document["components"]["securitySchemes"]
     assert (schemes["client"]["type"], schemes["client"]["scheme"]) == ("http", "basic")
     assert (schemes["session"]["type"], schemes["session"]["scheme"]) == ("http", "bearer")
@@ -256,7 +256,7 @@ def test_a_mint_asks_for_basic_credentials_and_a_session_for_none(document: dict
     assert document["paths"][EXCHANGE]["post"]["security"] == []
 
 
-def test_the_bounds_of_a_mint_are_the_operators(make_app: Callable[..., Flask]) -> None:
+def test_the_operator_sets_the_bounds_of_a_mint(make_app: Callable[..., Flask]) -> None:
     app = make_app(MAX_PAT_EXPIRY="500", MAX_SESSION_EXPIRY="20", DEFAULT_SESSION_EXPIRY="10")
     document = json.loads(app.test_client().get(DOCUMENT).data)
     _, schema = body_of(document, document["paths"][MINT]["post"]["requestBody"])
@@ -266,6 +266,6 @@ def test_the_bounds_of_a_mint_are_the_operators(make_app: Callable[..., Flask]) 
     assert [all_["required"] for all_ in schema["allOf"] if "required" in all_] == [["patExpiry"]]
 
 
-def test_the_document_is_read_and_not_written(lasting: Service) -> None:
+def test_the_document_is_read_only(lasting: Service) -> None:
     problem_of(lasting.client.post(DOCUMENT), 405, "method_not_allowed")
     assert "Set-Cookie" not in lasting.client.get(DOCUMENT).headers

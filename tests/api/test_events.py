@@ -1,4 +1,4 @@
-"""GET /api/ext/events and its export: who sees what of the trail, and how a log system follows it."""
+"""GET /api/ext/events and its export: tenancy, filters, pages, and following the trail."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -37,8 +37,8 @@ def page(service: Service, client: str = "auditor", **query: Any) -> dict[str, A
     return found
 
 
-def listed(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
-    """All pages of the list, oldest first."""
+def list_all(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
+    """Return the events of all pages, oldest first."""
     one = page(service, client, **query)
     found = one["items"]
     while one["nextCursor"] is not None:
@@ -47,7 +47,7 @@ def listed(service: Service, client: str = "auditor", **query: Any) -> list[dict
     return found[::-1]
 
 
-def exported(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
+def export(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
     answer = ask(service, EXPORT, client, **query)
     assert (answer.status_code, answer.mimetype) == (200, "application/x-ndjson"), answer.text
     assert answer.headers["Cache-Control"] == "no-store"
@@ -55,16 +55,16 @@ def exported(service: Service, client: str = "auditor", **query: Any) -> list[di
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def seen(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
-    """What both ways show: the same."""
-    found = listed(service, client, **query)
-    assert exported(service, client, **query) == found
+def read_both_ways(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
+    """Return the events, which the list and the export show alike."""
+    found = list_all(service, client, **query)
+    assert export(service, client, **query) == found
     return found
 
 
 @pytest.fixture
 def service(app: Flask) -> Service:
-    """An auditor in each workspace, and one of all."""
+    """A service with an auditor for each workspace, and one for all."""
     service = Service(app.test_client())
     provision(app, only("clients", "rival", scopes=["mint", "audit"]))
     provision(app, only("clients", "everywhere", scopes=["mint", "audit"]))
@@ -72,7 +72,7 @@ def service(app: Flask) -> Service:
 
 
 def write(service: Service, type_: str = "token:minted", **columns: Any) -> str:
-    """An event as a rule would write it; returns its id."""
+    """Insert an event and return its id."""
     row = {"type": type_, "at": NOON} | columns
     service.change(insert(Event).values(row))
     return str(service.rows(select(func.max(Event.id)))[0][0])
@@ -88,10 +88,10 @@ def acme(service: Service) -> str:
     return id_of(service, Workspace, "acme")
 
 
-# What an event is.
+# An event.
 
 
-def test_an_event_tells_what_happened_when_to_which_ids(service: Service) -> None:
+def test_an_event_has_its_time_type_and_ids(service: Service) -> None:
     with time_machine.travel(NOON, tick=False):
         minted = service.mint()
     newest = page(service)["items"][0]
@@ -111,10 +111,10 @@ def test_an_event_tells_what_happened_when_to_which_ids(service: Service) -> Non
         "details": None,
     }
     assert newest["id"].isdigit()
-    assert exported(service)[-1] == newest
+    assert export(service)[-1] == newest
 
 
-def test_a_refusal_has_its_code_and_how_often_it_was(service: Service) -> None:
+def test_a_refusal_has_its_code_and_its_count(service: Service) -> None:
     old = service.token()
     service.token()
     assert service.refusal(old) == "token_superseded"
@@ -126,7 +126,7 @@ def test_a_refusal_has_its_code_and_how_often_it_was(service: Service) -> None:
 # Pages.
 
 
-def test_pages_show_each_event_once_the_newest_first(service: Service) -> None:
+def test_pages_show_each_event_once_newest_first(service: Service) -> None:
     for _ in range(7):
         write(service, workspace_id=acme(service))
     ids = [item["id"] for item in page(service, limit=200)["items"]]
@@ -137,10 +137,10 @@ def test_pages_show_each_event_once_the_newest_first(service: Service) -> None:
     write(service, workspace_id=acme(service))
     second = page(service, limit=3, cursor=first["nextCursor"])
     assert [item["id"] for item in second["items"]] == ids[3:6]
-    assert [item["id"] for item in listed(service, limit=3)[::-1]][1:] == ids
+    assert [item["id"] for item in list_all(service, limit=3)[::-1]][1:] == ids
 
 
-def test_a_page_that_holds_just_all_is_the_last(service: Service) -> None:
+def test_a_full_page_without_more_events_is_the_last(service: Service) -> None:
     for _ in range(4):
         write(service, "app:thing", workspace_id=acme(service))
     assert page(service, type="app:thing", limit=4)["nextCursor"] is None
@@ -150,7 +150,7 @@ def test_a_page_that_holds_just_all_is_the_last(service: Service) -> None:
 # Filters.
 
 
-def test_filters_leave_what_they_name(service: Service) -> None:
+def test_each_filter_finds_only_matching_events(service: Service) -> None:
     place = acme(service)
     app, user, token, session = (f"00000000-0000-4000-8000-00000000000{n}" for n in "abcd")
     one = write(
@@ -174,22 +174,24 @@ def test_filters_leave_what_they_name(service: Service) -> None:
         "sessionId": session,
     }
     for name, value in filters.items():
-        assert [item["id"] for item in seen(service, **{name: value})] == [one], name
-    assert [item["id"] for item in seen(service, **filters, clientId="portal", workspaceId=place)] == [one]
-    assert seen(service, **filters | {"code": "token_expired"}) == []
-    assert one in [item["id"] for item in seen(service, clientId="portal")]
-    assert seen(service, clientId="nobody") == []
-    assert [item["id"] for item in seen(service, appId=app.upper())] == [one]
+        assert [item["id"] for item in read_both_ways(service, **{name: value})] == [one], name
+    assert [
+        item["id"] for item in read_both_ways(service, **filters, clientId="portal", workspaceId=place)
+    ] == [one]
+    assert read_both_ways(service, **filters | {"code": "token_expired"}) == []
+    assert one in [item["id"] for item in read_both_ways(service, clientId="portal")]
+    assert read_both_ways(service, clientId="nobody") == []
+    assert [item["id"] for item in read_both_ways(service, appId=app.upper())] == [one]
 
 
-def test_time_is_from_a_moment_on_and_before_another(service: Service) -> None:
+def test_since_is_inclusive_and_until_is_exclusive(service: Service) -> None:
     hours = {
         hour: write(service, "app:thing", at=NOON + timedelta(hours=hour), workspace_id=acme(service))
         for hour in range(4)
     }
 
     def found(**query: str) -> list[str]:
-        return [item["id"] for item in seen(service, type="app:thing", **query)]
+        return [item["id"] for item in read_both_ways(service, type="app:thing", **query)]
 
     assert found(since="2026-11-22T13:00:00Z", until="2026-11-22T15:00:00Z") == [hours[1], hours[2]]
     assert found(since="2026-11-22T13:00:00.000001Z") == [hours[2], hours[3]]
@@ -203,10 +205,10 @@ def test_time_is_from_a_moment_on_and_before_another(service: Service) -> None:
 # Tenancy.
 
 
-def test_a_client_sees_the_events_of_its_workspaces_and_none_of_others(service: Service) -> None:
+def test_a_client_sees_only_events_of_its_workspaces(service: Service) -> None:
     service.frame()
     service.token(client="rival", email="mallory@globex.test", appSlug=None, appId=LEDGER)
-    mine, theirs = seen(service), seen(service, "rival")
+    mine, theirs = read_both_ways(service), read_both_ways(service, "rival")
     assert {"token:minted", "session:opened"} <= {item["type"] for item in mine}
     assert {item["workspaceId"] for item in mine} <= {acme(service), None}
     assert {item["workspaceId"] for item in theirs} <= {id_of(service, Workspace, "globex"), None}
@@ -215,7 +217,7 @@ def test_a_client_sees_the_events_of_its_workspaces_and_none_of_others(service: 
     assert ORDERS not in json.dumps(theirs)
 
 
-def test_filters_open_no_door_to_another_workspace(service: Service) -> None:
+def test_filters_show_no_event_of_another_workspace(service: Service) -> None:
     token = service.mint().get_json()["tokenId"]
     ana = id_of(service, User, "ana@acme.test")
     for query in (
@@ -225,11 +227,11 @@ def test_filters_open_no_door_to_another_workspace(service: Service) -> None:
         {"userId": ana},
         {"clientId": "portal"},
     ):
-        assert seen(service, "rival", **query) == []
-        assert seen(service, **query) != []
+        assert read_both_ways(service, "rival", **query) == []
+        assert read_both_ways(service, **query) != []
 
 
-def test_of_events_of_no_workspace_a_client_sees_its_own(service: Service) -> None:
+def test_a_client_sees_only_its_own_events_without_a_workspace(service: Service) -> None:
     ana = id_of(service, User, "ana@acme.test")
     own = write(service, "client:thing", client_id="auditor")
     hidden = [
@@ -238,25 +240,25 @@ def test_of_events_of_no_workspace_a_client_sees_its_own(service: Service) -> No
         write(service, "user:thing"),
         write(service, "directory:provisioned"),
     ]
-    found = {item["id"] for item in seen(service)}
+    found = {item["id"] for item in read_both_ways(service)}
     assert own in found
     assert not found & set(hidden)
-    assert {own, *hidden} <= {item["id"] for item in seen(service, "everywhere")}
+    assert {own, *hidden} <= {item["id"] for item in read_both_ways(service, "everywhere")}
 
 
-def test_an_own_event_in_a_workspace_that_the_client_has_lost_is_not_there(service: Service) -> None:
+def test_a_client_cannot_see_its_events_in_a_workspace_that_it_lost(service: Service) -> None:
     lost = write(service, client_id="auditor", workspace_id=acme(service))
-    assert lost in [item["id"] for item in seen(service)]
+    assert lost in [item["id"] for item in read_both_ways(service)]
     provision(service.app, only("clients", "auditor", workspaces=["globex"]))
-    assert lost not in [item["id"] for item in seen(service)]
+    assert lost not in [item["id"] for item in read_both_ways(service)]
 
 
-def test_what_a_user_was_elsewhere_is_not_told_to_the_workspace_they_join(service: Service) -> None:
+def test_mallorys_past_at_globex_is_hidden_from_acme(service: Service) -> None:
     provision(service.app, only("users", "mallory@globex.test", name="Mallory of Globex"))
     provision(service.app, only("users", "mallory@globex.test", workspaces={"acme": "end-user"}))
     mallory = id_of(service, User, "mallory@globex.test")
-    told = [item["type"] for item in seen(service) if item["userId"] == mallory]
-    assert told == ["member:added"]
+    types = [item["type"] for item in read_both_ways(service) if item["userId"] == mallory]
+    assert types == ["member:added"]
 
 
 @pytest.mark.parametrize("few", [20, 1])
@@ -269,21 +271,21 @@ def test_a_client_of_two_workspaces_sees_both_in_order(
     written = [
         write(service, "app:thing", client_id="auditor", workspace_id=places[n % 3]) for n in range(12)
     ]
-    assert [item["id"] for item in seen(service, type="app:thing")] == written
-    assert [item["id"] for item in listed(service, type="app:thing", limit=5)] == written
+    assert [item["id"] for item in read_both_ways(service, type="app:thing")] == written
+    assert [item["id"] for item in list_all(service, type="app:thing", limit=5)] == written
 
 
-def test_a_client_of_no_workspace_sees_its_own_alone(service: Service) -> None:
+def test_a_client_without_workspaces_sees_only_its_own_events(service: Service) -> None:
     provision(service.app, only("clients", "auditor", workspaces=[]))
     write(service, workspace_id=acme(service))
-    assert {item["clientId"] for item in seen(service)} == {"auditor"}
+    assert {item["clientId"] for item in read_both_ways(service)} == {"auditor"}
 
 
-# Who may ask.
+# Access.
 
 
 @BOTH
-def test_only_clients_with_the_scope_read_the_trail(service: Service, address: str) -> None:
+def test_only_clients_with_the_scope_audit_read_the_trail(service: Service, address: str) -> None:
     problem_of(ask(service, address, "portal"), 403, "scope_missing")
     problem_of(service.client.get(address), 401, "invalid_client")
     problem_of(service.client.get(address, headers=basic("auditor", "w" * 40)), 401, "invalid_client")
@@ -316,14 +318,14 @@ WRONG: Final = [
 
 @BOTH
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG for value in values])
-def test_a_wrong_parameter_is_named(lasting: Service, address: str, name: str, value: str) -> None:
+def test_an_error_names_the_wrong_parameter(lasting: Service, address: str, name: str, value: str) -> None:
     problem = problem_of(ask(lasting, address, **{name: value}), 400, "invalid_payload")
     assert list(problem["errors"]) == [name]
 
 
 @BOTH
 @pytest.mark.parametrize("name", ["type", "cursor", "appId", "since"])
-def test_a_repeated_parameter_is_named(lasting: Service, address: str, name: str) -> None:
+def test_an_error_names_the_repeated_parameter(lasting: Service, address: str, name: str) -> None:
     problem = problem_of(ask(lasting, address, "auditor", **{name: ["1", "1"]}), 400, "invalid_payload")
     assert problem["errors"] == {name: ["Must be given once."]}
 
@@ -337,7 +339,7 @@ def test_a_page_has_1_to_200_events(lasting: Service, limit: str) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["0", "000", "1", "9" * 18])
-def test_any_number_of_an_event_may_be_a_cursor(lasting: Service, cursor: str) -> None:
+def test_any_number_of_up_to_18_digits_may_be_a_cursor(lasting: Service, cursor: str) -> None:
     assert ask(lasting, cursor=cursor).status_code == 200
     assert ask(lasting, EXPORT, cursor=cursor).status_code == 200
 
@@ -346,18 +348,18 @@ def test_any_number_of_an_event_may_be_a_cursor(lasting: Service, cursor: str) -
 
 
 def test_a_follower_gets_each_event_once(service: Service) -> None:
-    got = exported(service)
-    assert exported(service, cursor=got[-1]["id"]) == []
+    got = export(service)
+    assert export(service, cursor=got[-1]["id"]) == []
     for _ in range(3):
         service.frame()
-        more = exported(service, cursor=got[-1]["id"])
+        more = export(service, cursor=got[-1]["id"])
         assert [item["type"] for item in more] == ["token:minted", "session:opened"]
         got += more
-    assert got == exported(service)
-    assert got == listed(service)
+    assert got == export(service)
+    assert got == list_all(service)
 
 
-def test_an_export_is_read_in_batches_and_holds_no_connection_between_them(
+def test_an_export_uses_no_connection_between_its_batches(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_export, "BATCH", 10)
@@ -367,26 +369,26 @@ def test_an_export_is_read_in_batches_and_holds_no_connection_between_them(
             EXPORT, query_string={"type": "app:thing"}, headers=basic("auditor"), buffered=False
         )
         lines = iter(answer.response)
-        got = [json.loads(line)["id"] for line in str_of(next(lines)).splitlines()]
+        got = [json.loads(line)["id"] for line in decode(next(lines)).splitlines()]
         assert got == written[:10]
-        seen = len(statements)
-        got = [json.loads(line)["id"] for line in str_of(next(lines)).splitlines()]
+        before = len(statements)
+        got = [json.loads(line)["id"] for line in decode(next(lines)).splitlines()]
         assert got == written[10:20]
-        assert len([text for text in statements[seen:] if "FROM events" in text]) == 1
+        assert len([text for text in statements[before:] if "FROM events" in text]) == 1
         with service.app.app_context():
             assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
         write(service, "app:thing", workspace_id=acme(service))
-        rest = [json.loads(line)["id"] for batch in lines for line in str_of(batch).splitlines()]
+        rest = [json.loads(line)["id"] for batch in lines for line in decode(batch).splitlines()]
     answer.close()
-    assert rest == written[20:], "up to the moment of the request"
+    assert rest == written[20:], "the export ends at the time of its request"
 
 
-def str_of(chunk: Any) -> str:
+def decode(chunk: Any) -> str:
     text: str = chunk.decode() if isinstance(chunk, bytes) else chunk
     return text
 
 
-def test_a_follower_that_goes_away_leaves_nothing_behind(
+def test_a_follower_that_disconnects_releases_its_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_export, "BATCH", 2)
@@ -395,10 +397,10 @@ def test_a_follower_that_goes_away_leaves_nothing_behind(
     answer.close()
     with service.app.app_context():
         assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    assert exported(service) != []
+    assert export(service) != []
 
 
-def test_an_error_on_the_way_cuts_the_stream_off_and_leaves_nothing_behind(
+def test_an_error_in_the_stream_cuts_it_off_and_releases_its_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_export, "BATCH", 2)
@@ -412,25 +414,25 @@ def test_an_error_on_the_way_cuts_the_stream_off_and_leaves_nothing_behind(
     service.change(text("ALTER TABLE elsewhere RENAME TO events"))
     with service.app.app_context():
         assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    last = json.loads(str_of(got).splitlines()[-1])["id"]
-    assert [json.loads(line) for line in str_of(got).splitlines()] + exported(
-        service, cursor=last
-    ) == exported(service)
+    last = json.loads(decode(got).splitlines()[-1])["id"]
+    assert [json.loads(line) for line in decode(got).splitlines()] + export(service, cursor=last) == export(
+        service
+    )
 
 
 @BOTH
-def test_without_its_store_the_trail_is_unavailable_before_the_first_byte(
+def test_without_its_table_the_trail_is_unavailable_before_the_first_byte(
     service: Service, address: str
 ) -> None:
     service.change(text("ALTER TABLE events RENAME TO elsewhere"))
     problem_of(ask(service, address), 503, "unavailable")
 
 
-def test_reading_the_trail_writes_nothing_into_it(service: Service) -> None:
+def test_reading_the_trail_writes_no_event(service: Service) -> None:
     page(service)
     before = service.rows(select(func.count()).select_from(Event))
-    seen(service)
-    seen(service, "everywhere", type="token:minted")
+    read_both_ways(service)
+    read_both_ways(service, "everywhere", type="token:minted")
     assert service.rows(select(func.count()).select_from(Event)) == before
 
 
@@ -438,6 +440,6 @@ def test_no_secret_is_in_the_trail(service: Service) -> None:
     frame, token = service.frame(), service.token()
     service.get(frame, "session")
     service.open(token)
-    shown = json.dumps(seen(service, "everywhere"))
+    shown = json.dumps(read_both_ways(service, "everywhere"))
     for secret in (token, frame.jwt, "p" * 40, "a" * 40):
         assert secret not in shown

@@ -1,4 +1,4 @@
-"""Links of the OpenAPI document lead from a real answer to where they say."""
+"""Every link of the OpenAPI document leads from a real answer to an existing resource."""
 
 import json
 import re
@@ -18,13 +18,13 @@ CLIENT = {
     "highest_role": "admin",
     "mint_limit": "1000000 per minute",
 }
-WISH = {"email": "ana@acme.test", "appId": ORDERS, "sessionExpiry": 60, "patExpiry": 1000}
-#: What a link leads to and wants a body that the link does not give.
+MINT_BODY = {"email": "ana@acme.test", "appId": ORDERS, "sessionExpiry": 60, "patExpiry": 1000}
+#: Bodies of operations that links lead to, if the link gives none.
 BODIES = {"putMember": {"role": "end-user"}, "changeWorkspace": {}, "changeUser": {}, "changeApp": {}}
 
 
 class Walker:
-    """Calls operations of the document by their ids, as a client that may do everything."""
+    """A client with all scopes that calls operations by their ids."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -46,8 +46,8 @@ class Walker:
             headers=basic("walker", KEY),
         )
 
-    def begin(self) -> dict[str, Callable[[], tuple[Any, Any]]]:
-        """Return how to get an answer from which links lead on: the request's body, and the answer."""
+    def sources(self) -> dict[str, Callable[[], tuple[Any, Any]]]:
+        """Return calls by operation id; each returns its request and an answer that has links."""
         one = {"limit": 1}
         acme = self.call("listWorkspaces", {}, {"slug": "acme"}).json["items"][0]["id"]
         ana = self.call("listUsers", {}, {"email": "ana@acme.test"}).json["items"][0]["id"]
@@ -57,23 +57,25 @@ class Walker:
         def calls(name: str, *, body: Any = None, query: Any = (), **path: str) -> Callable[[], Any]:
             return lambda: ({"body": body, "path": path}, self.call(name, path, dict(query), body))
 
-        def opens() -> tuple[Any, Any]:
-            token = self.call("mint", {}, {}, WISH).json["personalAccessToken"]
+        def open_session() -> tuple[Any, Any]:
+            token = self.call("mint", {}, {}, MINT_BODY).json["personalAccessToken"]
             body = {"appId": ORDERS, "accessToken": token}
             return {"body": body}, self.call("openSession", {}, {}, body)
 
-        def lists(name: str) -> Callable[[], Any]:
-            def after_two() -> tuple[Any, Any]:
+        def listing(name: str) -> Callable[[], Any]:
+            def list_after_two_mints() -> tuple[Any, Any]:
                 for email in ("ana@acme.test", "ben@acme.test"):
-                    token = self.call("mint", {}, {}, WISH | {"email": email}).json["personalAccessToken"]
+                    token = self.call("mint", {}, {}, MINT_BODY | {"email": email}).json[
+                        "personalAccessToken"
+                    ]
                     self.call("openSession", {}, {}, {"appId": ORDERS, "accessToken": token})
                 return {}, self.call(name, {}, one)
 
-            return after_two
+            return list_after_two_mints
 
         return {
-            "mint": calls("mint", body=WISH),
-            "openSession": opens,
+            "mint": calls("mint", body=MINT_BODY),
+            "openSession": open_session,
             "createWorkspace": calls("createWorkspace", body={"slug": "initech"}),
             "createUser": calls("createUser", body=cleo),
             "createApp": calls("createApp", body=app),
@@ -82,7 +84,7 @@ class Walker:
             "listMembers": calls("listMembers", query=one, workspaceId=acme),
             "listGrants": calls("listGrants", query=one, appId=ORDERS),
         } | {
-            name: lists(name)
+            name: listing(name)
             for name in (
                 "listWorkspaces",
                 "listUsers",
@@ -95,7 +97,7 @@ class Walker:
 
 
 def value_of(expression: Any, request: Any, answer: Any) -> Any:
-    """Return what a runtime expression of OpenAPI means, or a constant."""
+    """Return the value of an OpenAPI runtime expression, or a constant as it is."""
     if not str(expression).startswith("$"):
         return expression
     source, *steps = re.split(r"#/|/|(?<=path)\.", expression)
@@ -111,7 +113,7 @@ def value_of(expression: Any, request: Any, answer: Any) -> Any:
 
 @pytest.mark.timeout(300)
 @pytest.mark.slow
-def test_every_link_leads_to_something_that_is_there(standing: tuple[Flask, Path]) -> None:
+def test_every_link_leads_to_an_existing_resource(standing: tuple[Flask, Path]) -> None:
     app, as_it_was = standing
     renew(app, as_it_was)
     provision(app, {"clients": [CLIENT]})
@@ -123,13 +125,13 @@ def test_every_link_leads_to_something_that_is_there(standing: tuple[Flask, Path
         for status in ("200", "201")
         if "links" in operation["responses"].get(status, {})
     }
-    assert linked.keys() == walker.begin().keys()
+    assert linked.keys() == walker.sources().keys()
     for source, links in linked.items():
         for name, link in links.items():
-            # Each from the same beginning: some of them delete.
+            # Some links delete, so each starts from the same data.
             renew(app, as_it_was)
             provision(app, {"clients": [CLIENT]})
-            request, answer = walker.begin()[source]()
+            request, answer = walker.sources()[source]()
             assert answer.status_code in (200, 201), (source, answer.text)
             given: dict[str, dict[str, Any]] = {"path": {}, "query": {}}
             for parameter, expression in link.get("parameters", {}).items():
@@ -138,8 +140,8 @@ def test_every_link_leads_to_something_that_is_there(standing: tuple[Flask, Path
                 assert given[place][key] is not None, (source, name)
             body = {k: value_of(v, request, answer.json) for k, v in link.get("requestBody", {}).items()}
             target = link["operationId"]
-            led = walker.call(target, given["path"], given["query"], body or BODIES.get(target))
-            # A workspace that has apps is there, and is not deleted.
-            assert led.status_code in (200, 201, 204, 409), (source, name, led.text)
+            reached = walker.call(target, given["path"], given["query"], body or BODIES.get(target))
+            # 409: a workspace with apps cannot be deleted.
+            assert reached.status_code in (200, 201, 204, 409), (source, name, reached.text)
             followed += 1
     assert followed > 60

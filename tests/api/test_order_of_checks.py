@@ -1,4 +1,4 @@
-"""A request that breaks two rules gets the answer of the earlier one, whatever the two are."""
+"""A request that breaks several rules gets the error of the first one, in the contract's order."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def field(**fields: Any) -> Break:
     return lambda request: request["body"].update(fields)
 
 
-#: By the contract's order: what breaks the rule, and the answer.
+#: In the contract's order: how to break the rule, and its error.
 RULES: dict[str, tuple[Break, int, str]] = {
     "method": (change(method="PUT"), 405, "method_not_allowed"),
     "client": (change(secret="wrong" * 8), 401, "invalid_client"),
@@ -39,21 +39,21 @@ RULES: dict[str, tuple[Break, int, str]] = {
     "app": (field(appSlug="nothing"), 404, "app_not_found"),
     "access": (field(email="ben@acme.test", appSlug="support"), 403, "app_forbidden"),
 }
-#: Access is lost by a user and an app that exist, so it comes first and they overwrite it.
-LAST_FIRST = sorted(RULES, key=lambda name: name != "access")
+#: Breaking access sets fields that the other breaks overwrite, so it goes first.
+ACCESS_FIRST = sorted(RULES, key=lambda name: name != "access")
 
 
 @pytest.fixture(scope="module")
 def service(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """With clients that lack the scope, have used up their limit, or both."""
+    """A service with clients that lack the scope, have used up their limit, or both."""
     folder = tmp_path_factory.mktemp("order")
     with lasting_service(schema, folder) as service:
         for name, scopes in (("unscoped", ["audit"]), ("tired", ["mint"]), ("unscoped-tired", ["mint"])):
             client = {"id": name, "secret": SECRET, "workspaces": ["acme"], "scopes": scopes}
             provision(service.app, {"clients": [client | {"mint_limit": "1 per day"}]})
-        usual = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+        body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
         for name in ("tired", "unscoped-tired"):
-            answer = service.client.post(MINT, json=usual, headers=basic(name, SECRET))
+            answer = service.client.post(MINT, json=body, headers=basic(name, SECRET))
             assert answer.status_code == 201
         tired = {"id": "unscoped-tired", "secret": SECRET, "workspaces": ["acme"], "scopes": ["audit"]}
         provision(service.app, {"clients": [tired | {"mint_limit": "1 per day"}]})
@@ -61,7 +61,7 @@ def service(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def ask(service: Service, broken: tuple[str, ...]) -> TestResponse:
-    """Mint with a request that breaks these rules and no other."""
+    """Mint with a request that breaks only these rules."""
     request: dict[str, Any] = {
         "method": "POST",
         "client": [],
@@ -70,7 +70,7 @@ def ask(service: Service, broken: tuple[str, ...]) -> TestResponse:
         "content_type": "application/json",
         "body": {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000},
     }
-    for name in LAST_FIRST:
+    for name in ACCESS_FIRST:
         if name in broken:
             RULES[name][0](request)
     client = "-".join(request["client"]) or "portal"
@@ -84,22 +84,22 @@ def ask(service: Service, broken: tuple[str, ...]) -> TestResponse:
     )
 
 
-def test_a_request_that_breaks_no_rule_is_answered(service: Service) -> None:
+def test_a_request_that_breaks_no_rule_mints(service: Service) -> None:
     assert ask(service, ()).status_code == 201
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_each_rule_has_its_own_answer(service: Service, rule: str) -> None:
+def test_each_broken_rule_has_its_error(service: Service, rule: str) -> None:
     problem_of(ask(service, (rule,)), *RULES[rule][1:])
 
 
 @pytest.mark.parametrize(("earlier", "later"), list(combinations(RULES, 2)))
-def test_of_two_broken_rules_the_earlier_one_answers(service: Service, earlier: str, later: str) -> None:
+def test_the_earlier_of_two_broken_rules_answers(service: Service, earlier: str, later: str) -> None:
     problem_of(ask(service, (earlier, later)), *RULES[earlier][1:])
 
 
 @pytest.mark.parametrize("first", range(len(RULES)))
-def test_of_all_rules_from_one_on_the_first_answers(service: Service, first: int) -> None:
+def test_the_first_of_many_broken_rules_answers(service: Service, first: int) -> None:
     broken = tuple(RULES)[first:]
     problem_of(ask(service, broken), *RULES[broken[0]][1:])
 
@@ -114,7 +114,7 @@ def test_of_all_rules_from_one_on_the_first_answers(service: Service, first: int
         (f'{{"appId": "{ORDERS}", "accessToken": "x"}}'.encode(), "application/json", 401, "token_invalid"),
     ],
 )
-def test_a_program_that_opens_a_session_meets_the_same_order(
+def test_opening_a_session_checks_in_the_same_order(
     service: Service, body: bytes, content_type: str, status: int, code: str
 ) -> None:
     answer = service.client.post(EXCHANGE, data=body, content_type=content_type)

@@ -1,6 +1,6 @@
-"""Whatever the API's document allows is sent to a running service, links included, by schemathesis.
+"""schemathesis sends a running service what the API's document allows, and follows its links.
 
-`make fuzz` sends much more than the few cases of `make test`. Each run has a database of its own.
+`make fuzz` sends many more cases than `make test`. Each run has its own database.
 """
 
 import os
@@ -18,10 +18,10 @@ from tests.support.world import KEY, ORDERS, SECRETS, Service, lasting_service, 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-#: Cases of each operation, and chains of links, at most.
+#: Maximum cases of each operation, and maximum chains of links.
 CASES = int(os.environ.get("FUZZ_CASES", "3"))
 CHAINS = int(os.environ.get("FUZZ_CHAINS", "40"))
-#: What covers each schema is refused for its form, whoever sends it: once is enough, but for `make fuzz`.
+#: The coverage phase tests schemas, not access: only `make fuzz` repeats it for a limited client.
 NARROW = "examples,coverage,fuzzing" if "FUZZ_CASES" in os.environ else "examples,fuzzing"
 SEED = os.environ.get("FUZZ_SEED", "11")
 MANY = "1000000 per minute"
@@ -32,7 +32,7 @@ CLIENT: dict[str, Any] = {
     "highest_role": "admin",
     "mint_limit": MANY,
 }
-#: {ids}, {session}, {has_no_limits}: of this run.
+#: Each run fills in {ids}, {session} and {has_no_limits}.
 CONFIG = f"""
 hooks = "tests.support.schemathesis_hooks"
 
@@ -40,32 +40,32 @@ hooks = "tests.support.schemathesis_hooks"
 client = {{{{ username = "{CLIENT["id"]}", password = "{CLIENT["secret"]}" }}}}
 session = {{{{ bearer = "{{session}}" }}}}
 
-# So that more is found than what is not there.
+# Known values, so that not every id answers 404.
 [generation.dictionaries]
 string = {{{{ dictionary = "known", probability = 0.3 }}}}
 
 [dictionaries.known]
 values = [{{ids}}, "ana@acme.test", "ben@acme.test", "orders", "acme"]
 
-# The document has no inference to make: it says itself what leads where.
+# The document itself has all links.
 [phases.stateful.inference]
 algorithms = []
 
-# What is wrong leads nowhere; it is sent in the other phases.
+# Refused requests lead to no link; the other phases send them.
 [phases.stateful.generation]
 mode = "positive"
 
-# A client that is limited to workspaces must name a membership, which a schema for all cannot say.
+# A limited client must name a membership; one schema for all clients cannot express that.
 [[operations]]
 include-operation-id = "createUser"
 checks.positive_data_acceptance.enabled = {{has_no_limits}}
 
-# What was revoked or has ended can still be read.
+# A revoked token and an ended session can still be read.
 [[operations]]
 include-operation-id = ["readToken", "readSession", "revokeToken", "endSession"]
 checks.use_after_free.enabled = false
 
-# One filter at least, whichever it is: OpenAPI has no words for that.
+# At least one filter is required, which OpenAPI cannot express.
 [[operations]]
 include-operation-id = ["revokeTokens", "endSessions"]
 checks.positive_data_acceptance.enabled = false
@@ -75,7 +75,7 @@ checks.positive_data_acceptance.enabled = false
 def run(
     service: Service, folder: Path, phases: str, cases: int, *, has_no_limits: bool
 ) -> subprocess.CompletedProcess[str]:
-    """Send what the document allows, as CLIENT, to a server on this service's database."""
+    """Run schemathesis as CLIENT against a server on this service's database."""
     opened = service.client.post(
         "/api/ext/users/session", json={"appId": ORDERS, "accessToken": service.token()}
     )
@@ -114,13 +114,13 @@ def run(
 @pytest.mark.parametrize(
     ("workspaces", "phases", "cases"),
     [
-        pytest.param([], "stateful", CHAINS, id="links of everything"),
-        pytest.param([], "examples,coverage,fuzzing", CASES, id="each of everything"),
-        pytest.param(["acme"], "stateful", CHAINS, id="links of one workspace"),
-        pytest.param(["acme"], NARROW, CASES, id="each of one workspace"),
+        pytest.param([], "stateful", CHAINS, id="links, all workspaces"),
+        pytest.param([], "examples,coverage,fuzzing", CASES, id="cases, all workspaces"),
+        pytest.param(["acme"], "stateful", CHAINS, id="links, one workspace"),
+        pytest.param(["acme"], NARROW, CASES, id="cases, one workspace"),
     ],
 )
-def test_a_client_meets_nothing_that_the_document_does_not_say(
+def test_a_client_gets_only_answers_that_the_document_lists(
     schema: Path, tmp_path: Path, workspaces: list[str], phases: str, cases: int
 ) -> None:
     with lasting_service(schema, tmp_path) as service:

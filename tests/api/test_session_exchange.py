@@ -1,4 +1,4 @@
-"""Opening a session as a program: the same token, the same rules, an answer in JSON."""
+"""A program opens a session: with the same tokens and rules as a frame, and an answer in JSON."""
 
 import zlib
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def bearer(answer: TestResponse) -> dict[str, str]:
     return {"Authorization": f"Bearer {answer.json['signedPat']}"}
 
 
-def facts(service: Service, headers: dict[str, str], app_id: str = ORDERS) -> TestResponse:
+def read_session(service: Service, headers: dict[str, str], app_id: str = ORDERS) -> TestResponse:
     return service.client.get(f"/embed-apps/{app_id}/session", headers=headers)
 
 
@@ -55,8 +55,8 @@ def sessions(service: Service) -> int:
     return count
 
 
-def remade(token: str, body: str) -> str:
-    """A token of another text with a right checksum, as anybody can make one."""
+def forge(token: str, body: str) -> str:
+    """Return a token with this text and a right checksum, as anyone can compute it."""
     text = token[:4] + body
     return f"{text}{zlib.crc32(text.encode()):08x}"
 
@@ -77,11 +77,11 @@ def test_a_program_opens_a_session_with_a_token(service: Service) -> None:
     }
 
 
-def test_what_it_gets_is_the_session_of_a_frame(service: Service) -> None:
+def test_a_program_gets_the_session_of_a_frame(service: Service) -> None:
     answer = exchange(service, service.token())
     headers = bearer(answer)
     assert answer.json is not None
-    found = facts(service, headers)
+    found = read_session(service, headers)
     assert found.status_code == 200
     assert found.json is not None
     assert found.json["sessionId"] == answer.json["session"]["id"]
@@ -90,10 +90,10 @@ def test_what_it_gets_is_the_session_of_a_frame(service: Service) -> None:
     page = service.client.get(f"/embed-apps/{ORDERS}/pages/index", headers=headers)
     assert page.status_code == 200
     assert service.client.delete(f"/embed-apps/{ORDERS}/session", headers=headers).status_code == 204
-    problem_of(facts(service, headers), 401, "session_revoked")
+    problem_of(read_session(service, headers), 401, "session_revoked")
 
 
-def test_the_jwt_is_of_the_contracts_form(service: Service) -> None:
+def test_the_jwt_has_the_contracts_form(service: Service) -> None:
     with time_machine.travel(NOON, tick=False):
         answer = exchange(service, service.token(sessionExpiry=5))
     assert answer.json is not None
@@ -108,11 +108,11 @@ def test_the_jwt_is_of_the_contracts_form(service: Service) -> None:
     assert (claims["iat"], claims["exp"] - claims["iat"]) == (int(NOON.timestamp()), 300)
 
 
-def test_the_id_of_the_app_may_be_written_in_capitals(service: Service) -> None:
+def test_the_id_of_the_app_may_be_in_capitals(service: Service) -> None:
     assert exchange(service, service.token(), ORDERS.upper()).status_code == 201
 
 
-def test_no_client_credentials_are_asked_for_and_wrong_ones_change_nothing(service: Service) -> None:
+def test_opening_needs_no_client_credentials_and_ignores_wrong_ones(service: Service) -> None:
     token = service.token()
     for headers in ({}, basic("portal", "w" * 40), {"Authorization": "Bearer x"}, {"Cookie": "session=1"}):
         assert exchange(service, token, headers=headers).status_code == 201
@@ -121,11 +121,11 @@ def test_no_client_credentials_are_asked_for_and_wrong_ones_change_nothing(servi
 def test_a_token_opens_more_than_one_session(service: Service) -> None:
     token = service.token()
     answers = [exchange(service, token) for _ in range(3)]
-    assert all(facts(service, bearer(answer)).status_code == 200 for answer in answers)
+    assert all(read_session(service, bearer(answer)).status_code == 200 for answer in answers)
     assert len({(answer.json or {})["session"]["id"] for answer in answers}) == 3
 
 
-def test_it_is_no_navigation_so_what_a_browser_says_of_its_purpose_does_not_matter(service: Service) -> None:
+def test_the_destination_that_a_browser_sends_does_not_matter(service: Service) -> None:
     token = service.token()
     for destination in ("empty", "document", "iframe"):
         assert exchange(service, token, headers={"Sec-Fetch-Dest": destination}).status_code == 201
@@ -151,14 +151,14 @@ def test_it_is_no_navigation_so_what_a_browser_says_of_its_purpose_does_not_matt
         ({"appId": ORDERS, "accessToken": "pat_0", "x": None}, {"x"}),
     ],
 )
-def test_a_body_of_another_shape_is_refused_by_its_fields(
+def test_an_error_names_the_wrong_fields_of_the_body(
     lasting: Service, body: dict[str, Any], named: set[str]
 ) -> None:
     answer = lasting.client.post(EXCHANGE, json=body)
     assert set(problem_of(answer, 400, "invalid_payload")["errors"]) == named
 
 
-def test_a_token_in_the_address_is_none(service: Service) -> None:
+def test_a_token_in_the_address_is_not_read(service: Service) -> None:
     token = service.token()
     answer = service.client.post(f"{EXCHANGE}?accessToken={token}&personal-access-token={token}", json={})
     problem_of(answer, 400, "invalid_payload")
@@ -184,19 +184,19 @@ def test_a_token_in_the_address_is_none(service: Service) -> None:
         lambda token: "pcs_" + token[4:],
         lambda token: token * 70,
         lambda token: f"{token},{token}",
-        lambda token: remade(token, "0" * 64),
-        lambda token: remade(token, token[4:67] + ("0" if token[67] != "0" else "1")),
+        lambda token: forge(token, "0" * 64),
+        lambda token: forge(token, token[4:67] + ("0" if token[67] != "0" else "1")),
         lambda token: generate("pat").reveal(),
         lambda token: jwt.encode({"sub": "ana"}, "k" * 64, algorithm="HS256"),
     ],
 )
-def test_what_only_looks_like_a_token_is_invalid(lasting: Service, spoil: Callable[[str], str]) -> None:
+def test_a_malformed_or_forged_token_is_invalid(lasting: Service, spoil: Callable[[str], str]) -> None:
     answer = exchange(lasting, spoil(lasting.token()))
     problem = problem_of(answer, 401, "token_invalid")
     assert "pat_" not in problem["detail"]
 
 
-def test_what_cannot_be_a_token_causes_no_look_at_the_database(lasting: Service) -> None:
+def test_a_malformed_token_causes_no_database_query(lasting: Service) -> None:
     token = lasting.token()
     with lasting.statements() as statements:
         for spoiled in (token[:-1], token.upper(), token[:-8] + "00000000", "x" * 5000):
@@ -205,11 +205,11 @@ def test_what_cannot_be_a_token_causes_no_look_at_the_database(lasting: Service)
 
 
 @pytest.mark.parametrize("app_id", [SUPPORT, LEDGER, str(UUID(int=1))])
-def test_a_token_at_another_app_or_at_none_is_invalid(lasting: Service, app_id: str) -> None:
+def test_a_token_is_invalid_at_another_app(lasting: Service, app_id: str) -> None:
     problem_of(exchange(lasting, lasting.token(), app_id), 401, "token_invalid")
 
 
-def test_a_replaced_token_is_superseded_at_its_own_app_and_older_ones_are_invalid(service: Service) -> None:
+def test_a_replaced_token_is_superseded_at_its_own_app_and_older_tokens_are_invalid(service: Service) -> None:
     first, second, third = (service.token() for _ in range(3))
     problem_of(exchange(service, first), 401, "token_invalid")
     problem_of(exchange(service, second), 401, "token_superseded")
@@ -228,7 +228,7 @@ def test_a_token_expires_at_its_very_second(service: Service) -> None:
         problem_of(exchange(service, token, SUPPORT), 401, "token_invalid")
 
 
-def test_a_token_outlives_the_key_it_was_digested_with_for_as_long_as_that_is_a_fallback(
+def test_a_token_survives_a_key_rotation_while_its_key_is_a_fallback(
     make_app: Callable[..., Flask],
 ) -> None:
     before = Service(make_app().test_client())
@@ -237,17 +237,17 @@ def test_a_token_outlives_the_key_it_was_digested_with_for_as_long_as_that_is_a_
     headers = bearer(exchange(before, second))
     after = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
     assert exchange(after, second).status_code == 201
-    assert facts(after, headers).status_code == 200
+    assert read_session(after, headers).status_code == 200
     problem_of(exchange(after, first), 401, "token_superseded")
     third = after.token()
     problem_of(exchange(after, second), 401, "token_superseded")
     assert exchange(after, third).status_code == 201
     problem_of(exchange(before, third), 401, "token_invalid")
     later = Service(make_app(SECRET_KEY="n" * 64).test_client())
-    # The second was used under the newer key, which made its digest anew; the first never was.
+    # The use of the second re-keyed its digest; the first was never used.
     problem_of(exchange(later, second), 401, "token_superseded")
     problem_of(exchange(later, first), 401, "token_invalid")
-    problem_of(facts(later, headers), 401, "session_invalid")
+    problem_of(read_session(later, headers), 401, "session_invalid")
     assert exchange(later, third).status_code == 201
 
 
@@ -258,7 +258,7 @@ def test_a_revoked_token_opens_nothing(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "lose",
+    "loss",
     [
         update(User).where(User.email == "ana@acme.test").values(status="archived"),
         delete(Grant).where(Grant.app_id == ORDERS),
@@ -266,16 +266,16 @@ def test_a_revoked_token_opens_nothing(service: Service) -> None:
         update(App).where(App.id == ORDERS).values(moves=App.moves + 1),
     ],
 )
-def test_who_lost_access_opens_nothing_and_keeps_nothing_open(service: Service, lose: Any) -> None:
+def test_ana_opens_nothing_after_she_lost_access(service: Service, loss: Any) -> None:
     token = service.token()
     headers = bearer(exchange(service, token))
-    service.change(lose)
+    service.change(loss)
     problem_of(exchange(service, token), 401, "access_revoked")
-    problem_of(facts(service, headers), 401, "access_revoked")
+    problem_of(read_session(service, headers), 401, "access_revoked")
     assert sessions(service) == 1
 
 
-def test_a_move_ends_tokens_and_sessions_for_good_and_a_grant_that_is_given_back_revives_them(
+def test_a_restored_grant_revives_tokens_and_sessions_but_a_move_ends_them_for_good(
     service: Service,
 ) -> None:
     token = service.token()
@@ -283,12 +283,12 @@ def test_a_move_ends_tokens_and_sessions_for_good_and_a_grant_that_is_given_back
     provision(service.app, only("apps", "orders", users=[]))
     problem_of(exchange(service, token), 401, "access_revoked")
     provision(service.app, WORLD)
-    assert facts(service, headers).status_code == 200
+    assert read_session(service, headers).status_code == 200
     assert exchange(service, token).status_code == 201
     provision(service.app, only("apps", "orders", workspace="globex"))
     provision(service.app, WORLD)
     problem_of(exchange(service, token), 401, "access_revoked")
-    problem_of(facts(service, headers), 401, "access_revoked")
+    problem_of(read_session(service, headers), 401, "access_revoked")
     assert exchange(service, service.token()).status_code == 201
 
 
@@ -297,27 +297,27 @@ def test_a_deleted_app_makes_its_tokens_invalid(service: Service) -> None:
     headers = bearer(exchange(service, token))
     service.change(delete(App).where(App.id == ORDERS))
     problem_of(exchange(service, token), 401, "token_invalid")
-    problem_of(facts(service, headers), 401, "session_invalid")
+    problem_of(read_session(service, headers), 401, "session_invalid")
 
 
-def test_the_session_is_of_no_use_at_another_app(service: Service) -> None:
+def test_a_session_is_invalid_at_another_app(service: Service) -> None:
     headers = bearer(exchange(service, service.token()))
-    problem_of(facts(service, headers, SUPPORT), 401, "session_invalid")
-    assert facts(service, headers).status_code == 200
+    problem_of(read_session(service, headers, SUPPORT), 401, "session_invalid")
+    assert read_session(service, headers).status_code == 200
 
 
-def test_a_session_is_no_token_and_a_token_no_session(service: Service) -> None:
+def test_a_session_is_no_token_and_a_token_is_no_session(service: Service) -> None:
     token = service.token()
     answer = exchange(service, token)
     assert answer.json is not None
     problem_of(exchange(service, answer.json["signedPat"]), 401, "token_invalid")
-    problem_of(facts(service, {"Authorization": f"Bearer {token}"}), 401, "session_invalid")
+    problem_of(read_session(service, {"Authorization": f"Bearer {token}"}), 401, "session_invalid")
 
 
-# What is written down.
+# The audit trail.
 
 
-def test_openings_and_refusals_of_a_real_token_are_in_the_audit_trail_and_noise_is_not(
+def test_openings_and_refusals_of_real_tokens_are_audited_and_garbage_is_not(
     service: Service,
 ) -> None:
     old, new = service.token(), service.token()
