@@ -1,6 +1,6 @@
 // The script of every frame: of an app that is open, of a page that waits for a token, of a refusal. It sends the
 // session with every request below the app's own address, swaps pages in place, renews the session while the page
-// stays, and tells the person and the page around what went wrong. docs/embedding.md has how the two speak.
+// stays, and tells the person and the page around what went wrong. docs/host/embed-js.md has the protocol.
 // The session lives in this closure alone: no cookie, no storage, no window.name, no attribute.
 (() => {
   "use strict";

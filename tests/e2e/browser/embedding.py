@@ -208,7 +208,7 @@ def tag(attributes: str = "", app: str = "lab") -> str:
 
 @pytest.fixture
 def portal(page: "Page", house: House, witness: "Witness") -> Iterator[Portal]:
-    # Chromium warns of it for every frame; the README says why both are needed.
+    # Chromium warns of it for every frame; docs/host/bare-iframe.md says why both are needed.
     witness.allow("allow-scripts and allow-same-origin")
     portal = Portal(page, house)
     yield portal

@@ -1,4 +1,4 @@
-"""What the browser tests visit: a copy of the project to run, a page of somebody else's, and the README."""
+"""What the browser tests visit: a copy of the project to run, and a page of somebody else's."""
 
 import contextlib
 import json
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import Request, urlopen
 
@@ -32,7 +31,6 @@ NOT_COPIED: Final = (
     ".hypothesis",
     ".env",
 )
-FENCE: Final = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 # ---- The project ----
@@ -178,34 +176,3 @@ def until(page: "Page", true: Callable[[], bool]) -> None:
             return
         page.wait_for_timeout(20)
     raise AssertionError("It did not come true")
-
-
-# ---- The README ----
-
-
-@dataclass(frozen=True)
-class Snippet:
-    """A fenced block: its language, its text, and the first thing in backticks in what stands before it."""
-
-    language: str
-    text: str
-    name: str
-
-
-def readme(title: str) -> str:
-    """Return the text of the README's section with this title."""
-    text = (PROJECT / "README.md").read_text("utf-8")
-    found = re.search(rf"^## {re.escape(title)}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found, f"The README has no section {title!r}"
-    return found[1]
-
-
-def snippets(title: str) -> list[Snippet]:
-    """Return the fenced blocks of the README's section, in order."""
-    text = readme(title)
-    found = []
-    for block in FENCE.finditer(text):
-        before = FENCE.sub("", text[: block.start()]).rstrip().rpartition("\n\n")[2]
-        named = re.search(r"`([^`]+)`", before)
-        found.append(Snippet(block[2], dedent(block[3]), named[1] if named else ""))
-    return found

@@ -26,12 +26,15 @@ from tests.e2e.browser.house import (
     heading,
     token_of,
 )
-from tests.e2e.browser.sites import ready, snippets, until
+from tests.e2e.browser.sites import ready, until
+from tests.support.documents import snippets
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, Route
 
     from tests.e2e.browser.conftest import Witness
+
+BARE_IFRAME = "docs/host/bare-iframe.md"
 
 
 # ---- Opening ----
@@ -47,11 +50,12 @@ def test_the_frame_opens_by_address_and_forgets_it(host: Host, house: House, wit
     assert host.silent()
 
 
-def test_the_form_of_the_readme_opens_it_without_a_token_in_any_address(
+def test_the_documented_form_opens_it_without_a_token_in_any_address(
     page: "Page", house: House, witness: "Witness"
 ) -> None:
-    witness.allow("allow-scripts and allow-same-origin")  # see `readmes_page`
-    [form] = [text for text in (snippet.text for snippet in snippets("Security notes")) if "<form" in text]
+    witness.allow("allow-scripts and allow-same-origin")  # see `documented_page`
+    [snippet] = snippets(BARE_IFRAME, "The form post")
+    form = snippet.text
     token = token_of(house.address())
     assert f"embed-apps/{OTHER}" in form
     form = form.replace("https://embed.example", house.url).replace(OTHER, LAB).replace("pat_…", token)
@@ -250,72 +254,72 @@ def test_an_app_for_everybody_opens_anywhere(page: "Page", house: House) -> None
     assert [(told["origin"], told["code"]) for told in host.heard()] == [(house.url, "session_revoked")]
 
 
-# ---- The page around it, as the README has it ----
+# ---- The page around it, as docs/host/bare-iframe.md has it ----
 
 
 @pytest.fixture
-def readmes_page(page: "Page", house: House, witness: "Witness") -> Host:
-    """The page of the README's section "Embed it", with its server side."""
-    # Said while the frame is still empty, and so of the page's own site.
+def documented_page(page: "Page", house: House, witness: "Witness") -> Host:
+    """The documented page, with its back end."""
+    # Chromium warns while the frame is still empty, and so of the page's own site.
     witness.allow("allow-scripts and allow-same-origin")
-    [snippet] = [s.text for s in snippets("Embed it") if "<iframe" in s.text]
-    assert "https://embed.example" in snippet
-    house.site.pages["/readme"] = HOST + snippet.replace("https://embed.example", house.url)
+    [snippet] = snippets(BARE_IFRAME, "The page")
+    assert "https://embed.example" in snippet.text
+    house.site.pages["/documented"] = HOST + snippet.text.replace("https://embed.example", house.url)
     house.site.posts["/embed-token"] = lambda: {"redirectUrl": house.address()}
-    page.goto(house.site.url("/readme"))
+    page.goto(house.site.url("/documented"))
     host = Host(page, house)
     ready(host.frame("orders"))
     return host
 
 
-def test_the_readmes_sandbox_has_all_that_an_app_needs(readmes_page: Host) -> None:
-    frame = readmes_page.frame("orders")
+def test_the_documented_sandbox_has_all_that_an_app_needs(documented_page: Host) -> None:
+    frame = documented_page.frame("orders")
     expect(frame.locator("#picture")).to_have_js_property("naturalWidth", 40)
-    with readmes_page.page.expect_download() as download:
+    with documented_page.page.expect_download() as download:
         click(frame, "Report")
     assert download.value.suggested_filename == "Bericht für.txt"
     frame.get_by_label("Note").fill("from a sandbox")
     click(frame, "Keep")
     expect(frame.locator("#notes li").last).to_have_text("from a sandbox")
-    assert readmes_page.silent()
+    assert documented_page.silent()
 
 
-def test_a_reload_inside_the_frame_is_mended_by_the_readmes_page(readmes_page: Host) -> None:
-    frame = readmes_page.frame("orders")
+def test_the_documented_page_recovers_from_a_reload_inside_the_frame(documented_page: Host) -> None:
+    frame = documented_page.frame("orders")
     frame.evaluate("window.old = true; location.reload()")
-    assert [told["code"] for told in readmes_page.heard()] == ["token_missing"]
+    assert [told["code"] for told in documented_page.heard()] == ["token_missing"]
     expect(heading(frame)).to_have_text("Lab of Ana")
     assert frame.evaluate("window.old") is None
 
 
-def test_coming_back_to_the_readmes_page_opens_the_app_again(readmes_page: Host, house: House) -> None:
-    page = readmes_page.page
+def test_the_documented_page_recovers_after_back(documented_page: Host, house: House) -> None:
+    page = documented_page.page
     page.goto(house.site.url("/"))
     page.go_back()
-    expect(heading(readmes_page.frame("orders"))).to_have_text("Lab of Ana")
+    expect(heading(documented_page.frame("orders"))).to_have_text("Lab of Ana")
     page.reload()
-    frame = readmes_page.frame("orders")
+    frame = documented_page.frame("orders")
     expect(heading(frame)).to_have_text("Lab of Ana")
     ready(frame)
     click(frame, "Second page")
     expect(heading(frame)).to_have_text("Second page")
 
 
-def test_a_session_that_ran_out_is_opened_again_by_the_readmes_page(readmes_page: Host, house: House) -> None:
-    frame = readmes_page.frame("orders")
+def test_the_documented_page_recovers_from_an_expired_session(documented_page: Host, house: House) -> None:
+    frame = documented_page.frame("orders")
     house.change(update(Session).values(expires_at=datetime.now(UTC)))
     click(frame, "Second page")
-    assert [told["code"] for told in readmes_page.heard()] == ["session_expired"]
+    assert [told["code"] for told in documented_page.heard()] == ["session_expired"]
     expect(heading(frame)).to_have_text("Lab of Ana")
 
 
-def test_the_readmes_page_does_not_try_for_ever(readmes_page: Host, house: House) -> None:
+def test_the_documented_page_does_not_try_for_ever(documented_page: Host, house: House) -> None:
     stale = house.address()
     house.address()
     house.site.posts["/embed-token"] = lambda: {"redirectUrl": stale}
-    frame = readmes_page.frame("orders")
+    frame = documented_page.frame("orders")
     frame.evaluate("location.reload()")
-    codes = [told["code"] for told in readmes_page.heard(4)]
+    codes = [told["code"] for told in documented_page.heard(4)]
     assert codes == ["token_missing", *["token_superseded"] * 3]
     expect(heading(frame)).to_have_text("This link was replaced by a newer one")
 

@@ -185,7 +185,7 @@ def test_a_workspace_token_opens_a_launcher_with_the_apps_that_its_user_may_open
 def test_ana_goes_to_an_app_and_back_in_the_same_frame(
     host: Host, office: Office, witness: "Witness", sandbox: str | None
 ) -> None:
-    witness.allow("allow-scripts and allow-same-origin")  # see the README, "Embed it"
+    witness.allow("allow-scripts and allow-same-origin")  # see docs/host/bare-iframe.md
     frame = launch(host, **({"sandbox": sandbox} if sandbox else {}))
     session = frame.evaluate("embed.fetch('session').then((answer) => answer.json())")["sessionId"]
     for name, title, app_id in (("Orders", "Orders", ORDERS), ("Support", "Support", SUPPORT)):

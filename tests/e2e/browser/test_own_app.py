@@ -1,4 +1,4 @@
-"""The README's section "Your own app", done word for word by somebody who has just loaded the demo."""
+"""docs/apps/your-own-app.md, done word for word by a reader who has just loaded the demo."""
 
 import re
 from collections.abc import Iterator
@@ -14,25 +14,25 @@ from tests.e2e.browser.sites import (
     copy_project,
     curl,
     environment,
-    readme,
     ready,
     shell,
     site,
-    snippets,
 )
+from tests.support.documents import rows, section, snippets
 from tests.support.servers import flask_run, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+GUIDE = "docs/apps/your-own-app.md"
 FILES = ["templates/apps/quote/index.html", "templates/apps/quote/result.html", "apps/quote.py", "quote.toml"]
-PAGE = "http://localhost:8080"  # where the README serves the page that embeds
+PAGE = "http://localhost:8080"  # where the reader serves the page that embeds
 SERVICE = "http://127.0.0.1:5000"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody who did what the README says: where the app can be embedded, and how it is minted."""
+    """A reader who did what the guide says: where the app can be embedded, and how it is minted."""
 
     tree: Path
     service: str
@@ -41,8 +41,12 @@ class Reader:
     secret: str
 
     def mint(self) -> str:
-        """Return an address for Ana. The README's client may ask for ten a minute."""
+        """Return an address for Ana. The reader's client may mint ten times a minute."""
         return curl(self.command, self.tree, CLIENT_SECRET=self.secret)["redirectUrl"]
+
+
+def documented_mint(language: str) -> list[str]:
+    return [snippet.text for snippet in snippets("README.md", "Mint a token") if snippet.language == language]
 
 
 @pytest.fixture(scope="session")
@@ -52,19 +56,21 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     port = free_port()
     service = f"http://127.0.0.1:{port}"
     shell(f"flask --app app demo load --origin http://localhost:{port}", tree)
-    make_client, mint = (snippet.text for snippet in snippets("Mint a token") if snippet.language == "sh")
+    make_client, mint = (
+        snippet.text for snippet in snippets("README.md", "Mint a token") if snippet.language == "sh"
+    )
     secret = shell(f'{make_client}\nprintf %s "$CLIENT_SECRET"', tree)
 
     with site() as embedder:
-        found = {snippet.name: snippet.text for snippet in snippets("Your own app")}
+        found = {snippet.name: snippet.text for snippet in snippets(GUIDE, "The files")}
         assert list(found) == FILES
         for name, text in found.items():
             path = tree / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text.replace(PAGE, embedder.origin), "utf-8")
-        [provision] = re.findall(r"`(flask --app app provision \S+)`", readme("Your own app"))
+        [provision] = re.findall(r"`(flask --app app provision \S+)`", section(GUIDE, "See it"))
         shell(provision, tree)
-        assert '"appSlug": "quote"' in readme("Your own app")
+        assert '"appSlug": "quote"' in section(GUIDE, "See it")
         assert '"appSlug": "orders"' in mint
         command = mint.replace('"appSlug": "orders"', '"appSlug": "quote"').replace(SERVICE, service)
         with flask_run(environment(folder), port=port, cwd=tree, log=folder / "log"):
@@ -73,9 +79,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 @pytest.fixture
 def quote(page: "Page", reader: Reader) -> Frame:
-    """The app of the README, opened for Ana in a frame."""
-    [(html, path)] = re.findall(r"save `(<iframe .*?</iframe>)` as\s+`(\S+)`", readme("Your own app"))
-    assert f"`{PAGE}/{path}`" in readme("Your own app")
+    """The reader's app, opened for Ana in a frame."""
+    [(html, path)] = re.findall(r"save `(<iframe .*?</iframe>)` as\s+`(\S+)`", section(GUIDE, "See it"))
+    assert f"`{PAGE}/{path}`" in section(GUIDE, "See it")
     reader.embedder.pages[f"/{path}"] = html.replace("…", reader.mint())
     page.goto(reader.embedder.url(f"/{path}"))
     frame = page.locator("iframe").element_handle().content_frame()
@@ -87,7 +93,9 @@ def quote(page: "Page", reader: Reader) -> Frame:
 
 def test_the_readmes_curl_gets_the_documented_answer(reader: Reader) -> None:
     answer = curl(reader.command.replace('"quote"', '"orders"'), reader.tree, CLIENT_SECRET=reader.secret)
-    [documented] = [snippet.text for snippet in snippets("Mint a token") if snippet.language == "json"]
+    [documented] = [
+        snippet.text for snippet in snippets("README.md", "Mint a token") if snippet.language == "json"
+    ]
     assert list(answer) == re.findall(r'^  "(\w+)":', documented, re.MULTILINE)
     assert answer["redirectUrl"].rpartition("=")[0] in documented.replace(SERVICE, reader.service)
     assert (answer["expiresIn"], answer["sessionExpiresIn"]) == (1_000_000, 3600)
@@ -107,7 +115,7 @@ def test_ana_asks_for_a_quote_and_gets_it(quote: Frame) -> None:
 @pytest.mark.parametrize(
     ("count", "text"), [("0", "From 1 to 500."), ("501", "From 1 to 500."), ("some", "Not a valid integer.")]
 )
-def test_a_wish_that_does_not_validate_says_so_in_place(quote: Frame, count: str, text: str) -> None:
+def test_input_that_does_not_validate_is_marked_in_place(quote: Frame, count: str, text: str) -> None:
     quote.get_by_label("Item").select_option("Toner")
     quote.get_by_label("How many").fill(count)
     with quote.page.expect_response("**/pages/quote") as answer:
@@ -126,3 +134,9 @@ def test_the_price_list_is_saved_under_its_name(quote: Frame) -> None:
         quote.get_by_role("button", name="Price list").click()
     assert download.value.suggested_filename == "prices.csv"
     assert download.value.path().read_text() == "item,cents\nPaper,450\nToner,6900"
+
+
+def test_the_apps_scripts_have_the_documented_members(quote: Frame) -> None:
+    table = [row[0] for row in rows("docs/apps/reference.md", "Scripts")]
+    documented = [name for cell in table for name in re.findall(r"embed\.(\w+)", cell)]
+    assert sorted(quote.evaluate("Object.keys(embed)")) == sorted(documented)
