@@ -134,7 +134,7 @@ def measure(kind: str, plan: rig.Plan, scale: float, folder: Path, results: Resu
         began = time.monotonic()
         grow(kind, large, int(TOKENS * scale))
         results.say(
-            f"{kind}: {int(TOKENS * scale)} tokens and what hangs on them in {time.monotonic() - began:.0f} s"
+            f"{kind}: {int(TOKENS * scale)} tokens with sessions and events in {time.monotonic() - began:.0f} s"
         )
         targets = {}
         for name, database in (("small", small), ("large", large)):
@@ -164,10 +164,10 @@ def _measure_purge(
     kind: str, plan: rig.Plan, large: rig.Target, environ: dict[str, str], results: Results
 ) -> None:
     """Compare mints during a purge with mints without one."""
-    runs: dict[str, list[Run]] = {"beside a purge": [], "alone": []}
+    runs: dict[str, list[Run]] = {"during a purge": [], "alone": []}
     for _ in range(plan.rounds):
         with _purging(environ):
-            runs["beside a purge"].append(large.run("mint", plan))
+            runs["during a purge"].append(large.run("mint", plan))
         runs["alone"].append(large.run("mint", plan))
     results.add(kind, "mint, purge", "alone", AIM, [Series(name, its) for name, its in runs.items()])
 

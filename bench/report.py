@@ -124,7 +124,7 @@ class Results:
                 f"| {row.kind} | {row.work} | {row.name} / {row.base} | {row.ratio:.2f} | "
                 f"{row.least:.2f} to {row.most:.2f} | {row.cpu:.2f} | {row.tail_ratio:.1f} | {aim} |"
             )
-        lines += ["", f"![The ratios, and what is aimed at](performance-{part}.svg)", ""]
+        lines += ["", f"![Ratios and aims](performance-{part}.svg)", ""]
         return "\n".join(lines + [f"- {note}" for note in self.notes[1:]]) + "\n"
 
     def _plot(self) -> str:
@@ -151,7 +151,7 @@ class Results:
         )
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">'
-            f"<title>Ratios, with a mark where the aim is</title><style>{style}</style>"
+            f"<title>Ratios, with a mark at the aim</title><style>{style}</style>"
             f"{''.join(parts)}</svg>\n"
         )
 

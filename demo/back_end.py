@@ -80,8 +80,8 @@ CLEO: Final = Person("cleo", people.CLEO, "Cleo Martin", "joined today")
 DAN: Final = Person("dan", people.DAN, "Dan Whitlock", "no access to the apps")
 PEOPLE: Final = {person.key: person for person in (ANA, BEN, CLEO)}
 
-ORDERS: Final = App("orders", people.ORDERS_ID, "Orders", "What you bought, and where it is.", True)
-SUPPORT: Final = App("support", people.SUPPORT_ID, "Support desk", "Ask us, and read what we answered.")
+ORDERS: Final = App("orders", people.ORDERS_ID, "Orders", "Your orders, and where they are.", True)
+SUPPORT: Final = App("support", people.SUPPORT_ID, "Support desk", "Your questions, and our answers.")
 ALL_APPS: Final = App("all", None, "All apps", "One token, and whatever you may open.", True)
 APPS: Final = {app.slug: app for app in (ORDERS, SUPPORT, ALL_APPS)}
 #: Regions that the visitor can limit Orders to. The empty one is no limit.
@@ -324,8 +324,8 @@ def used(back_end: BackEnd, visit: Visit) -> Outcome:
     if answer.redirect_url is None:
         return Outcome(visit, answer)
     note = (
-        "This token is for one opening, and this is it. A browser may load a frame twice in a row, so for "
-        f"{REPEAT_WITHIN.seconds} seconds the address would open in place of the first. Then it is used up."
+        "This token opens one frame: this one. A browser may load a frame twice in a row, so within "
+        f"{REPEAT_WITHIN.seconds} seconds the address opens again and replaces the first. Later it is refused."
     )
     return Outcome(visit, answer, answer.redirect_url, note=note, again_after=PAST_REPEAT)
 
@@ -337,9 +337,9 @@ def access_lost(back_end: BackEnd, _visit: Visit) -> Outcome:
     answer = back_end.mint(visit)
     if answer.redirect_url is None:
         return Outcome(visit, answer)
-    take_grant(SUPPORT, CLEO)
+    remove_grant(SUPPORT, CLEO)
     note = (
-        "Cleo could open the app when the token was minted. Then her grant was taken away. "
+        "Cleo could open the app when the token was minted. Then her grant was removed. "
         "She gets it back when you open the app as her."
     )
     return Outcome(visit, answer, answer.redirect_url, note=note)
@@ -351,7 +351,7 @@ def no_access(back_end: BackEnd, visit: Visit) -> Outcome:
     answer = back_end.mint(visit)
     if answer.status != HTTPStatus.FORBIDDEN:
         return Outcome(visit, answer, answer.redirect_url)
-    note = "Dan is a member of the workspace, but nobody granted him an app: there is no token to frame."
+    note = "Dan is a member of the workspace, but has no grant for an app, so there is no token to frame."
     return Outcome(visit, answer, answer.redirect_url, note=note)
 
 
@@ -367,8 +367,8 @@ def garbage(back_end: BackEnd, visit: Visit) -> Outcome:
     origin = back_end.frame_origin.replace("{app}", visit.app.slug)
     url = f"{origin}/embed-apps/{visit.app.id}?personal-access-token={GARBAGE}"
     note = (
-        "Nothing was minted. The token is 72 zeros: its checksum is wrong, "
-        "so it was refused without looking for it in the database."
+        "Nothing was minted. The token is 72 zeros. Its checksum is wrong, "
+        "so the service refused it without a query."
     )
     return Outcome(visit, url=url, note=note)
 
@@ -409,7 +409,7 @@ def give_grant(app: App, person: Person) -> None:
     directory.grants.put(OPERATOR, str(app.id), _id_of(person), datetime.now(UTC))
 
 
-def take_grant(app: App, person: Person) -> None:
+def remove_grant(app: App, person: Person) -> None:
     """Remove the person's grant for the app, as an administrator would."""
     # A concurrent visitor may already have removed it.
     with suppress(GrantNotFound):

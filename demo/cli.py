@@ -29,7 +29,7 @@ def load(origin: str) -> None:
     try:
         origin = parse_origin(origin)
         if origin == ANY_ORIGIN:
-            raise ValidationError("Say where the portal is, such as http://localhost:5000.")
+            raise ValidationError("Must be an origin such as http://localhost:5000.")
     except ValidationError as error:
         raise click.BadParameter(str(error.messages[0]), param_hint="--origin") from None
     upgrade_schema()
