@@ -134,7 +134,7 @@ def measure(kind: str, plan: rig.Plan, scale: float, folder: Path, results: Resu
         began = time.monotonic()
         grow(kind, large, int(TOKENS * scale))
         results.say(
-            f"{kind}: {int(TOKENS * scale)} tokens with sessions and events in {time.monotonic() - began:.0f} s"
+            f"{kind}: {int(TOKENS * scale)} tokens, sessions and events in {time.monotonic() - began:.0f} s"
         )
         targets = {}
         for name, database in (("small", small), ("large", large)):

@@ -325,7 +325,7 @@ def used(back_end: BackEnd, visit: Visit) -> Outcome:
         return Outcome(visit, answer)
     note = (
         "This token opens one frame: this one. A browser may load a frame twice in a row, so within "
-        f"{REPEAT_WITHIN.seconds} seconds the address opens again and replaces the first. Later it is refused."
+        f"{REPEAT_WITHIN.seconds} seconds the address opens again, in place of the first. Then it is refused."
     )
     return Outcome(visit, answer, answer.redirect_url, note=note, again_after=PAST_REPEAT)
 

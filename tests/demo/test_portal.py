@@ -159,8 +159,8 @@ def want_token(
     client: FlaskClient, *, headers: dict[str, str | None] | None = None, **changes: Any
 ) -> TestResponse:
     """Ask the token endpoint as the page's script does."""
-    wish = {"person": "ana", "app": "orders", "region": "", "session": "long", "endpoint": "answers"}
-    return post(client, "/portal/token", json.dumps(wish | changes), headers=headers)
+    change = {"person": "ana", "app": "orders", "region": "", "session": "long", "endpoint": "answers"}
+    return post(client, "/portal/token", json.dumps(change | changes), headers=headers)
 
 
 def end(client: FlaskClient, token_id: Any, headers: dict[str, str | None] | None = None) -> TestResponse:
@@ -382,7 +382,7 @@ def test_a_refused_page_removes_no_grant(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "change",
     [
         {"person": "dan"},
         {"person": "mallory"},
@@ -403,9 +403,9 @@ def test_a_refused_page_removes_no_grant(portal: Portal) -> None:
     ],
 )
 def test_a_person_or_app_that_the_page_does_not_offer_is_refused(
-    portal: Portal, sent: list[Request], wish: dict[str, Any]
+    portal: Portal, sent: list[Request], change: dict[str, Any]
 ) -> None:
-    problem_of(ask(portal.client, **wish), 400, "invalid_payload")
+    problem_of(ask(portal.client, **change), 400, "invalid_payload")
     assert sent == []
 
 
@@ -443,7 +443,7 @@ def test_a_body_that_is_not_a_json_object_is_refused(
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "change",
     [
         {"person": "dan"},
         {"app": "ledger"},
@@ -458,9 +458,9 @@ def test_a_body_that_is_not_a_json_object_is_refused(
     ],
 )
 def test_a_token_that_the_page_does_not_offer_is_refused(
-    portal: Portal, sent: list[Request], wish: dict[str, Any]
+    portal: Portal, sent: list[Request], change: dict[str, Any]
 ) -> None:
-    problem_of(want_token(portal.client, **wish), 400, "invalid_payload")
+    problem_of(want_token(portal.client, **change), 400, "invalid_payload")
     assert sent == []
 
 
@@ -501,11 +501,11 @@ def test_the_server_side_mints_as_any_back_end_and_shows_the_request(
     assert (call.get_method(), call.full_url) == ("POST", f"{FRAMES}{MINT}")
     basic_auth = b64encode(f"portal:{portal.secrets['portal']}".encode()).decode()
     assert call.get_header("Authorization") == f"Basic {basic_auth}"
-    wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 300}
-    assert json.loads(call.data or b"") == wish  # type: ignore[arg-type]
+    change = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 300}
+    assert json.loads(call.data or b"") == change  # type: ignore[arg-type]
     assert f"curl {FRAMES}{MINT}" in shown["curl"]
     assert '-u "portal:$CLIENT_SECRET"' in shown["curl"]
-    assert json.loads(shown["curl"].partition("-d '")[2].removesuffix("'")) == wish
+    assert json.loads(shown["curl"].partition("-d '")[2].removesuffix("'")) == change
 
 
 @pytest.mark.parametrize(("session", "minutes"), [("long", 60), ("short", 1)])
@@ -516,7 +516,7 @@ def test_the_token_endpoint_passes_on_the_mints_answer(
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
     found: dict[str, Any] = answer.json  # type: ignore[assignment]
     minted = found["minted"]
-    assert [wish["sessionExpiry"] for wish in wishes(sent)] == [minutes]
+    assert [change["sessionExpiry"] for change in wishes(sent)] == [minutes]
     assert minted["sessionExpiresIn"] == 60 * minutes
     assert set(minted) == {"personalAccessToken", "redirectUrl", "tokenId", "expiresIn", "sessionExpiresIn"}
     assert found["shownToken"] == f"{minted['personalAccessToken'][:8]}…"
@@ -568,7 +568,7 @@ def test_a_region_is_minted_as_an_attribute_and_shown_as_one(
     portal: Portal, sent: list[Request], slug: str
 ) -> None:
     shown = outcome(portal.client, "ana", slug, region="south")
-    assert [wish["attributes"] for wish in wishes(sent)] == [{"region": "south"}]
+    assert [change["attributes"] for change in wishes(sent)] == [{"region": "south"}]
     assert '"region": "south"' in shown["curl"]
     assert shown["region"] == "South"
     assert opened(portal.client, shown["redirectUrl"]) == (200, "")
@@ -577,14 +577,14 @@ def test_a_region_is_minted_as_an_attribute_and_shown_as_one(
 def test_a_region_does_not_affect_the_support_desk(portal: Portal, sent: list[Request]) -> None:
     assert outcome(portal.client, "ana", "support", region="south")["region"] == ""
     assert outcome(portal.client, "ana", "orders")["region"] == ""
-    assert not [wish for wish in wishes(sent) if "attributes" in wish]
+    assert not [change for change in wishes(sent) if "attributes" in change]
 
 
 def test_all_apps_opens_with_a_workspace_token(portal: Portal, sent: list[Request]) -> None:
     shown = outcome(portal.client, "ana", "all", region="north")
-    (wish,) = wishes(sent)
-    assert wish["workspaceSlug"] == "acme"
-    assert not {"appSlug", "appId"} & set(wish)
+    (change,) = wishes(sent)
+    assert change["workspaceSlug"] == "acme"
+    assert not {"appSlug", "appId"} & set(change)
     ((workspace_id,),) = portal.service.rows(select(Workspace.id).where(Workspace.slug == "acme"))
     assert shown["redirectUrl"].startswith(f"{FRAMES}/embed-workspaces/{workspace_id}?")
     launcher = navigate(portal.client, shown["redirectUrl"])
@@ -641,7 +641,7 @@ def test_the_used_token_opens_twice_only_as_a_repeat_of_the_first(
 ) -> None:
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         shown = outcome(portal.client, case="used")
-        assert [wish["singleUse"] for wish in wishes(sent)] == [True]
+        assert [change["singleUse"] for change in wishes(sent)] == [True]
         assert shown["againAfter"] == PAST_REPEAT > 10
         assert opened(portal.client, shown["redirectUrl"]) == (200, "")
         clock.shift(9)
