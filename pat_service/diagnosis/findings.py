@@ -9,7 +9,7 @@ OK: Final = "ok"
 WARNING: Final = "warning"
 PROBLEM: Final = "problem"
 
-#: The settings, by the names that the README has for them.
+#: The settings, by their names in docs/operate/configuration.md.
 Settings = Mapping[str, Any]
 
 

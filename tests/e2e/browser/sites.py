@@ -52,7 +52,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def shell(command: str, tree: Path, **environ: str) -> str:
     """Run the command as somebody who sits in `tree` would, and return its standard output."""
-    # A README may say `flask` or `.venv/bin/flask`; the tests' own environment has the same one.
+    # A page may say `flask` or `.venv/bin/flask`; the tests' own environment has the same one.
     command = re.sub(r"(?:\.venv/bin/)?\bflask (?=--app)", f"{sys.executable} -m flask ", command)
     done = subprocess.run(
         ["sh", "-euc", command],

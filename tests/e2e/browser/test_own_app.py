@@ -56,9 +56,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     port = free_port()
     service = f"http://127.0.0.1:{port}"
     shell(f"flask --app app demo load --origin http://localhost:{port}", tree)
-    make_client, mint = (
-        snippet.text for snippet in snippets("README.md", "Mint a token") if snippet.language == "sh"
-    )
+    make_client, mint = documented_mint("sh")
     secret = shell(f'{make_client}\nprintf %s "$CLIENT_SECRET"', tree)
 
     with site() as embedder:
@@ -93,9 +91,7 @@ def quote(page: "Page", reader: Reader) -> Frame:
 
 def test_the_readmes_curl_gets_the_documented_answer(reader: Reader) -> None:
     answer = curl(reader.command.replace('"quote"', '"orders"'), reader.tree, CLIENT_SECRET=reader.secret)
-    [documented] = [
-        snippet.text for snippet in snippets("README.md", "Mint a token") if snippet.language == "json"
-    ]
+    [documented] = documented_mint("json")
     assert list(answer) == re.findall(r'^  "(\w+)":', documented, re.MULTILINE)
     assert answer["redirectUrl"].rpartition("=")[0] in documented.replace(SERVICE, reader.service)
     assert (answer["expiresIn"], answer["sessionExpiresIn"]) == (1_000_000, 3600)
