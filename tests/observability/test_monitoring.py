@@ -27,7 +27,7 @@ from tests.support.world import (
 
 TOKEN = "metrics-" + "m" * 32
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-OPERATIONS = (PROJECT / "docs" / "operate" / "monitoring.md").read_text("utf-8")
+PAGE = (PROJECT / "docs" / "operate" / "monitoring.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def names_in(text: str) -> set[str]:
 
 
 def alerts() -> list[dict[str, str]]:
-    blocks = re.findall(r"```yaml\n(.*?)```", OPERATIONS, re.DOTALL)
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     (rules,) = (parsed for parsed in map(yaml.safe_load, blocks) if "groups" in parsed)
     return [rule for group in rules["groups"] for rule in group["rules"]]
 
@@ -223,7 +223,7 @@ def test_every_metric_is_explained_and_every_alert_asks_for_one_that_there_is(se
     lines = service.client.get("/metrics", headers=BEARER).text
     shown = names_in("\n".join(re.findall(r"^# TYPE (\w+)", lines, re.MULTILINE)))
     assert len(shown) >= 12
-    table = OPERATIONS.partition("| metric |")[2].partition("## Alerts")[0]
+    table = PAGE.partition("| metric |")[2].partition("## Alerts")[0]
     assert names_in(table) == shown
     for rule in alerts():
         assert names_in(rule["expr"]) <= shown, rule["alert"]
@@ -233,7 +233,7 @@ def test_every_metric_is_explained_and_every_alert_asks_for_one_that_there_is(se
 def test_every_alert_says_what_to_do() -> None:
     names = [rule["alert"] for rule in alerts()]
     assert len(set(names)) == len(names) >= 8
-    table = OPERATIONS.partition("| alert | do |")[2].partition("## Read the log")[0]
+    table = PAGE.partition("| alert | do |")[2].partition("## The log")[0]
     rows = re.findall(r"^\| ([A-Z]\w+(?:, \w+)*) \|", table, re.MULTILINE)
     told = {name for row in rows for name in row.split(", ")}
     assert told == set(names)
