@@ -78,8 +78,6 @@ class Scan(HTMLParser):
             self._check_attribute(tag, name, value)
 
     def _check_tag(self, tag: str, given: dict[str, str]) -> None:
-        if tag == "style":
-            self.wrong.append("style element")
         if tag in FRAMES and self.area != "portal":
             self.wrong.append("frame or base")
         # Besides its header a launcher has a list of hosts, which can be longer than a header may be.
@@ -87,6 +85,8 @@ class Scan(HTMLParser):
         if tag == "meta" and "http-equiv" in given and not beside:
             self.wrong.append("meta in place of a header")
         nonced = given.get("nonce") == "jinja-csp_nonce"
+        if tag == "style" and not (self.area == "apps" and self.in_head and nonced):
+            self.wrong.append("style element")
         if tag == "script":
             data = given.get("type") == "application/json"
             if self.area == "portal" and not given.get("src"):
@@ -152,6 +152,7 @@ PLANTED: Final = [
     ("apps", "<svg><rect style='fill: red'/></svg>", "attribute that is a script or a style"),
     ("apps", "<style>p { color: red }</style>", "style element"),
     ("embed", '<style nonce="{{ csp_nonce }}">p {}</style>', "style element"),
+    ("apps", '<style nonce="{{ csp_nonce }}">p {}</style>', "style element"),
     ("embed", "<script>go()</script>", "script without a nonce"),
     ("embed", '<script src="/static/x.js"></script>', "script without a nonce"),
     ("embed", '<script nonce="{{ nonce }}">go()</script>', "script without a nonce"),
@@ -223,6 +224,7 @@ HARMLESS: Final = [
         "apps",
         '{% block head %}<script src="a.js" nonce="{{ csp_nonce }}" defer></script>{% endblock %}',
     ),
+    ("apps", '{% block head %}<style nonce="{{ csp_nonce }}"></style>{% endblock %}'),
     ("embed", '<script nonce="{{ csp_nonce }}">go()</script>'),
     ("embed", '<script type="application/json">{{ boot|tojson }}</script>'),
     ("portal", "<script src=\"{{ url_for('static', filename='a.js') }}\" defer></script>"),
