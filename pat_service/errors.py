@@ -1,7 +1,7 @@
-"""Every refusal, with its code and its texts. `pat_service.http` adds the statuses."""
+"""Every error of an answer, with its status, code and texts. A new error is a class here."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 
 class Refused(Exception):
@@ -10,6 +10,7 @@ class Refused(Exception):
     `subject` holds the ids that were recognised before the refusal, for the audit event.
     """
 
+    status: int
     code: str
     title: str
     detail: str
@@ -28,13 +29,18 @@ class Refused(Exception):
 class InvalidPayload(Refused):
     """The body or a parameter breaks the contract. `errors`: field → what it must be."""
 
-    code = "invalid_payload"
+    status, code = 400, "invalid_payload"
     title = "Invalid payload"
     detail = "Some fields of the request are invalid; see errors."
 
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
         super().__init__()
         self.errors = dict(errors)
+
+
+class BadRequest(InvalidPayload):
+    title = "Bad request"
+    detail = "The server cannot read this request."
 
 
 def flatten(messages: Any, root: str, path: str | None = None) -> dict[str, list[str]]:
@@ -51,13 +57,13 @@ def flatten(messages: Any, root: str, path: str | None = None) -> dict[str, list
 
 
 class InvalidClient(Refused):
-    code = "invalid_client"
+    status, code = 401, "invalid_client"
     title = "Invalid client"
     detail = "The client's id or secret is missing or wrong; send both as HTTP Basic credentials."
 
 
 class ScopeMissing(Refused):
-    code = "scope_missing"
+    status, code = 403, "scope_missing"
     title = "Scope missing"
     detail = "The client lacks the scope for this request."
 
@@ -65,7 +71,7 @@ class ScopeMissing(Refused):
 class RateLimited(Refused):
     """`retry_after` is in whole seconds, at least 1."""
 
-    code = "rate_limited"
+    status, code = 429, "rate_limited"
     title = "Too many requests"
     detail = "Too many requests; wait and try again."
 
@@ -75,103 +81,113 @@ class RateLimited(Refused):
 
 
 class PayloadTooLarge(Refused):
-    code = "payload_too_large"
+    status, code = 413, "payload_too_large"
     title = "Payload too large"
     detail = "The body is larger than this address accepts."
 
 
+class MethodNotAllowed(Refused):
+    status, code = 405, "method_not_allowed"
+    title = "Method not allowed"
+    detail = "This address does not accept this method; see Allow."
+
+
 class UnsupportedMediaType(Refused):
-    code = "unsupported_media_type"
+    status, code = 415, "unsupported_media_type"
     title = "Unsupported media type"
     detail = "Send the body with Content-Type: application/json."
 
 
+class ContentTypeNotAccepted(UnsupportedMediaType):
+    detail = "This address does not accept this Content-Type."
+
+
 class UserNotFound(Refused):
-    code = "user_not_found"
+    status, code = 404, "user_not_found"
     title = "User not found"
     detail = "No such user in this client's workspaces."
 
 
 class AppNotFound(Refused):
-    code = "app_not_found"
+    status, code = 404, "app_not_found"
     title = "App not found"
     detail = "No such app in this client's workspaces."
 
 
-class WorkspaceNotFound(Refused):
-    code = "not_found"
+class NotFound(Refused):
+    status, code = 404, "not_found"
+    title = "Not found"
+    detail = "There is nothing at this address."
+
+
+class WorkspaceNotFound(NotFound):
     title = "Workspace not found"
     detail = "No such workspace in this client's workspaces."
 
 
-class MemberNotFound(Refused):
-    code = "not_found"
+class MemberNotFound(NotFound):
     title = "Member not found"
     detail = "No such member of this workspace."
 
 
-class GrantNotFound(Refused):
-    code = "not_found"
+class GrantNotFound(NotFound):
     title = "Grant not found"
     detail = "No such grant of this app."
 
 
-class TokenNotFound(Refused):
-    code = "not_found"
+class TokenNotFound(NotFound):
     title = "Token not found"
     detail = "No such token. It may have been replaced."
 
 
-class SessionNotFound(Refused):
-    code = "not_found"
+class SessionNotFound(NotFound):
     title = "Session not found"
     detail = "No such session."
 
 
-class ScriptVersionNotFound(Refused):
-    code = "not_found"
+class ScriptVersionNotFound(NotFound):
     title = "Version not found"
     detail = "No such version of the script."
 
 
 class AppForbidden(Refused):
-    code = "app_forbidden"
+    status, code = 403, "app_forbidden"
     title = "App forbidden"
     detail = "The user may not open this app; only active members of its workspace with a grant may."
 
 
 class TokenMissing(Refused):
-    code = "token_missing"
+    status, code = 401, "token_missing"
     title = "No access token"
     detail = "The page was opened without an access token. Open it again from the page that contains it."
 
 
 class TokenInvalid(Refused):
-    code = "token_invalid"
+    status, code = 401, "token_invalid"
     title = "Access token not valid"
     detail = "The access token is not valid for this app. Ask for a new one."
 
 
 class TokenExpired(Refused):
-    code = "token_expired"
+    status, code = 401, "token_expired"
     title = "Access token expired"
     detail = "The access token has expired. Ask for a new one."
 
 
 class TokenSuperseded(Refused):
-    code = "token_superseded"
+    status, code = 401, "token_superseded"
     title = "Access token replaced"
     detail = "A newer access token has replaced this one. Use the newer one, or ask for another."
 
 
 class TokenRevoked(Refused):
-    code = "token_revoked"
+    status, code = 401, "token_revoked"
     title = "Access token revoked"
     detail = "The access token was revoked. Ask for a new one."
 
 
 class TokenUsed(Refused):
-    code = "token_used"
+    status, code = 401, "token_used"
     title = "Access token used"
     detail = "This single-use access token has already been used. Ask for a new one."
 
@@ -179,7 +195,7 @@ class TokenUsed(Refused):
 class TooManySessions(Refused):
     """`retry_after` is in whole seconds, at least 1, until the token's first session expires."""
 
-    code = "too_many_sessions"
+    status, code = 429, "too_many_sessions"
     title = "Too many sessions"
     detail = "This access token has reached its limit of open frames. Close one, or ask for a new token."
 
@@ -188,44 +204,44 @@ class TooManySessions(Refused):
         self.retry_after = retry_after
 
 
+class NotFramed(Refused):
+    status, code = 403, "not_framed"
+    title = "Only inside a page"
+    detail = "This app opens only in a frame of another page, not in its own tab."
+
+
 class OriginNotAllowed(Refused):
-    code = "origin_not_allowed"
+    status, code = 403, "origin_not_allowed"
     title = "Origin not allowed"
     detail = "Pages of this origin may not frame the app: add it to the allowed origins."
 
 
 class AccessRevoked(Refused):
-    code = "access_revoked"
+    status, code = 401, "access_revoked"
     title = "Access revoked"
     detail = "This user may no longer open this app. Ask the person who manages access to it."
 
 
 class SessionInvalid(Refused):
-    code = "session_invalid"
+    status, code = 401, "session_invalid"
     title = "Session not valid"
     detail = "The session is not valid for this app. Open the app again."
 
 
 class SessionExpired(Refused):
-    code = "session_expired"
+    status, code = 401, "session_expired"
     title = "Session expired"
     detail = "The session has expired. Open the app again."
 
 
 class SessionRevoked(Refused):
-    code = "session_revoked"
+    status, code = 401, "session_revoked"
     title = "Session ended"
     detail = "The session was ended. Open the app again."
 
 
-class NotFramed(Refused):
-    code = "not_framed"
-    title = "Only inside a page"
-    detail = "This app opens only in a frame of another page, not in its own tab."
-
-
 class Conflict(Refused):
-    code = "conflict"
+    status, code = 409, "conflict"
     title = "Conflict"
     detail = "The request conflicts with what exists."
 
@@ -240,15 +256,26 @@ class SlugUnfit(Conflict):
         )
 
 
-class NotServedHere(Refused):
+class NotServedHere(NotFound):
     """The detail is for the operator, since a wrong host is a proxy's fault."""
 
-    code = "not_found"
     title = "Not on this host"
     detail = "This is served on another host. A proxy in front must pass the Host header on unchanged."
 
 
 class Unavailable(Refused):
-    code = "unavailable"
+    status, code = 503, "unavailable"
     title = "Temporarily unavailable"
     detail = "The service cannot reach its store. Nothing was done; try again in a few seconds."
+
+
+class InternalError(Refused):
+    status, code = 500, "internal_error"
+    title = "Internal error"
+    detail = "The service failed; include the request id in your report."
+
+
+#: The error of each code, by status. Subclasses of these share their codes.
+BY_CODE: Final = {
+    error.code: error for error in sorted(Refused.__subclasses__(), key=lambda error: error.status)
+}

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from marshmallow import Schema, fields
 
-from pat_service.errors import Refused
-from pat_service.http.problems import HTTP_ERRORS, STATUSES, UNAVAILABLE_RETRY_SECONDS, problem
+from pat_service.errors import BY_CODE
+from pat_service.http.problems import UNAVAILABLE_RETRY_SECONDS, problem
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -76,7 +76,7 @@ class ProblemAnswerSchema(Schema):
     title = fields.String(required=True)
     status = fields.Integer(required=True)
     detail = fields.String(required=True, metadata={"description": "For people: what to do next."})
-    code = fields.String(required=True, metadata={"enum": list(STATUSES)})
+    code = fields.String(required=True, metadata={"enum": list(BY_CODE)})
     request_id = fields.String(
         data_key="requestId", required=True, metadata={"description": "Also the header `X-Request-Id`."}
     )
@@ -84,30 +84,20 @@ class ProblemAnswerSchema(Schema):
     errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
 
-def _texts() -> dict[str, tuple[str, str]]:
-    found = {refusal.code: (refusal.title, refusal.detail) for refusal in Refused.__subclasses__()}
-    # Several errors share this code; the framework's text fits each.
-    framework = {code: (title, detail) for code, title, detail in HTTP_ERRORS.values()}
-    return framework | found | {"not_found": framework["not_found"]}
-
-
-TEXTS: Final = _texts()
-
-
 def examples() -> dict[str, Any]:
     """Return the document's example of each code."""
     found = {}
-    for code, (title, detail) in TEXTS.items():
-        value = problem(code, title, detail, _EXAMPLE_REQUEST_ID)
-        if STATUSES[code] == 400:
+    for code, error in BY_CODE.items():
+        value = problem(error, _EXAMPLE_REQUEST_ID)
+        if error.status == 400:
             value["errors"] = {"patExpiry": ["Must be a whole number of seconds from 1 to 31536000."]}
-        found[code] = {"summary": title, "value": value}
+        found[code] = {"summary": error.title, "value": value}
     return found
 
 
 def codes_of(status: int, possible: Collection[str]) -> list[str]:
     """Return the possible codes that have this status."""
-    return [code for code, its in STATUSES.items() if its == status and code in possible]
+    return [code for code, error in BY_CODE.items() if error.status == status and code in possible]
 
 
 def response(status: int, codes: Iterable[str], *, page: bool) -> dict[str, Any]:
@@ -124,7 +114,7 @@ def response(status: int, codes: Iterable[str], *, page: bool) -> dict[str, Any]
     if page:
         content["text/html"] = {"schema": {"type": "string"}}
     return {
-        "description": "\n".join(f"- `{code}`: {TEXTS[code][1]}" for code in codes),
+        "description": "\n".join(f"- `{code}`: {BY_CODE[code].detail}" for code in codes),
         "headers": REQUEST_ID_HEADER | _HEADERS.get(status, {}),
         "content": content,
     }

@@ -12,65 +12,30 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from pat_service import metrics
 from pat_service.errors import (
+    BadRequest,
     Conflict,
+    ContentTypeNotAccepted,
+    InternalError,
     InvalidPayload,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
     RateLimited,
     Refused,
     TooManySessions,
     Unavailable,
 )
 
-STATUSES: Final = {
-    "invalid_payload": 400,
-    "invalid_client": 401,
-    "token_missing": 401,
-    "token_invalid": 401,
-    "token_expired": 401,
-    "token_superseded": 401,
-    "token_revoked": 401,
-    "token_used": 401,
-    "access_revoked": 401,
-    "session_invalid": 401,
-    "session_expired": 401,
-    "session_revoked": 401,
-    "scope_missing": 403,
-    "app_forbidden": 403,
-    "not_framed": 403,
-    "origin_not_allowed": 403,
-    "user_not_found": 404,
-    "app_not_found": 404,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "conflict": 409,
-    "payload_too_large": 413,
-    "unsupported_media_type": 415,
-    "rate_limited": 429,
-    "too_many_sessions": 429,
-    "internal_error": 500,
-    "unavailable": 503,
-}
 #: Retry-After of a 503.
 UNAVAILABLE_RETRY_SECONDS: Final = 5
 
-#: Errors of the framework: status → code, title, detail.
-HTTP_ERRORS: Final = {
-    400: ("invalid_payload", "Bad request", "The server cannot read this request."),
-    404: ("not_found", "Not found", "There is nothing at this address."),
-    405: ("method_not_allowed", "Method not allowed", "This address does not accept this method; see Allow."),
-    409: ("conflict", Conflict.title, Conflict.detail),
-    413: ("payload_too_large", "Payload too large", "The body is larger than this address accepts."),
-    415: (
-        "unsupported_media_type",
-        "Unsupported media type",
-        "This address does not accept this Content-Type.",
-    ),
-    429: ("rate_limited", "Too many requests", "Too many requests; wait and try again."),
-    503: ("unavailable", Unavailable.title, Unavailable.detail),
-    500: (
-        "internal_error",
-        "Internal error",
-        "The service failed; include the request id in your report.",
-    ),
+#: The framework's errors, by status.
+HTTP_ERRORS: Final[dict[int, type[Refused]]] = {
+    error.status: error
+    for error in (
+        *(BadRequest, NotFound, MethodNotAllowed, Conflict, PayloadTooLarge, ContentTypeNotAccepted),
+        *(RateLimited, InternalError, Unavailable),
+    )
 }
 #: The database is unavailable or damaged.
 _DATABASE_ERRORS: Final = (DBAPIError, TimeoutError)
@@ -95,10 +60,10 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
         return response
 
     def refused(refusal: Refused) -> Response:
-        problem = _problem(refusal.code, refusal.title, refusal.detail)
+        found = problem(refusal, g.get("request_id", ""))
         if isinstance(refusal, InvalidPayload):
-            problem["errors"] = refusal.errors
-        return answer(problem, _headers(refusal))
+            found["errors"] = refusal.errors
+        return answer(found, _headers(refusal))
 
     def unavailable(error: Exception) -> Response:
         metrics.count_unavailable(_store(error))
@@ -155,33 +120,29 @@ def _store(error: Exception) -> str:
     return "pool" if isinstance(error, TimeoutError) else "database"
 
 
-def _problem(code: str, title: str, detail: str) -> Problem:
-    return problem(code, title, detail, g.get("request_id", ""))
-
-
-def problem(code: str, title: str, detail: str, request_id: str) -> Problem:
+def problem(error: Refused | type[Refused], request_id: str) -> Problem:
     """Return the members of a problem, except a 400's `errors`."""
     return {
-        "type": f"urn:pat-service:problem:{code}",
-        "title": title,
-        "status": STATUSES.get(code, 500),
-        "detail": detail,
-        "code": code,
+        "type": f"urn:pat-service:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
         "requestId": request_id,
-        "message": detail,
+        "message": error.detail,
     }
 
 
 def problem_of_status(status: int, name: str, request_id: str) -> Problem:
     """Return the problem of a framework's error, by its status and HTTP's name of the status."""
-    code, title, detail = HTTP_ERRORS.get(status) or (
-        re.sub("[^a-z]+", "_", name.lower()),
-        name,
-        "The server refuses this request.",
-    )
-    found = problem(code, title, detail, request_id) | {"status": status}
+    if status in HTTP_ERRORS:
+        found = problem(HTTP_ERRORS[status], request_id)
+    else:
+        error = Refused("The server refuses this request.")
+        error.status, error.title, error.code = status, name, re.sub("[^a-z]+", "_", name.lower())
+        found = problem(error, request_id)
     if status == 400:
-        found["errors"] = {"request": [detail]}
+        found["errors"] = {"request": [found["detail"]]}
     return found
 
 
@@ -196,6 +157,6 @@ def _headers(refusal: Refused) -> dict[str, str]:
         return {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)}
     if refusal.code == "invalid_client":
         return {"WWW-Authenticate": 'Basic realm="pat-service", charset="UTF-8"'}
-    if STATUSES[refusal.code] == 401:
+    if refusal.status == 401:
         return {"WWW-Authenticate": f'Bearer realm="pat-service", error="{refusal.code}"'}
     return {}

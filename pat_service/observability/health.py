@@ -109,8 +109,8 @@ def show_readiness() -> Response:
         g.quiet = True
         return Response(json.dumps({"status": OK, "checks": checks}), mimetype="application/json")
     g.code = Unavailable.code
-    detail = f"Not ready: {', '.join(failing)}."
-    answer = problem(Unavailable.code, Unavailable.title, detail, g.request_id) | {"checks": checks}
+    unavailable = Unavailable(f"Not ready: {', '.join(failing)}.")
+    answer = problem(unavailable, g.request_id) | {"checks": checks}
     return Response(
         json.dumps(answer),
         503,

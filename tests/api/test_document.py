@@ -10,7 +10,7 @@ from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from pat_service.http.problems import STATUSES as STATUS_OF
+from pat_service.errors import BY_CODE
 from pat_service.rules.callers import SCOPES
 from tests.support.world import MINT, ORDERS, SECRETS, Service, basic, problem_of, provision
 
@@ -124,11 +124,11 @@ def test_every_code_has_its_status_and_an_example(document: dict[str, Any]) -> N
                 continue
             found = codes(document, response)
             assert found
-            assert {STATUS_OF[code] for code in found} == {int(status)}
+            assert {BY_CODE[code].status for code in found} == {int(status)}
             media = resolve(document, response)["content"]["application/problem+json"]
             assert [example["code"] for example in examples(document, media)] == found
             seen |= set(found)
-    assert seen | COMMON_CODES == STATUS_OF.keys()
+    assert seen | COMMON_CODES == BY_CODE.keys()
     assert all(code in document["info"]["description"] for code in COMMON_CODES)
 
 

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from pat_service.embed import embed_js
 from pat_service.embed.embed_js import Script
-from pat_service.http.problems import STATUSES
+from pat_service.errors import BY_CODE
 from tests.support.world import ORDERS, Service, folder_of, lose_the_database, problem_of
 from tools.publish_embed import RECORD, STATIC, publish, record
 
@@ -314,7 +314,7 @@ def test_the_types_know_each_code_that_a_frame_can_meet() -> None:
     assert found
     codes = re.findall(r'^  \| "(\w+)"$', found[1], re.MULTILINE)
     assert len(codes) == len(set(codes))
-    assert set(codes) == (set(STATUSES) - OF_BACK_ENDS) | OF_SCRIPTS
+    assert set(codes) == (set(BY_CODE) - OF_BACK_ENDS) | OF_SCRIPTS
 
 
 # ---- What a mint says of a single use ----

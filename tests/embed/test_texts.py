@@ -17,7 +17,7 @@ from babel.messages.pofile import read_po
 
 from pat_service.embed import texts
 from pat_service.embed.advice import ADVICE, UNKNOWN, WORDS, advice, retryable, script_texts
-from pat_service.http.problems import STATUSES
+from pat_service.errors import BY_CODE
 
 ROOT: Final = Path(__file__).parent.parent.parent
 TRANSLATED: Final = [language for language in texts.LANGUAGES if language != texts.SOURCE]
@@ -86,7 +86,7 @@ def test_ana_reads_spanish_where_there_is_some() -> None:
 
 
 def test_every_code_that_a_frame_can_answer_has_advice() -> None:
-    assert set(STATUSES) - NOT_OF_FRAMES <= set(ADVICE)
+    assert set(BY_CODE) - NOT_OF_FRAMES <= set(ADVICE)
     assert not NOT_OF_FRAMES & set(ADVICE)
 
 

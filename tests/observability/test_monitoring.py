@@ -8,8 +8,7 @@ import yaml
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
-from pat_service.errors import Unavailable
-from pat_service.http.problems import STATUSES
+from pat_service.errors import BY_CODE, Unavailable
 from pat_service.storage.database import reading
 from tests.support.servers import PROJECT
 from tests.support.world import (
@@ -242,6 +241,6 @@ def test_every_alert_says_what_to_do() -> None:
 def test_codes_and_kinds_of_alerts_are_such_as_there_are() -> None:
     text = "\n".join(rule["expr"] for rule in alerts())
     codes = {code for found in re.findall(r'code=~?"([^"]+)"', text) for code in found.split("|")}
-    assert codes <= set(STATUSES)
+    assert codes <= set(BY_CODE)
     kinds = {kind for found in re.findall(r'kind=~?"([^"]+)"', text) for kind in found.split("|")}
     assert kinds <= {"mint", "open", "session", "api", "none"}
