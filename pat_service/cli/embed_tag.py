@@ -1,4 +1,4 @@
-"""The tag with which pages load the script."""
+"""Print the tag that loads embed.js."""
 
 import click
 from flask import current_app
@@ -9,22 +9,22 @@ from pat_service.http.public_url import public_url
 
 
 @click.command("embed-tag")
-@click.option("--module", is_flag=True, help="The ES module, in place of the classic script.")
+@click.option("--module", is_flag=True, help="Print the tag of the ES module instead.")
 @with_appcontext
 def embed_tag(module: bool) -> None:
-    """Print the <script> tag that loads the current version from here, pinned by its integrity."""
+    """Print the <script> tag that loads the current version from this service, with its integrity."""
     if not current_app.config["PUBLIC_URL"]:
         raise click.ClickException(
-            "Set PUBLIC_URL to how browsers reach this service, such as http://127.0.0.1:5000."
+            "Set PUBLIC_URL to the address that browsers use for this service, such as http://127.0.0.1:5000."
         )
     newest = script().newest
-    name, file = ("mjs", newest.module) if module else ("js", newest.classic)
+    kind = "mjs" if module else "js"
     if not newest.published:
         click.echo(
-            f"Version {newest.version} is not published: it may change, and its integrity too.", err=True
+            f"Version {newest.version} is not published, so it and its integrity may still change.", err=True
         )
     start, end = ('<script type="module" ', "") if module else ("<script ", " defer")
     click.echo(
-        f'{start}src="{public_url()}/embed-{newest.version}.{name}" '
-        f'integrity="{file.integrity}" crossorigin="anonymous"{end}></script>'
+        f'{start}src="{public_url()}/embed-{newest.version}.{kind}" '
+        f'integrity="{newest.files[kind].integrity}" crossorigin="anonymous"{end}></script>'
     )

@@ -290,6 +290,13 @@ def test_a_token_for_one_opening_is_used_by_a_handover(service: Service) -> None
     problem_of(service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer), 401, "session_revoked")
 
 
+def test_only_a_single_use_token_is_marked_in_the_mints_answer(lasting: Service) -> None:
+    """embed.js shares other tokens between frames."""
+    options: list[dict[str, Any]] = [{"singleUse": True}, {}, {"singleUse": False}, {"singleUse": None}]
+    answers = [lasting.mint(**option).get_json() for option in options]
+    assert [answer.get("singleUse", "absent") for answer in answers] == [True, *["absent"] * 3]
+
+
 def workspace_token(service: Service) -> tuple[str, str]:
     wish = {"email": "ana@acme.test", "workspaceSlug": "acme", "sessionExpiry": 60, "patExpiry": 60}
     answer = service.mint(wish, client="manager")

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.deploy.conftest import add_crowd, installed_or_skipped
 from tests.e2e.deploy.load import Connection, Load, any_certificate, minting, visit
 from tests.e2e.deploy.test_gunicorn import TOKEN
-from tests.embed.test_embed_js import TEXT
+from tests.embed.test_embed_js import SOURCE
 from tests.support import servers
 from tests.support.servers import HOST, Proxy, WebServer, gunicorn, wait_for
 from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
@@ -126,7 +126,7 @@ def test_embed_js_arrives_compressed_and_cacheable(proxy: Proxy, connection: Con
     """The proxies compress nothing themselves. They pass on what the service compressed."""
     connection.request("GET", "/embed.js", headers={"Accept-Encoding": "gzip", "Origin": "https://a.example"})
     answer = connection.getresponse()
-    assert gzip.decompress(answer.read()) == TEXT.encode()
+    assert gzip.decompress(answer.read()) == SOURCE.encode()
     assert answer.headers.get_all("Access-Control-Allow-Origin") == ["*"]
     assert answer.headers.get_all("Cache-Control") == ["public, max-age=300, no-transform"]
     assert answer.headers.get_all("Vary") == ["Accept-Encoding"]
