@@ -31,7 +31,7 @@ PATHS: Final = {"PYTHONPATH": str(PROJECT)}
 #: Statuses other than 200, by kind of work.
 STATUSES: Final = {"mint": 201, "garbage": 401}
 FILL: Final = (
-    "import json, sys; from app import create_app; from tests.support.world import provision; "
+    "import json, sys; from app import create_app; from tests.support.people import provision; "
     "provision(create_app(), json.load(sys.stdin))"
 )
 

@@ -1,4 +1,4 @@
-"""Fixtures of every test: an app on a database of its own, with the people of `tests.support.world`."""
+"""Fixtures for every test: an app with its own database and the people of `tests.support.people`."""
 
 import io
 import json
@@ -21,18 +21,18 @@ from pat_service.observability.lines import LINES
 from pat_service.rules import callers, events
 from pat_service.storage.database import db
 from tests.support.directory import directory  # noqa: F401 - a fixture
+from tests.support.people import KEY, PUBLIC_URL, Service, long_lived_service, skip_fsync
 from tests.support.servers import TooSlow, postgres
-from tests.support.shared import clock, lasting, limited, make_lasting, standing  # noqa: F401 - fixtures
-from tests.support.world import KEY, PUBLIC_URL, Service, hurry, lasting_service
+from tests.support.shared_fixtures import app_and_snapshot, clock, limited, make_shared, shared  # noqa: F401 - fixtures
 
-# A busy machine is no failure: no test of the suite looks at a clock.
+# A slow machine is no failure: no test measures time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run once more what was too slow where servers run, and tell of it; never a fact that does not hold."""
+    """Rerun a slow test once, and only after a timeout: a wrong result fails at once."""
     too_slow = [TooSlow, TimeoutError, subprocess.TimeoutExpired, "Failed: Timeout"]
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("flaky"):
@@ -40,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> None:
-    """What a worker remembers between requests must not pass from test to test."""
+def _clear_worker_memory() -> None:
+    """Clear what a worker remembers between requests."""
     ancestors._known.clear()
     events._refusals.clear()
     for module in (events, callers):
@@ -50,7 +50,7 @@ def _forget() -> None:
 
 @pytest.fixture(scope="session")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the schema of the migrations, to be copied."""
+    """The path of an SQLite file with the schema of the migrations. Tests copy it."""
     folder = tmp_path_factory.mktemp("schema")
     app = create_app(_config(folder, {}))
     with app.app_context():
@@ -60,16 +60,16 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def peopled(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the people of `tests.support.world`, to be copied where the key is KEY."""
-    folder = tmp_path_factory.mktemp("peopled")
-    with lasting_service(schema, folder):
+def database_with_people(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of an SQLite file with the people of `tests.support.people`, digested with KEY."""
+    folder = tmp_path_factory.mktemp("people")
+    with long_lived_service(schema, folder):
         return folder / "pat-service.db"
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """What `fresh_database` takes. A test that turns its server off, or fills it, has one of its own."""
+    """The URL for `fresh_database`. A test that stops or fills its server starts its own."""
     with postgres() as url:
         yield url
 
@@ -80,13 +80,13 @@ def _config(folder: Path, environ: dict[str, str]) -> Config:
 
 @pytest.fixture
 def make_app(schema: Path, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
-    """Build an app with these variables in its environment, on this test's database."""
+    """Build an app from environment variables, on this test's database."""
     made: list[Flask] = []
     shutil.copy(schema, tmp_path / "pat-service.db")
 
     def make(**environ: str) -> Flask:
         app = create_app(_config(tmp_path, environ))
-        hurry(app)
+        skip_fsync(app)
         made.append(app)
         return app
 
@@ -98,7 +98,7 @@ def make_app(schema: Path, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
 
 @pytest.fixture
 def request_lines(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
-    """Return what the log says of the requests since the test began, a line each."""
+    """Return the request lines that were logged since the test began."""
     written = io.StringIO()
     monkeypatch.setattr(LINES, "stream", written)
     return lambda: [
@@ -107,9 +107,9 @@ def request_lines(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask], peopled: Path, tmp_path: Path) -> Flask:
+def app(make_app: Callable[..., Flask], database_with_people: Path, tmp_path: Path) -> Flask:
     """The service with its people."""
-    shutil.copy(peopled, tmp_path / "pat-service.db")
+    shutil.copy(database_with_people, tmp_path / "pat-service.db")
     return make_app(OPEN_RATE_LIMIT="10000 per minute", FAILURE_RATE_LIMIT="10000 per minute")
 
 

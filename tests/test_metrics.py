@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.outside import call
+from tests.support.http_calls import call
+from tests.support.people import KEY, PUBLIC_URL
 from tests.support.servers import PROJECT, children_of, gunicorn, small_disk, wait_for
-from tests.support.world import KEY, PUBLIC_URL
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from flask import Flask
 
 from pat_service.storage import readiness
 from pat_service.storage.readiness import Finding
-from tests.support.outside import call
+from tests.support.http_calls import call
+from tests.support.people import KEY, PUBLIC_URL
 from tests.support.servers import PROJECT, free_port, gunicorn, wait_for
-from tests.support.world import KEY, PUBLIC_URL
 
 BEHIND = "pat-service: the schema is behind: run `flask --app app db upgrade`"
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from pat_service.storage.database import db, reading
-from tests.support.directory import ANA, BEN, NOBODY, Directory
-from tests.support.world import ORDERS, SUPPORT, basic, lasting_service, problem_of
+from tests.support.directory import ANA, BEN, UNKNOWN, Directory
+from tests.support.people import ORDERS, SUPPORT, basic, long_lived_service, problem_of
 
 WORKSPACE = "workspaces/{acme}"
 MEMBER = "workspaces/{acme}/members/{ana}"
@@ -65,10 +65,10 @@ ORIGINS = [
 ]
 MEMBERSHIPS = [
     *("acme", 1, True, {}, ["acme"], [1], [None], [[]], [{}]),
-    *([{"workspaceId": NOBODY}], [{"role": "end-user"}], [{"workspaceId": "x", "role": "end-user"}]),
-    [{"workspaceId": NOBODY, "role": "owner"}],
-    [{"workspaceId": NOBODY, "role": "end-user", "x": 1}],
-    [{"workspaceId": NOBODY, "role": "end-user"}, {"workspaceId": NOBODY.upper(), "role": "builder"}],
+    *([{"workspaceId": UNKNOWN}], [{"role": "end-user"}], [{"workspaceId": "x", "role": "end-user"}]),
+    [{"workspaceId": UNKNOWN, "role": "owner"}],
+    [{"workspaceId": UNKNOWN, "role": "end-user", "x": 1}],
+    [{"workspaceId": UNKNOWN, "role": "end-user"}, {"workspaceId": UNKNOWN.upper(), "role": "builder"}],
 ]
 WRONG: list[tuple[str, str, str, list[Any]]] = [
     (method, path, field, values)
@@ -106,7 +106,7 @@ WRONG: list[tuple[str, str, str, list[Any]]] = [
 @pytest.fixture(scope="module")
 def directory(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Directory]:
     """A directory that no test may change; the end of the module checks that."""
-    with lasting_service(schema, tmp_path_factory.mktemp("directory")) as service:
+    with long_lived_service(schema, tmp_path_factory.mktemp("directory")) as service:
         directory = Directory(service)
         before = all_rows(directory)
         yield directory
@@ -156,7 +156,7 @@ def test_an_unknown_field_is_refused(directory: Directory, method: str, path: st
 
 
 def test_the_id_of_an_app_cannot_change(directory: Directory) -> None:
-    problem = problem_of(send(directory, "PATCH", APP, {"id": NOBODY}), 400, "invalid_payload")
+    problem = problem_of(send(directory, "PATCH", APP, {"id": UNKNOWN}), 400, "invalid_payload")
     assert list(problem["errors"]) == ["id"]
 
 
@@ -195,8 +195,8 @@ def test_a_missing_body_is_refused(directory: Directory, method: str, path: str)
 QUERIES = [
     *("cursor=x", "cursor=", "cursor=null", "limit=0", "limit=201", "limit=-1", "limit=1.5", "limit="),
     *("limit=%D9%A3", "limit=1e1", "limit=" + "9" * 400, "colour=red", "limit=1&limit=2", "=x", "%00=1"),
-    f"cursor={NOBODY}&cursor={NOBODY}",
-    f"cursor={NOBODY}%00",
+    f"cursor={UNKNOWN}&cursor={UNKNOWN}",
+    f"cursor={UNKNOWN}%00",
     "cursor=%ED%A0%80",
 ]
 FILTERS = {

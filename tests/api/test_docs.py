@@ -4,15 +4,15 @@ import re
 
 import pytest
 
+from tests.support.people import Service, problem_of
 from tests.support.servers import PROJECT
-from tests.support.world import Service, problem_of
 
 DOCS = "/api/docs"
 VENDOR = PROJECT / "static" / "vendor"
 
 
-def test_the_page_runs_only_its_own_two_scripts(lasting: Service) -> None:
-    answer = lasting.client.get(DOCS)
+def test_the_page_runs_only_its_own_two_scripts(shared: Service) -> None:
+    answer = shared.client.get(DOCS)
     assert (answer.status_code, answer.content_type) == (200, "text/html; charset=utf-8")
     (nonce,) = set(re.findall('nonce="([^"]+)"', answer.text))
     assert answer.headers["Content-Security-Policy"] == (
@@ -21,15 +21,15 @@ def test_the_page_runs_only_its_own_two_scripts(lasting: Service) -> None:
     )
     assert answer.headers["Cache-Control"] == "no-store"
     assert "Set-Cookie" not in answer.headers
-    assert nonce not in lasting.client.get(DOCS).text
+    assert nonce not in shared.client.get(DOCS).text
 
 
-def test_the_service_itself_serves_each_file_of_the_page(lasting: Service) -> None:
-    files = re.findall('(?:src|href)="([^"]+)"', lasting.client.get(DOCS).text)
+def test_the_service_itself_serves_each_file_of_the_page(shared: Service) -> None:
+    files = re.findall('(?:src|href)="([^"]+)"', shared.client.get(DOCS).text)
     assert len(files) >= 5
     for file in files:
         assert file.startswith(("/static/", "/api/"))
-        assert lasting.client.get(file, buffered=True).status_code == 200
+        assert shared.client.get(file, buffered=True).status_code == 200
 
 
 def test_vendored_files_name_their_version_and_come_with_their_licence() -> None:
@@ -40,5 +40,5 @@ def test_vendored_files_name_their_version_and_come_with_their_licence() -> None
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_the_page_is_read_only(lasting: Service, method: str) -> None:
-    problem_of(lasting.client.open(DOCS, method=method), 405, "method_not_allowed")
+def test_the_page_is_read_only(shared: Service, method: str) -> None:
+    problem_of(shared.client.open(DOCS, method=method), 405, "method_not_allowed")

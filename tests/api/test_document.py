@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 
 from pat_service.errors import BY_CODE
 from pat_service.rules.callers import SCOPES
-from tests.support.world import MINT, ORDERS, SECRETS, Service, basic, problem_of, provision
+from tests.support.people import MINT, ORDERS, SECRETS, Service, basic, problem_of, provision
 
 DOCUMENT = "/api/openapi.json"
 EXCHANGE = "/api/ext/users/session"
@@ -25,8 +25,8 @@ COMMON_CODES = {"method_not_allowed", "internal_error"}
 
 
 @pytest.fixture(scope="module")
-def document(lasting: Service) -> dict[str, Any]:
-    answer = lasting.client.get(DOCUMENT)
+def document(shared: Service) -> dict[str, Any]:
+    answer = shared.client.get(DOCUMENT)
     assert (answer.status_code, answer.content_type) == (200, "application/json")
     found: dict[str, Any] = json.loads(answer.data)
     return found
@@ -89,10 +89,10 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
         assert resolve(document, {"$ref": reference})
 
 
-def test_every_route_is_listed(lasting: Service, document: dict[str, Any]) -> None:
+def test_every_route_is_listed(shared: Service, document: dict[str, Any]) -> None:
     routes = {
         (re.sub(r"<(?:\w+:)?(\w+)>", lambda found: f"{{{found[1]}}}", rule.rule).lower(), method.lower())
-        for rule in lasting.app.url_map.iter_rules()
+        for rule in shared.app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}
     }
     listed = {(path, method) for path, method, _ in operations(document)}
@@ -232,13 +232,13 @@ def test_every_optional_field_of_a_mint_may_be_null(document: dict[str, Any]) ->
 
 @pytest.mark.parametrize("path", STATUSES_OF_PATHS)
 def test_a_real_answer_has_the_documented_fields(
-    lasting: Service, document: dict[str, Any], path: str
+    shared: Service, document: dict[str, Any], path: str
 ) -> None:
-    answer = lasting.mint(singleUse=True)
+    answer = shared.mint(singleUse=True)
     assert answer.json is not None
     if path == EXCHANGE:
         body = {"appId": ORDERS, "accessToken": answer.json["personalAccessToken"]}
-        answer = lasting.client.post(EXCHANGE, json=body)
+        answer = shared.client.post(EXCHANGE, json=body)
     content_type, schema = body_of(document, document["paths"][path]["post"]["responses"]["201"])
     assert answer.content_type == content_type
     assert set(answer.json or {}) == set(schema["properties"])
@@ -266,6 +266,6 @@ def test_the_operator_sets_the_bounds_of_a_mint(make_app: Callable[..., Flask]) 
     assert [all_["required"] for all_ in schema["allOf"] if "required" in all_] == [["patExpiry"]]
 
 
-def test_the_document_is_read_only(lasting: Service) -> None:
-    problem_of(lasting.client.post(DOCUMENT), 405, "method_not_allowed")
-    assert "Set-Cookie" not in lasting.client.get(DOCUMENT).headers
+def test_the_document_is_read_only(shared: Service) -> None:
+    problem_of(shared.client.post(DOCUMENT), 405, "method_not_allowed")
+    assert "Set-Cookie" not in shared.client.get(DOCUMENT).headers

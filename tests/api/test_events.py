@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 from pat_service.rules import audit_export
 from pat_service.storage.database import db
 from pat_service.storage.models import Event, User, Workspace
-from tests.support.world import LEDGER, ORDERS, Service, basic, only, problem_of, provision
+from tests.support.people import LEDGER, ORDERS, Service, basic, changed, problem_of, provision
 
 EVENTS: Final = "/api/ext/events"
 EXPORT: Final = "/api/ext/events/export"
@@ -66,8 +66,8 @@ def read_both_ways(service: Service, client: str = "auditor", **query: Any) -> l
 def service(app: Flask) -> Service:
     """A service with an auditor for each workspace, and one for all."""
     service = Service(app.test_client())
-    provision(app, only("clients", "rival", scopes=["mint", "audit"]))
-    provision(app, only("clients", "everywhere", scopes=["mint", "audit"]))
+    provision(app, changed("clients", "rival", scopes=["mint", "audit"]))
+    provision(app, changed("clients", "everywhere", scopes=["mint", "audit"]))
     return service
 
 
@@ -249,13 +249,13 @@ def test_a_client_sees_only_its_own_events_without_a_workspace(service: Service)
 def test_a_client_cannot_see_its_events_in_a_workspace_that_it_lost(service: Service) -> None:
     lost = write(service, client_id="auditor", workspace_id=acme(service))
     assert lost in [item["id"] for item in read_both_ways(service)]
-    provision(service.app, only("clients", "auditor", workspaces=["globex"]))
+    provision(service.app, changed("clients", "auditor", workspaces=["globex"]))
     assert lost not in [item["id"] for item in read_both_ways(service)]
 
 
 def test_mallorys_past_at_globex_is_hidden_from_acme(service: Service) -> None:
-    provision(service.app, only("users", "mallory@globex.test", name="Mallory of Globex"))
-    provision(service.app, only("users", "mallory@globex.test", workspaces={"acme": "end-user"}))
+    provision(service.app, changed("users", "mallory@globex.test", name="Mallory of Globex"))
+    provision(service.app, changed("users", "mallory@globex.test", workspaces={"acme": "end-user"}))
     mallory = id_of(service, User, "mallory@globex.test")
     types = [item["type"] for item in read_both_ways(service) if item["userId"] == mallory]
     assert types == ["member:added"]
@@ -267,7 +267,7 @@ def test_a_client_of_two_workspaces_sees_both_in_order(
 ) -> None:
     monkeypatch.setattr(audit_export, "FEW", few)
     places = [acme(service), id_of(service, Workspace, "globex"), None]
-    provision(service.app, only("clients", "auditor", workspaces=["acme", "globex"]))
+    provision(service.app, changed("clients", "auditor", workspaces=["acme", "globex"]))
     written = [
         write(service, "app:thing", client_id="auditor", workspace_id=places[n % 3]) for n in range(12)
     ]
@@ -276,7 +276,7 @@ def test_a_client_of_two_workspaces_sees_both_in_order(
 
 
 def test_a_client_without_workspaces_sees_only_its_own_events(service: Service) -> None:
-    provision(service.app, only("clients", "auditor", workspaces=[]))
+    provision(service.app, changed("clients", "auditor", workspaces=[]))
     write(service, workspace_id=acme(service))
     assert {item["clientId"] for item in read_both_ways(service)} == {"auditor"}
 
@@ -318,30 +318,30 @@ WRONG: Final = [
 
 @BOTH
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG for value in values])
-def test_an_error_names_the_wrong_parameter(lasting: Service, address: str, name: str, value: str) -> None:
-    problem = problem_of(ask(lasting, address, **{name: value}), 400, "invalid_payload")
+def test_an_error_names_the_wrong_parameter(shared: Service, address: str, name: str, value: str) -> None:
+    problem = problem_of(ask(shared, address, **{name: value}), 400, "invalid_payload")
     assert list(problem["errors"]) == [name]
 
 
 @BOTH
 @pytest.mark.parametrize("name", ["type", "cursor", "appId", "since"])
-def test_an_error_names_the_repeated_parameter(lasting: Service, address: str, name: str) -> None:
-    problem = problem_of(ask(lasting, address, "auditor", **{name: ["1", "1"]}), 400, "invalid_payload")
+def test_an_error_names_the_repeated_parameter(shared: Service, address: str, name: str) -> None:
+    problem = problem_of(ask(shared, address, "auditor", **{name: ["1", "1"]}), 400, "invalid_payload")
     assert problem["errors"] == {name: ["Must be given once."]}
 
 
 @pytest.mark.parametrize("limit", ["0", "201", "-1", "x", "", "1.5", "٣", "9" * 30])
-def test_a_page_has_1_to_200_events(lasting: Service, limit: str) -> None:
-    problem = problem_of(ask(lasting, limit=limit), 400, "invalid_payload")
+def test_a_page_has_1_to_200_events(shared: Service, limit: str) -> None:
+    problem = problem_of(ask(shared, limit=limit), 400, "invalid_payload")
     assert list(problem["errors"]) == ["limit"]
-    problem = problem_of(ask(lasting, EXPORT, limit="10"), 400, "invalid_payload")
+    problem = problem_of(ask(shared, EXPORT, limit="10"), 400, "invalid_payload")
     assert list(problem["errors"]) == ["limit"]
 
 
 @pytest.mark.parametrize("cursor", ["0", "000", "1", "9" * 18])
-def test_any_number_of_up_to_18_digits_may_be_a_cursor(lasting: Service, cursor: str) -> None:
-    assert ask(lasting, cursor=cursor).status_code == 200
-    assert ask(lasting, EXPORT, cursor=cursor).status_code == 200
+def test_any_number_of_up_to_18_digits_may_be_a_cursor(shared: Service, cursor: str) -> None:
+    assert ask(shared, cursor=cursor).status_code == 200
+    assert ask(shared, EXPORT, cursor=cursor).status_code == 200
 
 
 # Following.

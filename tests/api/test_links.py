@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from tests.support.world import KEY, ORDERS, Service, basic, provision, renew
+from tests.support.people import KEY, ORDERS, Service, basic, provision, restore_database
 
 CLIENT = {
     "id": "walker",
@@ -113,9 +113,9 @@ def value_of(expression: Any, request: Any, answer: Any) -> Any:
 
 @pytest.mark.timeout(300)
 @pytest.mark.slow
-def test_every_link_leads_to_an_existing_resource(standing: tuple[Flask, Path]) -> None:
-    app, as_it_was = standing
-    renew(app, as_it_was)
+def test_every_link_leads_to_an_existing_resource(app_and_snapshot: tuple[Flask, Path]) -> None:
+    app, as_it_was = app_and_snapshot
+    restore_database(app, as_it_was)
     provision(app, {"clients": [CLIENT]})
     walker = Walker(Service(app.test_client()))
     followed = 0
@@ -129,7 +129,7 @@ def test_every_link_leads_to_an_existing_resource(standing: tuple[Flask, Path]) 
     for source, links in linked.items():
         for name, link in links.items():
             # Some links delete, so each starts from the same data.
-            renew(app, as_it_was)
+            restore_database(app, as_it_was)
             provision(app, {"clients": [CLIENT]})
             request, answer = walker.sources()[source]()
             assert answer.status_code in (200, 201), (source, answer.text)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.support.world import MINT, ORDERS, Service, basic, lasting_service, problem_of, provision
+from tests.support.people import MINT, ORDERS, Service, basic, long_lived_service, problem_of, provision
 
 EXCHANGE = "/api/ext/users/session"
 MAX_BODY_BYTES = 16 * 1024
@@ -47,7 +47,7 @@ ACCESS_FIRST = sorted(RULES, key=lambda name: name != "access")
 def service(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with clients that lack the scope, have used up their limit, or both."""
     folder = tmp_path_factory.mktemp("order")
-    with lasting_service(schema, folder) as service:
+    with long_lived_service(schema, folder) as service:
         for name, scopes in (("unscoped", ["audit"]), ("tired", ["mint"]), ("unscoped-tired", ["mint"])):
             client = {"id": name, "secret": SECRET, "workspaces": ["acme"], "scopes": scopes}
             provision(service.app, {"clients": [client | {"mint_limit": "1 per day"}]})

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import select
 
 from pat_service.storage.models import App, User, Workspace
+from tests.support.people import KEY, ORDERS, SECRETS, Service, long_lived_service, provision
 from tests.support.servers import PROJECT, gunicorn
-from tests.support.world import KEY, ORDERS, SECRETS, Service, lasting_service, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -123,7 +123,7 @@ def run(
 def test_a_client_gets_only_answers_that_the_document_lists(
     schema: Path, tmp_path: Path, workspaces: list[str], phases: str, cases: int
 ) -> None:
-    with lasting_service(schema, tmp_path) as service:
+    with long_lived_service(schema, tmp_path) as service:
         provision(service.app, {"clients": [CLIENT | ({"workspaces": workspaces} if workspaces else {})]})
         done = run(service, tmp_path, phases, cases, has_no_limits=not workspaces)
     assert done.returncode == 0, done.stdout + done.stderr

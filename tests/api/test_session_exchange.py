@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from pat_service.credentials import generate
 from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     LEDGER,
     ORDERS,
@@ -23,7 +23,7 @@ from tests.support.world import (
     WORLD,
     Service,
     basic,
-    only,
+    changed,
     problem_of,
     provision,
 )
@@ -152,9 +152,9 @@ def test_the_destination_that_a_browser_sends_does_not_matter(service: Service) 
     ],
 )
 def test_an_error_names_the_wrong_fields_of_the_body(
-    lasting: Service, body: dict[str, Any], named: set[str]
+    shared: Service, body: dict[str, Any], named: set[str]
 ) -> None:
-    answer = lasting.client.post(EXCHANGE, json=body)
+    answer = shared.client.post(EXCHANGE, json=body)
     assert set(problem_of(answer, 400, "invalid_payload")["errors"]) == named
 
 
@@ -190,23 +190,23 @@ def test_a_token_in_the_address_is_not_read(service: Service) -> None:
         lambda token: jwt.encode({"sub": "ana"}, "k" * 64, algorithm="HS256"),
     ],
 )
-def test_a_malformed_or_forged_token_is_invalid(lasting: Service, spoil: Callable[[str], str]) -> None:
-    answer = exchange(lasting, spoil(lasting.token()))
+def test_a_malformed_or_forged_token_is_invalid(shared: Service, spoil: Callable[[str], str]) -> None:
+    answer = exchange(shared, spoil(shared.token()))
     problem = problem_of(answer, 401, "token_invalid")
     assert "pat_" not in problem["detail"]
 
 
-def test_a_malformed_token_causes_no_database_query(lasting: Service) -> None:
-    token = lasting.token()
-    with lasting.statements() as statements:
+def test_a_malformed_token_causes_no_database_query(shared: Service) -> None:
+    token = shared.token()
+    with shared.statements() as statements:
         for spoiled in (token[:-1], token.upper(), token[:-8] + "00000000", "x" * 5000):
-            problem_of(exchange(lasting, spoiled), 401, "token_invalid")
+            problem_of(exchange(shared, spoiled), 401, "token_invalid")
     assert statements == []
 
 
 @pytest.mark.parametrize("app_id", [SUPPORT, LEDGER, str(UUID(int=1))])
-def test_a_token_is_invalid_at_another_app(lasting: Service, app_id: str) -> None:
-    problem_of(exchange(lasting, lasting.token(), app_id), 401, "token_invalid")
+def test_a_token_is_invalid_at_another_app(shared: Service, app_id: str) -> None:
+    problem_of(exchange(shared, shared.token(), app_id), 401, "token_invalid")
 
 
 def test_a_replaced_token_is_superseded_at_its_own_app_and_older_tokens_are_invalid(service: Service) -> None:
@@ -280,12 +280,12 @@ def test_a_restored_grant_revives_tokens_and_sessions_but_a_move_ends_them_for_g
 ) -> None:
     token = service.token()
     headers = bearer(exchange(service, token))
-    provision(service.app, only("apps", "orders", users=[]))
+    provision(service.app, changed("apps", "orders", users=[]))
     problem_of(exchange(service, token), 401, "access_revoked")
     provision(service.app, WORLD)
     assert read_session(service, headers).status_code == 200
     assert exchange(service, token).status_code == 201
-    provision(service.app, only("apps", "orders", workspace="globex"))
+    provision(service.app, changed("apps", "orders", workspace="globex"))
     provision(service.app, WORLD)
     problem_of(exchange(service, token), 401, "access_revoked")
     problem_of(read_session(service, headers), 401, "access_revoked")

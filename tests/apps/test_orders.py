@@ -20,7 +20,7 @@ from werkzeug.test import TestResponse
 
 from apps.orders import Order, OrderLine
 from pat_service.storage.models import User, Workspace, new_id
-from tests.support.world import LEDGER, ORDERS, Frame, Service, boot, problem_of
+from tests.support.people import LEDGER, ORDERS, Frame, Service, boot, problem_of
 
 pytestmark = pytest.mark.slow
 

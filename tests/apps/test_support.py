@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from apps.support import MOST_REPLIES, Ticket, TicketReply, moment
 from pat_service.storage.models import User, Workspace, new_id
-from tests.support.world import SUPPORT, Frame, Service, only, problem_of, provision
+from tests.support.people import SUPPORT, Frame, Service, changed, problem_of, provision
 
 pytestmark = pytest.mark.slow
 
@@ -675,12 +675,12 @@ def test_nothing_is_written_once_the_grant_is_gone(service: Service, dora: Frame
     id_ = opened(service, dora)
     before = ticket(service, id_)
     everybody = [f"{name}@acme.test" for name in ("ana", "ben", "cleo", "dora", "emil")]
-    provision(service.app, only("apps", "support", users=everybody[:3]))
+    provision(service.app, changed("apps", "support", users=everybody[:3]))
     try:
         for path in (f"reply?id={id_}", f"close?id={id_}", "create"):
             refusal(service, dora, "POST", path, 401, "access_revoked", data=GOOD)
     finally:
-        provision(service.app, only("apps", "support", users=everybody))
+        provision(service.app, changed("apps", "support", users=everybody))
     assert ticket(service, id_) == before
     assert replies(service, id_) == []
     assert len(tickets_of(service, "dora@acme.test")) == 1

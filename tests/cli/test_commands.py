@@ -20,8 +20,7 @@ from sqlalchemy import select, update
 
 from pat_service.credentials import Key
 from pat_service.storage.models import App, Client, ClientSecret, Event
-from tests.support.servers import free_port
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     MINT,
     PUBLIC_URL,
@@ -29,10 +28,11 @@ from tests.support.world import (
     WORLD,
     Service,
     basic,
-    folder_of,
-    lasting_service,
+    database_folder,
+    long_lived_service,
     provision,
 )
+from tests.support.servers import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLIENT_SECRET = re.compile(r"pcs_[0-9a-f]{72}")
@@ -46,9 +46,9 @@ def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def lasting(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskCliRunner]:
+def shared_runner(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskCliRunner]:
     """A runner that tests of refusals share: a refusal leaves no trace."""
-    with lasting_service(schema, tmp_path_factory.mktemp("cli")) as service:
+    with long_lived_service(schema, tmp_path_factory.mktemp("cli")) as service:
         yield service.app.test_cli_runner()
 
 
@@ -159,12 +159,14 @@ def test_creating_a_client_again_is_refused_and_changes_nothing(
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_in_one_line(lasting: FlaskCliRunner, args: list[str], said: str) -> None:
-    line = fail(lasting, "client", *args)
+def test_what_cannot_be_is_refused_in_one_line(
+    shared_runner: FlaskCliRunner, args: list[str], said: str
+) -> None:
+    line = fail(shared_runner, "client", *args)
     assert line.startswith("Error: ")
     assert said in line
     assert len(line.splitlines()) == 1
-    assert "shop" not in succeed(lasting, "client", "list").stdout
+    assert "shop" not in succeed(shared_runner, "client", "list").stdout
 
 
 @pytest.mark.parametrize(
@@ -185,8 +187,8 @@ def test_what_cannot_be_is_refused_in_one_line(lasting: FlaskCliRunner, args: li
     ],
     ids=str,
 )
-def test_what_is_typed_wrong_is_a_usage_error(lasting: FlaskCliRunner, args: list[str]) -> None:
-    assert "Error: " in fail(lasting, "client", *args, code=2)
+def test_what_is_typed_wrong_is_a_usage_error(shared_runner: FlaskCliRunner, args: list[str]) -> None:
+    assert "Error: " in fail(shared_runner, "client", *args, code=2)
 
 
 # client list
@@ -431,10 +433,10 @@ def test_an_origin_of_a_shape_that_is_refused_now_can_be_taken_off(
     ids=ascii,
 )
 def test_what_cannot_be_allowed_is_refused_in_one_line(
-    lasting: FlaskCliRunner, kind: str, verb: str, slug: str, origin: str, said: str
+    shared_runner: FlaskCliRunner, kind: str, verb: str, slug: str, origin: str, said: str
 ) -> None:
     slug = "acme" if (kind, slug) == ("workspace", "orders") else slug
-    line = fail(lasting, kind, verb, slug, "https://good.example", origin)
+    line = fail(shared_runner, kind, verb, slug, "https://good.example", origin)
     assert line.startswith("Error: ")
     assert said in line
     assert len(line.splitlines()) == 1
@@ -505,25 +507,27 @@ def test_provision_notes_what_will_not_work(runner: FlaskCliRunner, write: Calla
     ],
 )
 def test_a_file_that_is_wrong_is_refused_in_plain_words(
-    lasting: FlaskCliRunner, write: Callable[..., str], content: str | bytes, said: str
+    shared_runner: FlaskCliRunner, write: Callable[..., str], content: str | bytes, said: str
 ) -> None:
-    line = fail(lasting, "provision", write(content))
+    line = fail(shared_runner, "provision", write(content))
     assert line.startswith("Error: ")
     assert said in line
     assert "horse" not in line
     assert len(line.splitlines()) == 1
 
 
-def test_each_thing_that_is_wrong_has_a_line(lasting: FlaskCliRunner, write: Callable[..., str]) -> None:
+def test_each_thing_that_is_wrong_has_a_line(
+    shared_runner: FlaskCliRunner, write: Callable[..., str]
+) -> None:
     said = fail(
-        lasting, "provision", write('frobs = 1\n[[users]]\nemail = "ana"\n[[workspaces]]\nslug = ""\n')
+        shared_runner, "provision", write('frobs = 1\n[[users]]\nemail = "ana"\n[[workspaces]]\nslug = ""\n')
     )
     assert len(said.splitlines()) == 3
 
 
 @pytest.mark.parametrize("path", ["no-such-file.toml", ".", ""])
-def test_a_file_that_is_not_there_is_a_usage_error(lasting: FlaskCliRunner, path: str) -> None:
-    assert "'FILE'" in fail(lasting, "provision", path, code=2)
+def test_a_file_that_is_not_there_is_a_usage_error(shared_runner: FlaskCliRunner, path: str) -> None:
+    assert "'FILE'" in fail(shared_runner, "provision", path, code=2)
 
 
 def test_a_file_that_is_refused_changes_nothing(
@@ -575,7 +579,7 @@ def flask(app: Flask) -> Callable[..., subprocess.CompletedProcess[str]]:
         "PATH": os.environ["PATH"],
         "SECRET_KEY": KEY,
         "PUBLIC_URL": PUBLIC_URL,
-        "DATABASE_URL": f"sqlite:///{folder_of(app) / 'pat-service.db'}",
+        "DATABASE_URL": f"sqlite:///{database_folder(app) / 'pat-service.db'}",
     }
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from demo import people
 from demo.rows import CUSTOMERS, load_rows
 from pat_service.storage.database import db, transaction
 from pat_service.storage.models import App, Client, Grant, Member, User, Workspace
-from tests.support.world import MINT, ORDERS, PORTAL, Service, boot, only, provision
+from tests.support.people import MINT, ORDERS, PORTAL, Service, boot, changed, provision
 
 pytestmark = pytest.mark.slow
 
@@ -200,8 +200,8 @@ def test_a_person_without_orders_gets_them_again(runner: FlaskCliRunner, service
 
 def test_other_data_in_the_database_stays(app: Flask, runner: FlaskCliRunner, service: Service) -> None:
     provision(app, {"workspaces": [{"slug": "globex", "name": "Globex"}]})
-    provision(app, only("users", "mallory@globex.test"))
-    provision(app, only("apps", "ledger"))
+    provision(app, changed("users", "mallory@globex.test"))
+    provision(app, changed("apps", "ledger"))
     load(runner)
     assert ("Ledger",) in service.rows(select(App.name))
     assert len(service.rows(select(Grant.user_id))) == 6 + 1
@@ -211,7 +211,7 @@ def test_another_app_under_the_demos_slug_is_kept_and_nothing_is_loaded(
     app: Flask, runner: FlaskCliRunner, service: Service
 ) -> None:
     provision(app, {"workspaces": [{"slug": "acme", "name": "My own"}]})
-    provision(app, only("apps", "orders", id="77777777-2222-4333-8444-555555555555", users=[]))
+    provision(app, changed("apps", "orders", id="77777777-2222-4333-8444-555555555555", users=[]))
     before = everything(service)
     assert "orders" in refused(runner, code=1)
     assert everything(service) == before

@@ -41,7 +41,7 @@ from demo.back_end import (
 )
 from demo.portal import HANG, REFUSALS, TOKEN_TIMEOUT, Refusal
 from pat_service.storage.models import Grant, Token, User, Workspace
-from tests.support.world import MINT, Service, basic, boot, lasting_service, problem_of
+from tests.support.people import MINT, Service, basic, boot, long_lived_service, problem_of
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def new_portal(app: Flask) -> Portal:
 def portal(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     """One portal for all other tests."""
     folder = tmp_path_factory.mktemp("portal")
-    with lasting_service(schema, folder, PUBLIC_URL="") as service:
+    with long_lived_service(schema, folder, PUBLIC_URL="") as service:
         service.app.instance_path = str(folder / "instance")
         yield load(service.app)
 

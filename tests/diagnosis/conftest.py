@@ -1,5 +1,5 @@
-"""These tests share one app, on a database that each finds as new."""
+"""These tests share one app. Each starts with a fresh copy of the database."""
 
-from tests.support.shared import app
+from tests.support.shared_fixtures import app
 
 __all__ = ["app"]

@@ -16,20 +16,20 @@ from pat_service.diagnosis.installation import clock
 from pat_service.diagnosis.origins import mismatch, parse_parent
 from pat_service.storage.database import db
 from pat_service.storage.models import App, Token
-from tests.support.servers import fresh_database, postgres
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     KEY,
-    LOSSES,
     ORDERS,
     PORTAL,
     WORLD,
     Service,
     basic,
-    folder_of,
+    changed,
+    database_folder,
     lose_the_database,
-    only,
     provision,
 )
+from tests.support.servers import fresh_database, postgres
 
 Findings = list[dict[str, Any]]
 ANA: Final = ("--app", "orders", "--email", "ana@acme.test")
@@ -173,7 +173,7 @@ def test_a_slip_is_one_plain_line_and_exits_with_2(app: Flask, args: list[str], 
 def test_a_parent_that_may_not_frame_is_told_why(
     app: Flask, allowed: list[str], parent: str, why: str
 ) -> None:
-    provision(app, only("apps", "orders", allowed_origins=allowed))
+    provision(app, changed("apps", "orders", allowed_origins=allowed))
     problems = [
         text
         for level, about, text in bad(examine(app, "--app", "orders", "--parent", parent))
@@ -189,7 +189,7 @@ def test_what_to_change_is_the_list_as_it_should_be(service: Service) -> None:
     body = found[0][2].partition(f"PATCH /api/ext/apps/{ORDERS} ")[2].partition(";")[0]
     wish = json.loads(body)
     assert wish == {"allowedOrigins": [PORTAL, WWW, "http://top.example"]}
-    provision(service.app, only("apps", "orders", allowed_origins=wish["allowedOrigins"]))
+    provision(service.app, changed("apps", "orders", allowed_origins=wish["allowedOrigins"]))
     assert bad(examine(service.app, "--app", "orders", *around)) == []
 
 
@@ -197,7 +197,7 @@ def test_what_to_change_is_the_list_as_it_should_be(service: Service) -> None:
 @pytest.mark.parametrize("allowed", [[PORTAL], ["*"], []])
 def test_the_command_that_it_names_mends_it(app: Flask, kind: str, allowed: list[str]) -> None:
     slug = {"app": "orders", "workspace": "acme"}[kind]
-    provision(app, only(f"{kind}s", slug, allowed_origins=allowed))
+    provision(app, changed(f"{kind}s", slug, allowed_origins=allowed))
     args = [f"--{kind}", slug, "--parent", WWW]
     commands = bad(examine(app, *args))[0][2].partition("flask --app app ")[2].partition(";")[0]
     for command in commands.split(" && flask --app app "):
@@ -245,14 +245,14 @@ def test_a_page_on_http_inside_of_one_on_https_is_mixed_content(
 
 
 def test_an_app_without_origins_is_framed_by_nobody(app: Flask) -> None:
-    provision(app, only("apps", "orders", allowed_origins=[]))
+    provision(app, changed("apps", "orders", allowed_origins=[]))
     level, about, text = only_one(examine(app, "--app", "orders"))
     assert (level, about) == ("problem", "origins")
     assert "No page may frame app orders" in text
 
 
 def test_an_app_that_everybody_may_frame_is_warned_of(app: Flask) -> None:
-    provision(app, only("apps", "orders", allowed_origins=["*"]))
+    provision(app, changed("apps", "orders", allowed_origins=["*"]))
     level, about, text = only_one(examine(app, "--app", "orders", "--parent", WWW))
     assert (level, about) == ("warning", "origins")
     assert "Every web page may frame app orders" in text
@@ -265,8 +265,8 @@ def test_a_stored_origin_that_no_browser_writes_is_told_of(service: Service) -> 
 
 
 def test_the_apps_behind_a_launcher_need_its_parents_too(app: Flask) -> None:
-    provision(app, only("workspaces", "acme", allowed_origins=[PORTAL, WWW]))
-    provision(app, only("apps", "orders", allowed_origins=[PORTAL, WWW]))
+    provision(app, changed("workspaces", "acme", allowed_origins=[PORTAL, WWW]))
+    provision(app, changed("apps", "orders", allowed_origins=[PORTAL, WWW]))
     level, about, text = only_one(examine(app, "--workspace", "acme", "--parent", WWW))
     assert (level, about) == ("warning", "origins")
     assert "go blank: support." in text
@@ -327,7 +327,7 @@ def test_an_address_that_the_parent_can_frame(
 
 
 def test_a_slug_that_fits_no_host(app: Flask, setting: Callable[[str, Any], None]) -> None:
-    provision(app, only("apps", "orders", slug="or_ders"))
+    provision(app, changed("apps", "orders", slug="or_ders"))
     assert bad(examine(app, "--app", "or_ders")) == []
     setting("PUBLIC_URL", "https://{app}.embed.example")
     level, about, text = only_one(examine(app, "--app", "or_ders"))
@@ -398,7 +398,7 @@ def test_a_limit_that_leaves_room_is_well(
 
 
 def test_a_client_with_a_low_limit_is_warned_of(app: Flask) -> None:
-    provision(app, only("clients", "portal", mint_limit=None))
+    provision(app, changed("clients", "portal", mint_limit=None))
     level, about, text = only_one(examine(app, "--app", "orders"))
     assert (level, about) == ("warning", "clients")
     assert "Client portal may mint 10 per minute" in text
@@ -456,7 +456,7 @@ def test_a_clock_that_is_near_enough(seconds: float) -> None:
     ],
 )
 def test_what_is_missing_is_told_and_is_what_mends_it(service: Service, loss: str, texts: list[str]) -> None:
-    provision(service.app, LOSSES[loss])
+    provision(service.app, ACCESS_LOSSES[loss])
     office = {"id": "office", "secret": "o" * 40, "scopes": ["provision"]}
     provision(service.app, {"clients": [office]})
     found = [text for _, about, text in bad(examine(service.app, *ANA)) if about == "access"]
@@ -470,7 +470,7 @@ def test_what_is_missing_is_told_and_is_what_mends_it(service: Service, loss: st
     assert bad(examine(service.app, *ANA)) == []
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ACCESS_LOSSES)
 def test_sessions_of_somebody_without_access_are_not_called_open(service: Service, loss: str) -> None:
     def sessions() -> str:
         (found,) = (f for f in examine(service.app, *ANA) if f["about"] == "sessions")
@@ -479,7 +479,7 @@ def test_sessions_of_somebody_without_access_are_not_called_open(service: Servic
     assert sessions() == "0 of their frames are open here."
     service.frame()
     assert sessions() == "1 of their frames are open here."
-    provision(service.app, LOSSES[loss])
+    provision(service.app, ACCESS_LOSSES[loss])
     assert sessions() == "1 of their sessions here last, and are refused until access is back."
 
 
@@ -501,7 +501,7 @@ def test_somebody_who_is_not_there(app: Flask) -> None:
 
 def test_an_app_that_has_moved(service: Service) -> None:
     service.token()
-    provision(service.app, only("apps", "orders", workspace="globex", users=[]))
+    provision(service.app, changed("apps", "orders", workspace="globex", users=[]))
     found = [
         text
         for _, about, text in bad(examine(service.app, *ANA, "--workspace", "acme"))
@@ -510,7 +510,7 @@ def test_an_app_that_has_moved(service: Service) -> None:
     assert "is in workspace globex, not in acme" in found[0]
     assert "no member of workspace globex" in found[1]
     assert "a move of the app drops its grants" in found[2]
-    provision(service.app, only("apps", "orders"))
+    provision(service.app, changed("apps", "orders"))
     found = [text for _, about, text in bad(examine(service.app, *ANA)) if about == "token"]
     assert "ended for good when the app moved" in found[0]
 
@@ -541,11 +541,11 @@ def test_how_anas_token_is(service: Service) -> None:
     assert "was revoked at" in token()[1]
 
 
-@pytest.mark.parametrize("change", [{}, *({loss: True} for loss in LOSSES)], ids=str)
+@pytest.mark.parametrize("change", [{}, *({loss: True} for loss in ACCESS_LOSSES)], ids=str)
 def test_the_doctor_says_of_a_token_what_an_opening_says(service: Service, change: dict[str, bool]) -> None:
     secret = service.token()
     for loss in change:
-        provision(service.app, LOSSES[loss])
+        provision(service.app, ACCESS_LOSSES[loss])
     opens = service.open(secret).status_code == 200
     tokens = {f["level"] for f in examine(service.app, *ANA) if f["about"] == "token"}
     assert tokens == {"ok" if opens else "problem"}
@@ -563,7 +563,7 @@ def test_a_workspace_token_is_told_of_at_its_launcher_and_at_each_app(service: S
 
 def test_what_ails_a_workspace_token_is_no_problem_of_an_app(service: Service) -> None:
     service.mint(client="manager", appSlug=None, workspaceSlug="acme", allowedOrigins=[PORTAL])
-    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, WWW]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, WWW]))
     assert only_one(examine(service.app, *ANA, "--parent", WWW))[:2] == ("warning", "token")
     service.app.test_cli_runner().invoke(args=["token", "revoke", "--user", "ana@acme.test"])
     level, about, text = only_one(examine(service.app, *ANA))
@@ -575,7 +575,7 @@ def test_what_ails_a_workspace_token_is_no_problem_of_an_app(service: Service) -
 
 
 def test_a_token_for_fewer_origins_than_the_app_has(service: Service) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, WWW]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, WWW]))
     service.token(allowedOrigins=[PORTAL])
     around = ["--parent", PORTAL, "--parent", WWW]
     level, about, text = only_one(examine(service.app, *ANA, *around))
@@ -598,7 +598,7 @@ def test_a_token_with_all_the_sessions_it_may_have(
 
 
 def test_an_app_without_its_page(app: Flask) -> None:
-    provision(app, only("apps", "orders", template="nothing"))
+    provision(app, changed("apps", "orders", template="nothing"))
     level, about, text = only_one(examine(app, "--app", "orders"))
     assert (level, about) == ("problem", "template")
     assert "templates/apps/nothing/index.html" in text
@@ -608,26 +608,26 @@ def test_an_app_without_its_page(app: Flask) -> None:
 
 
 def test_without_a_database_the_rest_is_told(app: Flask) -> None:
-    lose_the_database(app, folder_of(app))
+    lose_the_database(app, database_folder(app))
     level, about, text = only_one(examine(app, *ANA, "--parent", PORTAL))
     assert (level, about) == ("problem", "database")
     assert "DATABASE_URL" in text
 
 
 def test_a_database_that_goes_away_meanwhile(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    lose_the_database(app, folder_of(app))
+    lose_the_database(app, database_folder(app))
     monkeypatch.setitem(app.extensions, "pat_service.findings", lambda: [])
     found = bad(examine(app, *ANA))
     assert ("problem", "database") in [found[:2] for found in found]
 
 
 def test_a_schema_that_is_behind(app: Flask) -> None:
-    for file in folder_of(app).glob("pat-service.db*"):
+    for file in database_folder(app).glob("pat-service.db*"):
         file.unlink()
     level, about, text = only_one(examine(app, *ANA))
     assert (level, about) == ("problem", "database")
     assert "flask --app app db upgrade" in text
-    assert not list(folder_of(app).glob("pat-service.db"))
+    assert not list(database_folder(app).glob("pat-service.db"))
 
 
 @pytest.mark.parametrize(

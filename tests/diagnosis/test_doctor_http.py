@@ -18,8 +18,8 @@ from werkzeug.serving import make_server
 from pat_service.diagnosis import reached
 from pat_service.embed import ancestors
 from tests.diagnosis.test_doctor import Findings, bad
+from tests.support.people import PORTAL, Service, changed, provision
 from tests.support.servers import _certificate, free_port, within
-from tests.support.world import PORTAL, Service, only, provision
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -203,7 +203,7 @@ def test_a_server_with_another_database(
 ) -> None:
     with serving(app.wsgi_app) as port:
         monkeypatch.setattr(ancestors, "current", lambda place: ["http://portal.example"])
-        provision(app, only("apps", "orders", allowed_origins=["https://new.example"]))
+        provision(app, changed("apps", "orders", allowed_origins=["https://new.example"]))
         (found,) = bad(ask(f"http://127.0.0.1:{port}"))
     assert found[:2] == ("problem", "headers")
     assert "lets http://portal.example frame app orders, and this database says otherwise" in found[2]

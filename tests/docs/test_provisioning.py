@@ -7,8 +7,8 @@ from flask import Flask
 from marshmallow import Schema
 
 from pat_service.rules import file_provisioning
+from tests.support.people import provision
 from tests.support.servers import PROJECT
-from tests.support.world import provision
 
 PAGE = (PROJECT / "docs" / "operate" / "provisioning.md").read_text("utf-8")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.documents import snippets
+from tests.support.people import KEY
 from tests.support.servers import PROJECT, flask_run
-from tests.support.world import KEY
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ from pat_service.credentials import CLAIMS, JWT_ALGORITHM, JWT_TYPE
 from pat_service.rules.access import Viewer
 from pat_service.rules.callers import SCOPES
 from tests.support.documents import CODE, codes_in, rows, section, snippets, text_of
-from tests.support.shared import Make
-from tests.support.world import PORTAL, Service, provision
+from tests.support.people import PORTAL, Service, provision
+from tests.support.shared_fixtures import MakeService
 
 MINTING: Final = "docs/host/minting.md"
 EMBED_JS: Final = "docs/host/embed-js.md"
@@ -39,8 +39,8 @@ BARE: Final = "bbbbbbbb-1111-4222-8333-444444444444"
 
 
 @pytest.fixture(scope="module")
-def document(lasting: Service) -> dict[str, Any]:
-    return json.loads(lasting.client.get("/api/openapi.json").data)
+def document(shared: Service) -> dict[str, Any]:
+    return json.loads(shared.client.get("/api/openapi.json").data)
 
 
 def interface(name: str) -> list[str]:
@@ -154,8 +154,8 @@ def test_errors_are_those_of_the_types() -> None:
     )
 
 
-def test_the_size_of_the_script_is_as_documented(lasting: Service) -> None:
-    answer = lasting.client.get("/embed.js", headers={"Accept-Encoding": "gzip"})
+def test_the_size_of_the_script_is_as_documented(shared: Service) -> None:
+    answer = shared.client.get("/embed.js", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["Content-Encoding"] == "gzip"
     assert "under 5 kB compressed" in section(EMBED_JS, "The script")
     assert len(answer.data) < 5000
@@ -184,9 +184,9 @@ def names_in(context: Context) -> str:
 
 
 @pytest.fixture(scope="module")
-def bare_frame(make_lasting: Make) -> TestResponse:
+def bare_frame(make_shared: MakeService) -> TestResponse:
     """A frame of an app whose only page prints the names that a template has."""
-    service = make_lasting()
+    service = make_shared()
     templates = service.app.jinja_env
     assert templates.loader
     page = DictLoader({"apps/bare/index.html": "{{ names_in() }}"})

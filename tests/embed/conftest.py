@@ -1,14 +1,14 @@
-"""These tests share one app, and one service for each module."""
+"""These tests share one app, and one service per module."""
 
 import pytest
 
-from tests.support.shared import Make, app
-from tests.support.world import Service
+from tests.support.people import Service
+from tests.support.shared_fixtures import MakeService, app
 
 __all__ = ["app"]
 
 
 @pytest.fixture(scope="module")
-def lasting(make_lasting: Make) -> Service:
-    """One service for the module: its tests leave what the others need."""
-    return make_lasting()
+def shared(make_shared: MakeService) -> Service:
+    """One service per module. Its tests keep the state that later tests need."""
+    return make_shared()

@@ -10,9 +10,9 @@ from werkzeug.test import TestResponse
 
 from pat_service.rules import events
 from pat_service.storage.models import App, Event, Session, Token
-from tests.support.callers import EXCHANGE, call, everything
-from tests.support.shared import Make
-from tests.support.world import LEDGER, ORDERS, SUPPORT, Service, boot, only, problem_of, provision
+from tests.support.api_calls import EXCHANGE, call, dump_database
+from tests.support.people import LEDGER, ORDERS, SUPPORT, Service, boot, changed, problem_of, provision
+from tests.support.shared_fixtures import MakeService
 
 COMMON: Final = "embed.example"
 OWN: Final = f"orders.{COMMON}"
@@ -58,8 +58,8 @@ class Hosts:
 
 
 @pytest.fixture(scope="module")
-def hosts(make_lasting: Make) -> Hosts:
-    return Hosts(make_lasting(PUBLIC_URL="https://{app}.embed.example"))
+def hosts(make_shared: MakeService) -> Hosts:
+    return Hosts(make_shared(PUBLIC_URL="https://{app}.embed.example"))
 
 
 def code_of(answer: TestResponse) -> tuple[int, str]:
@@ -110,14 +110,14 @@ def test_at_another_apps_host_a_token_is_as_good_as_none(hosts: Hosts) -> None:
     superseded, single = service.token(), service.token(singleUse=True)
     made_up = superseded[:-8] + "00000000"
     tokens = {"superseded": superseded, "good": single, "made up": made_up}
-    before = everything(service, events=False)
+    before = dump_database(service, events=False)
     sessions = hosts.counts()[0]
     for host in (OTHERS, NOBODYS):
         for app_id in (ORDERS, "00000000-0000-4000-8000-000000000000"):
             for kind, token in tokens.items():
                 told = code_of(hosts.open(token, host, app_id, **JSON))
                 assert told == (401, "token_invalid"), (kind, host)
-    assert everything(service, events=False) == before
+    assert dump_database(service, events=False) == before
     assert hosts.counts()[0] == sessions
     assert hosts.open(single, OWN).status_code == 200, "It has not lost its one use"
 
@@ -169,8 +169,8 @@ def test_who_runs_the_service_is_told_of_a_proxy_that_keeps_the_host(hosts: Host
     assert "There is nothing here" in page.text
 
 
-def test_the_port_is_part_of_the_host(make_lasting: Make) -> None:
-    hosts = Hosts(make_lasting(PUBLIC_URL="http://{app}.localhost:5000", SECRET_KEY="k" * 64))
+def test_the_port_is_part_of_the_host(make_shared: MakeService) -> None:
+    hosts = Hosts(make_shared(PUBLIC_URL="http://{app}.localhost:5000", SECRET_KEY="k" * 64))
     assert hosts.open(hosts.service.token(), "orders.localhost:5000").status_code == 200
     for host in ("orders.localhost", "orders.localhost:5001", "localhost:5000"):
         assert hosts.open(hosts.service.token(), host).status_code == 404
@@ -186,12 +186,12 @@ def test_the_api_answers_on_every_host(hosts: Hosts) -> None:
             assert script.status_code == 200
 
 
-def test_a_new_slug_takes_the_app_to_its_new_host_at_once(make_lasting: Make) -> None:
-    hosts = Hosts(make_lasting(PUBLIC_URL="https://{app}.embed.example"))
+def test_a_new_slug_takes_the_app_to_its_new_host_at_once(make_shared: MakeService) -> None:
+    hosts = Hosts(make_shared(PUBLIC_URL="https://{app}.embed.example"))
     service = hosts.service
     token = service.token()
     jwt = boot(hosts.open(token, OWN))["session"]
-    provision(service.app, only("apps", "orders", slug="purchases"))
+    provision(service.app, changed("apps", "orders", slug="purchases"))
     facts = f"/embed-apps/{ORDERS}/session"
     assert code_of(hosts.ask("GET", facts, OWN, jwt)) == (401, "session_invalid")
     assert code_of(hosts.open(token, OWN, **JSON)) == (401, "token_invalid")
@@ -253,10 +253,10 @@ def test_a_frames_policy_names_the_hosts_that_its_session_may_go_to(hosts: Hosts
     assert policy_of(hosts.open(hosts.service.token(), OWN))["form-action"] == "'none'"
 
 
-def test_without_app_in_public_url_nothing_of_this_is_there(lasting: Service) -> None:
-    hosts = Hosts(lasting)
+def test_without_app_in_public_url_nothing_of_this_is_there(shared: Service) -> None:
+    hosts = Hosts(shared)
     for host in (COMMON, OWN, "mallory.example"):
-        answer = hosts.open(lasting.token(), host)
+        answer = hosts.open(shared.token(), host)
         assert answer.status_code == 200
         assert "Origin-Agent-Cluster" not in answer.headers
     page = launcher(hosts)
@@ -283,11 +283,11 @@ def renamed(hosts: Hosts) -> Any:
 def test_for_an_app_without_a_host_there_is_no_token(hosts: Hosts, renamed: Any, slug: str) -> None:
     old = hosts.service.token()
     renamed(slug)
-    before = everything(hosts.service, events=False)
+    before = dump_database(hosts.service, events=False)
     problem = problem_of(hosts.service.mint(appSlug=slug), 409, "conflict")
     assert repr(slug) in problem["detail"]
     assert "Give the app another slug" in problem["detail"]
-    assert everything(hosts.service, events=False) == before, "The token that it had is still there"
+    assert dump_database(hosts.service, events=False) == before, "The token that it had is still there"
     assert [way.rpartition("/")[2] for way in boot(launcher(hosts))["ways"]] == [SUPPORT]
     renamed("orders")
     assert hosts.open(old, OWN).status_code == 200

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from pat_service.embed import embed_js
 from pat_service.embed.embed_js import Script
 from pat_service.errors import BY_CODE
-from tests.support.world import ORDERS, Service, folder_of, lose_the_database, problem_of
+from tests.support.people import ORDERS, Service, database_folder, lose_the_database, problem_of
 from tools.publish_embed import RECORD, STATIC, publish, read_record
 
 SOURCE: Final = (STATIC / "embed.js").read_text("utf-8")
@@ -71,17 +71,17 @@ def serve(service: Service, monkeypatch: pytest.MonkeyPatch, static: Path) -> No
 # ---- Responses ----
 
 
-def test_the_script_is_the_file_and_the_module_adds_exports(lasting: Service) -> None:
+def test_the_script_is_the_file_and_the_module_adds_exports(shared: Service) -> None:
     for name in ("/embed", f"/embed-{VERSION}"):
-        assert get(lasting, f"{name}.js").text == SOURCE
-        assert get(lasting, f"{name}.mjs").text == SOURCE + EXPORTS
-    assert get(lasting, "/embed.d.ts").data == (STATIC / "embed.d.ts").read_bytes()
+        assert get(shared, f"{name}.js").text == SOURCE
+        assert get(shared, f"{name}.mjs").text == SOURCE + EXPORTS
+    assert get(shared, "/embed.d.ts").data == (STATIC / "embed.d.ts").read_bytes()
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_pages_of_every_site_may_load_it_and_it_reads_nothing_of_them(lasting: Service, path: str) -> None:
-    with lasting.statements() as statements:
-        answer = get(lasting, path, Origin="https://portal.example", Cookie="a=b")
+def test_pages_of_every_site_may_load_it_and_it_reads_nothing_of_them(shared: Service, path: str) -> None:
+    with shared.statements() as statements:
+        answer = get(shared, path, Origin="https://portal.example", Cookie="a=b")
     assert statements == []
     assert answer.status_code == 200
     kind = "text/plain" if path.endswith(".ts") else "text/javascript"
@@ -101,7 +101,7 @@ def test_pages_of_every_site_may_load_it_and_it_reads_nothing_of_them(lasting: S
 
 
 def test_it_needs_no_database(service: Service) -> None:
-    lose_the_database(service.app, folder_of(service.app))
+    lose_the_database(service.app, database_folder(service.app))
     assert [get(service, path).status_code for path in PATHS] == [200] * len(PATHS)
 
 
@@ -113,9 +113,9 @@ def test_it_needs_no_database(service: Service) -> None:
         *(("gzip;q=x", False), (",;=,", False), ("a," * 100_000 + "gzip", False), ("\xff\xfe", False)),
     ],
 )
-def test_a_browser_that_accepts_gzip_gets_it(lasting: Service, accepted: str, packed: bool) -> None:
+def test_a_browser_that_accepts_gzip_gets_it(shared: Service, accepted: str, packed: bool) -> None:
     for path in PATHS:
-        plain, answer = get(lasting, path), get(lasting, path, Accept_Encoding=accepted)
+        plain, answer = get(shared, path), get(shared, path, Accept_Encoding=accepted)
         assert answer.status_code == 200
         assert "Content-Encoding" not in plain.headers
         assert answer.headers.get("Content-Encoding") == ("gzip" if packed else None)
@@ -126,67 +126,67 @@ def test_a_browser_that_accepts_gzip_gets_it(lasting: Service, accepted: str, pa
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 @pytest.mark.parametrize("path", PATHS)
-def test_a_browser_with_the_current_file_gets_304(lasting: Service, path: str, encoding: str) -> None:
-    first = get(lasting, path, Accept_Encoding=encoding)
+def test_a_browser_with_the_current_file_gets_304(shared: Service, path: str, encoding: str) -> None:
+    first = get(shared, path, Accept_Encoding=encoding)
     for known in (first.headers["ETag"], f"W/{first.headers['ETag']}", "*"):
-        again = get(lasting, path, Accept_Encoding=encoding, If_None_Match=known)
+        again = get(shared, path, Accept_Encoding=encoding, If_None_Match=known)
         assert (again.status_code, again.data) == (304, b"")
         for name in ("ETag", "Cache-Control", "Vary", "Access-Control-Allow-Origin"):
             assert again.headers.getlist(name) == first.headers.getlist(name)
-    assert get(lasting, path, Accept_Encoding=encoding, If_None_Match='"other"').data == first.data
+    assert get(shared, path, Accept_Encoding=encoding, If_None_Match='"other"').data == first.data
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_head_and_range_get_the_usual_headers(lasting: Service, path: str) -> None:
-    whole, head = get(lasting, path), get(lasting, path, "HEAD")
+def test_head_and_range_get_the_usual_headers(shared: Service, path: str) -> None:
+    whole, head = get(shared, path), get(shared, path, "HEAD")
     assert (head.status_code, head.data) == (200, b"")
     assert head.headers["Content-Length"] == whole.headers["Content-Length"]
     for part in ("bytes=0-3", "bytes=99999999-", "bytes=x"):
-        answer = get(lasting, path, Range=part)
+        answer = get(shared, path, Range=part)
         assert (answer.status_code, answer.data) == (200, whole.data)
-    problem_of(get(lasting, path, "POST"), 405, "method_not_allowed")
+    problem_of(get(shared, path, "POST"), 405, "method_not_allowed")
 
 
 @pytest.mark.parametrize("name", ["0.0.9.js", "99.0.0.mjs", "latest.js", "1.0.js", "%2e.js"])
-def test_the_answer_to_an_unknown_version_names_the_current_one(lasting: Service, name: str) -> None:
-    answer = get(lasting, f"/embed-{name}")
+def test_the_answer_to_an_unknown_version_names_the_current_one(shared: Service, name: str) -> None:
+    answer = get(shared, f"/embed-{name}")
     assert f"/embed-{VERSION}.js" in problem_of(answer, 404, "not_found")["detail"]
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_other_addresses_that_begin_alike_are_no_script(lasting: Service) -> None:
+def test_other_addresses_that_begin_alike_are_no_script(shared: Service) -> None:
     for path in (f"/embed-{VERSION}.ts", f"/embed-{VERSION}", "/embed-1.0.0/.js", "/embed.json"):
-        problem_of(get(lasting, path), 404, "not_found")
-    problem_of(get(lasting, f"/embed-apps/{ORDERS}.js", Accept="application/json"), 401, "token_missing")
-    assert "Access-Control-Allow-Origin" not in lasting.open(lasting.token()).headers
+        problem_of(get(shared, path), 404, "not_found")
+    problem_of(get(shared, f"/embed-apps/{ORDERS}.js", Accept="application/json"), 401, "token_missing")
+    assert "Access-Control-Allow-Origin" not in shared.open(shared.token()).headers
 
 
 @pytest.mark.parametrize("host", ["embed.example", "orders.embed.example", "nothing.embed.example", "x"])
-def test_every_host_serves_it(lasting: Service, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    monkeypatch.setitem(lasting.app.config, "PUBLIC_URL", "https://{app}.embed.example")
-    assert get(lasting, "/embed.js", Host=host).text == SOURCE
+def test_every_host_serves_it(shared: Service, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setitem(shared.app.config, "PUBLIC_URL", "https://{app}.embed.example")
+    assert get(shared, "/embed.js", Host=host).text == SOURCE
 
 
 # ---- Versions ----
 
 
 def test_a_published_version_stays_after_an_upgrade(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch, static: Path
+    shared: Service, monkeypatch: pytest.MonkeyPatch, static: Path
 ) -> None:
     assert publish(static, minify) == publish(static, minify) == "8.0.0"
-    serve(lasting, monkeypatch, static)
-    assert get(lasting, "/embed.js").text.startswith("// minified")
-    assert get(lasting, "/embed.js").headers["Cache-Control"] == SHORT
+    serve(shared, monkeypatch, static)
+    assert get(shared, "/embed.js").text.startswith("// minified")
+    assert get(shared, "/embed.js").headers["Cache-Control"] == SHORT
     change(static, "8.0.0", "8.0.1")
-    serve(lasting, monkeypatch, static)
-    assert '"8.0.1"' in get(lasting, "/embed.js").text
-    assert get(lasting, "/embed-8.0.1.js").headers["Cache-Control"] == SHORT
+    serve(shared, monkeypatch, static)
+    assert '"8.0.1"' in get(shared, "/embed.js").text
+    assert get(shared, "/embed-8.0.1.js").headers["Cache-Control"] == SHORT
     for kind in ("js", "mjs"):
-        answer = get(lasting, f"/embed-8.0.0.{kind}")
+        answer = get(shared, f"/embed-8.0.0.{kind}")
         assert integrity(answer.data) == read_record(static)["8.0.0"][kind]
         assert answer.headers["Cache-Control"] == FOREVER
-    assert "/embed-8.0.1.js" in get(lasting, "/embed-8.0.2.js").get_json()["detail"]
+    assert "/embed-8.0.1.js" in get(shared, "/embed-8.0.2.js").get_json()["detail"]
 
 
 def test_a_changed_script_needs_a_new_version(static: Path) -> None:
@@ -233,17 +233,17 @@ def test_published_versions_are_unchanged_and_small() -> None:
     ],
 )
 def test_the_tag_pins_the_version_of_this_installation(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch, static: Path, public_url: str, at: str, published: bool
+    shared: Service, monkeypatch: pytest.MonkeyPatch, static: Path, public_url: str, at: str, published: bool
 ) -> None:
     if published:
         publish(static, minify)
-    serve(lasting, monkeypatch, static)
-    monkeypatch.setitem(lasting.app.config, "PUBLIC_URL", public_url)
+    serve(shared, monkeypatch, static)
+    monkeypatch.setitem(shared.app.config, "PUBLIC_URL", public_url)
     for options, kind, start, end in (
         ([], "js", "<script ", " defer></script>\n"),
         (["--module"], "mjs", '<script type="module" ', "></script>\n"),
     ):
-        done = lasting.app.test_cli_runner().invoke(args=["embed-tag", *options])
+        done = shared.app.test_cli_runner().invoke(args=["embed-tag", *options])
         assert done.exit_code == 0, done.output
         found = re.fullmatch(
             f'{start}src="{re.escape(at)}(/embed-8.0.0.{kind})" '
@@ -251,13 +251,13 @@ def test_the_tag_pins_the_version_of_this_installation(
             done.stdout,
         )
         assert found, done.stdout
-        assert integrity(get(lasting, found[1]).data) == found[2]
+        assert integrity(get(shared, found[1]).data) == found[2]
         assert ("not published" in done.stderr) != published
 
 
-def test_the_tag_needs_public_url(lasting: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lasting.app.config, "PUBLIC_URL", None)
-    done = lasting.app.test_cli_runner().invoke(args=["embed-tag"])
+def test_the_tag_needs_public_url(shared: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(shared.app.config, "PUBLIC_URL", None)
+    done = shared.app.test_cli_runner().invoke(args=["embed-tag"])
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: Set PUBLIC_URL")
 

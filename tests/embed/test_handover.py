@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from pat_service.embed import frames
 from pat_service.embed.advice import script_texts
 from pat_service.storage.models import Event, Session
-from tests.support.world import ORDERS, PORTAL, SUPPORT, Service, only, problem_of, provision
+from tests.support.people import ORDERS, PORTAL, SUPPORT, Service, changed, problem_of, provision
 
 NONCE: Final = "n" * 22
 JSON: Final = {"Accept": "application/json"}
@@ -49,27 +49,27 @@ def boot_of(answer: TestResponse) -> dict[str, Any]:
 # ---- The page that waits ----
 
 
-def test_the_page_that_waits_holds_nothing_of_anybody(lasting: Service) -> None:
-    before = sessions(lasting)
-    answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame", headers=FRAMED)
+def test_the_page_that_waits_holds_nothing_of_anybody(shared: Service) -> None:
+    before = sessions(shared)
+    answer = shared.client.get(f"/embed-apps/{ORDERS}/frame", headers=FRAMED)
     boot = boot_of(answer)
     assert boot.keys() == {"base", "parents", "locale", "language", "theme"}
     assert (boot["base"], boot["parents"]) == (f"/embed-apps/{ORDERS}", [PORTAL])
     shown = re.sub(r' nonce="[^"]+"', "", answer.text)  # chance may write anything
     for text in ("ana@", "Ana", "Acme", "Orders", "pat_", "eyJ"):
         assert text not in shown
-    assert sessions(lasting) == before
+    assert sessions(shared) == before
     policy = answer.headers["Content-Security-Policy"]
     assert f"frame-ancestors {PORTAL}" in policy
     assert "form-action 'none'" in policy
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_it_is_in_the_hosts_language_and_theme(lasting: Service) -> None:
-    answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame?locale=es-MX&theme=dark")
+def test_it_is_in_the_hosts_language_and_theme(shared: Service) -> None:
+    answer = shared.client.get(f"/embed-apps/{ORDERS}/frame?locale=es-MX&theme=dark")
     assert '<html lang="es" data-theme="dark">' in answer.text
     assert "Abriendo" in answer.text
-    assert '<html lang="en" data-theme="auto">' in lasting.client.get(f"/embed-apps/{ORDERS}/frame").text
+    assert '<html lang="en" data-theme="auto">' in shared.client.get(f"/embed-apps/{ORDERS}/frame").text
 
 
 ANYBODY: Final = ["*"]
@@ -91,10 +91,10 @@ NATIVE: Final = "safari-web-extension://1B2C"
     ],
 )
 def test_it_speaks_first_to_a_parent_that_its_address_names_and_that_may_frame_it(
-    monkeypatch: pytest.MonkeyPatch, lasting: Service, allowed: list[str], named: str, told: str | None
+    monkeypatch: pytest.MonkeyPatch, shared: Service, allowed: list[str], named: str, told: str | None
 ) -> None:
     monkeypatch.setattr(frames, "current_origins", lambda app_id: allowed)
-    answer = lasting.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named})
+    answer = shared.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named})
     assert boot_of(answer).get("parent") == told
 
 
@@ -109,12 +109,12 @@ def test_it_speaks_first_to_a_parent_that_its_address_names_and_that_may_frame_i
         (FRAMED | {"Sec-Purpose": "prefetch"}, 403),
     ],
 )
-def test_it_is_for_frames(lasting: Service, headers: dict[str, str], status: int) -> None:
-    assert lasting.client.get(f"/embed-apps/{ORDERS}/frame", headers=headers).status_code == status
+def test_it_is_for_frames(shared: Service, headers: dict[str, str], status: int) -> None:
+    assert shared.client.get(f"/embed-apps/{ORDERS}/frame", headers=headers).status_code == status
 
 
-def test_head_is_refused(lasting: Service) -> None:
-    answer = lasting.client.head(f"/embed-apps/{ORDERS}/frame")
+def test_head_is_refused(shared: Service) -> None:
+    answer = shared.client.head(f"/embed-apps/{ORDERS}/frame")
     assert (answer.status_code, set(answer.allow)) == (405, {"GET", "POST", "OPTIONS"})
 
 
@@ -123,7 +123,7 @@ def test_who_may_frame_it_is_read_at_that_moment(service: Service) -> None:
         return service.client.get(f"/embed-apps/{ORDERS}/frame").headers["Content-Security-Policy"]
 
     assert f"frame-ancestors {PORTAL}" in policy()
-    provision(service.app, only("apps", "orders", allowed_origins=["https://new.example"]))
+    provision(service.app, changed("apps", "orders", allowed_origins=["https://new.example"]))
     assert "frame-ancestors https://new.example" in policy()
 
 
@@ -131,8 +131,8 @@ def test_who_may_frame_it_is_read_at_that_moment(service: Service) -> None:
     ("app", "status"),
     [("00000000-0000-4000-8000-000000000000", 200), ("orders", 404), ("%22%3E%3Cscript%3E", 404)],
 )
-def test_of_no_app_it_may_be_framed_by_nobody(lasting: Service, app: str, status: int) -> None:
-    answer = lasting.client.get(f"/embed-apps/{app}/frame")
+def test_of_no_app_it_may_be_framed_by_nobody(shared: Service, app: str, status: int) -> None:
+    answer = shared.client.get(f"/embed-apps/{app}/frame")
     assert answer.status_code == status
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert "<script>" not in answer.text
@@ -141,8 +141,8 @@ def test_of_no_app_it_may_be_framed_by_nobody(lasting: Service, app: str, status
 # ---- A session for a token ----
 
 
-def test_ana_gets_a_session_and_the_apps_page_for_her_token(lasting: Service) -> None:
-    found = opened(hand_over(lasting, handed(lasting.token(sessionExpiry=60), nonce=NONCE)))
+def test_ana_gets_a_session_and_the_apps_page_for_her_token(shared: Service) -> None:
+    found = opened(hand_over(shared, handed(shared.token(sessionExpiry=60), nonce=NONCE)))
     assert found["expiresIn"] == 3600
     assert found["viewer"]["user"]["name"] == "Ana"
     page = found["page"]
@@ -151,20 +151,20 @@ def test_ana_gets_a_session_and_the_apps_page_for_her_token(lasting: Service) ->
     assert set(re.findall(r'nonce="([^"]*)"', page)) == {NONCE}
     assert found["session"] not in page
     assert "embed-boot" not in page
-    facts = lasting.client.get(
+    facts = shared.client.get(
         f"/embed-apps/{ORDERS}/session", headers={"Authorization": f"Bearer {found['session']}"}
     )
     assert facts.status_code == 200
 
 
-def test_a_renewal_gets_a_session_alone_and_the_first_lives_on(lasting: Service) -> None:
-    first = opened(hand_over(lasting, handed(lasting.token(), nonce=NONCE)))
-    second = opened(hand_over(lasting, handed(lasting.token())))
+def test_a_renewal_gets_a_session_alone_and_the_first_lives_on(shared: Service) -> None:
+    first = opened(hand_over(shared, handed(shared.token(), nonce=NONCE)))
+    second = opened(hand_over(shared, handed(shared.token())))
     assert second["page"] is None
     assert second["session"] != first["session"]
     for found in (first, second):
         bearer = {"Authorization": f"Bearer {found['session']}"}
-        assert lasting.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code == 200
+        assert shared.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code == 200
 
 
 def test_an_opening_is_told_to_the_trail(service: Service) -> None:
@@ -182,10 +182,10 @@ def test_an_opening_is_told_to_the_trail(service: Service) -> None:
         ("ü" * 500, 401, "token_invalid"),
     ],
 )
-def test_what_is_no_token_opens_nothing(lasting: Service, token: str, status: int, code: str) -> None:
-    before = sessions(lasting)
-    problem_of(hand_over(lasting, handed(token, nonce=NONCE)), status, code)
-    assert sessions(lasting) == before
+def test_what_is_no_token_opens_nothing(shared: Service, token: str, status: int, code: str) -> None:
+    before = sessions(shared)
+    problem_of(hand_over(shared, handed(token, nonce=NONCE)), status, code)
+    assert sessions(shared) == before
 
 
 def test_a_token_that_was_replaced_says_so_and_one_of_another_app_is_none(service: Service) -> None:
@@ -228,8 +228,8 @@ def test_a_token_that_was_replaced_says_so_and_one_of_another_app_is_none(servic
         7,
     ],
 )
-def test_another_body_is_refused_and_not_repeated(lasting: Service, body: Any) -> None:
-    answer = hand_over(lasting, body)
+def test_another_body_is_refused_and_not_repeated(shared: Service, body: Any) -> None:
+    answer = hand_over(shared, body)
     assert problem_of(answer, 400, "invalid_payload")["errors"]
     assert "pat_x" not in answer.text
     assert "<script>" not in answer.text
@@ -247,8 +247,8 @@ def test_another_body_is_refused_and_not_repeated(lasting: Service, body: Any) -
         (b"x" * 20_000, "application/json", 413),
     ],
 )
-def test_what_is_no_json_object_is_refused(lasting: Service, data: bytes, kind: str, status: int) -> None:
-    answer = lasting.client.post(f"/embed-apps/{ORDERS}/frame", data=data, content_type=kind, headers=JSON)
+def test_what_is_no_json_object_is_refused(shared: Service, data: bytes, kind: str, status: int) -> None:
+    answer = shared.client.post(f"/embed-apps/{ORDERS}/frame", data=data, content_type=kind, headers=JSON)
     assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
 
@@ -257,16 +257,16 @@ def test_what_is_no_json_object_is_refused(lasting: Service, data: bytes, kind: 
 
 
 @pytest.mark.parametrize("parent", ["https://evil.example", "null", PORTAL.upper(), f"{PORTAL}/", "*"])
-def test_a_page_that_is_not_on_the_apps_list_gets_no_session(lasting: Service, parent: str) -> None:
-    token, before = lasting.token(), sessions(lasting)
-    answer = hand_over(lasting, handed(token, parentOrigin=parent, nonce=NONCE))
+def test_a_page_that_is_not_on_the_apps_list_gets_no_session(shared: Service, parent: str) -> None:
+    token, before = shared.token(), sessions(shared)
+    answer = hand_over(shared, handed(token, parentOrigin=parent, nonce=NONCE))
     problem_of(answer, 403, "origin_not_allowed")
-    assert sessions(lasting) == before
+    assert sessions(shared) == before
 
 
 def test_the_tokens_own_list_counts_as_well(service: Service) -> None:
     other = "https://other.example"
-    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, other]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, other]))
     token = service.token(allowedOrigins=[other])
     problem_of(hand_over(service, handed(token)), 403, "origin_not_allowed")
     assert opened(hand_over(service, handed(token, parentOrigin=other)))["parents"] == [other]
@@ -274,7 +274,7 @@ def test_the_tokens_own_list_counts_as_well(service: Service) -> None:
 
 @pytest.mark.parametrize("parent", ["https://any.example", "null", "capacitor://any", "http://[::1]:3000"])
 def test_an_app_for_any_page_opens_from_any(service: Service, parent: str) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=["*"]))
+    provision(service.app, changed("apps", "orders", allowed_origins=["*"]))
     opened(hand_over(service, handed(service.token(), parentOrigin=parent)))
 
 
@@ -290,10 +290,10 @@ def test_a_token_for_one_opening_is_used_by_a_handover(service: Service) -> None
     problem_of(service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer), 401, "session_revoked")
 
 
-def test_only_a_single_use_token_is_marked_in_the_mints_answer(lasting: Service) -> None:
+def test_only_a_single_use_token_is_marked_in_the_mints_answer(shared: Service) -> None:
     """embed.js shares other tokens between frames."""
     options: list[dict[str, Any]] = [{"singleUse": True}, {}, {"singleUse": False}, {"singleUse": None}]
-    answers = [lasting.mint(**option).get_json() for option in options]
+    answers = [shared.mint(**option).get_json() for option in options]
     assert [answer.get("singleUse", "absent") for answer in answers] == [True, *["absent"] * 3]
 
 
@@ -330,8 +330,8 @@ def test_at_an_app_a_workspace_token_leads_nowhere_else(service: Service) -> Non
 # ---- Texts ----
 
 
-def test_texts_come_in_the_language_that_is_asked_for(lasting: Service) -> None:
-    answer = lasting.client.get("/embed-texts?locale=es-AR").get_json()
+def test_texts_come_in_the_language_that_is_asked_for(shared: Service) -> None:
+    answer = shared.client.get("/embed-texts?locale=es-AR").get_json()
     assert (answer["locale"], answer["language"]) == ("es-AR", "es")
     assert answer["texts"]["words"] == script_texts("es")["words"] != script_texts("en")["words"]
-    assert lasting.client.get("/embed-texts?locale=../..").get_json()["language"] == "en"
+    assert shared.client.get("/embed-texts?locale=../..").get_json()["language"] == "en"

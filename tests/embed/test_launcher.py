@@ -15,9 +15,9 @@ from sqlalchemy import delete, func, select, update
 from werkzeug.test import TestResponse
 
 from pat_service.storage.models import App, Event, Grant, Member, Session, Token, Workspace
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     LEDGER,
-    LOSSES,
     MINT,
     ORDERS,
     PORTAL,
@@ -27,7 +27,7 @@ from tests.support.world import (
     Service,
     basic,
     boot,
-    only,
+    changed,
     problem_of,
     provision,
 )
@@ -133,23 +133,23 @@ def test_a_mint_for_a_workspace_answers_with_the_address_of_its_launcher(service
     ],
 )
 def test_a_mint_for_a_workspace_is_refused_as_one_for_an_app(
-    lasting: Service, wish: dict[str, Any], status: int, code: str
+    shared: Service, wish: dict[str, Any], status: int, code: str
 ) -> None:
-    before = lasting.rows(select(func.count()).select_from(Token))
-    problem_of(mint(lasting, **wish), status, code)
-    assert lasting.rows(select(func.count()).select_from(Token)) == before
+    before = shared.rows(select(func.count()).select_from(Token))
+    problem_of(mint(shared, **wish), status, code)
+    assert shared.rows(select(func.count()).select_from(Token)) == before
 
 
 def test_a_client_of_the_workspace_scope_alone_mints_for_no_app(service: Service) -> None:
-    provision(service.app, only("clients", "manager", scopes=["mint:workspace"]))
+    provision(service.app, changed("clients", "manager", scopes=["mint:workspace"]))
     assert mint(service).status_code == 201
     problem_of(service.mint(client="manager"), 403, "scope_missing")
 
 
 @pytest.mark.parametrize("loss", ["she is archived", "she leaves the workspace"])
 def test_whoever_is_no_active_member_gets_no_token(service: Service, loss: str) -> None:
-    provision(service.app, only("clients", "manager", workspaces=None))
-    provision(service.app, LOSSES[loss])
+    provision(service.app, changed("clients", "manager", workspaces=None))
+    provision(service.app, ACCESS_LOSSES[loss])
     problem_of(mint(service), 403, "app_forbidden")
 
 
@@ -184,7 +184,7 @@ def test_the_launcher_shows_the_apps_that_ana_may_open_and_no_other(service: Ser
 
 
 def test_an_app_of_another_workspace_is_not_among_them_even_with_a_grant(service: Service) -> None:
-    provision(service.app, only("apps", "orders", workspace="globex"))
+    provision(service.app, changed("apps", "orders", workspace="globex"))
     assert apps_in(launch(service).response) == [SUPPORT]
 
 
@@ -196,14 +196,14 @@ def test_the_launcher_has_a_policy_of_its_own(service: Service) -> None:
     assert launcher.headers["Cache-Control"] == "no-store"
     assert "X-Frame-Options" not in launcher.headers
     assert "Set-Cookie" not in launcher.headers
-    provision(service.app, only("workspaces", "acme", allowed_origins=[]))
+    provision(service.app, changed("workspaces", "acme", allowed_origins=[]))
     assert directive(launch(service).response, "frame-ancestors") == "'none'"
-    provision(service.app, only("workspaces", "acme", allowed_origins=[PORTAL, ELSEWHERE]))
+    provision(service.app, changed("workspaces", "acme", allowed_origins=[PORTAL, ELSEWHERE]))
     assert directive(launch(service, allowedOrigins=[ELSEWHERE]).response, "frame-ancestors") == ELSEWHERE
 
 
 def test_each_app_has_its_own_ancestors_on_the_way(service: Service) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=[ELSEWHERE]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[ELSEWHERE]))
     launcher = launch(service)
     assert directive(launcher.go(f"/embed-apps/{ORDERS}"), "frame-ancestors") == ELSEWHERE
     assert directive(launcher.go(f"/embed-apps/{SUPPORT}"), "frame-ancestors") == PORTAL
@@ -286,8 +286,10 @@ def test_the_session_ends_everywhere_at_once(service: Service) -> None:
 
 
 def test_no_token_of_an_app_opens_the_launcher_nor_one_of_a_workspace_anothers(service: Service) -> None:
-    provision(service.app, only("clients", "manager", workspaces=None))
-    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "admin"}))
+    provision(service.app, changed("clients", "manager", workspaces=None))
+    provision(
+        service.app, changed("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "admin"})
+    )
     acme, globex = (f"/embed-workspaces/{workspace(service, slug)}" for slug in ("acme", "globex"))
     for path, text in (
         (acme, service.token()),
@@ -327,11 +329,11 @@ def test_a_session_of_a_workspace_is_none_at_an_app_without_a_grant(service: Ser
     problem_of(bens.ask(f"/embed-apps/{SUPPORT}/session"), 401, "access_revoked")
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ACCESS_LOSSES)
 def test_access_counts_at_each_request(service: Service, loss: str) -> None:
     launcher = launch(service)
     assert launcher.ask(f"/embed-apps/{ORDERS}/session").status_code == 200
-    provision(service.app, LOSSES[loss])
+    provision(service.app, ACCESS_LOSSES[loss])
     problem_of(launcher.ask(f"/embed-apps/{ORDERS}/session"), 401, "access_revoked")
     at_home = launcher.go(launcher.path)
     if loss == "she loses her grant":
@@ -345,7 +347,7 @@ def test_access_counts_at_each_request(service: Service, loss: str) -> None:
 def test_an_app_that_leaves_the_workspace_drops_out_at_once(service: Service) -> None:
     text = token(service)
     launcher = launch(service)
-    provision(service.app, only("apps", "orders", workspace="globex"))
+    provision(service.app, changed("apps", "orders", workspace="globex"))
     problem_of(launcher.ask(f"/embed-apps/{ORDERS}/session"), 401, "access_revoked")
     problem_of(launcher.go(f"/embed-apps/{ORDERS}"), 401, "access_revoked")
     assert apps_in(launcher.go(launcher.path)) == [SUPPORT]
@@ -355,9 +357,9 @@ def test_an_app_that_leaves_the_workspace_drops_out_at_once(service: Service) ->
 
 def test_an_app_that_has_moved_elsewhere_is_still_none_of_this_workspace(service: Service) -> None:
     for place in ("acme", "globex"):
-        provision(service.app, only("apps", "ledger", workspace=place))
+        provision(service.app, changed("apps", "ledger", workspace=place))
     provision(service.app, {"workspaces": [{"slug": "third"}]})
-    provision(service.app, only("apps", "ledger", workspace="third"))
+    provision(service.app, changed("apps", "ledger", workspace="third"))
     assert service.refusal(token(service), LEDGER) == "token_invalid"
     problem_of(launch(service).go(f"/embed-apps/{LEDGER}"), 401, "session_invalid")
 
@@ -374,7 +376,7 @@ def test_the_way_between_apps_is_limited_as_openings_are(make_app: Callable[...,
 
 def test_an_app_that_joins_the_workspace_is_there_at_once(service: Service) -> None:
     launcher = launch(service)
-    ledger = only("apps", "ledger", workspace="acme", users=["ana@acme.test"])
+    ledger = changed("apps", "ledger", workspace="acme", users=["ana@acme.test"])
     provision(service.app, ledger)
     assert LEDGER in apps_in(launcher.go(launcher.path))
     assert launcher.go(f"/embed-apps/{LEDGER}").status_code == 200
@@ -443,43 +445,43 @@ def test_a_workspace_that_is_deleted_takes_its_tokens_and_sessions_along(service
     ],
 )
 def test_a_form_that_makes_no_sense_is_refused(
-    lasting: Service, at: str, form: dict[str, Any], code: str
+    shared: Service, at: str, form: dict[str, Any], code: str
 ) -> None:
-    path = f"/embed-workspaces/{workspace(lasting)}" if at == "launcher" else f"/embed-apps/{ORDERS}"
-    answer = lasting.client.post(path, data=form, headers=JSON)
+    path = f"/embed-workspaces/{workspace(shared)}" if at == "launcher" else f"/embed-apps/{ORDERS}"
+    answer = shared.client.post(path, data=form, headers=JSON)
     if "\0" in str(form.get("session")):
         problem_of(answer, 400, "invalid_payload")
     else:
         problem_of(answer, 401, code)
 
 
-def test_the_launcher_opens_in_a_frame_alone_and_to_no_head_or_prefetch(lasting: Service) -> None:
-    path = f"/embed-workspaces/{workspace(lasting)}"
-    query = {"personal-access-token": token(lasting)}
-    before = lasting.rows(select(func.count()).select_from(Session))
+def test_the_launcher_opens_in_a_frame_alone_and_to_no_head_or_prefetch(shared: Service) -> None:
+    path = f"/embed-workspaces/{workspace(shared)}"
+    query = {"personal-access-token": token(shared)}
+    before = shared.rows(select(func.count()).select_from(Session))
     for headers in (
         {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"},
         {"Sec-Purpose": "prefetch"},
     ):
-        answer = lasting.client.get(path, query_string=query, headers=JSON | headers)
+        answer = shared.client.get(path, query_string=query, headers=JSON | headers)
         problem_of(answer, 403, "not_framed")
-    assert lasting.client.head(path, query_string=query).status_code == 405
-    assert lasting.rows(select(func.count()).select_from(Session)) == before
+    assert shared.client.head(path, query_string=query).status_code == 405
+    assert shared.rows(select(func.count()).select_from(Session)) == before
 
 
-def test_a_refusal_at_the_launcher_is_a_page_with_its_ancestors(lasting: Service) -> None:
-    answer = lasting.client.get(f"/embed-workspaces/{workspace(lasting)}")
+def test_a_refusal_at_the_launcher_is_a_page_with_its_ancestors(shared: Service) -> None:
+    answer = shared.client.get(f"/embed-workspaces/{workspace(shared)}")
     assert (answer.status_code, answer.mimetype) == (401, "text/html")
     assert directive(answer, "frame-ancestors") == PORTAL
-    nowhere = lasting.client.get("/embed-workspaces/nothing")
+    nowhere = shared.client.get("/embed-workspaces/nothing")
     assert directive(nowhere, "frame-ancestors") == "'none'"
 
 
 def test_hostile_names_do_nothing_in_the_launcher(service: Service) -> None:
     hostile = "</script><img src=x onerror=alert(1)>\"'&"
-    provision(service.app, only("workspaces", "acme", allowed_origins=[PORTAL], name=hostile))
-    provision(service.app, only("apps", "orders", name=hostile))
-    provision(service.app, only("users", "ana@acme.test", name=hostile))
+    provision(service.app, changed("workspaces", "acme", allowed_origins=[PORTAL], name=hostile))
+    provision(service.app, changed("apps", "orders", name=hostile))
+    provision(service.app, changed("users", "ana@acme.test", name=hostile))
     launcher = launch(service)
     for answer in (launcher.response, launcher.go(f"/embed-apps/{ORDERS}")):
         assert "<img src=x" not in answer.text
@@ -492,9 +494,9 @@ def test_a_role_that_changes_counts_at_the_launcher_too(service: Service) -> Non
     assert boot(launcher.go(launcher.path))["viewer"]["role"] == "admin"
 
 
-def test_a_mint_of_both_kinds_at_once_is_refused_naming_what_was_given(lasting: Service) -> None:
+def test_a_mint_of_both_kinds_at_once_is_refused_naming_what_was_given(shared: Service) -> None:
     body = {"email": "ana@acme.test", "appSlug": "orders", "workspaceSlug": "acme"}
-    answer = lasting.client.post(
+    answer = shared.client.post(
         MINT, json=body | {"sessionExpiry": 1, "patExpiry": 1}, headers=basic("manager")
     )
     assert set(problem_of(answer, 400, "invalid_payload")["errors"]) == {"appSlug", "workspaceSlug"}

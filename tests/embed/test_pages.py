@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from pat_service.embed import Registry
 from pat_service.storage.models import Session
-from tests.support.world import Frame, Service, boot, only, problem_of, provision
+from tests.support.people import Frame, Service, boot, changed, problem_of, provision
 
 DESK: Final = "dddddddd-1111-4222-8333-444444444444"
 BARE: Final = "bbbbbbbb-1111-4222-8333-444444444444"
@@ -199,7 +199,7 @@ BARE_NAME: Final = "</title><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def desk(lasting: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
+def desk(shared: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
     """The service with an app of its own: `apps/desk.py` and `templates/apps/desk/`, and two without code."""
     folder = tmp_path_factory.mktemp("own")
     package = folder / "own_apps"
@@ -215,17 +215,17 @@ def desk(lasting: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        lasting.app.extensions["pat_service.registry"] = Registry("own_apps")
-    loaders = [FileSystemLoader(folder), lasting.app.jinja_env.loader]
-    lasting.app.jinja_env.loader = ChoiceLoader([loader for loader in loaders if loader])
+        shared.app.extensions["pat_service.registry"] = Registry("own_apps")
+    loaders = [FileSystemLoader(folder), shared.app.jinja_env.loader]
+    shared.app.jinja_env.loader = ChoiceLoader([loader for loader in loaders if loader])
     own = [
         (DESK, "desk", "desk", "Desk"),
         (BARE, "bare", "bare", BARE_NAME),
         (GHOST, "ghost", "none", "Ghost"),
     ]
     for app_id, slug, template, name in own:
-        provision(lasting.app, only("apps", "orders", id=app_id, slug=slug, template=template, name=name))
-    return lasting
+        provision(shared.app, changed("apps", "orders", id=app_id, slug=slug, template=template, name=name))
+    return shared
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,16 @@ from pat_service.embed import EmbeddedApp
 from pat_service.embed.advice import ADVICE, RELOAD, advice, retryable
 from pat_service.embed.texts import translator
 from pat_service.storage.models import Token
-from tests.support.world import (
-    LOSSES,
+from tests.support.people import (
+    ACCESS_LOSSES,
     ORDERS,
     PORTAL,
     SUPPORT,
     WORLD,
     Service,
-    folder_of,
+    changed,
+    database_folder,
     lose_the_database,
-    only,
     problem_of,
     provision,
 )
@@ -135,7 +135,7 @@ def revoked_token(service: Service, headers: Headers) -> TestResponse:
 
 def lost_access(service: Service, headers: Headers) -> TestResponse:
     token = service.token()
-    provision(service.app, LOSSES["she loses her grant"])
+    provision(service.app, ACCESS_LOSSES["she loses her grant"])
     answer = opening(service, token, headers)
     provision(service.app, WORLD)
     return answer
@@ -189,32 +189,32 @@ REFUSALS: Final[dict[str, tuple[int, str, Ask]]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_refusal_is_a_page_for_a_person(lasting: Service, kind: str) -> None:
+def test_a_refusal_is_a_page_for_a_person(shared: Service, kind: str) -> None:
     status, code, ask = REFUSALS[kind]
-    refused_page(ask(lasting, HTML), status, code)
+    refused_page(ask(shared, HTML), status, code)
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
 @pytest.mark.parametrize("accept", [JSON, SCRIPT], ids=["program", "script"])
-def test_a_refusal_is_a_problem_for_a_program(lasting: Service, kind: str, accept: Headers) -> None:
+def test_a_refusal_is_a_problem_for_a_program(shared: Service, kind: str, accept: Headers) -> None:
     status, code, ask = REFUSALS[kind]
-    answer = ask(lasting, accept)
+    answer = ask(shared, accept)
     problem_of(answer, status, code)
     assert answer.headers.get("WWW-Authenticate", "Bearer").startswith("Bearer")
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_ana_reads_in_spanish_what_happened(lasting: Service, kind: str) -> None:
+def test_ana_reads_in_spanish_what_happened(shared: Service, kind: str) -> None:
     status, code, ask = REFUSALS[kind]
     page = refused_page(
-        ask(lasting, HTML | {"Accept-Language": "es-MX,es;q=0.9,en;q=0.8"}), status, code, "es"
+        ask(shared, HTML | {"Accept-Language": "es-MX,es;q=0.9,en;q=0.8"}), status, code, "es"
     )
     assert page.texts["embed-retry"] == "Volver a intentarlo"
     assert "Solicitud" in page.texts["span"]
 
 
-def test_the_host_says_which_language_and_theme_a_refusal_has(lasting: Service) -> None:
+def test_the_host_says_which_language_and_theme_a_refusal_has(shared: Service) -> None:
     spanish = HTML | {"Accept-Language": "es"}
     for query, headers, language, theme in [
         ("", HTML, "en", "auto"),
@@ -224,17 +224,17 @@ def test_the_host_says_which_language_and_theme_a_refusal_has(lasting: Service) 
         ("?locale=" + "es" * 9_000, spanish, "es", "auto"),
         ("", spanish | {"X-Embed-Theme": "dark"}, "es", "dark"),
     ]:
-        answer = lasting.client.get(PATH + query, headers=headers)
+        answer = shared.client.get(PATH + query, headers=headers)
         refused_page(answer, 401, "token_missing", language)
         assert f' data-theme="{theme}">' in answer.text
         scheme = "light dark" if theme == "auto" else theme
         assert f'<meta name="color-scheme" content="{scheme}">' in answer.text
 
 
-def test_a_page_that_is_kept_is_not_anothers(lasting: Service) -> None:
+def test_a_page_that_is_kept_is_not_anothers(shared: Service) -> None:
     """They are kept by problem, origins, language and theme; the request's number is each time's own."""
     seen = [
-        lasting.client.get(f"{PATH}?locale={locale}&theme={theme}", headers=HTML).text
+        shared.client.get(f"{PATH}?locale={locale}&theme={theme}", headers=HTML).text
         for _ in range(2)
         for locale in ("en", "es")
         for theme in ("light", "dark")
@@ -273,8 +273,8 @@ def test_every_refusal_that_a_viewer_can_meet_has_advice_of_its_own() -> None:
         ("text/html;q=0.9, application/json", "json"),
     ],
 )
-def test_the_caller_says_which_it_prefers(lasting: Service, accept: str | None, kind: str) -> None:
-    answer = lasting.client.get(PATH, headers={} if accept is None else {"Accept": accept})
+def test_the_caller_says_which_it_prefers(shared: Service, accept: str | None, kind: str) -> None:
+    answer = shared.client.get(PATH, headers={} if accept is None else {"Accept": accept})
     if kind == "html":
         refused_page(answer, 401, "token_missing")
     else:
@@ -295,13 +295,13 @@ def test_the_caller_says_which_it_prefers(lasting: Service, accept: str | None, 
     ],
 )
 def test_the_session_and_data_answer_scripts_and_so_never_with_a_page(
-    lasting: Service, accept: Headers, method: str, path: str, status: int, code: str
+    shared: Service, accept: Headers, method: str, path: str, status: int, code: str
 ) -> None:
-    problem_of(lasting.client.open(PATH + path, method=method, headers=accept), status, code)
+    problem_of(shared.client.open(PATH + path, method=method, headers=accept), status, code)
 
 
-def test_too_many_openings_are_told_when_to_come_back(make_lasting: Callable[..., Service]) -> None:
-    service = make_lasting(OPEN_RATE_LIMIT="2 per minute")
+def test_too_many_openings_are_told_when_to_come_back(make_shared: Callable[..., Service]) -> None:
+    service = make_shared(OPEN_RATE_LIMIT="2 per minute")
     token = service.token()
     assert [service.open(token).status_code for _ in range(2)] == [200, 200]
     answer = opening(service, token, HTML)
@@ -314,7 +314,7 @@ def test_too_many_openings_are_told_when_to_come_back(make_lasting: Callable[...
 
 def test_a_store_that_is_away_is_told_so(service: Service) -> None:
     frame, token = service.frame(), service.token()
-    lose_the_database(service.app, folder_of(service.app))
+    lose_the_database(service.app, database_folder(service.app))
     for accept in (HTML, JSON):
         asks = [
             opening(service, token, accept),
@@ -326,7 +326,7 @@ def test_a_store_that_is_away_is_told_so(service: Service) -> None:
                 refused_page(answer, 503, "unavailable")
             else:
                 problem_of(answer, 503, "unavailable")
-            for detail in ("sqlite", "OperationalError", str(folder_of(service.app)), "SELECT"):
+            for detail in ("sqlite", "OperationalError", str(database_folder(service.app)), "SELECT"):
                 assert detail not in answer.text
 
 
@@ -341,28 +341,28 @@ def test_an_app_that_breaks_is_told_so_and_no_more(service: Service, monkeypatch
 
 @pytest.mark.parametrize("origins", [[], ["https://a.example", "capacitor://localhost"], ["*"]])
 def test_a_refusal_is_told_to_the_apps_own_parents(service: Service, origins: list[str]) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=origins))
+    provision(service.app, changed("apps", "orders", allowed_origins=origins))
     for answer in (service.client.get(PATH), service.open("pat_0"), superseded_token(service, HTML)):
         assert Page(answer.text).refusal["parents"] == origins
     assert Page(service.client.get(f"/embed-apps/{SUPPORT}").text).refusal["parents"] == [PORTAL]
 
 
-def test_a_refusal_at_an_address_that_is_no_app_is_told_to_nobody(lasting: Service) -> None:
+def test_a_refusal_at_an_address_that_is_no_app_is_told_to_nobody(shared: Service) -> None:
     for path in ("/embed-apps", "/embed-apps/x", "/embed-apps/99999999-9999-4999-8999-999999999999"):
-        assert Page(lasting.client.get(path, headers=HTML).text).refusal["parents"] == []
+        assert Page(shared.client.get(path, headers=HTML).text).refusal["parents"] == []
 
 
 @pytest.mark.parametrize("hostile", ["</script><img src=x onerror=alert(1)>", "<!--<script>", '"><b>'])
-def test_what_a_caller_sent_does_nothing_in_the_page(lasting: Service, hostile: str) -> None:
-    frame = lasting.frame()
-    answer = lasting.client.get(
+def test_what_a_caller_sent_does_nothing_in_the_page(shared: Service, hostile: str) -> None:
+    frame = shared.frame()
+    answer = shared.client.get(
         f"{PATH}/pages/index", query_string={hostile: "\0"}, headers=HTML | frame.bearer
     )
     page = refused_page(answer, 400, "invalid_payload")
     assert list(page.refusal["problem"]["errors"]) == [hostile]
     assert "img" not in page.tags
     assert page.tags.count("script") == 4
-    in_path = lasting.client.get(f"/embed-apps/{hostile}", headers=HTML)
+    in_path = shared.client.get(f"/embed-apps/{hostile}", headers=HTML)
     assert in_path.status_code in (401, 404)
     assert "img" not in Page(in_path.text).tags
 
@@ -370,10 +370,10 @@ def test_what_a_caller_sent_does_nothing_in_the_page(lasting: Service, hostile: 
 @pytest.mark.parametrize("host", ["..", "a" * 300, ".", "evil..example"])
 @pytest.mark.parametrize("accept", [HTML, JSON], ids=["page", "problem"])
 def test_a_host_that_cannot_be_is_refused_like_anything_else(
-    lasting: Service, host: str, accept: Headers
+    shared: Service, host: str, accept: Headers
 ) -> None:
     """Or overlooked, as nothing here depends on it."""
-    answer = lasting.client.get(PATH, headers=accept, environ_overrides={"HTTP_HOST": host})
+    answer = shared.client.get(PATH, headers=accept, environ_overrides={"HTTP_HOST": host})
     assert answer.status_code in (400, 401)
     assert answer.headers["X-Request-Id"] in answer.text
     assert "frame-ancestors" in answer.headers["Content-Security-Policy"]
@@ -381,11 +381,11 @@ def test_a_host_that_cannot_be_is_refused_like_anything_else(
 
 
 @pytest.mark.parametrize("host", ["evil.example", 'evil"><script>', "evil@x", "evil:x", "evil/..", "", "é"])
-def test_no_page_repeats_a_host_of_the_callers_choice(lasting: Service, host: str) -> None:
+def test_no_page_repeats_a_host_of_the_callers_choice(shared: Service, host: str) -> None:
     spoofed = {f"X-Forwarded-{name}": "evil.example" for name in ("Host", "Prefix", "Proto", "Server")}
-    frame = lasting.frame()
+    frame = shared.frame()
     for path in ("", "/pages/index", "/session", "/nothing"):
-        answer = lasting.client.get(
+        answer = shared.client.get(
             PATH + path, headers=spoofed | HTML | frame.bearer, environ_overrides={"HTTP_HOST": host}
         )
         assert "evil" not in answer.text + str(answer.headers)

@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from pat_service.storage.models import Session
-from tests.support.world import ORDERS, SUPPORT, Frame, Service, boot, only, problem_of, provision
+from tests.support.people import ORDERS, SUPPORT, Frame, Service, boot, changed, problem_of, provision
 
 ANA: Final = "ana@acme.test"
 BEN: Final = "ben@acme.test"
@@ -17,75 +17,74 @@ def emails(service: Service, *frames: Frame) -> list[str]:
     return [service.facts(frame)["user"]["email"] for frame in frames]
 
 
-def test_ana_and_ben_are_themselves_in_two_frames_of_one_app(lasting: Service) -> None:
+def test_ana_and_ben_are_themselves_in_two_frames_of_one_app(shared: Service) -> None:
     """One browser, one origin, and no cookie by which either could become the other."""
-    anas, bens = lasting.frame(email=ANA), lasting.frame(email=BEN)
+    anas, bens = shared.frame(email=ANA), shared.frame(email=BEN)
     for _ in range(3):
-        assert emails(lasting, anas, bens, anas) == [ANA, BEN, ANA]
+        assert emails(shared, anas, bens, anas) == [ANA, BEN, ANA]
     assert boot(anas.response)["session"] != boot(bens.response)["session"]
     assert ANA not in bens.response.text
     assert BEN not in anas.response.text
 
 
-def test_neither_sees_what_the_other_wrote(lasting: Service) -> None:
+def test_neither_sees_what_the_other_wrote(shared: Service) -> None:
     """Support belongs to each viewer alone."""
-    both = only("apps", "support", users=[ANA, BEN])
-    provision(lasting.app, both)
-    anas, bens = lasting.frame(SUPPORT, email=ANA), lasting.frame(SUPPORT, email=BEN)
+    both = changed("apps", "support", users=[ANA, BEN])
+    provision(shared.app, both)
+    anas, bens = shared.frame(SUPPORT, email=ANA), shared.frame(SUPPORT, email=BEN)
     ticket = {"subject": "Ana's own words", "topic": "other", "message": "Nobody else's."}
-    assert "Ana&#39;s own words" in lasting.post(anas, "pages/create", data=ticket).text
-    assert "Ana&#39;s own words" in lasting.get(anas, "pages/index").text
-    assert "Ana&#39;s own words" not in lasting.get(bens, "pages/index").text
+    assert "Ana&#39;s own words" in shared.post(anas, "pages/create", data=ticket).text
+    assert "Ana&#39;s own words" in shared.get(anas, "pages/index").text
+    assert "Ana&#39;s own words" not in shared.get(bens, "pages/index").text
 
 
-def test_bens_end_is_not_anas(lasting: Service) -> None:
-    anas, bens = lasting.frame(email=ANA), lasting.frame(email=BEN)
-    assert lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=bens.bearer).status_code == 204
-    problem_of(lasting.get(bens, "session"), 401, "session_revoked")
-    assert emails(lasting, anas) == [ANA]
+def test_bens_end_is_not_anas(shared: Service) -> None:
+    anas, bens = shared.frame(email=ANA), shared.frame(email=BEN)
+    assert shared.client.delete(f"/embed-apps/{ORDERS}/session", headers=bens.bearer).status_code == 204
+    problem_of(shared.get(bens, "session"), 401, "session_revoked")
+    assert emails(shared, anas) == [ANA]
 
 
 def test_bens_lost_access_is_not_anas(service: Service) -> None:
     anas, bens = service.frame(email=ANA), service.frame(email=BEN)
-    provision(service.app, only("users", BEN, status="archived"))
+    provision(service.app, changed("users", BEN, status="archived"))
     problem_of(service.get(bens, "session"), 401, "access_revoked")
     assert emails(service, anas) == [ANA]
 
 
-def test_a_new_token_of_bens_replaces_none_of_anas(lasting: Service) -> None:
-    anas = lasting.token(email=ANA)
-    bens = [lasting.token(email=BEN) for _ in range(3)]
-    assert lasting.open(anas).status_code == 200
-    assert lasting.refusal(bens[0]) == "token_invalid"
-    assert lasting.refusal(bens[1]) == "token_superseded"
+def test_a_new_token_of_bens_replaces_none_of_anas(shared: Service) -> None:
+    anas = shared.token(email=ANA)
+    bens = [shared.token(email=BEN) for _ in range(3)]
+    assert shared.open(anas).status_code == 200
+    assert shared.refusal(bens[0]) == "token_invalid"
+    assert shared.refusal(bens[1]) == "token_superseded"
 
 
-def test_two_tabs_of_ana_have_a_session_each(lasting: Service) -> None:
-    token = lasting.token()
+def test_two_tabs_of_ana_have_a_session_each(shared: Service) -> None:
+    token = shared.token()
     first, second = (
-        Frame(answer, ORDERS, boot(answer)["session"])
-        for answer in (lasting.open(token), lasting.open(token))
+        Frame(answer, ORDERS, boot(answer)["session"]) for answer in (shared.open(token), shared.open(token))
     )
-    assert lasting.facts(first)["sessionId"] != lasting.facts(second)["sessionId"]
-    lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=first.bearer)
-    assert lasting.facts(second)["user"]["email"] == ANA
+    assert shared.facts(first)["sessionId"] != shared.facts(second)["sessionId"]
+    shared.client.delete(f"/embed-apps/{ORDERS}/session", headers=first.bearer)
+    assert shared.facts(second)["user"]["email"] == ANA
 
 
-def test_two_apps_of_ana_on_one_page_take_only_their_own_session(lasting: Service) -> None:
-    orders, support = lasting.frame(ORDERS), lasting.frame(SUPPORT)
-    assert lasting.facts(orders)["app"]["slug"] == "orders"
-    assert lasting.facts(support)["app"]["slug"] == "support"
+def test_two_apps_of_ana_on_one_page_take_only_their_own_session(shared: Service) -> None:
+    orders, support = shared.frame(ORDERS), shared.frame(SUPPORT)
+    assert shared.facts(orders)["app"]["slug"] == "orders"
+    assert shared.facts(support)["app"]["slug"] == "support"
     for jwt, app_id in ((orders.jwt, SUPPORT), (support.jwt, ORDERS)):
         swapped = Frame(orders.response, app_id, jwt)
-        problem_of(lasting.get(swapped, "session"), 401, "session_invalid")
+        problem_of(shared.get(swapped, "session"), 401, "session_invalid")
 
 
-def test_frames_that_ask_at_the_same_time_are_not_mixed_up(lasting: Service) -> None:
+def test_frames_that_ask_at_the_same_time_are_not_mixed_up(shared: Service) -> None:
     """What one request knows of its viewer is never another's, whichever thread serves it."""
-    anas, bens = lasting.frame(email=ANA), lasting.frame(email=BEN)
+    anas, bens = shared.frame(email=ANA), shared.frame(email=BEN)
 
     def ask(turn: int) -> bool:
-        service = Service(FlaskClient(lasting.app, lasting.app.response_class))
+        service = Service(FlaskClient(shared.app, shared.app.response_class))
         frame, email = (anas, ANA) if turn % 2 else (bens, BEN)
         page = service.get(frame, "pages/index")
         shown = [name for name in ("Ana", "Ben") if name in page.text]

@@ -12,8 +12,7 @@ from werkzeug.test import TestResponse
 from pat_service.embed import EmbeddedApp, ancestors
 from pat_service.rules.access import Place
 from pat_service.storage.models import App
-from tests.support.shared import Make
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     LEDGER,
     ORDERS,
@@ -22,11 +21,12 @@ from tests.support.world import (
     Frame,
     Service,
     boot,
-    folder_of,
+    changed,
+    database_folder,
     lose_the_database,
-    only,
     provision,
 )
+from tests.support.shared_fixtures import MakeService
 
 PATH: Final = f"/embed-apps/{ORDERS}"
 UNKNOWN: Final = "99999999-9999-4999-8999-999999999999"
@@ -34,9 +34,9 @@ Ask = Callable[[Service, Frame], TestResponse]
 
 
 @pytest.fixture(scope="module")
-def lasting(make_lasting: Make) -> Service:
+def shared(make_shared: MakeService) -> Service:
     """One service for the module: its tests leave what the others need."""
-    return make_lasting()
+    return make_shared()
 
 
 def policy_of(answer: TestResponse) -> dict[str, str]:
@@ -104,14 +104,14 @@ IMAGES: Final = "'self' data: blob:"
 
 
 @pytest.fixture(scope="module")
-def frame(lasting: Service) -> Frame:
-    return lasting.frame()
+def frame(shared: Service) -> Frame:
+    return shared.frame()
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-def test_every_answer_of_a_frame_has_every_header(lasting: Service, frame: Frame, kind: str) -> None:
+def test_every_answer_of_a_frame_has_every_header(shared: Service, frame: Frame, kind: str) -> None:
     status, ask = ANSWERS[kind]
-    answer = ask(lasting, frame)
+    answer = ask(shared, frame)
     assert answer.status_code == status
     policy = policy_of(answer)
     nonce = policy["script-src"]
@@ -144,10 +144,10 @@ def test_every_answer_of_a_frame_has_every_header(lasting: Service, frame: Frame
     assert not [name for name in never if name in answer.headers]
 
 
-def test_a_nonce_is_used_once_and_stands_on_every_script(lasting: Service) -> None:
+def test_a_nonce_is_used_once_and_stands_on_every_script(shared: Service) -> None:
     nonces = set()
     for _ in range(3):
-        answers = [lasting.open(lasting.token()), lasting.client.get(PATH)]
+        answers = [shared.open(shared.token()), shared.client.get(PATH)]
         for answer in answers:
             nonce = policy_of(answer)["script-src"].removeprefix("'nonce-").removesuffix("'")
             nonces.add(nonce)
@@ -160,7 +160,7 @@ def test_a_nonce_is_used_once_and_stands_on_every_script(lasting: Service) -> No
 
 
 def test_an_apps_own_response_cannot_weaken_the_headers(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch
+    shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as one that it hands on from elsewhere."""
     embedded = EmbeddedApp()
@@ -177,9 +177,9 @@ def test_an_apps_own_response_cannot_weaken_the_headers(
         "Set-Cookie": "a=b",
     }
     embedded.data("loose")(lambda viewer: Response("hello", headers=loose))
-    monkeypatch.setitem(lasting.app.extensions["pat_service.registry"]._apps, "orders", embedded)
-    frame = lasting.frame()
-    answer, usual = lasting.get(frame, "data/loose"), lasting.get(frame, "session")
+    monkeypatch.setitem(shared.app.extensions["pat_service.registry"]._apps, "orders", embedded)
+    frame = shared.frame()
+    answer, usual = shared.get(frame, "data/loose"), shared.get(frame, "session")
     assert answer.text == "hello"
     assert ancestors_of(answer) == PORTAL
     assert "Set-Cookie" not in answer.headers
@@ -192,9 +192,9 @@ def test_an_apps_own_response_cannot_weaken_the_headers(
     ("public_url", "sent"), [("https://embed.example", True), ("http://127.0.0.1:8000", False)]
 )
 def test_hsts_is_sent_where_the_service_is_known_by_https(
-    make_lasting: Callable[..., Service], public_url: str, sent: bool
+    make_shared: Callable[..., Service], public_url: str, sent: bool
 ) -> None:
-    service = make_lasting(PUBLIC_URL=public_url, SECRET_KEY=KEY)
+    service = make_shared(PUBLIC_URL=public_url, SECRET_KEY=KEY)
     answers = [service.frame().response, service.client.get(PATH), service.client.get("/nothing")]
     answers += [service.client.get("/static/embed/embed.css", buffered=True), service.mint(client="auditor")]
     assert {"Strict-Transport-Security" in answer.headers for answer in answers} == {sent}
@@ -219,8 +219,8 @@ def test_hsts_is_sent_where_the_service_is_known_by_https(
         ("GET", "/favicon.ico"),
     ],
 )
-def test_everything_else_may_be_framed_by_nobody(lasting: Service, method: str, path: str) -> None:
-    answer = lasting.client.open(path, method=method, buffered=True)
+def test_everything_else_may_be_framed_by_nobody(shared: Service, method: str, path: str) -> None:
+    answer = shared.client.open(path, method=method, buffered=True)
     assert ancestors_of(answer) == "'none'"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
@@ -242,9 +242,9 @@ def test_everything_else_may_be_framed_by_nobody(lasting: Service, method: str, 
     ],
 )
 def test_an_isolated_site_loads_public_files_and_nothing_else(
-    lasting: Service, path: str, policy: str
+    shared: Service, path: str, policy: str
 ) -> None:
-    answer = lasting.client.get(path, buffered=True)
+    answer = shared.client.get(path, buffered=True)
     assert answer.headers.getlist("Cross-Origin-Resource-Policy") == [policy]
     assert "Cross-Origin-Embedder-Policy" not in answer.headers
 
@@ -258,8 +258,8 @@ def test_a_route_that_is_meant_for_other_sites_can_say_so(make_app: Callable[...
 
 
 @pytest.mark.parametrize("path", ["/embed-apps", "/embed-apps/", "/embed-apps/x", f"/embed-apps/{UNKNOWN}"])
-def test_what_is_no_app_may_be_framed_by_nobody(lasting: Service, path: str) -> None:
-    answer = lasting.client.get(path)
+def test_what_is_no_app_may_be_framed_by_nobody(shared: Service, path: str) -> None:
+    answer = shared.client.get(path)
     assert answer.status_code in (401, 404)
     assert ancestors_of(answer) == "'none'"
     assert policy_of(answer)["script-src"].startswith("'nonce-")
@@ -285,7 +285,7 @@ def test_what_is_no_app_may_be_framed_by_nobody(lasting: Service, path: str) -> 
 def test_the_apps_origins_may_frame_it_and_are_told(
     service: Service, origins: list[str], directive: str, parents: list[str]
 ) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=origins))
+    provision(service.app, changed("apps", "orders", allowed_origins=origins))
     frame = service.frame()
     assert ancestors_of(frame.response) == directive
     assert boot(frame.response)["parents"] == parents
@@ -301,15 +301,15 @@ def test_origins_that_are_stored_already_stay_though_none_like_them_may_come_in(
     assert service.mint(allowedOrigins=stored).status_code == 400
 
 
-def test_each_app_has_its_own_parents(lasting: Service) -> None:
-    provision(lasting.app, only("apps", "ledger", allowed_origins=["https://globex.example"]))
-    told = {app: ancestors_of(lasting.client.get(f"/embed-apps/{app}")) for app in (ORDERS, SUPPORT, LEDGER)}
+def test_each_app_has_its_own_parents(shared: Service) -> None:
+    provision(shared.app, changed("apps", "ledger", allowed_origins=["https://globex.example"]))
+    told = {app: ancestors_of(shared.client.get(f"/embed-apps/{app}")) for app in (ORDERS, SUPPORT, LEDGER)}
     assert told == {ORDERS: PORTAL, SUPPORT: PORTAL, LEDGER: "https://globex.example"}
 
 
-def test_a_refused_token_of_another_app_is_shown_to_the_parents_of_the_address(lasting: Service) -> None:
-    provision(lasting.app, only("apps", "ledger", allowed_origins=["https://globex.example"]))
-    assert ancestors_of(lasting.open(lasting.token(), LEDGER)) == "https://globex.example"
+def test_a_refused_token_of_another_app_is_shown_to_the_parents_of_the_address(shared: Service) -> None:
+    provision(shared.app, changed("apps", "ledger", allowed_origins=["https://globex.example"]))
+    assert ancestors_of(shared.open(shared.token(), LEDGER)) == "https://globex.example"
 
 
 @pytest.fixture
@@ -325,13 +325,13 @@ def test_new_origins_count_at_the_next_opening_and_within_a_minute_for_refusals(
     service: Service, clock: list[float]
 ) -> None:
     frame = service.frame()
-    provision(service.app, only("apps", "orders", allowed_origins=["https://new.example"]))
+    provision(service.app, changed("apps", "orders", allowed_origins=["https://new.example"]))
     clock[0] = 59.0
     assert ancestors_of(service.client.get(PATH)) in (PORTAL, "https://new.example")
     clock[0] = 61.0
     assert ancestors_of(service.client.get(PATH)) == "https://new.example"
 
-    provision(service.app, only("apps", "orders", allowed_origins=["https://newer.example"]))
+    provision(service.app, changed("apps", "orders", allowed_origins=["https://newer.example"]))
     assert ancestors_of(service.get(frame, "pages/index")) == "https://newer.example"
     assert ancestors_of(service.client.get(PATH)) == "https://newer.example"
 
@@ -341,7 +341,7 @@ def test_a_refusal_that_asked_the_database_shows_its_present_origins(
 ) -> None:
     older, _ = service.token(), service.token()
     service.client.get(PATH)
-    provision(service.app, only("apps", "orders", allowed_origins=["https://new.example"]))
+    provision(service.app, changed("apps", "orders", allowed_origins=["https://new.example"]))
     assert ancestors_of(service.open(older)) == "https://new.example"
 
 
@@ -349,7 +349,7 @@ def test_without_a_database_the_origins_last_known_count_for_a_minute(
     service: Service, clock: list[float]
 ) -> None:
     frame, token = service.frame(), service.token()
-    lose_the_database(service.app, folder_of(service.app))
+    lose_the_database(service.app, database_folder(service.app))
     asks: list[Callable[[], TestResponse]] = [
         lambda: service.open(token),
         lambda: service.get(frame, "pages/index"),
@@ -369,7 +369,7 @@ def test_without_a_database_the_origins_last_known_count_for_a_minute(
 def test_without_a_database_an_app_never_seen_may_be_framed_by_nobody(
     service: Service, clock: list[float]
 ) -> None:
-    lose_the_database(service.app, folder_of(service.app))
+    lose_the_database(service.app, database_folder(service.app))
     answer = service.client.get(PATH)
     assert (answer.status_code, ancestors_of(answer)) == (401, "'none'")
 

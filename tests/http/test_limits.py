@@ -17,16 +17,16 @@ from werkzeug.test import TestResponse
 
 from pat_service.credentials import generate
 from pat_service.http import limits
-from tests.support.world import (
+from tests.support.people import (
     MINT,
+    MINT_BODY,
     ORDERS,
     SUPPORT,
-    USUAL,
     WORLD,
     Service,
     basic,
-    lasting_service,
-    only,
+    changed,
+    long_lived_service,
     problem_of,
     provision,
 )
@@ -45,7 +45,7 @@ def make_service(make_app: Callable[..., Flask]) -> MakeService:
     def make(**environ: str) -> Service:
         app = make_app(**environ)
         provision(app, WORLD)
-        provision(app, only("clients", "portal", mint_limit=None))
+        provision(app, changed("clients", "portal", mint_limit=None))
         return Service(app.test_client())
 
     return make
@@ -55,7 +55,7 @@ def make_service(make_app: Callable[..., Flask]) -> MakeService:
 def tight(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service where a token opens twice and a session asks three times a minute."""
     limits = {"OPEN_RATE_LIMIT": "2 per minute", "SESSION_RATE_LIMIT": "3 per minute"}
-    with lasting_service(schema, tmp_path_factory.mktemp("tight"), **limits) as service:
+    with long_lived_service(schema, tmp_path_factory.mktemp("tight"), **limits) as service:
         yield service
 
 
@@ -202,7 +202,7 @@ def test_a_client_may_have_a_limit_of_its_own(
     provision(limited.app, {"clients": [own]})
 
     def mint() -> TestResponse:
-        return limited.client.post(MINT, json=USUAL, headers=basic(own["id"], "o" * 40))
+        return limited.client.post(MINT, json=MINT_BODY, headers=basic(own["id"], "o" * 40))
 
     assert statuses(mint, amount + 1) == [201] * amount + [429]
     wait = wait_of(mint())
@@ -216,9 +216,9 @@ def test_a_limit_that_is_changed_counts_at_once(
 ) -> None:
     service = make_service()
     assert statuses(service.mint, 11) == [201] * 10 + [429]
-    provision(service.app, only("clients", "portal", mint_limit="600 per minute"))
+    provision(service.app, changed("clients", "portal", mint_limit="600 per minute"))
     assert statuses(service.mint, 50) == [201] * 50
-    provision(service.app, only("clients", "portal", mint_limit=None))
+    provision(service.app, changed("clients", "portal", mint_limit=None))
     problem_of(service.mint(), 429, "rate_limited")
 
 

@@ -15,12 +15,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
+from tests.support.people import (
+    KEY,
+    MINT,
+    MINT_BODY,
+    ORDERS,
+    SECRETS,
+    Service,
+    basic,
+    long_lived_service,
+    problem_of,
+)
 from tests.support.servers import gunicorn
-from tests.support.world import KEY, MINT, ORDERS, SECRETS, USUAL, Service, basic, lasting_service, problem_of
 
 EXCHANGE = "/api/ext/users/session"
 MAX_BODY_BYTES = 16 * 1024
-GOOD = json.dumps(USUAL).encode()
+GOOD = json.dumps(MINT_BODY).encode()
 #: The good body up to its brace, so that a member more can follow.
 OPENED = GOOD[:-1]
 DEEP = 100_000
@@ -29,11 +39,11 @@ Send = Callable[..., TestResponse]
 
 
 @pytest.fixture(params=[MINT, EXCHANGE])
-def send(request: pytest.FixtureRequest, lasting: Service) -> Send:
+def send(request: pytest.FixtureRequest, shared: Service) -> Send:
     """Send these bytes to one of the two routes that take a body."""
 
     def send(body: bytes, content_type: str | None = "application/json") -> TestResponse:
-        return lasting.client.post(
+        return shared.client.post(
             request.param, data=body, headers=basic("portal"), content_type=content_type
         )
 
@@ -95,12 +105,12 @@ def test_what_is_not_one_json_object_in_utf8_is_refused(send: Send, name: str) -
     assert list(problem["errors"]) == ["body"]
 
 
-def test_space_around_the_object_is_json(lasting: Service) -> None:
-    assert lasting.mint(b" \t\r\n" + GOOD + b"\r\n\t ").status_code == 201
+def test_space_around_the_object_is_json(shared: Service) -> None:
+    assert shared.mint(b" \t\r\n" + GOOD + b"\r\n\t ").status_code == 201
 
 
-def test_escapes_are_json(lasting: Service) -> None:
-    assert lasting.mint(GOOD.replace(b"email", b"\\u0065mail").replace(b"@", b"\\u0040")).status_code == 201
+def test_escapes_are_json(shared: Service) -> None:
+    assert shared.mint(GOOD.replace(b"email", b"\\u0065mail").replace(b"@", b"\\u0040")).status_code == 201
 
 
 # Keys.
@@ -126,8 +136,8 @@ def test_a_key_that_is_given_twice_is_refused_by_name(send: Send, name: str) -> 
     assert list(problem["errors"]) == [name]
 
 
-def test_keys_that_differ_are_not_twice(lasting: Service) -> None:
-    problem = problem_of(lasting.mint(OPENED + b', "x": 1, "X": 1}'), 400, "invalid_payload")
+def test_keys_that_differ_are_not_twice(shared: Service) -> None:
+    problem = problem_of(shared.mint(OPENED + b', "x": 1, "X": 1}'), 400, "invalid_payload")
     assert set(problem["errors"]) == {"x", "X"}
 
 
@@ -142,10 +152,10 @@ def test_a_token_that_is_sent_as_a_key_is_not_told_back(send: Send) -> None:
 
 
 @pytest.mark.parametrize("key", HOSTILE_KEYS)
-def test_a_hostile_key_is_an_unknown_field(lasting: Service, key: str) -> None:
+def test_a_hostile_key_is_an_unknown_field(shared: Service, key: str) -> None:
     for value in ("1", "null", f'{{"{key}": 1}}'):
         body = OPENED + f', "{key}": {value}}}'.encode()
-        answer = lasting.mint(body)
+        answer = shared.mint(body)
         assert len(problem_of(answer, 400, "invalid_payload")["errors"]) == 1
         assert len(answer.data) < 1000
 
@@ -160,10 +170,10 @@ NO_WHOLE_NUMBERS = [
 
 
 @pytest.mark.parametrize("field", ["sessionExpiry", "patExpiry"])
-def test_what_is_no_whole_number_is_refused_by_its_field(lasting: Service, field: str) -> None:
+def test_what_is_no_whole_number_is_refused_by_its_field(shared: Service, field: str) -> None:
     for text in NO_WHOLE_NUMBERS:
-        body = OPENED.replace(f'"{field}": {USUAL[field]}'.encode(), f'"{field}": {text}'.encode()) + b"}"
-        problem = problem_of(lasting.mint(body), 400, "invalid_payload")
+        body = OPENED.replace(f'"{field}": {MINT_BODY[field]}'.encode(), f'"{field}": {text}'.encode()) + b"}"
+        problem = problem_of(shared.mint(body), 400, "invalid_payload")
         assert list(problem["errors"]) == [field], text
         assert "whole number" in problem["errors"][field][0]
 
@@ -171,12 +181,12 @@ def test_what_is_no_whole_number_is_refused_by_its_field(lasting: Service, field
 @pytest.mark.parametrize("field", ["email", "userId", "appId", "appSlug", "endSessions", "x"])
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e999", "9" * 5000])
 def test_numbers_beyond_json_are_refused_by_the_field_that_has_them(
-    lasting: Service, field: str, text: str
+    shared: Service, field: str, text: str
 ) -> None:
     without = {"userId": "email", "appId": "appSlug"}.get(field, field)
-    rest = json.dumps({name: value for name, value in USUAL.items() if name != without})
+    rest = json.dumps({name: value for name, value in MINT_BODY.items() if name != without})
     body = f'{rest[:-1]}, "{field}": {text}}}'
-    problem = problem_of(lasting.mint(body), 400, "invalid_payload")
+    problem = problem_of(shared.mint(body), 400, "invalid_payload")
     assert list(problem["errors"]) == [field]
 
 
@@ -196,29 +206,29 @@ HOSTILE_TEXTS = {
 @pytest.mark.parametrize("field", ["email", "userId", "appSlug", "appId"])
 @pytest.mark.parametrize("name", HOSTILE_TEXTS)
 def test_a_text_that_no_database_takes_is_refused_by_its_field(
-    lasting: Service, field: str, name: str
+    shared: Service, field: str, name: str
 ) -> None:
     without = {"userId": "email", "appId": "appSlug"}.get(field, field)
-    rest = json.dumps({key: value for key, value in USUAL.items() if key != without})
+    rest = json.dumps({key: value for key, value in MINT_BODY.items() if key != without})
     body = f'{rest[:-1]}, "{field}": "{HOSTILE_TEXTS[name]}"}}'
-    problem = problem_of(lasting.mint(body), 400, "invalid_payload")
+    problem = problem_of(shared.mint(body), 400, "invalid_payload")
     assert list(problem["errors"]) == [field]
 
 
 @pytest.mark.parametrize("name", HOSTILE_TEXTS)
-def test_a_hostile_text_is_no_app_and_no_token_to_open_a_session_with(lasting: Service, name: str) -> None:
+def test_a_hostile_text_is_no_app_and_no_token_to_open_a_session_with(shared: Service, name: str) -> None:
     text = HOSTILE_TEXTS[name]
     body = f'{{"appId": "{text}", "accessToken": "pat_0"}}'
-    answer = lasting.client.post(EXCHANGE, data=body, content_type="application/json")
+    answer = shared.client.post(EXCHANGE, data=body, content_type="application/json")
     assert list(problem_of(answer, 400, "invalid_payload")["errors"]) == ["appId"]
     body = f'{{"appId": "{ORDERS}", "accessToken": "{text}"}}'
-    answer = lasting.client.post(EXCHANGE, data=body, content_type="application/json")
+    answer = shared.client.post(EXCHANGE, data=body, content_type="application/json")
     problem_of(answer, 401, "token_invalid")
 
 
-def test_text_beyond_the_basic_plane_is_text(lasting: Service) -> None:
+def test_text_beyond_the_basic_plane_is_text(shared: Service) -> None:
     for email in ("🦉@acme.test", "\\ud83e\\udd89@acme.test"):
-        problem_of(lasting.mint(GOOD.replace(b"ana@acme.test", email.encode())), 404, "user_not_found")
+        problem_of(shared.mint(GOOD.replace(b"ana@acme.test", email.encode())), 404, "user_not_found")
 
 
 # Size.
@@ -239,16 +249,16 @@ def chunked(client: FlaskClient, body: bytes, content_type: str = "application/j
     )
 
 
-def test_a_body_of_16_kib_is_taken_and_a_byte_more_is_not(lasting: Service) -> None:
-    assert lasting.mint(padded(MAX_BODY_BYTES)).status_code == 201
-    problem_of(lasting.mint(padded(MAX_BODY_BYTES + 1)), 413, "payload_too_large")
+def test_a_body_of_16_kib_is_taken_and_a_byte_more_is_not(shared: Service) -> None:
+    assert shared.mint(padded(MAX_BODY_BYTES)).status_code == 201
+    problem_of(shared.mint(padded(MAX_BODY_BYTES + 1)), 413, "payload_too_large")
 
 
-def test_a_chunked_body_of_16_kib_is_taken_and_a_byte_more_is_not(lasting: Service) -> None:
-    assert chunked(lasting.client, padded(MAX_BODY_BYTES)).status_code == 201
-    problem_of(chunked(lasting.client, padded(MAX_BODY_BYTES + 1)), 413, "payload_too_large")
-    problem_of(chunked(lasting.client, padded(MAX_BODY_BYTES + 1), "text/plain"), 413, "payload_too_large")
-    problem_of(chunked(lasting.client, padded(MAX_BODY_BYTES) + b" " * DEEP), 413, "payload_too_large")
+def test_a_chunked_body_of_16_kib_is_taken_and_a_byte_more_is_not(shared: Service) -> None:
+    assert chunked(shared.client, padded(MAX_BODY_BYTES)).status_code == 201
+    problem_of(chunked(shared.client, padded(MAX_BODY_BYTES + 1)), 413, "payload_too_large")
+    problem_of(chunked(shared.client, padded(MAX_BODY_BYTES + 1), "text/plain"), 413, "payload_too_large")
+    problem_of(chunked(shared.client, padded(MAX_BODY_BYTES) + b" " * DEEP), 413, "payload_too_large")
 
 
 def test_a_body_that_is_too_large_is_too_large_before_it_is_no_json(send: Send) -> None:
@@ -256,12 +266,12 @@ def test_a_body_that_is_too_large_is_too_large_before_it_is_no_json(send: Send) 
         problem_of(send(body), 413, "payload_too_large")
 
 
-def test_a_length_that_is_only_claimed_is_refused_without_reading(lasting: Service) -> None:
+def test_a_length_that_is_only_claimed_is_refused_without_reading(shared: Service) -> None:
     class Unread(io.BytesIO):
         def read(self, *_: Any) -> bytes:
             raise AssertionError("read")
 
-    answer = lasting.client.post(
+    answer = shared.client.post(
         MINT,
         input_stream=Unread(),
         headers=basic("portal"),
@@ -272,8 +282,8 @@ def test_a_length_that_is_only_claimed_is_refused_without_reading(lasting: Servi
 
 
 @pytest.mark.parametrize("length", ["", "abc", "-1", "1e3", "٣"])
-def test_a_length_that_is_no_number_is_no_body(lasting: Service, length: str) -> None:
-    answer = lasting.client.post(
+def test_a_length_that_is_no_number_is_no_body(shared: Service, length: str) -> None:
+    answer = shared.client.post(
         MINT,
         data=GOOD,
         headers=basic("portal"),
@@ -284,8 +294,8 @@ def test_a_length_that_is_no_number_is_no_body(lasting: Service, length: str) ->
     assert answer.content_type == "application/problem+json"
 
 
-def test_a_body_that_ends_early_is_refused(lasting: Service) -> None:
-    answer = lasting.client.post(
+def test_a_body_that_ends_early_is_refused(shared: Service) -> None:
+    answer = shared.client.post(
         MINT,
         data=GOOD[:20],
         headers=basic("portal"),
@@ -295,7 +305,7 @@ def test_a_body_that_ends_early_is_refused(lasting: Service) -> None:
     problem_of(answer, 400, "invalid_payload")
 
 
-def test_a_chunked_body_that_the_server_cannot_take_apart_is_refused(lasting: Service) -> None:
+def test_a_chunked_body_that_the_server_cannot_take_apart_is_refused(shared: Service) -> None:
     class Broken(io.BytesIO):
         def read(self, *_: Any) -> bytes:
             raise InvalidChunkSize(b"zz")
@@ -304,7 +314,7 @@ def test_a_chunked_body_that_the_server_cannot_take_apart_is_refused(lasting: Se
             raise InvalidChunkSize(b"zz")
 
     for path in (MINT, EXCHANGE, f"/embed-apps/{ORDERS}"):
-        answer = lasting.client.post(
+        answer = shared.client.post(
             path,
             input_stream=Broken(),
             headers=basic("portal") | {"Transfer-Encoding": "chunked", "Accept": "application/json"},
@@ -327,17 +337,17 @@ def test_a_chunked_body_that_the_server_cannot_take_apart_is_refused(lasting: Se
         " application/json ; x=y",
     ],
 )
-def test_json_by_its_type_is_taken_whatever_the_parameters(lasting: Service, content_type: str) -> None:
-    answer = lasting.client.post(MINT, data=GOOD, headers=basic("portal"), content_type=content_type)
+def test_json_by_its_type_is_taken_whatever_the_parameters(shared: Service, content_type: str) -> None:
+    answer = shared.client.post(MINT, data=GOOD, headers=basic("portal"), content_type=content_type)
     assert answer.status_code == 201
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "latin-1", "no-such-charset", "utf-8; charset=utf-7"])
-def test_a_charset_parameter_changes_nothing_in_how_a_body_is_read(lasting: Service, charset: str) -> None:
+def test_a_charset_parameter_changes_nothing_in_how_a_body_is_read(shared: Service, charset: str) -> None:
     zoe = '{"email": "zoë@acme.test"}'
     content_type = f"application/json; charset={charset}"
     for body in (zoe.encode("latin-1"), zoe.encode("utf-16")):
-        answer = lasting.client.post(MINT, data=body, headers=basic("portal"), content_type=content_type)
+        answer = shared.client.post(MINT, data=body, headers=basic("portal"), content_type=content_type)
         assert list(problem_of(answer, 400, "invalid_payload")["errors"]) == ["body"]
 
 
@@ -379,7 +389,7 @@ names = st.sampled_from(
 
 @pytest.fixture(scope="module")
 def fuzzed(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with lasting_service(
+    with long_lived_service(
         schema, tmp_path_factory.mktemp("fuzzed"), MINT_RATE_LIMIT="1000000 per minute"
     ) as service:
         yield service
@@ -404,7 +414,7 @@ def test_no_bytes_at_all_are_a_failure_of_the_server(fuzzed: Service, body: byte
 
 @pytest.mark.slow
 def test_a_real_server_counts_a_chunked_body_too(schema: Path, tmp_path: Path) -> None:
-    with lasting_service(schema, tmp_path):
+    with long_lived_service(schema, tmp_path):
         pass
     environ = {
         "SECRET_KEY": KEY,

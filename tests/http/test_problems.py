@@ -23,22 +23,22 @@ from pat_service.credentials import generate
 from pat_service.storage import database, prepared
 from pat_service.storage.database import db
 from pat_service.storage.models import Event, Session, Token
-from tests.support.servers import free_port, fresh_database, gunicorn, postgres
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     LEDGER,
     MINT,
+    MINT_BODY,
     ORDERS,
     PUBLIC_URL,
-    USUAL,
     WORLD,
     Frame,
     Service,
     basic,
-    folder_of,
+    database_folder,
     problem_of,
     provision,
 )
+from tests.support.servers import free_port, fresh_database, gunicorn, postgres
 
 EXCHANGE = "/api/ext/users/session"
 FRAME = f"/embed-apps/{ORDERS}"
@@ -112,9 +112,9 @@ def methods_by_address(app: Flask) -> dict[str, set[str]]:
         *("/%00", "/%ff", "/%0d%0aSet-Cookie:%20x=y", "/\N{OWL}", "/x" * 2000, "/api/openapi.json/", "/.env"),
     ],
 )
-def test_an_address_that_is_none_is_not_found(lasting: Service, path: str) -> None:
+def test_an_address_that_is_none_is_not_found(shared: Service, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
-        answer = lasting.client.open(path, method=method, headers=JSON)
+        answer = shared.client.open(path, method=method, headers=JSON)
         problem_of(answer, 404, "not_found")
         assert "Location" not in answer.headers
 
@@ -122,22 +122,22 @@ def test_an_address_that_is_none_is_not_found(lasting: Service, path: str) -> No
 @pytest.mark.parametrize(
     "path", ["nothing", "../app.py", "..%2fapp.py", "%2e%2e/app.py", "embed", "/etc/passwd"]
 )
-def test_a_file_that_is_not_there_for_the_public_is_not_found(lasting: Service, path: str) -> None:
-    problem_of(lasting.client.get(f"/static/{path}"), 404, "not_found")
+def test_a_file_that_is_not_there_for_the_public_is_not_found(shared: Service, path: str) -> None:
+    problem_of(shared.client.get(f"/static/{path}"), 404, "not_found")
 
 
-def test_every_route_refuses_the_methods_that_it_does_not_take(lasting: Service) -> None:
-    addresses = methods_by_address(lasting.app)
+def test_every_route_refuses_the_methods_that_it_does_not_take(shared: Service) -> None:
+    addresses = methods_by_address(shared.app)
     assert {MINT, EXCHANGE, FRAME, f"{FRAME}/session", f"{FRAME}/pages/index"} <= set(addresses)
     for path, methods in addresses.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "BREW"} - methods:
-            answer = lasting.client.open(path, method=method, headers=JSON)
+            answer = shared.client.open(path, method=method, headers=JSON)
             problem_of(answer, 405, "method_not_allowed")
             allowed = set(answer.headers["Allow"].split(", "))
             assert allowed - {"OPTIONS", "HEAD"} == methods, (path, method)
 
 
-def test_a_head_request_that_is_refused_has_the_headers_and_no_body(lasting: Service) -> None:
+def test_a_head_request_that_is_refused_has_the_headers_and_no_body(shared: Service) -> None:
     for path in (
         MINT,
         EXCHANGE,
@@ -146,7 +146,7 @@ def test_a_head_request_that_is_refused_has_the_headers_and_no_body(lasting: Ser
         f"{FRAME}/pages/index",
         f"{FRAME}/data/orders.csv",
     ):
-        answer = lasting.client.head(path, headers=JSON)
+        answer = shared.client.head(path, headers=JSON)
         assert (answer.status_code, answer.content_type) == (405, "application/problem+json")
         assert answer.headers["X-Request-Id"]
         assert answer.data == b""
@@ -155,8 +155,8 @@ def test_a_head_request_that_is_refused_has_the_headers_and_no_body(lasting: Ser
 # 401: how to authenticate.
 
 
-def test_a_client_is_asked_for_basic_and_a_session_for_bearer(lasting: Service) -> None:
-    answer = lasting.client.post(MINT, json=USUAL)
+def test_a_client_is_asked_for_basic_and_a_session_for_bearer(shared: Service) -> None:
+    answer = shared.client.post(MINT, json=MINT_BODY)
     problem_of(answer, 401, "invalid_client")
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
     for method, path in (
@@ -166,7 +166,7 @@ def test_a_client_is_asked_for_basic_and_a_session_for_bearer(lasting: Service) 
         ("GET", "data/x"),
     ):
         for headers in (JSON, JSON | {"Authorization": "Bearer x.y.z"}, JSON | basic("portal")):
-            answer = lasting.client.open(f"{FRAME}/{path}", method=method, headers=headers)
+            answer = shared.client.open(f"{FRAME}/{path}", method=method, headers=headers)
             problem_of(answer, 401, "session_invalid")
             assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
 
@@ -177,7 +177,7 @@ TEXT_OF_FAILURE = "SELECT secret FROM customers"
 
 
 def test_a_view_that_fails_answers_with_a_problem_that_tells_nothing(
-    lasting: Service,
+    shared: Service,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     request_lines: Callable[[], list[dict[str, Any]]],
@@ -185,12 +185,12 @@ def test_a_view_that_fails_answers_with_a_problem_that_tells_nothing(
     def fail(**_: Any) -> None:
         raise RuntimeError(TEXT_OF_FAILURE)
 
-    for rule in lasting.app.url_map.iter_rules():
+    for rule in shared.app.url_map.iter_rules():
         with monkeypatch.context() as patched:
-            patched.setitem(lasting.app.view_functions, rule.endpoint, fail)
+            patched.setitem(shared.app.view_functions, rule.endpoint, fail)
             for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}:
                 caplog.clear()
-                answer = lasting.client.open(address(lasting.app, rule), method=method, headers=JSON)
+                answer = shared.client.open(address(shared.app, rule), method=method, headers=JSON)
                 problem = problem_of(answer, 500, "internal_error")
                 assert "Retry-After" not in answer.headers
                 assert "RuntimeError" not in answer.text
@@ -226,10 +226,10 @@ def test_a_rule_that_fails_is_undone(service: Service, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("status", sorted(default_exceptions))
 def test_an_http_error_of_an_apps_own_function_is_a_problem_of_that_status(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch, status: int
+    shared: Service, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    monkeypatch.setitem(lasting.app.view_functions, "embed.data", lambda **_: abort(status))
-    answer = lasting.client.get(f"{FRAME}/data/orders.csv")
+    monkeypatch.setitem(shared.app.view_functions, "embed.data", lambda **_: abort(status))
+    answer = shared.client.get(f"{FRAME}/data/orders.csv")
     code = (answer.json or {})["code"]
     problem_of(answer, status, code)
     assert re.fullmatch("[a-z]+(_[a-z]+)*", code)
@@ -237,19 +237,19 @@ def test_an_http_error_of_an_apps_own_function_is_a_problem_of_that_status(
 
 
 def test_a_response_that_an_apps_own_function_aborts_with_is_the_answer(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch
+    shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Response("Ask Ben.", 403)
-    monkeypatch.setitem(lasting.app.view_functions, "embed.data", lambda **_: abort(own))
-    answer = lasting.client.get(f"{FRAME}/data/orders.csv")
+    monkeypatch.setitem(shared.app.view_functions, "embed.data", lambda **_: abort(own))
+    answer = shared.client.get(f"{FRAME}/data/orders.csv")
     assert (answer.status_code, answer.text) == (403, "Ask Ben.")
 
 
 def test_a_form_field_that_an_apps_own_function_misses_is_a_problem_with_errors(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch
+    shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(lasting.app.view_functions, "embed.data", lambda **_: request.args["month"])
-    problem_of(lasting.client.get(f"{FRAME}/data/orders.csv"), 400, "invalid_payload")
+    monkeypatch.setitem(shared.app.view_functions, "embed.data", lambda **_: request.args["month"])
+    problem_of(shared.client.get(f"{FRAME}/data/orders.csv"), 400, "invalid_payload")
 
 
 # 503: the database is away.
@@ -304,7 +304,7 @@ def test_a_database_that_is_no_more_makes_everything_unavailable(
     frame = service.frame()
     token = service.token()
     dispose(service)
-    harm(folder_of(service.app))
+    harm(database_folder(service.app))
     for name in ACTIONS:
         unavailable(act(service, name, token, frame))
     assert token not in caplog.text
@@ -316,8 +316,8 @@ def test_a_database_that_is_no_more_makes_everything_unavailable(
 
 def test_a_wrong_secret_is_no_answer_while_nobody_can_say_so(service: Service) -> None:
     dispose(service)
-    replace_with_garbage(folder_of(service.app))
-    unavailable(service.client.post(MINT, json=USUAL, headers=basic("portal", "w" * 40)))
+    replace_with_garbage(database_folder(service.app))
+    unavailable(service.client.post(MINT, json=MINT_BODY, headers=basic("portal", "w" * 40)))
 
 
 @pytest.fixture
@@ -384,7 +384,7 @@ def limitless(make_app: Callable[..., Flask]) -> Service:
 
 def test_without_the_limiters_store_nothing_is_done_that_has_a_limit(limitless: Service) -> None:
     unavailable(limitless.mint())
-    unavailable(limitless.client.post(MINT, json=USUAL, headers=basic("portal", "w" * 40)))
+    unavailable(limitless.client.post(MINT, json=MINT_BODY, headers=basic("portal", "w" * 40)))
     token = generate("pat").reveal()
     unavailable(limitless.client.post(EXCHANGE, json={"appId": ORDERS, "accessToken": token}))
     unavailable(limitless.open(token, Accept="application/json"))
@@ -412,16 +412,16 @@ def test_open_frames_go_on_without_the_limiters_store_unless_they_have_a_limit(
 
 
 def test_every_answer_has_an_id_of_its_own_that_stands_in_the_log(
-    lasting: Service, request_lines: Callable[[], list[dict[str, Any]]]
+    shared: Service, request_lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    token = lasting.token()
+    token = shared.token()
     answers = [
-        lasting.mint(),
-        lasting.mint(patExpiry=0),
-        lasting.open(token),
-        lasting.client.get("/nothing"),
-        lasting.client.get("/api/openapi.json"),
-        lasting.client.options(MINT),
+        shared.mint(),
+        shared.mint(patExpiry=0),
+        shared.open(token),
+        shared.client.get("/nothing"),
+        shared.client.get("/api/openapi.json"),
+        shared.client.options(MINT),
     ]
     ids = [answer.headers["X-Request-Id"] for answer in answers]
     assert len(set(ids)) == len(ids)
@@ -429,8 +429,8 @@ def test_every_answer_has_an_id_of_its_own_that_stands_in_the_log(
 
 
 @pytest.mark.parametrize("given", ["0123456789abcdef", "x", "", "<script>", "a" * 10_000, "á" * 10])
-def test_an_id_that_a_stranger_brings_is_not_taken(lasting: Service, given: str) -> None:
-    answer = lasting.client.get("/nothing", headers={"X-Request-Id": given})
+def test_an_id_that_a_stranger_brings_is_not_taken(shared: Service, given: str) -> None:
+    answer = shared.client.get("/nothing", headers={"X-Request-Id": given})
     assert re.fullmatch(r"[0-9a-f-]{36}", problem_of(answer, 404, "not_found")["requestId"])
 
 
@@ -477,14 +477,14 @@ def test_a_real_server_believes_no_header_that_only_a_proxy_may_send(schema: Pat
     ],
 )
 def test_a_refusal_in_a_frame_is_a_page_unless_json_is_preferred(
-    lasting: Service, accept: str | None, is_json: bool
+    shared: Service, accept: str | None, is_json: bool
 ) -> None:
     headers = {} if accept is None else {"Accept": accept}
     for path, status, code in (
         (FRAME, 401, "token_missing"),
         (f"{FRAME}/pages/index", 401, "session_invalid"),
     ):
-        answer = lasting.client.get(path, headers=headers)
+        answer = shared.client.get(path, headers=headers)
         if is_json:
             problem_of(answer, status, code)
         else:
@@ -494,19 +494,19 @@ def test_a_refusal_in_a_frame_is_a_page_unless_json_is_preferred(
             assert "Set-Cookie" not in answer.headers
 
 
-def test_the_api_answers_in_json_whatever_a_caller_accepts(lasting: Service) -> None:
+def test_the_api_answers_in_json_whatever_a_caller_accepts(shared: Service) -> None:
     for accept in ("text/html", "*/*", "", "image/png"):
-        answer = lasting.client.post(MINT, json=USUAL, headers={"Accept": accept})
+        answer = shared.client.post(MINT, json=MINT_BODY, headers={"Accept": accept})
         problem_of(answer, 401, "invalid_client")
 
 
-def test_nothing_of_a_request_comes_back_in_an_answer_as_markup(lasting: Service) -> None:
+def test_nothing_of_a_request_comes_back_in_an_answer_as_markup(shared: Service) -> None:
     evil = "<script>alert(1)</script>"
     answers = [
-        lasting.mint(json.dumps({evil: evil})),
-        lasting.mint(email=f"{evil}@acme.test"),
-        lasting.client.get(f"/{evil}"),
-        lasting.client.get(f"{FRAME}/pages/{evil}"),
+        shared.mint(json.dumps({evil: evil})),
+        shared.mint(email=f"{evil}@acme.test"),
+        shared.client.get(f"/{evil}"),
+        shared.client.get(f"{FRAME}/pages/{evil}"),
     ]
     for answer in answers:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"

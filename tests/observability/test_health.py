@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from pat_service import __version__
 from pat_service.observability.health import DEADLINE_SECONDS, FRESH_SECONDS, Probe
-from tests.support.world import Service, folder_of, lose_the_database
+from tests.support.people import Service, database_folder, lose_the_database
 
 FINE = {"database": "ok", "schema": "ok", "limiter": "ok"}
 
@@ -38,7 +38,7 @@ def failing(service: Service) -> dict[str, str]:
 
 
 def test_a_process_is_alive_whatever_became_of_its_stores(service: Service) -> None:
-    lose_the_database(service.app, folder_of(service.app))
+    lose_the_database(service.app, database_folder(service.app))
     with service.statements() as statements:
         answer = service.client.get("/healthz")
     assert (answer.status_code, answer.get_json()) == (200, {"status": "ok", "version": __version__})
@@ -55,7 +55,7 @@ def test_what_is_ready_says_so_and_fills_no_log(
 
 
 def test_without_a_database_it_is_not_ready(service: Service) -> None:
-    lose_the_database(service.app, folder_of(service.app))
+    lose_the_database(service.app, database_folder(service.app))
     assert failing(service) == FINE | {"database": "unavailable", "schema": "unknown"}
 
 

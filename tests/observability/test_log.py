@@ -14,7 +14,7 @@ from flask import Flask, Response
 
 from pat_service.embed import EmbeddedApp
 from pat_service.observability.lines import LINES, RedactingFormatter
-from tests.support.world import MINT, ORDERS, Service, basic
+from tests.support.people import MINT, ORDERS, Service, basic
 
 FRAME = f"/embed-apps/{ORDERS}"
 TOKEN = "pat_" + "ab" * 36

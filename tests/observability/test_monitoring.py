@@ -10,8 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pat_service.errors import BY_CODE, Unavailable
 from pat_service.storage.database import reading
-from tests.support.servers import PROJECT
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     MINT,
     ORDERS,
@@ -19,10 +18,11 @@ from tests.support.world import (
     WORLD,
     Service,
     basic,
-    folder_of,
+    database_folder,
     lose_the_database,
     provision,
 )
+from tests.support.servers import PROJECT
 
 TOKEN = "metrics-" + "m" * 32
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -161,7 +161,7 @@ def test_the_count_of_what_is_live_needs_an_index_alone(service: Service) -> Non
 
 
 def test_without_a_database_the_rest_is_there(service: Service) -> None:
-    lose_the_database(service.app, folder_of(service.app))
+    lose_the_database(service.app, database_folder(service.app))
     found = scrape(service)
     assert found["pat_up", (("part", "database"),)] == 0
     assert found["pat_up", (("part", "limiter"),)] == 1

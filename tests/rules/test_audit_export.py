@@ -23,19 +23,19 @@ from pat_service.rules import audit_export, clients, retention
 from pat_service.rules.callers import Caller
 from pat_service.storage.database import db, transaction
 from pat_service.storage.models import Event, Session, Token, new_id
-from tests.support.servers import fresh_database, gunicorn, wait_for
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     ORDERS,
     PUBLIC_URL,
     WORLD,
     Service,
     basic,
-    lasting_service,
-    only,
+    changed,
+    long_lived_service,
     problem_of,
     provision,
 )
+from tests.support.servers import fresh_database, gunicorn, wait_for
 
 EVENTS: Final = "/api/ext/events"
 EXPORT: Final = "/api/ext/events/export"
@@ -56,7 +56,7 @@ def lines(service: Service, *args: str) -> list[dict[str, Any]]:
 
 
 def test_the_command_prints_what_the_export_shows(service: Service) -> None:
-    provision(service.app, only("clients", "everywhere", scopes=["audit"]))
+    provision(service.app, changed("clients", "everywhere", scopes=["audit"]))
     service.frame()
     exported = service.client.get(EXPORT, headers=basic("everywhere")).text
     assert command(service).stdout == exported
@@ -130,8 +130,8 @@ def test_the_command_follows_until_it_is_interrupted(
 def test_followers_that_go_away_and_streams_that_break_leave_the_worker_whole(
     schema: Path, tmp_path: Path
 ) -> None:
-    with lasting_service(schema, tmp_path) as service:
-        provision(service.app, only("clients", "everywhere", scopes=["audit"]))
+    with long_lived_service(schema, tmp_path) as service:
+        provision(service.app, changed("clients", "everywhere", scopes=["audit"]))
         row = {"type": "app:thing", "at": datetime.now(UTC), "details": {"long": "x" * 500}}
         with service.app.app_context(), transaction() as connection:
             connection.execute(insert(Event), [row] * 20_000)
@@ -172,7 +172,7 @@ def url(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def lasting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+def shared_app(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     many = "1000000 per minute"
     settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
     settings |= {"OPEN_RATE_LIMIT": many, "FAILURE_RATE_LIMIT": many, "MINT_RATE_LIMIT": many}
@@ -185,14 +185,14 @@ def lasting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flas
 
 
 @pytest.fixture
-def large(lasting: Flask) -> Service:
+def large(shared_app: Flask) -> Service:
     """The service on PostgreSQL, with an auditor of everything."""
-    with lasting.app_context(), transaction() as connection:
+    with shared_app.app_context(), transaction() as connection:
         connection.execute(text("TRUNCATE workspaces, users, apps, clients, events CASCADE"))
-    provision(lasting, WORLD)
-    provision(lasting, only("clients", "everywhere", scopes=["mint", "audit"]))
-    provision(lasting, only("clients", "portal", mint_limit=None))
-    return Service(lasting.test_client())
+    provision(shared_app, WORLD)
+    provision(shared_app, changed("clients", "everywhere", scopes=["mint", "audit"]))
+    provision(shared_app, changed("clients", "portal", mint_limit=None))
+    return Service(shared_app.test_client())
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from pat_service.credentials import Key, Secret
 from pat_service.errors import Unavailable
 from pat_service.rules import callers
 from pat_service.storage.models import Client, ClientSecret, Event
-from tests.support.callers import ask, knock, rotate
-from tests.support.world import KEY, MINT, SECRETS, USUAL, WORLD, Service, only, problem_of, provision
+from tests.support.api_calls import mint_with_header, mint_with_secret, rotate
+from tests.support.people import KEY, MINT, MINT_BODY, SECRETS, WORLD, Service, changed, problem_of, provision
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 RIGHT = b"portal:" + SECRETS["portal"].encode()
@@ -76,23 +76,23 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_header_is_an_invalid_client_and_asks_for_basic(lasting: Service, name: str) -> None:
-    answer = ask(lasting, MALFORMED[name])
+def test_a_malformed_header_is_an_invalid_client_and_asks_for_basic(shared: Service, name: str) -> None:
+    answer = mint_with_header(shared, MALFORMED[name])
     problem_of(answer, 401, "invalid_client")
     assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
     assert SECRETS["portal"] not in answer.text + str(answer.headers)
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_header_is_no_session_either(lasting: Service, name: str) -> None:
+def test_a_malformed_header_is_no_session_either(shared: Service, name: str) -> None:
     headers = {} if MALFORMED[name] is None else {"Authorization": str(MALFORMED[name])}
-    answer = lasting.client.get("/embed-apps/8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc/session", headers=headers)
+    answer = shared.client.get("/embed-apps/8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc/session", headers=headers)
     problem_of(answer, 401, "session_invalid")
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC", "bAsIc"])
-def test_the_scheme_is_compared_without_regard_to_case(lasting: Service, scheme: str) -> None:
-    assert ask(lasting, f"{scheme} {encoded(RIGHT)}").status_code == 201
+def test_the_scheme_is_compared_without_regard_to_case(shared: Service, scheme: str) -> None:
+    assert mint_with_header(shared, f"{scheme} {encoded(RIGHT)}").status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -107,29 +107,33 @@ def test_the_scheme_is_compared_without_regard_to_case(lasting: Service, scheme:
     ],
 )
 def test_a_secret_may_have_any_characters(service: Service, secret: str) -> None:
-    provision(service.app, only("clients", "portal", secret=secret))
-    assert knock(service, secret).status_code == 201
-    problem_of(knock(service, secret[:-1]), 401, "invalid_client")
-    problem_of(knock(service, secret + secret[-1]), 401, "invalid_client")
+    provision(service.app, changed("clients", "portal", secret=secret))
+    assert mint_with_secret(service, secret).status_code == 201
+    problem_of(mint_with_secret(service, secret[:-1]), 401, "invalid_client")
+    problem_of(mint_with_secret(service, secret + secret[-1]), 401, "invalid_client")
 
 
-def test_credentials_elsewhere_than_in_the_header_are_none(lasting: Service) -> None:
+def test_credentials_elsewhere_than_in_the_header_are_none(shared: Service) -> None:
     secret = SECRETS["portal"]
     for address in (f"{MINT}?client_id=portal&client_secret={secret}", f"{MINT}?access_token={secret}"):
-        problem_of(lasting.client.post(address, json=USUAL), 401, "invalid_client")
-    fields = USUAL | {"client_id": "portal", "client_secret": secret}
-    problem_of(lasting.client.post(MINT, json=fields), 401, "invalid_client")
-    problem_of(ask(lasting, None, Proxy_Authorization=f"Basic {encoded(RIGHT)}"), 401, "invalid_client")
-    problem_of(ask(lasting, None, Cookie=f"Authorization=Basic {encoded(RIGHT)}"), 401, "invalid_client")
+        problem_of(shared.client.post(address, json=MINT_BODY), 401, "invalid_client")
+    fields = MINT_BODY | {"client_id": "portal", "client_secret": secret}
+    problem_of(shared.client.post(MINT, json=fields), 401, "invalid_client")
+    problem_of(
+        mint_with_header(shared, None, Proxy_Authorization=f"Basic {encoded(RIGHT)}"), 401, "invalid_client"
+    )
+    problem_of(
+        mint_with_header(shared, None, Cookie=f"Authorization=Basic {encoded(RIGHT)}"), 401, "invalid_client"
+    )
 
 
 # An unknown id and a wrong secret.
 
 
-def test_an_unknown_id_and_a_wrong_secret_get_the_same_answer(lasting: Service) -> None:
+def test_an_unknown_id_and_a_wrong_secret_get_the_same_answer(shared: Service) -> None:
     seen = []
     for client in ("portal", "nobody", "PORTAL"):
-        answer = knock(lasting, "w" * 40, client)
+        answer = mint_with_secret(shared, "w" * 40, client)
         problem = problem_of(answer, 401, "invalid_client")
         del problem["requestId"]
         del answer.headers["X-Request-Id"]
@@ -138,7 +142,7 @@ def test_an_unknown_id_and_a_wrong_secret_get_the_same_answer(lasting: Service) 
 
 
 def test_an_unknown_id_costs_the_same_as_a_wrong_secret(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch
+    shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = Key.digest
     made: list[Key] = []
@@ -151,8 +155,8 @@ def test_an_unknown_id_costs_the_same_as_a_wrong_secret(
     costs = []
     for client in ("portal", "nobody"):
         made.clear()
-        with lasting.statements() as statements:
-            problem_of(knock(lasting, "w" * 40, client), 401, "invalid_client")
+        with shared.statements() as statements:
+            problem_of(mint_with_secret(shared, "w" * 40, client), 401, "invalid_client")
         costs.append((len(made), list(statements)))
     assert costs[0] == costs[1]
 
@@ -160,7 +164,7 @@ def test_an_unknown_id_costs_the_same_as_a_wrong_secret(
 def test_a_wrong_secret_leaves_nothing_in_the_audit_trail(service: Service) -> None:
     before = service.rows(select(func.count()).select_from(Event))[0][0]
     for client in ("portal", "nobody"):
-        knock(service, "w" * 40, client)
+        mint_with_secret(service, "w" * 40, client)
     assert service.rows(select(func.count()).select_from(Event))[0][0] == before
 
 
@@ -169,7 +173,7 @@ def test_a_wrong_secret_leaves_nothing_in_the_audit_trail(service: Service) -> N
 
 def test_a_revoked_client_is_invalid_even_where_a_secret_of_it_is_left(service: Service) -> None:
     service.change(update(Client).where(Client.id == "portal").values(revoked_at=NOON))
-    problem_of(knock(service, SECRETS["portal"]), 401, "invalid_client")
+    problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
 
 
 def test_a_secret_outlives_the_key_it_was_digested_with_for_as_long_as_that_is_a_fallback(
@@ -205,8 +209,8 @@ def test_the_use_of_a_secret_is_noted_once_a_minute(service: Service) -> None:
 
 def test_only_the_secret_that_was_used_is_noted(service: Service) -> None:
     new = rotate(service, datetime.now(UTC), DAY)
-    assert knock(service, new).status_code == 201
-    problem_of(knock(service, "w" * 40), 401, "invalid_client")
+    assert mint_with_secret(service, new).status_code == 201
+    problem_of(mint_with_secret(service, "w" * 40), 401, "invalid_client")
     used = service.rows(
         select(ClientSecret.expires_at).where(ClientSecret.last_used_at.is_not(None)),
     )
@@ -252,14 +256,14 @@ def test_of_many_at_once_one_notes_a_new_key(make_app: Callable[..., Flask]) -> 
 
 @pytest.mark.parametrize("scopes", [[], ["audit"], ["provision"], ["provision", "audit"]])
 def test_a_client_without_the_scope_mints_nothing(service: Service, scopes: list[str]) -> None:
-    provision(service.app, only("clients", "portal", scopes=scopes))
+    provision(service.app, changed("clients", "portal", scopes=scopes))
     answer = service.mint()
     problem_of(answer, 403, "scope_missing")
     assert "WWW-Authenticate" not in answer.headers
 
 
 def test_a_client_with_every_scope_mints(service: Service) -> None:
-    provision(service.app, only("clients", "portal", scopes=["mint", "provision", "audit"]))
+    provision(service.app, changed("clients", "portal", scopes=["mint", "provision", "audit"]))
     assert service.mint().status_code == 201
 
 
@@ -275,7 +279,7 @@ def test_a_missing_scope_is_in_the_audit_trail_once_a_minute_and_not_once_a_requ
 
 def fail(service: Service, times: int, **options: Any) -> None:
     for _ in range(times):
-        problem_of(knock(service, "w" * 40, **options), 401, "invalid_client")
+        problem_of(mint_with_secret(service, "w" * 40, **options), 401, "invalid_client")
 
 
 def test_the_31st_failure_of_an_address_in_a_minute_is_refused(
@@ -284,7 +288,7 @@ def test_the_31st_failure_of_an_address_in_a_minute_is_refused(
     fail(limited, 15)
     fail(limited, 15, client="nobody")
     for authorization in (None, "Basic", MALFORMED["no Base64"], f"Basic {encoded(b'x:y')}"):
-        answer = ask(limited, authorization)
+        answer = mint_with_header(limited, authorization)
         problem_of(answer, 429, "rate_limited")
         assert "WWW-Authenticate" not in answer.headers
     clock.shift(int(answer.headers["Retry-After"]))
@@ -293,8 +297,8 @@ def test_the_31st_failure_of_an_address_in_a_minute_is_refused(
 
 def test_malformed_headers_count_as_failures_too(limited: Service, clock: time_machine.Traveller) -> None:
     for name in list(MALFORMED)[:30]:
-        problem_of(ask(limited, MALFORMED[name]), 401, "invalid_client")
-    problem_of(ask(limited, None), 429, "rate_limited")
+        problem_of(mint_with_header(limited, MALFORMED[name]), 401, "invalid_client")
+    problem_of(mint_with_header(limited, None), 429, "rate_limited")
 
 
 def test_failures_never_refuse_a_right_credential_nor_use_up_its_quota(
@@ -302,16 +306,16 @@ def test_failures_never_refuse_a_right_credential_nor_use_up_its_quota(
 ) -> None:
     fail(limited, 30)
     for _ in range(20):
-        problem_of(knock(limited, "w" * 40), 429, "rate_limited")
-    assert [knock(limited, SECRETS["portal"]).status_code for _ in range(11)] == [201] * 10 + [429]
+        problem_of(mint_with_secret(limited, "w" * 40), 429, "rate_limited")
+    assert [mint_with_secret(limited, SECRETS["portal"]).status_code for _ in range(11)] == [201] * 10 + [429]
 
 
 def test_what_a_right_credential_does_counts_as_no_failure(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     for _ in range(31):
-        knock(limited, SECRETS["portal"])
-        problem_of(knock(limited, SECRETS["auditor"], "auditor"), 403, "scope_missing")
+        mint_with_secret(limited, SECRETS["portal"])
+        problem_of(mint_with_secret(limited, SECRETS["auditor"], "auditor"), 403, "scope_missing")
     fail(limited, 30)
 
 
@@ -319,7 +323,7 @@ def test_the_failures_of_one_address_are_not_those_of_another(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     fail(limited, 30)
-    problem_of(knock(limited, "w" * 40), 429, "rate_limited")
+    problem_of(mint_with_secret(limited, "w" * 40), 429, "rate_limited")
     fail(limited, 30, address="192.0.2.2")
     fail(limited, 1, address="2001:db8::1")
 
@@ -329,7 +333,7 @@ def test_an_address_that_a_header_claims_counts_for_nothing_without_a_trusted_pr
 ) -> None:
     for number in range(30):
         fail(limited, 1, X_Forwarded_For=f"198.51.100.{number}", Forwarded=f"for=198.51.100.{number}")
-    problem_of(knock(limited, "w" * 40, X_Forwarded_For="203.0.113.9"), 429, "rate_limited")
+    problem_of(mint_with_secret(limited, "w" * 40, X_Forwarded_For="203.0.113.9"), 429, "rate_limited")
 
 
 def test_behind_a_trusted_proxy_the_address_is_the_one_that_the_proxy_saw(
@@ -340,7 +344,9 @@ def test_behind_a_trusted_proxy_the_address_is_the_one_that_the_proxy_saw(
     service = Service(app.test_client())
     for number in range(30):
         fail(service, 1, X_Forwarded_For=f"198.51.100.{number}, 203.0.113.9")
-    problem_of(knock(service, "w" * 40, X_Forwarded_For="198.51.100.99, 203.0.113.9"), 429, "rate_limited")
+    problem_of(
+        mint_with_secret(service, "w" * 40, X_Forwarded_For="198.51.100.99, 203.0.113.9"), 429, "rate_limited"
+    )
     fail(service, 1, X_Forwarded_For="203.0.113.9, 198.51.100.1")
 
 
@@ -348,7 +354,7 @@ def test_an_address_that_the_server_does_not_know_is_limited_as_well(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     fail(limited, 30, address="")
-    problem_of(knock(limited, "w" * 40, address=""), 429, "rate_limited")
+    problem_of(mint_with_secret(limited, "w" * 40, address=""), 429, "rate_limited")
 
 
 def test_while_no_use_can_be_noted_one_request_waits_and_the_others_do_not(

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from pat_service.errors import Conflict
 from pat_service.rules import clients
 from pat_service.storage.models import ClientSecret, Event
-from tests.support.callers import keyring, knock, rotate
-from tests.support.world import SECRETS, WORLD, Service, folder_of, only, problem_of, provision
+from tests.support.api_calls import keyring, mint_with_secret, rotate
+from tests.support.people import SECRETS, WORLD, Service, changed, database_folder, problem_of, provision
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -22,7 +22,7 @@ DAY = timedelta(days=1)
 
 def test_secrets_are_stored_as_digests_alone(service: Service) -> None:
     rotated = rotate(service, NOON)
-    stored = b"".join(file.read_bytes() for file in folder_of(service.app).glob("pat-service.db*"))
+    stored = b"".join(file.read_bytes() for file in database_folder(service.app).glob("pat-service.db*"))
     digests = [row.digest for row in service.rows(select(ClientSecret.digest))]
     assert len(digests) >= len(WORLD["clients"])
     assert all(len(digest) == 32 and digest in stored for digest in digests)
@@ -33,20 +33,20 @@ def test_secrets_are_stored_as_digests_alone(service: Service) -> None:
 
 def test_a_new_secret_ends_the_old_one_at_once(service: Service) -> None:
     new = rotate(service, datetime.now(UTC))
-    assert knock(service, new).status_code == 201
-    problem_of(knock(service, SECRETS["portal"]), 401, "invalid_client")
+    assert mint_with_secret(service, new).status_code == 201
+    problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
 
 
 def test_two_secrets_overlap_until_the_very_second(service: Service) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         new = rotate(service, NOON, DAY)
-        assert knock(service, SECRETS["portal"]).status_code == 201
-        assert knock(service, new).status_code == 201
+        assert mint_with_secret(service, SECRETS["portal"]).status_code == 201
+        assert mint_with_secret(service, new).status_code == 201
         clock.move_to(NOON + DAY - timedelta(microseconds=1))
-        assert knock(service, SECRETS["portal"]).status_code == 201
+        assert mint_with_secret(service, SECRETS["portal"]).status_code == 201
         clock.move_to(NOON + DAY)
-        problem_of(knock(service, SECRETS["portal"]), 401, "invalid_client")
-        assert knock(service, new).status_code == 201
+        problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
+        assert mint_with_secret(service, new).status_code == 201
 
 
 def test_an_overlap_never_makes_a_secret_live_longer(service: Service) -> None:
@@ -54,11 +54,11 @@ def test_an_overlap_never_makes_a_secret_live_longer(service: Service) -> None:
         second = rotate(service, NOON, timedelta(hours=1))
         third = rotate(service, NOON, DAY)
         clock.move_to(NOON + timedelta(hours=1))
-        problem_of(knock(service, SECRETS["portal"]), 401, "invalid_client")
-        assert knock(service, second).status_code == 201
+        problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
+        assert mint_with_secret(service, second).status_code == 201
         clock.move_to(NOON + DAY)
-        problem_of(knock(service, second), 401, "invalid_client")
-        assert knock(service, third).status_code == 201
+        problem_of(mint_with_secret(service, second), 401, "invalid_client")
+        assert mint_with_secret(service, third).status_code == 201
 
 
 def test_a_rotation_without_overlap_ends_an_overlap(service: Service) -> None:
@@ -66,8 +66,8 @@ def test_a_rotation_without_overlap_ends_an_overlap(service: Service) -> None:
         second = rotate(service, NOON, DAY)
         third = rotate(service, NOON)
         for ended in (SECRETS["portal"], second):
-            problem_of(knock(service, ended), 401, "invalid_client")
-        assert knock(service, third).status_code == 201
+            problem_of(mint_with_secret(service, ended), 401, "invalid_client")
+        assert mint_with_secret(service, third).status_code == 201
 
 
 def test_a_secret_that_has_ended_comes_back_by_no_rotation(service: Service) -> None:
@@ -75,12 +75,12 @@ def test_a_secret_that_has_ended_comes_back_by_no_rotation(service: Service) -> 
         rotate(service, NOON, DAY)
         clock.shift(2 * DAY)
         rotate(service, NOON + 2 * DAY, DAY)
-        problem_of(knock(service, SECRETS["portal"]), 401, "invalid_client")
+        problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
 
 
 def test_the_rotation_of_one_client_leaves_the_others_alone(service: Service) -> None:
     rotate(service, NOON)
-    problem_of(knock(service, SECRETS["rival"], "rival"), 404, "user_not_found")
+    problem_of(mint_with_secret(service, SECRETS["rival"], "rival"), 404, "user_not_found")
 
 
 def test_a_revoked_client_is_invalid_at_once_with_every_secret_and_its_tokens_go_on(service: Service) -> None:
@@ -91,7 +91,7 @@ def test_a_revoked_client_is_invalid_at_once_with_every_secret_and_its_tokens_go
         with pytest.raises(Conflict):
             clients.rotate(keyring(service), "portal", datetime.now(UTC))
     for secret in (SECRETS["portal"], second):
-        problem_of(knock(service, secret), 401, "invalid_client")
+        problem_of(mint_with_secret(service, secret), 401, "invalid_client")
     assert service.open(token).status_code == 200
 
 
@@ -138,11 +138,11 @@ def test_a_change_is_told_with_what_was_and_what_is(
     service: Service, change: dict[str, Any], before: dict[str, Any]
 ) -> None:
     number = len(told_of(service, "portal"))
-    document = only("clients", "portal", **change)
+    document = changed("clients", "portal", **change)
     provision(service.app, document)
-    (changed,) = told_of(service, "portal")[number:]
+    (event,) = told_of(service, "portal")[number:]
     after = {name: sorted(value) if isinstance(value, list) else value for name, value in change.items()}
-    assert (changed.type, changed.details) == ("client:changed", {"before": before, "after": after})
+    assert (event.type, event.details) == ("client:changed", {"before": before, "after": after})
     provision(service.app, document)
     assert len(told_of(service, "portal")) == number + 1, "nothing has changed since"
 
@@ -156,9 +156,7 @@ def test_a_file_given_again_tells_of_no_change(service: Service) -> None:
 def test_a_client_that_comes_back_is_told(service: Service) -> None:
     with service.app.app_context():
         clients.revoke("portal", datetime.now(UTC))
-    provision(service.app, only("clients", "portal", secret="n" * 40))
-    changed = [event for event in told_of(service, "portal") if event.type == "client:changed"]
-    assert [event.details for event in changed] == [
-        {"before": {"revoked": True}, "after": {"revoked": False}}
-    ]
-    assert knock(service, "n" * 40).status_code == 201
+    provision(service.app, changed("clients", "portal", secret="n" * 40))
+    events = [event for event in told_of(service, "portal") if event.type == "client:changed"]
+    assert [event.details for event in events] == [{"before": {"revoked": True}, "after": {"revoked": False}}]
+    assert mint_with_secret(service, "n" * 40).status_code == 201

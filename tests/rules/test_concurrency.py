@@ -23,8 +23,7 @@ from pat_service.rules import clients
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User
 from tests.support.directory import ANA, BEN, MALLORY, Directory
-from tests.support.servers import fresh_database, gunicorn, redis_server
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     MINT,
     ORDERS,
@@ -35,11 +34,12 @@ from tests.support.world import (
     WORLD,
     Service,
     basic,
-    folder_of,
-    only,
+    changed,
+    database_folder,
     problem_of,
     provision,
 )
+from tests.support.servers import fresh_database, gunicorn, redis_server
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def world(app: Flask) -> Service:
     with app.app_context():
         upgrade_schema()
     provision(app, WORLD)
-    provision(app, only("clients", "portal", mint_limit=None))
+    provision(app, changed("clients", "portal", mint_limit=None))
     return Service(app.test_client())
 
 
@@ -215,7 +215,7 @@ def test_a_session_that_is_ended_twice_at_once_ends_once_in_the_audit_trail(serv
 def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Service) -> None:
     def move_there_and_back(caller: Service) -> None:
         for workspace in ("globex", "acme"):
-            provision(caller.app, only("apps", "orders", workspace=workspace))
+            provision(caller.app, changed("apps", "orders", workspace=workspace))
 
     def mint_and_open(caller: Service) -> list[TestResponse]:
         opened = []
@@ -243,7 +243,7 @@ def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Ser
 def test_a_grant_that_is_taken_and_given_under_load_never_fails_a_request(service: Service) -> None:
     def take_and_give(caller: Service) -> None:
         for users in ([], ["ana@acme.test", "ben@acme.test"]) * 3:
-            provision(caller.app, only("apps", "orders", users=users))
+            provision(caller.app, changed("apps", "orders", users=users))
 
     def mint_and_open(caller: Service) -> set[int]:
         minted = [caller.mint() for _ in range(5)]
@@ -300,7 +300,7 @@ def test_of_racing_puts_of_a_membership_one_makes_it(service: Service) -> None:
     path = f"workspaces/{directory.globex}/members/{directory.user(ANA)}"
     answers = race(service, *[calls("PUT", path, {"role": "builder"}, "everywhere")] * 10)
     assert statuses(answers) == {201: 1, 200: 9}
-    assert [told[0] for told in directory.told()] == ["member:added"]
+    assert [told[0] for told in directory.take_event_facts()] == ["member:added"]
 
 
 def test_of_racing_roles_the_last_one_stays_and_each_change_is_told_once(service: Service) -> None:
@@ -308,7 +308,7 @@ def test_of_racing_roles_the_last_one_stays_and_each_change_is_told_once(service
     path = f"workspaces/{directory.acme}/members/{directory.user(ANA)}"
     answers = race(service, *[calls("PUT", path, {"role": role}) for role in ("builder", "end-user") * 5])
     assert statuses(answers) == {200: 10}
-    changes = [told[3] for told in directory.told()]
+    changes = [told[3] for told in directory.take_event_facts()]
     assert all(change["before"] != change["after"] for change in changes)
     assert len(changes) == 1 or len(changes) % 2 == (directory.ok("GET", path)["role"] == "builder")
 
@@ -317,7 +317,7 @@ def test_of_racing_puts_of_a_grant_one_makes_it(service: Service) -> None:
     directory = Directory(service)
     answers = race(service, *[calls("PUT", f"apps/{SUPPORT}/grants/{directory.user(BEN)}")] * 10)
     assert statuses(answers) == {201: 1, 200: 9}
-    assert [told[0] for told in directory.told()] == ["grant:added"]
+    assert [told[0] for told in directory.take_event_facts()] == ["grant:added"]
 
 
 def test_a_membership_that_is_given_and_taken_at_once_is_told_as_often(service: Service) -> None:
@@ -327,7 +327,7 @@ def test_a_membership_that_is_given_and_taken_at_once_is_told_as_often(service: 
     takes = calls("DELETE", path, client="everywhere")
     found = statuses(race(service, *[gives, takes] * 8))
     assert set(found) <= {200, 201, 204, 404}
-    kinds = Counter(told[0] for told in directory.told())
+    kinds = Counter(told[0] for told in directory.take_event_facts())
     assert (kinds["member:added"], kinds["member:removed"]) == (found[201], found[204])
     assert count(service, Member, Member.user_id == directory.user(BEN)) == 1 + found[201] - found[204]
 
@@ -343,7 +343,7 @@ def test_of_racing_newcomers_of_one_email_one_is_made(service: Service) -> None:
     runs = [newcomer("manager", directory.acme), newcomer("rival", directory.globex)] * 6
     assert statuses(race(service, *runs)) == {201: 1, 200: 1, 409: 10}
     assert count(service, User, User.email == "zoe@acme.test") == 1
-    kinds = Counter(told[0] for told in directory.told())
+    kinds = Counter(told[0] for told in directory.take_event_facts())
     assert kinds == {"user:created": 1, "member:added": 2}
 
 
@@ -525,7 +525,7 @@ def test_a_transaction_holds_sqlites_write_lock_from_its_first_moment_on(
 ) -> None:
     """Else it would fail where another process writes between its first read and its first write."""
     app = make_app()
-    other = sqlite3.connect(folder_of(app) / "pat-service.db", isolation_level=None, timeout=0)
+    other = sqlite3.connect(database_folder(app) / "pat-service.db", isolation_level=None, timeout=0)
     with app.app_context():
         with transaction(), pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
@@ -540,7 +540,7 @@ def test_racing_callers_of_two_worker_processes_meet_one_truth(service: Service)
     """Mints that end sessions against openings, as in one process; and the contract's own limit."""
     with service.app.app_context():
         database = db.engine.url.render_as_string(hide_password=False)
-    provision(service.app, only("clients", "portal", mint_limit="1000000 per minute"))
+    provision(service.app, changed("clients", "portal", mint_limit="1000000 per minute"))
     with redis_server() as redis:
         environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database, "REDIS_URL": redis}
         with gunicorn(environ | {"OPEN_RATE_LIMIT": "1000000 per minute"}, workers=2) as server:
@@ -576,6 +576,6 @@ def test_racing_callers_of_two_worker_processes_meet_one_truth(service: Service)
             again = [post(EXCHANGE, {"appId": ORDERS, "accessToken": token}, {})[0] for _, _, token in seen]
             assert Counter(again) == {201: 1, 401: len(seen) - 1}
 
-            provision(service.app, only("clients", "portal", mint_limit=None))
+            provision(service.app, changed("clients", "portal", mint_limit=None))
             limited = race(service, *[lambda _: post(MINT, usual, basic("portal"))[0]] * 20)
             assert Counter(limited) == {201: 10, 429: 10}

@@ -18,15 +18,15 @@ from pat_service.http.authentication import utcnow
 from pat_service.rules import events, sessions
 from pat_service.storage import circuit_breaker
 from pat_service.storage.models import App, Event, Session, Token, User, Workspace
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     LEDGER,
-    LOSSES,
     MINT,
     ORDERS,
     SUPPORT,
     Service,
     basic,
-    only,
+    changed,
     problem_of,
     provision,
 )
@@ -168,7 +168,7 @@ def test_a_client_without_the_scope_is_told(service: Service) -> None:
 
 
 def test_a_client_past_its_limit_is_told(service: Service) -> None:
-    provision(service.app, only("clients", "portal", mint_limit="1 per minute"))
+    provision(service.app, changed("clients", "portal", mint_limit="1 per minute"))
     service.mint()
     answer = service.mint()
     assert answer.status_code == 429
@@ -213,11 +213,11 @@ def revoke(service: Service) -> None:
 
 
 def take_access(service: Service) -> None:
-    provision(service.app, LOSSES["she loses her grant"])
+    provision(service.app, ACCESS_LOSSES["she loses her grant"])
 
 
 def move(service: Service) -> None:
-    provision(service.app, only("apps", "orders", workspace="globex"))
+    provision(service.app, changed("apps", "orders", workspace="globex"))
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,16 @@ from pat_service.rules.callers import OPERATOR
 from pat_service.rules.file_provisioning import Provisioned
 from pat_service.storage.database import db, reading
 from pat_service.storage.models import App, Client, ClientSecret, Event, Grant, Member, User, Workspace
-from tests.support.world import (
+from tests.support.people import (
     MINT,
     ORDERS,
     PORTAL,
     SECRETS,
     WORLD,
     Service,
-    folder_of,
-    lasting_service,
-    only,
+    changed,
+    database_folder,
+    long_lived_service,
     provision,
 )
 
@@ -86,9 +86,9 @@ def mint_status(client: FlaskClient, id_: str, secret: str, email: str = "ana@ac
 
 
 @pytest.fixture(scope="module")
-def lasting(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+def shared_app(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     """An app that tests of refusals share: a refusal leaves no trace."""
-    with lasting_service(schema, tmp_path_factory.mktemp("provisioning")) as service:
+    with long_lived_service(schema, tmp_path_factory.mktemp("provisioning")) as service:
         yield service.app
 
 
@@ -171,9 +171,9 @@ def test_what_is_left_out_of_a_thing_has_a_plain_default(empty: Flask) -> None:
 
 def test_what_changed_in_the_file_is_changed(app: Flask, service: Service) -> None:
     frame = service.frame()
-    provision(app, only("workspaces", "acme", name="Acme & Sons"))
-    provision(app, only("users", "ana@acme.test", name="Ana María", workspaces={"acme": "admin"}))
-    provision(app, only("apps", "orders", name="Purchases", allowed_origins=["https://new.example"]))
+    provision(app, changed("workspaces", "acme", name="Acme & Sons"))
+    provision(app, changed("users", "ana@acme.test", name="Ana María", workspaces={"acme": "admin"}))
+    provision(app, changed("apps", "orders", name="Purchases", allowed_origins=["https://new.example"]))
     answer = service.get(frame, "session")
     facts: Any = answer.json
     assert (facts["workspace"]["name"], facts["user"]["name"], facts["app"]["name"]) == (
@@ -188,7 +188,7 @@ def test_what_changed_in_the_file_is_changed(app: Flask, service: Service) -> No
 
 def test_a_grant_that_the_app_no_longer_lists_is_taken_away(app: Flask, service: Service) -> None:
     frame, token = service.frame(), service.token()
-    provision(app, only("apps", "orders", users=["ben@acme.test"]))
+    provision(app, changed("apps", "orders", users=["ben@acme.test"]))
     assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
     assert service.refusal(token) == "access_revoked"
     assert service.mint().json["code"] == "app_forbidden"  # type: ignore[index]
@@ -197,7 +197,7 @@ def test_a_grant_that_the_app_no_longer_lists_is_taken_away(app: Flask, service:
 
 def test_a_membership_that_the_user_no_longer_lists_is_taken_away(app: Flask, service: Service) -> None:
     token = service.token()
-    provision(app, only("users", "ana@acme.test", workspaces={"globex": "end-user"}))
+    provision(app, changed("users", "ana@acme.test", workspaces={"globex": "end-user"}))
     assert service.refusal(token) == "access_revoked"
     assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
     assert service.mint(client="everywhere").json["code"] == "app_forbidden"  # type: ignore[index]
@@ -206,9 +206,9 @@ def test_a_membership_that_the_user_no_longer_lists_is_taken_away(app: Flask, se
 def test_what_is_given_back_revives_what_has_not_expired(app: Flask, service: Service) -> None:
     frame, token = service.frame(), service.token()
     for loss in (
-        only("apps", "orders", users=[]),
-        only("users", "ana@acme.test", workspaces={}),
-        only("users", "ana@acme.test", status="archived"),
+        changed("apps", "orders", users=[]),
+        changed("users", "ana@acme.test", workspaces={}),
+        changed("users", "ana@acme.test", status="archived"),
     ):
         provision(app, loss)
         assert service.refusal(token) == "access_revoked"
@@ -227,16 +227,16 @@ def test_leaving_the_lists_out_takes_all_of_them_away(app: Flask, service: Servi
 
 
 def test_a_client_loses_the_workspaces_that_it_no_longer_lists(app: Flask, service: Service) -> None:
-    provision(app, only("clients", "portal", workspaces=["globex"]))
+    provision(app, changed("clients", "portal", workspaces=["globex"]))
     assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
-    provision(app, only("clients", "portal", workspaces=[]))
+    provision(app, changed("clients", "portal", workspaces=[]))
     assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
 
 
 def test_a_client_loses_the_scopes_that_it_no_longer_lists(app: Flask, service: Service) -> None:
-    provision(app, only("clients", "portal", scopes=["audit", "provision"]))
+    provision(app, changed("clients", "portal", scopes=["audit", "provision"]))
     assert service.mint().json["code"] == "scope_missing"  # type: ignore[index]
-    provision(app, only("clients", "portal", scopes=[]))
+    provision(app, changed("clients", "portal", scopes=[]))
     assert service.mint().json["code"] == "scope_missing"  # type: ignore[index]
 
 
@@ -259,8 +259,8 @@ def test_a_client_whose_file_names_no_workspaces_reaches_all(app: Flask, service
 
 
 def test_a_user_whom_the_file_brings_back_is_noted(app: Flask, service: Service) -> None:
-    assert provision(app, only("users", "ana@acme.test", status="archived")).notes == []
-    back = only("users", "ana@acme.test")
+    assert provision(app, changed("users", "ana@acme.test", status="archived")).notes == []
+    back = changed("users", "ana@acme.test")
     assert provision(app, back).notes == ["ana@acme.test was archived and is active again"]
     assert provision(app, back).notes == []
     assert service.mint().status_code == 201
@@ -272,36 +272,36 @@ def test_a_user_whom_the_file_brings_back_is_noted(app: Flask, service: Service)
 @pytest.fixture
 def both(app: Flask) -> Flask:
     """Ana is at home in both workspaces, so that the move alone decides."""
-    provision(app, only("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "end-user"}))
+    provision(app, changed("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "end-user"}))
     return app
 
 
 def test_a_move_ends_tokens_and_sessions_for_good(both: Flask, service: Service) -> None:
     frame, token = service.frame(), service.token()
     for workspace in ("globex", "acme"):
-        provision(both, only("apps", "orders", workspace=workspace))
+        provision(both, changed("apps", "orders", workspace=workspace))
         assert service.refusal(token) == "access_revoked"
         assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
 
 
 def test_every_move_ends_what_was_made_since_the_last_one(both: Flask, service: Service) -> None:
-    provision(both, only("apps", "orders", workspace="globex"))
+    provision(both, changed("apps", "orders", workspace="globex"))
     frame = service.frame(client="rival")
     for workspace in ("acme", "globex"):
-        provision(both, only("apps", "orders", workspace=workspace))
+        provision(both, changed("apps", "orders", workspace=workspace))
         assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
 
 
 def test_after_a_move_ana_gets_a_new_token_in_the_new_workspace(both: Flask, service: Service) -> None:
     service.token()
-    provision(both, only("apps", "orders", workspace="globex"))
+    provision(both, changed("apps", "orders", workspace="globex"))
     assert service.mint().json["code"] == "app_not_found"  # type: ignore[index]
     assert service.frame(client="rival").response.status_code == 200
 
 
 def test_a_new_slug_or_template_is_no_move(app: Flask, service: Service) -> None:
     frame, token = service.frame(), service.token()
-    provision(app, only("apps", "orders", slug="purchases", template="support"))
+    provision(app, changed("apps", "orders", slug="purchases", template="support"))
     assert service.get(frame, "session").json["app"]["slug"] == "purchases"  # type: ignore[index]
     assert service.open(token).status_code == 200
     assert service.mint(appSlug="orders").json["code"] == "app_not_found"  # type: ignore[index]
@@ -311,7 +311,7 @@ def test_a_new_slug_or_template_is_no_move(app: Flask, service: Service) -> None
 
 
 def test_a_changed_secret_replaces_the_old_one_at_once(app: Flask, client: FlaskClient) -> None:
-    provision(app, only("clients", "portal", secret="n" * 32))
+    provision(app, changed("clients", "portal", secret="n" * 32))
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
     assert mint_status(client, "portal", "n" * 32) == 201
 
@@ -345,7 +345,7 @@ def test_a_file_cannot_bring_back_a_secret_that_was_rotated_away(
     with app.app_context():
         rotated = clients.rotate(app.extensions["pat_service.keyring"], "portal", utcnow(), overlap).reveal()
     with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
-        provision(app, only("clients", "portal"))
+        provision(app, changed("clients", "portal"))
     assert mint_status(client, "portal", rotated) == 201
 
 
@@ -355,7 +355,7 @@ def test_a_new_secret_of_the_file_ends_a_rotated_one_and_its_overlap(app: Flask,
         rotated = clients.rotate(keyring, "portal", utcnow(), timedelta(hours=1)).reveal()
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
     assert mint_status(client, "portal", rotated) == 201
-    provision(app, only("clients", "portal", secret="n" * 40))
+    provision(app, changed("clients", "portal", secret="n" * 40))
     assert mint_status(client, "portal", rotated) == 401
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
     assert mint_status(client, "portal", "n" * 40) == 201
@@ -367,14 +367,14 @@ def test_a_secret_of_one_client_is_none_of_anothers(app: Flask, client: FlaskCli
 
 def test_a_secret_may_be_any_text_of_32_to_1024_characters(app: Flask, client: FlaskClient) -> None:
     for secret in ("é" * 32, "with: a colon, and spaces, and € signs", "p" * 1024):
-        provision(app, only("clients", "portal", secret=secret))
+        provision(app, changed("clients", "portal", secret=secret))
         assert mint_status(client, "portal", secret) == 201
 
 
 def test_a_secret_stands_nowhere_in_the_database(app: Flask, service: Service) -> None:
     made = load(app, 'clients = [{ id = "second" }]').secrets["second"].reveal()
     service.token()
-    content = b"".join(path.read_bytes() for path in folder_of(app).glob("pat-service.db*"))
+    content = b"".join(path.read_bytes() for path in database_folder(app).glob("pat-service.db*"))
     assert b"second" in content
     for secret in (made, made[4:], SECRETS["portal"]):
         assert secret.encode() not in content
@@ -387,9 +387,9 @@ def test_a_client_that_was_revoked_is_live_again_with_a_new_secret_alone(
         clients.revoke("portal", utcnow())
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
     with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
-        provision(app, only("clients", "portal"))
+        provision(app, changed("clients", "portal"))
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
-    notes = provision(app, only("clients", "portal", secret="n" * 40)).notes
+    notes = provision(app, changed("clients", "portal", secret="n" * 40)).notes
     assert any("portal" in note and "revoked" in note for note in notes)
     assert mint_status(client, "portal", "n" * 40) == 201
 
@@ -397,19 +397,19 @@ def test_a_client_that_was_revoked_is_live_again_with_a_new_secret_alone(
 # All or nothing
 
 BROKEN = {
-    "a user of no workspace": only("users", "ana@acme.test", workspaces={"nowhere": "end-user"}),
-    "an app of no workspace": only("apps", "orders", workspace="nowhere"),
-    "an app of a user who is not there": only("apps", "orders", users=["ana@acme.test", "zoe@acme.test"]),
-    "a client of no workspace": only("clients", "portal", workspaces=["acme", "nowhere"]),
-    "a slug of another app": only("apps", "orders", slug="ledger"),
-    "an id that does not fit the slug": only("apps", "orders", id="00000000-0000-4000-8000-000000000000"),
-    "a client with an impossible id": only("clients", "portal", id="por tal"),
+    "a user of no workspace": changed("users", "ana@acme.test", workspaces={"nowhere": "end-user"}),
+    "an app of no workspace": changed("apps", "orders", workspace="nowhere"),
+    "an app of a user who is not there": changed("apps", "orders", users=["ana@acme.test", "zoe@acme.test"]),
+    "a client of no workspace": changed("clients", "portal", workspaces=["acme", "nowhere"]),
+    "a slug of another app": changed("apps", "orders", slug="ledger"),
+    "an id that does not fit the slug": changed("apps", "orders", id="00000000-0000-4000-8000-000000000000"),
+    "a client with an impossible id": changed("clients", "portal", id="por tal"),
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_one_thing_that_does_not_fit_and_nothing_is_done(lasting: Flask, broken: dict[str, Any]) -> None:
-    before = tables(lasting, but_events=False)
+def test_one_thing_that_does_not_fit_and_nothing_is_done(shared_app: Flask, broken: dict[str, Any]) -> None:
+    before = tables(shared_app, but_events=False)
     more: dict[str, Any] = {
         "workspaces": [{"slug": "acme", "name": "Changed"}, {"slug": "new"}],
         "users": [{"email": "new@acme.test", "workspaces": {"new": "admin"}}],
@@ -418,9 +418,9 @@ def test_one_thing_that_does_not_fit_and_nothing_is_done(lasting: Flask, broken:
     }
     document = {kind: more[kind] + broken.get(kind, []) for kind in more}
     with pytest.raises(Refused) as refused:
-        provision(lasting, document)
+        provision(shared_app, document)
     assert isinstance(refused.value, (Conflict, InvalidPayload))
-    assert tables(lasting, but_events=False) == before
+    assert tables(shared_app, but_events=False) == before
 
 
 def test_a_failure_at_the_very_end_undoes_everything(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,37 +532,37 @@ for control in ("\\u0000", "\\n", "\\u001b", "\\u0085"):
 
 @pytest.mark.parametrize(("text", "place"), REFUSED_SHAPES, ids=[str(n) for n in range(len(REFUSED_SHAPES))])
 def test_a_file_that_is_wrong_is_refused_and_the_place_is_named(
-    lasting: Flask, text: str, place: str
+    shared_app: Flask, text: str, place: str
 ) -> None:
     with pytest.raises(InvalidPayload) as refused:
-        load(lasting, text)
+        load(shared_app, text)
     assert list(refused.value.errors) == [place]
     assert all(text and text[0].isupper() for texts in refused.value.errors.values() for text in texts)
 
 
-def test_no_file_that_is_wrong_leaves_a_trace(lasting: Flask) -> None:
-    before = tables(lasting, but_events=False)
+def test_no_file_that_is_wrong_leaves_a_trace(shared_app: Flask) -> None:
+    before = tables(shared_app, but_events=False)
     for text, _ in REFUSED_SHAPES:
         with pytest.raises(InvalidPayload):
-            load(lasting, '[[workspaces]]\nslug = "new"\n' + text)
-    assert tables(lasting, but_events=False) == before
+            load(shared_app, '[[workspaces]]\nslug = "new"\n' + text)
+    assert tables(shared_app, but_events=False) == before
 
 
-def test_a_place_in_a_file_that_is_no_toml_has_a_line(lasting: Flask) -> None:
+def test_a_place_in_a_file_that_is_no_toml_has_a_line(shared_app: Flask) -> None:
     with pytest.raises(InvalidPayload) as refused:
-        load(lasting, "a = 1\nb = 2\nc = \n")
+        load(shared_app, "a = 1\nb = 2\nc = \n")
     assert "line 3" in refused.value.errors["file"][0]
 
 
-def test_everything_that_is_wrong_is_said_at_once(lasting: Flask) -> None:
+def test_everything_that_is_wrong_is_said_at_once(shared_app: Flask) -> None:
     with pytest.raises(InvalidPayload) as refused:
-        load(lasting, "frobs = 1\n[[users]]\nemail = 'ana'\n[[clients]]\nid = 'portal'\nscopes = ['x']")
+        load(shared_app, "frobs = 1\n[[users]]\nemail = 'ana'\n[[clients]]\nid = 'portal'\nscopes = ['x']")
     assert set(refused.value.errors) == {"frobs", "users.0.email", "clients.0.scopes.0"}
 
 
-def test_a_refusal_does_not_repeat_a_secret(lasting: Flask) -> None:
+def test_a_refusal_does_not_repeat_a_secret(shared_app: Flask) -> None:
     with pytest.raises(InvalidPayload) as refused:
-        load(lasting, "[[clients]]\nid = 'portal'\nsecret = 'correct horse'")
+        load(shared_app, "[[clients]]\nid = 'portal'\nsecret = 'correct horse'")
     assert "horse" not in json.dumps(refused.value.errors)
 
 
@@ -572,25 +572,25 @@ def test_a_refusal_does_not_repeat_a_secret(lasting: Flask) -> None:
         ({"workspaces": [{"slug": "acme"}, {"slug": "acme"}]}, "workspaces"),
         ({"users": [{"email": "ana@acme.test"}, {"email": "ANA@Acme.test"}]}, "users"),
         ({"users": [{"email": "jos\u00e9@acme.test"}, {"email": "jose\u0301@acme.test"}]}, "users"),
-        (only("apps", "orders")["apps"] * 2, "apps"),
-        ([only("apps", "orders")["apps"][0], only("apps", "orders", slug="b")["apps"][0]], "apps"),
+        (changed("apps", "orders")["apps"] * 2, "apps"),
+        ([changed("apps", "orders")["apps"][0], changed("apps", "orders", slug="b")["apps"][0]], "apps"),
         (
             [
-                only("apps", "orders")["apps"][0],
-                only("apps", "orders", slug="b", id=ORDERS.upper())["apps"][0],
+                changed("apps", "orders")["apps"][0],
+                changed("apps", "orders", slug="b", id=ORDERS.upper())["apps"][0],
             ],
             "apps",
         ),
         ({"clients": [{"id": "portal"}, {"id": "portal", "secret": "s" * 32}]}, "clients"),
     ],
 )
-def test_a_thing_that_is_listed_twice_has_two_truths(lasting: Flask, document: Any, kind: str) -> None:
-    before = tables(lasting, but_events=False)
+def test_a_thing_that_is_listed_twice_has_two_truths(shared_app: Flask, document: Any, kind: str) -> None:
+    before = tables(shared_app, but_events=False)
     with pytest.raises(InvalidPayload) as refused:
-        provision(lasting, {"apps": document} if isinstance(document, list) else document)
+        provision(shared_app, {"apps": document} if isinstance(document, list) else document)
     assert list(refused.value.errors) == [kind]
     assert "more than once" in refused.value.errors[kind][0]
-    assert tables(lasting, but_events=False) == before
+    assert tables(shared_app, but_events=False) == before
 
 
 @pytest.mark.parametrize(
@@ -605,10 +605,10 @@ def test_a_thing_that_is_listed_twice_has_two_truths(lasting: Flask, document: A
     ],
 )
 def test_a_conflict_names_the_thing_and_what_it_refers_to(
-    lasting: Flask, document: dict[str, Any], names: list[str]
+    shared_app: Flask, document: dict[str, Any], names: list[str]
 ) -> None:
     with pytest.raises(Conflict) as refused:
-        provision(lasting, document)
+        provision(shared_app, document)
     assert all(name in refused.value.detail for name in names), refused.value.detail
     assert "\n" not in refused.value.detail
 
@@ -616,9 +616,9 @@ def test_a_conflict_names_the_thing_and_what_it_refers_to(
 @pytest.mark.parametrize(
     "id_", ["", "por tal", "portal:x", "pörtal", "-portal", "portal\n", "a" * 65, "a\0", "a/b"]
 )
-def test_a_client_id_is_plain_text_that_fits_basic_credentials(lasting: Flask, id_: str) -> None:
+def test_a_client_id_is_plain_text_that_fits_basic_credentials(shared_app: Flask, id_: str) -> None:
     with pytest.raises((Conflict, InvalidPayload)):
-        load(lasting, f"[[clients]]\nid = {json.dumps(id_)}")
+        load(shared_app, f"[[clients]]\nid = {json.dumps(id_)}")
 
 
 # Texts and spellings
@@ -635,21 +635,21 @@ HOSTILE_NAMES = [
 
 def test_an_email_in_another_spelling_is_the_same_user(app: Flask, service: Service) -> None:
     before = dict(service.rows(select(User.email, User.id)))
-    provision(app, only("users", "ana@acme.test", email="ANA@Acme.Test"))
-    provision(app, only("apps", "orders", users=["Ana@ACME.test", "ana@acme.test", "BEN@acme.test"]))
+    provision(app, changed("users", "ana@acme.test", email="ANA@Acme.Test"))
+    provision(app, changed("apps", "orders", users=["Ana@ACME.test", "ana@acme.test", "BEN@acme.test"]))
     assert dict(service.rows(select(User.email, User.id))) == before
     assert len(service.rows(select(Grant).where(Grant.app_id == ORDERS))) == 2
 
 
 def test_an_id_in_upper_case_is_the_same_app(app: Flask) -> None:
     before = tables(app)
-    provision(app, only("apps", "orders", id=ORDERS.upper()))
+    provision(app, changed("apps", "orders", id=ORDERS.upper()))
     assert tables(app) == before
 
 
 def test_an_origin_that_is_listed_twice_stands_once_in_the_policy(app: Flask, service: Service) -> None:
     origins = [PORTAL, PORTAL.upper(), PORTAL + ":80", "https://other.example"]
-    provision(app, only("apps", "orders", allowed_origins=origins))
+    provision(app, changed("apps", "orders", allowed_origins=origins))
     assert service.rows(select(App.allowed_origins).where(App.id == ORDERS)) == [
         ([PORTAL, "https://other.example"],)
     ]
@@ -659,7 +659,7 @@ def test_a_hostile_name_is_kept_as_it_is(app: Flask, service: Service) -> None:
     frame = service.frame()
     for name in HOSTILE_NAMES:
         for kind, thing in (("workspaces", "acme"), ("users", "ana@acme.test"), ("apps", "orders")):
-            provision(app, only(kind, thing, name=name))
+            provision(app, changed(kind, thing, name=name))
         facts: Any = service.get(frame, "session").json
         assert [facts[thing]["name"] for thing in ("workspace", "user", "app")] == [name] * 3
 
@@ -673,7 +673,7 @@ def test_a_slug_that_an_app_gives_up_is_free_for_another(app: Flask, service: Se
         app,
         {
             "apps": [
-                only("apps", "orders", slug="orders-old")["apps"][0],
+                changed("apps", "orders", slug="orders-old")["apps"][0],
                 {"slug": "orders", "workspace": "acme", "users": ["ana@acme.test"]},
             ]
         },
@@ -687,7 +687,7 @@ def test_a_slug_that_an_app_gives_up_is_free_for_another(app: Flask, service: Se
 
 
 def test_a_grant_that_opens_nothing_is_noted(app: Flask, service: Service) -> None:
-    done = provision(app, only("apps", "orders", users=["ana@acme.test", "mallory@globex.test"]))
+    done = provision(app, changed("apps", "orders", users=["ana@acme.test", "mallory@globex.test"]))
     (note,) = done.notes
     assert "mallory@globex.test" in note
     assert "orders" in note
@@ -791,13 +791,13 @@ def test_each_thing_that_is_new_is_told(empty: Flask) -> None:
 
 
 def test_only_what_really_changed_is_told(app: Flask, trail: Any) -> None:
-    provision(app, only("workspaces", "acme", name="Acme & Sons"))
+    provision(app, changed("workspaces", "acme", name="Acme & Sons"))
     assert trail() == [
         ("workspace:changed", "acme", None, {"before": {"name": "Acme"}, "after": {"name": "Acme & Sons"}})
     ]
     provision(
         app,
-        only(
+        changed(
             "users", "ana@acme.test", status="archived", workspaces={"acme": "builder", "globex": "end-user"}
         ),
     )
@@ -807,9 +807,9 @@ def test_only_what_really_changed_is_told(app: Flask, trail: Any) -> None:
         ("member:changed", "acme", ana, {"before": {"role": "end-user"}, "after": {"role": "builder"}}),
         ("user:changed", "acme", ana, {"before": {"status": "active"}, "after": {"status": "archived"}}),
     ]
-    provision(app, only("users", ana, status="archived", workspaces={"acme": "builder"}))
+    provision(app, changed("users", ana, status="archived", workspaces={"acme": "builder"}))
     assert trail() == [("member:removed", "globex", ana, {"before": {"role": "end-user"}})]
-    provision(app, only("apps", "orders", name="Purchases", users=["ana@acme.test"]))
+    provision(app, changed("apps", "orders", name="Purchases", users=["ana@acme.test"]))
     assert trail() == [
         ("app:changed", "acme", ORDERS, {"before": {"name": "Orders"}, "after": {"name": "Purchases"}}),
         ("grant:removed", "acme", "ben@acme.test", None),
@@ -818,7 +818,7 @@ def test_only_what_really_changed_is_told(app: Flask, trail: Any) -> None:
 
 def test_a_move_is_told_to_each_workspace_without_the_other(both: Flask, trail: Any) -> None:
     """The file's grants are those of the new place: the ones before are dropped, as in every move."""
-    provision(both, only("apps", "orders", workspace="globex", name="Purchases", users=["ana@acme.test"]))
+    provision(both, changed("apps", "orders", workspace="globex", name="Purchases", users=["ana@acme.test"]))
     facts = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_origins": [PORTAL]}
     told = trail()
     assert sorted(told[:2]) == [

@@ -13,29 +13,29 @@ from werkzeug.test import TestResponse
 
 from pat_service.credentials import TOKEN_PREFIX, generate
 from pat_service.storage.models import User, Workspace
-from tests.support.callers import (
+from tests.support.api_calls import (
     BEN,
     CALLERS,
     INTROSPECT,
     SESSIONS,
     TOKENS,
+    add_clients,
     call,
-    engage,
-    everything,
+    dump_database,
     id_of,
     mint,
-    open_,
+    open_session,
 )
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     KEY,
     LEDGER,
-    LOSSES,
     ORDERS,
     SUPPORT,
     WORLD,
     Service,
-    lasting_service,
-    only,
+    changed,
+    long_lived_service,
     problem_of,
     provision,
 )
@@ -63,14 +63,14 @@ FIELDS = {
 
 @pytest.fixture
 def service(service: Service) -> Service:
-    return engage(service)
+    return add_clients(service)
 
 
 @pytest.fixture(scope="module")
 def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """For tests that change nothing."""
-    with lasting_service(schema, tmp_path_factory.mktemp("introspect")) as service:
-        yield engage(service)
+    with long_lived_service(schema, tmp_path_factory.mktemp("introspect")) as service:
+        yield add_clients(service)
 
 
 def introspect(service: Service, token: str, client: str = "manager") -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_a_token_is_told_with_its_user_app_and_times(service: Service, clock: ti
 
 def test_a_session_is_told_likewise(service: Service) -> None:
     token, _ = mint(service, "manager", email=BEN, attributes={"region": "north"})
-    jwt, id_ = open_(service, token)
+    jwt, id_ = open_session(service, token)
     found = introspect(service, jwt)
     assert (found["token_type"], found["jti"], found["client_id"]) == ("session", id_, "manager")
     assert (found["username"], found["role"], found["attributes"]) == (BEN, "builder", {"region": "north"})
@@ -121,7 +121,7 @@ def test_a_session_is_told_likewise(service: Service) -> None:
 
 def test_a_workspace_token_and_its_session_are_told_without_an_app(service: Service) -> None:
     token, token_id = mint(service, "shop", workspaceSlug="acme")
-    jwt, session_id = open_(service, token, SUPPORT)
+    jwt, session_id = open_session(service, token, SUPPORT)
     workspace = id_of(service, Workspace, "acme")
     for text, kind, id_ in ((token, "pat", token_id), (jwt, "session", session_id)):
         found = introspect(service, text, "shop")
@@ -131,13 +131,13 @@ def test_a_workspace_token_and_its_session_are_told_without_an_app(service: Serv
 
 def test_a_workspace_token_lives_while_its_user_is_a_member_whatever_they_may_open(service: Service) -> None:
     token, _ = mint(service, "shop", workspaceSlug="acme")
-    jwt, _ = open_(service, token)
-    provision(service.app, only("apps", "orders", users=[]))
-    provision(service.app, only("apps", "support", users=[]))
+    jwt, _ = open_session(service, token)
+    provision(service.app, changed("apps", "orders", users=[]))
+    provision(service.app, changed("apps", "support", users=[]))
     assert active(service, token)
     assert active(service, jwt)
     for loss in ("she is archived", "she leaves the workspace"):
-        provision(service.app, LOSSES[loss])
+        provision(service.app, ACCESS_LOSSES[loss])
         assert not active(service, token)
         assert not active(service, jwt)
         provision(service.app, WORLD)
@@ -148,7 +148,7 @@ def test_a_workspace_token_lives_while_its_user_is_a_member_whatever_they_may_op
 
 def test_it_is_active_until_it_expires(service: Service, clock: time_machine.Traveller) -> None:
     token, _ = mint(service, patExpiry=10, sessionExpiry=1)
-    jwt, _ = open_(service, token)
+    jwt, _ = open_session(service, token)
     clock.shift(timedelta(seconds=9))
     assert active(service, token)
     clock.shift(timedelta(seconds=1))
@@ -161,14 +161,14 @@ def test_it_is_active_until_it_expires(service: Service, clock: time_machine.Tra
 
 def test_a_replaced_token_is_inactive_and_its_session_is_not(service: Service) -> None:
     old, _ = mint(service)
-    jwt, _ = open_(service, old)
+    jwt, _ = open_session(service, old)
     new, _ = mint(service)
     assert [active(service, text) for text in (old, new, jwt)] == [False, True, True]
 
 
 def test_what_was_revoked_or_ended_is_inactive(service: Service) -> None:
     token, id_ = mint(service)
-    (one, one_id), (other, _) = (open_(service, token) for _ in range(2))
+    (one, one_id), (other, _) = (open_session(service, token) for _ in range(2))
     call(service, "DELETE", f"{SESSIONS}/{one_id}")
     assert [active(service, text) for text in (one, other, token)] == [False, True, True]
     call(service, "DELETE", f"{TOKENS}/{id_}")
@@ -180,7 +180,7 @@ def test_a_single_use_token_is_active_as_long_as_it_opens(
 ) -> None:
     token, _ = mint(service, singleUse=True)
     assert active(service, token)
-    open_(service, token)
+    open_session(service, token)
     clock.shift(timedelta(seconds=9))
     assert active(service, token)
     clock.shift(timedelta(seconds=1))
@@ -188,11 +188,11 @@ def test_a_single_use_token_is_active_as_long_as_it_opens(
     assert service.refusal(token) == "token_used"
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ACCESS_LOSSES)
 def test_it_is_inactive_while_the_user_may_not_open_the_app(service: Service, loss: str) -> None:
     token, _ = mint(service)
-    jwt, _ = open_(service, token)
-    provision(service.app, LOSSES[loss])
+    jwt, _ = open_session(service, token)
+    provision(service.app, ACCESS_LOSSES[loss])
     assert not active(service, token)
     assert not active(service, jwt)
     provision(service.app, WORLD)
@@ -202,9 +202,9 @@ def test_it_is_inactive_while_the_user_may_not_open_the_app(service: Service, lo
 
 def test_a_move_of_the_app_makes_it_inactive_for_good(service: Service) -> None:
     token, _ = mint(service, "everywhere")
-    jwt, _ = open_(service, token)
+    jwt, _ = open_session(service, token)
     for where in ({"workspace": "globex", "users": []}, {}):
-        provision(service.app, only("apps", "orders", **where))
+        provision(service.app, changed("apps", "orders", **where))
         for client in ("everywhere", "manager"):
             assert not active(service, token, client)
             assert not active(service, jwt, client)
@@ -229,14 +229,14 @@ def test_a_move_of_the_app_makes_it_inactive_for_good(service: Service) -> None:
 def test_a_client_is_told_of_what_it_sees(service: Service, caller: str, told: bool) -> None:
     for fields in ({}, {"workspaceSlug": "acme"}):
         token, _ = mint(service, "shop", **fields)
-        jwt, _ = open_(service, token)
+        jwt, _ = open_session(service, token)
         assert active(service, token, caller) is told
         assert active(service, jwt, caller) is told
 
 
 def test_nobody_else_is_told_of_the_other_tenants(service: Service) -> None:
     token, _ = mint(service, "rival", appSlug="ledger", email=MALLORY)
-    jwt, _ = open_(service, token, LEDGER)
+    jwt, _ = open_session(service, token, LEDGER)
     for client in ("portal", "manager", "auditor", *CALLERS):
         assert introspect(service, token, client) == introspect(service, jwt, client) == INACTIVE
     assert active(service, token, "rival")
@@ -247,15 +247,15 @@ def test_nobody_else_is_told_of_the_other_tenants(service: Service) -> None:
 
 def test_introspection_changes_nothing_at_all(service: Service) -> None:
     token, id_ = mint(service, singleUse=True)
-    jwt, _ = open_(service, mint(service, appSlug="support")[0], SUPPORT)
+    jwt, _ = open_session(service, mint(service, appSlug="support")[0], SUPPORT)
     old, _ = mint(service, email=BEN)
     mint(service, email=BEN)
-    provision(service.app, only("apps", "support", users=[]))
-    before = everything(service)
+    provision(service.app, changed("apps", "support", users=[]))
+    before = dump_database(service)
     for text in (token, jwt, old, "x"):
         for client in ("portal", "rival", "manager"):
             introspect(service, text, client)
-    assert everything(service) == before
+    assert dump_database(service) == before
     assert call(service, "GET", f"{TOKENS}/{id_}").json["lastUsedAt"] is None  # type: ignore[index]
 
 
@@ -265,9 +265,9 @@ def test_introspection_counts_no_opening(make_app: Callable[..., Flask]) -> None
     service = Service(app.test_client())
     token, _ = mint(service)
     assert all(active(service, token, "portal") for _ in range(5))
-    jwt, _ = open_(service, token)
+    jwt, _ = open_session(service, token)
     assert all(active(service, jwt, "portal") for _ in range(5))
-    open_(service, token)
+    open_session(service, token)
 
 
 def test_what_hangs_on_an_older_key_is_active_and_stays_as_it_is(make_app: Callable[..., Flask]) -> None:
@@ -275,13 +275,13 @@ def test_what_hangs_on_an_older_key_is_active_and_stays_as_it_is(make_app: Calla
     provision(old, WORLD)
     service = Service(old.test_client())
     token, _ = mint(service)
-    jwt, _ = open_(service, token)
+    jwt, _ = open_session(service, token)
     turned = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
     call(turned, "GET", TOKENS, "portal")  # which makes the secret of `portal` anew
-    before = everything(turned)
+    before = dump_database(turned)
     assert active(turned, token, "portal")
     assert active(turned, jwt, "portal")
-    assert everything(turned) == before
+    assert dump_database(turned) == before
     forgotten = Service(make_app(SECRET_KEY="n" * 64).test_client())
     assert not active(forgotten, token, "portal")
     assert not active(forgotten, jwt, "portal")
@@ -325,7 +325,7 @@ def test_a_lone_surrogate_is_inactive(shared: Service) -> None:
 
 
 def test_a_jwt_that_was_tampered_with_is_inactive(service: Service) -> None:
-    jwt, _ = open_(service, mint(service)[0])
+    jwt, _ = open_session(service, mint(service)[0])
     head, claims, signature = jwt.split(".")
     for text in (f"{head}.{claims}x.{signature}", f"{head}.{claims}.{signature[::-1]}", f"{jwt}."):
         assert introspect(service, text) == INACTIVE

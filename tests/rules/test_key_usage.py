@@ -16,7 +16,7 @@ from pat_service.credentials import Key
 from pat_service.rules import key_usage
 from pat_service.rules.key_usage import KeyUse
 from pat_service.storage.models import Client, ClientSecret, Event, Session, Token
-from tests.support.world import KEY, ORDERS, SUPPORT, WORLD, Service, problem_of, provision
+from tests.support.people import KEY, ORDERS, SUPPORT, WORLD, Service, problem_of, provision
 
 NEW: Final = "n" * 64
 OLD_ID: Final = Key(KEY.encode()).id

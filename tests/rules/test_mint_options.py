@@ -14,14 +14,14 @@ from werkzeug.test import TestResponse
 
 from pat_service.rules.access import Viewer
 from pat_service.storage.models import Event, Session, Token
-from tests.support.world import (
+from tests.support.people import (
     ORDERS,
     PORTAL,
     SUPPORT,
     WORLD,
     Service,
     boot,
-    only,
+    changed,
     problem_of,
     provision,
 )
@@ -120,26 +120,26 @@ def test_a_frame_keeps_the_attributes_that_it_was_opened_with(
         {"a": "é" * 2046},
     ],
 )
-def test_attributes_that_are_not_flat_or_too_many_are_refused(lasting: Service, attributes: Any) -> None:
-    problem = problem_of(lasting.mint(attributes=attributes), 400, "invalid_payload")
+def test_attributes_that_are_not_flat_or_too_many_are_refused(shared: Service, attributes: Any) -> None:
+    problem = problem_of(shared.mint(attributes=attributes), 400, "invalid_payload")
     assert set(problem["errors"]) == {"attributes"}
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 200])
-def test_a_number_that_is_none_is_no_attribute(lasting: Service, number: str) -> None:
+def test_a_number_that_is_none_is_no_attribute(shared: Service, number: str) -> None:
     body = (
         '{"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 1, "patExpiry": 1,'
         f' "attributes": {{"a": {number}}}}}'
     )
-    problem = problem_of(lasting.mint(body), 400, "invalid_payload")
+    problem = problem_of(shared.mint(body), 400, "invalid_payload")
     assert set(problem["errors"]) == {"attributes"}
 
 
 @pytest.mark.parametrize(
     "attributes", [{f"key{number}": number for number in range(50)}, {"a": "x" * 4088}, {"": ""}]
 )
-def test_attributes_up_to_the_bounds_are_taken(lasting: Service, attributes: Any) -> None:
-    assert lasting.mint(attributes=attributes).status_code == 201
+def test_attributes_up_to_the_bounds_are_taken(shared: Service, attributes: Any) -> None:
+    assert shared.mint(attributes=attributes).status_code == 201
 
 
 # ---- Allowed parents ----
@@ -160,7 +160,7 @@ def test_attributes_up_to_the_bounds_are_taken(lasting: Service, attributes: Any
 def test_a_token_narrows_who_may_frame_the_app_and_never_widens_it(
     service: Service, listed: list[str], asked: list[str], left: str
 ) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=listed))
+    provision(service.app, changed("apps", "orders", allowed_origins=listed))
     frame = service.frame(allowedOrigins=asked)
     assert ancestors(frame.response) == left
     assert boot(frame.response)["parents"] == ([] if left == "'none'" else [left])
@@ -169,7 +169,7 @@ def test_a_token_narrows_who_may_frame_the_app_and_never_widens_it(
 
 
 def test_a_narrow_token_narrows_nobody_elses_frame(service: Service) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, ELSEWHERE]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, ELSEWHERE]))
     service.frame(allowedOrigins=[PORTAL])
     assert ancestors(service.frame(email="ben@acme.test").response) == f"{PORTAL} {ELSEWHERE}"
     # A refusal that asks no database has what the worker last knew: the app's list.
@@ -177,9 +177,9 @@ def test_a_narrow_token_narrows_nobody_elses_frame(service: Service) -> None:
 
 
 def test_an_origin_that_the_app_loses_is_lost_to_an_open_frame_too(service: Service) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, ELSEWHERE]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, ELSEWHERE]))
     frame = service.frame(allowedOrigins=[ELSEWHERE])
-    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL]))
     assert ancestors(service.get(frame, "pages/index")) == "'none'"
 
 
@@ -198,8 +198,8 @@ def test_an_origin_that_the_app_loses_is_lost_to_an_open_frame_too(service: Serv
         [f"https://a{number}.example" for number in range(51)],
     ],
 )
-def test_what_is_no_list_of_origins_is_refused(lasting: Service, origins: Any) -> None:
-    problem = problem_of(lasting.mint(allowedOrigins=origins), 400, "invalid_payload")
+def test_what_is_no_list_of_origins_is_refused(shared: Service, origins: Any) -> None:
+    problem = problem_of(shared.mint(allowedOrigins=origins), 400, "invalid_payload")
     assert all(name.startswith("allowedOrigins") for name in problem["errors"])
 
 
@@ -208,7 +208,7 @@ def exchange(service: Service, token: str, **fields: Any) -> TestResponse:
 
 
 def test_a_token_is_handed_over_only_by_a_page_that_may_frame_the_app(service: Service) -> None:
-    provision(service.app, only("apps", "orders", allowed_origins=[PORTAL, ELSEWHERE]))
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, ELSEWHERE]))
     token = service.token(allowedOrigins=[PORTAL])
     assert exchange(service, token, parentOrigin=PORTAL).status_code == 201
     assert exchange(service, token).status_code == 201
@@ -217,7 +217,7 @@ def test_a_token_is_handed_over_only_by_a_page_that_may_frame_the_app(service: S
         problem_of(exchange(service, token, parentOrigin=parent), 403, "origin_not_allowed")
     assert count(service, Session) == before
     problem_of(exchange(service, token, parentOrigin="evil"), 400, "invalid_payload")
-    provision(service.app, only("apps", "orders", allowed_origins=["*"]))
+    provision(service.app, changed("apps", "orders", allowed_origins=["*"]))
     assert exchange(service, service.token(), parentOrigin="https://any.example").status_code == 201
 
 
@@ -269,7 +269,7 @@ def test_a_refused_opening_uses_nothing_up(service: Service) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         token = service.token(singleUse=True, patExpiry=1000)
         assert service.refusal(token, SUPPORT) == "token_invalid"
-        provision(service.app, only("users", "ana@acme.test", status="archived"))
+        provision(service.app, changed("users", "ana@acme.test", status="archived"))
         assert service.refusal(token) == "access_revoked"
         provision(service.app, WORLD)
         clock.shift(60)
@@ -290,8 +290,8 @@ def test_a_token_of_many_uses_notes_its_first_and_last(service: Service) -> None
 
 
 @pytest.mark.parametrize("value", ["true", 1, [], "yes"])
-def test_single_use_is_a_boolean(lasting: Service, value: Any) -> None:
-    problem = problem_of(lasting.mint(singleUse=value), 400, "invalid_payload")
+def test_single_use_is_a_boolean(shared: Service, value: Any) -> None:
+    problem = problem_of(shared.mint(singleUse=value), 400, "invalid_payload")
     assert set(problem["errors"]) == {"singleUse"}
 
 

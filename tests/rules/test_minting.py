@@ -15,7 +15,7 @@ from flask import Flask
 from sqlalchemy import delete, func, insert, select, update
 
 from pat_service.storage.models import App, Event, Grant, Member, Token, User, Workspace
-from tests.support.world import (
+from tests.support.people import (
     LEDGER,
     MINT,
     ORDERS,
@@ -25,7 +25,7 @@ from tests.support.world import (
     WORLD,
     Service,
     basic,
-    folder_of,
+    database_folder,
     problem_of,
     provision,
 )
@@ -66,9 +66,9 @@ def wish(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_mint_answers_with_the_token_its_address_its_id_and_two_durations_in_seconds(
-    lasting: Service,
+    shared: Service,
 ) -> None:
-    answer = lasting.mint(sessionExpiry=60, patExpiry=1_000_000)
+    answer = shared.mint(sessionExpiry=60, patExpiry=1_000_000)
     assert (answer.status_code, answer.content_type) == (201, "application/json")
     assert answer.headers["Cache-Control"] == "no-store"
     assert "Set-Cookie" not in answer.headers
@@ -85,13 +85,13 @@ def test_a_mint_answers_with_the_token_its_address_its_id_and_two_durations_in_s
     }
 
 
-def test_a_scanner_can_tell_a_real_token_offline(lasting: Service) -> None:
-    token = lasting.token()
+def test_a_scanner_can_tell_a_real_token_offline(shared: Service) -> None:
+    token = shared.token()
     assert token[-8:] == f"{zlib.crc32(token[:-8].encode()):08x}"
 
 
-def test_no_two_tokens_and_no_two_token_ids_are_alike(lasting: Service) -> None:
-    minted = [lasting.mint().json for _ in range(10)]
+def test_no_two_tokens_and_no_two_token_ids_are_alike(shared: Service) -> None:
+    minted = [shared.mint().json for _ in range(10)]
     assert len({answer["personalAccessToken"][4:68] for answer in minted if answer}) == 10
     assert len({answer["tokenId"] for answer in minted if answer}) == 10
 
@@ -101,15 +101,15 @@ def test_the_database_holds_a_digest_and_never_the_token(service: Service) -> No
     row = service.rows(select(Token.digest, Token.key_id))[0]
     assert len(row.digest) == 32
     assert row.key_id
-    stored = b"".join(file.read_bytes() for file in folder_of(service.app).glob("pat-service.db*"))
+    stored = b"".join(file.read_bytes() for file in database_folder(service.app).glob("pat-service.db*"))
     assert row.digest in stored
     for trace in (token.encode(), token[4:68].encode(), bytes.fromhex(token[4:68])):
         assert trace not in stored
 
 
 @pytest.mark.parametrize("header", FORGED_HOSTS)
-def test_the_address_never_depends_on_a_header(lasting: Service, header: str) -> None:
-    answer = lasting.client.post(MINT, json=wish(), headers=basic("portal") | {header: FORGED_HOSTS[header]})
+def test_the_address_never_depends_on_a_header(shared: Service, header: str) -> None:
+    answer = shared.client.post(MINT, json=wish(), headers=basic("portal") | {header: FORGED_HOSTS[header]})
     assert answer.status_code == 201
     assert answer.json is not None
     assert answer.json["redirectUrl"].startswith(f"{PUBLIC_URL}/embed-apps/{ORDERS}?")
@@ -201,35 +201,35 @@ RIVALS = {"userId": "email", "appId": "appSlug"}
 
 @pytest.mark.parametrize(("fields", "named"), ONE_OF_PAIR)
 def test_exactly_one_name_of_the_user_and_of_the_app_is_required(
-    lasting: Service, fields: dict[str, Any], named: set[str]
+    shared: Service, fields: dict[str, Any], named: set[str]
 ) -> None:
-    problem = problem_of(lasting.mint(json.dumps(wish(**fields))), 400, "invalid_payload")
+    problem = problem_of(shared.mint(json.dumps(wish(**fields))), 400, "invalid_payload")
     assert set(problem["errors"]) == named
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG_FIELDS)
 def test_a_field_that_is_not_as_it_should_be_is_named_and_no_other(
-    lasting: Service, name: str, value: Any
+    shared: Service, name: str, value: Any
 ) -> None:
     body = wish(**{name: value})
     body.pop(RIVALS.get(name, "-"), None)
-    problem = problem_of(lasting.mint(json.dumps(body)), 400, "invalid_payload")
+    problem = problem_of(shared.mint(json.dumps(body)), 400, "invalid_payload")
     assert list(problem["errors"]) == [name]
 
 
-def test_every_wrong_field_is_named_at_once(lasting: Service) -> None:
+def test_every_wrong_field_is_named_at_once(shared: Service) -> None:
     body = {"email": 5, "appId": "x", "sessionExpiry": "60", "endSessions": 1, "more": 1}
-    problem = problem_of(lasting.mint(json.dumps(body)), 400, "invalid_payload")
+    problem = problem_of(shared.mint(json.dumps(body)), 400, "invalid_payload")
     assert set(problem["errors"]) == {*body, "patExpiry"}
 
 
 @pytest.mark.parametrize("name", ["sessionExpiry", "patExpiry"])
-def test_a_duration_is_required_where_the_operator_set_no_default(lasting: Service, name: str) -> None:
+def test_a_duration_is_required_where_the_operator_set_no_default(shared: Service, name: str) -> None:
     for body in (
         json.dumps(wish(**{name: None})),
         json.dumps({k: v for k, v in wish().items() if k != name}),
     ):
-        problem = problem_of(lasting.mint(body), 400, "invalid_payload")
+        problem = problem_of(shared.mint(body), 400, "invalid_payload")
         assert list(problem["errors"]) == [name]
 
 
@@ -241,15 +241,15 @@ def test_a_duration_is_required_where_the_operator_set_no_default(lasting: Servi
     ],
 )
 def test_the_bounds_themselves_are_taken(
-    lasting: Service, fields: dict[str, Any], expires_in: int, session_expires_in: int
+    shared: Service, fields: dict[str, Any], expires_in: int, session_expires_in: int
 ) -> None:
-    minted = lasting.mint(**fields).json
+    minted = shared.mint(**fields).json
     assert minted is not None
     assert (minted["expiresIn"], minted["sessionExpiresIn"]) == (expires_in, session_expires_in)
 
 
-def test_what_a_duration_should_be_is_said_with_its_unit_and_bounds(lasting: Service) -> None:
-    errors = problem_of(lasting.mint(patExpiry=0, sessionExpiry=0), 400, "invalid_payload")["errors"]
+def test_what_a_duration_should_be_is_said_with_its_unit_and_bounds(shared: Service) -> None:
+    errors = problem_of(shared.mint(patExpiry=0, sessionExpiry=0), 400, "invalid_payload")["errors"]
     assert "seconds from 1 to 31536000" in errors["patExpiry"][0]
     assert "minutes from 1 to 43200" in errors["sessionExpiry"][0]
 
@@ -287,18 +287,18 @@ def test_the_operator_sets_upper_bounds(make_app: Callable[..., Flask]) -> None:
     assert "2" in errors["sessionExpiry"][0]
 
 
-def test_null_for_an_optional_field_means_absent(lasting: Service) -> None:
+def test_null_for_an_optional_field_means_absent(shared: Service) -> None:
     body = wish(userId=None, appId=None, endSessions=None)
-    assert lasting.mint(json.dumps(body)).status_code == 201
+    assert shared.mint(json.dumps(body)).status_code == 201
 
 
 # Who and what is found.
 
 
-def test_a_user_and_an_app_are_found_by_id_as_well(lasting: Service) -> None:
-    ana = id_of(lasting, "ana@acme.test")
+def test_a_user_and_an_app_are_found_by_id_as_well(shared: Service) -> None:
+    ana = id_of(shared, "ana@acme.test")
     for app_id in (ORDERS, ORDERS.upper()):
-        answer = lasting.mint(email=None, userId=ana, appSlug=None, appId=app_id)
+        answer = shared.mint(email=None, userId=ana, appSlug=None, appId=app_id)
         assert answer.status_code == 201
         assert answer.json is not None
         # The address has the one spelling that the frame's routes know.
@@ -306,8 +306,8 @@ def test_a_user_and_an_app_are_found_by_id_as_well(lasting: Service) -> None:
 
 
 @pytest.mark.parametrize("email", ["ANA@ACME.TEST", "Ana@Acme.test", "ana@ACME.test"])
-def test_an_email_is_compared_without_regard_to_case(lasting: Service, email: str) -> None:
-    assert lasting.mint(email=email).status_code == 201
+def test_an_email_is_compared_without_regard_to_case(shared: Service, email: str) -> None:
+    assert shared.mint(email=email).status_code == 201
 
 
 @pytest.mark.parametrize("stored", ["NFC", "NFD"])
@@ -325,61 +325,61 @@ def test_an_email_is_compared_without_regard_to_composition_nor_to_case_beyond_a
     assert service.mint(email="zoe.capkova.angstrom@acme.test").status_code == 404
 
 
-def test_an_email_of_254_characters_is_taken_and_one_more_is_not(lasting: Service) -> None:
+def test_an_email_of_254_characters_is_taken_and_one_more_is_not(shared: Service) -> None:
     longest = "a" * 244 + "@acme.test"
-    problem_of(lasting.mint(email=longest), 404, "user_not_found")
-    problem_of(lasting.mint(email="a" + longest), 400, "invalid_payload")
+    problem_of(shared.mint(email=longest), 404, "user_not_found")
+    problem_of(shared.mint(email="a" + longest), 400, "invalid_payload")
 
 
 @pytest.mark.parametrize("email", ["eve@acme.test", " ana@acme.test", "ana@acme.test ", "ana+x@acme.test"])
-def test_an_email_that_nobody_has_is_not_found(lasting: Service, email: str) -> None:
-    problem_of(lasting.mint(email=email), 404, "user_not_found")
+def test_an_email_that_nobody_has_is_not_found(shared: Service, email: str) -> None:
+    problem_of(shared.mint(email=email), 404, "user_not_found")
 
 
-def test_a_user_id_that_nobody_has_is_not_found(lasting: Service) -> None:
+def test_a_user_id_that_nobody_has_is_not_found(shared: Service) -> None:
     for user_id in (ORDERS, "ana@acme.test", "' OR 1=1 --", "%", "0"):
-        problem_of(lasting.mint(email=None, userId=user_id), 404, "user_not_found")
+        problem_of(shared.mint(email=None, userId=user_id), 404, "user_not_found")
 
 
-def test_an_app_that_does_not_exist_is_not_found(lasting: Service) -> None:
+def test_an_app_that_does_not_exist_is_not_found(shared: Service) -> None:
     for slug in ("nothing", "Orders", "orders ", "%", ORDERS):
-        problem_of(lasting.mint(appSlug=slug), 404, "app_not_found")
-    problem_of(lasting.mint(appSlug=None, appId=str(UUID(int=7))), 404, "app_not_found")
+        problem_of(shared.mint(appSlug=slug), 404, "app_not_found")
+    problem_of(shared.mint(appSlug=None, appId=str(UUID(int=7))), 404, "app_not_found")
 
 
-def test_mallory_is_not_there_for_a_client_of_acme(lasting: Service) -> None:
-    mallory = id_of(lasting, "mallory@globex.test")
-    problem_of(lasting.mint(email="mallory@globex.test"), 404, "user_not_found")
-    problem_of(lasting.mint(email=None, userId=mallory), 404, "user_not_found")
-    problem_of(lasting.mint(email="mallory@globex.test", appSlug="ledger"), 404, "user_not_found")
+def test_mallory_is_not_there_for_a_client_of_acme(shared: Service) -> None:
+    mallory = id_of(shared, "mallory@globex.test")
+    problem_of(shared.mint(email="mallory@globex.test"), 404, "user_not_found")
+    problem_of(shared.mint(email=None, userId=mallory), 404, "user_not_found")
+    problem_of(shared.mint(email="mallory@globex.test", appSlug="ledger"), 404, "user_not_found")
 
 
-def test_an_app_of_globex_is_not_there_for_a_client_of_acme(lasting: Service) -> None:
-    problem_of(lasting.mint(appSlug="ledger"), 404, "app_not_found")
-    problem_of(lasting.mint(appSlug=None, appId=LEDGER), 404, "app_not_found")
+def test_an_app_of_globex_is_not_there_for_a_client_of_acme(shared: Service) -> None:
+    problem_of(shared.mint(appSlug="ledger"), 404, "app_not_found")
+    problem_of(shared.mint(appSlug=None, appId=LEDGER), 404, "app_not_found")
 
 
-def test_somebody_elses_user_and_nobody_get_the_same_answer(lasting: Service) -> None:
-    answers = [lasting.mint(email=email).json for email in ("mallory@globex.test", "nobody@globex.test")]
+def test_somebody_elses_user_and_nobody_get_the_same_answer(shared: Service) -> None:
+    answers = [shared.mint(email=email).json for email in ("mallory@globex.test", "nobody@globex.test")]
     for answer in answers:
         assert answer is not None
         del answer["requestId"]
     assert answers[0] == answers[1]
 
 
-def test_somebody_elses_app_and_no_app_get_the_same_answer(lasting: Service) -> None:
-    answers = [lasting.mint(appSlug=slug).json for slug in ("ledger", "nothing")]
+def test_somebody_elses_app_and_no_app_get_the_same_answer(shared: Service) -> None:
+    answers = [shared.mint(appSlug=slug).json for slug in ("ledger", "nothing")]
     for answer in answers:
         assert answer is not None
         del answer["requestId"]
     assert answers[0] == answers[1]
 
 
-def test_a_client_without_limits_finds_everybody(lasting: Service) -> None:
-    answer = lasting.mint(client="everywhere", email="mallory@globex.test", appSlug="ledger")
+def test_a_client_without_limits_finds_everybody(shared: Service) -> None:
+    answer = shared.mint(client="everywhere", email="mallory@globex.test", appSlug="ledger")
     assert answer.status_code == 201
-    problem_of(lasting.mint(client="everywhere", appSlug="ledger"), 403, "app_forbidden")
-    problem_of(lasting.mint(client="everywhere", email="mallory@globex.test"), 403, "app_forbidden")
+    problem_of(shared.mint(client="everywhere", appSlug="ledger"), 403, "app_forbidden")
+    problem_of(shared.mint(client="everywhere", email="mallory@globex.test"), 403, "app_forbidden")
 
 
 def test_a_client_of_two_workspaces_finds_the_user_of_one_and_the_app_of_the_other(service: Service) -> None:
@@ -443,8 +443,8 @@ def test_a_role_opens_nothing_by_itself(service: Service, role: str) -> None:
     assert service.mint(email="eve@acme.test").status_code == 201
 
 
-def test_ben_has_no_grant_of_the_support_app(lasting: Service) -> None:
-    problem_of(lasting.mint(email="ben@acme.test", appSlug="support"), 403, "app_forbidden")
+def test_ben_has_no_grant_of_the_support_app(shared: Service) -> None:
+    problem_of(shared.mint(email="ben@acme.test", appSlug="support"), 403, "app_forbidden")
 
 
 def test_an_app_that_moved_out_of_the_clients_workspaces_is_not_found(service: Service) -> None:

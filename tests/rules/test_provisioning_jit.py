@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
 from pat_service.storage.models import Event, Grant, Member, Token, User
-from tests.support.world import (
+from tests.support.people import (
     LEDGER,
     MINT,
     ORDERS,
@@ -16,7 +16,7 @@ from tests.support.world import (
     Service,
     basic,
     boot,
-    only,
+    changed,
     problem_of,
     provision,
 )
@@ -78,7 +78,7 @@ def test_bringing_somebody_along_again_changes_nothing(service: Service) -> None
 
 
 def test_what_is_missing_is_made_and_nothing_else(service: Service) -> None:
-    provision(service.app, only("users", "ben@acme.test", workspaces={"acme": "admin"}))
+    provision(service.app, changed("users", "ben@acme.test", workspaces={"acme": "admin"}))
     answer = service.mint(
         client="manager", email="ben@acme.test", appSlug="support", provision={"role": "end-user"}
     )
@@ -137,7 +137,7 @@ def test_a_newcomer_who_is_refused_leaves_no_trace(
 
 
 def test_an_archived_user_is_not_let_in_and_nothing_is_made(service: Service) -> None:
-    provision(service.app, only("users", "ben@acme.test", status="archived", workspaces={}))
+    provision(service.app, changed("users", "ben@acme.test", status="archived", workspaces={}))
     before = count(service, User, Member, Grant, Token)
     for wish in ({"appSlug": "support"}, {"appSlug": None, "workspaceSlug": "acme"}):
         answer = service.mint(**NEWCOMER | {"email": "ben@acme.test"} | wish)
@@ -146,20 +146,20 @@ def test_an_archived_user_is_not_let_in_and_nothing_is_made(service: Service) ->
 
 
 def test_a_refusal_does_not_make_somebody_of_another_company_known(service: Service) -> None:
-    provision(service.app, only("users", "mallory@globex.test", status="archived"))
+    provision(service.app, changed("users", "mallory@globex.test", status="archived"))
     answer = service.mint(**NEWCOMER | {"email": "mallory@globex.test"})
     problem_of(answer, 403, "app_forbidden")
     (event,) = trail(service, "token:mint-refused")
     assert (event.user_id, event.app_id) == (None, ORDERS)
 
 
-def test_a_wrong_field_of_the_newcomer_is_named(lasting: Service) -> None:
-    problem = problem_of(lasting.mint(client="manager", provision={"role": "owner"}), 400, "invalid_payload")
+def test_a_wrong_field_of_the_newcomer_is_named(shared: Service) -> None:
+    problem = problem_of(shared.mint(client="manager", provision={"role": "owner"}), 400, "invalid_payload")
     assert set(problem["errors"]) == {"provision.role"}
 
 
-def test_a_null_newcomer_is_none(lasting: Service) -> None:
+def test_a_null_newcomer_is_none(shared: Service) -> None:
     body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
     body |= dict.fromkeys(("provision", "attributes", "allowedOrigins", "singleUse", "workspaceId"))
-    answer = lasting.client.post(MINT, json=body, headers=basic("portal"))
+    answer = shared.client.post(MINT, json=body, headers=basic("portal"))
     assert answer.status_code == 201

@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, text, update
 from pat_service.rules import clients, events, retention
 from pat_service.storage.database import transaction
 from pat_service.storage.models import ClientSecret, Event, Session, Token, new_id
-from tests.support.world import ORDERS, SUPPORT, WORLD, Service, provision
+from tests.support.people import ORDERS, SUPPORT, WORLD, Service, provision
 
 NOW: Final = datetime.now(UTC)
 DAY: Final = timedelta(days=1)

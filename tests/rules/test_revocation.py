@@ -19,19 +19,19 @@ from pat_service.storage.models import Event, Session, Token, User, Workspace
 from pat_service.storage.paging import PageRequest
 from tests.rules.test_concurrency import code_of, exchange, live_sessions, race
 from tests.rules.test_concurrency import service as raced
-from tests.support.callers import (
+from tests.support.api_calls import (
     BEN,
-    NOBODY,
     SESSIONS,
     TOKENS,
+    UNKNOWN,
+    add_clients,
     call,
-    code_of_session,
-    engage,
     id_of,
     mint,
-    open_,
+    open_session,
+    session_code,
 )
-from tests.support.world import ORDERS, SUPPORT, Service, only, provision
+from tests.support.people import ORDERS, SUPPORT, Service, changed, provision
 
 pytestmark = pytest.mark.slow
 
@@ -40,13 +40,13 @@ __all__ = ["raced"]
 
 @pytest.fixture
 def service(raced: Service) -> Service:
-    return engage(raced)
+    return add_clients(raced)
 
 
 def served(service: Service, answers: list[Any]) -> list[str]:
     """The verdict on each session that was opened."""
     opened = [answer.json["signedPat"] for answer in answers if answer.status_code == 201]
-    return [code_of_session(service, jwt) for jwt in opened]
+    return [session_code(service, jwt) for jwt in opened]
 
 
 def ending(path: str, client: str = "keeper") -> Callable[[Service], TestResponse]:
@@ -87,7 +87,7 @@ def test_no_session_outlives_the_revocation_of_its_token(
 
 def test_a_token_that_is_revoked_by_many_at_once_is_revoked_once(service: Service) -> None:
     token, id_ = mint(service, "shop")
-    open_(service, token)
+    open_session(service, token)
     calls = [ending(f"{TOKENS}/{id_}")] * 4 + [ending(f"{TOKENS}?appId={ORDERS}")] * 4
     assert {answer.status_code for answer in race(service, *calls)} == {200, 204}
     told = select(Event.type).where(Event.token_id == id_, Event.client_id == "keeper")
@@ -97,13 +97,11 @@ def test_a_token_that_is_revoked_by_many_at_once_is_revoked_once(service: Servic
 def test_revoking_against_a_mint_ends_the_old_token_or_the_new_one_or_finds_none(service: Service) -> None:
     for _ in range(4):
         token, id_ = mint(service, "shop")
-        jwt, _ = open_(service, token)
+        jwt, _ = open_session(service, token)
         path = f"{TOKENS}/{id_}"
         revoked, again = race(service, ending(path, "shop"), lambda caller: mint(caller, "shop")[0])
         assert revoked.status_code in (204, 404)
-        assert code_of_session(service, jwt) == (
-            "session_revoked" if revoked.status_code == 204 else "served"
-        )
+        assert session_code(service, jwt) == ("session_revoked" if revoked.status_code == 204 else "served")
         assert code_of(exchange(service, again)) == "opened"  # the mint came last, or its token is another
         call(service, "DELETE", f"{TOKENS}?appId={ORDERS}", "keeper")
 
@@ -116,7 +114,7 @@ def test_revocations_by_app_user_and_workspace_never_wait_for_each_other_in_a_ci
         id_of(service, Workspace, "acme"),
         *(id_of(service, User, email) for email in ("ana@acme.test", BEN)),
     )
-    provision(service.app, only("apps", "support", users=["ana@acme.test", BEN]))
+    provision(service.app, changed("apps", "support", users=["ana@acme.test", BEN]))
     pairs = [(email, slug) for email in ("ana@acme.test", BEN) for slug in ("orders", "support")]
 
     def end(path: str, query: str) -> Callable[[Service], list[int]]:
@@ -156,9 +154,9 @@ def test_revocations_by_app_user_and_workspace_never_wait_for_each_other_in_a_ci
 def test_thousands_of_tokens_and_sessions_end_in_one_transaction(service: Service) -> None:
     many = 3000
     token, _ = mint(service, "shop")
-    open_(service, token)
+    open_session(service, token)
     (row,) = service.rows(select(Session.__table__))
-    copies = [row._asdict() | {"id": f"{number:08x}{NOBODY[8:]}"} for number in range(many)]
+    copies = [row._asdict() | {"id": f"{number:08x}{UNKNOWN[8:]}"} for number in range(many)]
     with service.app.app_context(), transaction() as connection:
         connection.execute(insert(Session), copies)
     with service.statements() as statements:
@@ -173,7 +171,7 @@ def test_what_a_list_calls_live_is_what_opens(service: Service) -> None:
     """The list asks the database what `tokens.recognise` asks in Python."""
     now = datetime.now(UTC)
     token, _ = mint(service, "shop", singleUse=True)
-    open_(service, token)
+    open_session(service, token)
     for used_at, expected in (
         (None, ["live"]),
         (now, ["live"]),
@@ -201,7 +199,7 @@ def lines(service: Service, *args: str) -> list[list[str]]:
 
 def test_an_operator_lists_tokens_and_sessions_of_all_workspaces(service: Service) -> None:
     token, id_ = mint(service, "shop")
-    _, session_id = open_(service, token)
+    _, session_id = open_session(service, token)
     _, wide = mint(service, "shop", workspaceSlug="acme")
     ledger = mint(service, "rival", appSlug="ledger", email="mallory@globex.test")[1]
     rows = {row[0]: row for row in lines(service, "token", "list")}
@@ -224,17 +222,17 @@ def test_an_operator_lists_tokens_and_sessions_of_all_workspaces(service: Servic
 def test_a_list_goes_on_behind_its_first_page(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pat_service.cli.token_admin.MAX_LIMIT", 2)
     token, _ = mint(service, "shop")
-    opened = sorted(open_(service, token)[1] for _ in range(5))
+    opened = sorted(open_session(service, token)[1] for _ in range(5))
     assert [row[0] for row in lines(service, "session", "list")] == opened
 
 
 def test_an_operator_revokes_one_token_or_many(service: Service) -> None:
     token, id_ = mint(service, "shop")
-    jwt, _ = open_(service, token)
+    jwt, _ = open_session(service, token)
     bens = mint(service, "shop", email=BEN)[1]
     done = typed(service, "token", "revoke", id_.upper())
     assert (done.exit_code, done.output) == (0, "Revoked 1 token(s), ended 1 session(s).\n")
-    assert code_of_session(service, jwt) == "session_revoked"
+    assert session_code(service, jwt) == "session_revoked"
     assert typed(service, "token", "revoke", id_).output == "Revoked 0 token(s), ended 0 session(s).\n"
     assert [row[0] for row in lines(service, "token", "list")] == [bens]
     assert {row[0]: row[6] for row in lines(service, "token", "list", "--all")} == {
@@ -249,7 +247,7 @@ def test_an_operator_revokes_one_token_or_many(service: Service) -> None:
 
 def test_an_operator_ends_one_session_or_many(service: Service) -> None:
     token, _ = mint(service, "shop")
-    opened = [open_(service, token) for _ in range(3)]
+    opened = [open_session(service, token) for _ in range(3)]
     assert typed(service, "session", "end", opened[0][1]).output == "Ended 1 session(s).\n"
     assert typed(service, "session", "end", opened[0][1]).output == "Ended 0 session(s).\n"
     assert typed(service, "session", "end", "--workspace", "globex").output == "Ended 0 session(s).\n"
@@ -262,13 +260,13 @@ def test_an_operator_ends_one_session_or_many(service: Service) -> None:
 def test_what_cannot_be_meant_is_refused_in_one_line_and_ends_nothing(
     service: Service, command: tuple[str, str]
 ) -> None:
-    jwt, _ = open_(service, mint(service, "shop")[0])
-    for args in ([], [NOBODY, "--app", "orders"], [NOBODY, NOBODY], ["--everything"]):
+    jwt, _ = open_session(service, mint(service, "shop")[0])
+    for args in ([], [UNKNOWN, "--app", "orders"], [UNKNOWN, UNKNOWN], ["--everything"]):
         done = typed(service, *command, *args)
         assert (done.exit_code, done.stdout) == (2, ""), args
         assert "Error: " in done.stderr
     for args in (
-        [NOBODY],
+        [UNKNOWN],
         ["orders"],
         [""],
         ["\udcff"],
@@ -286,4 +284,4 @@ def test_what_cannot_be_meant_is_refused_in_one_line_and_ends_nothing(
         assert (done.exit_code, done.stdout) == (1, ""), args
         assert done.stderr.startswith("Error: ")
         assert len(done.stderr.splitlines()) == 1
-    assert code_of_session(service, jwt) == "served"
+    assert session_code(service, jwt) == "served"

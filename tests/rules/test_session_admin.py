@@ -10,30 +10,30 @@ import time_machine
 from sqlalchemy import select
 
 from pat_service.storage.models import Event, Session, User, Workspace
-from tests.support.callers import (
+from tests.support.api_calls import (
     BEN,
-    NOBODY,
     SESSIONS,
     TOKENS,
+    UNKNOWN,
+    add_clients,
     call,
-    code_of_session,
-    engage,
-    everything,
-    got,
+    dump_database,
+    fetch_json,
     id_of,
-    listed,
+    list_ids,
     mint,
-    open_,
+    open_session,
+    session_code,
 )
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     LEDGER,
-    LOSSES,
     ORDERS,
     SUPPORT,
     WORLD,
     Service,
-    lasting_service,
-    only,
+    changed,
+    long_lived_service,
     problem_of,
     provision,
 )
@@ -44,15 +44,15 @@ MALLORY = "mallory@globex.test"
 
 @pytest.fixture
 def service(service: Service) -> Service:
-    return engage(service)
+    return add_clients(service)
 
 
 @pytest.fixture(scope="module")
 def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """For tests that change nothing: Ana has one session."""
-    with lasting_service(schema, tmp_path_factory.mktemp("sessions")) as service:
-        engage(service)
-        open_(service, mint(service)[0])
+    with long_lived_service(schema, tmp_path_factory.mktemp("sessions")) as service:
+        add_clients(service)
+        open_session(service, mint(service)[0])
         yield service
 
 
@@ -81,10 +81,10 @@ def test_a_session_is_shown_with_whose_it_is_and_no_jwt(
     service: Service, clock: time_machine.Traveller
 ) -> None:
     token, token_id = mint(service, "manager", attributes={"region": "northern-most"})
-    jwt, id_ = open_(service, token)
-    item = got(service, f"{SESSIONS}/{id_}")
+    jwt, id_ = open_session(service, token)
+    item = fetch_json(service, f"{SESSIONS}/{id_}")
     assert set(item) == FIELDS
-    assert got(service, SESSIONS) == {"items": [item], "nextCursor": None}
+    assert fetch_json(service, SESSIONS) == {"items": [item], "nextCursor": None}
     assert item == item | {
         "id": id_,
         "tokenId": token_id,
@@ -100,47 +100,47 @@ def test_a_session_is_shown_with_whose_it_is_and_no_jwt(
 
 
 def test_a_session_of_a_workspace_token_is_of_no_app(service: Service) -> None:
-    _, id_ = open_(service, mint(service, "shop", workspaceSlug="acme")[0])
-    assert got(service, f"{SESSIONS}/{id_}", "shop")["app"] is None
-    assert listed(service, SESSIONS, appId=ORDERS) == []
+    _, id_ = open_session(service, mint(service, "shop", workspaceSlug="acme")[0])
+    assert fetch_json(service, f"{SESSIONS}/{id_}", "shop")["app"] is None
+    assert list_ids(service, SESSIONS, appId=ORDERS) == []
 
 
 def test_only_live_sessions_are_listed_and_any_is_read(
     service: Service, clock: time_machine.Traveller
 ) -> None:
     token, _ = mint(service, sessionExpiry=1)
-    ended, live = (open_(service, token)[1] for _ in range(2))
+    ended, live = (open_session(service, token)[1] for _ in range(2))
     end(service, ended)
-    assert listed(service, SESSIONS) == [live]
-    assert got(service, f"{SESSIONS}/{ended}")["endedAt"] is not None
+    assert list_ids(service, SESSIONS) == [live]
+    assert fetch_json(service, f"{SESSIONS}/{ended}")["endedAt"] is not None
     clock.shift(timedelta(seconds=59))
-    assert listed(service, SESSIONS) == [live]
+    assert list_ids(service, SESSIONS) == [live]
     clock.shift(timedelta(seconds=1))
-    assert listed(service, SESSIONS) == []
-    assert got(service, f"{SESSIONS}/{live}")["endedAt"] is None
+    assert list_ids(service, SESSIONS) == []
+    assert fetch_json(service, f"{SESSIONS}/{live}")["endedAt"] is None
 
 
 def test_filters_combine_and_pages_follow_each_other(service: Service) -> None:
     ana, ben = (id_of(service, User, email) for email in ("ana@acme.test", BEN))
     token, token_id = mint(service)
-    orders = [open_(service, token)[1] for _ in range(3)]
-    support = open_(service, mint(service, "shop", appSlug="support")[0], SUPPORT)[1]
-    bens = open_(service, mint(service, email=BEN)[0])[1]
+    orders = [open_session(service, token)[1] for _ in range(3)]
+    support = open_session(service, mint(service, "shop", appSlug="support")[0], SUPPORT)[1]
+    bens = open_session(service, mint(service, email=BEN)[0])[1]
     everyone = sorted([*orders, support, bens])
-    assert listed(service, SESSIONS) == everyone
-    assert listed(service, SESSIONS, workspaceId=id_of(service, Workspace, "acme")) == everyone
-    assert listed(service, SESSIONS, appId=ORDERS) == sorted([*orders, bens])
-    assert listed(service, SESSIONS, userId=ana.upper()) == sorted([*orders, support])
-    assert listed(service, SESSIONS, userId=ben, appId=SUPPORT) == []
-    assert listed(service, SESSIONS, tokenId=token_id) == sorted(orders)
+    assert list_ids(service, SESSIONS) == everyone
+    assert list_ids(service, SESSIONS, workspaceId=id_of(service, Workspace, "acme")) == everyone
+    assert list_ids(service, SESSIONS, appId=ORDERS) == sorted([*orders, bens])
+    assert list_ids(service, SESSIONS, userId=ana.upper()) == sorted([*orders, support])
+    assert list_ids(service, SESSIONS, userId=ben, appId=SUPPORT) == []
+    assert list_ids(service, SESSIONS, tokenId=token_id) == sorted(orders)
     for name in ("appId", "userId", "workspaceId", "tokenId"):
-        assert listed(service, SESSIONS, **{name: NOBODY}) == []
+        assert list_ids(service, SESSIONS, **{name: UNKNOWN}) == []
     seen: list[str] = []
     page: dict[str, Any] = {"nextCursor": None}
     while not seen or page["nextCursor"]:
         after = {"cursor": page["nextCursor"]} if seen else {}
         with service.statements() as statements:
-            page = got(service, SESSIONS, limit="2", **after)
+            page = fetch_json(service, SESSIONS, limit="2", **after)
         assert len([s for s in statements if "FROM sessions" in s]) == 1
         seen += [item["id"] for item in page["items"]]
     assert seen == everyone
@@ -148,9 +148,9 @@ def test_filters_combine_and_pages_follow_each_other(service: Service) -> None:
 
 def test_sessions_of_a_replaced_token_are_found_by_its_id(service: Service) -> None:
     token, old = mint(service)
-    _, id_ = open_(service, token)
+    _, id_ = open_session(service, token)
     mint(service)
-    assert listed(service, SESSIONS, "portal", tokenId=old) == [id_]
+    assert list_ids(service, SESSIONS, "portal", tokenId=old) == [id_]
     assert end_all(service, "portal", tokenId=old) == 1
 
 
@@ -169,55 +169,55 @@ def test_sessions_of_a_replaced_token_are_found_by_its_id(service: Service) -> N
     ],
 )
 def test_who_sees_and_ends_a_session(service: Service, caller: str, own: int | None, others: int) -> None:
-    jwt, id_ = open_(service, mint(service, "shop")[0])
+    jwt, id_ = open_session(service, mint(service, "shop")[0])
     seen = others != 404
-    assert listed(service, SESSIONS, caller) == ([id_] if seen else [])
+    assert list_ids(service, SESSIONS, caller) == ([id_] if seen else [])
     assert call(service, "GET", f"{SESSIONS}/{id_}", caller).status_code == (200 if seen else 404)
-    before = everything(service, events=False)
+    before = dump_database(service, events=False)
     assert end(service, id_, caller) == others
-    assert code_of_session(service, jwt) == ("session_revoked" if others == 204 else "served")
+    assert session_code(service, jwt) == ("session_revoked" if others == 204 else "served")
     if others != 204:
-        assert everything(service, events=False) == before
+        assert dump_database(service, events=False) == before
     if own is not None:
-        jwt, id_ = open_(service, mint(service, caller, appSlug="support")[0], SUPPORT)
+        jwt, id_ = open_session(service, mint(service, caller, appSlug="support")[0], SUPPORT)
         assert end(service, id_, caller) == own
-        assert code_of_session(service, jwt, SUPPORT) == "session_revoked"
+        assert session_code(service, jwt, SUPPORT) == "session_revoked"
 
 
 def test_what_is_outside_is_answered_as_what_does_not_exist(service: Service) -> None:
     token, token_id = mint(service, "rival", appSlug="ledger", email=MALLORY)
-    jwt, ledger = open_(service, token, LEDGER)
+    jwt, ledger = open_session(service, token, LEDGER)
     for client in ("manager", "portal", "keeper", "watcher"):
         for method in ("GET", "DELETE"):
-            answers = [call(service, method, f"{SESSIONS}/{id_}", client) for id_ in (ledger, NOBODY)]
+            answers = [call(service, method, f"{SESSIONS}/{id_}", client) for id_ in (ledger, UNKNOWN)]
             problems = [problem_of(answer, 404, "not_found") | {"requestId": ""} for answer in answers]
             assert problems[0] == problems[1]
-        assert listed(service, SESSIONS, client) == []
+        assert list_ids(service, SESSIONS, client) == []
         for token_filter in (
             {"appId": LEDGER},
             {"userId": id_of(service, User, MALLORY)},
             {"workspaceId": id_of(service, Workspace, "globex")},
             {"tokenId": token_id},
         ):
-            assert listed(service, SESSIONS, client, **token_filter) == []
+            assert list_ids(service, SESSIONS, client, **token_filter) == []
             assert end_all(service, client, **token_filter) == 0
-    assert code_of_session(service, jwt, LEDGER) == "served"
+    assert session_code(service, jwt, LEDGER) == "served"
 
 
 def test_a_move_of_its_app_takes_a_session_from_both_workspaces(service: Service) -> None:
-    _, id_ = open_(service, mint(service)[0])
-    provision(service.app, only("apps", "orders", workspace="globex", users=[]))
+    _, id_ = open_session(service, mint(service)[0])
+    provision(service.app, changed("apps", "orders", workspace="globex", users=[]))
     for _ in range(2):  # there, and back again
         for client in ("manager", "portal", "rival", "everywhere"):
-            assert listed(service, SESSIONS, client) == []
+            assert list_ids(service, SESSIONS, client) == []
             problem_of(call(service, "GET", f"{SESSIONS}/{id_}", client), 404, "not_found")
             problem_of(call(service, "DELETE", f"{SESSIONS}/{id_}", client), 404, "not_found")
         assert end_all(service, appId=ORDERS) == 0
-        provision(service.app, only("apps", "orders"))
+        provision(service.app, changed("apps", "orders"))
 
 
 def test_audit_alone_ends_nothing(shared: Service) -> None:
-    for path in (SESSIONS, f"{SESSIONS}/{NOBODY}"):
+    for path in (SESSIONS, f"{SESSIONS}/{UNKNOWN}"):
         answer = call(shared, "DELETE", path, "auditor", query_string={"appId": ORDERS})
         problem_of(answer, 403, "scope_missing")
 
@@ -229,15 +229,15 @@ def test_ending_a_session_ends_it_alone_and_its_token_goes_on(
     service: Service, clock: time_machine.Traveller
 ) -> None:
     token, token_id = mint(service)
-    (one, one_id), (other, _) = (open_(service, token) for _ in range(2))
+    (one, one_id), (other, _) = (open_session(service, token) for _ in range(2))
     assert end(service, one_id, "portal") == 204
-    before = everything(service)
+    before = dump_database(service)
     clock.shift(timedelta(seconds=10))
     assert end(service, one_id, "portal") == 204
-    assert everything(service) == before
-    assert code_of_session(service, one) == "session_revoked"
-    assert code_of_session(service, other) == "served"
-    assert code_of_session(service, open_(service, token)[0]) == "served"
+    assert dump_database(service) == before
+    assert session_code(service, one) == "session_revoked"
+    assert session_code(service, other) == "served"
+    assert session_code(service, open_session(service, token)[0]) == "served"
     (event,) = service.rows(select(Event.__table__).where(Event.type == "session:ended"))
     assert (event.session_id, event.token_id, event.client_id) == (one_id, token_id, "portal")
     assert (event.app_id, event.workspace_id) == (ORDERS, id_of(service, Workspace, "acme"))
@@ -245,13 +245,13 @@ def test_ending_a_session_ends_it_alone_and_its_token_goes_on(
 
 
 def test_ending_an_expired_session_changes_nothing(service: Service, clock: time_machine.Traveller) -> None:
-    jwt, id_ = open_(service, mint(service, sessionExpiry=1)[0])
+    jwt, id_ = open_session(service, mint(service, sessionExpiry=1)[0])
     clock.shift(timedelta(minutes=1))
-    before = everything(service)
+    before = dump_database(service)
     assert end(service, id_) == 204
     assert end_all(service, appId=ORDERS) == 0
-    assert everything(service) == before
-    assert code_of_session(service, jwt) == "session_expired"
+    assert dump_database(service) == before
+    assert session_code(service, jwt) == "session_expired"
 
 
 @pytest.fixture
@@ -266,7 +266,9 @@ def crowd(service: Service) -> dict[str, str]:
     }
     apps = {"support": SUPPORT, "ledger": LEDGER}
     return {
-        name: open_(service, mint(service, **fields)[0], apps.get(fields.get("appSlug", ""), ORDERS))[0]
+        name: open_session(service, mint(service, **fields)[0], apps.get(fields.get("appSlug", ""), ORDERS))[
+            0
+        ]
         for name, fields in made.items()
     }
 
@@ -304,28 +306,28 @@ def test_ending_many_ends_what_matches_and_is_the_callers(
     assert end_all(service, caller, **wanted) == len(expected)
     places = {"ana support": SUPPORT, "mallory": LEDGER}
     for name, jwt in crowd.items():
-        served = code_of_session(service, jwt, places.get(name, ORDERS)) == "served"
+        served = session_code(service, jwt, places.get(name, ORDERS)) == "served"
         assert served is (name not in expected), name
     assert end_all(service, caller, **wanted) == 0
-    assert all(item["status"] == "live" for item in got(service, TOKENS)["items"])
+    assert all(item["status"] == "live" for item in fetch_json(service, TOKENS)["items"])
     types = [row.type for row in service.rows(select(Event.type).where(Event.client_id == caller))]
     assert types.count("session:ended") == len(expected)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ACCESS_LOSSES)
 def test_a_session_whose_user_lost_access_is_still_there_to_be_ended(service: Service, loss: str) -> None:
-    jwt, id_ = open_(service, mint(service)[0])
-    provision(service.app, LOSSES[loss])
-    assert listed(service, SESSIONS, "portal") == [id_]
+    jwt, id_ = open_session(service, mint(service)[0])
+    provision(service.app, ACCESS_LOSSES[loss])
+    assert list_ids(service, SESSIONS, "portal") == [id_]
     assert end(service, id_, "portal") == 204
     provision(service.app, WORLD)
-    assert code_of_session(service, jwt) == "session_revoked"
+    assert session_code(service, jwt) == "session_revoked"
 
 
 def test_many_sessions_end_in_few_statements(service: Service) -> None:
     token, _ = mint(service)
     for _ in range(30):
-        open_(service, token)
+        open_session(service, token)
     with service.statements() as statements:
         assert end_all(service, appId=ORDERS) == 30
     assert len(statements) < 10
@@ -337,7 +339,7 @@ BAD_QUERIES = [
     "appId=",
     "appId=orders",
     f"appId={ORDERS}&appId={ORDERS}",
-    f"token_id={NOBODY}",
+    f"token_id={UNKNOWN}",
     "tokenId=pat_1",
     "tokenId=",
     "userId=%00",
@@ -356,18 +358,18 @@ def test_a_bad_parameter_of_a_list_is_named(shared: Service, query: str) -> None
 
 @pytest.mark.parametrize("query", [*BAD_QUERIES, "", "limit=1", f"appId={ORDERS}&limit=1"])
 def test_a_bad_parameter_of_an_ending_ends_nothing(shared: Service, query: str) -> None:
-    before = everything(shared)
+    before = dump_database(shared)
     problem_of(call(shared, "DELETE", f"{SESSIONS}?{query}"), 400, "invalid_payload")
-    assert everything(shared) == before
+    assert dump_database(shared) == before
 
 
-@pytest.mark.parametrize("name", ["me", "1", "%00", NOBODY[:-1], NOBODY + "0"])
+@pytest.mark.parametrize("name", ["me", "1", "%00", UNKNOWN[:-1], UNKNOWN + "0"])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_what_is_no_id_is_nothing_at_this_address(shared: Service, method: str, name: str) -> None:
     problem_of(call(shared, method, f"{SESSIONS}/{name}"), 404, "not_found")
 
 
-@pytest.mark.parametrize("path", [SESSIONS, f"{SESSIONS}/{NOBODY}"])
+@pytest.mark.parametrize("path", [SESSIONS, f"{SESSIONS}/{UNKNOWN}"])
 def test_other_methods_and_strangers_are_refused(shared: Service, path: str) -> None:
     problem_of(call(shared, "POST", path, json={}), 405, "method_not_allowed")
     for method in ("GET", "DELETE"):
@@ -375,7 +377,7 @@ def test_other_methods_and_strangers_are_refused(shared: Service, path: str) -> 
 
 
 def test_an_id_may_be_written_in_upper_case(service: Service) -> None:
-    _, id_ = open_(service, mint(service)[0])
-    assert got(service, f"{SESSIONS}/{id_.upper()}")["id"] == id_
+    _, id_ = open_session(service, mint(service)[0])
+    assert fetch_json(service, f"{SESSIONS}/{id_.upper()}")["id"] == id_
     assert end(service, id_.upper()) == 204
     assert service.rows(select(Session.id).where(Session.ended_at.is_(None))) == []

@@ -17,11 +17,10 @@ from werkzeug.test import TestResponse
 
 from pat_service.credentials import Key
 from pat_service.storage.models import App, Session, Token
-from tests.support.shared import Make
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     KEY,
     LEDGER,
-    LOSSES,
     ORDERS,
     SUPPORT,
     WORLD,
@@ -29,10 +28,11 @@ from tests.support.world import (
     Service,
     basic,
     boot,
-    only,
+    changed,
     problem_of,
     provision,
 )
+from tests.support.shared_fixtures import MakeService
 
 START: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 NEWER_KEY: Final = "n" * 64
@@ -40,9 +40,9 @@ SIGNING: Final = Key(KEY.encode()).for_sessions
 
 
 @pytest.fixture(scope="module")
-def lasting(make_lasting: Make) -> Service:
+def shared(make_shared: MakeService) -> Service:
     """One service for the module: its tests leave what the others need."""
-    return make_lasting()
+    return make_shared()
 
 
 def bearing(service: Service, text: str, app_id: str = ORDERS, path: str = "session") -> TestResponse:
@@ -96,49 +96,49 @@ def test_the_jwt_is_the_contracts(service: Service) -> None:
 
 def test_names_are_the_present_ones_not_those_of_the_opening(service: Service) -> None:
     frame = service.frame()
-    provision(service.app, only("users", "ana@acme.test", name="Ana Ruiz"))
-    provision(service.app, only("workspaces", "acme", name="Acme & Co"))
+    provision(service.app, changed("users", "ana@acme.test", name="Ana Ruiz"))
+    provision(service.app, changed("workspaces", "acme", name="Acme & Co"))
     facts = service.facts(frame)
     assert (facts["user"]["name"], facts["workspace"]["name"]) == ("Ana Ruiz", "Acme & Co")
 
 
-def test_a_session_costs_one_look_at_the_database(lasting: Service) -> None:
+def test_a_session_costs_one_look_at_the_database(shared: Service) -> None:
     """Which says all: the session, what its viewer may do now, and who may frame the answer."""
-    frame = lasting.frame()
-    with lasting.statements() as statements:
-        assert lasting.get(frame, "session").status_code == 200
+    frame = shared.frame()
+    with shared.statements() as statements:
+        assert shared.get(frame, "session").status_code == 200
     assert len(statements) == 1
 
 
-def test_ana_ends_her_session_and_no_other(lasting: Service) -> None:
-    frame, other_tab = lasting.frame(), lasting.frame()
-    bens = lasting.frame(email="ben@acme.test")
-    ended = lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+def test_ana_ends_her_session_and_no_other(shared: Service) -> None:
+    frame, other_tab = shared.frame(), shared.frame()
+    bens = shared.frame(email="ben@acme.test")
+    ended = shared.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
     assert (ended.status_code, ended.data) == (204, b"")
     for path in ("session", "pages/index", "data/orders.csv"):
-        problem_of(bearing(lasting, frame.jwt, path=path), 401, "session_revoked")
-    again = lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+        problem_of(bearing(shared, frame.jwt, path=path), 401, "session_revoked")
+    again = shared.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
     problem_of(again, 401, "session_revoked")
-    assert lasting.get(other_tab, "session").status_code == 200
-    assert lasting.get(bens, "session").status_code == 200
+    assert shared.get(other_tab, "session").status_code == 200
+    assert shared.get(bens, "session").status_code == 200
 
 
-def test_a_token_outlives_the_session_that_it_opened(lasting: Service) -> None:
-    token = lasting.token()
+def test_a_token_outlives_the_session_that_it_opened(shared: Service) -> None:
+    token = shared.token()
     for _ in range(2):
-        jwt_ = boot(lasting.open(token))["session"]
+        jwt_ = boot(shared.open(token))["session"]
         bearer = {"Authorization": f"Bearer {jwt_}"}
-        assert lasting.client.delete(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code == 204
+        assert shared.client.delete(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code == 204
 
 
-def test_minting_again_leaves_open_frames_open_unless_it_is_to_end_them(lasting: Service) -> None:
-    orders, support, bens = lasting.frame(), lasting.frame(SUPPORT), lasting.frame(email="ben@acme.test")
-    lasting.token()
-    assert lasting.get(orders, "session").status_code == 200
-    lasting.token(endSessions=True)
-    problem_of(lasting.get(orders, "session"), 401, "session_revoked")
-    assert lasting.get(support, "session").status_code == 200
-    assert lasting.get(bens, "session").status_code == 200
+def test_minting_again_leaves_open_frames_open_unless_it_is_to_end_them(shared: Service) -> None:
+    orders, support, bens = shared.frame(), shared.frame(SUPPORT), shared.frame(email="ben@acme.test")
+    shared.token()
+    assert shared.get(orders, "session").status_code == 200
+    shared.token(endSessions=True)
+    problem_of(shared.get(orders, "session"), 401, "session_revoked")
+    assert shared.get(support, "session").status_code == 200
+    assert shared.get(bens, "session").status_code == 200
 
 
 # ---- Time ----
@@ -175,14 +175,14 @@ def test_an_ended_session_that_has_expired_cannot_be_ended_again(service: Servic
     ],
 )
 def test_clocks_may_differ_by_five_seconds_at_most(
-    lasting: Service, claim: str, seconds: int, code: str
+    shared: Service, claim: str, seconds: int, code: str
 ) -> None:
     """Signed by us, with a row that is good: the JWT's own times count too."""
     with time_machine.travel(START, tick=False):
-        frame = lasting.frame()
+        frame = shared.frame()
         header, claims = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
         claims[claim] = int(START.timestamp()) + seconds
-        problem_of(bearing(lasting, signed(header, claims)), 401, code)
+        problem_of(bearing(shared, signed(header, claims)), 401, code)
 
 
 def test_a_jwt_that_says_it_lives_longer_than_its_session_does_not(service: Service) -> None:
@@ -198,9 +198,9 @@ def test_a_jwt_that_says_it_lives_longer_than_its_session_does_not(service: Serv
 
 
 @pytest.fixture(scope="module")
-def frame(lasting: Service) -> Frame:
+def frame(shared: Service) -> Frame:
     """An open frame of Ana's."""
-    return lasting.frame()
+    return shared.frame()
 
 
 def forged_headers(kid: str) -> dict[str, dict[str, Any]]:
@@ -242,27 +242,27 @@ def forged_headers(kid: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("forgery", forged_headers("x"))
-def test_no_other_header_is_taken(lasting: Service, frame: Frame, forgery: str) -> None:
+def test_no_other_header_is_taken(shared: Service, frame: Frame, forgery: str) -> None:
     ours = jwt.get_unverified_header(frame.jwt)
     header = forged_headers(ours["kid"])[forgery]
-    assert bearing(lasting, signed(ours, claims_of(frame.jwt))).status_code == 200
-    problem_of(bearing(lasting, signed(header, claims_of(frame.jwt))), 401, "session_invalid")
+    assert bearing(shared, signed(ours, claims_of(frame.jwt))).status_code == 200
+    problem_of(bearing(shared, signed(header, claims_of(frame.jwt))), 401, "session_invalid")
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_no_other_algorithm_is_taken(lasting: Service, frame: Frame, algorithm: str) -> None:
+def test_no_other_algorithm_is_taken(shared: Service, frame: Frame, algorithm: str) -> None:
     header = jwt.get_unverified_header(frame.jwt) | {"alg": f"HS{algorithm[3:]}"}
     problem_of(
-        bearing(lasting, signed(header, claims_of(frame.jwt), digest=algorithm)), 401, "session_invalid"
+        bearing(shared, signed(header, claims_of(frame.jwt), digest=algorithm)), 401, "session_invalid"
     )
 
 
-def test_no_unsigned_jwt_is_taken(lasting: Service, frame: Frame) -> None:
+def test_no_unsigned_jwt_is_taken(shared: Service, frame: Frame) -> None:
     header = jwt.get_unverified_header(frame.jwt) | {"alg": "none"}
     text = jwt.encode(claims_of(frame.jwt), None, algorithm="none", headers=header)
     assert text.endswith(".")
     for given in (text, text.rstrip("."), text + "A" * 43, text + frame.jwt.rpartition(".")[2]):
-        problem_of(bearing(lasting, given), 401, "session_invalid")
+        problem_of(bearing(shared, given), 401, "session_invalid")
 
 
 CLAIMS: Final = ("iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp")
@@ -301,39 +301,39 @@ FORGED_CLAIMS: Final[dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGED_CLAIMS)
-def test_no_other_claims_are_taken(lasting: Service, frame: Frame, forgery: str) -> None:
+def test_no_other_claims_are_taken(shared: Service, frame: Frame, forgery: str) -> None:
     header, ours = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
-    assert bearing(lasting, signed(header, ours)).status_code == 200
+    assert bearing(shared, signed(header, ours)).status_code == 200
     claims = {k: v for k, v in (ours | FORGED_CLAIMS[forgery]).items() if v is not ...}
-    problem_of(bearing(lasting, signed(header, claims)), 401, "session_invalid")
+    problem_of(bearing(shared, signed(header, claims)), 401, "session_invalid")
 
 
 @pytest.mark.parametrize("payload", [b"", b"null", b"[]", b'"x"', b"{", b"\xff", b"[" * 900, b"{}", b"0"])
-def test_a_payload_that_is_no_object_is_refused(lasting: Service, frame: Frame, payload: bytes) -> None:
+def test_a_payload_that_is_no_object_is_refused(shared: Service, frame: Frame, payload: bytes) -> None:
     header = jwt.get_unverified_header(frame.jwt)
-    problem_of(bearing(lasting, signed(header, payload)), 401, "session_invalid")
+    problem_of(bearing(shared, signed(header, payload)), 401, "session_invalid")
 
 
 @pytest.mark.parametrize("header", [b"", b"null", b"[]", b'"x"', b"{", b"\xff", b"[" * 350])
-def test_a_header_that_is_no_object_is_refused(lasting: Service, frame: Frame, header: bytes) -> None:
-    problem_of(bearing(lasting, signed(header, claims_of(frame.jwt))), 401, "session_invalid")
+def test_a_header_that_is_no_object_is_refused(shared: Service, frame: Frame, header: bytes) -> None:
+    problem_of(bearing(shared, signed(header, claims_of(frame.jwt))), 401, "session_invalid")
 
 
-def test_claims_cannot_be_changed_beneath_a_signature(lasting: Service, frame: Frame) -> None:
+def test_claims_cannot_be_changed_beneath_a_signature(shared: Service, frame: Frame) -> None:
     """Ana puts Ben's id, and Ben's whole payload, under her own signature."""
-    anas, bens = frame.jwt, lasting.frame(email="ben@acme.test").jwt
+    anas, bens = frame.jwt, shared.frame(email="ben@acme.test").jwt
     header, _, signature = anas.split(".")
     as_ben = segment(claims_of(anas) | {"sub": claims_of(bens)["sub"]})
     for payload in (as_ben, bens.split(".")[1]):
-        problem_of(bearing(lasting, f"{header}.{payload}.{signature}"), 401, "session_invalid")
+        problem_of(bearing(shared, f"{header}.{payload}.{signature}"), 401, "session_invalid")
 
 
-def test_ana_cannot_be_ben_even_with_a_signature_of_ours(lasting: Service, frame: Frame) -> None:
-    anas, bens = frame.jwt, lasting.frame(email="ben@acme.test").jwt
+def test_ana_cannot_be_ben_even_with_a_signature_of_ours(shared: Service, frame: Frame) -> None:
+    anas, bens = frame.jwt, shared.frame(email="ben@acme.test").jwt
     header, claims = jwt.get_unverified_header(anas), claims_of(anas)
     for swapped in ("sub", "jti"):
         mixed = claims | {swapped: claims_of(bens)[swapped]}
-        problem_of(bearing(lasting, signed(header, mixed)), 401, "session_invalid")
+        problem_of(bearing(shared, signed(header, mixed)), 401, "session_invalid")
 
 
 @pytest.mark.parametrize(
@@ -348,9 +348,9 @@ def test_ana_cannot_be_ben_even_with_a_signature_of_ours(lasting: Service, frame
         hashlib.sha256(KEY.encode()).digest(),
     ],
 )
-def test_no_other_key_signs(lasting: Service, frame: Frame, key: bytes) -> None:
+def test_no_other_key_signs(shared: Service, frame: Frame, key: bytes) -> None:
     text = signed(jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt), key)
-    problem_of(bearing(lasting, text), 401, "session_invalid")
+    problem_of(bearing(shared, text), 401, "session_invalid")
 
 
 MANGLED: Final[dict[str, Callable[[str], str]]] = {
@@ -373,55 +373,55 @@ MANGLED: Final[dict[str, Callable[[str], str]]] = {
 
 
 @pytest.mark.parametrize("mangled", MANGLED)
-def test_a_mangled_jwt_is_refused(lasting: Service, frame: Frame, mangled: str) -> None:
-    problem_of(bearing(lasting, MANGLED[mangled](frame.jwt)), 401, "session_invalid")
+def test_a_mangled_jwt_is_refused(shared: Service, frame: Frame, mangled: str) -> None:
+    problem_of(bearing(shared, MANGLED[mangled](frame.jwt)), 401, "session_invalid")
 
 
-def test_the_last_digit_of_a_signature_has_one_spelling(lasting: Service, frame: Frame) -> None:
+def test_the_last_digit_of_a_signature_has_one_spelling(shared: Service, frame: Frame) -> None:
     """Two of its bits mean nothing, so a lax reader takes four texts for one session."""
     text = frame.jwt
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     place = digits.index(text[-1])
     for other in {place ^ 1, place ^ 2, place ^ 3}:
-        problem_of(bearing(lasting, text[:-1] + digits[other]), 401, "session_invalid")
+        problem_of(bearing(shared, text[:-1] + digits[other]), 401, "session_invalid")
 
 
-def test_what_comes_in_place_of_a_session_is_refused_with_a_challenge(lasting: Service) -> None:
-    token = lasting.token()
+def test_what_comes_in_place_of_a_session_is_refused_with_a_challenge(shared: Service) -> None:
+    token = shared.token()
     texts = [None, "", "Bearer", "Bearer ", f"Bearer {token}", f"Basic {token}", token]
     texts += [basic("portal")["Authorization"], f"Digest {token}", "Bearer a=b", "\xff", "Bearer \xff"]
     for text in texts:
         headers = {"Accept": "application/json"} | ({} if text is None else {"Authorization": text})
-        answer = lasting.client.get(f"/embed-apps/{ORDERS}/session", headers=headers)
+        answer = shared.client.get(f"/embed-apps/{ORDERS}/session", headers=headers)
         problem_of(answer, 401, "session_invalid")
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_session_stands_in_the_header_alone(lasting: Service, frame: Frame) -> None:
+def test_a_session_stands_in_the_header_alone(shared: Service, frame: Frame) -> None:
     for query in ({"access_token": frame.jwt}, {"session": frame.jwt}):
-        answer = lasting.client.get(f"/embed-apps/{ORDERS}/session", query_string=query)
+        answer = shared.client.get(f"/embed-apps/{ORDERS}/session", query_string=query)
         problem_of(answer, 401, "session_invalid")
-    lasting.client.set_cookie("session", frame.jwt)
-    problem_of(lasting.client.get(f"/embed-apps/{ORDERS}/session"), 401, "session_invalid")
-    lasting.client.delete_cookie("session")
+    shared.client.set_cookie("session", frame.jwt)
+    problem_of(shared.client.get(f"/embed-apps/{ORDERS}/session"), 401, "session_invalid")
+    shared.client.delete_cookie("session")
 
 
 @pytest.mark.parametrize("elsewhere", [SUPPORT, LEDGER, ORDERS.upper(), "orders", "%00", "*"])
 @pytest.mark.parametrize("path", ["session", "pages/index", "data/orders.csv"])
 def test_a_session_of_one_app_is_none_at_another(
-    lasting: Service, frame: Frame, elsewhere: str, path: str
+    shared: Service, frame: Frame, elsewhere: str, path: str
 ) -> None:
-    problem_of(bearing(lasting, frame.jwt, elsewhere, path), 401, "session_invalid")
+    problem_of(bearing(shared, frame.jwt, elsewhere, path), 401, "session_invalid")
 
 
 # ---- Access that changes while a frame is open ----
 
 
-@pytest.mark.parametrize("lost", LOSSES)
+@pytest.mark.parametrize("lost", ACCESS_LOSSES)
 def test_an_open_frame_works_no_longer_once(service: Service, lost: str) -> None:
     """And goes on when access is given back."""
     frame, bens = service.frame(), service.frame(email="ben@acme.test")
-    provision(service.app, LOSSES[lost])
+    provision(service.app, ACCESS_LOSSES[lost])
     for path in ("session", "pages/index", "data/orders.csv"):
         problem_of(bearing(service, frame.jwt, path=path), 401, "access_revoked")
     problem_of(service.post(frame, "data/orders.csv"), 401, "access_revoked")
@@ -431,10 +431,10 @@ def test_an_open_frame_works_no_longer_once(service: Service, lost: str) -> None
 
 
 def test_a_move_ends_open_frames_and_moving_back_revives_none(service: Service) -> None:
-    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
+    provision(service.app, changed("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
     frame = service.frame()
     for workspace in ("globex", "acme"):
-        provision(service.app, only("apps", "orders", workspace=workspace))
+        provision(service.app, changed("apps", "orders", workspace=workspace))
         problem_of(bearing(service, frame.jwt), 401, "access_revoked")
     assert service.get(service.frame(), "session").status_code == 200
 
@@ -447,7 +447,7 @@ def test_a_session_of_a_deleted_app_is_invalid(service: Service) -> None:
 
 def test_a_role_that_changes_is_the_one_that_counts(service: Service) -> None:
     frame = service.frame()
-    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "admin"}))
+    provision(service.app, changed("users", "ana@acme.test", workspaces={"acme": "admin"}))
     assert service.get(frame, "session").status_code == 200
 
 

@@ -25,7 +25,17 @@ from werkzeug.test import TestResponse
 from pat_service.embed import ancestors
 from pat_service.storage.database import db
 from pat_service.storage.models import User, Workspace
-from tests.support.world import LEDGER, ORDERS, Service, basic, boot, folder_of, only, provision, renew
+from tests.support.people import (
+    LEDGER,
+    ORDERS,
+    Service,
+    basic,
+    boot,
+    changed,
+    database_folder,
+    provision,
+    restore_database,
+)
 
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 EXAMPLES, STEPS = int(os.environ.get("FUZZ_CASES", "20")), 50
@@ -144,7 +154,7 @@ class Lives(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        renew(self.service.app, self.as_it_was)
+        restore_database(self.service.app, self.as_it_was)
         ancestors._known.clear()
         self.world = World()
         self.live: dict[tuple[str, str | None, str | None], Token] = {}
@@ -396,13 +406,13 @@ class Lives(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(standing: tuple[Flask, Path]) -> type[Lives]:
-    app, as_it_was = standing
+def machine(app_and_snapshot: tuple[Flask, Path]) -> type[Lives]:
+    app, as_it_was = app_and_snapshot
     Lives.service = Service(app.test_client())
-    renew(app, as_it_was)
+    restore_database(app, as_it_was)
     scopes = ["mint", "mint:workspace", "provision", "audit"]
     limit = "1000000 per minute"
-    provision(app, only("clients", "everywhere", scopes=scopes, highest_role="admin", mint_limit=limit))
+    provision(app, changed("clients", "everywhere", scopes=scopes, highest_role="admin", mint_limit=limit))
     return Lives
 
 
@@ -412,7 +422,7 @@ def test_random_lives_go_as_the_model_says(machine: type[Lives], tmp_path: Path)
     with app.app_context():
         db.engine.dispose()
     machine.as_it_was = tmp_path / "as-it-was.db"
-    machine.as_it_was.write_bytes((folder_of(app) / "pat-service.db").read_bytes())
+    machine.as_it_was.write_bytes((database_folder(app) / "pat-service.db").read_bytes())
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -15,19 +15,19 @@ from sqlalchemy import delete, func, select, update
 from pat_service.embed import ancestors
 from pat_service.rules import tokens
 from pat_service.storage.models import App, Session, Token, User
-from tests.support.shared import Make
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     LEDGER,
-    LOSSES,
     ORDERS,
     SUPPORT,
     WORLD,
     Service,
     boot,
-    only,
+    changed,
     problem_of,
     provision,
 )
+from tests.support.shared_fixtures import MakeService
 
 START: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PATH: Final = f"/embed-apps/{ORDERS}"
@@ -36,20 +36,20 @@ FORM: Final = "application/x-www-form-urlencoded"
 UNKNOWN: Final = "99999999-9999-4999-8999-999999999999"
 
 #: Ana is in both workspaces, so that a move alone does not take her membership away.
-ANA_IN_BOTH: Final = only("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "admin"})
-MOVED: Final = only("apps", "orders", workspace="globex")
+ANA_IN_BOTH: Final = changed("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "admin"})
+MOVED: Final = changed("apps", "orders", workspace="globex")
 
 
 @pytest.fixture(scope="module")
-def lasting(make_lasting: Make) -> Service:
+def shared(make_shared: MakeService) -> Service:
     """One service for the module: its tests leave what the others need."""
-    return make_lasting()
+    return make_shared()
 
 
 @pytest.fixture(scope="module")
-def app_with(make_lasting: Callable[..., Service]) -> Callable[[str], Service]:
+def app_with(make_shared: Callable[..., Service]) -> Callable[[str], Service]:
     """A service by its EMBED_FRAMED_ONLY."""
-    return {value: make_lasting(EMBED_FRAMED_ONLY=value) for value in ("on", "off")}.__getitem__
+    return {value: make_shared(EMBED_FRAMED_ONLY=value) for value in ("on", "off")}.__getitem__
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def test_ana_opens_her_app_as_herself(service: Service) -> None:
     assert service.facts(frame)["app"]["id"] == ORDERS
 
 
-def test_a_token_opens_as_often_as_ana_likes_until_it_expires(lasting: Service) -> None:
-    token = lasting.token()
-    opened = {boot(lasting.open(token))["session"] for _ in range(3)}
+def test_a_token_opens_as_often_as_ana_likes_until_it_expires(shared: Service) -> None:
+    token = shared.token()
+    opened = {boot(shared.open(token))["session"] for _ in range(3)}
     assert len(opened) == 3
 
 
@@ -79,9 +79,9 @@ def test_a_token_opens_as_often_as_ana_likes_until_it_expires(lasting: Service) 
 
 
 @pytest.mark.parametrize("elsewhere", [SUPPORT, LEDGER, UNKNOWN, "orders", ORDERS.upper(), "%00", "a%20b"])
-def test_a_token_opens_no_other_app_than_its_own(lasting: Service, elsewhere: str) -> None:
+def test_a_token_opens_no_other_app_than_its_own(shared: Service, elsewhere: str) -> None:
     """Support is one that Ana may open as well; what is no id at all is no app."""
-    assert lasting.refusal(lasting.token(), elsewhere) == "token_invalid"
+    assert shared.refusal(shared.token(), elsewhere) == "token_invalid"
 
 
 def test_a_token_ends_at_its_very_second(service: Service) -> None:
@@ -101,22 +101,22 @@ def test_a_frame_outlives_the_token_that_opened_it(service: Service) -> None:
         assert service.get(frame, "session").status_code == 200
 
 
-def test_minting_again_supersedes_the_token_before_and_forgets_the_older_ones(lasting: Service) -> None:
-    oldest, older, newest = lasting.token(), lasting.token(), lasting.token()
-    assert lasting.refusal(oldest) == "token_invalid"
-    assert lasting.refusal(older) == "token_superseded"
-    assert lasting.open(newest).status_code == 200
+def test_minting_again_supersedes_the_token_before_and_forgets_the_older_ones(shared: Service) -> None:
+    oldest, older, newest = shared.token(), shared.token(), shared.token()
+    assert shared.refusal(oldest) == "token_invalid"
+    assert shared.refusal(older) == "token_superseded"
+    assert shared.open(newest).status_code == 200
 
 
-def test_a_superseded_token_is_superseded_for_its_own_app_alone(lasting: Service) -> None:
-    older, _newer = lasting.token(), lasting.token()
-    assert lasting.refusal(older, SUPPORT) == "token_invalid"
+def test_a_superseded_token_is_superseded_for_its_own_app_alone(shared: Service) -> None:
+    older, _newer = shared.token(), shared.token()
+    assert shared.refusal(older, SUPPORT) == "token_invalid"
 
 
-def test_bens_mint_leaves_anas_token_alone(lasting: Service) -> None:
-    anas, bens = lasting.token(), lasting.token(email="ben@acme.test")
-    assert lasting.open(anas).status_code == 200
-    assert lasting.open(bens).status_code == 200
+def test_bens_mint_leaves_anas_token_alone(shared: Service) -> None:
+    anas, bens = shared.token(), shared.token(email="ben@acme.test")
+    assert shared.open(anas).status_code == 200
+    assert shared.open(bens).status_code == 200
 
 
 def test_a_revoked_token_says_so_before_and_after_it_has_expired(service: Service) -> None:
@@ -129,22 +129,22 @@ def test_a_revoked_token_says_so_before_and_after_it_has_expired(service: Servic
     assert sessions_made(service) == 0
 
 
-@pytest.mark.parametrize("lost", LOSSES)
+@pytest.mark.parametrize("lost", ACCESS_LOSSES)
 def test_ana_opens_nothing_once(service: Service, lost: str) -> None:
     """And her token revives when access is given back, as it has not expired."""
     token = service.token()
-    provision(service.app, LOSSES[lost])
+    provision(service.app, ACCESS_LOSSES[lost])
     assert service.refusal(token) == "access_revoked"
     assert sessions_made(service) == 0
     provision(service.app, WORLD)
     assert service.open(token).status_code == 200
 
 
-@pytest.mark.parametrize("lost", LOSSES)
+@pytest.mark.parametrize("lost", ACCESS_LOSSES)
 def test_access_given_back_revives_nothing_that_has_expired(service: Service, lost: str) -> None:
     with time_machine.travel(START, tick=False) as clock:
         token = service.token(patExpiry=10)
-        provision(service.app, LOSSES[lost])
+        provision(service.app, ACCESS_LOSSES[lost])
         clock.move_to(START + timedelta(seconds=10))
         provision(service.app, WORLD)
         assert service.refusal(token) == "token_expired"
@@ -155,7 +155,7 @@ def test_a_moved_app_opens_with_no_token_of_before_even_when_it_moves_back(servi
     token = service.token()
     provision(service.app, MOVED)
     assert service.refusal(token) == "access_revoked"
-    provision(service.app, only("apps", "orders"))
+    provision(service.app, changed("apps", "orders"))
     assert service.refusal(token) == "access_revoked"
     assert sessions_made(service) == 0
     assert service.open(service.token()).status_code == 200
@@ -208,7 +208,7 @@ def test_a_token_of_a_deleted_app_or_user_is_invalid(service: Service, gone: Any
 def test_an_app_made_again_under_the_same_id_has_no_tokens(service: Service) -> None:
     token = service.token()
     service.change(delete(App).where(App.id == ORDERS))
-    provision(service.app, only("apps", "orders"))
+    provision(service.app, changed("apps", "orders"))
     assert service.refusal(token) == "token_invalid"
 
 
@@ -273,20 +273,20 @@ def mistaken(token: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("mistake", mistaken("pat_" + "a" * 72))
-def test_what_is_no_token_is_refused_without_looking_one_up(lasting: Service, mistake: str) -> None:
-    text = mistaken(lasting.token())[mistake]
-    with lasting.statements() as statements:
-        assert [lasting.refusal(text) for _ in range(3)] == ["token_invalid"] * 3
+def test_what_is_no_token_is_refused_without_looking_one_up(shared: Service, mistake: str) -> None:
+    text = mistaken(shared.token())[mistake]
+    with shared.statements() as statements:
+        assert [shared.refusal(text) for _ in range(3)] == ["token_invalid"] * 3
     # Whom the refusal may be shown to is asked for once.
     assert [s.partition("WHERE")[0] for s in statements] == ["SELECT apps.allowed_origins FROM apps "]
 
 
-def test_a_well_formed_token_that_nobody_minted_is_invalid(lasting: Service) -> None:
-    assert lasting.refusal(with_checksum("pat_" + "a" * 64)) == "token_invalid"
+def test_a_well_formed_token_that_nobody_minted_is_invalid(shared: Service) -> None:
+    assert shared.refusal(with_checksum("pat_" + "a" * 64)) == "token_invalid"
 
 
 def test_refusals_that_need_no_database_ask_for_an_apps_origins_once_a_minute(
-    lasting: Service, monkeypatch: pytest.MonkeyPatch
+    shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(ancestors, "_known", {})
@@ -294,24 +294,24 @@ def test_refusals_that_need_no_database_ask_for_an_apps_origins_once_a_minute(
     paths = ["", f"?{PARAMETER}=pat_0", f"?{PARAMETER}=a&{PARAMETER}=b", "/no/such/page"]
     asked = []
     for clock[0] in (0.0, 30.0, 59.9, 60.1, 119.0):
-        with lasting.statements() as statements:
+        with shared.statements() as statements:
             for path in paths:
-                assert lasting.client.get(PATH + path).status_code in (401, 404)
-            lasting.client.get(PATH, headers={"Sec-Purpose": "prefetch"})
-            lasting.client.head(PATH)
+                assert shared.client.get(PATH + path).status_code in (401, 404)
+            shared.client.get(PATH, headers={"Sec-Purpose": "prefetch"})
+            shared.client.head(PATH)
         asked.append(len(statements))
     assert asked == [1, 0, 0, 1, 0]
 
 
-def test_each_app_is_asked_for_by_itself(lasting: Service) -> None:
-    with lasting.statements() as statements:
+def test_each_app_is_asked_for_by_itself(shared: Service) -> None:
+    with shared.statements() as statements:
         for app_id in (ORDERS, SUPPORT, UNKNOWN) * 3:
-            assert lasting.refusal("pat_0", app_id) == "token_invalid"
+            assert shared.refusal("pat_0", app_id) == "token_invalid"
     assert len(statements) == 3
 
 
-def test_an_address_that_is_no_id_is_not_looked_for(lasting: Service) -> None:
-    with lasting.statements() as statements:
+def test_an_address_that_is_no_id_is_not_looked_for(shared: Service) -> None:
+    with shared.statements() as statements:
         for app_id in (
             "x",
             "'; DROP TABLE apps",
@@ -320,7 +320,7 @@ def test_an_address_that_is_no_id_is_not_looked_for(lasting: Service) -> None:
             f"{ORDERS}%0A",
             "%ED%A0%80",
         ):
-            assert lasting.refusal("pat_0", app_id) == "token_invalid"
+            assert shared.refusal("pat_0", app_id) == "token_invalid"
     assert statements == []
 
 
@@ -330,42 +330,42 @@ def test_an_address_that_is_no_id_is_not_looked_for(lasting: Service) -> None:
 @pytest.mark.parametrize(
     "query", ["", f"?{PARAMETER}=", f"?{PARAMETER}", f"?{PARAMETER}=&{PARAMETER}=", "?x=1"]
 )
-def test_no_token_is_token_missing(lasting: Service, query: str) -> None:
-    with lasting.statements() as statements:
-        answer = lasting.client.get(PATH + query, headers={"Accept": "application/json"})
+def test_no_token_is_token_missing(shared: Service, query: str) -> None:
+    with shared.statements() as statements:
+        answer = shared.client.get(PATH + query, headers={"Accept": "application/json"})
     problem_of(answer, 401, "token_missing")
     assert len(statements) == 1
 
 
 @pytest.mark.parametrize("second", ["the same", "", "pat_0"])
 @pytest.mark.parametrize("way", ["GET", "POST"])
-def test_a_token_given_twice_is_refused(lasting: Service, way: str, second: str) -> None:
-    token = lasting.token()
+def test_a_token_given_twice_is_refused(shared: Service, way: str, second: str) -> None:
+    token = shared.token()
     pair = [token, token if second == "the same" else second]
     for given_tokens in (pair, pair[::-1]):
         given: dict[str, Any] = {PARAMETER: given_tokens}
         options: Any = {"query_string": given} if way == "GET" else {"data": given}
-        answer = lasting.client.open(PATH, method=way, headers={"Accept": "application/json"}, **options)
+        answer = shared.client.open(PATH, method=way, headers={"Accept": "application/json"}, **options)
         problem_of(answer, 401, "token_invalid")
 
 
 @pytest.mark.parametrize("kind", [FORM, "multipart/form-data", f"{FORM}; charset=utf-8"])
-def test_a_form_that_the_host_targets_at_the_frame_opens_it(lasting: Service, kind: str) -> None:
+def test_a_form_that_the_host_targets_at_the_frame_opens_it(shared: Service, kind: str) -> None:
     """Posted inside a sandboxed frame it carries `Origin: null`; no origin is asked for."""
     for origin in ("null", "http://portal.example", "http://evil.example"):
-        answer = lasting.client.post(
-            PATH, data={PARAMETER: lasting.token()}, content_type=kind, headers={"Origin": origin}
+        answer = shared.client.post(
+            PATH, data={PARAMETER: shared.token()}, content_type=kind, headers={"Origin": origin}
         )
         assert answer.status_code == 200
         assert boot(answer)["viewer"]["user"]["email"] == "ana@acme.test"
 
 
-def test_a_posted_token_must_stand_in_the_form_and_a_framed_one_in_the_address(lasting: Service) -> None:
-    token, json_only = lasting.token(), {"Accept": "application/json"}
+def test_a_posted_token_must_stand_in_the_form_and_a_framed_one_in_the_address(shared: Service) -> None:
+    token, json_only = shared.token(), {"Accept": "application/json"}
     query = {PARAMETER: token}
-    in_address = lasting.client.post(PATH, query_string=query, data={"x": "1"}, headers=json_only)
-    in_body = lasting.client.get(PATH, data=query, headers=json_only)
-    as_file = lasting.client.post(
+    in_address = shared.client.post(PATH, query_string=query, data={"x": "1"}, headers=json_only)
+    in_body = shared.client.get(PATH, data=query, headers=json_only)
+    as_file = shared.client.post(
         PATH, data={PARAMETER: (io.BytesIO(token.encode()), "token")}, headers=json_only
     )
     for answer in (in_address, in_body, as_file):
@@ -375,43 +375,43 @@ def test_a_posted_token_must_stand_in_the_form_and_a_framed_one_in_the_address(l
 @pytest.mark.parametrize(
     "kind", ["application/json", "text/plain", "application/octet-stream", "multipart/mixed"]
 )
-def test_a_body_that_is_no_form_is_415(lasting: Service, kind: str) -> None:
-    body = json.dumps({PARAMETER: lasting.token()})
-    answer = lasting.client.post(PATH, data=body, content_type=kind, headers={"Accept": "application/json"})
+def test_a_body_that_is_no_form_is_415(shared: Service, kind: str) -> None:
+    body = json.dumps({PARAMETER: shared.token()})
+    answer = shared.client.post(PATH, data=body, content_type=kind, headers={"Accept": "application/json"})
     problem_of(answer, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("body", [b"", b"&&==&", b"\xff\xfe", b"--x\r\n", b"personal-access-token"])
 @pytest.mark.parametrize("kind", [FORM, "multipart/form-data", "multipart/form-data; boundary=x"])
-def test_a_form_that_holds_no_token_is_token_missing(lasting: Service, kind: str, body: bytes) -> None:
-    answer = lasting.client.post(PATH, data=body, content_type=kind, headers={"Accept": "application/json"})
+def test_a_form_that_holds_no_token_is_token_missing(shared: Service, kind: str, body: bytes) -> None:
+    answer = shared.client.post(PATH, data=body, content_type=kind, headers={"Accept": "application/json"})
     problem_of(answer, 401, "token_missing")
 
 
-def test_a_post_without_a_body_is_token_missing(lasting: Service) -> None:
-    answer = lasting.client.post(PATH, headers={"Accept": "application/json"})
+def test_a_post_without_a_body_is_token_missing(shared: Service) -> None:
+    answer = shared.client.post(PATH, headers={"Accept": "application/json"})
     problem_of(answer, 401, "token_missing")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("size", "status"), [(16 * 1024, 200), (16 * 1024 + 1, 413)])
-def test_the_opening_form_takes_16_kib(lasting: Service, chunked: bool, size: int, status: int) -> None:
-    body = f"{PARAMETER}={lasting.token()}&padding=".encode()
+def test_the_opening_form_takes_16_kib(shared: Service, chunked: bool, size: int, status: int) -> None:
+    body = f"{PARAMETER}={shared.token()}&padding=".encode()
     body += b"x" * (size - len(body))
     options: dict[str, Any] = {"data": body}
     if chunked:
         # As a server hands over a body whose length it was not told.
         options = {"input_stream": io.BytesIO(body), "environ_overrides": {"wsgi.input_terminated": True}}
-    answer = lasting.client.post(PATH, content_type=FORM, headers={"Accept": "text/html"}, **options)
+    answer = shared.client.post(PATH, content_type=FORM, headers={"Accept": "text/html"}, **options)
     assert answer.status_code == status
 
 
-def test_cookies_are_neither_read_nor_set(lasting: Service) -> None:
-    lasting.client.set_cookie("session", "eyJhbGciOiJub25lIn0.e30.")
+def test_cookies_are_neither_read_nor_set(shared: Service) -> None:
+    shared.client.set_cookie("session", "eyJhbGciOiJub25lIn0.e30.")
     try:
-        answers = [lasting.open(lasting.token()), lasting.client.get(PATH)]
+        answers = [shared.open(shared.token()), shared.client.get(PATH)]
     finally:
-        lasting.client.delete_cookie("session")
+        shared.client.delete_cookie("session")
     assert [answer.status_code for answer in answers] == [200, 401]
     assert all("Set-Cookie" not in a.headers and "Cookie" not in a.headers.get("Vary", "") for a in answers)
 
@@ -429,12 +429,12 @@ def test_head_opens_no_session(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/session", "/pages/index", "/data/orders.csv"])
-def test_head_is_405_below_a_frame_and_not_named_as_allowed(lasting: Service, path: str) -> None:
-    frame = lasting.frame()
-    answer = lasting.client.head(PATH + path, headers=frame.bearer)
+def test_head_is_405_below_a_frame_and_not_named_as_allowed(shared: Service, path: str) -> None:
+    frame = shared.frame()
+    answer = shared.client.head(PATH + path, headers=frame.bearer)
     assert answer.status_code == 405
     assert "GET" in answer.headers["Allow"]
-    for allowed in (answer, lasting.client.put(PATH + path), lasting.client.options(PATH + path)):
+    for allowed in (answer, shared.client.put(PATH + path), shared.client.options(PATH + path)):
         assert "HEAD" not in allowed.headers["Allow"]
 
 

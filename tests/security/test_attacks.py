@@ -15,7 +15,7 @@ from pat_service.rules import clients, events
 from pat_service.storage import circuit_breaker
 from pat_service.storage.database import transaction
 from pat_service.storage.models import Event, Session
-from tests.support.world import MINT, ORDERS, Service, basic, problem_of
+from tests.support.people import MINT, ORDERS, Service, basic, problem_of
 
 
 class HeldBack(io.BytesIO):

@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, update
 from apps.orders import Order, OrderLine
 from apps.support import Ticket, TicketReply
 from pat_service.storage.models import User, Workspace
-from tests.support.world import ORDERS, SUPPORT, Frame, Service, boot, lasting_service, only, provision
+from tests.support.people import ORDERS, SUPPORT, Frame, Service, boot, changed, long_lived_service, provision
 
 NAMES: Final = {
     "closes a script": "</script><img src=x onerror=alert(1)>",
@@ -79,7 +79,7 @@ class Seen(HTMLParser):
 def name_everything(service: Service, name: str) -> None:
     """Give this name to Ana, her workspace, her apps, her order's wares and her ticket."""
     apps = [
-        only("apps", slug)["apps"][0] | {"name": name, "users": [EMAIL]} for slug in ("orders", "support")
+        changed("apps", slug)["apps"][0] | {"name": name, "users": [EMAIL]} for slug in ("orders", "support")
     ]
     document: dict[str, Any] = {
         "workspaces": [{"slug": "acme", "name": name}],
@@ -118,16 +118,16 @@ def _give_rows(service: Service) -> None:
 
 
 @pytest.fixture(scope="module")
-def lasting(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with lasting_service(schema, tmp_path_factory.mktemp("names")) as service:
+def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with long_lived_service(schema, tmp_path_factory.mktemp("names")) as service:
         name_everything(service, PLAIN)
         _give_rows(service)
         yield service
 
 
 @pytest.fixture(scope="module")
-def frames(lasting: Service) -> dict[str, Frame]:
-    return {app_id: lasting.frame(app_id, email=EMAIL) for app_id in (ORDERS, SUPPORT)}
+def frames(shared: Service) -> dict[str, Frame]:
+    return {app_id: shared.frame(app_id, email=EMAIL) for app_id in (ORDERS, SUPPORT)}
 
 
 def shown(service: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
@@ -150,27 +150,27 @@ def shown(service: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
 
 
 @pytest.fixture(scope="module")
-def harmless(lasting: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
+def harmless(shared: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
     """The same with a name of four letters."""
-    name_everything(lasting, PLAIN)
-    pages = shown(lasting, frames)
+    name_everything(shared, PLAIN)
+    pages = shown(shared, frames)
     assert sum(page.text.count(PLAIN) for page in pages.values()) > 20
     assert not [page for page in pages.values() if SHORT.strip("<>") in page.tags]
     return pages
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def name(request: pytest.FixtureRequest, lasting: Service, harmless: dict[str, Seen]) -> str:
+def name(request: pytest.FixtureRequest, shared: Service, harmless: dict[str, Seen]) -> str:
     """A hostile name, given to everything."""
     hostile = NAMES[request.param]
-    name_everything(lasting, hostile)
+    name_everything(shared, hostile)
     return hostile
 
 
 def test_a_name_is_a_text_on_every_page(
-    lasting: Service, frames: dict[str, Frame], harmless: dict[str, Seen], name: str
+    shared: Service, frames: dict[str, Frame], harmless: dict[str, Seen], name: str
 ) -> None:
-    for page, seen in shown(lasting, frames).items():
+    for page, seen in shown(shared, frames).items():
         expected = harmless[page]
         assert (page, seen.tags) == (page, expected.tags)
         assert (page, seen.attributes) == (page, expected.attributes)
@@ -179,21 +179,21 @@ def test_a_name_is_a_text_on_every_page(
             assert (page, seen.text.count(name)) == (page, expected.text.count(PLAIN))
 
 
-def test_a_name_arrives_in_json_as_it_is(lasting: Service, frames: dict[str, Frame], name: str) -> None:
-    token = lasting.token(email=EMAIL)
-    opened = lasting.open(token)
+def test_a_name_arrives_in_json_as_it_is(shared: Service, frames: dict[str, Frame], name: str) -> None:
+    token = shared.token(email=EMAIL)
+    opened = shared.open(token)
     block = opened.text.partition('id="embed-boot"')[2].partition(">")[2].partition("</script>")[0]
     assert not set(block) & set("<>&'\u2028\u2029"), "nothing that a parser of HTML could trip over"
-    program = lasting.client.post("/api/ext/users/session", json={"appId": ORDERS, "accessToken": token})
-    for found in (boot(opened)["viewer"], lasting.facts(frames[ORDERS]), program.get_json()):
+    program = shared.client.post("/api/ext/users/session", json={"appId": ORDERS, "accessToken": token})
+    for found in (boot(opened)["viewer"], shared.facts(frames[ORDERS]), program.get_json()):
         assert (found["user"]["name"], found["user"]["email"]) == (name, EMAIL)
         assert found["app"]["name"] == name
         assert found.get("workspace", {"name": name})["name"] == name
 
 
-def test_a_name_is_in_no_header_and_no_formula(lasting: Service, frames: dict[str, Frame], name: str) -> None:
-    file = lasting.get(frames[ORDERS], "data/orders.csv")
-    for answer in (lasting.get(frames[ORDERS], "pages/index"), file):
+def test_a_name_is_in_no_header_and_no_formula(shared: Service, frames: dict[str, Frame], name: str) -> None:
+    file = shared.get(frames[ORDERS], "data/orders.csv")
+    for answer in (shared.get(frames[ORDERS], "pages/index"), file):
         assert name not in str(answer.headers)
     _head, row = csv.reader(io.StringIO(file.data.decode("utf-8-sig"), newline=""))
     assert name in row[4]
@@ -202,18 +202,18 @@ def test_a_name_is_in_no_header_and_no_formula(lasting: Service, frames: dict[st
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_what_is_typed_into_a_form_comes_back_as_text(
-    lasting: Service, frames: dict[str, Frame], harmless: dict[str, Seen], kind: str
+    shared: Service, frames: dict[str, Frame], harmless: dict[str, Seen], kind: str
 ) -> None:
     def refused(words: str) -> Seen:
         form = {"subject": words, "topic": words, "message": words, words: words}
-        answer = lasting.post(frames[SUPPORT], "pages/create", data=form)
+        answer = shared.post(frames[SUPPORT], "pages/create", data=form)
         assert answer.status_code == 422
         return Seen(answer.text)
 
     seen, expected = refused(NAMES[kind]), refused(PLAIN)
     assert (seen.tags, seen.attributes) == (expected.tags, expected.attributes)
     searched = [
-        Seen(lasting.get(frames[ORDERS], path, query_string={"q": words, "status": words}).text)
+        Seen(shared.get(frames[ORDERS], path, query_string={"q": words, "status": words}).text)
         for path in ("pages/index", "pages/list")
         for words in (NAMES[kind], PLAIN)
     ]

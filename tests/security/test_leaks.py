@@ -20,8 +20,7 @@ from werkzeug.test import TestResponse
 from pat_service.embed import EmbeddedApp
 from pat_service.observability.lines import RedactingFormatter
 from pat_service.storage.database import db
-from tests.support.servers import WebServer, flask_run, gunicorn
-from tests.support.world import (
+from tests.support.people import (
     KEY,
     MINT,
     ORDERS,
@@ -32,9 +31,10 @@ from tests.support.world import (
     Service,
     basic,
     boot,
-    folder_of,
+    database_folder,
     provision,
 )
+from tests.support.servers import WebServer, flask_run, gunicorn
 
 PATH: Final = f"/embed-apps/{ORDERS}"
 JSON: Final = {"Accept": "application/json"}
@@ -269,7 +269,7 @@ def found_in_database(walk: Walk) -> list[str]:
             rows = connection.execute(table.select()).all()
             dumped += "".join(v.hex() if isinstance(v, bytes) else str(v) for row in rows for v in row)
     assert "token:minted" in dumped
-    raw = b"".join(file.read_bytes() for file in folder_of(walk.service.app).glob("pat-service.db*"))
+    raw = b"".join(file.read_bytes() for file in database_folder(walk.service.app).glob("pat-service.db*"))
     assert b"token:minted" in raw
     as_bytes = [bytes.fromhex(s) for s in walk.secrets if re.fullmatch(r"([0-9a-f]{2}){36}", s)]
     assert as_bytes

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User, Workspace
-from tests.support.world import LEDGER, ORDERS, PORTAL, Service, basic, boot, only, provision
+from tests.support.people import LEDGER, ORDERS, PORTAL, Service, basic, boot, changed, provision
 
 MALLORY = "mallory@globex.test"
 HOLDINGS = (Workspace, User, Member, App, Grant, Token, Session)
@@ -39,9 +39,9 @@ class Foreign:
 @pytest.fixture
 def foreign(service: Service) -> Foreign:
     """Acme's manager has every scope; Globex has one of everything."""
-    provision(service.app, only("clients", "manager", highest_role="admin"))
+    provision(service.app, changed("clients", "manager", highest_role="admin"))
     scopes = ["mint", "mint:workspace", "provision", "audit"]
-    provision(service.app, only("clients", "rival", scopes=scopes, highest_role="admin"))
+    provision(service.app, changed("clients", "rival", scopes=scopes, highest_role="admin"))
     whose = {"client": "rival", "email": MALLORY}
     answer = service.mint(**whose, appSlug="ledger")
     assert answer.status_code == 201, answer.text
@@ -258,10 +258,10 @@ CASES: dict[str, Call] = {
 }
 
 
-def test_every_route_of_the_api_has_a_case(lasting: Service) -> None:
+def test_every_route_of_the_api_has_a_case(shared: Service) -> None:
     routes = {
         f"{method} {rule.rule.removeprefix('/api/ext')}"
-        for rule in lasting.app.url_map.iter_rules()
+        for rule in shared.app.url_map.iter_rules()
         if rule.rule.startswith("/api/ext/")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
@@ -291,8 +291,8 @@ def test_a_client_of_acme_finds_nothing_of_globex(service: Service, foreign: For
 
 def test_the_cases_would_find_what_they_look_for(service: Service, foreign: Foreign) -> None:
     """With a client that may, the same lists and reads do hold what no answer above may hold."""
-    provision(service.app, only("clients", "manager", workspaces=["acme", "globex"], highest_role="admin"))
-    provision(service.app, only("workspaces", "acme", allowed_origins=[PORTAL]))
+    provision(service.app, changed("clients", "manager", workspaces=["acme", "globex"], highest_role="admin"))
+    provision(service.app, changed("workspaces", "acme", allowed_origins=[PORTAL]))
     for route in ("GET /users", "GET /apps", "GET /personal-access-tokens", "GET /sessions", "GET /events"):
         path = route.split("/", 1)[1]
         assert any(text in manager(service, "GET", path).text for text in foreign.texts), route

@@ -23,8 +23,8 @@ from pat_service.storage import readiness
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import Event
 from tests.e2e.deploy.test_schema_upgrade import INDEX, NEXT
+from tests.support.people import KEY, PUBLIC_URL, WORLD, Service, provision
 from tests.support.servers import fresh_database
-from tests.support.world import KEY, PUBLIC_URL, WORLD, Service, provision
 
 pytestmark = pytest.mark.slow
 

@@ -27,10 +27,9 @@ from pat_service.rules.directory import reach
 from pat_service.storage import database, prepared
 from pat_service.storage.database import db, transaction
 from pat_service.storage.models import Event, Session, Token, User
-from tests.support.servers import Switch, fresh_database, postgres, wait_for
-from tests.support.world import (
+from tests.support.people import (
+    ACCESS_LOSSES,
     KEY,
-    LOSSES,
     MINT,
     ORDERS,
     PUBLIC_URL,
@@ -38,10 +37,11 @@ from tests.support.world import (
     WORLD,
     Service,
     basic,
-    only,
+    changed,
     problem_of,
     provision,
 )
+from tests.support.servers import PostgresSwitch, fresh_database, postgres, wait_for
 
 pytestmark = pytest.mark.postgres
 
@@ -63,7 +63,7 @@ def build(url: str, folder: Path, **environ: str) -> Flask:
 
 
 @pytest.fixture(scope="module")
-def lasting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+def shared_app(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     app = build(url, tmp_path_factory.mktemp("instance"))
     with app.app_context():
         upgrade_schema()
@@ -73,12 +73,12 @@ def lasting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flas
 
 
 @pytest.fixture
-def app(lasting: Flask) -> Flask:
+def app(shared_app: Flask) -> Flask:
     """The service on PostgreSQL, with its people as they are in the beginning, and no token."""
-    with lasting.app_context(), transaction() as connection:
+    with shared_app.app_context(), transaction() as connection:
         connection.execute(text("TRUNCATE workspaces, users, apps, clients, events CASCADE"))
-    provision(lasting, WORLD)
-    return lasting
+    provision(shared_app, WORLD)
+    return shared_app
 
 
 # The walk
@@ -111,7 +111,7 @@ def test_an_email_is_compared_as_on_sqlite(service: Service) -> None:
     provision(
         service.app,
         {"users": [{"email": "JOSÉ@acme.test", "workspaces": {"acme": "end-user"}}]}
-        | only("apps", "orders", users=["jose\u0301@ACME.test"]),
+        | changed("apps", "orders", users=["jose\u0301@ACME.test"]),
     )
     for spelling in ("josé@acme.test", "JOSE\u0301@Acme.Test"):
         assert service.mint(email=spelling).status_code == 201
@@ -178,7 +178,7 @@ def test_times_are_kept_in_utc_whatever_the_server_thinks(service: Service, url:
     assert seen == (now.replace(tzinfo=None),)
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize("loss", ACCESS_LOSSES.values(), ids=ACCESS_LOSSES.keys())
 def test_lost_access_counts_at_once_and_comes_back(service: Service, loss: dict[str, Any]) -> None:
     frame, token = service.frame(), service.token()
     provision(service.app, loss)
@@ -190,10 +190,10 @@ def test_lost_access_counts_at_once_and_comes_back(service: Service, loss: dict[
 
 
 def test_a_move_ends_everything_for_good(service: Service) -> None:
-    provision(service.app, only("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
+    provision(service.app, changed("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
     frame, token = service.frame(), service.token()
     for workspace in ("globex", "acme"):
-        provision(service.app, only("apps", "orders", workspace=workspace))
+        provision(service.app, changed("apps", "orders", workspace=workspace))
         assert service.refusal(token) == "access_revoked"
         assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
 
@@ -419,7 +419,7 @@ def test_connections_that_the_server_ended_are_no_failure(service: Service, post
 
 
 def test_while_somebody_holds_the_row_a_mint_gives_up_and_nothing_is_done(
-    lasting: Flask, app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shared_app: Flask, app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
     impatient = Service(build(url, tmp_path).test_client())
@@ -464,7 +464,7 @@ def test_without_a_schema_the_answer_is_503_and_the_command_line_says_what_to_do
 
 @pytest.mark.slow
 def test_while_the_server_is_stopped_all_is_503_and_then_all_goes_on(tmp_path: Path) -> None:
-    with postgres() as admin, Switch(admin) as switch, fresh_database(admin) as url:
+    with postgres() as admin, PostgresSwitch(admin) as switch, fresh_database(admin) as url:
         app = build(url, tmp_path)
         with app.app_context():
             upgrade_schema()

@@ -1,4 +1,4 @@
-"""What the tests of the directory share: calls as a client, ids, and what the trail tells of them."""
+"""Calls on the directory as a client, the ids in it, and its audit events."""
 
 import json
 from typing import Any, Final
@@ -8,24 +8,24 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from pat_service.storage.models import Event, User, Workspace
-from tests.support.world import Service, basic, only, provision
+from tests.support.people import Service, basic, changed, provision
 
-NOBODY: Final = "99999999-9999-4999-8999-999999999999"
+UNKNOWN: Final = "99999999-9999-4999-8999-999999999999"
 SUBJECTS: Final = ("workspace:", "user:", "member:", "app:", "grant:")
 ANA: Final = "ana@acme.test"
 BEN: Final = "ben@acme.test"
 MALLORY: Final = "mallory@globex.test"
-#: What the clients of the world may do to the directory, besides `manager`.
+#: `rival` and `everywhere` may change the directory, as `manager` may.
 KEEPERS: Final = {
     "clients": [
-        only("clients", name, scopes=["mint", "provision", "audit"], highest_role="admin")["clients"][0]
+        changed("clients", name, scopes=["mint", "provision", "audit"], highest_role="admin")["clients"][0]
         for name in ("rival", "everywhere")
     ]
 }
 
 
 class Directory:
-    """The directory as clients see it: Acme's `manager`, Globex's `rival`, and `everywhere`."""
+    """The directory for Acme's `manager`, Globex's `rival`, and `everywhere`."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -45,14 +45,14 @@ class Directory:
     def call(
         self, method: str, path: str, body: Any = None, client: str = "manager", **options: Any
     ) -> TestResponse:
-        """Call below /api/ext, with a body as it is or as JSON, or without one."""
+        """Call a path below /api/ext. A body that is not text or bytes is sent as JSON."""
         if body is not None:
             data = body if isinstance(body, (bytes, str)) else json.dumps(body)
             options = {"data": data, "content_type": "application/json"} | options
         return self.service.client.open(f"/api/ext/{path}", method=method, headers=basic(client), **options)
 
     def ok(self, method: str, path: str, body: Any = None, client: str = "manager", status: int = 200) -> Any:
-        """Call, and return what is answered."""
+        """Call, check the status, and return the JSON."""
         answer = self.call(method, path, body, client)
         assert answer.status_code == status, answer.text
         assert answer.headers["Cache-Control"] == "no-store"
@@ -73,11 +73,13 @@ class Directory:
     def user(self, email: str) -> str:
         return str(self.users[email])
 
-    def told(self) -> list[tuple[Any, ...]]:
-        """Return the events of the directory since it was asked last: type, client, workspace, details."""
-        return [(row.type, row.client_id, self._slug(row.workspace_id), row.details) for row in self.events()]
+    def take_event_facts(self) -> list[tuple[Any, ...]]:
+        """Return type, client, workspace and details of each directory event since the last call."""
+        return [
+            (row.type, row.client_id, self._slug(row.workspace_id), row.details) for row in self.take_events()
+        ]
 
-    def events(self) -> list[Any]:
+    def take_events(self) -> list[Any]:
         rows = self.service.rows(select(Event.__table__).where(Event.id > self._seen).order_by(Event.id))
         self._seen = self._last_event()
         return [row for row in rows if row.type.startswith(SUBJECTS)]

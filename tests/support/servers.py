@@ -273,7 +273,7 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
             yield url
 
 
-class Switch:
+class PostgresSwitch:
     """Turns a server of `postgres()` off and on again, with the very same data."""
 
     def __init__(self, url: str) -> None:
@@ -368,7 +368,7 @@ def children_of(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def standing_still(*pids: int) -> Iterator[None]:
+def paused(*pids: int) -> Iterator[None]:
     """Stop these processes, and let them go on at the end.
 
     Only once all of their threads stand does a later signal wait: on a busy machine, a SIGTERM that is
@@ -433,7 +433,7 @@ def small_disk(megabytes: int) -> Iterator[Path | None]:
                 subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-class Line:
+class FaultyLine:
     """A line to a server on this machine, that can fail as a network does.
 
     While it is `silent` it takes connections and bytes, and nothing comes of either. `target` is the

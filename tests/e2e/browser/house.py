@@ -22,8 +22,8 @@ from pat_service.cli import upgrade_schema
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import App, User
 from tests.e2e.browser.sites import Site, copy_project, mint, ready, site
+from tests.support.people import provision
 from tests.support.servers import WebServer, free_port, gunicorn, redis_server
-from tests.support.world import provision
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

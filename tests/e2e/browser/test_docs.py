@@ -11,8 +11,8 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.people import KEY
 from tests.support.servers import gunicorn
-from tests.support.world import KEY
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -20,8 +20,8 @@ from config import Config
 from pat_service.storage.database import db
 from tests.e2e.browser.house import ANA, HOST, SECRET
 from tests.e2e.browser.sites import ready, site
+from tests.support.people import KEY, provision
 from tests.support.servers import PROJECT, free_port, gunicorn, program, web_server
-from tests.support.world import KEY, provision
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -24,8 +24,8 @@ from pat_service.storage.database import db
 from pat_service.storage.models import Session, Workspace
 from tests.e2e.browser.house import ANA, BEN, HOST, SECRET, SPY, Host, House, click, heading
 from tests.e2e.browser.sites import mint, ready, site, until
+from tests.support.people import provision
 from tests.support.servers import free_port, gunicorn
-from tests.support.world import provision
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

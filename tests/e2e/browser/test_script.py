@@ -11,8 +11,8 @@ from app import create_app
 from config import Config
 from tests.e2e.browser.sites import Site, environment, site, until
 from tests.embed.test_embed_js import VERSION
+from tests.support.people import KEY
 from tests.support.servers import flask_run, free_port
-from tests.support.world import KEY
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.support.world import ORDERS, PUBLIC_URL, Service
+from tests.support.people import ORDERS, PUBLIC_URL, Service
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

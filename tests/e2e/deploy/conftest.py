@@ -13,18 +13,18 @@ from app import create_app
 from config import Config
 from pat_service.storage.database import db
 from tests.e2e.deploy.load import CROWD
+from tests.support.people import KEY, PUBLIC_URL, WORLD, changed, provision
 from tests.support.servers import PROJECT, Proxy, fresh_database, redis_server
-from tests.support.world import KEY, PUBLIC_URL, WORLD, only, provision
 
 UNLIMITED = "1000000 per minute"
 
 
 def add_crowd(app: Flask) -> None:
     """Add the users of `tests.e2e.deploy.load`, and let the portal mint without a limit."""
-    provision(app, only("clients", "portal", mint_limit=UNLIMITED))
+    provision(app, changed("clients", "portal", mint_limit=UNLIMITED))
     people = [{"email": email, "name": "Viewer", "workspaces": {"acme": "end-user"}} for email in CROWD]
     provision(
-        app, {"users": people} | only("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD])
+        app, {"users": people} | changed("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD])
     )
 
 

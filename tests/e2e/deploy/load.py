@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from tests.support.people import MINT, ORDERS, basic
 from tests.support.servers import HOST
-from tests.support.world import MINT, ORDERS, basic
 
 #: Each user has its own token and session, so no other mint replaces them.
 CROWD = [f"viewer{number}@acme.test" for number in range(8)]

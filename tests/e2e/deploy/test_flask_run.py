@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask
 
+from tests.support.people import MINT, ORDERS, PORTAL, WORLD, basic, provision
 from tests.support.servers import WebServer, flask_run
-from tests.support.world import MINT, ORDERS, PORTAL, WORLD, basic, provision
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.support.outside import Answer, at_once, call, jwt_of, mint, open_
+from tests.support.http_calls import Answer, call, jwt_of, mint, open_frame, run_concurrently
+from tests.support.people import KEY, MINT, ORDERS, SECRETS, basic, long_lived_service, provision
 from tests.support.servers import WebServer, free_port, gunicorn, redis_server, wait_for
-from tests.support.world import KEY, MINT, ORDERS, SECRETS, basic, lasting_service, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis]
 
@@ -34,7 +34,7 @@ COUNTED = ("counted", "reborn")
 def environ(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of an installation with the people of the tests."""
     folder = tmp_path_factory.mktemp("installation")
-    with lasting_service(schema, folder) as service:
+    with long_lived_service(schema, folder) as service:
         counted = [{"id": id_, "secret": SECRETS["portal"], "workspaces": ["acme"]} for id_ in COUNTED]
         provision(service.app, {"clients": counted})
     return {
@@ -71,18 +71,18 @@ def test_ana_mints_and_opens_whichever_worker_answers(fleet: WebServer) -> None:
     assert minted.json["redirectUrl"] == (
         f"https://embed.example/embed-apps/{ORDERS}?personal-access-token={token}"
     )
-    page = open_(fleet, token)
+    page = open_frame(fleet, token)
     assert page.status == 200
     bearer = {"Authorization": f"Bearer {jwt_of(page)}"}
-    facts = at_once(8, lambda _: call(fleet, "GET", f"/embed-apps/{ORDERS}/session", bearer))
+    facts = run_concurrently(8, lambda _: call(fleet, "GET", f"/embed-apps/{ORDERS}/session", bearer))
     assert {answer.status for answer in facts} == {200}
     assert call(fleet, "DELETE", f"/embed-apps/{ORDERS}/session", bearer).status == 204
-    after = at_once(8, lambda _: call(fleet, "GET", f"/embed-apps/{ORDERS}/session", bearer))
+    after = run_concurrently(8, lambda _: call(fleet, "GET", f"/embed-apps/{ORDERS}/session", bearer))
     assert {answer.json["code"] for answer in after} == {"session_revoked"}
 
 
 def test_exactly_ten_of_forty_concurrent_mints_pass(fleet: WebServer) -> None:
-    answers = at_once(40, lambda _: mint(fleet, "counted", SECRETS["portal"]))
+    answers = run_concurrently(40, lambda _: mint(fleet, "counted", SECRETS["portal"]))
     assert Counter(answer.status for answer in answers) == {201: 10, 429: 30}
     for answer in answers:
         if answer.status == 429:
@@ -93,21 +93,21 @@ def test_exactly_ten_of_forty_concurrent_mints_pass(fleet: WebServer) -> None:
 
 def test_exactly_five_of_twenty_concurrent_openings_of_one_token_pass(fleet: WebServer) -> None:
     token = mint(fleet, email="ben@acme.test").json["personalAccessToken"]
-    answers = at_once(20, lambda _: open_(fleet, token, Accept="application/json"))
+    answers = run_concurrently(20, lambda _: open_frame(fleet, token, Accept="application/json"))
     assert Counter(answer.status for answer in answers) == {200: 5, 429: 15}
 
 
 def test_a_flood_of_wrong_secrets_is_limited_and_hurts_no_client(fleet: WebServer) -> None:
-    answers = at_once(20, lambda _: mint(fleet, secret="w" * 40))
+    answers = run_concurrently(20, lambda _: mint(fleet, secret="w" * 40))
     assert Counter(answer.status for answer in answers) == {401: 7, 429: 13}
     assert mint(fleet).status == 201
 
 
 def test_concurrent_mints_for_ana_leave_one_token_that_opens(fleet: WebServer) -> None:
-    answers = at_once(24, lambda _: mint(fleet))
+    answers = run_concurrently(24, lambda _: mint(fleet))
     assert {answer.status for answer in answers} == {201}
     tokens = [answer.json["personalAccessToken"] for answer in answers]
-    opened = at_once(24, lambda n: open_(fleet, tokens[n], Accept="application/json"))
+    opened = run_concurrently(24, lambda n: open_frame(fleet, tokens[n], Accept="application/json"))
     assert Counter(answer.status for answer in opened) == {200: 1, 401: 23}
     codes = Counter(answer.json["code"] for answer in opened if answer.status == 401)
     assert codes == {"token_superseded": 1, "token_invalid": 22}
@@ -115,7 +115,7 @@ def test_concurrent_mints_for_ana_leave_one_token_that_opens(fleet: WebServer) -
 
 def test_redis_holds_counters_and_no_token(fleet: WebServer, store: str) -> None:
     token = mint(fleet).json["personalAccessToken"]
-    open_(fleet, token)
+    open_frame(fleet, token)
     with contextlib.closing(redis.Redis.from_url(store)) as connection:
         keys = [key.decode() for key in connection.scan_iter()]
     assert any("portal" in key for key in keys)
@@ -131,7 +131,7 @@ def test_a_deployment_has_no_demo_portal(fleet: WebServer) -> None:
 
 def test_each_request_is_one_line_of_json_without_its_query(fleet: WebServer) -> None:
     token = mint(fleet).json["personalAccessToken"]
-    page = open_(fleet, token)
+    page = open_frame(fleet, token)
     jwt = jwt_of(page)
     bearer = {"Authorization": f"Bearer {jwt}"}
     answers = {
@@ -139,7 +139,7 @@ def test_each_request_is_one_line_of_json_without_its_query(fleet: WebServer) ->
         "refused mint": mint(fleet, secret="w" * 40),
         "page": page,
         "session": call(fleet, "GET", f"/embed-apps/{ORDERS}/session?x={jwt}", bearer),
-        "refused page": open_(fleet, TOKEN),
+        "refused page": open_frame(fleet, TOKEN),
         "not found": call(fleet, "GET", f"/nowhere?personal-access-token={token}"),
         "token in the path": call(fleet, "GET", f"/embed-apps/{token}"),
     }
@@ -252,7 +252,7 @@ def test_gunicorns_own_access_log_shows_no_token(environ: dict[str, str], tmp_pa
     settings = {"GUNICORN_CMD_ARGS": "--access-logfile=- --log-level=debug"}
     with gunicorn(environ | settings, workers=1, log=log) as server:
         token = mint(server).json["personalAccessToken"]
-        page = open_(server, token, Referer=f"https://embed.example/?personal-access-token={token}")
+        page = open_frame(server, token, Referer=f"https://embed.example/?personal-access-token={token}")
         assert page.status == 200
     text = log.read_text()
     assert f'"GET /embed-apps/{ORDERS}?[hidden] HTTP/1.1\\" 200' in text  # the access log was on
@@ -370,10 +370,10 @@ def test_without_redis_nothing_passes_until_redis_is_back(environ: dict[str, str
         for _ in range(2):
             assert refused(mint(server, "reborn", SECRETS["portal"]))
             assert refused(mint(server, secret="w" * 40))
-            assert refused(open_(server, token, Accept="application/json"))
-            assert open_(server, token).headers["Content-Type"].startswith("text/html")
+            assert refused(open_frame(server, token, Accept="application/json"))
+            assert open_frame(server, token).headers["Content-Type"].startswith("text/html")
             with redis_server(port=port):
-                answers = at_once(12, lambda _: mint(server, "reborn", SECRETS["portal"]))
+                answers = run_concurrently(12, lambda _: mint(server, "reborn", SECRETS["portal"]))
                 assert Counter(answer.status for answer in answers) == {201: 10, 429: 2}
     assert "Traceback" not in log.read_text()
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.e2e.deploy.load import Connection, minting, visit
 from tests.e2e.deploy.test_gunicorn import TOKEN
+from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, basic, long_lived_service
 from tests.support.servers import WebServer, gunicorn
-from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def environ(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("installation")
-    with lasting_service(schema, folder):
+    with long_lived_service(schema, folder):
         url = f"sqlite:///{folder / 'pat-service.db'}"
         return {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
 

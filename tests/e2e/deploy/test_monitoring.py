@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from config import Config
 from pat_service.storage.database import db
+from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, provision
 from tests.support.servers import WebServer, fresh_database, gunicorn, redis_server, wait_for
-from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
@@ -58,7 +58,7 @@ def fleet(database: str, store: str, tmp_path_factory: pytest.TempPathFactory) -
         "METRICS_TOKEN": TOKEN,
     }
     log = tmp_path_factory.mktemp("log") / "log"
-    with gunicorn(settings, workers=2, log=log, app="tests.support.mistaken:create_app()") as server:
+    with gunicorn(settings, workers=2, log=log, app="tests.support.faulty_app:create_app()") as server:
         yield server
 
 

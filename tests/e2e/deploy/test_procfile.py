@@ -15,8 +15,8 @@ from app import create_app
 from config import Config
 from pat_service.storage.database import db
 from tests.e2e.deploy.load import Connection, visit
+from tests.support.people import KEY, PUBLIC_URL, WORLD, provision
 from tests.support.servers import PROJECT, free_port, fresh_database, wait_for
-from tests.support.world import KEY, PUBLIC_URL, WORLD, provision
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 

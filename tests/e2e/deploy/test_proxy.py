@@ -18,8 +18,8 @@ from tests.e2e.deploy.load import Connection, Load, any_certificate, minting, vi
 from tests.e2e.deploy.test_gunicorn import TOKEN
 from tests.embed.test_embed_js import SOURCE
 from tests.support import servers
+from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, basic, long_lived_service
 from tests.support.servers import HOST, Proxy, WebServer, gunicorn, wait_for
-from tests.support.world import KEY, MINT, ORDERS, PUBLIC_URL, basic, lasting_service
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def sockets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(schema: Path, sockets: Path) -> Iterator[WebServer]:
     """One of two instances. The other one is down, as during its restart."""
-    with lasting_service(schema, sockets) as service:
+    with long_lived_service(schema, sockets) as service:
         add_crowd(service.app)
         environ = {
             "SECRET_KEY": KEY,

@@ -12,8 +12,8 @@ import pytest
 from tests.e2e.deploy.conftest import installed_or_skipped
 from tests.e2e.deploy.load import Load, minting
 from tests.support import servers
-from tests.support.servers import WebServer, free_port, gunicorn, standing_still, wait_for
-from tests.support.world import MINT, basic
+from tests.support.people import MINT, basic
+from tests.support.servers import WebServer, free_port, gunicorn, paused, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
@@ -89,7 +89,7 @@ def test_a_connection_accepted_by_the_kernel_is_answered_before_the_worker_stops
         contextlib.ExitStack() as stack,
     ):
         (worker,) = workers_of(server)
-        with standing_still(worker):
+        with paused(worker):
             senders = [
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
                 for _ in range(40)

@@ -14,8 +14,8 @@ from app import create_app
 from config import Config
 from pat_service.cli import upgrade_schema
 from pat_service.storage.database import db
+from tests.support.people import KEY, PUBLIC_URL, SECRETS, WORLD, provision
 from tests.support.servers import WebServer, fresh_database, gunicorn
-from tests.support.world import KEY, PUBLIC_URL, SECRETS, WORLD, provision
 
 #: The shortened statement timeout in milliseconds. `make soak` uses the real one.
 SHORT_TIMEOUTS: Final = "tests.e2e.faults.short_timeouts:create_app()"

@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.e2e.faults.installation import CROWD, PAIRS, PLACES, Installation, installed, on_postgres
-from tests.support.outside import EXCHANGE, Answer, Caller
+from tests.support.http_calls import EXCHANGE, Answer, HttpConnection
+from tests.support.people import SUPPORT, basic
 from tests.support.servers import WebServer, children_of, postgres, redis_server
-from tests.support.world import SUPPORT, basic
 
 CALLERS: Final = 8
 JSON: Final = {"Content-Type": "application/json"}
@@ -29,7 +29,7 @@ MARKS: Final = (0.1, 0.25, 0.5, 0.75, 1.0)
 class Visitor:
     """One caller, with its current token and session."""
 
-    def __init__(self, caller: Caller, number: int) -> None:
+    def __init__(self, caller: HttpConnection, number: int) -> None:
         self.caller, self.chance = caller, Random(number)
         self.email, self.slug = PAIRS[number % len(PAIRS)]
         self.place = PLACES[self.slug]
@@ -82,7 +82,7 @@ def soak(installation: Installation, requests: int) -> bool:
     found: dict[float, int] = {}
     statuses: Counter[int] = Counter()
     with installation.serving() as server, ExitStack() as stack:
-        visitors = [Visitor(stack.enter_context(Caller(server.port)), n) for n in range(CALLERS)]
+        visitors = [Visitor(stack.enter_context(HttpConnection(server.port)), n) for n in range(CALLERS)]
         workers = children_of(server.process.pid)
         sent = 0
         with ThreadPoolExecutor(CALLERS) as threads:

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.faults.installation import PAIRS, PLACES, Installation
-from tests.support.outside import Caller
+from tests.support.http_calls import HttpConnection
 from tests.support.servers import WebServer
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ MINTS: Final = int(os.environ.get("FAULT_MINTS", "5"))
 
 def mint_in_turn(server_port: int, pairs: list[tuple[str, str]], end_sessions: bool) -> list[tuple[int, str]]:
     """Mint for each user and app in turn, and return statuses and tokens."""
-    with Caller(server_port) as caller:
+    with HttpConnection(server_port) as caller:
         seen = []
         for email, slug in pairs:
             answer = caller.mint(email=email, appSlug=slug, endSessions=end_sessions)
@@ -46,7 +46,7 @@ def race(server: WebServer, orders_of_mints: list[list[tuple[str, str]]]) -> dic
 
 
 def one_opens(server: WebServer, pair: tuple[str, str], tokens: list[str]) -> None:
-    with Caller(server.port) as caller:
+    with HttpConnection(server.port) as caller:
         codes = Counter(caller.exchange(token, PLACES[pair[1]]).code for token in tokens)
     assert codes == {"served": 1, "token_superseded": 1, "token_invalid": len(tokens) - 2}
 

@@ -17,17 +17,17 @@ import psycopg
 import pytest
 
 from tests.e2e.faults.installation import CROWD, SHORT_TIMEOUTS, STATEMENT_TIMEOUT, installed
-from tests.support.outside import Answer, Caller, at_once, mint
+from tests.support.http_calls import Answer, HttpConnection, mint, run_concurrently
 from tests.support.servers import (
-    Line,
-    Switch,
+    FaultyLine,
+    PostgresSwitch,
     WebServer,
     children_of,
     gunicorn,
+    paused,
     postgres,
     redis_server,
     small_disk,
-    standing_still,
     wait_for,
     within,
 )
@@ -47,8 +47,8 @@ class Rig:
     """The service, its database server, the link between them, and a role without superuser rights."""
 
     web: WebServer
-    line: Line
-    switch: Switch
+    line: FaultyLine
+    switch: PostgresSwitch
     admin_url: str
     database: str
 
@@ -81,8 +81,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory, disk: Path | None) -> Iterator
     folder = tmp_path_factory.mktemp("rig")
     with contextlib.ExitStack() as stack:
         admin_url = stack.enter_context(postgres())
-        switch = stack.enter_context(Switch(admin_url))
-        line = stack.enter_context(Line(int(admin_url.rpartition(":")[2].partition("/")[0])))
+        switch = stack.enter_context(PostgresSwitch(admin_url))
+        line = stack.enter_context(FaultyLine(int(admin_url.rpartition(":")[2].partition("/")[0])))
         where = ""
         with psycopg.connect(admin_url, autocommit=True) as admin:
             admin.execute("CREATE ROLE service LOGIN")
@@ -129,7 +129,7 @@ def silent(rig: Rig) -> Iterator[None]:
 @contextlib.contextmanager
 def frozen(rig: Rig) -> Iterator[None]:
     """The server is up, but all of its processes are stopped."""
-    with standing_still(*rig.switch.pids):
+    with paused(*rig.switch.pids):
         yield
 
 
@@ -193,7 +193,7 @@ Fault = Callable[[Rig], AbstractContextManager[None]]
 def ask(rig: Rig, token: str, jwt: str, number: int) -> tuple[str, Answer, float]:
     """Send one kind of request; return its name, its answer and its duration."""
     begun = time.monotonic()
-    with Caller(rig.web.port) as caller:
+    with HttpConnection(rig.web.port) as caller:
         kinds: dict[str, Callable[[], Answer]] = {
             "mint": lambda: caller.mint(email=CROWD[number % len(CROWD)], appSlug="place0"),
             "page": lambda: caller.open(token),
@@ -224,7 +224,7 @@ def refused(kind: str, answer: Answer) -> None:
 
 
 def is_recovered(rig: Rig, token: str, jwt: str) -> bool:
-    answers = at_once(2 * THREADS, lambda number: ask(rig, token, jwt, number))
+    answers = run_concurrently(2 * THREADS, lambda number: ask(rig, token, jwt, number))
     return {answer.status for _, answer, _ in answers} <= {200, 201, 401}
 
 
@@ -237,8 +237,10 @@ def check_outage(
     reads: bool = False,
 ) -> None:
     # An idle worker may not know yet that the fault is over.
-    wait_for(lambda: {answer.status for answer in at_once(2 * THREADS, lambda _: mint(rig.web))} == {201})
-    with Caller(rig.web.port) as caller:
+    wait_for(
+        lambda: {answer.status for answer in run_concurrently(2 * THREADS, lambda _: mint(rig.web))} == {201}
+    )
+    with HttpConnection(rig.web.port) as caller:
         token = caller.mint().json["personalAccessToken"]
         jwt = caller.exchange(token).json["signedPat"]
     wait_for(lambda: is_recovered(rig, token, jwt))
@@ -246,7 +248,7 @@ def check_outage(
     with fault:
         for _ in range(times):
             with within(BOUND):
-                answers = at_once(callers, lambda number: ask(rig, token, jwt, number))
+                answers = run_concurrently(callers, lambda number: ask(rig, token, jwt, number))
             for kind, answer, _ in answers:
                 if reads and kind in READS:
                     assert answer.status == READS[kind]
@@ -283,7 +285,7 @@ def test_a_full_disk_answers_503_at_worst_and_then_recovers(rig: Rig, disk: Path
             file.write(bytes(4096))
     workers = children_of(rig.web.process.pid)
     try:
-        with Caller(rig.web.port) as caller:
+        with HttpConnection(rig.web.port) as caller:
             mints = (caller.mint(attributes={"ballast": "x" * 3000}) for _ in range(1000))
             failed = list(itertools.islice((answer for answer in mints if answer.status != 201), 5))
     finally:

@@ -16,9 +16,17 @@ from typing import Any, Final
 import pytest
 
 from tests.e2e.faults.installation import PAIRS, PLACES, Installation, installed, on_postgres
-from tests.support.outside import Answer, Caller
-from tests.support.servers import Switch, WebServer, children_of, free_port, postgres, redis_server, wait_for
-from tests.support.world import basic
+from tests.support.http_calls import Answer, HttpConnection
+from tests.support.people import basic
+from tests.support.servers import (
+    PostgresSwitch,
+    WebServer,
+    children_of,
+    free_port,
+    postgres,
+    redis_server,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +39,7 @@ _chance = Random(7)
 class Rig:
     """An installation whose servers can be killed and restarted."""
 
-    switch: Switch  # if there is one
+    switch: PostgresSwitch  # if there is one
 
     def __init__(self, installation: Installation, folder: Path, stack: ExitStack) -> None:
         self.installation, self.port = installation, free_port()
@@ -55,7 +63,7 @@ def postgres_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("rig")
     with ExitStack() as stack:
         url = stack.enter_context(postgres(durable=True))
-        switch = stack.enter_context(Switch(url))
+        switch = stack.enter_context(PostgresSwitch(url))
         installation = stack.enter_context(on_postgres(url, folder))
         redis_url = stack.enter_context(redis_server())
         rig = Rig(installation.with_(REDIS_URL=redis_url), folder, stack)
@@ -114,7 +122,7 @@ class Ledger:
 
 def keep_minting(port: int, ledger: Ledger, over: Event) -> None:
     email, slug = ledger.pair
-    with Caller(port) as caller:
+    with HttpConnection(port) as caller:
         while not over.is_set():
             status, answer = attempt(lambda: caller.mint(email=email, appSlug=slug))
             assert status in (201, 503, None), answer
@@ -132,7 +140,7 @@ def keep_minting(port: int, ledger: Ledger, over: Event) -> None:
                     ledger.dead.append(ledger.token)
 
 
-def revoke(caller: Caller, token_id: str) -> Answer:
+def revoke(caller: HttpConnection, token_id: str) -> Answer:
     return caller.call("DELETE", f"/api/ext/personal-access-tokens/{token_id}", basic("portal"))
 
 
@@ -165,7 +173,7 @@ def strike(rig: Rig, kill: Callable[[Rig], None]) -> None:
             over.set()
         for work in running:
             work.result()
-    with Caller(rig.port) as caller:
+    with HttpConnection(rig.port) as caller:
         wait_for(lambda: attempt(lambda: caller.mint(email=PAIRS[-1][0], appSlug=PAIRS[-1][1]))[0] == 201)
         for ledger in ledgers:
             place = PLACES[ledger.pair[1]]

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.faults.installation import Installation, installed
-from tests.support.outside import Caller
+from tests.support.http_calls import HttpConnection
 from tests.support.servers import WebServer, redis_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis]
@@ -51,7 +51,7 @@ class Hit:
 
 def hit(server: WebServer, client: str) -> Hit:
     # A new connection each time may reach another worker.
-    with Caller(server.port) as caller:
+    with HttpConnection(server.port) as caller:
         sent = time.monotonic()
         answer = caller.mint(client, SECRET)
         return Hit(sent, time.monotonic(), answer.status, int(answer.headers["Retry-After"] or 0))

@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from tests.e2e.faults.installation import Installation, installed
-from tests.support.outside import Answer, Caller, at_once, mint
-from tests.support.servers import Line, WebServer, children_of, redis_server, standing_still, wait_for, within
+from tests.support.http_calls import Answer, HttpConnection, mint, run_concurrently
+from tests.support.servers import FaultyLine, WebServer, children_of, paused, redis_server, wait_for, within
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis]
 
@@ -33,7 +33,7 @@ def port_of(url: str) -> int:
 class Rig:
     installation: Installation
     web: WebServer
-    line: Line
+    line: FaultyLine
     store: redis.Redis
 
     def settings(self, **settings: Any) -> None:
@@ -49,7 +49,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("rig")
     installation = installed(folder, f"sqlite:///{folder / 'pat-service.db'}")
     log = folder / "log"
-    with redis_server() as url, Line(port_of(url)) as line:
+    with redis_server() as url, FaultyLine(port_of(url)) as line:
         deployed = installation.with_(REDIS_URL=f"redis://127.0.0.1:{line.port}/0")
         with deployed.serving(WORKERS, log=log) as web, closing(redis.Redis.from_url(url)) as store:
             yield Rig(deployed, web, line, store)
@@ -85,7 +85,7 @@ def silent(rig: Rig) -> Iterator[None]:
 @contextlib.contextmanager
 def frozen(rig: Rig) -> Iterator[None]:
     facts: Any = rig.store.info("server")
-    with standing_still(facts["process_id"]):
+    with paused(facts["process_id"]):
         yield
 
 
@@ -128,7 +128,7 @@ def failing_over(rig: Rig) -> Iterator[None]:
         wait_for(lambda: other.info("replication")["connected_slaves"] == 1)  # type: ignore[index]
         yield
         rig.line.target = port_of(successor)
-        with Caller(rig.web.port) as caller:
+        with HttpConnection(rig.web.port) as caller:
             wait_for(lambda: {caller.mint().status for _ in range(CALLERS)} == {201})
         rig.store.replicaof("NO", "ONE")
         rig.line.target = there
@@ -155,7 +155,7 @@ Fault = Callable[[Rig], AbstractContextManager[None]]
 
 
 def ask(rig: Rig, number: int) -> Answer:
-    with Caller(rig.web.port) as caller:
+    with HttpConnection(rig.web.port) as caller:
         kinds: list[Callable[[], Answer]] = [
             caller.mint,
             lambda: caller.mint(secret="w" * 40),
@@ -168,12 +168,14 @@ def ask(rig: Rig, number: int) -> Answer:
 @pytest.mark.parametrize("fault", [refusing, silent, frozen, slow, full, locked_up, failing_over, loading])
 def test_a_redis_outage_answers_503_in_time_and_then_recovers(rig: Rig, fault: Fault) -> None:
     # An idle worker may not know yet that the fault is over.
-    wait_for(lambda: {answer.status for answer in at_once(CALLERS, lambda _: mint(rig.web))} == {201})
+    wait_for(
+        lambda: {answer.status for answer in run_concurrently(CALLERS, lambda _: mint(rig.web))} == {201}
+    )
     workers = children_of(rig.web.process.pid)
     before = rig.installation.rows("SELECT id FROM tokens")
     with fault(rig):
         with within(BOUND):
-            answers = at_once(CALLERS, lambda number: ask(rig, number))
+            answers = run_concurrently(CALLERS, lambda number: ask(rig, number))
         for number, answer in enumerate(answers):
             assert answer.status == 503, answer.text
             assert 1 <= int(answer.headers["Retry-After"]) <= 61
@@ -183,7 +185,7 @@ def test_a_redis_outage_answers_503_in_time_and_then_recovers(rig: Rig, fault: F
         assert rig.installation.rows("SELECT id FROM tokens") == before
     wait_for(
         lambda: (
-            Counter(answer.status for answer in at_once(CALLERS, lambda number: ask(rig, number)))
+            Counter(answer.status for answer in run_concurrently(CALLERS, lambda number: ask(rig, number)))
             == {201: CALLERS // 4, 401: 3 * CALLERS // 4}
         )
     )

@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 
 from tests.e2e.faults.installation import Installation
-from tests.support.outside import Answer, Caller
+from tests.support.http_calls import Answer, HttpConnection
+from tests.support.people import basic
 from tests.support.servers import WebServer
-from tests.support.world import basic
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ CALLERS: Final = 4  # threads of each lane: two remove access, two mint
 class Manager:
     """A back end that grants and removes access."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: HttpConnection) -> None:
         self.caller = caller
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
@@ -42,7 +42,7 @@ class Manager:
 class Lane:
     """One app and one user, round after round: some threads mint and open while others remove access."""
 
-    def __init__(self, number: int, threads: ThreadPoolExecutor, callers: list[Caller]) -> None:
+    def __init__(self, number: int, threads: ThreadPoolExecutor, callers: list[HttpConnection]) -> None:
         self.name, self.random, self.threads = f"lane{number}", Random(SEED * LANES + number), threads
         # Two threads, because several back ends may remove access at the same time.
         self.managers = [Manager(caller) for caller in callers[:2]]
@@ -116,7 +116,7 @@ class Lane:
         done = {name: begun for name, (begun, _, answer) in answers.items() if answer.status in (200, 204)}
         self.check(done, opened)
 
-    def mint_and_open(self, caller: Caller) -> list[tuple[float, str, float, str | None]]:
+    def mint_and_open(self, caller: HttpConnection) -> list[tuple[float, str, float, str | None]]:
         """Mint and open twice; return tokens and sessions, each with the time of its answer."""
         found = []
         for _ in range(2):
@@ -159,7 +159,7 @@ def test_removed_access_opens_nothing_whatever_happened_at_the_same_time(
 ) -> None:
     def play(number: int) -> None:
         with ExitStack() as stack:
-            callers = [stack.enter_context(Caller(server.port)) for _ in range(CALLERS)]
+            callers = [stack.enter_context(HttpConnection(server.port)) for _ in range(CALLERS)]
             lane = Lane(number, stack.enter_context(ThreadPoolExecutor(CALLERS)), callers)
             for _ in range(ROUNDS // LANES):
                 lane.play()

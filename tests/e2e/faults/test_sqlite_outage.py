@@ -12,9 +12,9 @@ import pytest
 from flask import Flask
 
 from tests.e2e.faults.installation import CROWD, SHORT_TIMEOUTS, STATEMENT_TIMEOUT, Installation, installed
-from tests.support.outside import Answer, Caller, at_once
+from tests.support.http_calls import Answer, HttpConnection, run_concurrently
+from tests.support.people import WORLD, Service, database_folder, problem_of, provision
 from tests.support.servers import WebServer, children_of, small_disk, wait_for, within
-from tests.support.world import WORLD, Service, folder_of, problem_of, provision
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ Fault = Callable[[Rig], AbstractContextManager[None]]
 
 def ask(rig: Rig, token: str, jwt: str, number: int) -> tuple[bool, Answer]:
     """Send one kind of request; return whether it writes, and its answer."""
-    with Caller(rig.web.port) as caller:
+    with HttpConnection(rig.web.port) as caller:
         kinds: list[tuple[bool, Callable[[], Answer]]] = [
             (True, lambda: caller.mint(email=CROWD[number % len(CROWD)], appSlug="place0")),
             (True, lambda: caller.open(token, Accept="application/json")),
@@ -92,7 +92,7 @@ def ask(rig: Rig, token: str, jwt: str, number: int) -> tuple[bool, Answer]:
 def test_a_database_that_cannot_be_written_still_serves_reads_and_then_recovers(
     rig: Rig, fault: Fault
 ) -> None:
-    with Caller(rig.web.port) as caller:
+    with HttpConnection(rig.web.port) as caller:
         token = caller.mint().json["personalAccessToken"]
         jwt = caller.exchange(token).json["signedPat"]
     workers = children_of(rig.web.process.pid)
@@ -100,7 +100,7 @@ def test_a_database_that_cannot_be_written_still_serves_reads_and_then_recovers(
         if fault is full:
             wait_for(lambda: ask(rig, token, jwt, 0)[1].status == 503)  # the journal had some room left
         with within(BOUND):
-            answers = at_once(THREADS, lambda number: ask(rig, token, jwt, number))
+            answers = run_concurrently(THREADS, lambda number: ask(rig, token, jwt, number))
         for writes, answer in answers:
             if not writes:
                 assert answer.status == 200, answer.text
@@ -119,7 +119,7 @@ def test_a_read_only_file_still_serves_reads(make_app: Callable[..., Flask]) -> 
     provision(app, WORLD)
     writer = Service(app.test_client())
     frame, token = writer.frame(), writer.token()
-    file = folder_of(app) / "pat-service.db"
+    file = database_folder(app) / "pat-service.db"
     service = Service(make_app(DATABASE_URL=f"sqlite:///file:{file}?mode=ro&uri=true").test_client())
     service.facts(frame)
     for answer in (service.mint(), service.open(token, Accept="application/json")):

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import select
 
 from pat_service.storage.models import App, Event, Grant, Session, Token
-from tests.support.directory import ANA, BEN, NOBODY, Directory
-from tests.support.world import LEDGER, ORDERS, PORTAL, SUPPORT, only, problem_of, provision
+from tests.support.directory import ANA, BEN, UNKNOWN, Directory
+from tests.support.people import LEDGER, ORDERS, PORTAL, SUPPORT, changed, problem_of, provision
 
 FACTS = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_origins": [PORTAL]}
 
@@ -16,9 +16,9 @@ FACTS = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_orig
 def both(directory: Directory) -> Directory:
     """Ana is at home in both workspaces, so that the move alone decides."""
     provision(
-        directory.service.app, only("users", ANA, workspaces={"acme": "end-user", "globex": "end-user"})
+        directory.service.app, changed("users", ANA, workspaces={"acme": "end-user", "globex": "end-user"})
     )
-    directory.told()
+    directory.take_event_facts()
     return directory
 
 
@@ -52,7 +52,7 @@ def test_an_app_has_these_fields(directory: Directory) -> None:
         ("slug=ledger", []),
         ("workspaceId={acme}&slug=support", [SUPPORT]),
         ("workspaceId={globex}", []),
-        ("workspaceId=" + NOBODY, []),
+        ("workspaceId=" + UNKNOWN, []),
     ],
 )
 def test_a_list_can_be_narrowed(directory: Directory, query: str, ids: list[str]) -> None:
@@ -71,10 +71,10 @@ def test_another_tenants_app_is_not_there(directory: Directory) -> None:
         ("PUT", f"/grants/{directory.user(ANA)}", None),
         ("DELETE", f"/grants/{directory.user(ANA)}", None),
     ):
-        answers = [directory.call(method, f"apps/{id_}{path}", body) for id_ in (LEDGER, NOBODY)]
+        answers = [directory.call(method, f"apps/{id_}{path}", body) for id_ in (LEDGER, UNKNOWN)]
         problems = [problem_of(answer, 404, "app_not_found") for answer in answers]
         assert problems[0]["detail"] == problems[1]["detail"]
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_an_app_is_made_granted_and_opened(directory: Directory) -> None:
@@ -85,7 +85,7 @@ def test_an_app_is_made_granted_and_opened(directory: Directory) -> None:
     )
     assert directory.ok("GET", f"apps/{made['id']}") == made
     facts = {"slug": "stock", "name": "Stock", "template": "orders", "allowed_origins": [PORTAL]}
-    assert directory.told() == [("app:created", "manager", "acme", {"after": facts})]
+    assert directory.take_event_facts() == [("app:created", "manager", "acme", {"after": facts})]
     directory.ok("PUT", f"apps/{made['id']}/grants/{directory.user(ANA)}", status=201)
     assert directory.service.frame(made["id"]).response.status_code == 200
 
@@ -111,15 +111,15 @@ def test_a_slug_or_id_that_is_taken_is_a_conflict_that_tells_nothing_of_its_hold
         for secret in (LEDGER, "Ledger", directory.globex, "globex"):
             assert secret not in problem["detail"]
     assert len({answer.get_json()["detail"] for answer in answers[:4]}) == 1
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_workspace_of_others_is_not_there(directory: Directory) -> None:
-    for workspace in (directory.globex, NOBODY):
+    for workspace in (directory.globex, UNKNOWN):
         body = new(directory, workspaceId=workspace)
         problem_of(directory.call("POST", "apps", body), 404, "not_found")
         problem_of(directory.call("PATCH", f"apps/{ORDERS}", {"workspaceId": workspace}), 404, "not_found")
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_change_names_what_it_changes(directory: Directory) -> None:
@@ -138,7 +138,7 @@ def test_a_change_names_what_it_changes(directory: Directory) -> None:
     assert service.facts(frame)["app"]["slug"] == "purchases"
     policy = service.get(frame, "session").headers["Content-Security-Policy"]
     assert "frame-ancestors https://new.example" in policy
-    ((kind, client, workspace, details),) = directory.told()
+    ((kind, client, workspace, details),) = directory.take_event_facts()
     assert (kind, client, workspace) == ("app:changed", "manager", "acme")
     assert details == {
         "before": {"slug": "orders", "name": "Orders", "allowed_origins": [PORTAL]},
@@ -150,7 +150,7 @@ def test_a_change_that_changes_nothing_is_no_event_and_no_move(directory: Direct
     frame = directory.service.frame()
     for body in ({}, {"name": "Orders", "slug": "orders"}, {"workspaceId": directory.acme.upper()}):
         directory.ok("PATCH", f"apps/{ORDERS}", body)
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
     assert directory.service.get(frame, "session").status_code == 200
 
 
@@ -185,7 +185,7 @@ def test_of_a_move_each_tenant_is_told_its_own_half(both: Directory) -> None:
     body = {"workspaceId": both.globex, "name": "Purchases"}
     both.ok("PATCH", f"apps/{ORDERS}", body, "everywhere")
     came = {"after": FACTS | {"name": "Purchases"}}
-    assert both.told() == [
+    assert both.take_event_facts() == [
         ("grant:removed", "everywhere", "acme", None),
         ("grant:removed", "everywhere", "acme", None),
         ("app:moved", "everywhere", "acme", {"before": FACTS}),
@@ -214,6 +214,6 @@ def test_a_deleted_app_takes_its_grants_tokens_and_sessions_along(directory: Dir
         assert service.rows(select(table).where(table.app_id == ORDERS)) == []
     assert service.get(frame, "session").status_code == 401
     assert service.refusal(token) == "token_invalid"
-    assert directory.told() == [("app:deleted", "manager", "acme", {"before": FACTS})]
+    assert directory.take_event_facts() == [("app:deleted", "manager", "acme", {"before": FACTS})]
     problem_of(directory.call("DELETE", f"apps/{ORDERS}"), 404, "app_not_found")
     assert {row.id for row in service.rows(select(App.id))} == {SUPPORT, LEDGER}

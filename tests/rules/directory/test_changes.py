@@ -11,8 +11,8 @@ from pat_service.errors import Conflict
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory.changes import altered, changing, difference
 from pat_service.storage.models import Grant
-from tests.support.directory import NOBODY
-from tests.support.world import ORDERS, Service
+from tests.support.directory import UNKNOWN
+from tests.support.people import ORDERS, Service
 
 
 def test_an_event_holds_changed_columns_alone() -> None:
@@ -33,4 +33,4 @@ def test_a_tripped_constraint_is_a_conflict(service: Service) -> None:
         pytest.raises(Conflict),
         changing(OPERATOR, datetime.now(UTC)) as connection,
     ):
-        connection.execute(insert(Grant), {"app_id": ORDERS, "user_id": NOBODY})
+        connection.execute(insert(Grant), {"app_id": ORDERS, "user_id": UNKNOWN})

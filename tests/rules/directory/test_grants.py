@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.directory import ANA, BEN, MALLORY, NOBODY, Directory
-from tests.support.world import LEDGER, ORDERS, SUPPORT, only, problem_of, provision
+from tests.support.directory import ANA, BEN, MALLORY, UNKNOWN, Directory
+from tests.support.people import LEDGER, ORDERS, SUPPORT, changed, problem_of, provision
 
 
 def path(directory: Directory, email: str, app_id: str = ORDERS) -> str:
@@ -41,14 +41,14 @@ def test_a_grant_is_put_and_put_again(directory: Directory, body: object) -> Non
     made = directory.ok("PUT", path(directory, BEN, SUPPORT), body, status=201)
     assert (made["appId"], made["userId"], made["effective"]) == (SUPPORT, directory.user(BEN), True)
     assert directory.ok("PUT", path(directory, BEN, SUPPORT), body) == made
-    assert directory.told() == [("grant:added", "manager", "acme", None)]
+    assert directory.take_event_facts() == [("grant:added", "manager", "acme", None)]
     assert directory.service.frame(SUPPORT, email=BEN).response.status_code == 200
 
 
 def test_the_event_of_a_grant_names_app_and_user(directory: Directory) -> None:
     directory.ok("PUT", path(directory, BEN, SUPPORT), status=201)
     directory.ok("DELETE", path(directory, BEN, SUPPORT), status=204)
-    events = directory.events()
+    events = directory.take_events()
     assert [event.type for event in events] == ["grant:added", "grant:removed"]
     assert {(event.app_id, event.user_id, event.client_id) for event in events} == {
         (SUPPORT, directory.user(BEN), "manager")
@@ -70,7 +70,7 @@ def test_a_taken_grant_counts_on_the_next_request_of_the_open_frame(directory: D
 LOSSES: dict[str, Callable[[Directory], object]] = {
     "Ana is archived": lambda it: it.ok("PATCH", f"users/{it.user(ANA)}", {"status": "archived"}),
     "Ana is no member": lambda it: provision(
-        it.service.app, only("users", ANA, workspaces={"globex": "end-user"})
+        it.service.app, changed("users", ANA, workspaces={"globex": "end-user"})
     ),
 }
 
@@ -97,8 +97,8 @@ def test_a_grant_for_somebody_of_another_workspace_of_the_client_opens_nothing(d
 def test_whom_the_client_may_not_know_has_no_grant_either(directory: Directory) -> None:
     """Not even one that is there: who left shows to the tenants that they are with now."""
     directory.ok("PUT", path(directory, MALLORY), client="everywhere", status=201)
-    directory.told()
-    for who in (MALLORY, NOBODY):
+    directory.take_event_facts()
+    for who in (MALLORY, UNKNOWN):
         problem_of(directory.call("GET", path(directory, who)), 404, "not_found")
         problem_of(directory.call("DELETE", path(directory, who)), 404, "not_found")
         problem_of(directory.call("PUT", path(directory, who)), 404, "user_not_found")
@@ -106,7 +106,7 @@ def test_whom_the_client_may_not_know_has_no_grant_either(directory: Directory) 
         directory.user(ANA),
         directory.user(BEN),
     }
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_another_tenants_app_has_no_grants_to_give(directory: Directory) -> None:
@@ -118,7 +118,7 @@ def test_another_tenants_app_has_no_grants_to_give(directory: Directory) -> None
 @pytest.mark.parametrize("body", [{"effective": True}, b"[]", b"null", b"{", b"\xff", b"x", '{"a":1,"a":1}'])
 def test_a_body_that_says_something_is_refused(directory: Directory, body: object) -> None:
     problem_of(directory.call("PUT", path(directory, BEN, SUPPORT), body), 400, "invalid_payload")
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_body_of_another_kind_or_size_is_refused(directory: Directory) -> None:
@@ -126,4 +126,4 @@ def test_a_body_of_another_kind_or_size_is_refused(directory: Directory) -> None
     answer = directory.call("PUT", there, "a=1", content_type="application/x-www-form-urlencoded")
     problem_of(answer, 415, "unsupported_media_type")
     problem_of(directory.call("PUT", there, b" " * 16_385), 413, "payload_too_large")
-    assert directory.told() == []
+    assert directory.take_event_facts() == []

@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import select
 
 from pat_service.storage.models import Grant, Member
-from tests.support.directory import ANA, BEN, MALLORY, NOBODY, Directory
-from tests.support.world import ORDERS, problem_of
+from tests.support.directory import ANA, BEN, MALLORY, UNKNOWN, Directory
+from tests.support.people import ORDERS, problem_of
 
 
 def path(directory: Directory, email: str, workspace: str | None = None) -> str:
@@ -36,13 +36,13 @@ def test_a_membership_is_put_and_put_again(directory: Directory) -> None:
     directory.ok(
         "POST", "users", {"email": BEN, "memberships": [{"workspaceId": directory.acme, "role": "end-user"}]}
     )
-    directory.told()
+    directory.take_event_facts()
     body = {"role": "builder"}
     made = directory.ok("PUT", path(directory, BEN), body)
     assert made["role"] == "builder"
     assert directory.ok("PUT", path(directory, BEN), body) == made
     details = {"before": {"role": "end-user"}, "after": {"role": "builder"}}
-    assert directory.told() == [("member:changed", "manager", "acme", details)]
+    assert directory.take_event_facts() == [("member:changed", "manager", "acme", details)]
 
 
 def test_a_membership_that_is_new_is_201(directory: Directory) -> None:
@@ -50,7 +50,9 @@ def test_a_membership_that_is_new_is_201(directory: Directory) -> None:
     made = directory.ok("PUT", there, {"role": "end-user"}, "everywhere", 201)
     assert made["workspaceId"] == directory.globex
     directory.ok("PUT", there, {"role": "end-user"}, "everywhere", 200)
-    assert directory.told() == [("member:added", "everywhere", "globex", {"after": {"role": "end-user"}})]
+    assert directory.take_event_facts() == [
+        ("member:added", "everywhere", "globex", {"after": {"role": "end-user"}})
+    ]
 
 
 def test_of_a_shared_user_each_tenant_gives_and_takes_its_own_memberships(directory: Directory) -> None:
@@ -74,22 +76,22 @@ def test_of_a_shared_user_each_tenant_gives_and_takes_its_own_memberships(direct
 
 def test_what_is_outside_is_not_there(directory: Directory) -> None:
     body = {"role": "end-user"}
-    for workspace in (directory.globex, NOBODY):
+    for workspace in (directory.globex, UNKNOWN):
         for method, sent in (("GET", None), ("PUT", body), ("DELETE", None)):
-            for who in (MALLORY, ANA, NOBODY):
+            for who in (MALLORY, ANA, UNKNOWN):
                 problem_of(directory.call(method, path(directory, who, workspace), sent), 404, "not_found")
         problem_of(directory.call("GET", f"workspaces/{workspace}/members"), 404, "not_found")
-    for who in (MALLORY, NOBODY):
+    for who in (MALLORY, UNKNOWN):
         problem_of(directory.call("GET", path(directory, who)), 404, "not_found")
         problem_of(directory.call("DELETE", path(directory, who)), 404, "not_found")
         problem_of(directory.call("PUT", path(directory, who), body), 404, "user_not_found")
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_client_gives_no_role_above_its_highest(directory: Directory) -> None:
     """The manager's is builder. To take a high role away is no gift."""
     problem_of(directory.call("PUT", path(directory, ANA), {"role": "admin"}), 403, "scope_missing")
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
     directory.ok("PUT", path(directory, ANA), {"role": "admin"}, "everywhere")
     directory.ok("PUT", path(directory, ANA), {"role": "end-user"})
 
@@ -114,7 +116,9 @@ def test_a_taken_membership_counts_at_once_and_its_return_revives(directory: Dir
     assert service.rows(select(Grant).where(Grant.user_id == directory.user(ANA)))
     held = directory.ok("GET", f"apps/{ORDERS}/grants/{directory.user(ANA)}", client="everywhere")
     assert held["effective"] is False
-    assert directory.told() == [("member:removed", "manager", "acme", {"before": {"role": "end-user"}})]
+    assert directory.take_event_facts() == [
+        ("member:removed", "manager", "acme", {"before": {"role": "end-user"}})
+    ]
     directory.ok("PUT", path(directory, ANA), {"role": "end-user"}, "everywhere", 201)
     assert service.get(frame, "session").status_code == 200
     assert service.open(token).status_code == 200

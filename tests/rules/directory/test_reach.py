@@ -8,8 +8,8 @@ from pat_service.rules.callers import OPERATOR, Caller
 from pat_service.rules.directory import reach
 from pat_service.storage.database import reading
 from pat_service.storage.models import App, User, Workspace
-from tests.support.directory import NOBODY
-from tests.support.world import Service
+from tests.support.directory import UNKNOWN
+from tests.support.people import Service
 
 RIVAL = Caller("rival", frozenset({"provision"}), all_workspaces=False)
 
@@ -28,7 +28,7 @@ def test_mallorys_client_meets_nothing_of_acme(
     ((id_,),) = service.rows(select(table.id).where(name))  # type: ignore[attr-defined, arg-type]
     with service.app.app_context(), reading() as connection:
         assert find(connection, OPERATOR, id_).id == id_
-        for unreachable in (id_, NOBODY):
+        for unreachable in (id_, UNKNOWN):
             with pytest.raises(error):
                 find(connection, RIVAL, unreachable)
 

@@ -6,15 +6,17 @@ import pytest
 from sqlalchemy import select
 
 from pat_service.storage.models import Event, Grant, Member, Session, Token, User
-from tests.support.directory import ANA, BEN, MALLORY, NOBODY, Directory
-from tests.support.world import LEDGER, only, problem_of, provision
+from tests.support.directory import ANA, BEN, MALLORY, UNKNOWN, Directory
+from tests.support.people import LEDGER, changed, problem_of, provision
 
 
 @pytest.fixture
 def shared_ana(directory: Directory) -> Directory:
     """Ana also works for Globex."""
-    provision(directory.service.app, only("users", ANA, workspaces={"acme": "end-user", "globex": "builder"}))
-    directory.told()
+    provision(
+        directory.service.app, changed("users", ANA, workspaces={"acme": "end-user", "globex": "builder"})
+    )
+    directory.take_event_facts()
     return directory
 
 
@@ -51,7 +53,7 @@ def test_a_user_has_these_fields(directory: Directory) -> None:
         ("status=archived", set()),
         ("workspaceId={acme}", {ANA, BEN}),
         ("workspaceId={globex}", set()),
-        ("workspaceId=" + NOBODY, set()),
+        ("workspaceId=" + UNKNOWN, set()),
         ("workspaceId={acme}&status=active&email=ben@acme.test", {BEN}),
     ],
 )
@@ -97,10 +99,10 @@ def test_a_page_costs_the_same_statements_however_long_it_is(directory: Director
 
 def test_another_tenants_user_is_not_there(directory: Directory) -> None:
     for method, body in (("GET", None), ("PATCH", {"name": "Mine"}), ("DELETE", None)):
-        answers = [directory.call(method, f"users/{id_}", body) for id_ in (directory.user(MALLORY), NOBODY)]
+        answers = [directory.call(method, f"users/{id_}", body) for id_ in (directory.user(MALLORY), UNKNOWN)]
         problems = [problem_of(answer, 404, "user_not_found") for answer in answers]
         assert problems[0]["detail"] == problems[1]["detail"]
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_user_without_workspaces_is_seen_by_clients_with_all_of_them(directory: Directory) -> None:
@@ -119,7 +121,7 @@ def test_zoe_is_made_and_may_be_given_what_she_needs(directory: Directory) -> No
     assert made["memberships"] == [{"workspaceId": directory.acme, "role": "end-user"}]
     assert directory.ok("GET", f"users/{made['id']}") == made
     facts = {"email": "zoe@acme.test", "name": "Zoe", "status": "active"}
-    assert directory.told() == [
+    assert directory.take_event_facts() == [
         ("user:created", "manager", "acme", {"after": facts}),
         ("member:added", "manager", "acme", {"after": {"role": "end-user"}}),
     ]
@@ -136,11 +138,11 @@ def test_a_limited_client_names_a_workspace_of_a_new_user(directory: Directory) 
 
 
 def test_a_workspace_of_others_is_not_there_for_a_new_user_either(directory: Directory) -> None:
-    for workspace in (directory.globex, NOBODY):
+    for workspace in (directory.globex, UNKNOWN):
         mixed = [{"workspaceId": id_, "role": "end-user"} for id_ in (directory.acme, workspace)]
         problem_of(directory.call("POST", "users", zoe(directory, memberships=mixed)), 404, "not_found")
     assert directory.items("users?email=zoe@acme.test", client="everywhere") == []
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_client_gives_no_role_above_its_highest(directory: Directory) -> None:
@@ -160,7 +162,7 @@ def test_a_known_user_is_a_conflict_that_says_what_to_do(directory: Directory) -
         problem = problem_of(answer, 409, "conflict")
         assert "PATCH" in problem["detail"]
         assert "PUT" in problem["detail"]
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_somebody_of_another_tenant_joins_and_stays_as_they_are(directory: Directory) -> None:
@@ -170,7 +172,9 @@ def test_somebody_of_another_tenant_joins_and_stays_as_they_are(directory: Direc
         *(directory.user(MALLORY), "Mallory", "active"),
     )
     assert joined["memberships"] == [{"workspaceId": directory.acme, "role": "end-user"}]
-    assert directory.told() == [("member:added", "manager", "acme", {"after": {"role": "end-user"}})]
+    assert directory.take_event_facts() == [
+        ("member:added", "manager", "acme", {"after": {"role": "end-user"}})
+    ]
     rival = directory.ok("GET", f"users/{directory.user(MALLORY)}", client="rival")
     assert rival["memberships"] == [{"workspaceId": directory.globex, "role": "admin"}]
 
@@ -189,7 +193,7 @@ def test_a_change_names_what_it_changes(directory: Directory) -> None:
     before = directory.ok("GET", path)
     assert directory.ok("PATCH", path, {"name": "Ana María", "email": None}) == before | {"name": "Ana María"}
     assert directory.ok("PATCH", path, {"email": "Ana.M@acme.test"})["email"] == "ana.m@acme.test"
-    assert directory.told() == [
+    assert directory.take_event_facts() == [
         ("user:changed", "manager", "acme", {"before": {"name": "Ana"}, "after": {"name": "Ana María"}}),
         (
             "user:changed",
@@ -207,7 +211,7 @@ def test_what_others_gave_to_an_email_is_nothing_to_the_one_that_takes_its_place
     service, user_id = directory.service, directory.user(MALLORY)
     frame = service.frame(LEDGER, client="rival", email=MALLORY)
     token = service.token(client="rival", email=MALLORY, appSlug="ledger")
-    provision(service.app, only("users", MALLORY, workspaces={"acme": "end-user"}))
+    provision(service.app, changed("users", MALLORY, workspaces={"acme": "end-user"}))
     directory.ok("PATCH", f"users/{user_id}", {"email": "otto@globex.test"})
     assert service.rows(select(Grant).where(Grant.user_id == user_id)) == []
     membership = {"workspaceId": directory.globex, "role": "end-user"}
@@ -227,7 +231,7 @@ def test_a_change_that_changes_nothing_is_no_event(directory: Directory) -> None
     path = f"users/{directory.user(ANA)}"
     for body in ({}, {"name": "Ana"}, {"email": "ANA@acme.test", "status": "active"}):
         directory.ok("PATCH", path, body)
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_an_email_that_is_taken_is_a_conflict_that_tells_nothing_of_its_holder(directory: Directory) -> None:
@@ -236,7 +240,7 @@ def test_an_email_that_is_taken_is_a_conflict_that_tells_nothing_of_its_holder(d
         problem = problem_of(answer, 409, "conflict")
         for name in ("Ben", "Mallory", directory.user(MALLORY), directory.globex, "globex"):
             assert name not in problem["detail"]
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_archiving_ana_counts_on_the_next_request_of_her_open_frame(directory: Directory) -> None:
@@ -273,7 +277,7 @@ def test_a_shared_user_is_changed_and_deleted_by_no_limited_client(
         assert "memberships" in problem["detail"]
         assert shared_ana.globex not in problem["detail"]
     assert shared_ana.ok("GET", path, client="everywhere") == before
-    assert shared_ana.told() == []
+    assert shared_ana.take_event_facts() == []
     shared_ana.ok("PATCH", path, {"name": "X"}, "everywhere")
 
 
@@ -296,7 +300,7 @@ def test_a_deleted_user_leaves_nothing_but_the_trail(directory: Directory) -> No
         assert service.rows(select(table).where(table.user_id == user_id)) == []
     assert service.rows(select(User).where(User.id == user_id)) == []
     facts = {"email": ANA, "name": "Ana", "status": "active"}
-    assert directory.told() == [
+    assert directory.take_event_facts() == [
         ("user:deleted", "manager", "acme", {"before": facts}),
         ("member:removed", "manager", "acme", {"before": {"role": "end-user"}}),
     ]
@@ -306,7 +310,7 @@ def test_a_deleted_user_leaves_nothing_but_the_trail(directory: Directory) -> No
 def test_what_a_deletion_takes_from_another_workspace_is_told_there(directory: Directory) -> None:
     service, user_id = directory.service, directory.user(MALLORY)
     service.token(client="rival", email=MALLORY, appSlug="ledger")
-    provision(service.app, only("users", MALLORY, workspaces={"acme": "end-user"}))
+    provision(service.app, changed("users", MALLORY, workspaces={"acme": "end-user"}))
     directory.ok("DELETE", f"users/{user_id}", status=204)
     told = service.rows(
         select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id.is_(None))

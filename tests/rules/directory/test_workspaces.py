@@ -3,8 +3,8 @@
 from sqlalchemy import select
 
 from pat_service.storage.models import ClientWorkspace, Member, Session, Token, Workspace
-from tests.support.directory import NOBODY, Directory
-from tests.support.world import ORDERS, PORTAL, SUPPORT, problem_of
+from tests.support.directory import UNKNOWN, Directory
+from tests.support.people import ORDERS, PORTAL, SUPPORT, problem_of
 
 
 def test_a_client_lists_its_own_workspaces(directory: Directory) -> None:
@@ -36,11 +36,11 @@ def test_another_tenants_workspace_is_not_there(directory: Directory) -> None:
     for method, body in (("GET", None), ("PATCH", {"name": "Mine"}), ("DELETE", None)):
         answers = [
             directory.call(method, f"workspaces/{id_}", body, client="rival")
-            for id_ in (directory.acme, NOBODY)
+            for id_ in (directory.acme, UNKNOWN)
         ]
         problems = [problem_of(answer, 404, "not_found") for answer in answers]
         assert problems[0]["detail"] == problems[1]["detail"]
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_client_with_all_workspaces_makes_one(directory: Directory) -> None:
@@ -50,7 +50,7 @@ def test_a_client_with_all_workspaces_makes_one(directory: Directory) -> None:
     assert made["allowedOrigins"] == ["https://a.example", PORTAL]
     assert directory.ok("GET", f"workspaces/{made['id']}", client="everywhere") == made
     facts = {"slug": "initech", "name": "Initech", "allowed_origins": ["https://a.example", PORTAL]}
-    assert directory.told() == [("workspace:created", "everywhere", made["id"], {"after": facts})]
+    assert directory.take_event_facts() == [("workspace:created", "everywhere", made["id"], {"after": facts})]
 
 
 def test_the_slug_stands_for_a_name_that_is_left_out_or_null(directory: Directory) -> None:
@@ -74,7 +74,7 @@ def test_a_slug_that_is_taken_is_a_conflict_that_tells_nothing_of_its_holder(dir
     )
     for problem in (made, changed):
         assert not {"Acme", "Globex", directory.acme, directory.globex} & set(problem["detail"].split())
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_change_names_what_it_changes(directory: Directory) -> None:
@@ -83,7 +83,7 @@ def test_a_change_names_what_it_changes(directory: Directory) -> None:
     changed = directory.ok("PATCH", path, {"name": "Acme & Sons", "slug": None})
     assert changed == before | {"name": "Acme & Sons"}
     details = {"before": {"name": "Acme"}, "after": {"name": "Acme & Sons"}}
-    assert directory.told() == [("workspace:changed", "manager", "acme", details)]
+    assert directory.take_event_facts() == [("workspace:changed", "manager", "acme", details)]
 
 
 def test_a_change_that_changes_nothing_is_no_event(directory: Directory) -> None:
@@ -91,13 +91,13 @@ def test_a_change_that_changes_nothing_is_no_event(directory: Directory) -> None
     before = directory.ok("GET", path)
     for body in ({}, {"name": "Acme"}, {"slug": "acme", "allowedOrigins": [PORTAL]}, {"name": None}):
         assert directory.ok("PATCH", path, body) == before
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
 
 
 def test_a_workspace_with_apps_stays(directory: Directory) -> None:
     problem = problem_of(directory.call("DELETE", f"workspaces/{directory.acme}"), 409, "conflict")
     assert "move or delete them" in problem["detail"]
-    assert directory.told() == []
+    assert directory.take_event_facts() == []
     directory.ok("GET", f"workspaces/{directory.acme}")
 
 
@@ -106,13 +106,13 @@ def test_an_empty_workspace_goes_with_all_that_hangs_on_it(directory: Directory)
     service.frame()
     for app_id in (ORDERS, SUPPORT):
         directory.ok("DELETE", f"apps/{app_id}", status=204)
-    directory.told()
+    directory.take_event_facts()
     directory.ok("DELETE", f"workspaces/{directory.acme}", status=204)
     for table in (Member, Token, Session, ClientWorkspace):
         assert service.rows(select(table).where(table.workspace_id == directory.acme)) == []
     problem_of(directory.call("GET", f"workspaces/{directory.acme}"), 404, "not_found")
     facts = {"slug": "acme", "name": "Acme", "allowed_origins": [PORTAL]}
-    assert directory.told() == [("workspace:deleted", "manager", "acme", {"before": facts})]
+    assert directory.take_event_facts() == [("workspace:deleted", "manager", "acme", {"before": facts})]
     assert [row.slug for row in service.rows(select(Workspace.slug))] == ["globex"]
 
 

@@ -1,7 +1,6 @@
-"""Back ends that look after tokens and sessions, beside those of `tests.support.world`.
+"""Calls on tokens and sessions through the test client, and three more clients of Acme.
 
-All are limited to Acme: `shop` mints as `portal` does, `keeper` keeps the directory, `watcher` mints
-and reads the trail.
+`shop` mints, `keeper` provisions, `watcher` mints and reads the audit trail.
 """
 
 from datetime import datetime, timedelta
@@ -13,13 +12,13 @@ from werkzeug.test import TestResponse
 from pat_service.credentials import Keyring
 from pat_service.rules import clients
 from pat_service.storage.database import Base
-from tests.support.world import MINT, ORDERS, SECRETS, USUAL, Service, basic, problem_of, provision
+from tests.support.people import MINT, MINT_BODY, ORDERS, SECRETS, Service, basic, problem_of, provision
 
 TOKENS: Final = "/api/ext/personal-access-tokens"
 SESSIONS: Final = "/api/ext/sessions"
 INTROSPECT: Final = "/api/ext/introspect"
 EXCHANGE: Final = "/api/ext/users/session"
-NOBODY: Final = "00000000-0000-4000-8000-000000000000"
+UNKNOWN: Final = "00000000-0000-4000-8000-000000000000"
 BEN: Final = "ben@acme.test"
 
 CALLERS: Final = {
@@ -30,8 +29,8 @@ CALLERS: Final = {
 _SECRETS: Final = SECRETS | {id_: id_[0] * 40 + id_ for id_ in CALLERS}
 
 
-def engage(service: Service) -> Service:
-    """Let the callers exist."""
+def add_clients(service: Service) -> Service:
+    """Create the clients of CALLERS."""
     callers = [
         {
             "id": id_,
@@ -51,19 +50,21 @@ def call(service: Service, method: str, path: str, client: str = "manager", **op
     return service.client.open(path, method=method, headers=headers, **options)
 
 
-def ask(
+def mint_with_header(
     service: Service, authorization: str | None, address: str = "192.0.2.1", **headers: str
 ) -> TestResponse:
     """Mint with this Authorization header, from this address."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     if authorization is not None:
         given["Authorization"] = authorization
-    return service.client.post(MINT, json=USUAL, headers=given, environ_overrides={"REMOTE_ADDR": address})
+    return service.client.post(
+        MINT, json=MINT_BODY, headers=given, environ_overrides={"REMOTE_ADDR": address}
+    )
 
 
-def knock(service: Service, secret: str, client: str = "portal", **options: Any) -> TestResponse:
+def mint_with_secret(service: Service, secret: str, client: str = "portal", **options: Any) -> TestResponse:
     """Mint as this client with this secret."""
-    return ask(service, basic(client, secret)["Authorization"], **options)
+    return mint_with_header(service, basic(client, secret)["Authorization"], **options)
 
 
 def keyring(service: Service) -> Keyring:
@@ -77,16 +78,16 @@ def rotate(service: Service, at: datetime, overlap: timedelta = timedelta(0)) ->
         return clients.rotate(keyring(service), "portal", at, overlap).reveal()
 
 
-def got(service: Service, path: str, client: str = "manager", **query: Any) -> Any:
-    """What a GET answers that must succeed."""
+def fetch_json(service: Service, path: str, client: str = "manager", **query: Any) -> Any:
+    """Return the JSON of a GET that must succeed."""
     answer = call(service, "GET", path, client, query_string=query)
     assert answer.status_code == 200, answer.text
     return answer.json
 
 
-def listed(service: Service, path: str, client: str = "manager", **query: Any) -> list[str]:
-    """The ids of a list that has one page."""
-    page = got(service, path, client, **query)
+def list_ids(service: Service, path: str, client: str = "manager", **query: Any) -> list[str]:
+    """Return the ids of a list that has one page."""
+    page = fetch_json(service, path, client, **query)
     assert page["nextCursor"] is None
     ids: list[str] = [item["id"] for item in page["items"]]
     assert ids == sorted(set(ids))
@@ -94,17 +95,17 @@ def listed(service: Service, path: str, client: str = "manager", **query: Any) -
 
 
 def mint(service: Service, client: str = "portal", **fields: Any) -> tuple[str, str]:
-    """Return a new token and its id. `workspaceSlug` stands in place of the app."""
+    """Return a new token and its id. `workspaceSlug` replaces the app."""
     if "workspaceSlug" in fields:
         fields |= {"appSlug": None}
-    body = {key: value for key, value in (USUAL | fields).items() if value is not None}
+    body = {key: value for key, value in (MINT_BODY | fields).items() if value is not None}
     answer = call(service, "POST", "/api/ext/users/personal-access-token", client, json=body)
     assert answer.status_code == 201, answer.text
     found: Any = answer.json
     return found["personalAccessToken"], found["tokenId"]
 
 
-def open_(service: Service, token: str, app_id: str = ORDERS) -> tuple[str, str]:
+def open_session(service: Service, token: str, app_id: str = ORDERS) -> tuple[str, str]:
     """Open a session for a program, and return its JWT and its id."""
     answer = service.client.post(EXCHANGE, json={"appId": app_id, "accessToken": token})
     assert answer.status_code == 201, answer.text
@@ -112,8 +113,8 @@ def open_(service: Service, token: str, app_id: str = ORDERS) -> tuple[str, str]
     return found["signedPat"], found["session"]["id"]
 
 
-def code_of_session(service: Service, jwt: str, app_id: str = ORDERS) -> str:
-    """`served`, or why the session is not."""
+def session_code(service: Service, jwt: str, app_id: str = ORDERS) -> str:
+    """Return `served`, or the code of the refusal."""
     answer = service.client.get(f"/embed-apps/{app_id}/session", headers={"Authorization": f"Bearer {jwt}"})
     code: str = "served" if answer.status_code == 200 else (answer.json or {})["code"]
     if code != "served":
@@ -122,13 +123,13 @@ def code_of_session(service: Service, jwt: str, app_id: str = ORDERS) -> str:
 
 
 def id_of(service: Service, kind: Any, name: str) -> str:
-    """The id of a workspace, app or user by its slug or email."""
+    """Return the id of a workspace, app or user by its slug or email."""
     column = kind.email if hasattr(kind, "email") else kind.slug
     return str(service.rows(select(kind.id).where(column == name))[0].id)
 
 
-def everything(service: Service, *, events: bool = True) -> dict[str, list[Any]]:
-    """All that the database holds, but for the secrets of clients, which keep when they were last used."""
+def dump_database(service: Service, *, events: bool = True) -> dict[str, list[Any]]:
+    """Return every row, without client secrets: their last use changes with each call."""
     return {
         name: sorted(map(repr, service.rows(select(table))))
         for name, table in Base.metadata.tables.items()

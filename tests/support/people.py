@@ -1,7 +1,7 @@
-"""The people of the tests, and what they can do.
+"""The people and clients of the tests, and the calls that they make.
 
 Ana and Ben may open Orders. Mallory belongs to another company. The client `portal` is limited to
-Acme; `rival` to Globex. `manager` has every scope, in Acme.
+Acme; `rival` to Globex. `manager` has every scope in Acme.
 """
 
 import json
@@ -112,17 +112,17 @@ def provision(app: Flask, document: dict[str, Any]) -> file_provisioning.Provisi
         return file_provisioning.provision(app.extensions["pat_service.keyring"], document, utcnow())
 
 
-def only(kind: str, name: str, /, **changes: Any) -> dict[str, Any]:
-    """A provisioning document that lists one thing of WORLD, by its slug, id or email, with these changes."""
-    thing = next(t for t in WORLD[kind] if name in (t.get("slug"), t.get("id"), t.get("email")))
-    return {kind: [thing | changes]}
+def changed(kind: str, name: str, /, **changes: Any) -> dict[str, Any]:
+    """Return a provisioning document with one entry of WORLD, by slug, id or email, and these changes."""
+    entry = next(e for e in WORLD[kind] if name in (e.get("slug"), e.get("id"), e.get("email")))
+    return {kind: [entry | changes]}
 
 
-#: Ways to take Orders from Ana: what is provisioned then. Provisioning WORLD gives it back.
-LOSSES: Final = {
-    "she is archived": only("users", "ana@acme.test", status="archived"),
-    "she loses her grant": only("apps", "orders", users=["ben@acme.test"]),
-    "she leaves the workspace": only("users", "ana@acme.test", workspaces={"globex": "admin"}),
+#: Documents that take Orders from Ana. Provisioning WORLD gives it back.
+ACCESS_LOSSES: Final = {
+    "she is archived": changed("users", "ana@acme.test", status="archived"),
+    "she loses her grant": changed("apps", "orders", users=["ben@acme.test"]),
+    "she leaves the workspace": changed("users", "ana@acme.test", workspaces={"globex": "admin"}),
 }
 
 
@@ -134,7 +134,7 @@ def basic(client_id: str, secret: str | None = None) -> dict[str, str]:
 
 @dataclass
 class Frame:
-    """An opened frame: what its script holds."""
+    """An opened frame and the session that its script has."""
 
     response: TestResponse
     app_id: str
@@ -145,21 +145,21 @@ class Frame:
         return {"Authorization": f"Bearer {self.jwt}"}
 
 
-#: What Ana's portal usually mints with.
-USUAL: Final = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+#: The usual mint request for Ana.
+MINT_BODY: Final = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
 
 
 class Service:
-    """What the outside does, in a line each."""
+    """The calls of clients and viewers, in one line each."""
 
     def __init__(self, client: FlaskClient) -> None:
         self.client = client
         self.app = client.application
 
     def mint(self, body: Any = None, *, client: str = "portal", **fields: Any) -> TestResponse:
-        """Mint with a body as it is, or with Ana's usual one and these fields changed (None: left out)."""
+        """Mint with this body, or with MINT_BODY and these fields changed. None removes a field."""
         if body is None:
-            body = {key: value for key, value in (USUAL | fields).items() if value is not None}
+            body = {key: value for key, value in (MINT_BODY | fields).items() if value is not None}
         data = body if isinstance(body, (bytes, str)) else json.dumps(body)
         return self.client.post(MINT, data=data, headers=basic(client), content_type="application/json")
 
@@ -197,14 +197,14 @@ class Service:
         return self.client.post(f"/embed-apps/{frame.app_id}/{path}", headers=frame.bearer, **options)
 
     def facts(self, frame: Frame) -> dict[str, Any]:
-        """The session's own facts, of a frame that is open."""
+        """Return the facts of an open frame's session."""
         answer = self.get(frame, "session")
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = json.loads(answer.text)
         return found
 
     def change(self, statement: Any) -> None:
-        """Change a row behind the service's back."""
+        """Execute a statement directly on the database."""
         with self.app.app_context(), transaction() as connection:
             connection.execute(statement)
 
@@ -214,7 +214,7 @@ class Service:
 
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
-        """Collect the SQL that runs in the block, but for what only begins a transaction."""
+        """Collect the SQL statements of the block, without BEGIN and PRAGMA."""
         seen: list[str] = []
 
         def executes(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -238,7 +238,7 @@ class Service:
 
 
 def lose_the_database(app: Flask, folder: Path) -> None:
-    """As if the disk below it were gone: nothing can be opened at its path."""
+    """Replace the database file by a folder, so that it cannot be opened."""
     with app.app_context():
         db.engine.dispose()
     for file in folder.glob("pat-service.db*"):
@@ -247,14 +247,14 @@ def lose_the_database(app: Flask, folder: Path) -> None:
 
 
 def boot(answer: TestResponse) -> dict[str, Any]:
-    """What the frame's script starts from."""
+    """Return the data that the frame's script starts with."""
     block = answer.text.partition('id="embed-boot"')[2].partition(">")[2].partition("</script>")[0]
     found: dict[str, Any] = json.loads(block)
     return found
 
 
 def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
-    """Return a refusal, once it is seen to have the shape of every refusal (RFC 9457)."""
+    """Check that the answer is a problem of the documented shape (RFC 9457), and return it."""
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.text
     problem: dict[str, Any] = answer.json  # type: ignore[assignment]
     errors = {"errors"} if status == 400 else set()
@@ -274,41 +274,40 @@ def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
 
 
 @contextmanager
-def lasting_service(schema: Path, folder: Path, **environ: str) -> Iterator[Service]:
-    """A service that several tests share, since a new one costs more than most tests of refusals."""
+def long_lived_service(schema: Path, folder: Path, **environ: str) -> Iterator[Service]:
+    """Run a service with the people of WORLD."""
     copy(schema, folder / "pat-service.db")
     limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
     settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | limits | environ
     app = create_app(Config.from_environment(settings, folder))
-    hurry(app)
+    skip_fsync(app)
     provision(app, WORLD)
     yield Service(app.test_client())
     with app.app_context():
         db.engine.dispose()
 
 
-def hurry(app: Flask) -> None:
-    """Let the app's SQLite not wait for the disk, which takes longer than all the rest of a mint."""
+def skip_fsync(app: Flask) -> None:
+    """Stop SQLite from waiting for the disk, which takes longer than the rest of a mint."""
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
-            event.listen(db.engine, "connect", _no_wait)
+            event.listen(db.engine, "connect", _skip_fsync)
 
 
-def _no_wait(connection: Any, _record: Any) -> None:
-    # Nobody pulls the plug here.
+def _skip_fsync(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous = OFF")
 
 
-def folder_of(app: Flask) -> Path:
-    """Where the app's SQLite file is, with its journal beside it."""
+def database_folder(app: Flask) -> Path:
+    """Return the folder of the app's SQLite file and its journal."""
     with app.app_context():
         return Path(str(db.engine.url.database)).parent
 
 
-def renew(app: Flask, database: Path) -> None:
-    """Put this file in the place of the app's database, whatever a test has made of that."""
+def restore_database(app: Flask, database: Path) -> None:
+    """Replace the app's database by a copy of this file."""
     with app.app_context():
         db.engine.dispose()
-    for old in folder_of(app).glob("pat-service.db*"):
+    for old in database_folder(app).glob("pat-service.db*"):
         rmtree(old) if old.is_dir() else old.unlink()
-    copy(database, folder_of(app) / "pat-service.db")
+    copy(database, database_folder(app) / "pat-service.db")

@@ -1,4 +1,4 @@
-"""What the outside does over real sockets, in a line each."""
+"""HTTP calls over real sockets, in one line each."""
 
 import http.client
 import json
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 
+from tests.support.people import MINT, ORDERS, basic
 from tests.support.servers import WebServer
-from tests.support.world import MINT, ORDERS, basic
 
 EXCHANGE: Final = "/api/ext/users/session"
-#: How long somebody waits for an answer, in seconds; a test of how long it may take says so itself.
-PATIENCE: Final = 60
-#: A connection that was not used for so many seconds is left: the server may be about to end it.
-IDLE: Final = 2
+#: Seconds to wait for an answer. A test of response times sets its own.
+TIMEOUT_SECONDS: Final = 60
+#: An older idle connection is replaced: the server may be about to close it.
+IDLE_SECONDS: Final = 2
 
 Result = TypeVar("Result")
 
@@ -34,15 +34,15 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """`served`, or why not."""
+        """`served`, or the code of the refusal."""
         return "served" if self.status < 400 else str(self.json["code"])
 
 
-class Caller:
-    """One that keeps its connection from call to call."""
+class HttpConnection:
+    """A client connection that stays open between calls."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
         self._used_at = 0.0
 
     def __enter__(self) -> Self:
@@ -54,8 +54,8 @@ class Caller:
     def call(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
     ) -> Answer:
-        """Call, and return the answer; where there is none, the next call has a new connection."""
-        if time.monotonic() - self._used_at > IDLE:
+        """Call, and return the answer. After an error, the next call opens a new connection."""
+        if time.monotonic() - self._used_at > IDLE_SECONDS:
             self._connection.close()
         try:
             self._connection.request(method, path, body, headers or {})
@@ -69,7 +69,7 @@ class Caller:
     def send(
         self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Call with a body in JSON, or without one."""
+        """Call with a JSON body, or without a body."""
         if body is None:
             return self.call(method, path, headers)
         kind = {"Content-Type": "application/json"}
@@ -95,17 +95,17 @@ class Caller:
 def call(
     server: WebServer, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
 ) -> Answer:
-    with Caller(server.port) as caller:
+    with HttpConnection(server.port) as caller:
         return caller.call(method, path, headers, body)
 
 
 def mint(server: WebServer, client: str = "portal", secret: str | None = None, **fields: Any) -> Answer:
-    with Caller(server.port) as caller:
+    with HttpConnection(server.port) as caller:
         return caller.mint(client, secret, **fields)
 
 
-def open_(server: WebServer, token: str, **headers: str) -> Answer:
-    with Caller(server.port) as caller:
+def open_frame(server: WebServer, token: str, **headers: str) -> Answer:
+    with HttpConnection(server.port) as caller:
         return caller.open(token, **headers)
 
 
@@ -113,6 +113,6 @@ def jwt_of(page: Answer) -> str:
     return re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", page.text)[0]
 
 
-def at_once(times: int, do: Callable[[int], Result]) -> list[Result]:
+def run_concurrently(times: int, do: Callable[[int], Result]) -> list[Result]:
     with ThreadPoolExecutor(times) as pool:
         return list(pool.map(do, range(times)))
