@@ -1,85 +1,81 @@
-"""What a line of the log looks like, and that none can show a secret.
+"""The form of a log line, and the removal of secrets from it.
 
-Whatever the process logs is a line of JSON on standard error: ours, of the libraries, of gunicorn, warnings
-and tracebacks. In a terminal it is a line for people.
+Every log record of the process becomes one line of JSON on standard error: ours, the libraries', gunicorn's,
+warnings and tracebacks. A terminal gets coloured lines instead.
 """
 
 import json
 import logging
 import re
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
-import structlog
 from flask import g, has_request_context
-from structlog.dev import ConsoleRenderer, plain_traceback
-from structlog.stdlib import ProcessorFormatter
 
 from pat_service.credentials import redact
 
-#: The query of an address in a text. Placeholders of SQL come after other characters than an address's.
+#: The query of an address. The lookbehind excludes SQL's placeholders.
 _QUERY = re.compile(r"(?<=[^\s=(,\[?])\?\S+")
 
-Fields = MutableMapping[str, Any]
+_RESET, _BRIGHT, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
+_RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN = (f"\x1b[{code}m" for code in range(31, 37))
+_LEVEL_COLORS: Final = {
+    **dict.fromkeys(("debug", "info"), _GREEN + _BRIGHT),
+    "warning": _YELLOW + _BRIGHT,
+    **dict.fromkeys(("error", "critical"), _RED + _BRIGHT),
+}
+
+Fields = dict[str, Any]
 
 
-def _hide(_logger: Any, _method: str, fields: Fields) -> Fields:
-    """Hide secrets, and the query of every address, in the texts of a line."""
-    for name in ("event", "exception", "stack"):
-        if name in fields:
-            fields[name] = redact(_QUERY.sub("?[hidden]", str(fields[name])))
-    first = {name: fields.pop(name) for name in ("timestamp", "level", "logger", "event")}
-    return first | dict(fields)
+def _render_colored(fields: Fields) -> str:
+    level, exception = fields.pop("level"), fields.pop("exception", None)
+    parts = [
+        f"{_DIM}{fields.pop('timestamp')}{_RESET}",
+        f"[{_LEVEL_COLORS.get(level, '')}{level:<9}{_RESET}]",
+        f"{_BRIGHT}{fields.pop('event'):<8}{_RESET}",
+    ]
+    if "logger" in fields:
+        parts.append(f"[{_RESET}{_BRIGHT}{_BLUE}{fields.pop('logger')}{_RESET}]{_RESET}")
+    for name in sorted(fields):
+        text = str(fields[name])
+        shown = repr(text) if set(" \t=\r\n\"'") & set(text) else text
+        parts.append(f"{_CYAN}{name}{_RESET}={_MAGENTA}{shown}{_RESET}")
+    return " ".join(parts) + ("" if exception is None else f"\n{exception}")
 
 
-def _add_request_id(_logger: Any, _method: str, fields: Fields) -> Fields:
-    if has_request_context() and "request_id" in g:
-        fields["request_id"] = g.request_id
-    return fields
+render: Callable[[Fields], str] = (
+    _render_colored if sys.stderr.isatty() else json.JSONEncoder(default=str).encode
+)
 
 
-def _dump(fields: Fields, **_: Any) -> str:
-    # The C encoder, made once: what structlog would give it is for objects, and here are none.
-    return _encode(fields)
+def _hide(text: str) -> str:
+    return redact(_QUERY.sub("?[hidden]", text))
 
 
-_encode: Callable[[Any], str] = json.JSONEncoder(default=str).encode
-_json = structlog.processors.JSONRenderer(serializer=_dump)
+class RedactingFormatter(logging.Formatter):
+    """One line for every record, without tokens, secrets, JWTs and queries, even in tracebacks."""
 
-
-def _renderer() -> Callable[[Any, str, Fields], str]:
-    if sys.stderr.isatty():
-        return ConsoleRenderer(exception_formatter=plain_traceback, pad_event_to=8)
-    return _json  # type: ignore[return-value]
-
-
-render = _renderer()
-
-
-class RedactingFormatter(ProcessorFormatter):
-    """One line for a record of anybody's, without tokens, secrets, JWTs and queries, tracebacks included."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            foreign_pre_chain=[
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                _add_request_id,
-            ],
-            # Tracebacks as text: their structured form would hold the values of local variables.
-            processors=[
-                ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                _hide,
-                render,
-            ],
-        )
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": _hide(record.getMessage()),
+        }
+        if record.stack_info:
+            fields["stack_info"] = _hide(record.stack_info)
+        if has_request_context() and "request_id" in g:
+            fields["request_id"] = g.request_id
+        if record.exc_info and record.exc_info[0]:
+            fields["exception"] = _hide(self.formatException(record.exc_info))
+        return render(fields)
 
 
 class Lines(logging.StreamHandler[Any]):
-    """Standard error. The line of a request goes there as it is: a record would cost as much again."""
+    """Standard error. Request lines skip the log record, which would double their cost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,25 +84,25 @@ class Lines(logging.StreamHandler[Any]):
     def write(self, line: str) -> None:
         self.acquire()
         try:
-            # At once, so that lines of several workers do not mix.
+            # Flushed at once, so that lines of several workers do not mix.
             self.stream.write(line + "\n")
             self.stream.flush()
         except (OSError, ValueError):
-            # A full disk, or a reader that is gone: what was done is answered all the same.
+            # A full disk or a closed pipe must not change the answer.
             return
         finally:
             self.release()
 
 
-#: Where every line of this process goes.
+#: The destination of every line of this process.
 LINES: Final = Lines()
 
 
 def configure() -> None:
-    """Send the process's log to standard error, redacted. Doing it again changes nothing."""
+    """Send the process's log to standard error, redacted. It may run more than once."""
     root = logging.getLogger()
     if LINES not in root.handlers:
         root.addHandler(LINES)
     logging.captureWarnings(True)
-    # The development server's own line of a request has the query in it, and so the token.
+    # The development server's request line contains the query, and so the token.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)

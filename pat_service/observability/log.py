@@ -88,4 +88,4 @@ class _RecordRequest:
         for name in ("code", "client_id", "app_id", "session_id"):
             if name in state:
                 line[name] = state[name]
-        LINES.write(str(render(None, "info", line)))
+        LINES.write(render(line))
