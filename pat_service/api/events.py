@@ -24,7 +24,7 @@ PAGE = page_of(EventItemSchema)
 @problems(400, 401, 403, 429, 503)
 def list_events(query: dict[str, Any]) -> Listing:
     """List audit events, newest first."""
-    return audit_export.latest(g.caller, query["event_filter"], query["cursor"], query["limit"])
+    return audit_export.list_latest(g.caller, query["event_filter"], query["cursor"], query["limit"])
 
 
 @blueprint.route("/events/export", methods=["GET"])

@@ -117,7 +117,7 @@ def introspect(request: dict[str, str]) -> dict[str, Any]:
     found = introspection.introspect(g.caller, keyring(), request["token"], utcnow())
     if found is None:
         return {"active": False}
-    viewer = found.seen_by
+    viewer = found.viewer
     return {
         "active": True,
         "token_type": found.kind,

@@ -46,11 +46,8 @@ def create_client(
         secret = clients.create(
             keyring(),
             client_id,
-            workspaces=workspaces or None,
-            scopes=scopes or ("mint",),
-            mint_limit=mint_limit,
-            highest_role=highest_role,
-            now=datetime.now(UTC),
+            clients.ClientOptions(workspaces or None, scopes or ("mint",), mint_limit, highest_role),
+            datetime.now(UTC),
         )
     show_secret(client_id, secret.reveal())
 

@@ -13,14 +13,14 @@ from pat_service.diagnosis.origins import Parent, Target, allows, mismatch
 from pat_service.errors import AccessRevoked
 from pat_service.rules.access import (
     FACTS,
-    facts_of,
+    join_facts,
     may_open,
     may_visit,
     narrow_origins,
     require_viewer,
     require_visitor,
 )
-from pat_service.rules.tokens import used_up
+from pat_service.rules.tokens import is_used
 from pat_service.storage.database import AnyRow, reading
 from pat_service.storage.models import LIVE_SESSION, App, Session, Token, User, Workspace
 
@@ -118,7 +118,7 @@ def _state(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Find
         return problem(TOKEN, f"{name} was revoked at {_moment(row.revoked_at)}.", MINT_AGAIN)
     if expired:
         return ok(TOKEN, f"{name} expired at {_moment(row.expires_at)}; the next mint replaces it.")
-    if used_up(row, now):
+    if is_used(row, now):
         text = f"{name} was for one use, at {_moment(row.first_used_at)}."
         return warning(TOKEN, text, MINT_AGAIN)
     try:
@@ -175,10 +175,10 @@ _target: BindParameter[str] = bindparam("target")
 _one = select(literal(1)).subquery("one")
 _facts = {
     "app": select(*FACTS).select_from(
-        facts_of(_one, App.id == _target, User.id == _user, Workspace.id == App.workspace_id)
+        join_facts(_one, App.id == _target, User.id == _user, Workspace.id == App.workspace_id)
     ),
     "workspace": select(*FACTS).select_from(
-        facts_of(_one, false(), User.id == _user, Workspace.id == _target)
+        join_facts(_one, false(), User.id == _user, Workspace.id == _target)
     ),
 }
 _of_token = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)
@@ -204,7 +204,7 @@ _tokens = {
     # Of the workspace that the app is in now: a workspace token of another one never opened it here.
     "app": select(*_columns)
     .select_from(
-        facts_of(_token, App.id == _target, User.id == Token.user_id, Workspace.id == Token.workspace_id)
+        join_facts(_token, App.id == _target, User.id == Token.user_id, Workspace.id == Token.workspace_id)
     )
     .where(
         Token.user_id == _user,
@@ -212,7 +212,7 @@ _tokens = {
     )
     .order_by(Token.app_id.is_(None)),
     "workspace": select(*_columns)
-    .select_from(facts_of(_token, false(), User.id == Token.user_id, Workspace.id == Token.workspace_id))
+    .select_from(join_facts(_token, false(), User.id == Token.user_id, Workspace.id == Token.workspace_id))
     .where(Token.user_id == _user, Token.app_id.is_(None), Token.workspace_id == _target),
 }
 _counted = select(func.count()).select_from(Session).where(Session.user_id == _user, *LIVE_SESSION)

@@ -46,7 +46,7 @@ def open_by_form(**_: str) -> Response:
     session = _check(passed_on)
     if isinstance(session, OpenSession):
         limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
-        sessions.enter(session, utcnow())
+        sessions.record_entry(session, utcnow())
     record_session(session)
     return show_first_page(session, Secret(passed_on))
 

@@ -17,7 +17,7 @@ from pat_service.embed.locale import locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
 from pat_service.http.headers import csp_nonce, use_nonce
-from pat_service.rules.access import ViewedApp, Viewer, Visitor, apps_of
+from pat_service.rules.access import ViewedApp, Viewer, Visitor, list_openable_apps
 from pat_service.rules.sessions import OpenLauncher, OpenSession
 
 AnySession: TypeAlias = OpenSession | OpenLauncher
@@ -158,7 +158,7 @@ def _document(session: AnySession, destinations: Destinations, boot: dict[str, A
 
 def _destinations(session: AnySession) -> Destinations:
     if isinstance(session, OpenLauncher):
-        apps = apps_with_host(apps_of(session.visitor))
+        apps = apps_with_host(list_openable_apps(session.visitor))
         return {f"{app_prefix(app)}{APPS}/{app.id}": app for app in apps}
     if not session.workspace_wide:
         return {}

@@ -47,7 +47,7 @@ def client_required(
                     limits.hit("mint", caller.mint_limit or current_app.config["MINT_RATE_LIMIT"], caller.id)
             except Refused as refusal:
                 kind = events.MINT_REFUSED if minting else events.CLIENT_REFUSED
-                events.refused(kind, refusal, utcnow(), client_id=caller.id)
+                events.record_refusal(kind, refusal, utcnow(), client_id=caller.id)
                 raise
             return view(*args, **kwargs)
 

@@ -28,4 +28,4 @@ def open_launcher(
 def _limit(token: Secret) -> dict[str, Any]:
     limits.hit_open(token)
     g.database_asked = True
-    return {"most": current_app.config["MAX_SESSIONS_PER_TOKEN"]}
+    return {"max_sessions": current_app.config["MAX_SESSIONS_PER_TOKEN"]}

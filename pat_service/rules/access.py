@@ -1,13 +1,13 @@
-"""May this user open this app now? The one place that answers.
+"""Decide who may open an app. This module is the only place that decides it.
 
-A statement that starts from a token or a session joins `facts_of` it and selects `FACTS`; `viewer`
-gives the verdict on such a row. So a mint, an opening and every request of an open frame decide by
-the same rule, on what the database says at that moment.
+An active user may open an app with a membership of the app's workspace and a grant of the app:
+`may_open`. A mint, an opening and each request of an open frame join their row with `join_facts`, select
+`FACTS`, and apply the same rule to the present state of the database.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import and_, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
@@ -15,15 +15,15 @@ from sqlalchemy.sql.selectable import FromClause, Join
 
 from pat_service.errors import AccessRevoked
 from pat_service.shapes import ANY_ORIGIN, is_uuid
-from pat_service.storage.database import AnyRow, reading
+from pat_service.storage.database import reading
 from pat_service.storage.models import App, Grant, Member, User, Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a token or session is used: at an app, or at the launcher of a workspace.
+    """The app or the workspace's launcher at which a token or session is used.
 
-    `slug` is the one that the host names, where each app has a host of its own.
+    `slug` is the app's slug in the host name, if each app has its own host.
     """
 
     app_id: str | None = None
@@ -31,8 +31,8 @@ class Place:
     slug: str | None = None
 
     @property
-    def known_app(self) -> str | None:
-        """The app's id, unless no app can have it: not every text can be asked of a database."""
+    def valid_app_id(self) -> str | None:
+        """The app's id, or None if it is not a UUID: PostgreSQL refuses some texts as parameters."""
         return self.app_id if self.app_id is not None and is_uuid(self.app_id) else None
 
 
@@ -60,7 +60,7 @@ class ViewedWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who has come, with what the mint said of them: what the launcher is given."""
+    """A user at a launcher. Templates receive it; `attributes` come from the mint."""
 
     user: ViewingUser
     workspace: ViewedWorkspace
@@ -70,12 +70,12 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Viewer(Visitor):
-    """Who looks at which app: what templates and functions of an app are given."""
+    """A user at an app. Templates and functions of the app receive it."""
 
     app: ViewedApp
 
 
-#: The columns that the verdict needs, under names that no other table has.
+#: The columns that decide access. Their names are unique, so a statement can select others too.
 FACTS = (
     User.id.label("user_id"),
     User.email.label("user_email"),
@@ -98,13 +98,44 @@ FACTS = (
 )
 
 
-def facts_of(
+class AccessFacts(Protocol):
+    """A row of `FACTS`. A column is None if its outer join found nothing."""
+
+    user_id: str
+    user_email: str
+    user_name: str
+    user_status: str
+    app_id: str
+    app_slug: str
+    app_name: str
+    app_template: str
+    app_moves: int
+    app_workspace: str
+    app_moved_from: str | None
+    app_origins: list[str]
+    workspace_id: str
+    workspace_slug: str
+    workspace_name: str
+    workspace_origins: list[str]
+    role: str
+    granted: str | None
+
+
+class CredentialFacts(AccessFacts, Protocol):
+    """A row of a token or session with its `FACTS`. Without `target_app` it is for the whole workspace."""
+
+    token_id: str
+    client_id: str
+    target_app: str | None
+    moves: int
+    attributes: dict[str, Any] | None
+    allowed_origins: list[str] | None
+
+
+def join_facts(
     source: FromClause, app: ColumnElement[bool], user: ColumnElement[bool], workspace: ColumnElement[bool]
 ) -> Join:
-    """Join to `source` the app, user and workspace that the conditions name, and what binds them.
-
-    Every join is an outer one: what is missing shows as NULL, and the verdict says what it means.
-    """
+    """Join `source` with the app, user and workspace of the conditions, their membership and their grant."""
     return (
         source.outerjoin(App, app)
         .outerjoin(User, user)
@@ -114,58 +145,63 @@ def facts_of(
     )
 
 
-def may_visit(facts: AnyRow) -> bool:
-    """An active user, a member of the workspace. A role opens nothing by itself."""
+def may_visit(facts: AccessFacts) -> bool:
+    """Return whether the user is an active member of the workspace. Every role may visit."""
     return facts.user_status == "active" and facts.role is not None
 
 
-def may_open(facts: AnyRow) -> bool:
-    """Who may visit the workspace, with a grant of an app that is in it."""
+def may_open(facts: AccessFacts) -> bool:
+    """Return whether the user may visit the app's workspace and has a grant of the app."""
     return may_visit(facts) and facts.app_workspace == facts.workspace_id and facts.granted is not None
 
 
-def meant_for(facts: AnyRow, place: Place) -> bool:
-    """Tell whether the token or session of the row is one for this place, good or not."""
+def is_for_place(facts: CredentialFacts, place: Place) -> bool:
+    """Return whether the token or session was made for this place, valid or not."""
     if place.app_id is None:
         return facts.target_app is None and facts.workspace_id == place.workspace_id
     if place.slug is not None and facts.app_slug != place.slug:
         return False
     if facts.target_app is not None:
-        return bool(facts.target_app == place.app_id)
-    # Of an app that has left the workspace it is the verdict that says: access is gone.
+        return facts.target_app == place.app_id
+    # An app that has left the workspace matches too, so the holder gets AccessRevoked.
     return facts.workspace_id in (facts.app_workspace, facts.app_moved_from)
 
 
-def require_visitor(facts: AnyRow) -> Visitor:
-    """Return who is at the launcher, or raise AccessRevoked: archived, or no member any more."""
+def require_visitor(facts: CredentialFacts) -> Visitor:
+    """Return the visitor of the launcher, or raise AccessRevoked."""
     if not may_visit(facts):
         raise AccessRevoked
-    return Visitor(_user(facts), _workspace(facts), facts.role, facts.attributes or {})
+    return Visitor(_build_user(facts), _build_workspace(facts), facts.role, facts.attributes or {})
 
 
-def require_viewer(facts: AnyRow) -> Viewer:
-    """Return the viewer of the app, or raise AccessRevoked: access is gone, or the app has moved since.
+def require_viewer(facts: CredentialFacts) -> Viewer:
+    """Return the viewer of the app, or raise AccessRevoked.
 
-    What was made for one app ends for good when that moves; what was made for a workspace opens the
-    apps that are in it at this moment.
+    A move of the app ends tokens and sessions for that app for good. Those for a workspace open the apps
+    that are in it now.
     """
     moved = facts.target_app is not None and facts.moves != facts.app_moves
     if moved or not may_open(facts):
         raise AccessRevoked
     app = ViewedApp(facts.app_id, facts.app_slug, facts.app_name, facts.app_template)
-    return Viewer(_user(facts), _workspace(facts), facts.role, facts.attributes or {}, app)
+    return Viewer(_build_user(facts), _build_workspace(facts), facts.role, facts.attributes or {}, app)
 
 
-def _user(facts: AnyRow) -> ViewingUser:
+def require_access(facts: CredentialFacts, place: Place) -> Viewer | Visitor:
+    """Return the viewer of the place's app or the visitor of its launcher, or raise AccessRevoked."""
+    return require_visitor(facts) if place.app_id is None else require_viewer(facts)
+
+
+def _build_user(facts: AccessFacts) -> ViewingUser:
     return ViewingUser(facts.user_id, facts.user_email, facts.user_name)
 
 
-def _workspace(facts: AnyRow) -> ViewedWorkspace:
+def _build_workspace(facts: AccessFacts) -> ViewedWorkspace:
     return ViewedWorkspace(facts.workspace_id, facts.workspace_slug, facts.workspace_name)
 
 
 def narrow_origins(origins: list[str], allowed: Sequence[str] | None) -> list[str]:
-    """Return those of a frame's origins that the token allows too. A token never adds one."""
+    """Return the origins of a frame that its token also allows. A token never adds an origin."""
     if allowed is None or ANY_ORIGIN in allowed:
         return origins
     if ANY_ORIGIN in origins:
@@ -173,16 +209,16 @@ def narrow_origins(origins: list[str], allowed: Sequence[str] | None) -> list[st
     return [origin for origin in origins if origin in allowed]
 
 
-def apps_of(who: Visitor) -> list[ViewedApp]:
+def list_openable_apps(visitor: Visitor) -> list[ViewedApp]:
     """Return the apps of the workspace that the visitor may open, by name."""
     with reading() as connection:
-        rows = connection.execute(_apps_of, {"workspace": who.workspace.id, "user": who.user.id})
+        rows = connection.execute(_granted_apps, {"workspace": visitor.workspace.id, "user": visitor.user.id})
         apps = [ViewedApp(row.id, row.slug, row.name, row.template) for row in rows]
-    # Sorted here, since the two databases order texts each in its own way.
+    # The two databases order texts differently, so Python sorts.
     return sorted(apps, key=lambda app: (app.name.casefold(), app.id))
 
 
-_apps_of = (
+_granted_apps = (
     select(App.id, App.slug, App.name, App.template)
     .join(Grant, Grant.app_id == App.id)
     .where(App.workspace_id == bindparam("workspace"), Grant.user_id == bindparam("user"))

@@ -1,10 +1,13 @@
-"""Who is calling: back ends with an id and a secret, limited to workspaces and scopes."""
+"""Authenticate the calling client by its id and secret.
+
+A client has scopes, and may be limited to workspaces.
+"""
 
 import hmac
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from sqlalchemy import Boolean, bindparam, exists, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,22 +19,22 @@ from pat_service.errors import InvalidClient, ScopeMissing, Unavailable
 from pat_service.rules import events
 from pat_service.shapes import is_client_id
 from pat_service.storage.circuit_breaker import CircuitBreaker
-from pat_service.storage.database import AnyRow, UtcDateTime, transaction
+from pat_service.storage.database import UtcDateTime, transaction
 from pat_service.storage.models import ROLES, Client, ClientSecret, ClientWorkspace, Member
 from pat_service.storage.prepared import Query
 
-#: What a client may do: mint for an app, mint for a workspace, keep the directory, read the trail.
+#: Scopes: mint for an app, mint for a workspace, change the directory, read the audit trail.
 MINT: Final = "mint"
 MINT_WORKSPACE: Final = "mint:workspace"
 PROVISION: Final = "provision"
 AUDIT: Final = "audit"
 SCOPES: Final = (MINT, MINT_WORKSPACE, PROVISION, AUDIT)
-#: The use of a secret is noted once in so long.
-NOTED_EVERY: Final = timedelta(minutes=1)
+#: The use of a secret is recorded at most once in this time.
+RECORD_USE_EVERY: Final = timedelta(minutes=1)
 
 _log = logging.getLogger(__name__)
 _NO_DIGEST: Final = bytes(32)
-#: Where a note fails, for a while nobody waits for another.
+#: While open, no use is recorded, so no request waits for a failing database.
 _breaker = CircuitBreaker()
 
 _by_id = Query(
@@ -53,21 +56,35 @@ _by_id = Query(
         or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime)),
     )
 )
-#: Guarded by the digest that was read: of racing requests one makes it anew.
-_note_use = (
+#: The old digest is a guard: of concurrent requests one re-keys it.
+_record_use = (
     update(ClientSecret)
-    .where(ClientSecret.id == bindparam("secret"), ClientSecret.digest == bindparam("held"))
+    .where(ClientSecret.id == bindparam("secret"), ClientSecret.digest == bindparam("old_digest"))
     .values(
-        digest=bindparam("fresh"),
-        key_id=bindparam("fresh_key"),
+        digest=bindparam("new_digest"),
+        key_id=bindparam("new_key"),
         last_used_at=bindparam("used_now", type_=UtcDateTime),
     )
 )
 
 
+class _SecretRow(Protocol):
+    """A live secret with its client."""
+
+    id: str
+    scopes: list[str]
+    all_workspaces: bool
+    mint_limit: str | None
+    highest_role: str
+    secret_id: str
+    digest: bytes
+    key_id: str
+    last_used_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A client whose secret was right."""
+    """An authenticated client, or the operator."""
 
     id: str
     scopes: frozenset[str]
@@ -81,25 +98,25 @@ class Caller:
             raise ScopeMissing(f"This client lacks the scope {' or '.join(scopes)}.").about(client_id=self.id)
 
     def require_role(self, role: str) -> None:
-        """Raise ScopeMissing where the role is above the highest that the client can give."""
+        """Raise ScopeMissing if the role is above the highest that the client can give."""
         if ROLES.index(role) < ROLES.index(self.highest_role):
             raise ScopeMissing(f"This client can give no role above {self.highest_role}.").about(
                 client_id=self.id
             )
 
     def reach(self) -> dict[str, object]:
-        """The parameters of the conditions `reaches_workspace` and `reaches_user`."""
+        """Return the parameters of the conditions `reaches_workspace` and `reaches_user`."""
         return {"caller": self.id, "everywhere": self.all_workspaces}
 
 
-#: Who gives commands on the server itself. No client can have this id.
+#: Commands on the server run as this caller. No client can have its id.
 OPERATOR: Final = Caller("(operator)", frozenset(SCOPES), all_workspaces=True)
 
 _everywhere: ColumnElement[bool] = bindparam("everywhere", type_=Boolean)
 
 
 def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
-    """The condition that the caller may know of this workspace."""
+    """Return the condition that the workspace is one of the caller's."""
     return or_(
         _everywhere,
         exists().where(
@@ -108,11 +125,11 @@ def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[b
     )
 
 
-_membership = aliased(Member)  # not the one that the statement around the condition joins
+_membership = aliased(Member)  # not the membership that an enclosing statement joins
 
 
 def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
-    """The condition that the user is a member of a workspace that the caller may know of."""
+    """Return the condition that the user is a member of one of the caller's workspaces."""
     return or_(
         _everywhere,
         exists().where(
@@ -124,11 +141,11 @@ def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
 
 
 def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime) -> Caller:
-    """Return the caller, or raise InvalidClient. An unknown id costs the same as a wrong secret.
+    """Return the caller, or raise InvalidClient. An unknown id takes as long as a wrong secret.
 
-    The use of the secret is noted, and a digest of an older key is made anew with the current one.
+    Record the use of the secret, and re-key its digest if an older key made it.
     """
-    rows = _by_id.all({"id": client_id, "now": now}) if is_client_id(client_id) else []
+    rows: list[_SecretRow] = _by_id.all({"id": client_id, "now": now}) if is_client_id(client_id) else []
     matched = None
     for row in rows:
         key = keyring.get(row.key_id)
@@ -140,9 +157,9 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
         hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
     if matched is None:
         raise InvalidClient
-    noted = matched.last_used_at
-    if noted is None or noted <= now - NOTED_EVERY or matched.key_id != keyring.current.id:
-        _note(keyring, matched, secret, now)
+    recorded = matched.last_used_at
+    if recorded is None or recorded <= now - RECORD_USE_EVERY or matched.key_id != keyring.current.id:
+        _record(keyring, matched, secret, now)
     return Caller(
         matched.id,
         frozenset(matched.scopes),
@@ -152,25 +169,25 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
     )
 
 
-def _note(keyring: Keyring, row: AnyRow, secret: Secret, now: datetime) -> None:
-    """Note that the secret was used. A store that cannot be written keeps nobody out, nor waiting."""
+def _record(keyring: Keyring, row: _SecretRow, secret: Secret, now: datetime) -> None:
+    """Record the use of the secret. A failing database neither refuses nor delays the caller for long."""
     if _breaker.is_open():
         return
     current = keyring.current
     values = {
         "secret": row.secret_id,
-        "held": row.digest,
-        "fresh": current.digest(secret),
-        "fresh_key": current.id,
+        "old_digest": row.digest,
+        "new_digest": current.digest(secret),
+        "new_key": current.id,
         "used_now": now,
     }
     try:
         with transaction() as connection:
-            noted = connection.execute(_note_use, values)
-            if noted.rowcount and row.key_id != current.id:
+            recorded = connection.execute(_record_use, values)
+            if recorded.rowcount and row.key_id != current.id:
                 details = {"before": {"key": row.key_id}, "after": {"key": current.id}}
                 events.record(connection, events.CLIENT_REKEYED, now, client_id=row.id, details=details)
         _breaker.reset()
     except (SQLAlchemyError, Unavailable):
         _breaker.trip()
-        _log.warning("the use of a client's secret could not be noted", exc_info=True)
+        _log.warning("the use of a client secret could not be recorded", exc_info=True)

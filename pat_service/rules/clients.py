@@ -1,38 +1,40 @@
-"""Keep the clients: make, change, limit, rotate, revoke, list. `callers` knows one again by its secret."""
+"""Create, change, limit, rotate, revoke and list clients. `callers` authenticates them."""
 
 import hmac
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from marshmallow import ValidationError
-from sqlalchemy import Connection, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, insert, or_, select, update
 
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.errors import Conflict
 from pat_service.rules import events
 from pat_service.shapes import is_client_id, parse_limit
-from pat_service.storage.database import AnyRow, reading, transaction
+from pat_service.storage.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.storage.models import LEAST_ROLE, Client, ClientSecret, ClientWorkspace, Workspace, new_id
 
-#: A secret that a person brings must be at least this many characters long.
+#: In characters, for a secret from the provisioning file.
 MIN_SECRET_LENGTH: Final = 32
 
 
-def create(
-    keyring: Keyring,
-    client_id: str,
-    *,
-    workspaces: Collection[str] | None,
-    scopes: Iterable[str],
-    mint_limit: str | None,
-    highest_role: str = LEAST_ROLE,
-    now: datetime,
-) -> Secret:
-    """Make a client, limited to the workspaces with these slugs (None: all), and return its secret, once.
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """The scopes and limits of a client. `workspaces` are slugs; None means all workspaces."""
 
-    Raise Conflict where the id is taken or malformed, or a workspace is unknown.
+    workspaces: Collection[str] | None
+    scopes: Iterable[str]
+    mint_limit: str | None
+    highest_role: str = LEAST_ROLE
+
+
+def create(keyring: Keyring, client_id: str, options: ClientOptions, now: datetime) -> Secret:
+    """Create a client and return its secret. The secret is shown once.
+
+    Raise Conflict if the id is taken or malformed, or a workspace is unknown.
     """
     _require_id(client_id)
     with transaction() as connection:
@@ -40,55 +42,39 @@ def create(
         if current is not None:
             way_out = "rotate gives it a new secret" if current.revoked_at is None else "it was revoked"
             raise Conflict(f"The id {client_id!r} is taken: {way_out}. Choose another for a new client.")
-        put(
-            connection,
-            client_id,
-            workspaces=workspaces,
-            scopes=scopes,
-            mint_limit=mint_limit,
-            highest_role=highest_role,
-            now=now,
-        )
+        put(connection, client_id, options, now)
         secret = generate(CLIENT_SECRET_PREFIX)
         add_secret(connection, keyring, client_id, secret, now)
     return secret
 
 
 def put(
-    connection: Connection,
-    client_id: str,
-    *,
-    workspaces: Collection[str] | None,
-    scopes: Iterable[str],
-    mint_limit: str | None,
-    highest_role: str = LEAST_ROLE,
-    now: datetime,
+    connection: Connection, client_id: str, options: ClientOptions, now: datetime
 ) -> dict[str, Any] | None:
-    """Create the client or make it be just this. Its secrets stay.
+    """Create the client, or change it to have exactly these options. Its secrets stay.
 
-    Return what it was, as the trail tells it; None if it is new.
+    Return its former audited values, or None if it is new.
     """
     _require_id(client_id)
-    _require_limit(mint_limit)
-    slugs = sorted(set(workspaces or ()))
-    given: dict[str, Any] = {
-        "scopes": sorted(set(scopes)),
-        "mint_limit": mint_limit,
-        "highest_role": highest_role,
+    _require_limit(options.mint_limit)
+    slugs = None if options.workspaces is None else sorted(set(options.workspaces))
+    common: dict[str, Any] = {
+        "scopes": sorted(set(options.scopes)),
+        "mint_limit": options.mint_limit,
+        "highest_role": options.highest_role,
     }
-    facts = given | {"all_workspaces": workspaces is None, "revoked_at": None}
-    # As the trail tells it: see `_shown`.
-    after = given | {"workspaces": None if workspaces is None else slugs, "revoked": False}
+    facts = common | {"all_workspaces": slugs is None, "revoked_at": None}
+    after = common | {"workspaces": slugs, "revoked": False}
     current = connection.execute(_locked(client_id)).first()
     if current is None:
         connection.execute(insert(Client), facts | {"id": client_id, "created_at": now})
-        _put_workspaces(connection, client_id, slugs)
+        _put_workspaces(connection, client_id, slugs or ())
         events.record(connection, events.CLIENT_CREATED, now, client_id=client_id, details={"after": after})
         return None
-    before = _shown(connection, current)
+    before = _read_audited(connection, current)
     if changed := [name for name in after if before[name] != after[name]]:
         connection.execute(update(Client).where(Client.id == client_id), facts)
-        _put_workspaces(connection, client_id, slugs)
+        _put_workspaces(connection, client_id, slugs or ())
         details = {"before": {n: before[n] for n in changed}, "after": {n: after[n] for n in changed}}
         events.record(connection, events.CLIENT_CHANGED, now, client_id=client_id, details=details)
     return before
@@ -97,23 +83,23 @@ def put(
 def _put_workspaces(connection: Connection, client_id: str, slugs: Collection[str]) -> None:
     connection.execute(delete(ClientWorkspace).where(ClientWorkspace.client_id == client_id))
     for slug in slugs:
-        place = select(Workspace.id).where(Workspace.slug == slug)
-        found = connection.execute(place).scalar() if slug.isascii() else None
-        if found is None:
+        statement = select(Workspace.id).where(Workspace.slug == slug)
+        workspace_id = connection.execute(statement).scalar() if slug.isascii() else None
+        if workspace_id is None:
             raise Conflict(f"There is no workspace {slug!r}.")
-        connection.execute(insert(ClientWorkspace), {"client_id": client_id, "workspace_id": found})
+        connection.execute(insert(ClientWorkspace), {"client_id": client_id, "workspace_id": workspace_id})
 
 
-def _shown(connection: Connection, client: AnyRow) -> dict[str, Any]:
-    """What the trail tells of a client. `workspaces` are slugs, in order; None: all."""
-    places = (
+def _read_audited(connection: Connection, client: AnyRow) -> dict[str, Any]:
+    """Return the values of a client for an audit event. `workspaces` are sorted slugs; None means all."""
+    slugs = (
         select(Workspace.slug)
         .join(ClientWorkspace, ClientWorkspace.workspace_id == Workspace.id)
         .where(ClientWorkspace.client_id == client.id)
     )
     return {
         "scopes": client.scopes,
-        "workspaces": None if client.all_workspaces else sorted(connection.execute(places).scalars()),
+        "workspaces": None if client.all_workspaces else sorted(connection.execute(slugs).scalars()),
         "mint_limit": client.mint_limit,
         "highest_role": client.highest_role,
         "revoked": client.revoked_at is not None,
@@ -121,9 +107,9 @@ def _shown(connection: Connection, client: AnyRow) -> dict[str, Any]:
 
 
 def knows_secret(connection: Connection, keyring: Keyring, client_id: str, secret: Secret) -> bool:
-    """Tell whether `secret` is the client's, so that giving it again changes nothing.
+    """Return whether the client has this secret already.
 
-    Raise Conflict for one that `rotate` or `revoke` has retired: it may have leaked, and never comes back.
+    Raise Conflict if `rotate` or `revoke` has retired it: it may have leaked, so it stays dead.
     """
     statement = select(ClientSecret.digest, ClientSecret.key_id, ClientSecret.expires_at).where(
         ClientSecret.client_id == client_id
@@ -138,14 +124,11 @@ def knows_secret(connection: Connection, keyring: Keyring, client_id: str, secre
 
 
 def has_secret(connection: Connection, client_id: str) -> bool:
-    """Tell whether the client has a secret that does not end."""
-    lasting = ClientSecret.expires_at.is_(None)
-    return (
-        connection.execute(
-            select(ClientSecret.id).where(ClientSecret.client_id == client_id, lasting)
-        ).first()
-        is not None
+    """Return whether the client has a secret without an end."""
+    statement = select(ClientSecret.id).where(
+        ClientSecret.client_id == client_id, ClientSecret.expires_at.is_(None)
     )
+    return connection.execute(statement).first() is not None
 
 
 def add_secret(
@@ -166,7 +149,7 @@ def add_secret(
 def replace_secret(
     connection: Connection, keyring: Keyring, client_id: str, secret: Secret, now: datetime
 ) -> None:
-    """Give the client this secret in place of the one it has, which ends at once."""
+    """Replace the client's secret, which ends at once."""
     lasting = ClientSecret.expires_at.is_(None)
     connection.execute(delete(ClientSecret).where(ClientSecret.client_id == client_id, lasting))
     _retire_secrets(connection, client_id, now)
@@ -175,7 +158,7 @@ def replace_secret(
 
 
 def _retire_secrets(connection: Connection, client_id: str, ends_at: datetime) -> None:
-    """Let the client's secrets end at this moment, or sooner where they would."""
+    """End the client's secrets at this time, unless they end sooner."""
     later = or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > ends_at)
     connection.execute(
         update(ClientSecret).where(ClientSecret.client_id == client_id, later).values(expires_at=ends_at)
@@ -183,7 +166,10 @@ def _retire_secrets(connection: Connection, client_id: str, ends_at: datetime) -
 
 
 def rotate(keyring: Keyring, client_id: str, now: datetime, overlap: timedelta = timedelta(0)) -> Secret:
-    """Return a new secret of the client, once; the old ones work for `overlap` more. Raise Conflict."""
+    """Return a new secret of the client, which is shown once. The old ones still work for `overlap`.
+
+    Raise Conflict if the client is not live.
+    """
     secret = generate(CLIENT_SECRET_PREFIX)
     with transaction() as connection:
         _require_live(connection, client_id)
@@ -194,7 +180,7 @@ def rotate(keyring: Keyring, client_id: str, now: datetime, overlap: timedelta =
 
 
 def limit(client_id: str, mint_limit: str | None, now: datetime) -> None:
-    """Let the client mint at most so much (None: MINT_RATE_LIMIT); all else of it stays. Raise Conflict."""
+    """Set the client's mint limit; None means MINT_RATE_LIMIT. Raise Conflict if the client is not live."""
     _require_limit(mint_limit)
     with transaction() as connection:
         before = _require_live(connection, client_id).mint_limit
@@ -206,7 +192,7 @@ def limit(client_id: str, mint_limit: str | None, now: datetime) -> None:
 
 
 def revoke(client_id: str, now: datetime) -> None:
-    """End the client at once, with all of its secrets; its tokens go on. Raise Conflict if it is not live."""
+    """Revoke the client and its secrets at once. Its tokens stay valid. Raise Conflict if it is not live."""
     with transaction() as connection:
         _require_live(connection, client_id)
         connection.execute(update(Client).where(Client.id == client_id).values(revoked_at=now))
@@ -216,7 +202,7 @@ def revoke(client_id: str, now: datetime) -> None:
 
 def _require_id(client_id: str) -> None:
     if not is_client_id(client_id):
-        raise Conflict(f"{client_id!r} is no client id: use up to 64 letters, digits, dots and dashes.")
+        raise Conflict(f"{client_id!r} is not a client id: use up to 64 letters, digits, dots and dashes.")
 
 
 def _require_limit(mint_limit: str | None) -> None:
@@ -228,7 +214,7 @@ def _require_limit(mint_limit: str | None) -> None:
 
 
 def _locked(client_id: str) -> Select[*tuple[Any, ...]]:
-    # Held until the commit: of racing rotations each must see the secret that the last one made.
+    # Concurrent rotations wait for each other, so each sees the secret of the last one.
     return select(Client.__table__).where(Client.id == client_id).with_for_update()
 
 
@@ -242,7 +228,7 @@ def _require_live(connection: Connection, client_id: str) -> AnyRow:
 
 @dataclass(frozen=True, slots=True)
 class ListedSecret:
-    """A secret that has not ended. It is dead all the same where its key is none of the keyring's."""
+    """A secret that has not ended. Without a known key it is dead all the same."""
 
     created_at: datetime
     expires_at: datetime | None
@@ -253,7 +239,7 @@ class ListedSecret:
 
 @dataclass(frozen=True, slots=True)
 class ClientView:
-    """A client as the operator sees it: no secret, not even as a digest."""
+    """A client as the operator sees it, without secrets and digests."""
 
     id: str
     scopes: tuple[str, ...]
@@ -269,43 +255,42 @@ class ClientView:
 
 
 def list_clients(keyring: Keyring, now: datetime) -> list[ClientView]:
-    """Return every client, by id, with its secrets, the oldest first."""
+    """Return every client by id, with its live secrets from the oldest to the newest."""
+    slugs, secrets = defaultdict[str, list[str]](list), defaultdict[str, list[ListedSecret]](list)
     with reading() as connection:
-        clients = list(connection.execute(select(Client.__table__).order_by(Client.id)))
-        slugs = list(
-            connection.execute(
-                select(ClientWorkspace.client_id, Workspace.slug)
-                .join(Workspace, Workspace.id == ClientWorkspace.workspace_id)
-                .order_by(Workspace.slug)
+        for client_id, slug in connection.execute(_slugs):
+            slugs[client_id].append(slug)
+        for secret in connection.execute(_live_secrets, {"now": now}):
+            is_known = keyring.get(secret.key_id) is not None
+            secrets[secret.client_id].append(
+                ListedSecret(
+                    secret.created_at, secret.expires_at, secret.last_used_at, secret.key_id, is_known
+                )
             )
-        )
-        lasting = or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > now)
-        secrets = list(
-            connection.execute(
-                select(ClientSecret.__table__)
-                .where(lasting)
-                .order_by(ClientSecret.created_at, ClientSecret.id)
-            )
-        )
+        clients = connection.execute(select(Client.__table__).order_by(Client.id)).all()
     return [
         ClientView(
             id=client.id,
             scopes=tuple(client.scopes),
-            workspaces=None if client.all_workspaces else tuple(s for c, s in slugs if c == client.id),
+            workspaces=None if client.all_workspaces else tuple(slugs[client.id]),
             mint_limit=client.mint_limit,
             highest_role=client.highest_role,
-            secrets=tuple(
-                ListedSecret(
-                    secret.created_at,
-                    secret.expires_at,
-                    secret.last_used_at,
-                    secret.key_id,
-                    keyring.get(secret.key_id) is not None,
-                )
-                for secret in secrets
-                if secret.client_id == client.id
-            ),
+            secrets=tuple(secrets[client.id]),
             revoked_at=client.revoked_at,
         )
         for client in clients
     ]
+
+
+_slugs = (
+    select(ClientWorkspace.client_id, Workspace.slug)
+    .join(Workspace, Workspace.id == ClientWorkspace.workspace_id)
+    .order_by(Workspace.slug)
+)
+_live_secrets = (
+    select(ClientSecret.__table__)
+    .where(
+        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime))
+    )
+    .order_by(ClientSecret.created_at, ClientSecret.id)
+)

@@ -1,7 +1,7 @@
-"""The audit trail: what happened, when, to which ids. Never a secret.
+"""The audit trail: a type, a time and ids for each event, and never a secret.
 
-An event is written where a real token, session or client was recognised. Anonymous noise is for the
-log and its counters, so that a stranger cannot fill the table.
+An event concerns a known token, session, user or client. Anonymous requests are only logged and counted, so
+a stranger cannot fill the table.
 """
 
 import logging
@@ -59,21 +59,22 @@ APP_MOVED: Final = "app:moved"
 APP_DELETED: Final = "app:deleted"
 DIRECTORY_PROVISIONED: Final = "directory:provisioned"
 
-#: The same refusal of the same subject is recorded once in this many seconds by one worker, so that
-#: whoever holds a dead token cannot fill the table either. How often it was is told by the next one.
-REFUSAL_WINDOW: Final = 60
-#: So many kinds of refusals are counted at a time, and so many told in one transaction.
-MOST_COUNTED: Final = 10_000
-MOST_TOLD: Final = 100
+#: A worker records the same refusal of the same subject once in this time, with the number of refusals.
+#: So the holder of a dead token cannot fill the table either.
+REFUSAL_WINDOW_SECONDS: Final = 60
+#: Kinds of refusals that a worker counts at a time.
+MAX_COUNTED: Final = 10_000
+#: Refusals of closed windows that one transaction records.
+MAX_RECORDED: Final = 100
 
-#: The id of the request at work, for every event and log line that it causes.
+#: The id of the current request, for its events and log lines.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _log = logging.getLogger(__name__)
 _insert = insert(Event)
-#: Where a refusal cannot be told, for a while nobody waits to tell another.
+#: While open, refusals are counted but not recorded, so no answer waits for a failing database.
 _breaker = CircuitBreaker()
-#: An event as `prepared.Writes` inserts it with what it tells of.
+#: An event as a row for `prepared.Writes`.
 ROW: Final = (
     Event,
     (
@@ -83,8 +84,8 @@ ROW: Final = (
 )
 
 
-def row(type_: str, at: datetime, **ids: Any) -> dict[str, Any]:
-    """Return an event with the columns of ROW; of the ids, those that are left out are null."""
+def build(type_: str, at: datetime, **ids: Any) -> dict[str, Any]:
+    """Return an event with the columns of `ROW`. Other ids are null."""
     return dict.fromkeys(ROW[1]) | {"type": type_, "at": at, "request_id": request_id.get()} | ids
 
 
@@ -97,36 +98,31 @@ def record(
     details: dict[str, Any] | None = None,
     **ids: Any,
 ) -> None:
-    """Add an event to the transaction that does what it tells of."""
-    row = {"type": type_, "at": at, "code": code, "details": details, "request_id": request_id.get()} | ids
-    connection.execute(_insert, row)
+    """Record an event in the transaction of its cause."""
+    event = {"type": type_, "at": at, "code": code, "details": details, "request_id": request_id.get()} | ids
+    connection.execute(_insert, event)
 
 
-def add(connection: Connection, row_: dict[str, Any]) -> None:
-    """Add an event that `row` has made."""
-    connection.execute(_insert, row_)
-
-
-def record_many(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """Add events that have the same columns, in one go."""
-    if rows:
-        connection.execute(_insert, rows)
+def record_many(connection: Connection, events: list[dict[str, Any]]) -> None:
+    """Record events that have the same columns, with one statement."""
+    if events:
+        connection.execute(_insert, events)
 
 
 @contextmanager
 def recording_refusals(type_: str, at: datetime, **ids: str) -> Iterator[None]:
-    """Record a refusal that leaves the block, in a transaction of its own: it survives the rollback."""
+    """Record a refusal that leaves the block, in its own transaction: it survives the rollback."""
     try:
         yield
     except Refused as refusal:
-        refused(type_, refusal, at, **ids)
+        record_refusal(type_, refusal, at, **ids)
         raise
 
 
-def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
-    """Record a refusal whose subject was recognised. A trail that cannot be written changes no answer."""
+def record_refusal(type_: str, refusal: Refused, at: datetime, **ids: str | None) -> None:
+    """Record a refusal if its subject is known. A failure to record never changes the answer."""
     subject: dict[str, Any] = ids | refusal.subject
-    # Of a store that is away nothing can be told, and to try would take as long again.
+    # If the database is unavailable, recording would fail too, after another timeout.
     if not subject or isinstance(refusal, Unavailable):
         return
     due = _refusals.count(_Kind(type_, refusal.code, tuple(sorted(subject.items()))), at)
@@ -137,15 +133,15 @@ def refused(type_: str, refusal: Refused, at: datetime, **ids: str) -> None:
         return
     try:
         with transaction() as connection:
-            for told in due:
+            for series in due:
                 record(
                     connection,
-                    told.kind.type,
-                    told.at,
-                    code=told.kind.code,
-                    details={"times": told.times},
-                    request_id=told.request_id,
-                    **dict(told.kind.subject),
+                    series.kind.type,
+                    series.at,
+                    code=series.kind.code,
+                    details={"times": series.times},
+                    request_id=series.request_id,
+                    **dict(series.kind.subject),
                 )
     except (SQLAlchemyError, Unavailable):
         metrics.UNWRITTEN.inc()
@@ -162,12 +158,15 @@ class _Kind:
 
     type: str
     code: str
-    subject: tuple[tuple[str, str], ...]
+    subject: tuple[tuple[str, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """How often it happened that nobody was told of yet, and when it did last. `ends` closes its window."""
+    """Refusals of one kind that are not recorded yet, with the time and request of the last one.
+
+    The window of the kind closes at `ends`, on the timer of `Refusals`.
+    """
 
     kind: _Kind
     times: int
@@ -177,15 +176,15 @@ class _Series:
 
 
 class Refusals:
-    """Counts refusals of each kind, and says when they are to be told: each kind once in a window.
+    """Counts refusals by kind, and returns those to record: each kind once in a window.
 
-    What is counted is told sooner or later, unless the process ends: by the next refusal of the kind,
-    or, once the window is over, by the next of any kind.
+    The next refusal of the kind records the count; once the window has closed, the next of any kind does.
+    Counts are lost only if the process ends.
     """
 
-    def __init__(self, most: int = MOST_COUNTED, timer: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._timer = most, timer
-        # All windows are equally long, so the first in is the first to be over.
+    def __init__(self, max_counted: int = MAX_COUNTED, timer: Callable[[], float] = time.monotonic) -> None:
+        self._max_counted, self._timer = max_counted, timer
+        # All windows are equally long, so the first one in is the first to close.
         self._series: OrderedDict[_Kind, _Series] = OrderedDict()
         self._lock = Lock()
 
@@ -194,39 +193,39 @@ class Refusals:
             self._series.clear()
 
     def count(self, kind: _Kind, at: datetime) -> list[_Series]:
-        """Count one more, and return what is to be told at this moment."""
+        """Count a refusal, and return the series to record now."""
         with self._lock:
             now, times = self._timer(), 1
-            if (known := self._series.get(kind)) is not None:
-                times += known.times
-                if now < known.ends:
-                    self._series[kind] = replace(known, times=times, at=at, request_id=request_id.get())
+            if (counted := self._series.get(kind)) is not None:
+                times += counted.times
+                if now < counted.ends:
+                    self._series[kind] = replace(counted, times=times, at=at, request_id=request_id.get())
                     return []
                 del self._series[kind]
-            due = list(self._pop_over(now))
-            this = _Series(kind, times, at, request_id.get(), now + REFUSAL_WINDOW)
+            due = list(self._pop_closed(now))
+            this = _Series(kind, times, at, request_id.get(), now + REFUSAL_WINDOW_SECONDS)
             self._series[kind] = replace(this, times=0)
             return [*due, this]
 
-    def _pop_over(self, now: float) -> Iterator[_Series]:
-        told = 0
-        while self._series and told < MOST_TOLD:
+    def _pop_closed(self, now: float) -> Iterator[_Series]:
+        popped = 0
+        while self._series and popped < MAX_RECORDED:
             first = next(iter(self._series.values()))
-            if now < first.ends and len(self._series) < self._most:
+            if now < first.ends and len(self._series) < self._max_counted:
                 return
             del self._series[first.kind]
             if first.times:
-                told += 1
+                popped += 1
                 yield first
 
     def give_back(self, due: list[_Series]) -> None:
-        """Count again what could not be told: the next refusal tries anew."""
+        """Count series again that could not be recorded. The next refusal tries to record them."""
         with self._lock:
-            for told in due:
-                since = self._series.pop(told.kind, None)
-                times = told.times + (since.times if since else 0)
-                self._series[told.kind] = replace(told, times=times, ends=self._timer())
-                self._series.move_to_end(told.kind, last=False)
+            for series in due:
+                newer = self._series.pop(series.kind, None)
+                times = series.times + (newer.times if newer else 0)
+                self._series[series.kind] = replace(series, times=times, ends=self._timer())
+                self._series.move_to_end(series.kind, last=False)
 
 
 _refusals = Refusals()

@@ -1,4 +1,7 @@
-"""Provision from one document: what it says of a thing is the whole truth of that thing."""
+"""Provision workspaces, users, apps and clients from one document.
+
+Each listed thing becomes exactly as the document describes it. Other things stay as they are.
+"""
 
 import re
 import tomllib
@@ -16,7 +19,7 @@ from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, gener
 from pat_service.errors import Conflict, InvalidPayload, flatten
 from pat_service.rules import clients, directory, events
 from pat_service.rules.callers import SCOPES
-from pat_service.rules.clients import MIN_SECRET_LENGTH
+from pat_service.rules.clients import MIN_SECRET_LENGTH, ClientOptions
 from pat_service.shapes import (
     check_email,
     check_name,
@@ -93,7 +96,7 @@ class DocumentSchema(Schema):
 
     @validates_schema
     def check_listed_once(self, document: dict[str, list[dict[str, Any]]], **_: Any) -> None:
-        # Two truths of one thing: the second would silently undo the first.
+        # The second entry of a thing would silently undo the first.
         names = (
             ("workspaces", "slug"),
             ("users", "email"),
@@ -105,9 +108,9 @@ class DocumentSchema(Schema):
             keys = [thing[name] for thing in document[kind] if thing[name] is not None]
             if kind in ("users", "apps"):
                 keys = [normalize_email(key) for key in keys]
-            twice = sorted({key for key in keys if keys.count(key) > 1})
-            if twice:
-                raise ValidationError(f"Listed more than once: {', '.join(twice)}.", kind)
+            repeated = sorted({key for key in keys if keys.count(key) > 1})
+            if repeated:
+                raise ValidationError(f"Listed more than once: {', '.join(repeated)}.", kind)
 
 
 _SIDE = re.compile(r"(?P<entry>\.workspaces\.[^.]+)\.(?:key|value)\Z")
@@ -116,7 +119,7 @@ _document_schema = DocumentSchema()
 
 @dataclass
 class Provisioned:
-    """What a run did: counts of things listed, secrets to print once, and what may need a second look."""
+    """The result of a run: numbers of listed entries, secrets to print once, and notes for the operator."""
 
     counts: dict[str, int]
     secrets: dict[str, Secret] = field(default_factory=dict)
@@ -125,24 +128,23 @@ class Provisioned:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return the document of a TOML text; raise InvalidPayload, naming the place."""
+    """Parse a TOML text, or raise InvalidPayload with the position of the error."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidPayload({"file": [f"Is not TOML that can be read: {error}."]}) from None
+        raise InvalidPayload({"file": [f"Is not valid TOML: {error}."]}) from None
 
 
 def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Provisioned:
-    """Create or update what the document lists, all or nothing; doing it again changes nothing.
+    """Create or update everything that the document lists, or nothing. A repetition changes nothing.
 
-    Things that it does not list stay as they are. Raise InvalidPayload for its shape, Conflict for a
-    reference to nothing or an id that does not fit.
+    Raise InvalidPayload for an invalid document, and Conflict for an unknown reference or a wrong id.
     """
     try:
         listed = _document_schema.load(document)
     except ValidationError as error:
         messages = flatten(error.normalized_messages(), "file")
-        # What marshmallow says of an entry's two sides means nothing to the author of the file.
+        # marshmallow names the key and the value of an entry, which the author of the file does not know.
         raise InvalidPayload(
             {_SIDE.sub(r"\g<entry>", name): texts for name, texts in messages.items()}
         ) from None
@@ -168,7 +170,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
                 _put_client(connection, keyring, item, done, now)
         for slug, email in directory.grants.ineffective(connection, apps):
             done.notes.append(
-                f"{email} has a grant of {slug} but is no member of its workspace, so it opens nothing"
+                f"{email} has a grant of {slug} but is no member of its workspace, so the grant has no effect"
             )
         events.record(connection, events.DIRECTORY_PROVISIONED, now, details=dict(done.counts))
     return done
@@ -176,7 +178,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
 
 @contextmanager
 def _naming(thing: str) -> Iterator[None]:
-    """Say of which thing in the file a conflict is."""
+    """Prefix a conflict with the entry of the file that caused it."""
     try:
         yield
     except Conflict as conflict:
@@ -221,19 +223,16 @@ def _put_client(
     before = clients.put(
         connection,
         client_id,
-        workspaces=item["workspaces"],
-        scopes=item["scopes"],
-        mint_limit=item["mint_limit"],
-        highest_role=item["highest_role"],
-        now=now,
+        ClientOptions(item["workspaces"], item["scopes"], item["mint_limit"], item["highest_role"]),
+        now,
     )
     if before is not None and before["revoked"]:
         done.notes.append(f"client {client_id} was revoked and is live again")
     if before is not None and before["workspaces"] is not None and item["workspaces"] is None:
-        places = ", ".join(before["workspaces"]) or "no workspace"
+        slugs = ", ".join(before["workspaces"]) or "no workspace"
         done.notes.append(
-            f"client {client_id} was limited to {places} and is one of all workspaces now, since the file "
-            "names none for it"
+            f"client {client_id} was limited to {slugs} and reaches all workspaces now, "
+            "since the file names none for it"
         )
     if item["secret"] is not None:
         secret = Secret(item["secret"])

@@ -1,12 +1,12 @@
-"""Is this token or session good at this moment, and whose is it? (RFC 7662, token introspection)
+"""Introspect a token or session for the back end of an app that runs elsewhere (RFC 7662).
 
-For back ends of apps that run elsewhere. It decides by the rules of an opening and of a request, and
-changes nothing: no use is noted, no limit counts it, and the trail does not tell of it.
+It applies the rules of an opening or of a request, but changes nothing: it records no use and no event, and
+no limit counts it.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import Select, bindparam, select
 
@@ -15,17 +15,14 @@ from pat_service.errors import Refused
 from pat_service.rules import sessions, tokens
 from pat_service.rules.access import Place, Viewer, Visitor
 from pat_service.rules.callers import Caller
-from pat_service.rules.token_admin import seen, sight
-from pat_service.storage.database import AnyRow, reading
+from pat_service.rules.token_admin import is_visible, visibility
+from pat_service.storage.database import reading
 from pat_service.storage.models import Session, Token
 
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """A token that would open its place at this moment, or a session that would be served there.
-
-    Without `app_id` it is one of a workspace.
-    """
+    """A token or session that is valid now. Without `app_id` it is for a workspace."""
 
     kind: Literal["pat", "session"]
     id: str
@@ -33,57 +30,64 @@ class Active:
     app_id: str | None
     issued_at: datetime
     expires_at: datetime
-    seen_by: Viewer | Visitor
+    viewer: Viewer | Visitor
+
+
+class _VisibleRow(Protocol):
+    id: str
+    client_id: str
+    app_id: str | None
+    workspace_id: str
+    created_at: datetime
+    expires_at: datetime
 
 
 def introspect(caller: Caller, keyring: Keyring, text: str, now: datetime) -> Active | None:
-    """Return what the text is, if it is good at this moment and one that the caller may know of."""
-    for look in (_token, _session):
+    """Return the token or session, or None if it is not valid now or the caller may not see it."""
+    for introspect_kind in (_introspect_token, _introspect_session):
         try:
-            return look(caller, keyring, text, now)
+            return introspect_kind(caller, keyring, text, now)
         except Refused:
             continue
     return None
 
 
-def _token(caller: Caller, keyring: Keyring, text: str, now: datetime) -> Active | None:
+def _introspect_token(caller: Caller, keyring: Keyring, text: str, now: datetime) -> Active | None:
     secret = parse_token(text)
-    digests = [key.digest(secret) for key in keyring.keys]
-    row = _first(_token_seen, caller, digests=digests)
+    row = _find(_visible_token, caller, digests=[key.digest(secret) for key in keyring.keys])
     if row is None:
         return None
-    token = tokens.recognise(keyring, secret, _place(row), now)
-    return _active("pat", row, token.seen_by)
+    return _build("pat", row, tokens.check_token(keyring, secret, _place(row), now).viewer)
 
 
-def _session(caller: Caller, keyring: Keyring, text: str, now: datetime) -> Active | None:
+def _introspect_session(caller: Caller, keyring: Keyring, text: str, now: datetime) -> Active | None:
     claims = keyring.read_any_session(text)
-    row = _first(_session_seen, caller, id=claims.session_id)
+    row = _find(_visible_session, caller, id=claims.session_id)
     if row is None:
         return None
     place = _place(row)
-    return _active("session", row, sessions.judge(sessions.find(claims, place), place, now))
+    return _build("session", row, sessions.require_valid(sessions.find(claims, place), place, now))
 
 
-def _first(statement: Select[*tuple[Any, ...]], caller: Caller, **parameters: Any) -> AnyRow | None:
+def _find(statement: Select[*tuple[Any, ...]], caller: Caller, **parameters: Any) -> _VisibleRow | None:
     with reading() as connection:
-        return connection.execute(statement, parameters | sight(caller)).first()
+        row: _VisibleRow | None = connection.execute(statement, parameters | visibility(caller)).first()
+    return row
 
 
-def _place(row: AnyRow) -> Place:
-    """Where the token or session is for: its app, or the launcher of its workspace."""
+def _place(row: _VisibleRow) -> Place:
     return Place(workspace_id=row.workspace_id) if row.app_id is None else Place(app_id=row.app_id)
 
 
-def _active(kind: Literal["pat", "session"], row: AnyRow, seen_by: Viewer | Visitor) -> Active:
-    return Active(kind, row.id, row.client_id, row.app_id, row.created_at, row.expires_at, seen_by)
+def _build(kind: Literal["pat", "session"], row: _VisibleRow, viewer: Viewer | Visitor) -> Active:
+    return Active(kind, row.id, row.client_id, row.app_id, row.created_at, row.expires_at, viewer)
 
 
-_token_seen, _session_seen = (
+_visible_token, _visible_session = (
     select(
         table.id, table.client_id, table.app_id, table.workspace_id, table.created_at, table.expires_at
-    ).where(wanted, seen(table))
-    for table, wanted in (
+    ).where(matches, is_visible(table))
+    for table, matches in (
         (Token, Token.digest.in_(bindparam("digests", expanding=True))),
         (Session, Session.id == bindparam("id")),
     )

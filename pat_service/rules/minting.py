@@ -1,9 +1,13 @@
-"""Mint a token. Read from top to bottom, this is the policy of minting."""
+"""Mint a token for a user and an app, or for a user and a workspace.
+
+`mint` checks in this order: scopes, user, app or workspace, access. Before it, `http` and `api` check the
+client, its rate, and the body.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, and_, bindparam, false, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,11 +17,11 @@ from sqlalchemy.sql.elements import ColumnElement
 from pat_service.credentials import TOKEN_PREFIX, Keyring, Secret, generate
 from pat_service.errors import AppForbidden, AppNotFound, SlugUnfit, UserNotFound, WorkspaceNotFound
 from pat_service.rules import callers, events
-from pat_service.rules.access import FACTS, facts_of, may_open, may_visit
+from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open, may_visit
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.provisioning_jit import NewUser, provision_user
 from pat_service.shapes import is_dns_label, normalize_email
-from pat_service.storage.database import AnyRow, UtcDateTime, transaction
+from pat_service.storage.database import UtcDateTime, transaction
 from pat_service.storage.models import App, Session, Token, User, Workspace, new_id
 from pat_service.storage.prepared import Query, Writes
 
@@ -27,7 +31,7 @@ LAST_SHOWN: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class MintRequest:
-    """What a mint asks for: one of `email` and `user_id`, and one name of an app or of a workspace."""
+    """The options of a mint. It names one of `email` and `user_id`, and one app or one workspace."""
 
     email: str | None
     user_id: str | None
@@ -42,7 +46,7 @@ class MintRequest:
     attributes: dict[str, Any] | None = None
     allowed_origins: list[str] | None = None
     single_use: bool = False
-    #: The app is to be served on a host of its own, which its slug names.
+    #: The app's slug becomes part of a host name.
     own_host: bool = False
 
     @property
@@ -52,7 +56,7 @@ class MintRequest:
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A new token, and the only sight of its secret. Without an app it is for the workspace."""
+    """A new token with its secret, which is not stored. Without an app it is for the workspace."""
 
     id: str
     secret: Secret
@@ -61,34 +65,41 @@ class Minted:
     workspace_id: str
 
 
-def mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
-    """Give the pair of user and app, or of user and workspace, a new token.
+class MintFacts(AccessFacts, Protocol):
+    """The facts of a mint, and whether the caller reaches the user and the workspace."""
 
-    The one it had stops opening frames at that instant. Frames that are open go on, unless the wish
-    ends them. Raise ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit or AppForbidden;
-    what is outside the caller's workspaces is not there.
+    user_reached: bool
+    workspace_reached: bool
+
+
+def mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
+    """Replace the token of the user and app, or of the user and workspace, by a new one.
+
+    The old token stops opening frames at once. Open frames continue, unless `end_sessions` is set. Raise
+    ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit or AppForbidden. A user, app or
+    workspace outside the caller's workspaces is not found.
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, request)
         try:
             return _mint(caller, keyring, request, now)
         except IntegrityError:
-            # Deleted since it was looked up: look again, to say what.
+            # A row was deleted after the check, so check again to raise the right error.
             return _mint(caller, keyring, request, now)
 
 
 def _mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
-    facts = _facts_of_request(caller, request) if request.new_user is None else None
+    facts = _require_access(caller, request) if request.new_user is None else None
     if facts is not None and not request.end_sessions:
-        return _replace(caller, keyring, request, facts, now)
+        return _replace_token(caller, keyring, request, facts, now)
     with transaction() as connection:
-        facts = facts or _facts_with_new_user(connection, caller, request, now)
-        minted = _replace(caller, keyring, request, facts, now, connection)
+        facts = facts or _provision_and_require_access(connection, caller, request, now)
+        minted = _replace_token(caller, keyring, request, facts, now, connection)
         if request.end_sessions:
-            named = {"pair_target": minted.app_id or minted.workspace_id, "pair_user": facts.user_id}
-            # Held in the order of everybody who ends several, so that nobody waits in a circle.
-            connection.execute(_hold_sessions[request.for_app], named).all()
-            connection.execute(_end_sessions[request.for_app], named | {"now": now})
+            pair = {"pair_target": minted.app_id or minted.workspace_id, "pair_user": facts.user_id}
+            # Every transaction locks several sessions in the order of their ids, to avoid a deadlock.
+            connection.execute(_lock_sessions[request.for_app], pair).all()
+            connection.execute(_end_sessions[request.for_app], pair | {"now": now})
     return minted
 
 
@@ -99,10 +110,9 @@ def _require_scopes(caller: Caller, request: MintRequest) -> None:
         caller.require_role(request.new_user.role)
 
 
-def _facts_of_request(caller: Caller, request: MintRequest, connection: Connection | None = None) -> AnyRow:
-    facts = _look_up(caller, request, connection)
-    if facts.user_id is None or not facts.user_reached:
-        raise UserNotFound
+def _require_access(caller: Caller, request: MintRequest, connection: Connection | None = None) -> MintFacts:
+    facts = _query_facts(caller, request, connection)
+    _require_user(facts)
     _require_target(facts, request)
     if not (may_open if request.for_app else may_visit)(facts):
         detail = None if request.for_app else "The user is no active member of this workspace."
@@ -112,7 +122,12 @@ def _facts_of_request(caller: Caller, request: MintRequest, connection: Connecti
     return facts
 
 
-def _require_target(facts: AnyRow, request: MintRequest) -> None:
+def _require_user(facts: MintFacts) -> None:
+    if facts.user_id is None or not facts.user_reached:
+        raise UserNotFound
+
+
+def _require_target(facts: MintFacts, request: MintRequest) -> None:
     missing = AppNotFound if request.for_app else WorkspaceNotFound
     if facts.workspace_id is None or not facts.workspace_reached:
         raise missing().about(user_id=facts.user_id if facts.user_reached else None)
@@ -120,21 +135,20 @@ def _require_target(facts: AnyRow, request: MintRequest) -> None:
         raise SlugUnfit(facts.app_slug).about(app_id=facts.app_id, workspace_id=facts.workspace_id)
 
 
-def _facts_with_new_user(
+def _provision_and_require_access(
     connection: Connection, caller: Caller, request: MintRequest, now: datetime
-) -> AnyRow:
-    """Return the facts once the wish's user has what was missing, unless that would not help."""
-    facts = _look_up(caller, request, connection)
-    # Somebody who is named by id is there already, or is nobody.
-    if request.email is None and (facts.user_id is None or not facts.user_reached):
-        raise UserNotFound
+) -> MintFacts:
+    """Create the missing user, membership and grant; then require access."""
+    facts = _query_facts(caller, request, connection)
+    if request.email is None:
+        _require_user(facts)
     _require_target(facts, request)
-    # As everybody does, the token before what it hangs on: or a deletion and this would wait in a circle.
+    # Lock the token before the rows it references, as everywhere, to avoid a deadlock with a delete.
     connection.execute(
-        _hold_pair[request.for_app],
+        _lock_token[request.for_app],
         {"pair_target": facts.app_id or facts.workspace_id, "pair_user": facts.user_id},
     )
-    assert request.new_user is not None  # noqa: S101 - this is the way of a wish that has one
+    assert request.new_user is not None  # noqa: S101 - `_mint` has checked it
     provision_user(
         connection,
         request.new_user,
@@ -146,40 +160,40 @@ def _facts_with_new_user(
         now=now,
     )
     try:
-        return _facts_of_request(caller, request, connection)
+        return _require_access(caller, request, connection)
     except AppForbidden:
-        # Whom the client did not know before this mint it does not get to know by its refusal.
+        # Don't reveal that the user exists if the client couldn't see them before.
         if facts.user_id is None or not facts.user_reached:
             raise AppForbidden().about(app_id=facts.app_id, workspace_id=facts.workspace_id) from None
-        # What else was missing has been made.
+        # The membership and the grant exist now, so only the status can be missing.
         raise AppForbidden("The user is archived, and a mint changes no status.").about(
             user_id=facts.user_id, app_id=facts.app_id, workspace_id=facts.workspace_id
         ) from None
 
 
-def _look_up(caller: Caller, request: MintRequest, connection: Connection | None) -> AnyRow:
+def _query_facts(caller: Caller, request: MintRequest, connection: Connection | None) -> MintFacts:
     user = normalize_email(request.email) if request.email is not None else request.user_id
-    named = {
+    targets = {
         "app_id": request.app_id,
         "app_slug": request.app_slug,
         "workspace_id": request.workspace_id,
         "workspace_slug": request.workspace_slug,
     }
-    by, target = next((by, value) for by, value in named.items() if value is not None)
+    by, target = next((by, value) for by, value in targets.items() if value is not None)
     query = _facts_queries[request.email is not None, by]
-    facts: AnyRow = query.first({"user": user, "target": target} | caller.reach(), connection)
+    facts: MintFacts = query.first({"user": user, "target": target} | caller.reach(), connection)
     return facts
 
 
-def _replace(
+def _replace_token(
     caller: Caller,
     keyring: Keyring,
     request: MintRequest,
-    facts: AnyRow,
+    facts: MintFacts,
     now: datetime,
     connection: Connection | None = None,
 ) -> Minted:
-    """Put the pair's new token in place of the one it had, and tell the trail."""
+    """Store a new token in place of the old one, and record the event."""
     minted = Minted(new_id(), generate(TOKEN_PREFIX), facts.app_id, facts.app_slug, facts.workspace_id)
     pair = {"app_id": facts.app_id, "workspace_id": facts.workspace_id, "user_id": facts.user_id}
     token = {
@@ -189,7 +203,7 @@ def _replace(
         "digest": keyring.current.digest(minted.secret),
         "key_id": keyring.current.id,
         "last_four": minted.secret.reveal()[-LAST_SHOWN:],
-        # As read with the verdict: a move in between leaves a token that never opens.
+        # The count that was checked: if the app moves in between, the token never opens.
         "moves": facts.app_moves if request.for_app else 0,
         "session_seconds": request.session_seconds,
         "attributes": request.attributes,
@@ -198,11 +212,11 @@ def _replace(
         "created_at": now,
         "expires_at": now + timedelta(seconds=request.pat_seconds),
     }
-    told = events.row(events.TOKEN_MINTED, now, client_id=caller.id, token_id=minted.id, **pair)
+    event = events.build(events.TOKEN_MINTED, now, client_id=caller.id, token_id=minted.id, **pair)
     if request.end_sessions:
-        told["details"] = {"ended_sessions": True}
+        event["details"] = {"ended_sessions": True}
     _store[request.for_app].run(
-        {f"new_{name}": value for name, value in token.items()}, told, within=connection
+        {f"new_{name}": value for name, value in token.items()}, event, within=connection
     )
     return minted
 
@@ -210,7 +224,7 @@ def _replace(
 # Statements, built once.
 
 
-def _facts_query(user: ColumnElement[bool], by: str) -> Query:
+def _build_facts_query(user: ColumnElement[bool], by: str) -> Query:
     target: ColumnElement[str] = bindparam("target")
     conditions: dict[str, tuple[ColumnElement[bool], ColumnElement[bool]]] = {
         "app_id": (App.id == target, Workspace.id == App.workspace_id),
@@ -224,54 +238,48 @@ def _facts_query(user: ColumnElement[bool], by: str) -> Query:
         reaches_user(User.id).label("user_reached"),
         reaches_workspace(Workspace.id).label("workspace_reached"),
     )
-    return Query(statement.select_from(facts_of(select(literal(1)).subquery("one"), app, user, workspace)))
+    return Query(statement.select_from(join_facts(select(literal(1)).subquery("one"), app, user, workspace)))
 
 
-#: By whether the user is named by email, and what names the app or workspace.
+#: By whether an email names the user, and by the field that names the app or workspace.
 _facts_queries = {
-    (by_email, by): _facts_query((User.email if by_email else User.id) == bindparam("user"), by)
+    (by_email, by): _build_facts_query((User.email if by_email else User.id) == bindparam("user"), by)
     for by_email in (True, False)
     for by in ("app_id", "app_slug", "workspace_id", "workspace_slug")
 }
 
-#: Of a token's row, what the pair is not, and a new token brings.
-_BROUGHT: Final = (
-    "id",
-    "workspace_id",
-    "client_id",
-    "digest",
-    "key_id",
-    "last_four",
-    "moves",
-    "session_seconds",
-    "attributes",
-    "allowed_origins",
-    "single_use",
-    "created_at",
-    "expires_at",
+_CLEARED: Final = ("revoked_at", "first_used_at", "last_used_at")
+#: The columns that a new token replaces in the row of its user and app.
+_REPLACED: Final = tuple(
+    name
+    for name in Token.__table__.c.keys()  # noqa: SIM118 - no dict: it iterates over columns
+    if name not in ("app_id", "user_id", "superseded_digest", *_CLEARED)
 )
 
 
-def _upsert(insert: Callable[..., Any], for_app: bool) -> Any:
-    # One statement, so that racing mints of a pair follow each other instead of tripping its index.
+def _build_upsert(insert: Callable[..., Any], for_app: bool) -> Any:
+    # One statement, so concurrent mints for one user and app wait for each other.
     columns = Token.__table__.c
     new = {
-        name: bindparam(f"new_{name}", type_=columns[name].type) for name in ("app_id", "user_id", *_BROUGHT)
+        name: bindparam(f"new_{name}", type_=columns[name].type) for name in ("app_id", "user_id", *_REPLACED)
     }
     statement = insert(Token).values(new)
-    unused = {"revoked_at": None, "first_used_at": None, "last_used_at": None}
-    pair: dict[str, Any] = {"index_elements": ["app_id", "user_id"]}
+    conflict: dict[str, Any] = {"index_elements": ["app_id", "user_id"]}
     if not for_app:
-        pair = {"index_elements": ["workspace_id", "user_id"], "index_where": Token.app_id.is_(None)}
-    brought = {name: statement.excluded[name] for name in _BROUGHT}
+        conflict = {"index_elements": ["workspace_id", "user_id"], "index_where": Token.app_id.is_(None)}
+    replaced = {name: statement.excluded[name] for name in _REPLACED}
+    cleared = dict.fromkeys(_CLEARED)
     return statement.on_conflict_do_update(
-        **pair, set_=brought | unused | {"superseded_digest": Token.digest}
+        **conflict, set_=replaced | cleared | {"superseded_digest": Token.digest}
     )
 
 
 _store = {
     for_app: Writes(
-        {"sqlite": _upsert(sqlite.insert, for_app), "postgresql": _upsert(postgresql.insert, for_app)},
+        {
+            "sqlite": _build_upsert(sqlite.insert, for_app),
+            "postgresql": _build_upsert(postgresql.insert, for_app),
+        },
         events.ROW,
     )
     for for_app in (True, False)
@@ -279,15 +287,16 @@ _store = {
 
 
 def _of_pair(table: type[Token | Session], for_app: bool) -> ColumnElement[bool]:
+    """Return the condition on a token's or session's user and app, or user and workspace."""
     target: ColumnElement[str] = bindparam("pair_target")
     place = table.app_id == target if for_app else and_(table.app_id.is_(None), table.workspace_id == target)
     return and_(place, table.user_id == bindparam("pair_user"))
 
 
-_hold_pair = {
+_lock_token = {
     for_app: select(Token.id).where(_of_pair(Token, for_app)).with_for_update() for for_app in (True, False)
 }
-_hold_sessions = {
+_lock_sessions = {
     for_app: select(Session.id)
     .where(_of_pair(Session, for_app), Session.ended_at.is_(None))
     .order_by(Session.id)

@@ -1,10 +1,10 @@
-"""Retention: what expired long ago is deleted."""
+"""Retention: delete tokens, sessions and events that are too old."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, not_, select
 from sqlalchemy.sql.elements import ColumnElement
@@ -13,16 +13,16 @@ from pat_service.rules import events
 from pat_service.storage.database import AnyRow, UtcDateTime, transaction
 from pat_service.storage.models import SAME_PAIR, Event, Session, Token
 
-#: Rows that one transaction deletes. Behind it traffic has the database for itself: for so many times as long
-#: as that took, and so many seconds at least.
-BATCH: Final = 100
-REST: Final = 20
-PAUSE: Final = 0.05
+#: Rows that one transaction deletes. After it the purge pauses for `REST_FACTOR` times its duration, so that
+#: traffic has the database for itself.
+BATCH_ROWS: Final = 100
+REST_FACTOR: Final = 20
+MIN_REST_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """How many of each were deleted."""
+    """The numbers of deleted rows."""
 
     tokens: int
     sessions: int
@@ -30,87 +30,86 @@ class Purged:
 
 
 def purge(now: datetime, retain: timedelta, retain_events: timedelta | None = None) -> Purged:
-    """Delete the tokens and sessions that expired more than `retain` ago, and tell of each that it expired.
+    """Delete tokens and sessions that expired more than `retain` ago, and record that each expired.
 
-    Events older than `retain_events` go first; None keeps them all. A batch and its events are one
-    transaction, so a purge may be interrupted, repeated, or run twice at once: each expiry is told once.
-    The secrets of clients stay, so that those that were ended stay dead.
+    First delete events older than `retain_events`; None keeps them all. A batch and its events are one
+    transaction, so a purge may be interrupted, repeated or run concurrently: each expiry is recorded once.
+    Client secrets stay, so a retired secret stays dead.
     """
-    events_deleted = 0 if retain_events is None else _in_batches(_purge_events, now - retain_events)
+    events_deleted = 0 if retain_events is None else _delete_in_batches(_purge_events, now - retain_events)
     return Purged(
-        sessions=_in_batches(_purge_sessions, now - retain),
-        tokens=_in_batches(_purge_tokens, now - retain),
+        sessions=_delete_in_batches(_purge_sessions, now - retain),
+        tokens=_delete_in_batches(_purge_tokens, now - retain),
         events=events_deleted,
     )
 
 
-def _in_batches(delete_some: Callable[[Connection, datetime], int], before: datetime) -> int:
+def _delete_in_batches(delete_batch: Callable[[Connection, datetime], int], before: datetime) -> int:
     total = 0
     while True:
         begun = time.monotonic()
         with transaction() as connection:
-            deleted = delete_some(connection, before)
+            deleted = delete_batch(connection, before)
         total += deleted
-        if deleted < BATCH:
+        if deleted < BATCH_ROWS:
             return total
-        time.sleep(max(PAUSE, REST * (time.monotonic() - begun)))
+        time.sleep(max(MIN_REST_SECONDS, REST_FACTOR * (time.monotonic() - begun)))
 
 
 def _purge_sessions(connection: Connection, before: datetime) -> int:
-    rows = _take(connection, Session, before)
-    told = [row for row in rows if row.ended_at is None or row.ended_at >= row.expires_at]
-    events.record_many(
-        connection,
-        [_expiry(events.SESSION_EXPIRED, row, token_id=row.token_id, session_id=row.id) for row in told],
-    )
+    rows = _delete_expired(connection, Session, before)
+    expired = [row for row in rows if row.ended_at is None or row.ended_at >= row.expires_at]
+    _record_expiries(connection, events.SESSION_EXPIRED, expired, token_id="token_id", session_id="id")
     return len(rows)
 
 
 def _purge_tokens(connection: Connection, before: datetime) -> int:
-    rows = _take(connection, Token, before, not_(_still_open))
-    told = [row for row in rows if row.revoked_at is None or row.revoked_at >= row.expires_at]
-    events.record_many(connection, [_expiry(events.TOKEN_EXPIRED, row, token_id=row.id) for row in told])
+    rows = _delete_expired(connection, Token, before, not_(_has_open_session))
+    expired = [row for row in rows if row.revoked_at is None or row.revoked_at >= row.expires_at]
+    _record_expiries(connection, events.TOKEN_EXPIRED, expired, token_id="id")
     return len(rows)
 
 
-def _take(
+def _delete_expired(
     connection: Connection,
     table: type[Token | Session],
     before: datetime,
     *conditions: ColumnElement[bool],
 ) -> list[AnyRow]:
-    """Delete some that expired before this moment, and return them.
+    """Delete a batch of rows that expired before this time, and return them.
 
-    What somebody holds just now, such as a mint that renews it, is left out: locked first, deleted after.
+    Rows that another transaction has locked are skipped: a mint may be renewing them.
     """
     expired = select(table.__table__).where(table.expires_at < before, *conditions)
-    some = expired.order_by(table.expires_at).limit(BATCH).with_for_update(skip_locked=True)
-    rows = list(connection.execute(some, {"retained_since": before}))
+    batch = expired.order_by(table.expires_at).limit(BATCH_ROWS).with_for_update(skip_locked=True)
+    rows = list(connection.execute(batch, {"retained_since": before}))
     connection.execute(delete(table).where(table.id.in_([row.id for row in rows])))
     return rows
 
 
-#: The pair of the token has a session that is not to be deleted yet: revoking the token is to end it too.
-_still_open = exists().where(
+#: A session of the token's user and app is not deleted yet, and revoking the token must be able to end it.
+_has_open_session = exists().where(
     SAME_PAIR,
     Session.ended_at.is_(None),
     Session.expires_at >= bindparam("retained_since", type_=UtcDateTime),
 )
 
 
-def _expiry(type_: str, row: AnyRow, **ids: str) -> dict[str, Any]:
-    return ids | {
-        "type": type_,
-        "at": row.expires_at,
-        "client_id": row.client_id,
-        "workspace_id": row.workspace_id,
-        "app_id": row.app_id,
-        "user_id": row.user_id,
-    }
+def _record_expiries(connection: Connection, type_: str, rows: list[AnyRow], **ids: str) -> None:
+    """Record the expiry of each row. `ids` names further columns of the event and where the row has them."""
+    columns = ids | {name: name for name in ("client_id", "workspace_id", "app_id", "user_id")}
+    events.record_many(
+        connection,
+        [
+            {"type": type_, "at": row.expires_at}
+            | {name: getattr(row, column) for name, column in columns.items()}
+            for row in rows
+        ],
+    )
 
 
 def _purge_events(connection: Connection, before: datetime) -> int:
-    # The last one stays: SQLite would give its id to another, which who follows the trail would miss.
+    # The last event stays: SQLite would give its id to the next event, which an export would then miss.
     last = select(func.max(Event.id)).scalar_subquery()
-    some = select(Event.id).where(Event.at < before, Event.id < last).order_by(Event.id).limit(BATCH)
-    return connection.execute(delete(Event).where(Event.id.in_(some))).rowcount
+    batch = select(Event.id).where(Event.at < before, Event.id < last).order_by(Event.id).limit(BATCH_ROWS)
+    return connection.execute(delete(Event).where(Event.id.in_(batch))).rowcount

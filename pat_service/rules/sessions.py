@@ -1,8 +1,8 @@
-"""Open a session with a token, check it at each request, end it."""
+"""Open a session with a token, check it at each request, and end it."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
@@ -19,28 +19,36 @@ from pat_service.errors import (
 from pat_service.rules import events
 from pat_service.rules.access import (
     FACTS,
+    CredentialFacts,
     Place,
     Viewer,
     Visitor,
-    facts_of,
-    meant_for,
+    is_for_place,
+    join_facts,
     narrow_origins,
-    require_viewer,
-    require_visitor,
+    require_access,
 )
-from pat_service.rules.tokens import USE, Recognised, recognise, use, use_of
+from pat_service.rules.tokens import MARK_USED, ValidToken, build_use_values, check_token, use_token
 from pat_service.shapes import ANY_ORIGIN
-from pat_service.storage.database import AnyRow, UtcDateTime, transaction
+from pat_service.storage.database import UtcDateTime, transaction
 from pat_service.storage.models import LIVE_SESSION, App, Session, User, Workspace, new_id
 from pat_service.storage.prepared import Query, Writes
 
 
+class SessionRow(CredentialFacts, Protocol):
+    """A session with its `FACTS`."""
+
+    session_id: str
+    expires_at: datetime
+    ended_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session that is good at this moment. `expires_in` is in whole seconds.
+    """A session that is valid now. `expires_in` is in whole seconds.
 
-    `own_origins` are those of the app or launcher, `origins` what the token leaves of them. A session
-    that is `workspace_wide` is good for every app of the workspace that the user may open.
+    `own_origins` are the allowed origins of the app or launcher, `origins` those that the token allows
+    too. A `workspace_wide` session opens every app of the workspace that the user may open.
     """
 
     id: str
@@ -72,18 +80,18 @@ def open(
     app_id: str,
     now: datetime,
     *,
-    most: int | None = None,
+    max_sessions: int | None = None,
     parent: str | None = None,
     slug: str | None = None,
 ) -> tuple[OpenSession, Secret]:
-    """Open the app with the token, and return the session with its signed JWT.
+    """Open the app with the token; return the session and its signed JWT.
 
-    `most` limits the live sessions of one token. `parent` is the origin that the token was handed over
-    from, where that is known; `slug` the one that the host names, where each app has its own. Raise what
-    `tokens.recognise` raises, OriginNotAllowed or TooManySessions; then nothing was opened.
+    `max_sessions` limits the live sessions of one token. `parent` is the origin of the page that handed
+    the token over, if known. `slug` is as in `Place`. Raise the errors of `tokens.check_token`,
+    OriginNotAllowed or TooManySessions.
     """
-    session, signed = _open(keyring, secret, Place(app_id=app_id, slug=slug), now, most, parent)
-    assert isinstance(session, OpenSession)  # noqa: S101 - at an app there is a viewer
+    session, signed = _open(keyring, secret, Place(app_id=app_id, slug=slug), now, max_sessions, parent)
+    assert isinstance(session, OpenSession)  # noqa: S101 - the place is an app
     return session, signed
 
 
@@ -93,51 +101,55 @@ def open_launcher(
     workspace_id: str,
     now: datetime,
     *,
-    most: int | None = None,
+    max_sessions: int | None = None,
     parent: str | None = None,
 ) -> tuple[OpenLauncher, Secret]:
-    """Open the launcher of the workspace with the token; the rest is as with `open`."""
-    session, signed = _open(keyring, secret, Place(workspace_id=workspace_id), now, most, parent)
-    assert isinstance(session, OpenLauncher)  # noqa: S101 - at the launcher there is a visitor
+    """Open the launcher of the workspace with the token, as `open` opens an app."""
+    session, signed = _open(keyring, secret, Place(workspace_id=workspace_id), now, max_sessions, parent)
+    assert isinstance(session, OpenLauncher)  # noqa: S101 - the place is a launcher
     return session, signed
 
 
 def _open(
-    keyring: Keyring, secret: Secret, place: Place, now: datetime, most: int | None, parent: str | None
+    keyring: Keyring,
+    secret: Secret,
+    place: Place,
+    now: datetime,
+    max_sessions: int | None,
+    parent: str | None,
 ) -> tuple[OpenSession | OpenLauncher, Secret]:
     with events.recording_refusals(events.OPEN_REFUSED, now):
         while True:
-            token = recognise(keyring, secret, place, now)
-            session_id = new_id()
-            opened = _opened(session_id, token.row.session_seconds, token.seen_by, token.row)
+            token = check_token(keyring, secret, place, now)
+            row, session_id = token.row, new_id()
+            opened = _build_session(session_id, row.session_seconds, token.viewer, row)
             if parent is not None and not {parent, ANY_ORIGIN} & set(opened.origins):
-                raise OriginNotAllowed().about(**_ids(token.row))
-            if _insert_session(keyring, secret, token, session_id, now, most):
+                raise OriginNotAllowed().about(**_ids(row))
+            if _insert_session(keyring, secret, token, session_id, now, max_sessions):
                 break
-            # Replaced, revoked or used up since it was read: read again, to say which.
+            # The token changed after the check, so check again to raise the right error.
     metrics.OPENS.inc()
     claims = SessionClaims(
         session_id=session_id,
-        user_id=token.row.user_id,
-        app_id=token.row.target_app,
-        workspace_id=token.row.workspace_id,
+        user_id=row.user_id,
+        app_id=row.target_app,
+        workspace_id=row.workspace_id,
         issued_at=now,
-        expires_at=now + timedelta(seconds=token.row.session_seconds),
+        expires_at=now + timedelta(seconds=row.session_seconds),
     )
     return opened, Secret(keyring.sign_session(claims))
 
 
 def _insert_session(
-    keyring: Keyring, secret: Secret, token: Recognised, session_id: str, now: datetime, most: int | None
+    keyring: Keyring,
+    secret: Secret,
+    token: ValidToken,
+    session_id: str,
+    now: datetime,
+    max_sessions: int | None,
 ) -> bool:
-    row = token.row
-    ids = {
-        "token_id": token.id,
-        "client_id": row.client_id,
-        "app_id": row.target_app,
-        "workspace_id": row.workspace_id,
-        "user_id": row.user_id,
-    }
+    """Use the token and insert its session with the event; return False if the token changed."""
+    row, ids = token.row, _ids(token.row)
     session = ids | {
         "id": session_id,
         "key_id": keyring.current.id,
@@ -147,73 +159,63 @@ def _insert_session(
         "created_at": now,
         "expires_at": now + timedelta(seconds=row.session_seconds),
     }
-    # Also a session of a workspace token is told with the app that it opened.
-    told = events.row(events.SESSION_OPENED, now, session_id=session_id, **(ids | {"app_id": row.app_id}))
-    if not (row.single_use or most is not None or not token.kept_under(keyring.current)):
-        return _opening.run(use_of(keyring, secret, token, now), session, told)
+    # The event names the opened app, also if the token is for the whole workspace.
+    event = events.build(events.SESSION_OPENED, now, session_id=session_id, **ids | {"app_id": row.app_id})
+    if not row.single_use and max_sessions is None and token.is_under(keyring.current):
+        return _insert_at_once.run(build_use_values(keyring, secret, token, now), session, event)
     with transaction() as connection:
-        if not use(connection, keyring, secret, token, now):
+        if not use_token(connection, keyring, secret, token, now):
             return False
         if row.single_use:
-            _end_first(connection, session_id, ids, now)
-        if most is not None:
-            _require_room(connection, ids, most, now)
-        connection.execute(_insert, session)
-        events.add(connection, told)
+            _end_replaced(connection, token.id, session_id, now)
+        if max_sessions is not None:
+            _require_room(connection, ids, max_sessions, now)
+        connection.execute(insert(Session), session)
+        events.record_many(connection, [event])
     return True
 
 
-def _end_first(connection: Connection, session_id: str, ids: dict[str, Any], now: datetime) -> None:
-    """End what a single-use token has opened before: the repeat opens in its place."""
-    for first in connection.execute(_live_of_token, {"token": ids["token_id"], "now": now}).all():
-        connection.execute(_end, {"ended": first.id, "now": now})
+def _end_replaced(connection: Connection, token_id: str, session_id: str, now: datetime) -> None:
+    """End the first session of a single-use token: the repeat replaces it."""
+    for ended in connection.execute(_end_of_token, {"token": token_id, "now": now}).all():
         details = {"by": session_id}
-        events.record(connection, events.SESSION_REPLACED, now, session_id=first.id, details=details, **ids)
+        events.record(connection, events.SESSION_REPLACED, now, details=details, **ended._asdict())
 
 
-def _require_room(connection: Connection, ids: dict[str, Any], most: int, now: datetime) -> None:
-    # Exact, since `use` holds the token's row: openings of one token follow each other.
+def _require_room(connection: Connection, ids: dict[str, Any], max_sessions: int, now: datetime) -> None:
+    # The count is exact, since `use_token` has locked the token.
     live = connection.execute(_count_of_token, {"token": ids["token_id"], "now": now}).one()
-    if live.number >= most:
+    if live.number >= max_sessions:
         wait = max(1, int((live.first_end - now).total_seconds()) + 1)
         raise TooManySessions(wait).about(**ids)
 
 
-def _opened(
-    session_id: str, expires_in: int, seen_by: Viewer | Visitor, row: AnyRow
+def _build_session(
+    session_id: str, expires_in: int, viewer: Viewer | Visitor, row: CredentialFacts
 ) -> OpenSession | OpenLauncher:
-    at_app = isinstance(seen_by, Viewer)
-    own = list(row.app_origins if at_app else row.workspace_origins)
-    common = (
-        session_id,
-        row.token_id,
-        row.client_id,
-        expires_in,
-        narrow_origins(own, row.allowed_origins),
-        own,
-        row.target_app is None,
-    )
-    return OpenSession(*common, seen_by) if isinstance(seen_by, Viewer) else OpenLauncher(*common, seen_by)
+    own = list(row.app_origins if isinstance(viewer, Viewer) else row.workspace_origins)
+    origins = narrow_origins(own, row.allowed_origins)
+    common = (session_id, row.token_id, row.client_id, expires_in, origins, own, row.target_app is None)
+    return OpenSession(*common, viewer) if isinstance(viewer, Viewer) else OpenLauncher(*common, viewer)
 
 
 def check(
     keyring: Keyring, token: str, app_id: str, now: datetime, *, slug: str | None = None
 ) -> OpenSession:
-    """Return the session that the JWT stands for, if it is good for this app at this moment.
+    """Return the session of the JWT if it is valid for the app now. `slug` is as in `Place`.
 
-    Read from the database each time, so that a revocation, an archived user, a lost grant or a moved
-    app counts on the next request. `slug` is as with `open`. Raise SessionInvalid, SessionExpired,
-    SessionRevoked, AccessRevoked.
+    Each check queries the database, so a revocation, an archived user, a removed grant or a moved app
+    counts on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked or AccessRevoked.
     """
     session = _check(keyring, token, Place(app_id=app_id, slug=slug), now)
-    assert isinstance(session, OpenSession)  # noqa: S101 - at an app there is a viewer
+    assert isinstance(session, OpenSession)  # noqa: S101 - the place is an app
     return session
 
 
 def check_launcher(keyring: Keyring, token: str, workspace_id: str, now: datetime) -> OpenLauncher:
-    """Return the session that the JWT stands for, if it is good for the launcher; else as `check`."""
+    """Return the session of the JWT if it is valid for the launcher now; raise as `check`."""
     session = _check(keyring, token, Place(workspace_id=workspace_id), now)
-    assert isinstance(session, OpenLauncher)  # noqa: S101 - at the launcher there is a visitor
+    assert isinstance(session, OpenLauncher)  # noqa: S101 - the place is a launcher
     return session
 
 
@@ -221,39 +223,36 @@ def _check(keyring: Keyring, token: str, place: Place, now: datetime) -> OpenSes
     row = None
     try:
         row = find(keyring.read_session(token, place.app_id), place)
-        seen_by = judge(row, place, now)
+        viewer = require_valid(row, place, now)
     except Refused as refusal:
         ids = {} if row is None else _ids(row) | {"session_id": row.session_id}
-        events.refused(events.SESSION_REFUSED, refusal, now, **ids)
+        events.record_refusal(events.SESSION_REFUSED, refusal, now, **ids)
         raise
-    return _opened(row.session_id, int((row.expires_at - now).total_seconds()), seen_by, row)
+    return _build_session(row.session_id, int((row.expires_at - now).total_seconds()), viewer, row)
 
 
-def find(claims: SessionClaims, place: Place) -> AnyRow:
-    """Return the session of the claims, with what binds it to the place; or raise SessionInvalid."""
-    row: AnyRow | None = _by_id.first({"id": claims.session_id, "app": place.known_app})
-    if row is None or (row.target_app, row.session_user, row.session_workspace) != (
-        claims.app_id,
-        claims.user_id,
-        claims.workspace_id,
-    ):
+def find(claims: SessionClaims, place: Place) -> SessionRow:
+    """Return the session of the claims with its facts at the place, or raise SessionInvalid."""
+    row: SessionRow | None = _by_id.first({"id": claims.session_id, "app": place.valid_app_id})
+    claimed = (claims.app_id, claims.user_id, claims.workspace_id)
+    if row is None or (row.target_app, row.user_id, row.workspace_id) != claimed:
         raise SessionInvalid
     return row
 
 
-def judge(row: AnyRow, place: Place, now: datetime) -> Viewer | Visitor:
-    """Return who looks at the place with the session that was found, or raise as `check` does."""
-    if not meant_for(row, place):
+def require_valid(row: SessionRow, place: Place, now: datetime) -> Viewer | Visitor:
+    """Return the viewer or visitor of the session at the place, or raise as `check`."""
+    if not is_for_place(row, place):
         raise SessionInvalid
     if row.ended_at is not None:
         raise SessionRevoked
     if row.expires_at <= now:
         raise SessionExpired
-    return require_visitor(row) if place.app_id is None else require_viewer(row)
+    return require_access(row, place)
 
 
-def enter(session: OpenSession, now: datetime) -> None:
-    """Tell the trail that a session which was open already came to this app: no new one is made."""
+def record_entry(session: OpenSession, now: datetime) -> None:
+    """Record that an open session has entered another app of its workspace."""
     ids: dict[str, Any] = {
         "session_id": session.id,
         "token_id": session.token_id,
@@ -267,30 +266,27 @@ def enter(session: OpenSession, now: datetime) -> None:
 
 
 def end(session: Opened, now: datetime) -> None:
-    """End the session at once; its next request is refused. Ending it twice is the same as once."""
+    """End the session at once: its next request is refused. Ending it twice changes nothing."""
     with transaction() as connection:
-        ended = connection.execute(_end_returning, {"ended": session.id, "now": now}).first()
+        ended = connection.execute(_end_by_id, {"session": session.id, "now": now}).first()
         if ended is not None:
-            events.record(connection, events.SESSION_ENDED, now, session_id=session.id, **ended._asdict())
+            events.record(connection, events.SESSION_ENDED, now, **ended._asdict())
 
 
-def _ids(row: AnyRow) -> dict[str, str]:
-    ids = {
+def _ids(row: CredentialFacts) -> dict[str, Any]:
+    return {
         "token_id": row.token_id,
         "client_id": row.client_id,
         "app_id": row.target_app,
-        "user_id": row.user_id,
         "workspace_id": row.workspace_id,
+        "user_id": row.user_id,
     }
-    return {name: id_ for name, id_ in ids.items() if id_ is not None}
 
 
 # Statements, built once.
 
-_now = bindparam("now", type_=UtcDateTime)
-_insert = insert(Session)
-_opening = Writes(
-    {"sqlite": USE, "postgresql": USE},
+_insert_at_once = Writes(
+    {"sqlite": MARK_USED, "postgresql": MARK_USED},
     (
         Session,
         (
@@ -300,16 +296,23 @@ _opening = Writes(
     ),
     events.ROW,
 )
+_live_of_token = (Session.token_id == bindparam("token"), *LIVE_SESSION)
 _end = (
-    update(Session).where(Session.id == bindparam("ended"), Session.ended_at.is_(None)).values(ended_at=_now)
+    update(Session)
+    .values(ended_at=bindparam("now", type_=UtcDateTime))
+    .returning(
+        Session.id.label("session_id"),
+        Session.token_id,
+        Session.client_id,
+        Session.app_id,
+        Session.workspace_id,
+        Session.user_id,
+    )
 )
-_end_returning = _end.returning(
-    Session.token_id, Session.client_id, Session.app_id, Session.workspace_id, Session.user_id
-)
-_live = (Session.token_id == bindparam("token"), *LIVE_SESSION)
-_live_of_token = select(Session.id).where(*_live)
+_end_by_id = _end.where(Session.id == bindparam("session"), Session.ended_at.is_(None))
+_end_of_token = _end.where(*_live_of_token)
 _count_of_token = select(func.count().label("number"), func.min(Session.expires_at).label("first_end")).where(
-    *_live
+    *_live_of_token
 )
 _by_id = Query(
     select(
@@ -318,8 +321,6 @@ _by_id = Query(
         Session.token_id,
         Session.client_id,
         Session.app_id.label("target_app"),
-        Session.user_id.label("session_user"),
-        Session.workspace_id.label("session_workspace"),
         Session.moves,
         Session.attributes,
         Session.allowed_origins,
@@ -327,7 +328,7 @@ _by_id = Query(
         Session.ended_at,
     )
     .select_from(
-        facts_of(
+        join_facts(
             Session.__table__,
             App.id == bindparam("app"),
             User.id == Session.user_id,

@@ -1,14 +1,13 @@
-"""What is live: list, read and end tokens and sessions, for whoever looks after them.
+"""List, read and end tokens and sessions.
 
-A client sees what it minted, in the workspaces that it reaches; with the scope `audit` or `provision`
-all that is in them, and with `provision` it ends all that it sees. What a move of its app has ended is
-gone from here, since it belongs to neither workspace.
+A client sees the tokens and sessions that it minted, within its workspaces. With the scope `audit` or
+`provision` it sees all in its workspaces, and with `provision` it can end them all. A token or session that
+ended when its app moved is hidden: it belongs to neither workspace.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import (
     Boolean,
@@ -26,22 +25,21 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import aliased
-from sqlalchemy.sql.dml import ReturningUpdate
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
-from pat_service.errors import ScopeMissing, SessionNotFound, TokenNotFound
+from pat_service.errors import Refused, ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.rules import callers, events
 from pat_service.rules.callers import Caller, reaches_workspace
 from pat_service.rules.tokens import REPEAT_WITHIN
 from pat_service.storage import paging
-from pat_service.storage.database import AnyRow, UtcDateTime, reading, transaction
+from pat_service.storage.database import UtcDateTime, reading, transaction
 from pat_service.storage.models import LIVE_SESSION, SAME_PAIR, App, Grant, Session, Token, User, Workspace
 from pat_service.storage.paging import Listing, PageRequest
 
-#: Who may look, and who may end what.
+#: The scopes of which a client needs one to read, and to end, tokens and sessions.
 READERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.AUDIT, callers.PROVISION)
 ENDERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.PROVISION)
-#: With one of these a client also sees what others have minted.
+#: With one of these scopes a client also sees, or ends, the tokens and sessions of other clients.
 SEES_ALL: Final = frozenset({callers.AUDIT, callers.PROVISION})
 ENDS_ALL: Final = frozenset({callers.PROVISION})
 
@@ -54,7 +52,7 @@ TOKEN_STATUSES: Final = (LIVE, "expired", "revoked", "used")
 
 @dataclass(frozen=True, slots=True)
 class TokenFilter:
-    """Of all tokens or sessions those with these ids. None leaves it open."""
+    """Selects the tokens or sessions with all these ids. None matches every id."""
 
     app_id: str | None = None
     user_id: str | None = None
@@ -63,13 +61,12 @@ class TokenFilter:
     token_id: str | None = None
 
     def conditions(self, table: type[Token | Session]) -> list[ColumnElement[bool]]:
-        page_request = {name: value for name, value in asdict(self).items() if value is not None}
-        return [getattr(table, name) == value for name, value in page_request.items()]
+        return paging.match(table, **asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What a revocation ended: so many tokens, so many sessions."""
+    """The numbers of tokens that were revoked and of sessions that were ended."""
 
     tokens: int
     sessions: int
@@ -77,25 +74,29 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """So many tokens that are neither expired nor revoked, so many sessions that are neither nor ended."""
+    """The numbers of tokens and sessions that have neither expired nor been revoked or ended."""
 
     tokens: int
     sessions: int
 
 
+class IssuedRow(Protocol):
+    """A token or session, without the columns that are only listed."""
+
+    id: str
+    client_id: str
+    app_id: str | None
+    workspace_id: str
+    user_id: str
+    created_at: datetime
+    expires_at: datetime
+
+
 def count_live(now: datetime) -> Live:
-    """Count what is live, from indexes alone: some 0.1 s for a million of each."""
+    """Count from indexes alone, in about 0.1 s for a million tokens and a million sessions."""
     with reading() as connection:
         tokens, sessions = (connection.scalar(statement, {"now": now}) for statement in _live_counts)
     return Live(tokens or 0, sessions or 0)
-
-
-_live_counts = tuple(
-    select(func.count())
-    .select_from(table)
-    .where(table.expires_at > bindparam("now", type_=UtcDateTime), ended.is_(None))
-    for table, ended in ((Token, Token.revoked_at), (Session, Session.ended_at))
-)
 
 
 # Tokens.
@@ -109,54 +110,49 @@ def list_tokens(
     *,
     live: bool | None = None,
 ) -> Listing:
-    """Return a page of the tokens that the caller sees. `live`: those that open frames, or the others."""
+    """Return a page of the tokens that the caller sees, filtered by whether they can open frames."""
     statement = _tokens.where(*token_filter.conditions(Token))
     if live is not None:
         statement = statement.where(_status == LIVE if live else _status != LIVE)
     with reading() as connection:
-        return paging.page(connection, statement, Token.id, page_request, sight(caller) | _times(now))
+        return paging.page(connection, statement, Token.id, page_request, visibility(caller) | _times(now))
 
 
-def read_token(caller: Caller, token_id: str, now: datetime) -> AnyRow:
-    """Return the token that the caller sees, or raise TokenNotFound."""
+def read_token(caller: Caller, token_id: str, now: datetime) -> IssuedRow:
+    """Return the token, or raise TokenNotFound."""
     with reading() as connection:
-        row = connection.execute(_token, {"wanted": token_id} | sight(caller) | _times(now)).first()
-    if row is None:
-        raise TokenNotFound
-    return row
+        return _find(connection, _token, caller, TokenNotFound, id=token_id, **_times(now))
 
 
 def revoke_token(caller: Caller, token_id: str, now: datetime) -> Revoked:
-    """Revoke the token and end the open sessions of its pair, those of earlier tokens included.
+    """Revoke the token and end all open sessions of its user and app, or of its user and workspace.
 
-    Twice is the same as once. Raise TokenNotFound, or ScopeMissing where the caller sees it and may
-    not revoke it.
+    Revoking it twice changes nothing. Raise TokenNotFound, or ScopeMissing if the caller sees the token but
+    may not revoke it.
     """
     with events.recording_refusals(events.CLIENT_REFUSED, now), transaction() as connection:
-        token = connection.execute(_token_held, {"wanted": token_id} | sight(caller)).first()
-        if token is None:
-            raise TokenNotFound
+        token = _find(connection, _locked_token, caller, TokenNotFound, id=token_id)
         _require_own(caller, token, token_id=token_id)
-        tokens = _revoke(connection, caller, [Token.id == token_id], now)
-        sessions = _end(connection, caller, _of_pair(token), now, events.TOKEN_REVOKED)
+        tokens = _end(connection, Token, [Token.id == token_id, is_visible(Token)], caller, now)
+        in_pair = [Session.app_id == token.app_id, Session.user_id == token.user_id, _is_reached(Session)]
+        if token.app_id is None:
+            in_pair.append(Session.workspace_id == token.workspace_id)
+        sessions = _end(connection, Session, in_pair, caller, now, by=events.TOKEN_REVOKED)
     return Revoked(tokens, sessions)
 
 
 def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> Revoked:
-    """Revoke those of the tokens that the caller may revoke, and end the sessions of the same kind.
+    """Revoke the matching tokens that the caller may revoke, and end the matching sessions.
 
-    That is all of its workspaces for one with the scope `provision`; else what it minted, with the
-    sessions that a revoked token's pair has from others.
+    With the scope `provision` the caller ends all sessions in its workspaces. Without it, the caller ends the
+    sessions that it minted, and all of a user and app whose token it revokes.
     """
     with transaction() as connection:
-        tokens = _revoke(connection, caller, token_filter.conditions(Token), now)
-        sessions = _end(
-            connection,
-            caller,
-            [*token_filter.conditions(Session), or_(_own(Session), _pair_is_revoked)],
-            now,
-            events.TOKEN_REVOKED,
-        )
+        revocable = [*token_filter.conditions(Token), is_visible(Token)]
+        tokens = _end(connection, Token, revocable, caller, now)
+        may_end = or_(_is_own(Session), _pair_is_revoked)
+        endable = [*token_filter.conditions(Session), may_end, _is_reached(Session)]
+        sessions = _end(connection, Session, endable, caller, now, by=events.TOKEN_REVOKED)
     return Revoked(tokens, sessions)
 
 
@@ -169,195 +165,171 @@ def list_sessions(
     """Return a page of the live sessions that the caller sees."""
     statement = _sessions.where(*token_filter.conditions(Session), *LIVE_SESSION)
     with reading() as connection:
-        return paging.page(connection, statement, Session.id, page_request, sight(caller) | _times(now))
+        return paging.page(connection, statement, Session.id, page_request, visibility(caller) | _times(now))
 
 
-def read_session(caller: Caller, session_id: str) -> AnyRow:
-    """Return the session that the caller sees, live or not, or raise SessionNotFound."""
+def read_session(caller: Caller, session_id: str) -> IssuedRow:
+    """Return the session, live or not, or raise SessionNotFound."""
     with reading() as connection:
-        row = connection.execute(_session, {"wanted": session_id} | sight(caller)).first()
-    if row is None:
-        raise SessionNotFound
-    return row
+        return _find(connection, _session, caller, SessionNotFound, id=session_id)
 
 
 def end_session(caller: Caller, session_id: str, now: datetime) -> int:
-    """End the session at once, and return how many that were: the second time none.
+    """End the session at once and return 1, or 0 if it was not live.
 
-    Raise SessionNotFound, or ScopeMissing where the caller sees it and may not end it.
+    Raise SessionNotFound, or ScopeMissing if the caller sees the session but may not end it.
     """
     with events.recording_refusals(events.CLIENT_REFUSED, now):
         session = read_session(caller, session_id)
         _require_own(caller, session, session_id=session_id)
     with transaction() as connection:
-        return _end(connection, caller, [Session.id == session_id], now)
+        return _end(connection, Session, [Session.id == session_id, _is_reached(Session)], caller, now)
 
 
 def end_sessions(caller: Caller, token_filter: TokenFilter, now: datetime) -> int:
-    """End those of the live sessions that the caller may end, and return how many there were."""
+    """End the matching live sessions that the caller may end, and return their number."""
     with transaction() as connection:
-        return _end(connection, caller, [*token_filter.conditions(Session), _own(Session)], now)
+        return _end(
+            connection, Session, [*token_filter.conditions(Session), is_visible(Session)], caller, now
+        )
 
 
-# How it is done.
+def revoke_outside(connection: Connection, caller: Caller, user_id: str, now: datetime) -> None:
+    """Remove grants and end tokens and sessions of this user outside the caller's workspaces.
+
+    The id is about to belong to another person, who must not inherit them. Their audit events do not name
+    the client. Lock the user's tokens first.
+    """
+    outside = not_(reaches_workspace(App.workspace_id))
+    statement = select(Grant.app_id, Grant.user_id, App.workspace_id).join(App, App.id == Grant.app_id)
+    grants = connection.execute(statement.where(Grant.user_id == user_id, outside), caller.reach()).all()
+    app_ids = [grant.app_id for grant in grants]
+    connection.execute(delete(Grant).where(Grant.user_id == user_id, Grant.app_id.in_(app_ids)))
+    removed = [events.build(events.GRANT_REMOVED, now, **grant._asdict()) for grant in grants]
+    events.record_many(connection, removed)
+    for table in (Token, Session):
+        outside = not_(reaches_workspace(table.workspace_id))
+        _end(connection, table, [table.user_id == user_id, outside], caller, now, client_id=None)
 
 
-def sight(caller: Caller, scopes: frozenset[str] = SEES_ALL) -> dict[str, Any]:
-    """The parameters of the condition `seen`: with one of the scopes the caller is not held to its own."""
-    return caller.reach() | {"of_anybody": not caller.scopes.isdisjoint(scopes)}
+def visibility(caller: Caller, scopes: frozenset[str] = SEES_ALL) -> dict[str, Any]:
+    """Return the parameters of `is_visible`. With one of the scopes a caller also sees others' rows."""
+    return caller.reach() | {"sees_all": not caller.scopes.isdisjoint(scopes)}
 
 
 def _times(now: datetime) -> dict[str, datetime]:
     return {"now": now, "repeat_since": now - REPEAT_WITHIN}
 
 
-def _require_own(caller: Caller, row: AnyRow, **ids: str) -> None:
+def _find(
+    connection: Connection,
+    statement: Select[*tuple[Any, ...]],
+    caller: Caller,
+    missing: type[Refused],
+    **parameters: Any,
+) -> IssuedRow:
+    row: IssuedRow | None = connection.execute(statement, parameters | visibility(caller)).first()
+    if row is None:
+        raise missing
+    return row
+
+
+def _require_own(caller: Caller, row: IssuedRow, **ids: str) -> None:
     if row.client_id != caller.id and caller.scopes.isdisjoint(ENDS_ALL):
         raise ScopeMissing(
-            f"This client lacks the scope {callers.PROVISION}, which ending what others minted takes."
+            f"This client lacks the scope {callers.PROVISION}, which is needed to end what others minted."
         ).about(client_id=caller.id, workspace_id=row.workspace_id, **ids)
-
-
-def _revoke(
-    connection: Connection, caller: Caller, conditions: Sequence[ColumnElement[bool]], now: datetime
-) -> int:
-    """Revoke the caller's tokens with these conditions, and hold their rows until the commit.
-
-    So an opening that came first is done before the sessions are ended, and one that comes later sees
-    the revocation.
-    """
-    where = [*conditions, Token.revoked_at.is_(None), seen(Token)]
-    held = select(Token.id).where(*where).order_by(Token.user_id, Token.app_id, Token.workspace_id)
-    revoked = _change_held(connection, held, _revoke_these, sight(caller, ENDS_ALL) | {"now": now})
-    _tell(connection, events.TOKEN_REVOKED, revoked, caller, now)
-    return len(revoked)
 
 
 def _end(
     connection: Connection,
+    table: type[Token | Session],
+    conditions: list[ColumnElement[bool]],
     caller: Caller,
-    conditions: Sequence[ColumnElement[bool]],
     now: datetime,
+    *,
     by: str | None = None,
+    **ids: str | None,
 ) -> int:
-    """End the live sessions with these conditions that the caller reaches. `by`: what else ended them."""
-    where = [*conditions, *LIVE_SESSION, _within(Session)]
-    held = select(Session.id).where(*where).order_by(Session.id)
-    ended = _change_held(connection, held, _end_these, sight(caller, ENDS_ALL) | {"now": now})
-    _tell(connection, events.SESSION_ENDED, ended, caller, now, {"by": by} if by else None)
-    return len(ended)
+    """Revoke the matching live tokens or end the matching live sessions, and return their number.
 
-
-def _change_held(
-    connection: Connection,
-    held: Select[str],
-    change: ReturningUpdate[*tuple[Any, ...]],
-    parameters: dict[str, Any],
-) -> list[AnyRow]:
-    """Hold the rows in the order that the statement gives them, then change these and no others.
-
-    In one order, so that two who end several wait for each other and never in a circle; and what has
-    been added since is in nobody's order.
+    `by` is the type of the event that caused it. Lock the rows in one order first, to avoid a deadlock with
+    other transactions, and change only these. Locked tokens also make openings wait, so the sessions of
+    earlier openings are ended too.
     """
-    ids = connection.execute(held.with_for_update(), parameters).scalars().all()
-    changed: list[AnyRow] = []
-    for start in range(0, len(ids), CHUNK):
-        some = {"held": ids[start : start + CHUNK], "now": parameters["now"]}
-        changed += connection.execute(change, some)
-    return changed
-
-
-def _tell(
-    connection: Connection,
-    type_: str,
-    subjects: Sequence[AnyRow],
-    caller: Caller,
-    now: datetime,
-    details: dict[str, Any] | None = None,
-) -> None:
-    common = {"type": type_, "at": now, "client_id": caller.id, "details": details}
-    common["request_id"] = events.request_id.get()
-    events.record_many(connection, [common | subject._asdict() for subject in subjects])
-
-
-def _of_pair(token: AnyRow) -> list[ColumnElement[bool]]:
-    if token.app_id is not None:
-        return [Session.app_id == token.app_id, Session.user_id == token.user_id]
-    place = [Session.app_id.is_(None), Session.workspace_id == token.workspace_id]
-    return [*place, Session.user_id == token.user_id]
-
-
-def revoke_outside(connection: Connection, caller: Caller, user_id: str, now: datetime) -> None:
-    """Remove grants and end tokens and sessions of this user outside the caller's workspaces.
-
-    The id is about to belong to another person, who must not inherit them. Each workspace gets its own audit
-    events, without the client. Lock the user's tokens first.
-    """
-    parameters = {"user": user_id, "now": now} | caller.reach()
-    grants = connection.execute(_grants_outside, parameters).all()
-    for app_id in {row.app_id for row in grants}:
-        connection.execute(_remove_grant, {"app": app_id, "user": user_id})
-    tokens = connection.execute(_revoke_outside, parameters).all()
-    # Held in the order of everybody who ends several, so that nobody waits in a circle.
-    connection.execute(_hold_outside, parameters).all()
-    sessions = connection.execute(_end_outside, parameters).all()
-    for type_, rows in (
-        (events.GRANT_REMOVED, grants),
-        (events.TOKEN_REVOKED, tokens),
-        (events.SESSION_ENDED, sessions),
-    ):
-        common: dict[str, Any] = {"type": type_, "at": now, "request_id": events.request_id.get()}
-        events.record_many(connection, [common | row._asdict() for row in rows])
+    type_, lock, change = _endings[table]
+    parameters = visibility(caller, ENDS_ALL) | {"now": now}
+    locked = connection.execute(lock.where(*conditions), parameters).scalars().all()
+    common = {"client_id": caller.id, "details": {"by": by} if by else None} | ids
+    for start in range(0, len(locked), CHUNK):
+        chunk = {"locked": locked[start : start + CHUNK], "now": now}
+        changed = [row._asdict() for row in connection.execute(change, chunk)]
+        events.record_many(connection, [events.build(type_, now, **common, **row) for row in changed])
+    return len(locked)
 
 
 # Conditions and statements, built once.
 
 _now = bindparam("now", type_=UtcDateTime)
-_home = aliased(App)  # not the one that a statement around the condition joins
+_home = aliased(App)  # not the app that an enclosing statement joins
 
 
-def _within(table: type[Token | Session]) -> ColumnElement[bool]:
-    """In a workspace that the caller reaches, and not ended by a move of its app."""
+def _is_reached(table: type[Token | Session]) -> ColumnElement[bool]:
+    """Return the condition that the caller reaches the workspace, and that no move has ended the row."""
     stayed = exists().where(_home.id == table.app_id, _home.moves == table.moves)
     return and_(reaches_workspace(table.workspace_id), or_(table.app_id.is_(None), stayed))
 
 
-def _own(table: type[Token | Session]) -> ColumnElement[bool]:
-    return or_(bindparam("of_anybody", type_=Boolean), table.client_id == bindparam("caller"))
+def _is_own(table: type[Token | Session]) -> ColumnElement[bool]:
+    return or_(bindparam("sees_all", type_=Boolean), table.client_id == bindparam("caller"))
 
 
-def seen(table: type[Token | Session]) -> ColumnElement[bool]:
-    """The condition that the caller may know of the row: within its workspaces, and its own or anybody's."""
-    return and_(_within(table), _own(table))
+def is_visible(table: type[Token | Session]) -> ColumnElement[bool]:
+    """Return the condition that the caller reaches the row, and minted it or sees the rows of others."""
+    return and_(_is_reached(table), _is_own(table))
 
 
-#: The pair of the session has a token of the caller's that is revoked: then the session ends too.
+#: The caller has revoked the token of the session's user and app, or of its user and workspace.
 _pair_is_revoked = exists().where(
-    Token.client_id == bindparam("caller"),
-    Token.revoked_at.is_not(None),
-    SAME_PAIR,
+    Token.client_id == bindparam("caller"), Token.revoked_at.is_not(None), SAME_PAIR
 )
 
-_revoke_these = (
-    update(Token)
-    .where(Token.id.in_(bindparam("held", expanding=True)), Token.revoked_at.is_(None))
-    .values(revoked_at=_now)
-    .returning(Token.id.label("token_id"), Token.app_id, Token.workspace_id, Token.user_id)
-)
-_end_these = (
-    update(Session)
-    .where(Session.id.in_(bindparam("held", expanding=True)), Session.ended_at.is_(None))
-    .values(ended_at=_now)
-    .returning(
-        Session.id.label("session_id"),
-        Session.token_id,
-        Session.app_id,
-        Session.workspace_id,
-        Session.user_id,
-    )
+_locked_ids: BindParameter[list[str]] = bindparam("locked", expanding=True)
+#: By table: the type of the event, the statement that locks the live rows, and the one that ends them.
+_endings: dict[Any, tuple[str, Select[str], Any]] = {
+    Token: (
+        events.TOKEN_REVOKED,
+        select(Token.id)
+        .where(Token.revoked_at.is_(None))
+        .order_by(Token.user_id, Token.app_id, Token.workspace_id)
+        .with_for_update(),
+        update(Token)
+        .where(Token.id.in_(_locked_ids))
+        .values(revoked_at=_now)
+        .returning(Token.id.label("token_id"), Token.app_id, Token.workspace_id, Token.user_id),
+    ),
+    Session: (
+        events.SESSION_ENDED,
+        select(Session.id).where(*LIVE_SESSION).order_by(Session.id).with_for_update(),
+        update(Session)
+        .where(Session.id.in_(_locked_ids))
+        .values(ended_at=_now)
+        .returning(
+            Session.id.label("session_id"),
+            Session.token_id,
+            Session.app_id,
+            Session.workspace_id,
+            Session.user_id,
+        ),
+    ),
+}
+
+_live_counts = tuple(
+    select(func.count()).select_from(table).where(table.expires_at > _now, ended.is_(None))
+    for table, ended in ((Token, Token.revoked_at), (Session, Session.ended_at))
 )
 
-# In the order in which an opening asks, so that the two say the same.
+# The order of `tokens.check_token`, so that the list agrees with an opening.
 _status = case(
     (Token.revoked_at.is_not(None), "revoked"),
     (Token.expires_at <= _now, "expired"),
@@ -367,8 +339,8 @@ _status = case(
 _live_sessions = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)
 
 
-def _described(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:
-    """Select rows that the caller sees, with the names of what their ids stand for."""
+def _select_visible(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:
+    """Select the rows that the caller sees, with the names of their app, workspace and user."""
     named = {"app": (App, "slug"), "workspace": (Workspace, "slug"), "user": (User, "email")}
     return (
         select(
@@ -388,11 +360,11 @@ def _described(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any
         .join(Workspace, Workspace.id == table.workspace_id)
         .join(User, User.id == table.user_id)
         .outerjoin(App, App.id == table.app_id)
-        .where(seen(table))
+        .where(is_visible(table))
     )
 
 
-_tokens = _described(
+_tokens = _select_visible(
     Token,
     Token.last_four,
     Token.single_use,
@@ -403,43 +375,11 @@ _tokens = _described(
     _status.label("status"),
     _live_sessions.scalar_subquery().label("live_sessions"),
 )
-_token = _tokens.where(Token.id == bindparam("wanted"))
-_token_held = (
+_token = _tokens.where(Token.id == bindparam("id"))
+_locked_token = (
     select(Token.client_id, Token.app_id, Token.workspace_id, Token.user_id)
-    .where(Token.id == bindparam("wanted"), seen(Token))
+    .where(Token.id == bindparam("id"), is_visible(Token))
     .with_for_update()
 )
-_sessions = _described(Session, Session.token_id, Session.ended_at)
-_session = _sessions.where(Session.id == bindparam("wanted"))
-
-_left_by: ColumnElement[str] = bindparam("user")
-_grants_outside = (
-    select(Grant.app_id, Grant.user_id, App.workspace_id)
-    .join(App, App.id == Grant.app_id)
-    .where(Grant.user_id == _left_by, not_(reaches_workspace(App.workspace_id)))
-)
-_remove_grant = delete(Grant).where(and_(Grant.app_id == bindparam("app"), Grant.user_id == _left_by))
-_revoke_outside = (
-    update(Token)
-    .where(Token.user_id == _left_by, Token.revoked_at.is_(None), not_(reaches_workspace(Token.workspace_id)))
-    .values(revoked_at=_now)
-    .returning(Token.id.label("token_id"), Token.app_id, Token.workspace_id, Token.user_id)
-)
-_live_outside = (
-    Session.user_id == _left_by,
-    *LIVE_SESSION,
-    not_(reaches_workspace(Session.workspace_id)),
-)
-_hold_outside = select(Session.id).where(*_live_outside).order_by(Session.id).with_for_update()
-_end_outside = (
-    update(Session)
-    .where(*_live_outside)
-    .values(ended_at=_now)
-    .returning(
-        Session.id.label("session_id"),
-        Session.token_id,
-        Session.app_id,
-        Session.workspace_id,
-        Session.user_id,
-    )
-)
+_sessions = _select_visible(Session, Session.token_id, Session.ended_at)
+_session = _sessions.where(Session.id == bindparam("id"))

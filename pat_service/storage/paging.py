@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select
-from sqlalchemy.sql.elements import SQLColumnExpression
+from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 
 #: Rows of a page: by default, and at most.
 DEFAULT_LIMIT: Final = 50
@@ -49,3 +49,8 @@ def page(
     rows = list(connection.execute(statement.order_by(key).limit(page_request.limit + 1), parameters))
     items = rows[: page_request.limit]
     return Listing(items, items[-1].key if len(rows) > page_request.limit else None)
+
+
+def match(table: type[Any], **values: object) -> list[ColumnElement[bool]]:
+    """Return the conditions that each column has the given value. None leaves its column out."""
+    return [getattr(table, name) == value for name, value in values.items() if value is not None]

@@ -265,7 +265,7 @@ def test_mallorys_past_at_globex_is_hidden_from_acme(service: Service) -> None:
 def test_a_client_of_two_workspaces_sees_both_in_order(
     service: Service, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(audit_export, "FEW", few)
+    monkeypatch.setattr(audit_export, "MAX_SINGLE_WORKSPACES", few)
     places = [acme(service), id_of(service, Workspace, "globex"), None]
     provision(service.app, changed("clients", "auditor", workspaces=["acme", "globex"]))
     written = [
@@ -362,7 +362,7 @@ def test_a_follower_gets_each_event_once(service: Service) -> None:
 def test_an_export_uses_no_connection_between_its_batches(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_export, "BATCH", 10)
+    monkeypatch.setattr(audit_export, "BATCH_ROWS", 10)
     written = [write(service, "app:thing", workspace_id=acme(service)) for _ in range(30)]
     with service.statements() as statements:
         answer = service.client.get(
@@ -391,7 +391,7 @@ def decode(chunk: Any) -> str:
 def test_a_follower_that_disconnects_releases_its_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_export, "BATCH", 2)
+    monkeypatch.setattr(audit_export, "BATCH_ROWS", 2)
     answer = service.client.get(EXPORT, headers=basic("auditor"), buffered=False)
     next(iter(answer.response))
     answer.close()
@@ -403,7 +403,7 @@ def test_a_follower_that_disconnects_releases_its_connection(
 def test_an_error_in_the_stream_cuts_it_off_and_releases_its_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_export, "BATCH", 2)
+    monkeypatch.setattr(audit_export, "BATCH_ROWS", 2)
     answer = service.client.get(EXPORT, headers=basic("auditor"), buffered=False)
     lines = iter(answer.response)
     got = next(lines)

@@ -8,9 +8,9 @@ import pytest
 from pat_service.errors import AccessRevoked
 from pat_service.rules.access import (
     Place,
+    is_for_place,
     may_open,
     may_visit,
-    meant_for,
     narrow_origins,
     require_viewer,
     require_visitor,
@@ -115,8 +115,8 @@ def test_the_launcher_asks_for_membership_alone() -> None:
         ),
     ],
 )
-def test_a_token_is_meant_for_one_place(change: dict[str, Any], place: Place, meant: bool) -> None:
-    assert meant_for(ana(**change), place) is meant
+def test_a_token_is_for_one_place(change: dict[str, Any], place: Place, meant: bool) -> None:
+    assert is_for_place(ana(**change), place) is meant
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ def test_an_export_waits_for_those_alone_that_were_writing_when_it_began(
 def test_an_export_that_waits_for_too_long_is_unavailable_and_the_list_is_not(
     large: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_export, "PATIENCE", 100)
+    monkeypatch.setattr(audit_export, "WRITERS_TIMEOUT_MS", 100)
     with psycopg.connect(url) as held:
         held.execute(INSERT)
         answer = large.client.get(EXPORT, headers=basic("everywhere"))
@@ -362,8 +362,8 @@ def test_a_purge_leaves_alone_what_a_mint_holds(large: Service, url: str) -> Non
 def test_purges_at_once_tell_each_expiry_once(
     large: Service, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "BATCH", 20)
-    monkeypatch.setattr(retention, "PAUSE", 0)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 20)
+    monkeypatch.setattr(retention, "MIN_REST_SECONDS", 0)
     large.frame()
     now = datetime.now(UTC)
     one = large.rows(select(Session.__table__))[0]._asdict() | {"expires_at": now - timedelta(days=31)}
@@ -405,7 +405,7 @@ def test_the_command_refuses_what_is_no_type(service: Service, type_: str) -> No
 
 
 def test_a_stream_ends_once_its_client_is_revoked(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_export, "BATCH", 2)
+    monkeypatch.setattr(audit_export, "BATCH_ROWS", 2)
     for _ in range(3):
         service.mint()
     with service.app.app_context():

@@ -437,7 +437,7 @@ def test_what_cannot_be_told_is_told_later(service: Service, monkeypatch: pytest
 
 def test_a_worker_remembers_so_many_kinds_and_forgets_no_number(service: Service) -> None:
     clock = Clock()
-    few = events.Refusals(most=3, timer=clock)
+    few = events.Refusals(max_counted=3, timer=clock)
     told = [few.count(kind(name), START) for name in ("a", "a", "b", "b", "b", "c", "d")]
     assert [[(series.kind.code, series.times) for series in due] for due in told] == [
         *([("a", 1)], [], [("b", 1)], [], [], [("c", 1)]),
@@ -453,12 +453,12 @@ def test_a_worker_remembers_so_many_kinds_and_forgets_no_number(service: Service
 def test_one_refusal_tells_so_many_others_at_most(service: Service) -> None:
     clock = Clock()
     many = events.Refusals(timer=clock)
-    for number in range(events.MOST_TOLD + 20):
+    for number in range(events.MAX_RECORDED + 20):
         for _ in range(3):
             many.count(kind(f"code{number}"), START)
     clock.now = 60
     due = [many.count(kind(name), START) for name in ("x", "y", "z")]
-    assert [len(series) for series in due] == [events.MOST_TOLD + 1, 21, 1]
+    assert [len(series) for series in due] == [events.MAX_RECORDED + 1, 21, 1]
     assert {series.times for series in due[0][:-1] + due[1][:-1]} == {2}
 
 
@@ -510,5 +510,5 @@ def test_while_nothing_can_be_written_one_refusal_waits_and_the_others_do_not(
     with service.app.app_context():
         for number in range(5):
             refusal = TokenExpired().about(token_id=str(number))
-            events.refused(events.OPEN_REFUSED, refusal, utcnow())
+            events.record_refusal(events.OPEN_REFUSED, refusal, utcnow())
     assert tried == [1]

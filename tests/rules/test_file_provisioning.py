@@ -253,7 +253,7 @@ def test_a_client_loses_the_limit_that_it_no_longer_lists(app: Flask, service: S
 def test_a_client_whose_file_names_no_workspaces_reaches_all(app: Flask, service: Service) -> None:
     everywhere = {"clients": [{"id": "rival", "secret": SECRETS["rival"]}]}
     (note,) = provision(app, everywhere).notes
-    assert note.startswith("client rival was limited to globex and is one of all workspaces now")
+    assert note.startswith("client rival was limited to globex and reaches all workspaces now")
     assert service.mint(client="rival").status_code == 201
     assert provision(app, everywhere).notes == []
 

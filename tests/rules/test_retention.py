@@ -122,18 +122,18 @@ def test_traffic_has_the_database_for_longer_than_a_batch_took(
     monkeypatch.setattr(
         "pat_service.rules.retention.time", SimpleNamespace(sleep=pauses.append, monotonic=clock.__next__)
     )
-    monkeypatch.setattr(retention, "BATCH", 10)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 10)
     service.frame()
     many_sessions(service, 15)
     age(service, 31, Session)
     assert purge(service).sessions == 15
-    assert pauses == [retention.REST * 1]
+    assert pauses == [retention.REST_FACTOR * 1]
 
 
 def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("pat_service.rules.retention.time.sleep", pauses.append)
-    monkeypatch.setattr(retention, "BATCH", 10)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 10)
     service.frame()
     many_sessions(service, 25)
     age(service, 31, Session)
@@ -141,7 +141,7 @@ def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: 
         assert purge(service).sessions == 25
     assert len([s for s in statements if s.startswith("DELETE FROM sessions")]) == 3
     assert len(pauses) == 2
-    assert min(pauses) >= retention.PAUSE
+    assert min(pauses) >= retention.MIN_REST_SECONDS
     told = [event.session_id for event in trail(service, "session:expired")]
     assert len(told) == len(set(told)) == 25
 
@@ -149,7 +149,7 @@ def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: 
 def test_a_purge_that_dies_in_the_middle_loses_nothing_and_tells_nothing_twice(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "BATCH", 10)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 10)
     service.frame()
     many_sessions(service, 25)
     age(service, 31, Session)
@@ -171,8 +171,8 @@ def test_a_purge_that_dies_in_the_middle_loses_nothing_and_tells_nothing_twice(
 
 
 def test_two_purges_at_once_tell_nothing_twice(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 5)
-    monkeypatch.setattr(retention, "PAUSE", 0)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 5)
+    monkeypatch.setattr(retention, "MIN_REST_SECONDS", 0)
     service.frame()
     many_sessions(service, 60)
     age(service, 31, Session)
@@ -245,8 +245,8 @@ def test_the_last_event_stays_so_that_no_id_is_given_out_twice(service: Service)
 
 
 def test_many_events_go_in_batches(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "BATCH", 4)
-    monkeypatch.setattr(retention, "PAUSE", 0)
+    monkeypatch.setattr(retention, "BATCH_ROWS", 4)
+    monkeypatch.setattr(retention, "MIN_REST_SECONDS", 0)
     for _ in range(9):
         service.token()
     service.change(update(Event).values(at=NOW - 91 * DAY))

@@ -168,7 +168,7 @@ def test_thousands_of_tokens_and_sessions_end_in_one_transaction(service: Servic
 
 
 def test_what_a_list_calls_live_is_what_opens(service: Service) -> None:
-    """The list asks the database what `tokens.recognise` asks in Python."""
+    """The list asks the database what `tokens.check_token` asks in Python."""
     now = datetime.now(UTC)
     token, _ = mint(service, "shop", singleUse=True)
     open_session(service, token)

@@ -217,10 +217,10 @@ def test_a_token_that_dies_while_it_opens_opens_nothing(
     service: Service, monkeypatch: pytest.MonkeyPatch, unlucky: str
 ) -> None:
     token = service.token()
-    recognise = tokens.recognise
+    check_token = tokens.check_token
 
     def slowly(*args: Any) -> Any:
-        found = recognise(*args)
+        found = check_token(*args)
         monkeypatch.undo()
         if unlucky == "mints again":
             service.token()
@@ -228,7 +228,7 @@ def test_a_token_that_dies_while_it_opens_opens_nothing(
             service.change(update(Token).values(revoked_at=START))
         return found
 
-    monkeypatch.setattr("pat_service.rules.sessions.recognise", slowly)
+    monkeypatch.setattr("pat_service.rules.sessions.check_token", slowly)
     assert service.refusal(token) == ("token_superseded" if unlucky == "mints again" else "token_revoked")
     assert sessions_made(service) == 0
 

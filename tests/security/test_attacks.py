@@ -109,9 +109,9 @@ def test_a_refusal_that_could_not_be_recorded_is_tried_again(
     refusal = TokenExpired().about(token_id="t")
     with service.app.app_context():
         monkeypatch.setattr(events, "transaction", away)
-        events.refused(events.OPEN_REFUSED, refusal, utcnow())
+        events.record_refusal(events.OPEN_REFUSED, refusal, utcnow())
         monkeypatch.setattr(events, "transaction", transaction)
-        events.refused(events.OPEN_REFUSED, refusal, utcnow())
+        events.record_refusal(events.OPEN_REFUSED, refusal, utcnow())
     assert service.rows(select(Event.code).where(Event.token_id == "t")) == [("token_expired",)]
 
 

@@ -337,7 +337,7 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
     service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened just as she is deleted."""
-    hold, use, used = reach.lock_tokens, tokens.use, threading.Event()
+    hold, use, used = reach.lock_tokens, tokens.use_token, threading.Event()
     waits = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -363,7 +363,7 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
         return found
 
     monkeypatch.setattr(reach, "lock_tokens", hold_and_let_another_mint)
-    monkeypatch.setattr(sessions, "use", use_and_pause)
+    monkeypatch.setattr(sessions, "use_token", use_and_pause)
     service.app.config["MAX_SESSIONS_PER_TOKEN"] = 100  # so that an opening is more than one statement
     (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
     with ThreadPoolExecutor(1) as threads:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 
 from pat_service.errors import GrantNotFound
 from pat_service.rules import events
-from pat_service.rules.access import FACTS, facts_of, may_open
+from pat_service.rules.access import FACTS, join_facts, may_open
 from pat_service.rules.callers import OPERATOR, Caller, reaches_user
 from pat_service.rules.directory import reach
 from pat_service.rules.directory.changes import changing
@@ -131,7 +131,7 @@ _held: Final = Grant.__table__.alias("held")
 _of_app = (
     select(*FACTS, _held.c.user_id.label("key"))
     .select_from(
-        facts_of(
+        join_facts(
             _held, App.id == _held.c.app_id, User.id == _held.c.user_id, Workspace.id == App.workspace_id
         )
     )
