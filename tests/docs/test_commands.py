@@ -2,16 +2,20 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 from flask import Flask
 
 from demo.cli import demo_commands
-from tests.support.servers import PROJECT
+from tests.docs.test_pages import PAGES
+from tests.support.documents import text_of
 
-PAGE = (PROJECT / "docs" / "operate" / "commands.md").read_text("utf-8")
+PAGE = text_of("docs/operate/commands.md")
 ROWS = dict(re.findall(r"^\| `([a-z -]+[a-z])(.*?)` \| .+ \|$", PAGE, re.MULTILINE))
+#: A command in a fence or in prose: its words, and what follows them on the line.
+COMMAND_LINE = re.compile(r"flask --app app ((?:[a-z][a-z-]* ?)+)([^`\n|&;)]*)")
 #: Commands of Flask and its extensions; the page lists only some of them in a table.
 EXTENSIONS = {"db", "limiter", "openapi", "routes", "run", "shell"}
 
@@ -51,3 +55,16 @@ def test_every_command_is_listed_with_its_arguments_and_options(commands: dict[s
         ]
         assert set(re.findall(r"--[a-z-]+", ROWS[name])) == options, name
         assert re.sub(r"\[--[^]]*\]…?", "", ROWS[name]).split() == arguments, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_command_of_a_page_exists_with_its_options(
+    page: Path, commands: dict[str, click.Command]
+) -> None:
+    for words, rest in COMMAND_LINE.findall(text_of(str(page))):
+        parts = words.split()
+        names = [name for name in (" ".join(parts[:2]), parts[0]) if name in commands]
+        assert names or parts[0] == "run", words
+        if names:
+            options = {option for parameter in commands[names[0]].params for option in parameter.opts}
+            assert set(re.findall(r"(?<= )--[a-z-]+", f"{words} {rest}")) <= options, words
