@@ -154,13 +154,6 @@ def test_errors_are_those_of_the_types() -> None:
     )
 
 
-def test_the_size_of_the_script_is_as_documented(shared: Service) -> None:
-    answer = shared.client.get("/embed.js", headers={"Accept-Encoding": "gzip"})
-    assert answer.headers["Content-Encoding"] == "gzip"
-    assert "under 5 kB compressed" in section(EMBED_JS, "The script")
-    assert len(answer.data) < 5000
-
-
 # ---- Apps ----
 
 
