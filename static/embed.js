@@ -1,26 +1,26 @@
-// pat-service: one tag that embeds an app and keeps it open. Its API is in /embed.d.ts.
-// Nothing is stored and no cookie is read. The token goes to the frame alone, by a port of its own.
+// pat-service: embeds an app and keeps it open. Its API is in /embed.d.ts.
+// It stores nothing and reads no cookie. Only the frame gets the token, through a MessagePort.
 (() => {
   "use strict";
 
   const VERSION = "1.0.0";
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
-  // Tries for the first token. For later ones the frame asks, and waits.
-  const TRIES = 5;
-  // ms in which a mint serves other frames of the same app and source
-  const SHARED = 5000;
-  // ms for a frame's page to load, and then for its first word
-  const LOAD = 60_000;
-  const HELLO = 5000;
-  // Where another token mends a frame that came back refused, a few times a minute
-  const MENDED = /^(token_(missing|expired|superseded|used)|session_(expired|invalid))$/;
-  const RESTARTS = 3;
+  // Attempts to get the first token. The frame asks for later tokens itself.
+  const MAX_ATTEMPTS = 5;
+  // Frames of the same app and source share a mint of at most this age.
+  const SHARED_MS = 5000;
+  // Time for a frame's page to load, and then to say hello.
+  const LOAD_TIMEOUT_MS = 60_000;
+  const HELLO_TIMEOUT_MS = 5000;
+  // A new token helps with these refusals. The script tries at most MAX_RESTARTS times a minute.
+  const RECOVERABLE = /^(token_(missing|expired|superseded|used)|session_(expired|invalid))$/;
+  const MAX_RESTARTS = 3;
   const RESERVED = /^(ready|loaded|resize|navigate|error|session:.*|embed:.*)$/;
   const WORDS = {
     en: ["This content could not be opened.", "Try again"],
     es: ["No se pudo abrir este contenido.", "Intentar de nuevo"],
   };
-  // One for the page: frames that opened together are renewed together, by one mint.
+  // One value for the page, so that frames that opened together renew with one mint.
   const jitter = Math.random();
 
   class PatEmbedError extends Error {
@@ -42,20 +42,20 @@
 
   const mints = new Set();
 
-  // Return {url, token, single} of a mint, which frames share where that may be; never with the token that is stale.
+  // Return {url, token, single} of a mint. Frames share it if they can, but never the stale token.
   async function obtain(frame, reason, stale) {
     const { app, workspace, tokenUrl, fetchToken: source = tokenUrl } = frame.options;
     const same = (each) => each.app === app && each.workspace === workspace && each.source === source;
     let mint = [...mints].find(same);
-    if (!mint || performance.now() - mint.at > SHARED || (stale && mint.token === stale)) {
+    if (!mint || performance.now() - mint.at > SHARED_MS || (stale && mint.token === stale)) {
       mints.delete(mint);
-      mint = { app, workspace, source, frame, found: ask(frame.options, reason) };
+      mint = { app, workspace, source, frame, answer: ask(frame.options, reason) };
       mints.add(mint);
     }
     try {
-      const found = await mint.found;
+      const found = await mint.answer;
       mint.at ??= performance.now();
-      // One that is for a single opening is for the frame that asked.
+      // A single-use token belongs to the frame that asked.
       if (found.single) mints.delete(mint);
       if (found.single && mint.frame !== frame) return obtain(frame, reason);
       mint.token = found.token;
@@ -69,9 +69,9 @@
   async function ask({ app, workspace, tokenUrl, fetchToken, tokenTimeout }, reason) {
     const signal = AbortSignal.timeout(tokenTimeout);
     const late = new Promise((_, reject) => signal.addEventListener("abort", reject));
-    const wish = { app, workspace, reason };
+    const request = { app, workspace, reason };
     try {
-      return read(await Promise.race([fetchToken ? fetchToken({ ...wish, signal }) : post(tokenUrl, wish, signal), late]));
+      return read(await Promise.race([fetchToken ? fetchToken({ ...request, signal }) : post(tokenUrl, request, signal), late]));
     } catch (error) {
       if (signal.aborted) throw new PatEmbedError("timeout", `No token came within ${tokenTimeout} ms.`, { retryable: true });
       if (error instanceof PatEmbedError) throw error;
@@ -80,12 +80,12 @@
     }
   }
 
-  async function post(url, wish, signal) {
+  async function post(url, request, signal) {
     const response = await fetch(url, {
       method: "POST",
       credentials: "include",
       headers: { "Content-Type": "application/json", Accept: "application/json" },
-      body: JSON.stringify(wish),
+      body: JSON.stringify(request),
       signal,
     });
     const { ok, status, headers } = response;
@@ -99,7 +99,7 @@
     });
   }
 
-  // The frame's address is that of the mint's redirectUrl, without the token.
+  // The frame's address is the mint's redirectUrl without the token.
   function read(answer) {
     try {
       const { protocol, origin, pathname, searchParams } = new URL(answer.redirectUrl);
@@ -116,24 +116,24 @@
     #token;
     #handlers = new Map();
     #promises = [];
-    // Where the port goes: at first the origin of `url`
+    // The target origin of the port, at first that of `url`.
     #origin;
     #port;
-    #first;
+    #firstToken;
     #loads = 0;
-    // A page that has spoken before it has loaded is not blank, however long it is busy then.
+    // A page that has sent a message is not blank, even if it is busy for long afterwards.
     #spoke;
     #restarts = [];
-    // What the host sent before the app was there; null from then on
+    // The host's messages until the app has loaded; null afterwards.
     #queue = [];
     #fresh = false;
     #timer;
     #panel;
     #lazy;
-    #over = false;
+    #unmounted = false;
 
-    constructor(place, { onError, ...options }) {
-      this.element = place;
+    constructor(target, { onError, ...options }) {
+      this.element = target;
       this.options = { theme: "auto", locale: document.documentElement.lang, tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
       if (onError) this.on("error", onError);
       addEventListener("message", this.#listen);
@@ -141,7 +141,7 @@
       this.#lazy = new IntersectionObserver((entries) => {
         if (entries.some((entry) => entry.isIntersecting)) this.#begin();
       }, { rootMargin: "200px" });
-      this.#lazy.observe(place);
+      this.#lazy.observe(target);
     }
 
     on(name, handler) {
@@ -161,11 +161,11 @@
     }
 
     setTheme(theme) {
-      this.#dress({ theme });
+      this.#setAppearance({ theme });
     }
 
     setLocale(locale) {
-      this.#dress({ locale });
+      this.#setAppearance({ locale });
     }
 
     refresh() {
@@ -176,7 +176,7 @@
     }
 
     unmount() {
-      this.#over = true;
+      this.#unmounted = true;
       this.#lazy?.disconnect();
       removeEventListener("message", this.#listen);
       clearTimeout(this.#timer);
@@ -184,31 +184,31 @@
       this.iframe?.remove();
       this.#panel?.remove();
       for (const { reject } of this.#promises) reject(new DOMException("The frame was unmounted.", "AbortError"));
-      // Whoever comes next may be somebody else.
+      // The next frame may belong to another user.
       mints.clear();
     }
 
-    // Resolves when the app is there or renewed, and rejects with the first error.
+    // Return a promise that resolves when the app has loaded or renewed, and rejects with the first error.
     settled() {
       return new Promise((resolve, reject) => this.#promises.push({ resolve, reject }));
     }
 
-    #dress(wish) {
-      Object.assign(this.options, wish);
-      this.#port?.postMessage({ type: "dress", ...wish });
+    #setAppearance(change) {
+      Object.assign(this.options, change);
+      this.#port?.postMessage({ type: "dress", ...change });
     }
 
     async #begin() {
       this.#lazy?.disconnect();
       this.#panel?.remove();
-      for (let tries = 1; !this.#over; tries++) {
+      for (let tries = 1; !this.#unmounted; tries++) {
         try {
-          // The token that it had before is not what helps.
+          // The previous token cannot help, so ask for a fresh one.
           const found = await (this.#loads ? this.#obtain("reload", true) : this.#obtain("initial"));
-          if (!this.#over) this.#place(found);
+          if (!this.#unmounted) this.#load(found);
           return;
         } catch (error) {
-          if (!error.retryable || error.retryAfter > 60 || tries === TRIES) return this.#fail(error);
+          if (!error.retryable || error.retryAfter > 60 || tries === MAX_ATTEMPTS) return this.#fail(error);
           warn(`${error.message} Trying again.`);
           await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 2 ** tries * (0.25 + jitter / 4))));
         }
@@ -222,17 +222,17 @@
       return found;
     }
 
-    #place({ url, token }) {
+    #load({ url, token }) {
       const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
       const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }), parent: location.origin })}`;
       this.url = url;
-      this.#first = token;
+      this.#firstToken = token;
       this.#origin = new URL(url).origin;
       this.#port?.close();
       this.#port = null;
       this.#queue ??= [];
       this.#spoke = false;
-      this.#expect(LOAD);
+      this.#expect(LOAD_TIMEOUT_MS);
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
       const style = "display:block;width:100%;height:100%;border:0";
@@ -240,36 +240,36 @@
       this.element.append(this.iframe);
     }
 
-    // On each load: of the first page, of one that was reloaded, of another app of the workspace.
+    // Runs after each load: of the first page, a reloaded page, or another app of the workspace.
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
-      // The one before stays open: what the frame has sent by it may still be on its way.
+      // Leave the previous port open: messages of the frame may still arrive on it.
       this.#port = port;
-      port.onmessage = ({ data }) => this.#hear(data, port);
+      port.onmessage = ({ data }) => this.#receive(data, port);
       this.iframe.contentWindow.postMessage(
         { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
       );
       port.heard = this.#spoke;
       this.#spoke = false;
-      this.#expect(HELLO);
+      this.#expect(HELLO_TIMEOUT_MS);
     }
 
     #expect(ms) {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#blank(ms === HELLO), ms);
+      this.#timer = setTimeout(() => this.#reportBlank(ms === HELLO_TIMEOUT_MS), ms);
     }
 
-    // A frame that the browser keeps blank has loaded and cannot say why. That its address answers says a little.
-    async #blank(loaded) {
+    // A frame that the browser blocked has loaded but says nothing. If its address answers, framing is not allowed.
+    async #reportBlank(loaded) {
       const { url } = this;
       const { origin } = location;
-      const there = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
-      if (this.#over || this.#spoke || this.#port?.heard) return;
+      const answers = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+      if (this.#unmounted || this.#spoke || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
       const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
-      this.#fail(there
+      this.#fail(answers
         ? new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
         : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
     }
@@ -278,7 +278,7 @@
       if (source === this.iframe?.contentWindow && origin === this.#origin && data?.type === "pat-embed:here") this.#spoke = true;
     };
 
-    #hear({ type, name, data, ...rest }, port) {
+    #receive({ type, name, data, ...rest }, port) {
       if (type === "hello") {
         if (port !== this.#port) return;
         clearTimeout(this.#timer);
@@ -287,16 +287,16 @@
         this.#loads++;
         this.#queue ??= [];
         this.#emit("ready", {});
-        if (rest.problem) this.#refused(rest.problem);
+        if (rest.problem) this.#recover(rest.problem);
       } else if (type === "written") this.#spoke = port === this.#port;
-      else if (type === "want-token") this.#give(rest, port);
-      else if (type === "event" && RESERVED.test(name)) this.#told(name, data);
+      else if (type === "want-token") this.#sendToken(rest, port);
+      else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
       else if (type === "restart") this.#begin();
       else if (type === "going") this.#follow(rest.origin);
     }
 
-    #told(name, data) {
+    #handleEvent(name, data) {
       if (name === "loaded") {
         for (const message of this.#queue ?? []) this.#port.postMessage(message);
         this.#queue = null;
@@ -307,7 +307,7 @@
     }
 
     #emit(name, data) {
-      if (this.#over) return;
+      if (this.#unmounted) return;
       const { onEvent } = this.options;
       for (const handler of [onEvent?.bind(null, name), ...(this.#handlers.get(name) ?? [])]) {
         try {
@@ -321,38 +321,38 @@
       for (const { resolve, reject } of this.#promises.splice(0)) name === "error" ? reject(data) : resolve(this);
     }
 
-    async #give({ id, reason, fresh }, port) {
-      const first = this.#first;
-      this.#first = null;
+    async #sendToken({ id, reason, fresh }, port) {
+      const first = this.#firstToken;
+      this.#firstToken = null;
       try {
         const { url, token } = first && !fresh
           ? { url: this.url, token: first }
           : await this.#obtain(reason === "initial" && this.#loads > 1 ? "reload" : reason, fresh || undefined);
         if (url === this.url) port.postMessage({ type: "token", id, token });
-        // The app has another address by now.
-        else this.#place({ url, token });
+        // The app's address has changed.
+        else this.#load({ url, token });
       } catch (error) {
         port.postMessage({ type: "no-token", id, problem: { ...error, detail: error.message } });
       }
     }
 
-    #refused(problem) {
+    #recover(problem) {
       const now = performance.now();
       this.#restarts = this.#restarts.filter((at) => now - at < 60_000);
-      if (!MENDED.test(problem.code) || this.#restarts.length === RESTARTS) return this.#told("error", problem);
+      if (!RECOVERABLE.test(problem.code) || this.#restarts.length === MAX_RESTARTS) return this.#handleEvent("error", problem);
       this.#restarts.push(now);
       this.#begin();
     }
 
-    // From a launcher to an app and back a frame may change its host, below that of the launcher.
+    // A frame that moves between launcher and apps may change to a host below the launcher's.
     #follow(origin) {
       const [from, to] = [new URL(this.url), new URL(origin)];
       if (to.protocol === from.protocol && `.${to.host}`.endsWith(`.${from.host}`)) this.#origin = to.origin;
     }
 
-    // What no frame can show.
+    // Show an error that no frame can show.
     #fail(error) {
-      if (this.#over) return;
+      if (this.#unmounted) return;
       warn(`${error.code}: ${error.message}`);
       const [text, textContent] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
       this.#panel = element("div", { role: "alert" });
@@ -362,17 +362,17 @@
     }
   }
 
-  // ---- How a page asks for one ----
+  // ---- The public API ----
 
   const given = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value != null));
 
   async function mount(target, options = {}) {
-    const place = typeof target === "string" ? document.querySelector(target) : target;
-    if (!(place instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
+    const element = typeof target === "string" ? document.querySelector(target) : target;
+    if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
     const { app, workspace, fetchToken, tokenUrl } = options;
     if (!app && !workspace) throw new TypeError("app is needed");
     if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
-    return new Frame(place, given(options)).settled();
+    return new Frame(element, given(options)).settled();
   }
 
   class PatEmbedElement extends HTMLElement {
@@ -386,16 +386,16 @@
 
     set fetchToken(value) {
       this.#fetchToken = value;
-      this.#renew();
+      this.#remount();
     }
 
     connectedCallback() {
-      // Given before this script was there
+      // A page may set the property before this script has loaded.
       if (Object.hasOwn(this, "fetchToken")) {
         this.#fetchToken = this.fetchToken;
         delete this.fetchToken;
       }
-      this.#renew();
+      this.#remount();
     }
 
     disconnectedCallback() {
@@ -407,17 +407,17 @@
       if (!this.frame || before === value) return;
       if (name === "theme") this.frame.setTheme(value ?? "auto");
       else if (name === "locale") this.frame.setLocale(value);
-      else if (name !== "title") this.#renew();
+      else if (name !== "title") this.#remount();
       else if (this.frame.iframe) this.frame.iframe.title = value ?? "";
     }
 
-    #renew() {
+    #remount() {
       this.disconnectedCallback();
       const get = (name) => this.getAttribute(name);
       const options = { fetchToken: this.#fetchToken, tokenUrl: get("token-url"), referrerPolicy: get("referrerpolicy") };
       if (!this.isConnected) return;
       if (!options.fetchToken && !options.tokenUrl) {
-        // A function may still come.
+        // The page may still set fetchToken.
         setTimeout(() => this.isConnected && !this.frame && warn("token-url or fetchToken is needed"), 1000);
         return;
       }
@@ -429,7 +429,7 @@
   }
 
   globalThis.PatEmbed ??= Object.freeze({ version: VERSION, mount, PatEmbedError });
-  // As a browser's own sheet: whatever the page says of it counts more.
+  // `:where` has no specificity, so that the page's own styles win.
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(":where(pat-embed:not([hidden])){display:block}");
   document.adoptedStyleSheets.push(sheet);
