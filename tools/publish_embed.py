@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pat_service.embed.embed_js import SCRIPT, VERSIONS, File, release, version_of
+from pat_service.embed.embed_js import SCRIPT, VERSIONS, File, Release, version_of
 
 STATIC: Final = Path(__file__).resolve().parents[1] / "static"
 RECORD: Final = "integrity.json"
@@ -37,7 +37,7 @@ def publish(static: Path, minify: Callable[[str], str] = minify) -> str:
     version, digest = version_of(source), File(source).integrity
     if version not in known:
         text = minify(source)
-        files = release(version, text).files
+        files = Release(version, text).files
         known[version] = {"source": digest} | {kind: file.integrity for kind, file in files.items()}
         (static / VERSIONS).mkdir(exist_ok=True)
         (static / VERSIONS / f"{version}.js").write_text(text, "utf-8")

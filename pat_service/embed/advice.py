@@ -93,27 +93,11 @@ UNKNOWN: Final = (
 RELOAD: Final = _("Reload the page that shows this app.")
 
 #: A new token can help with these codes. An unknown code may come from a proxy and be temporary.
-_RETRYABLE: Final = frozenset(
-    (
-        "token_missing",
-        "token_invalid",
-        "token_expired",
-        "token_superseded",
-        "token_revoked",
-        "token_used",
-        "session_invalid",
-        "session_expired",
-        "session_revoked",
-        "too_many_sessions",
-        "rate_limited",
-        "unavailable",
-        "internal_error",
-        "unreachable",
-        "timeout",
-        "fetch_token_failed",
-        "unknown",
-    )
-)
+_RETRYABLE: Final = {
+    *("token_missing", "token_invalid", "token_expired", "token_superseded", "token_revoked", "token_used"),
+    *("session_invalid", "session_expired", "session_revoked", "too_many_sessions", "rate_limited"),
+    *("unavailable", "internal_error", "unreachable", "timeout", "fetch_token_failed", "unknown"),
+}
 
 #: Other texts of the frame's script and templates. They fill in the names in braces.
 WORDS: Final = {

@@ -11,20 +11,14 @@ from werkzeug.datastructures import MIMEAccept, MultiDict
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.http import parse_accept_header
 
+from pat_service import errors
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
-from pat_service.embed.advice import RELOAD, advice, retryable
+from pat_service.embed.advice import advice, retryable
 from pat_service.embed.hosts import form_action
 from pat_service.embed.locale import language, theme
 from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
-from pat_service.errors import (
-    InvalidPayload,
-    PayloadTooLarge,
-    TokenInvalid,
-    TokenMissing,
-    UnsupportedMediaType,
-)
 from pat_service.http.headers import FRAME_POLICY, csp_nonce, request_state
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
@@ -91,11 +85,11 @@ def check_request() -> None:
 
 
 def read_token(given: list[str]) -> Secret:
-    """Return the only token in `given`, or raise TokenMissing, TokenInvalid or InvalidPayload."""
+    """Return the only token in `given`, or raise errors.TokenMissing, TokenInvalid or InvalidPayload."""
     if not any(given):
-        raise TokenMissing
+        raise errors.TokenMissing
     if len(given) > 1:
-        raise TokenInvalid("The access token is given more than once.")
+        raise errors.TokenInvalid("The access token is given more than once.")
     token = parse_token(given[0])
     refuse_nul()
     return token
@@ -108,19 +102,19 @@ def read_opening() -> tuple[list[str], str | None]:
     if not any(sessions):
         return tokens, None
     if any(tokens) or len(sessions) > 1:
-        raise TokenInvalid("Send one access token, or one session.")
+        raise errors.TokenInvalid("Send one access token, or one session.")
     g.database_asked = True
     return [], sessions[0]
 
 
 def read_form(limit_bytes: int) -> MultiDict[str, str]:
-    """Return the form of the body, or raise PayloadTooLarge or UnsupportedMediaType."""
+    """Return the form of the body, or raise errors.PayloadTooLarge or UnsupportedMediaType."""
     body = read_body(limit_bytes)
     if body.count(b"&") > MAX_FIELDS and request.mimetype == FORM_TYPES[0]:
         # Half a million empty fields take seconds to parse. The parser limits multipart itself.
-        raise PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
+        raise errors.PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
     if request.mimetype not in FORM_TYPES:
-        raise UnsupportedMediaType("Send the form URL-encoded or as multipart/form-data.")
+        raise errors.UnsupportedMediaType("Send the form URL-encoded or as multipart/form-data.")
     return request.form
 
 
@@ -129,7 +123,7 @@ def refuse_nul() -> None:
     for values in (request.args, request.form) if request.mimetype else (request.args,):
         for name, value in values.items(multi=True):
             if "\0" in name or "\0" in value:
-                raise InvalidPayload({name.replace("\0", ""): ["Must not contain NUL characters."]})
+                raise errors.InvalidPayload({name.replace("\0", ""): ["Must not contain NUL characters."]})
 
 
 # ---- Responses ----
@@ -217,24 +211,15 @@ def _cached_page(
 
 def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str, language: str, theme: str) -> str:
     title, sentence = advice(problem["code"], language)
+    preferences = {"locale": language, "language": language, "theme": theme}
     return render_template(
         "embed/error.html",
-        problem=problem,
         title=title,
         advice=sentence,
-        reload=RELOAD,
         retry=retryable(problem["code"]),
-        boot={
-            "problem": problem,
-            "parents": origins,
-            "locale": language,
-            "language": language,
-            "theme": theme,
-        },
+        boot={"problem": problem, "parents": origins, **preferences},
         texts=texts_in(language),
         csp_nonce=nonce,
-        language=language,
         direction=direction(language),
-        theme=theme,
         _=translator(language),
     )

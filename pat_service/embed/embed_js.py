@@ -7,7 +7,6 @@ byte forever. `static/embed.js` is served as it is while its VERSION is not publ
 import gzip
 import re
 from base64 import b64encode
-from dataclasses import dataclass
 from hashlib import sha384
 from pathlib import Path
 from typing import Final
@@ -48,13 +47,13 @@ class File:
         self.content_type = f"{mimetype}; charset=utf-8"
 
 
-@dataclass(frozen=True)
 class Release:
     """One version of the script. It may still change while it is not `published`."""
 
-    version: str
-    published: bool
-    files: dict[str, File]
+    def __init__(self, version: str, text: str, *, published: bool = True) -> None:
+        self.version = version
+        self.published = published
+        self.files = {kind: File(text + exports) for kind, exports in KINDS.items()}
 
 
 class Script:
@@ -63,9 +62,9 @@ class Script:
     def __init__(self, static: Path) -> None:
         source = (static / SCRIPT).read_text("utf-8")
         version = version_of(source)
-        self.releases = {version: release(version, source, published=False)}
+        self.releases = {version: Release(version, source, published=False)}
         for path in (static / VERSIONS).glob("*.js"):
-            self.releases[path.stem] = release(path.stem, path.read_text("utf-8"))
+            self.releases[path.stem] = Release(path.stem, path.read_text("utf-8"))
         self.newest = self.releases[version]
         self.types = File((static / TYPES).read_text("utf-8"), "text/plain")
 
@@ -77,11 +76,6 @@ class Script:
                 f"/embed-{self.newest.version}.js."
             )
         return self.releases[version]
-
-
-def release(version: str, text: str, *, published: bool = True) -> Release:
-    """Return the files of one version."""
-    return Release(version, published, {kind: File(text + exports) for kind, exports in KINDS.items()})
 
 
 def version_of(source: str) -> str:

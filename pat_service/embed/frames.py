@@ -6,17 +6,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from pat_service.credentials import Secret
-from pat_service.embed.answers import (
-    FORM_LIMIT_BYTES,
-    HANDOVER,
-    check_request,
-    current_origins,
-    read_opening,
-    read_token,
-    record_session,
-    refuse_nul,
-    requested_place,
-)
+from pat_service.embed import answers
 from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import expected_slug
 from pat_service.embed.navigation import require_frame
@@ -33,37 +23,37 @@ from pat_service.rules.sessions import OpenSession
 def open_by_address(**_: str) -> Response:
     """Open a frame with the token in its address."""
     require_frame()
-    return show_first_page(*_open(read_token(request.args.getlist(TOKEN_PARAMETER))))
+    return show_first_page(*_open(answers.read_token(request.args.getlist(TOKEN_PARAMETER))))
 
 
 def open_by_form(**_: str) -> Response:
     """Open a frame with the token in a form, or with the session of another frame of the workspace."""
     require_frame()
-    tokens, passed_on = read_opening()
+    tokens, passed_on = answers.read_opening()
     if passed_on is None:
-        return show_first_page(*_open(read_token(tokens)))
-    refuse_nul()
+        return show_first_page(*_open(answers.read_token(tokens)))
+    answers.refuse_nul()
     session = _check(passed_on)
     if isinstance(session, OpenSession):
         limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
         sessions.record_entry(session, utcnow())
-    record_session(session)
+    answers.record_session(session)
     return show_first_page(session, Secret(passed_on))
 
 
 def wait(**_: str) -> Response:
     """Answer with an empty page, to which the host's script hands a token."""
     require_frame()
-    place = requested_place()
+    place = answers.requested_place()
     # Before there is a session: the launcher's policy lets its form reach the apps.
     g.workspace_wide = place.app_id is None
-    return show_waiting(request.path.removesuffix(HANDOVER), current_origins(place))
+    return show_waiting(request.path.removesuffix(answers.HANDOVER), answers.current_origins(place))
 
 
 def hand_over(**_: str) -> Response:
     """Open a session for a waiting page, or a newer one for an open frame."""
     handover = read_handover()
-    return hand_over_page(*_open(read_token([handover.token]), handover.parent), handover)
+    return hand_over_page(*_open(answers.read_token([handover.token]), handover.parent), handover)
 
 
 def session_facts(**_: str) -> Response:
@@ -79,26 +69,26 @@ def end_session(**_: str) -> tuple[str, int]:
 
 def current_session() -> AnySession:
     """Return the session of the Bearer token, if it is valid at the requested app or launcher."""
-    receive_body(FORM_LIMIT_BYTES)
+    receive_body(answers.FORM_LIMIT_BYTES)
     g.database_asked = True
     session = _check(bearer())
-    record_session(session)
+    answers.record_session(session)
     return session
 
 
 def _open(token: Secret, parent: str | None = None) -> tuple[AnySession, Secret]:
-    place = requested_place()
+    place = answers.requested_place()
     session: AnySession
     if place.app_id is None:
         session, signed = open_launcher(token, str(place.workspace_id), parent=parent)
     else:
         session, signed = open_app(token, place.app_id, parent=parent, slug=expected_slug())
-    record_session(session)
+    answers.record_session(session)
     return session, signed
 
 
 def _check(token: str) -> AnySession:
-    place = requested_place()
+    place = answers.requested_place()
     if place.app_id is None:
         return count_request(sessions.check_launcher(keyring(), token, str(place.workspace_id), utcnow()))
     return count_request(sessions.check(keyring(), token, place.app_id, utcnow(), slug=expected_slug()))
@@ -107,8 +97,8 @@ def _check(token: str) -> AnySession:
 ROUTES: Final[tuple[tuple[str, str, Callable[..., Any]], ...]] = (
     ("GET", "", open_by_address),
     ("POST", "", open_by_form),
-    ("GET", HANDOVER, wait),
-    ("POST", HANDOVER, hand_over),
+    ("GET", answers.HANDOVER, wait),
+    ("POST", answers.HANDOVER, hand_over),
     ("GET", "/session", session_facts),
     ("DELETE", "/session", end_session),
 )
@@ -117,7 +107,7 @@ ROUTES: Final[tuple[tuple[str, str, Callable[..., Any]], ...]] = (
 def frame_blueprint(name: str, prefix: str, require_host: Callable[[], None]) -> Blueprint:
     """Return a blueprint of frames below `prefix`, on the hosts that `require_host` accepts."""
     blueprint = Blueprint(name, __name__, url_prefix=prefix)
-    blueprint.before_request(check_request)
+    blueprint.before_request(answers.check_request)
     blueprint.before_request(require_host)
     for method, path, view in ROUTES:
         blueprint.add_url_rule(path, view_func=view, methods=[method])

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flask import request
-from marshmallow import Schema, ValidationError, fields, post_load
+from marshmallow import Schema, fields, post_load
 from marshmallow.validate import Length, Regexp
 
 from pat_service.http.headers import NONCE
-from pat_service.http.payload import invalid, read_object
+from pat_service.http.payload import StrictParser
 from pat_service.shapes import ANY_ORIGIN, MAX_ORIGIN_LENGTH
 
 #: This parameter of a frame's address holds the host page's origin, as embed.js writes it.
@@ -40,15 +40,9 @@ class _HandoverSchema(Schema):
         return Handover(data["access_token"], data["parent_origin"], data["nonce"])
 
 
-_schema = _HandoverSchema()
-
-
 def read_handover() -> Handover:
-    """Return the handover in the body, or raise InvalidPayload and what `read_object` raises."""
-    try:
-        handover: Handover = _schema.load(read_object())
-    except ValidationError as error:
-        raise invalid(error.normalized_messages()) from None
+    """Return the handover in the body. Raise InvalidPayload, PayloadTooLarge or UnsupportedMediaType."""
+    handover: Handover = StrictParser().parse(_HandoverSchema(), request)
     return handover
 
 

@@ -65,7 +65,6 @@ def _preferences() -> tuple[str, str, str]:
     return found
 
 
-@lru_cache(maxsize=256)
 def _language(tags: tuple[str, ...]) -> str:
     primary = (tag.partition("-")[0] for tag in tags)
     return next((language for language in primary if language in texts.LANGUAGES), texts.SOURCE)

@@ -2,18 +2,12 @@
 
 from collections.abc import Callable
 from functools import cache
-from gettext import GNUTranslations, NullTranslations
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 TRANSLATIONS: Final = Path(__file__).parent.parent / "translations"
 #: The language of the texts in the code.
 SOURCE: Final = "en"
-
-
-def _catalog_file(language: str) -> Path:
-    return TRANSLATIONS / language / "LC_MESSAGES" / "messages.po"
 
 
 #: By primary subtag (`es`), the source first.
@@ -26,26 +20,19 @@ def mark(text: str) -> str:
     return text
 
 
+@cache
 def translator(language: str) -> Callable[[str], str]:
     """Return the function that translates a text into one of LANGUAGES."""
-    return _catalog(language).gettext
+    if language == SOURCE:
+        return mark
+    # Imported here, so that a worker that only serves English does not load Babel.
+    from babel.messages.pofile import read_po
+
+    with (TRANSLATIONS / language / "LC_MESSAGES" / "messages.po").open("rb") as file:
+        translations = {str(message.id): str(message.string) for message in read_po(file) if message.string}
+    return lambda text: translations.get(text, text)
 
 
 def direction(language: str) -> str:
     """Return the value of the attribute `dir`: `ltr` or `rtl`."""
     return "rtl" if language in _RIGHT_TO_LEFT else "ltr"
-
-
-@cache
-def _catalog(language: str) -> NullTranslations:
-    if language == SOURCE:
-        return NullTranslations()
-    # Imported here, so that a worker that only serves English does not load Babel.
-    from babel.messages.mofile import write_mo
-    from babel.messages.pofile import read_po
-
-    compiled = BytesIO()
-    with _catalog_file(language).open("rb") as file:
-        write_mo(compiled, read_po(file, locale=language))
-    compiled.seek(0)
-    return GNUTranslations(compiled)

@@ -11,14 +11,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
-from pat_service.embed.answers import (
-    APPS,
-    FORM_LIMIT_BYTES,
-    LAUNCHERS,
-    frame_headers,
-    read_form,
-    refuse_nul,
-)
+from pat_service.embed import answers
 from pat_service.embed.frames import current_session, frame_blueprint
 from pat_service.embed.hosts import require_app_host, require_common_host
 from pat_service.embed.pages import app_of, has_page, show
@@ -27,9 +20,9 @@ from pat_service.errors import InvalidPayload
 from pat_service.http.payload import read_body
 from pat_service.rules.sessions import OpenSession
 
-launchers: Final = frame_blueprint("launcher", f"{LAUNCHERS}/<workspace_id>", require_common_host)
-blueprint: Final = frame_blueprint("embed", f"{APPS}/<app_id>", require_app_host)
-blueprint.after_app_request(frame_headers)
+launchers: Final = frame_blueprint("launcher", f"{answers.LAUNCHERS}/<workspace_id>", require_common_host)
+blueprint: Final = frame_blueprint("embed", f"{answers.APPS}/<app_id>", require_app_host)
+blueprint.after_app_request(answers.frame_headers)
 
 
 class PageName(BaseConverter):
@@ -49,7 +42,7 @@ def _add_converters(state: Any) -> None:
 def page(app_id: str, name: str) -> Response:
     """Answer with a page or part of the app."""
     session = _session()
-    refuse_nul()
+    answers.refuse_nul()
     return show(session, Page(name))
 
 
@@ -60,8 +53,8 @@ def submit(app_id: str, name: str) -> Response:
     form = app_of(session).forms.get(name)
     if form is None:
         raise MethodNotAllowed(["GET"]) if has_page(session, name) else NotFound()
-    sent = read_form(FORM_LIMIT_BYTES)
-    refuse_nul()
+    sent = answers.read_form(answers.FORM_LIMIT_BYTES)
+    answers.refuse_nul()
     try:
         result = form.function(session.viewer)
     except ValidationError as error:
@@ -80,8 +73,8 @@ def data(app_id: str, name: str) -> Response:
     if function is None:
         methods = app.data_methods(name)
         raise MethodNotAllowed(methods) if methods else NotFound()
-    read_body(FORM_LIMIT_BYTES)
-    refuse_nul()
+    read_body(answers.FORM_LIMIT_BYTES)
+    answers.refuse_nul()
     try:
         result = function(session.viewer)
     except ValidationError as error:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
-from pat_service.embed import frames
+from pat_service.embed import answers
 from pat_service.embed.advice import script_texts
 from pat_service.storage.models import Event, Session
 from tests.support.people import ORDERS, PORTAL, SUPPORT, Service, changed, problem_of, provision
@@ -93,7 +93,7 @@ NATIVE: Final = "safari-web-extension://1B2C"
 def test_it_speaks_first_to_a_parent_that_its_address_names_and_that_may_frame_it(
     monkeypatch: pytest.MonkeyPatch, shared: Service, allowed: list[str], named: str, told: str | None
 ) -> None:
-    monkeypatch.setattr(frames, "current_origins", lambda app_id: allowed)
+    monkeypatch.setattr(answers, "current_origins", lambda app_id: allowed)
     answer = shared.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named})
     assert boot_of(answer).get("parent") == told
 
