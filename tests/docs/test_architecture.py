@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import text_of
 from tests.support.servers import PROJECT
 
-PAGE = (PROJECT / "docs" / "dev" / "architecture.md").read_text("utf-8")
+PAGE = text_of("docs/dev/architecture.md")
 SERVICE = PROJECT / "pat_service"
 #: A file, or a file and what it defines.
 NAMED = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.(?:py|js))`\]?(?:\([^)]*\))?(?:: ((?:`\w+`(?:, )?)+))?", PAGE)

@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 
 from config import SETTINGS, Config
-from tests.support.servers import PROJECT
+from tests.support.documents import text_of
 
-PAGE = (PROJECT / "docs" / "operate" / "configuration.md").read_text("utf-8")
-EXAMPLE = (PROJECT / ".env.example").read_text("utf-8")
+PAGE = text_of("docs/operate/configuration.md")
+EXAMPLE = text_of(".env.example")
 
 
 def test_the_table_lists_every_setting_once_in_the_order_of_the_code() -> None:
