@@ -14,11 +14,12 @@ from tests.support.servers import PROJECT
 MOST_LINES: Final = 150
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 EXTERNAL: Final = re.compile(r"[a-z]+:")
-NOT_OURS: Final = {".venv", "node_modules", ".git", "vendor", "instance"}
+NOT_OURS: Final = {"node_modules", "vendor", "instance"}
 PAGES: Final = sorted(
     page.relative_to(PROJECT)
-    for page in PROJECT.rglob("*.md")
-    if NOT_OURS.isdisjoint(page.relative_to(PROJECT).parts) and not page.parent.name.startswith(".")
+    for pattern in ("*.md", "[!.]*/**/*.md")
+    for page in PROJECT.glob(pattern)
+    if NOT_OURS.isdisjoint(page.relative_to(PROJECT).parts)
 )
 
 
