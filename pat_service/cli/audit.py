@@ -1,4 +1,4 @@
-"""The audit trail, as NDJSON."""
+"""The command that prints the audit trail as NDJSON."""
 
 import re
 import time
@@ -19,21 +19,20 @@ from pat_service.rules import audit_export
 from pat_service.rules.audit_export import EventFilter
 from pat_service.rules.callers import OPERATOR
 
-#: Of what is followed, in seconds.
-LOOK_EVERY: Final = 1
+FOLLOW_INTERVAL_SECONDS: Final = 1
 
 
-def _moment(_context: Any, _parameter: Any, text: str | None) -> datetime | None:
+def _parse_time(_context: Any, _parameter: Any, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        found: Any = Moment().deserialize(text)
+        time_: Any = Moment().deserialize(text)
     except ValidationError as error:
         raise click.BadParameter(str(error.messages[0])) from None
-    return found  # type: ignore[no-any-return]
+    return time_  # type: ignore[no-any-return]
 
 
-def _type(_context: Any, _parameter: Any, text: str | None) -> str | None:
+def _check_type(_context: Any, _parameter: Any, text: str | None) -> str | None:
     if text is not None and re.fullmatch(r"[a-z-]{1,32}:[a-z-]{1,32}", text) is None:
         raise click.BadParameter("Must be a type such as token:minted.")
     return text
@@ -41,14 +40,29 @@ def _type(_context: Any, _parameter: Any, text: str | None) -> str | None:
 
 @click.command()
 @with_appcontext
-@click.option("--type", "type_", metavar="TYPE", callback=_type, help="Such as token:minted.")
-@click.option("--user", "email", metavar="EMAIL", help="Only what concerns this user.")
-@click.option("--app", "app_slug", metavar="SLUG", help="Only what concerns this app.")
-@click.option("--since", metavar="MOMENT", callback=_moment, help="Such as 2026-11-22T10:15:00Z.")
 @click.option(
-    "--after", type=click.IntRange(0, 10**18), default=0, metavar="ID", help="The last line you have."
+    "--type",
+    "type_",
+    metavar="TYPE",
+    callback=_check_type,
+    help="Only this type, such as token:minted.",
 )
-@click.option("--follow", is_flag=True, help="Wait for more, until interrupted.")
+@click.option("--user", "email", metavar="EMAIL", help="Only events of this user.")
+@click.option("--app", "app_slug", metavar="SLUG", help="Only events of this app.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_parse_time,
+    help="From this time on, such as 2026-11-22T10:15:00Z.",
+)
+@click.option(
+    "--after",
+    type=click.IntRange(0, 10**18),
+    default=0,
+    metavar="ID",
+    help="Only events after this one.",
+)
+@click.option("--follow", is_flag=True, help="Wait for new events until interrupted.")
 def events(
     type_: str | None,
     email: str | None,
@@ -57,7 +71,7 @@ def events(
     after: int,
     follow: bool,
 ) -> None:
-    """Print the audit trail, oldest first, one JSON object a line."""
+    """Print the audit trail, oldest first, one JSON object per line."""
     with plain_errors():
         event_filter = EventFilter(
             type=type_,
@@ -68,13 +82,13 @@ def events(
         after = _print(event_filter, after)
     with suppress(KeyboardInterrupt), plain_errors():
         while follow:
-            time.sleep(LOOK_EVERY)
+            time.sleep(FOLLOW_INTERVAL_SECONDS)
             with suppress(Unavailable):
                 after = _print(event_filter, after)
 
 
 def _print(event_filter: EventFilter, after: int) -> int:
-    """Print what is behind the event with this id, and return the id of the last one printed."""
+    """Print the events after the event with this id. Return the id of the last one."""
     for batch in audit_export.export(OPERATOR, event_filter, after):
         for row in batch:
             click.echo(json.dumps(EVENT.dump(row)))

@@ -1,4 +1,4 @@
-"""Clients: make, list, limit, rotate, revoke."""
+"""Commands for clients: create, list, limit, rotate, revoke."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -13,9 +13,9 @@ from pat_service.rules import clients
 from pat_service.rules.callers import SCOPES
 from pat_service.storage.models import LEAST_ROLE, ROLES
 
-_OVERLAP = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
+_DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
+_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 client_commands = AppGroup("client", help="Back ends that may call this service.")
 
@@ -23,15 +23,25 @@ client_commands = AppGroup("client", help="Back ends that may call this service.
 @client_commands.command("create")
 @click.argument("client_id", metavar="ID")
 @click.option(
-    "--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this. Default: all."
+    "--workspace",
+    "workspaces",
+    multiple=True,
+    metavar="SLUG",
+    help="Limit it to this one. Default: all.",
 )
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Default: mint.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(SCOPES),
+    help="Allow this. Default: mint.",
+)
 @click.option(
     "--highest-role",
     type=click.Choice(ROLES),
     default=LEAST_ROLE,
     show_default=True,
-    help="The highest role that it can give.",
+    help="The highest role that the client can give.",
 )
 @click.option("--mint-limit", metavar="LIMIT", help='Such as "600 per minute". Default: MINT_RATE_LIMIT.')
 def create_client(
@@ -41,7 +51,7 @@ def create_client(
     highest_role: str,
     mint_limit: str | None,
 ) -> None:
-    """Make a client and print its secret, once."""
+    """Create a client and print its secret, once."""
     with plain_errors():
         secret = clients.create(
             keyring(),
@@ -54,49 +64,49 @@ def create_client(
 
 @client_commands.command("list")
 def list_clients() -> None:
-    """List the clients, and of their secrets all but the secrets. Times are UTC."""
+    """List the clients, and facts about their secrets. Times are UTC."""
     with plain_errors():
         rows = clients.list_clients(keyring(), datetime.now(UTC))
     for row in rows:
         state = (
             f"revoked {row.revoked_at:%Y-%m-%d}" if row.revoked_at else f"{row.live_secrets} live secret(s)"
         )
-        places = "all workspaces" if row.workspaces is None else ", ".join(row.workspaces) or "no workspace"
+        reach = "all workspaces" if row.workspaces is None else ", ".join(row.workspaces) or "no workspace"
         limit = row.mint_limit or "default limit"
         role = f"roles up to {row.highest_role}"
-        click.echo(f"{row.id}\t{places}\t{', '.join(row.scopes)}\t{limit}\t{role}\t{state}")
+        click.echo(f"{row.id}\t{reach}\t{', '.join(row.scopes)}\t{limit}\t{role}\t{state}")
         for secret in row.secrets if row.revoked_at is None else ():
-            click.echo(f"\t{_told(secret)}")
+            click.echo(f"\t{_describe(secret)}")
 
 
-def _told(secret: clients.ListedSecret) -> str:
-    ends = f"ends {secret.expires_at:{_MOMENT}}" if secret.expires_at else "does not end"
-    used = f"last used {secret.last_used_at:{_MOMENT}}" if secret.last_used_at else "not used yet"
-    key = f"key {secret.key_id}" if secret.key_known else f"dead: its key {secret.key_id} is not here"
-    return f"secret of {secret.created_at:{_MOMENT}}, {ends}, {used}, {key}"
+def _describe(secret: clients.ListedSecret) -> str:
+    ends = f"ends {secret.expires_at:{_TIME_FORMAT}}" if secret.expires_at else "does not end"
+    used = f"last used {secret.last_used_at:{_TIME_FORMAT}}" if secret.last_used_at else "not used yet"
+    key = f"key {secret.key_id}" if secret.key_known else f"dead: its key {secret.key_id} is not configured"
+    return f"secret of {secret.created_at:{_TIME_FORMAT}}, {ends}, {used}, {key}"
 
 
 @client_commands.command("limit")
 @click.argument("client_id", metavar="ID")
 @click.argument("mint_limit", metavar="LIMIT")
 def limit_client(client_id: str, mint_limit: str) -> None:
-    """Let a client mint so much, such as "600 per minute", or `none` for MINT_RATE_LIMIT."""
+    """Limit the mints of a client: "600 per minute", or `none` for MINT_RATE_LIMIT."""
     own = None if mint_limit == "none" else mint_limit
     with plain_errors():
         clients.limit(client_id, own, datetime.now(UTC))
-    click.echo(f"Client {client_id} may mint {own or 'what MINT_RATE_LIMIT says'}.")
+    click.echo(f"Client {client_id} may mint {own or 'as often as MINT_RATE_LIMIT says'}.")
 
 
 @client_commands.command("rotate")
 @click.argument("client_id", metavar="ID")
 @click.option(
-    "--overlap", default="0s", metavar="TIME", help="How long the old secret works on: 24h, 30m, 7d."
+    "--overlap", default="0s", metavar="TIME", help="How long the old secret stays valid: 24h, 30m, 7d."
 )
 def rotate_client(client_id: str, overlap: str) -> None:
-    """Give a client a new secret and print it, once. The old one ends at once, or after the overlap."""
-    found = _OVERLAP.fullmatch(overlap)
+    """Give a client a new secret and print it, once. The old secret ends at once, or after the overlap."""
+    found = _DURATION.fullmatch(overlap)
     if found is None:
-        raise click.BadParameter("write a time such as 24h, 30m or 7d", param_hint="--overlap")
+        raise click.BadParameter("write a duration such as 24h, 30m or 7d", param_hint="--overlap")
     period = timedelta(**{_UNITS[found[2]]: int(found[1])})
     with plain_errors():
         secret = clients.rotate(keyring(), client_id, datetime.now(UTC), period)
@@ -106,7 +116,7 @@ def rotate_client(client_id: str, overlap: str) -> None:
 @client_commands.command("revoke")
 @click.argument("client_id", metavar="ID")
 def revoke_client(client_id: str) -> None:
-    """End a client at once. Tokens that it minted go on until they expire."""
+    """Revoke a client at once. Tokens that it minted stay valid until they expire."""
     with plain_errors():
         clients.revoke(client_id, datetime.now(UTC))
     click.echo(f"Client {client_id} is revoked.")

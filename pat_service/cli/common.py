@@ -1,4 +1,4 @@
-"""What the commands share: errors in plain words, the schema, secrets shown once."""
+"""Helpers of the commands: plain errors, schema upgrades, ids by name, secrets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,28 +24,25 @@ def upgrade_schema() -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Say what was refused in a line or a few, and exit with 1."""
+    """Turn refusals and database errors into a line or a few, and exit with 1."""
     try:
         yield
     except InvalidPayload as refusal:
-        lines = [f"{visible(field)}: {text}" for field, texts in refusal.errors.items() for text in texts]
+        lines = [f"{escape(field)}: {text}" for field, texts in refusal.errors.items() for text in texts]
         raise click.ClickException("\n".join(lines)) from None
     except Refused as refusal:
         raise click.ClickException(refusal.detail) from None
     except IntegrityError:
-        raise click.ClickException(
-            "Somebody else changed the same things at the same time; try again."
-        ) from None
+        raise click.ClickException("A concurrent change conflicts with this one; try again.") from None
     except DBAPIError:
         raise click.ClickException(
-            "The database does not answer as it should. Is DATABASE_URL right, and the schema up "
-            "(flask --app app db upgrade)?"
+            "The database failed. Check DATABASE_URL, and upgrade the schema: flask --app app db upgrade"
         ) from None
 
 
-def visible(name: str) -> str:
-    """Return a name that comes from a file without what would steer a terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)
+def escape(text: str) -> str:
+    """Return a text from outside with its control characters escaped, for a terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def user_id(email: str) -> str:

@@ -1,4 +1,4 @@
-"""The doctor: why is a frame blank, or why does it refuse?"""
+"""The command that says why a frame stays blank or refuses, and what to change."""
 
 import json
 from collections import Counter
@@ -14,8 +14,8 @@ from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from pat_service.cli.common import user_id, visible
-from pat_service.diagnosis import installation, origins, people, reached
+from pat_service.cli.common import escape, user_id
+from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.findings import OK, PROBLEM, WARNING, Finding, ok, problem
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed.answers import APPS, LAUNCHERS
@@ -29,32 +29,34 @@ from pat_service.storage import readiness
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import Listing, PageRequest
 
-#: In the order in which they are told.
+#: In the order of the output.
 LEVELS: Final = (PROBLEM, WARNING, OK)
 COLOURS: Final = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
-#: Of nothing that there is: its answer has the headers of any other.
+#: No resource has this id. Its answer has the headers of any other.
 NO_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
-class _Unusable(click.ClickException):
-    """What was typed names nothing, or is no such thing."""
+class _WrongArgument(click.ClickException):
+    """An argument is malformed or names nothing."""
 
     exit_code = 2
 
 
 @click.command()
 @click.option("--app", "app_slug", metavar="SLUG", help="The app in the frame.")
-@click.option("--workspace", "workspace_slug", metavar="SLUG", help="Or the workspace, for its launcher.")
+@click.option(
+    "--workspace", "workspace_slug", metavar="SLUG", help="Or the workspace of the launcher in the frame."
+)
 @click.option(
     "--parent",
     "parents",
     multiple=True,
     metavar="ORIGIN",
-    help="The page around the frame; again for the page around that, up to the top.",
+    help="The page around the frame. Repeat it for each page around that, up to the top.",
 )
-@click.option("--email", metavar="EMAIL", help="Who looks at it.")
-@click.option("--offline", is_flag=True, help="Do not ask PUBLIC_URL over HTTP.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--email", metavar="EMAIL", help="The user who views it.")
+@click.option("--offline", is_flag=True, help="Send no HTTP request to PUBLIC_URL.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_appcontext
 def doctor(
     app_slug: str | None,
@@ -64,46 +66,46 @@ def doctor(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Say why a frame is blank or refuses, and what to change. Nothing is written, no token shown.
+    """Say why a frame stays blank or refuses, and what to change. It writes nothing and shows no token.
 
-    Exit with 1 where there is a problem, with 2 where something that was typed is not there.
+    Exit with 1 for a problem, with 2 if an argument names nothing.
     """
-    around = [_parent(text) for text in parents]
+    around = [_parse_parent(text) for text in parents]
     for check, text, name in (
         (check_slug, app_slug, "--app"),
         (check_slug, workspace_slug, "--workspace"),
         (check_email, email, "--email"),
     ):
         if text is not None:
-            _checked(check, text, name)
-    found = sorted(_examined(app_slug, workspace_slug, around, email, offline), key=_urgency)
-    (_told_as_json if as_json else _told)(found)
+            _check_argument(check, text, name)
+    found = sorted(_examine(app_slug, workspace_slug, around, email, offline), key=_rank)
+    (_print_json if as_json else _print_lines)(found)
     if any(finding.level == PROBLEM for finding in found):
         raise SystemExit(1)
 
 
-def _urgency(finding: Finding) -> int:
+def _rank(finding: Finding) -> int:
     return LEVELS.index(finding.level)
 
 
-def _parent(text: str) -> Parent:
+def _parse_parent(text: str) -> Parent:
     try:
         return origins.parse_parent(text)
     except ValidationError as error:
-        raise _Unusable(f"--parent {visible(text)}: {error.messages[0]}") from None
+        raise _WrongArgument(f"--parent {escape(text)}: {error.messages[0]}") from None
 
 
-def _checked(check: Callable[[str], object], text: str, name: str) -> None:
+def _check_argument(check: Callable[[str], object], text: str, name: str) -> None:
     try:
         check(text)
     except ValidationError as error:
-        raise _Unusable(f"{name} {visible(text)}: {error.messages[0]}") from None
+        raise _WrongArgument(f"{name} {escape(text)}: {error.messages[0]}") from None
 
 
-# ---- What is asked ----
+# ---- Checks ----
 
 
-def _examined(
+def _examine(
     app_slug: str | None,
     workspace_slug: str | None,
     parents: list[Parent],
@@ -111,62 +113,60 @@ def _examined(
     offline: bool,
 ) -> Iterator[Finding]:
     settings = current_app.config
-    stores = list(_stores())
+    stores = list(_check_stores())
     target, in_database = None, list[Finding]()
     if not any(finding.about == "database" for finding in stores):
         try:
             target = _target(app_slug, workspace_slug)
-            in_database.extend(_in_database(target, workspace_slug, parents, email))
+            in_database.extend(_check_database(target, workspace_slug, parents, email))
         except (SQLAlchemyError, Refused):
             stores.append(
-                problem("database", "The database went away meanwhile.", _STORES["DATABASE_URL"][1])
+                problem("database", "The database failed during the checks.", _STORES["DATABASE_URL"][1])
             )
     slug = target.slug if target is not None and target.kind == "app" else None
     yield from stores
-    yield from installation.address(settings, slug, parents)
-    yield from origins.nesting(parents)
-    yield from installation.proxies(settings)
-    yield from installation.framed_only(settings)
-    yield from installation.limits(settings)
+    yield from installation.check_public_url(settings, slug, parents)
+    yield from origins.check_nesting(parents)
+    yield from installation.check_proxies(settings)
+    yield from installation.check_framed_only(settings)
+    yield from installation.check_limits(settings)
     yield from in_database
     if offline:
-        yield ok("address", "PUBLIC_URL was not asked over HTTP, since --offline says so.")
+        yield ok("address", "No HTTP request was sent to PUBLIC_URL, because of --offline.")
     elif settings["PUBLIC_URL"] is None:
-        yield ok(
-            "address", "PUBLIC_URL is unset, as development may leave it, and so was not asked over HTTP."
-        )
+        yield ok("address", "No HTTP request was sent, because PUBLIC_URL is unset.")
     elif slug is None or not has_app_origins() or is_dns_label(slug):
-        yield from _reached(target)
+        yield from _check_address(target)
 
 
-#: How a text of `readiness` or `config` begins → what it is about, and what to change.
+#: Start of a text of `readiness` or `config` → its part, and what to change.
 _STORES: Final = {
     "DATABASE_URL": (
         "database",
-        "Start the database, or correct DATABASE_URL; until then all is answered 503.",
+        "Start the database, or correct DATABASE_URL. Until then every answer is 503.",
     ),
     "the schema": ("database", "flask --app app db upgrade"),
     "REDIS_URL must": ("limits", "Set REDIS_URL, or WEB_CONCURRENCY=1."),
     "REDIS_URL": (
         "limits",
-        "Start Redis, or correct REDIS_URL; until then mints and openings are answered 503.",
+        "Start Redis, or correct REDIS_URL. Until then mints and openings answer 503.",
     ),
 }
 
 
-def _stores() -> Iterator[Finding]:
-    """Yield what keeps the service from its work: stores, schema, workers."""
+def _check_stores() -> Iterator[Finding]:
+    """Yield problems of the stores, the schema and the workers."""
     found: list[readiness.Finding] = current_app.extensions["pat_service.findings"]()
     for text in (each.text for each in found):
         known = (said for begin, said in _STORES.items() if text.startswith(begin))
         about, change = next(known, ("stores", "See `flask --app app check`."))
         yield problem(about, f"{text[0].upper()}{text[1:]}.", change)
     if not found:
-        yield ok("stores", "Database, schema and the store of the limits are as they should be.")
+        yield ok("stores", "The database, its schema and the store of the limits are ready.")
 
 
 def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
-    """Return what is in the frame: the app where one is named. Raise _Unusable where it is not there."""
+    """Return the app in the frame, or else the workspace. Raise _WrongArgument if it does not exist."""
     target = None
     if workspace_slug is not None:
         found = workspaces.list_workspaces(OPERATOR, PageRequest(), slug=workspace_slug)
@@ -183,28 +183,28 @@ def _one(found: Listing, name: str) -> AnyRow:
     row: AnyRow
     for row in found.items:
         return row
-    raise _Unusable(f"There is no {name}.")
+    raise _WrongArgument(f"There is no {name}.")
 
 
-def _in_database(
+def _check_database(
     target: Target | None, workspace_slug: str | None, parents: list[Parent], email: str | None
 ) -> Iterator[Finding]:
     now = datetime.now(UTC)
-    yield from installation.keys(keyring(), now)
-    yield from installation.clock(installation.database_clock(), "the database")
+    yield from installation.check_keys(keyring(), now)
+    yield from installation.check_clock(installation.database_clock(), "the database")
     if target is not None:
-        yield from _about(target, workspace_slug)
-        yield from origins.check(target, parents)
+        yield from _check_target(target, workspace_slug)
+        yield from origins.check_origins(target, parents)
         scope = MINT if target.kind == "app" else MINT_WORKSPACE
-        yield from installation.minting(current_app.config, keyring(), now, target.workspace, scope)
+        yield from installation.check_clients(current_app.config, keyring(), now, target.workspace, scope)
     elif parents:
-        yield ok(origins.ABOUT, "Add --app or --workspace, to see whether these parents may frame it.")
+        yield ok(origins.ABOUT, "Add --app or --workspace to check whether these parents may frame it.")
     if email is not None:
-        yield from _somebody(email, target, parents, now)
+        yield from _check_user(email, target, parents, now)
 
 
-def _about(target: Target, workspace_slug: str | None) -> Iterator[Finding]:
-    """Yield whether the app is where it is thought to be, and has something to show."""
+def _check_target(target: Target, workspace_slug: str | None) -> Iterator[Finding]:
+    """Yield problems of the app's workspace and template."""
     if workspace_slug not in (None, target.workspace):
         yield problem(
             "access",
@@ -218,7 +218,7 @@ def _about(target: Target, workspace_slug: str | None) -> Iterator[Finding]:
         yield problem("template", text, "Add the file, and restart the service.")
 
 
-def _somebody(email: str, target: Target | None, parents: list[Parent], now: datetime) -> Iterator[Finding]:
+def _check_user(email: str, target: Target | None, parents: list[Parent], now: datetime) -> Iterator[Finding]:
     try:
         id_ = user_id(email)
     except UserNotFound:
@@ -226,45 +226,45 @@ def _somebody(email: str, target: Target | None, parents: list[Parent], now: dat
         yield problem(
             people.ACCESS,
             f"There is no user {email}.",
-            f'POST /api/ext/users {body}; or mint with "provision", which makes who is missing.',
+            f'POST /api/ext/users {body}; or mint with "provision", which creates the user.',
         )
         return
     if target is None:
-        yield ok(people.ACCESS, f"There is a user {email}: add --app or --workspace for what they may open.")
+        yield ok(people.ACCESS, f"The user {email} exists. Add --app or --workspace to check their access.")
         return
-    access = people.access(email, id_, target)
+    access = people.check_access(email, id_, target)
     yield from access
     admitted = all(finding.level == OK for finding in access)
     most = current_app.config["MAX_SESSIONS_PER_TOKEN"]
-    yield from people.tokens(keyring(), id_, target, parents, now, most, admitted=admitted)
+    yield from people.check_tokens(keyring(), id_, target, parents, now, most, admitted=admitted)
 
 
-def _reached(target: Target | None) -> list[Finding]:
-    """Return what arrives from the page that a frame begins with, which holds nothing."""
+def _check_address(target: Target | None) -> list[Finding]:
+    """Return findings about the answer to a frame's first request, the empty page."""
     if target is not None and target.kind == "app":
-        return reached.check(
-            app_url(target.slug), f"{APPS}/{target.id}/frame", target, apart=has_app_origins()
+        return http_check.check_answer(
+            app_url(target.slug), f"{APPS}/{target.id}/frame", target, own_host=has_app_origins()
         )
     id_ = NO_ID if target is None else target.id
-    return reached.check(public_url(), f"{LAUNCHERS}/{id_}/frame", target, apart=False)
+    return http_check.check_answer(public_url(), f"{LAUNCHERS}/{id_}/frame", target, own_host=False)
 
 
-# ---- What is told ----
+# ---- Output ----
 
 
-def _told(found: list[Finding]) -> None:
+def _print_lines(found: list[Finding]) -> None:
     levels, abouts = (
         max(map(len, words)) for words in zip(*((f.level, f.about) for f in found), strict=True)
     )
     for finding in found:
         level = click.style(finding.level.ljust(levels), fg=COLOURS[finding.level])
-        click.echo(f"{level}  {finding.about.ljust(abouts)}  {visible(finding.text)}")
+        click.echo(f"{level}  {finding.about.ljust(abouts)}  {escape(finding.text)}")
         if finding.change is not None:
-            click.echo(f"{' ' * (levels + abouts + 2)}→ {visible(finding.change)}")
+            click.echo(f"{' ' * (levels + abouts + 2)}→ {escape(finding.change)}")
     counts = Counter(finding.level for finding in found)
     click.echo(f"{counts[PROBLEM]} problem(s), {counts[WARNING]} warning(s).")
 
 
-def _told_as_json(found: list[Finding]) -> None:
+def _print_json(found: list[Finding]) -> None:
     fine = all(finding.level != PROBLEM for finding in found)
     click.echo(json.dumps({"ok": fine, "findings": [asdict(finding) for finding in found]}, indent=2))

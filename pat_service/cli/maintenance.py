@@ -1,4 +1,4 @@
-"""Upkeep: what hangs on which key, and cleaning up."""
+"""Commands that check the installation and its keys, and delete expired rows."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,67 +15,72 @@ from pat_service.rules.directory import apps
 from pat_service.rules.key_usage import KeyUse
 from pat_service.storage.readiness import Finding
 
-_STRANGE: Final = (
-    "No client's secret hangs on a key that is here: SECRET_KEY is not the one of this database. "
-    "Set that one, or add it to SECRET_KEY_FALLBACKS"
+_WRONG_KEY: Final = (
+    "No client secret uses a configured key, so SECRET_KEY is not the key of this database. "
+    "Set that key, or add it to SECRET_KEY_FALLBACKS"
 )
 
 
 @click.command()
-@click.option("--deploy", is_flag=True, help="Also what gunicorn wants, and development does without.")
+@click.option("--deploy", is_flag=True, help="Also check the settings that only a deployment needs.")
 @with_appcontext
 def check(deploy: bool) -> None:
-    """Say what would keep the service from starting or serving, and what hangs on which SECRET_KEY.
+    """Say what keeps the service from starting or serving, and which SECRET_KEY is in use.
 
-    Exit with 1 where something would. An old key can go as soon as nothing hangs on it.
+    Exit with 1 if something does. You can remove an old key that is not in use.
     """
-    found: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
-    for finding in found:
+    findings: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
+    for finding in findings:
         click.echo(f"pat-service: {finding.text}", err=True)
-    if found:
+    if findings:
         raise SystemExit(1)
     with plain_errors():
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
-        unfit = apps.unfit_slugs() if has_app_origins() else []
+        unfit_slugs = apps.unfit_slugs() if has_app_origins() else []
     for use in uses:
         click.echo(f"{_name(use)} {use.key_id}: {_verdict(use)}")
-    if strange := key_usage.all_secrets_lost(uses):
-        click.echo(f"pat-service: {_STRANGE}", err=True)
-    for slug in unfit:
-        click.echo(f"App {slug}: cannot open, since its slug cannot be the first part of its host")
-    if strange:
+    if wrong_key := key_usage.all_secrets_lost(uses):
+        click.echo(f"pat-service: {_WRONG_KEY}", err=True)
+    for slug in unfit_slugs:
+        click.echo(f"App {slug} cannot open: its slug cannot be the first part of its host")
+    if wrong_key:
         raise SystemExit(1)
 
 
 def _name(use: KeyUse) -> str:
     if use.place is None:
-        return "Key that is not here"
+        return "Unknown key"
     return f"Fallback key {use.place}" if use.place else "Current key"
 
 
 def _verdict(use: KeyUse) -> str:
     if use.place == 0:
-        return _what(use)
+        return _count(use)
     if use.place is None:
-        return f"{_what(use)} are dead; they work again with it among SECRET_KEY_FALLBACKS"
+        return f"{_count(use)} are dead; add the key to SECRET_KEY_FALLBACKS to revive them"
     if use.idle:
-        return "nothing hangs on it: it can go, unless it is the next one"
-    return f"in use: {_what(use)}"
+        return "not in use: you can remove it, unless it is the next key"
+    return f"in use: {_count(use)}"
 
 
-def _what(use: KeyUse) -> str:
+def _count(use: KeyUse) -> str:
     return f"{use.tokens} token(s), {use.client_secrets} client secret(s), {use.sessions} session(s)"
 
 
 @click.command()
 @with_appcontext
 def purge() -> None:
-    """Delete tokens and sessions that expired over RETAIN_DAYS ago, in small batches beside traffic."""
+    """Delete tokens and sessions that expired over RETAIN_DAYS ago, and events over RETAIN_EVENT_DAYS.
+
+    It works in small batches and can run while the service does.
+    """
     event_days = current_app.config["RETAIN_EVENT_DAYS"]
     with plain_errors():
-        done = retention.purge(
+        deleted = retention.purge(
             datetime.now(UTC),
             timedelta(days=current_app.config["RETAIN_DAYS"]),
             None if event_days is None else timedelta(days=event_days),
         )
-    click.echo(f"Deleted {done.tokens} token(s), {done.sessions} session(s), {done.events} event(s).")
+    click.echo(
+        f"Deleted {deleted.tokens} token(s), {deleted.sessions} session(s), {deleted.events} event(s)."
+    )

@@ -1,4 +1,4 @@
-"""The directory, from a file."""
+"""The command that provisions the directory from a file."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from pat_service.shapes import is_dns_label
 @with_appcontext
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def provision(file: Path) -> None:
-    """Create or update what a TOML FILE lists: workspaces, users, apps, clients. All or nothing."""
+    """Create or update the workspaces, users, apps and clients in a TOML FILE, all or none."""
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -30,7 +30,7 @@ def provision(file: Path) -> None:
     for slug, template in done.templates.items():
         folder = Path(current_app.root_path, current_app.template_folder or "", "apps", template)
         if not (folder / "index.html").is_file():
-            done.notes.append(f"{slug} cannot open yet: there is no templates/apps/{template}/index.html")
+            done.notes.append(f"{slug} cannot open yet: add templates/apps/{template}/index.html")
         if has_app_origins() and not is_dns_label(slug):
             done.notes.append(f"{slug} cannot open: its slug cannot be the first part of its host")
     for note in done.notes:

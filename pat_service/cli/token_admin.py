@@ -1,4 +1,4 @@
-"""What is live: list and revoke tokens, list and end sessions."""
+"""Commands that list and revoke tokens, and list and end sessions."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,8 +17,8 @@ from pat_service.shapes import is_uuid
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import MAX_LIMIT, Listing, PageRequest
 
-token_commands = AppGroup("token", help="Tokens: what opens frames.")
-session_commands = AppGroup("session", help="Sessions: what frames are open.")
+token_commands = AppGroup("token", help="Tokens, which open frames.")
+session_commands = AppGroup("session", help="Sessions of open frames.")
 
 _FILTERS = (
     click.option("--user", metavar="EMAIL", help="Only those of this user."),
@@ -27,8 +27,8 @@ _FILTERS = (
 )
 
 
-def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command the three filters, as `which`; None where there is none."""
+def with_filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the command three filters as `token_filter`, which is None without any."""
 
     @wraps(command)
     def called(user: str | None, app: str | None, workspace: str | None, **options: Any) -> None:
@@ -45,7 +45,7 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def _every(page: Callable[[PageRequest], Listing]) -> Iterator[AnyRow]:
+def _iterate(page: Callable[[PageRequest], Listing]) -> Iterator[AnyRow]:
     cursor = None
     while True:
         found = page(PageRequest(cursor, MAX_LIMIT))
@@ -67,12 +67,12 @@ def _echo(row: AnyRow, *more: str) -> None:
 
 
 @token_commands.command("list")
-@click.option("--all", "everything", is_flag=True, help="Also those that open no frame any more.")
-@filtered
+@click.option("--all", "everything", is_flag=True, help="Also tokens that open no frame any more.")
+@with_filters
 def list_tokens(everything: bool, token_filter: TokenFilter | None) -> None:
-    """List the tokens that open frames: never a token itself, but its last four characters."""
+    """List the tokens that open frames, by id and last four characters."""
     now, live_only = datetime.now(UTC), None if everything else True
-    for row in _every(
+    for row in _iterate(
         lambda page_request: token_admin.list_tokens(
             OPERATOR, token_filter or TokenFilter(), page_request, now, live=live_only
         )
@@ -83,24 +83,24 @@ def list_tokens(everything: bool, token_filter: TokenFilter | None) -> None:
 
 @token_commands.command("revoke")
 @click.argument("id_", metavar="[ID]", required=False)
-@filtered
+@with_filters
 def revoke_tokens(id_: str | None, token_filter: TokenFilter | None) -> None:
-    """End the token with this ID, or those of a user, app or workspace, and the sessions with them."""
+    """Revoke the token with this ID, or those of a user, app or workspace, and end their sessions."""
     _require_one(id_, token_filter)
     now = datetime.now(UTC)
     if token_filter is not None:
-        done = token_admin.revoke_tokens(OPERATOR, token_filter, now)
+        revoked = token_admin.revoke_tokens(OPERATOR, token_filter, now)
     else:
-        done = token_admin.revoke_token(OPERATOR, _known(id_, TokenNotFound), now)
-    click.echo(f"Revoked {done.tokens} token(s), ended {done.sessions} session(s).")
+        revoked = token_admin.revoke_token(OPERATOR, _parse_id(id_, TokenNotFound), now)
+    click.echo(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")
 
 
 @session_commands.command("list")
-@filtered
+@with_filters
 def list_sessions(token_filter: TokenFilter | None) -> None:
     """List the live sessions."""
     now = datetime.now(UTC)
-    for row in _every(
+    for row in _iterate(
         lambda page_request: token_admin.list_sessions(
             OPERATOR, token_filter or TokenFilter(), page_request, now
         )
@@ -110,20 +110,20 @@ def list_sessions(token_filter: TokenFilter | None) -> None:
 
 @session_commands.command("end")
 @click.argument("id_", metavar="[ID]", required=False)
-@filtered
+@with_filters
 def end_sessions(id_: str | None, token_filter: TokenFilter | None) -> None:
-    """End the session with this ID, or those of a user, app or workspace. Their tokens go on."""
+    """End the session with this ID, or those of a user, app or workspace. Their tokens stay valid."""
     _require_one(id_, token_filter)
     now = datetime.now(UTC)
     if token_filter is not None:
         ended = token_admin.end_sessions(OPERATOR, token_filter, now)
     else:
-        ended = token_admin.end_session(OPERATOR, _known(id_, SessionNotFound), now)
+        ended = token_admin.end_session(OPERATOR, _parse_id(id_, SessionNotFound), now)
     click.echo(f"Ended {ended} session(s).")
 
 
-def _known(id_: str | None, missing: type[TokenNotFound | SessionNotFound]) -> str:
-    """Return the id as it is stored, or raise: not every text can be asked of a database."""
+def _parse_id(id_: str | None, missing: type[TokenNotFound | SessionNotFound]) -> str:
+    """Return the id as it is stored, or raise: PostgreSQL fails on some texts that are no UUID."""
     found = (id_ or "").lower()
     if not is_uuid(found):
         raise missing

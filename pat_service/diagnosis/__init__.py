@@ -1,4 +1,1 @@
-"""Why is a frame blank, or why does it refuse? What `doctor` asks, part by part.
-
-Each part returns findings, and writes nothing. What it says of tokens is never the token.
-"""
+"""The checks of `doctor`: why a frame stays blank or refuses. They return findings and write nothing."""

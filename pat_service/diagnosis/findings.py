@@ -1,4 +1,4 @@
-"""What the doctor has found: a line that says what is, and a line that says what to change."""
+"""Findings of the doctor: a line that says what is wrong, and a line that says what to change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`about` is the part of the installation. `change` says what to do, unless all is well."""
+    """`about` is the part of the installation. `change` says what to do; None if all is well."""
 
     level: str
     about: str
@@ -28,17 +28,17 @@ def ok(about: str, text: str) -> Finding:
 
 
 def warning(about: str, text: str, change: str) -> Finding:
-    """Return what works, though not for everybody or not for long."""
+    """Return a finding that affects some viewers, or only later."""
     return Finding(WARNING, about, text, change)
 
 
 def problem(about: str, text: str, change: str) -> Finding:
-    """Return what keeps a frame from being seen, or from being safe."""
+    """Return a finding that keeps a frame blank or unsafe."""
     return Finding(PROBLEM, about, text, change)
 
 
 def at_most_warning(finding: Finding) -> Finding:
-    """Return the finding, a problem as a warning."""
+    """Return the finding with a problem lowered to a warning."""
     return replace(finding, level=WARNING) if finding.level == PROBLEM else finding
 
 

@@ -1,4 +1,4 @@
-"""Somebody at an app or a launcher: may they open it, and does their token?"""
+"""Checks of a user at an app or launcher: access, tokens and sessions."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,7 @@ from sqlalchemy.sql.elements import BindParameter
 
 from pat_service.credentials import Keyring
 from pat_service.diagnosis.findings import Finding, at_most_warning, ok, problem, warning
-from pat_service.diagnosis.origins import Parent, Target, allows, mismatch
+from pat_service.diagnosis.origins import Parent, Target, allows, explain_mismatch
 from pat_service.errors import AccessRevoked
 from pat_service.rules.access import (
     FACTS,
@@ -27,11 +27,11 @@ from pat_service.storage.models import LIVE_SESSION, App, Session, Token, User, 
 ACCESS: Final = "access"
 TOKEN: Final = "token"
 SESSIONS: Final = "sessions"
-MINT_AGAIN: Final = "Mint again; the portal's back end does so for each opening."
+MINT_AGAIN: Final = "Mint again; the portal's back end mints for each opening."
 
 
-def access(email: str, user_id: str, target: Target) -> list[Finding]:
-    """Return whether the user may open the target, and what is missing where they may not."""
+def check_access(email: str, user_id: str, target: Target) -> list[Finding]:
+    """Check whether the user may open the target, and what is missing."""
     with reading() as connection:
         facts = connection.execute(_facts[target.kind], {"user": user_id, "target": target.id}).one()
     if (may_open if target.kind == "app" else may_visit)(facts):
@@ -64,62 +64,62 @@ def access(email: str, user_id: str, target: Target) -> list[Finding]:
     return found
 
 
-def tokens(
+def check_tokens(
     keyring: Keyring,
     user_id: str,
     target: Target,
     parents: Sequence[Parent],
     now: datetime,
-    most_sessions: int | None,
+    max_sessions: int | None,
     *,
     admitted: bool,
 ) -> list[Finding]:
-    """Return how the user's tokens for the target are: the app's own, and the workspace's.
+    """Check the user's tokens for the target: for the app, and for its workspace.
 
-    `admitted`: whether they may open it now. Who may not keeps sessions, in case access is given back.
+    `admitted`: whether the user may open it now. Without access sessions last, but are refused.
     """
     values = {"user": user_id, "target": target.id, "now": now}
     with reading() as connection:
         rows = connection.execute(_tokens[target.kind], values).all()
         (sessions,) = connection.execute(_sessions[target.kind], values).one()
-    found = [ok(SESSIONS, f"{sessions} of their frames are open here.")]
+    found = [ok(SESSIONS, f"The user has {sessions} open frame(s) here.")]
     if sessions and not admitted:
         found = [
-            ok(SESSIONS, f"{sessions} of their sessions here last, and are refused until access is back.")
+            ok(SESSIONS, f"The user has {sessions} session(s) here, which are refused until access is back.")
         ]
     for row in rows:
         of_row = [
-            _state(keyring, row, target, now),
-            *_narrower(row, target, parents),
-            *_crowded(row, most_sessions),
+            _check_token(keyring, row, target, now),
+            *_check_narrowing(row, target, parents),
+            *_check_session_count(row, max_sessions),
         ]
-        # The app's own frame does not need a workspace token, whatever ails that.
+        # The app's own frame does not need the workspace token.
         own = row.target_app is not None or target.kind == "workspace"
         found += of_row if own else map(at_most_warning, of_row)
     if not rows:
         found.append(
-            warning(TOKEN, f"There is no token for {target}: nobody minted one, or it is purged.", MINT_AGAIN)
+            warning(TOKEN, f"There is no token for {target}: none was minted, or it was purged.", MINT_AGAIN)
         )
     return found
 
 
-def _state(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Finding:
-    """Return what an opening with the token would say, by the same rules in the same order.
+def _check_token(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Finding:
+    """Check the token by the rules of an opening, in their order.
 
-    One that expired is well, as most are: who opens a frame mints, and that replaces it.
+    An expired token is fine, since the next opening mints a new one.
     """
     kind = "token" if row.target_app else "workspace token"
-    name = f"The {kind} that client {row.client_id} minted at {_moment(row.created_at)}"
+    name = f"The {kind} that client {row.client_id} minted at {_format(row.created_at)}"
     expired = row.expires_at <= now
     if keyring.get(row.key_id) is None and not expired:
-        change = "Mint again, or put that key into SECRET_KEY_FALLBACKS."
-        return problem(TOKEN, f"{name} is kept under a key that is not here, and so invalid.", change)
+        change = "Mint again, or add that key to SECRET_KEY_FALLBACKS."
+        return problem(TOKEN, f"{name} uses a key that is not configured, so it is invalid.", change)
     if row.revoked_at is not None:
-        return problem(TOKEN, f"{name} was revoked at {_moment(row.revoked_at)}.", MINT_AGAIN)
+        return problem(TOKEN, f"{name} was revoked at {_format(row.revoked_at)}.", MINT_AGAIN)
     if expired:
-        return ok(TOKEN, f"{name} expired at {_moment(row.expires_at)}; the next mint replaces it.")
+        return ok(TOKEN, f"{name} expired at {_format(row.expires_at)}; the next mint replaces it.")
     if is_used(row, now):
-        text = f"{name} was for one use, at {_moment(row.first_used_at)}."
+        text = f"{name} was for single use, and was used at {_format(row.first_used_at)}."
         return warning(TOKEN, text, MINT_AGAIN)
     try:
         (require_viewer if target.kind == "app" else require_visitor)(row)
@@ -127,44 +127,44 @@ def _state(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -> Find
         if row.target_app is not None and row.moves != row.app_moves:
             text = f"{name} ended for good when the app moved to another workspace."
             return problem(TOKEN, text, MINT_AGAIN)
-        text = f"{name} opens nothing until access is given back."
-        return problem(TOKEN, text, "See what is said of access.")
-    last = f"last used {_moment(row.last_used_at)}" if row.last_used_at else "not used yet"
+        text = f"{name} opens nothing until the user has access again."
+        return problem(TOKEN, text, "Follow the findings about access.")
+    last = f"last used {_format(row.last_used_at)}" if row.last_used_at else "not used yet"
     return ok(
-        TOKEN, f"{name} opens frames until {_moment(row.expires_at)}: {last}. Older ones are superseded."
+        TOKEN, f"{name} opens frames until {_format(row.expires_at)}: {last}. Older ones are superseded."
     )
 
 
-def _narrower(row: AnyRow, target: Target, parents: Sequence[Parent]) -> list[Finding]:
-    """Return which parents the token's own list leaves out, though the target allows them."""
+def _check_narrowing(row: AnyRow, target: Target, parents: Sequence[Parent]) -> list[Finding]:
+    """Check for parents that the target allows and the token's own list leaves out."""
     left = narrow_origins(list(target.origins), row.allowed_origins)
     return [
         problem(
             TOKEN,
-            f"The token was minted for fewer origins, and {parent.origin} is none of them: "
-            f"{mismatch(parent.origin, left)}",
-            "Mint with allowedOrigins that have every parent of the frame, or without.",
+            f"The token was minted for fewer origins, without {parent.origin}: "
+            f"{explain_mismatch(parent.origin, left)}",
+            "Mint with every parent of the frame in allowedOrigins, or without allowedOrigins.",
         )
         for parent in parents
         if parent.origin and allows(target.origins, parent.origin) and not allows(left, parent.origin)
     ]
 
 
-def _crowded(row: AnyRow, most_sessions: int | None) -> list[Finding]:
-    """Return whether the token has all the sessions that it may have."""
-    if most_sessions is None or row.live_sessions < most_sessions:
+def _check_session_count(row: AnyRow, max_sessions: int | None) -> list[Finding]:
+    """Check whether the token has reached its maximum of sessions."""
+    if max_sessions is None or row.live_sessions < max_sessions:
         return []
     return [
         problem(
             SESSIONS,
-            f"{row.live_sessions} sessions of this token are open, and MAX_SESSIONS_PER_TOKEN is "
-            f"{most_sessions}: it opens no more.",
+            f"{row.live_sessions} sessions of this token are open. MAX_SESSIONS_PER_TOKEN is "
+            f"{max_sessions}, so it opens no more.",
             f"flask --app app session end --user {row.user_email}; or raise MAX_SESSIONS_PER_TOKEN.",
         )
     ]
 
 
-def _moment(at: datetime) -> str:
+def _format(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -201,7 +201,7 @@ _columns = (
 _token = Token.__table__
 _home = select(App.workspace_id).where(App.id == _target).scalar_subquery()
 _tokens = {
-    # Of the workspace that the app is in now: a workspace token of another one never opened it here.
+    # Workspace tokens count only for the app's present workspace.
     "app": select(*_columns)
     .select_from(
         join_facts(_token, App.id == _target, User.id == Token.user_id, Workspace.id == Token.workspace_id)

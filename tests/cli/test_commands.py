@@ -1,4 +1,4 @@
-"""What an operator types: `flask --app app provision`, `client`, `app` and `workspace`."""
+"""The operator's commands `provision`, `client`, `app` and `workspace`."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
 
 @pytest.fixture(scope="module")
 def shared_runner(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskCliRunner]:
-    """A runner that tests of refusals share: a refusal leaves no trace."""
+    """A runner that tests of refusals share, since a refusal changes nothing."""
     with long_lived_service(schema, tmp_path_factory.mktemp("cli")) as service:
         yield service.app.test_cli_runner()
 
@@ -59,7 +59,7 @@ def succeed(runner: FlaskCliRunner, *args: str) -> Result:
 
 
 def fail(runner: FlaskCliRunner, *args: str, code: int = 1) -> str:
-    """Run a command that must be refused in plain words, and return them."""
+    """Run a command that must be refused, and return its error output."""
     done = runner.invoke(args=args)
     assert isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code == code
@@ -69,7 +69,7 @@ def fail(runner: FlaskCliRunner, *args: str, code: int = 1) -> str:
 
 
 def secret_of(done: Result) -> str:
-    """The secret that stands alone on standard output, and nowhere else."""
+    """Return the secret, which is all of standard output and not on standard error."""
     secret = done.stdout.removesuffix("\n")
     assert CLIENT_SECRET.fullmatch(secret)
     assert secret not in done.stderr
@@ -79,9 +79,7 @@ def secret_of(done: Result) -> str:
 # client create
 
 
-def test_create_prints_a_secret_that_works_and_nothing_else(
-    runner: FlaskCliRunner, client: FlaskClient
-) -> None:
+def test_create_prints_only_a_valid_secret(runner: FlaskCliRunner, client: FlaskClient) -> None:
     done = succeed(runner, "client", "create", "shop")
     assert mint_status(client, "shop", secret_of(done)) == 201
     assert "shop" in done.stderr
@@ -100,16 +98,14 @@ def test_create_takes_workspaces_scopes_and_a_limit(runner: FlaskCliRunner, serv
     assert "shop\tacme, globex\taudit, mint\t600 per minute\troles up to end-user\t1 live" in listed
 
 
-def test_a_client_of_one_workspace_knows_nobody_elsewhere(
-    runner: FlaskCliRunner, client: FlaskClient
-) -> None:
+def test_a_client_of_globex_cannot_mint_for_ana_of_acme(runner: FlaskCliRunner, client: FlaskClient) -> None:
     globex = secret_of(succeed(runner, "client", "create", "globex-only", "--workspace", "globex"))
     acme = secret_of(succeed(runner, "client", "create", "acme-only", "--workspace", "acme"))
     assert mint_status(client, "globex-only", globex) == 404
     assert mint_status(client, "acme-only", acme) == 201
 
 
-def test_a_client_may_mint_and_nothing_more_unless_it_is_said(
+def test_a_new_client_has_only_the_scope_mint_by_default(
     runner: FlaskCliRunner, client: FlaskClient, service: Service
 ) -> None:
     succeed(runner, "client", "create", "shop")
@@ -159,7 +155,7 @@ def test_creating_a_client_again_is_refused_and_changes_nothing(
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_a_wrong_value_is_refused_in_one_line(
     shared_runner: FlaskCliRunner, args: list[str], said: str
 ) -> None:
     line = fail(shared_runner, "client", *args)
@@ -187,7 +183,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     ],
     ids=str,
 )
-def test_what_is_typed_wrong_is_a_usage_error(shared_runner: FlaskCliRunner, args: list[str]) -> None:
+def test_a_wrong_command_is_a_usage_error(shared_runner: FlaskCliRunner, args: list[str]) -> None:
     assert "Error: " in fail(shared_runner, "client", *args, code=2)
 
 
@@ -207,7 +203,7 @@ def test_list_shows_every_client_and_no_secret(runner: FlaskCliRunner, service: 
     assert not any(secret in shown for secret in [made, *SECRETS.values(), *digests])
 
 
-def test_list_shows_when_each_secret_was_made_ends_and_was_used(
+def test_list_shows_creation_expiry_and_last_use_of_each_secret(
     runner: FlaskCliRunner, client: FlaskClient
 ) -> None:
     key = Key(KEY.encode()).id
@@ -233,23 +229,23 @@ def test_list_shows_when_each_secret_was_made_ends_and_was_used(
         assert len(succeed(runner, "client", "list").stdout.partition("shop\t")[2].splitlines()) == 1
 
 
-def test_list_says_of_a_secret_whose_key_is_gone_that_it_is_dead(make_app: Callable[..., Flask]) -> None:
+def test_list_shows_that_a_secret_of_an_unknown_key_is_dead(make_app: Callable[..., Flask]) -> None:
     provision(make_app(), WORLD)
     newer = make_app(SECRET_KEY="n" * 64).test_cli_runner()
     shown = succeed(newer, "client", "list").stdout
     assert "1 live secret(s)" not in shown
     assert shown.count("0 live secret(s)") == len(WORLD["clients"])
-    assert f"dead: its key {Key(KEY.encode()).id} is not here" in shown
+    assert f"dead: its key {Key(KEY.encode()).id} is not configured" in shown
 
 
-def test_list_of_nothing_is_empty(make_app: Callable[..., Flask]) -> None:
+def test_list_without_clients_is_empty(make_app: Callable[..., Flask]) -> None:
     assert succeed(make_app().test_cli_runner(), "client", "list").output == ""
 
 
 # client limit
 
 
-def test_a_limit_is_given_and_taken_away_and_the_rest_of_the_client_stays(
+def test_limit_sets_and_removes_a_limit_and_changes_nothing_else(
     runner: FlaskCliRunner, client: FlaskClient, service: Service
 ) -> None:
     before = succeed(runner, "client", "list").stdout
@@ -261,7 +257,7 @@ def test_a_limit_is_given_and_taken_away_and_the_rest_of_the_client_stays(
     )
     assert [mint_status(client, "portal", SECRETS["portal"]) for _ in range(2)] == [201, 429]
     said = succeed(runner, "client", "limit", "portal", "none").stdout
-    assert said == "Client portal may mint what MINT_RATE_LIMIT says.\n"
+    assert said == "Client portal may mint as often as MINT_RATE_LIMIT says.\n"
     trail = service.rows(select(Event.details).where(Event.type == "client:changed").order_by(Event.id))
     limits = ["1000 per minute", "1 per minute", None]
     assert [row.details for row in trail] == [
@@ -278,7 +274,7 @@ def test_rotate_ends_the_old_secret_at_once(runner: FlaskCliRunner, client: Flas
     assert mint_status(client, "portal", new) == 201
 
 
-def test_with_an_overlap_both_work_and_then_the_new_one_alone(
+def test_both_secrets_work_during_the_overlap_and_then_only_the_new_one(
     runner: FlaskCliRunner, client: FlaskClient
 ) -> None:
     start = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -300,7 +296,7 @@ def test_an_overlap_has_a_unit(runner: FlaskCliRunner, service: Service, overlap
     assert {row.expires_at for row in ends} == {None, now + timedelta(seconds=seconds)}
 
 
-def test_a_second_rotation_never_prolongs_an_old_secret(runner: FlaskCliRunner, client: FlaskClient) -> None:
+def test_a_second_rotation_does_not_extend_an_old_secret(runner: FlaskCliRunner, client: FlaskClient) -> None:
     start = datetime(2026, 11, 22, 12, tzinfo=UTC)
     with time_machine.travel(start, tick=False):
         succeed(runner, "client", "rotate", "portal", "--overlap", "1h")
@@ -309,7 +305,9 @@ def test_a_second_rotation_never_prolongs_an_old_secret(runner: FlaskCliRunner, 
         assert mint_status(client, "portal", SECRETS["portal"]) == 401
 
 
-def test_rotating_for_a_leak_ends_what_still_overlaps(runner: FlaskCliRunner, client: FlaskClient) -> None:
+def test_a_rotation_without_overlap_ends_all_older_secrets(
+    runner: FlaskCliRunner, client: FlaskClient
+) -> None:
     leaked = secret_of(succeed(runner, "client", "rotate", "portal", "--overlap", "24h"))
     last = secret_of(succeed(runner, "client", "rotate", "portal"))
     assert [mint_status(client, "portal", s) for s in (SECRETS["portal"], leaked, last)] == [401, 401, 201]
@@ -318,7 +316,7 @@ def test_rotating_for_a_leak_ends_what_still_overlaps(runner: FlaskCliRunner, cl
 # client revoke
 
 
-def test_revoke_ends_the_client_at_once_and_its_tokens_go_on(
+def test_revoke_ends_the_client_at_once_but_its_tokens_stay_valid(
     runner: FlaskCliRunner, service: Service
 ) -> None:
     token = service.token()
@@ -334,7 +332,7 @@ def test_revoke_ends_an_overlapping_secret_too(runner: FlaskCliRunner, client: F
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
 
 
-def test_a_revoked_client_is_not_limited_rotated_revoked_or_made_again(runner: FlaskCliRunner) -> None:
+def test_a_revoked_client_cannot_be_limited_rotated_revoked_or_created(runner: FlaskCliRunner) -> None:
     succeed(runner, "client", "revoke", "portal")
     assert "no live client 'portal'" in fail(runner, "client", "rotate", "portal")
     assert "no live client 'portal'" in fail(runner, "client", "limit", "portal", "none")
@@ -344,9 +342,7 @@ def test_a_revoked_client_is_not_limited_rotated_revoked_or_made_again(runner: F
     assert "rotate" not in said  # which would not help
 
 
-def test_what_happens_to_clients_is_in_the_trail_without_a_secret(
-    runner: FlaskCliRunner, service: Service
-) -> None:
+def test_changes_of_clients_are_audited_without_secrets(runner: FlaskCliRunner, service: Service) -> None:
     made = secret_of(succeed(runner, "client", "create", "shop"))
     new = secret_of(succeed(runner, "client", "rotate", "shop"))
     succeed(runner, "client", "revoke", "shop")
@@ -377,7 +373,7 @@ ACME = '[[workspaces]]\nslug = "acme"\nname = "Acme & Sons"\n'
 
 
 @pytest.mark.parametrize(("kind", "slug"), [("app", "orders"), ("workspace", "acme")])
-def test_an_origin_comes_onto_the_list_and_off_again(runner: FlaskCliRunner, kind: str, slug: str) -> None:
+def test_allow_adds_an_origin_and_disallow_removes_it(runner: FlaskCliRunner, kind: str, slug: str) -> None:
     both = succeed(runner, kind, "allow", slug, "https://www.portal.example", "https://b.example").stdout
     assert both.splitlines()[-2:] == ["https://www.portal.example", "https://b.example"]
     assert succeed(runner, kind, "allow", slug, "HTTPS://B.example:443").stdout == both
@@ -386,7 +382,7 @@ def test_an_origin_comes_onto_the_list_and_off_again(runner: FlaskCliRunner, kin
     assert succeed(runner, kind, "disallow", slug, "https://b.example").stdout == left
 
 
-def test_a_frame_is_allowed_and_blank_again_at_once(runner: FlaskCliRunner, service: Service) -> None:
+def test_an_allowed_origin_counts_at_once(runner: FlaskCliRunner, service: Service) -> None:
     def ancestors() -> str:
         policy = service.open(service.token()).headers["Content-Security-Policy"]
         return policy.partition("frame-ancestors ")[2].partition(";")[0]
@@ -398,7 +394,7 @@ def test_a_frame_is_allowed_and_blank_again_at_once(runner: FlaskCliRunner, serv
     assert ancestors() == before
 
 
-def test_what_changes_an_origin_is_in_the_trail_once(runner: FlaskCliRunner, service: Service) -> None:
+def test_a_change_of_origins_is_audited_once(runner: FlaskCliRunner, service: Service) -> None:
     for _ in range(2):
         succeed(runner, "app", "allow", "orders", "https://b.example")
     (told,) = service.rows(select(Event.__table__).where(Event.type == "app:changed"))
@@ -409,7 +405,7 @@ def test_what_changes_an_origin_is_in_the_trail_once(runner: FlaskCliRunner, ser
     ]
 
 
-def test_an_origin_of_a_shape_that_is_refused_now_can_be_taken_off(
+def test_a_stored_origin_that_is_no_longer_valid_can_be_removed(
     runner: FlaskCliRunner, service: Service
 ) -> None:
     service.change(update(App).where(App.slug == "orders").values(allowed_origins=["https://B.example/"]))
@@ -432,7 +428,7 @@ def test_an_origin_of_a_shape_that_is_refused_now_can_be_taken_off(
     ],
     ids=ascii,
 )
-def test_what_cannot_be_allowed_is_refused_in_one_line(
+def test_a_wrong_slug_or_origin_is_refused_in_one_line(
     shared_runner: FlaskCliRunner, kind: str, verb: str, slug: str, origin: str, said: str
 ) -> None:
     slug = "acme" if (kind, slug) == ("workspace", "orders") else slug
@@ -443,13 +439,13 @@ def test_what_cannot_be_allowed_is_refused_in_one_line(
     assert "\x1b" not in line
 
 
-def test_provision_says_what_it_did(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
+def test_provision_prints_a_summary(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
     done = succeed(runner, "provision", write(ACME))
     assert done.stdout == "Provisioned 1 workspace, 0 users, 0 apps, 0 clients.\n"
     assert done.stderr == ""
 
 
-def test_provision_prints_a_secret_that_it_made_once(
+def test_provision_prints_a_new_secret_once(
     runner: FlaskCliRunner, client: FlaskClient, write: Callable[..., str]
 ) -> None:
     file = write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\n')
@@ -461,7 +457,7 @@ def test_provision_prints_a_secret_that_it_made_once(
     assert "pcs_" not in succeed(runner, "provision", file).output
 
 
-def test_provision_never_prints_a_secret_that_it_was_given(
+def test_provision_never_prints_a_secret_from_the_file(
     runner: FlaskCliRunner, client: FlaskClient, write: Callable[..., str]
 ) -> None:
     file = write(f'[[clients]]\nid = "shop"\nsecret = "{"s" * 40}"\n')
@@ -476,13 +472,15 @@ def test_provision_never_prints_a_secret_that_it_was_given(
         pytest.param("\ufeff" + ACME, id="byte-order-mark"),
     ],
 )
-def test_provision_reads_what_editors_write(
+def test_provision_reads_windows_line_ends_and_a_byte_order_mark(
     runner: FlaskCliRunner, write: Callable[..., str], content: str
 ) -> None:
     assert "1 workspace," in succeed(runner, "provision", write(content)).stdout
 
 
-def test_provision_notes_what_will_not_work(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
+def test_provision_notes_a_missing_member_and_a_missing_template(
+    runner: FlaskCliRunner, write: Callable[..., str]
+) -> None:
     file = write(
         '[[apps]]\nslug = "empty"\nworkspace = "acme"\ntemplate = "no-such"\nusers = ["mallory@globex.test"]'
     )
@@ -506,7 +504,7 @@ def test_provision_notes_what_will_not_work(runner: FlaskCliRunner, write: Calla
         ("a = " + "9" * 5000, "TOML"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_in_plain_words(
+def test_a_wrong_file_is_refused_in_one_line(
     shared_runner: FlaskCliRunner, write: Callable[..., str], content: str | bytes, said: str
 ) -> None:
     line = fail(shared_runner, "provision", write(content))
@@ -516,9 +514,7 @@ def test_a_file_that_is_wrong_is_refused_in_plain_words(
     assert len(line.splitlines()) == 1
 
 
-def test_each_thing_that_is_wrong_has_a_line(
-    shared_runner: FlaskCliRunner, write: Callable[..., str]
-) -> None:
+def test_each_error_of_a_file_has_a_line(shared_runner: FlaskCliRunner, write: Callable[..., str]) -> None:
     said = fail(
         shared_runner, "provision", write('frobs = 1\n[[users]]\nemail = "ana"\n[[workspaces]]\nslug = ""\n')
     )
@@ -526,18 +522,18 @@ def test_each_thing_that_is_wrong_has_a_line(
 
 
 @pytest.mark.parametrize("path", ["no-such-file.toml", ".", ""])
-def test_a_file_that_is_not_there_is_a_usage_error(shared_runner: FlaskCliRunner, path: str) -> None:
+def test_a_missing_file_is_a_usage_error(shared_runner: FlaskCliRunner, path: str) -> None:
     assert "'FILE'" in fail(shared_runner, "provision", path, code=2)
 
 
-def test_a_file_that_is_refused_changes_nothing(
+def test_a_refused_file_changes_nothing(
     runner: FlaskCliRunner, service: Service, write: Callable[..., str]
 ) -> None:
     fail(runner, "provision", write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\nworkspaces = ["x"]'))
     assert service.rows(select(Client.id).where(Client.id.in_(["shop", "till"]))) == []
 
 
-# A database that is not there
+# A failing database
 
 
 @pytest.fixture(params=["no schema", "no folder", "no database", "no server"])
@@ -552,9 +548,7 @@ def broken(request: pytest.FixtureRequest, make_app: Callable[..., Flask], tmp_p
     return make_app(DATABASE_URL=urls[request.param]).test_cli_runner()
 
 
-def test_a_database_that_cannot_serve_gives_one_clear_line(
-    broken: FlaskCliRunner, write: Callable[..., str]
-) -> None:
+def test_a_failing_database_gives_one_clear_line(broken: FlaskCliRunner, write: Callable[..., str]) -> None:
     for args in (
         ["client", "create", "shop"],
         ["client", "list"],
@@ -569,7 +563,7 @@ def test_a_database_that_cannot_serve_gives_one_clear_line(
         assert "correct-horse" not in line
 
 
-# The real thing
+# Real processes
 
 
 @pytest.fixture
@@ -612,7 +606,7 @@ def test_a_file_is_provisioned_from_the_shell(
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "Error: frobs: Unknown field.\n")
 
 
-def test_a_server_that_runs_sees_at_once_what_was_typed(app: Flask, runner: FlaskCliRunner) -> None:
+def test_a_running_server_sees_a_command_at_once(app: Flask, runner: FlaskCliRunner) -> None:
     served = app.test_client()
     provision(app, {"clients": WORLD["clients"]})
     body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
@@ -621,7 +615,7 @@ def test_a_server_that_runs_sees_at_once_what_was_typed(app: Flask, runner: Flas
     assert served.post(MINT, json=body, headers=basic("portal")).status_code == 401
 
 
-def test_the_keys_of_a_file_steer_no_terminal(runner: FlaskCliRunner, tmp_path: Path) -> None:
+def test_keys_of_a_file_cannot_send_terminal_escapes(runner: FlaskCliRunner, tmp_path: Path) -> None:
     file = tmp_path / "world.toml"
     file.write_text('[[workspaces]]\nslug = "x"\n"\\u001b[31mred" = 1\n')
     done = runner.invoke(args=["provision", str(file)], color=True)

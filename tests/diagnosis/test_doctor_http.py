@@ -1,4 +1,4 @@
-"""The doctor over HTTP: what arrives from the service, from a proxy that meddles, and from something else."""
+"""The doctor over HTTP: answers of the service, of proxies that change headers, and of other servers."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
-from pat_service.diagnosis import reached
+from pat_service.diagnosis import http_check
 from pat_service.embed import ancestors
 from tests.diagnosis.test_doctor import Findings, bad
 from tests.support.people import PORTAL, Service, changed, provision
@@ -28,7 +28,7 @@ Headers = list[tuple[str, str]]
 POLICY: Final = "Content-Security-Policy"
 
 
-#: An answer of the service, as far as the doctor looks at it, but for the clock.
+#: A good answer of the service, as far as the doctor checks it, except for the date.
 HEALTHY: Final = (
     b"HTTP/1.1 200 OK\r\nX-Request-Id: 1\r\nDate: %s\r\n"
     b"Content-Security-Policy: frame-ancestors http://portal.example\r\n"
@@ -38,7 +38,7 @@ HEALTHY: Final = (
 
 @contextmanager
 def serving(served: "WSGIApplication", tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Serve it on a port of this machine, by a thread of this process."""
+    """Serve the app from a thread, and yield the port."""
     server = make_server("127.0.0.1", 0, served, threaded=True, ssl_context=tls)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -51,8 +51,8 @@ def serving(served: "WSGIApplication", tls: ssl.SSLContext | None = None) -> Ite
 
 
 @contextmanager
-def saying(text: bytes, *, drip: float = 0) -> Iterator[int]:
-    """Answer whatever comes with this text, or with a byte of it each `drip` seconds."""
+def answering(text: bytes, *, drip: float = 0) -> Iterator[int]:
+    """Answer every request with this text, or with one byte of it each `drip` seconds. Yield the port."""
     stopped = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)
@@ -79,8 +79,8 @@ def saying(text: bytes, *, drip: float = 0) -> Iterator[int]:
             thread.join()
 
 
-def meddling(app: Flask, change: Callable[[Headers], Headers]) -> "WSGIApplication":
-    """The service behind a proxy that changes the headers of its answers."""
+def proxied(app: Flask, change: Callable[[Headers], Headers]) -> "WSGIApplication":
+    """Return the service behind a proxy that changes the headers of its answers."""
 
     def proxy(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
         def start(status: str, headers: Headers, *failure: Any) -> Any:
@@ -101,22 +101,24 @@ def adding(*more: tuple[str, str]) -> Callable[[Headers], Headers]:
 
 @pytest.fixture
 def ask(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
-    """Examine the installation at this address, over HTTP as well."""
+    """Run the doctor with this PUBLIC_URL, and return its findings."""
 
     def asked(public_url: str, args: Sequence[str] = ("--app", "orders")) -> Findings:
         monkeypatch.setitem(app.config, "PUBLIC_URL", public_url)
         monkeypatch.setitem(app.config, "TRUSTED_PROXIES", 1)
         done = app.test_cli_runner().invoke(args=["doctor", "--json", *args])
         assert done.exit_code in (0, 1), done.output
-        # What the service logs of the request is on standard error.
+        # The service logs the request to standard error.
         found: Findings = json.loads(done.stdout)["findings"]
         return found
 
     return asked
 
 
-def arrives(app: Flask, ask: Callable[..., Findings], change: Callable[[Headers], Headers]) -> list[Any]:
-    with serving(meddling(app, change)) as port:
+def problems_behind(
+    app: Flask, ask: Callable[..., Findings], change: Callable[[Headers], Headers]
+) -> list[Any]:
+    with serving(proxied(app, change)) as port:
         return bad(ask(f"http://127.0.0.1:{port}"))
 
 
@@ -124,7 +126,7 @@ def arrives(app: Flask, ask: Callable[..., Findings], change: Callable[[Headers]
 
 
 @pytest.mark.parametrize("args", [[], ["--app", "orders", "--parent", PORTAL], ["--workspace", "acme"]])
-def test_all_is_well_where_the_service_itself_answers(
+def test_an_answer_of_the_service_itself_has_no_problem(
     app: Flask, ask: Callable[..., Findings], args: list[str]
 ) -> None:
     with serving(app.wsgi_app) as port:
@@ -133,12 +135,14 @@ def test_all_is_well_where_the_service_itself_answers(
         ]
     assert {finding["level"] for finding in found} == {"ok"}
     texts = " ".join(finding["text"] for finding in found)
-    for text in ("as this service does", "policy arrives as it was sent", "can show frames", "0 s apart"):
+    for text in ("This service answers at", "policy arrives unchanged", "can show frames", "differ by 0 s"):
         assert text in texts
 
 
 @pytest.mark.parametrize("args", [["--app", "orders"], ["--workspace", "acme"], []])
-def test_each_app_is_asked_on_its_own_host(app: Flask, ask: Callable[..., Findings], args: list[str]) -> None:
+def test_the_doctor_requests_each_app_on_its_own_host(
+    app: Flask, ask: Callable[..., Findings], args: list[str]
+) -> None:
     hosts = []
 
     def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
@@ -151,9 +155,9 @@ def test_each_app_is_asked_on_its_own_host(app: Flask, ask: Callable[..., Findin
     assert hosts == [f"{slug}embed.localhost:{port}"]
 
 
-def test_a_proxy_that_does_not_pass_the_host_on(app: Flask, ask: Callable[..., Findings]) -> None:
+def test_a_proxy_that_changes_the_host(app: Flask, ask: Callable[..., Findings]) -> None:
     def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
-        # Every address of a frame says it.
+        # Every address of a frame answers this.
         path = environ["PATH_INFO"].replace("/frame", "/session")
         return app.wsgi_app(environ | {"HTTP_HOST": "127.0.0.1:8000", "PATH_INFO": path}, start_response)
 
@@ -164,7 +168,7 @@ def test_a_proxy_that_does_not_pass_the_host_on(app: Flask, ask: Callable[..., F
     assert "proxy_set_header Host $http_host" in found[2]
 
 
-# ---- A proxy that meddles ----
+# ---- A proxy that changes headers ----
 
 
 @pytest.mark.parametrize(
@@ -183,10 +187,10 @@ def test_a_proxy_that_does_not_pass_the_host_on(app: Flask, ask: Callable[..., F
         (without("Cross-Origin-Embedder-Policy"), "warning", "Cross-Origin-Embedder-Policy: require-corp is"),
     ],
 )
-def test_a_proxy_that_meddles_with_a_header(
+def test_a_proxy_that_changes_a_header(
     app: Flask, ask: Callable[..., Findings], change: Callable[[Headers], Headers], level: str, text: str
 ) -> None:
-    (found,) = arrives(app, ask, change)
+    (found,) = problems_behind(app, ask, change)
     assert found[:2] == (level, "headers")
     assert text in found[2]
 
@@ -195,18 +199,20 @@ def test_x_frame_options_instead_of_the_policy(app: Flask, ask: Callable[..., Fi
     def change(headers: Headers) -> Headers:
         return [*without(POLICY)(headers), ("X-Frame-Options", "DENY")]
 
-    assert [found[:2] for found in arrives(app, ask, change)] == [("problem", "headers")] * 2
+    assert [found[:2] for found in problems_behind(app, ask, change)] == [("problem", "headers")] * 2
 
 
 def test_a_server_with_another_database(
     app: Flask, ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(app.wsgi_app) as port:
-        monkeypatch.setattr(ancestors, "current", lambda place: ["http://portal.example"])
+        monkeypatch.setattr(ancestors, "current_origins", lambda place: ["http://portal.example"])
         provision(app, changed("apps", "orders", allowed_origins=["https://new.example"]))
         (found,) = bad(ask(f"http://127.0.0.1:{port}"))
     assert found[:2] == ("problem", "headers")
-    assert "lets http://portal.example frame app orders, and this database says otherwise" in found[2]
+    assert (
+        "lets http://portal.example frame app orders, but this database has other allowed origins" in found[2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,8 +222,8 @@ def test_a_server_with_another_database(
         ("Fri, 01 Jan 2100 00:00:00 GMT", "s ahead of this machine's"),
     ],
 )
-def test_a_server_whose_clock_is_off(ask: Callable[..., Findings], date: str, text: str) -> None:
-    with saying(HEALTHY % date.encode()) as port:
+def test_a_server_with_a_wrong_clock(ask: Callable[..., Findings], date: str, text: str) -> None:
+    with answering(HEALTHY % date.encode()) as port:
         (found,) = bad(ask(f"http://127.0.0.1:{port}"))
     assert found[:2] == ("problem", "clock")
     assert text in found[2]
@@ -226,14 +232,14 @@ def test_a_server_whose_clock_is_off(ask: Callable[..., Findings], date: str, te
 @pytest.mark.parametrize(
     "date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT", "1", "Thu, 01 Jan 2026", "a, b"]
 )
-def test_a_date_that_is_none_says_nothing(ask: Callable[..., Findings], date: str) -> None:
-    with saying(HEALTHY % date.encode()) as port:
+def test_an_invalid_date_says_nothing_about_the_clock(ask: Callable[..., Findings], date: str) -> None:
+    with answering(HEALTHY % date.encode()) as port:
         found = ask(f"http://127.0.0.1:{port}")
     assert bad(found) == []
     assert "clock" not in {finding["about"] for finding in found}
 
 
-# ---- Something else ----
+# ---- Other servers ----
 
 
 def plain(status: str, *headers: tuple[str, str], body: bytes = b"") -> "WSGIApplication":
@@ -252,9 +258,9 @@ def plain(status: str, *headers: tuple[str, str], body: bytes = b"") -> "WSGIApp
             "redirects to https://www.embed.exa",
         ),
         (plain("302 Found"), "redirects to nowhere"),
-        (plain("404 Not Found"), "404 comes from something before the service"),
-        (plain("502 Bad Gateway", body=b"<h1>nginx"), "502 comes from something before the service"),
-        (plain("200 OK", body=b"[" * 50_000), "200 comes from something before the service"),
+        (plain("404 Not Found"), "front of the service answers 404 itself"),
+        (plain("502 Bad Gateway", body=b"<h1>nginx"), "front of the service answers 502 itself"),
+        (plain("200 OK", body=b"[" * 50_000), "front of the service answers 200 itself"),
         (
             plain(
                 "503 Unavailable", ("X-Request-Id", "1"), body=b'{"code": "unavailable", "detail": "Away."}'
@@ -264,7 +270,7 @@ def plain(status: str, *headers: tuple[str, str], body: bytes = b"") -> "WSGIApp
         (plain("500 Oops", ("X-Request-Id", "\x1b[31m"), body=b'{"code": 7}'), "The service answers 500 (7)"),
     ],
 )
-def test_what_is_not_the_service_or_not_at_its_best(
+def test_another_server_or_a_failing_service(
     ask: Callable[..., Findings], served: "WSGIApplication", text: str
 ) -> None:
     with serving(served) as port:
@@ -274,36 +280,38 @@ def test_what_is_not_the_service_or_not_at_its_best(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("answer", "text"),
     [
-        (b"", "speaks no HTTP"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "speaks no HTTP"),
-        (b"HTTP/1.1 abc\r\n\r\n", "speaks no HTTP"),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "speaks no HTTP"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "speaks no HTTP"),
-        (b"\xff\xfe\x00" * 1000, "speaks no HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\nX-\xff: \xff\r\n\r\n", "200 comes from something"),
+        (b"", "does not speak HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 abc\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "does not speak HTTP"),
+        (b"\xff\xfe\x00" * 1000, "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\nX-\xff: \xff\r\n\r\n", "service answers 200 itself"),
     ],
 )
-def test_garbage_is_a_finding_and_no_traceback(ask: Callable[..., Findings], text: bytes, told: str) -> None:
-    with saying(text) as port:
+def test_garbage_is_a_finding_and_no_traceback(
+    ask: Callable[..., Findings], answer: bytes, text: str
+) -> None:
+    with answering(answer) as port:
         (found,) = bad(ask(f"http://127.0.0.1:{port}"))
     assert found[:2] == ("problem", "address")
-    assert told in found[2] or "takes no connection" in found[2]
+    assert text in found[2] or "accepts no connection" in found[2]
 
 
-def test_nobody_there(ask: Callable[..., Findings]) -> None:
+def test_a_port_without_a_server(ask: Callable[..., Findings]) -> None:
     (found,) = bad(ask(f"http://127.0.0.1:{free_port()}"))
     assert found[:2] == ("problem", "address")
-    assert "takes no connection: Connection refused" in found[2]
+    assert "accepts no connection: Connection refused" in found[2]
 
 
 @pytest.mark.parametrize("drip", [0.05, 60])
-def test_a_silent_or_dripping_server_is_not_waited_for(
+def test_the_doctor_does_not_wait_for_a_silent_or_dripping_server(
     ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch, drip: float
 ) -> None:
-    monkeypatch.setattr(reached, "PATIENCE", 0.3)
-    with saying(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50, drip=drip) as port, within(10):
+    monkeypatch.setattr(http_check, "TIMEOUT_SECONDS", 0.3)
+    with answering(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50, drip=drip) as port, within(10):
         (found,) = bad(ask(f"http://127.0.0.1:{port}"))
     assert "did not answer within" in found[2]
 
@@ -314,9 +322,9 @@ def test_a_name_that_does_not_resolve(ask: Callable[..., Findings], monkeypatch:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     (found,) = bad(ask("https://embed.example"))
-    assert "No address is known for embed.example" in found[2]
+    assert "The name embed.example does not resolve" in found[2]
     (found,) = bad(ask("https://{app}.embed.example"))
-    assert "No address is known for orders.embed.example" in found[2]
+    assert "The name orders.embed.example does not resolve" in found[2]
     assert "*.embed.example" in found[2]
 
 
@@ -332,15 +340,14 @@ def test_a_certificate_that_browsers_do_not_trust(
     assert "Browsers do not trust the certificate of localhost: self-signed certificate" in found[2]
 
 
-def test_https_where_only_http_is_spoken(app: Flask, ask: Callable[..., Findings]) -> None:
+def test_https_on_a_port_that_speaks_http(app: Flask, ask: Callable[..., Findings]) -> None:
     with serving(app.wsgi_app) as port:
         (found,) = bad(ask(f"https://localhost:{port}"))
-    assert "speaks no TLS that is understood" in found[2]
+    assert "The TLS handshake with" in found[2]
 
 
 @pytest.mark.slow
-def test_a_command_of_its_own_asks_a_server_of_its_own(service: Service, tmp_path: Path) -> None:
-    """As an operator types it: no log, no traceback, and the findings alone on standard output."""
+def test_a_real_command_prints_only_its_findings(service: Service) -> None:
     project = Path(__file__).resolve().parents[2]
     with serving(service.app.wsgi_app) as port:
         done = subprocess.run(

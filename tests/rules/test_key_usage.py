@@ -87,7 +87,7 @@ def test_a_key_is_replaced_and_nothing_is_lost(house: House) -> None:
         clock.shift(timedelta(minutes=61))
         new_frame = new.frame(appSlug=None, appId=ORDERS)
         assert uses(new) == [KeyUse(NEW_ID, 0, 2, CLIENTS, 1), KeyUse(OLD_ID, 1, 0, 0, 0)]
-        idle = "nothing hangs on it: it can go, unless it is the next one"
+        idle = "not in use: you can remove it, unless it is the next key"
         assert check(new)[1] == f"Fallback key 1 {OLD_ID}: {idle}"
 
         alone = house.starts(NEW)
@@ -114,8 +114,8 @@ def test_a_key_that_went_too_early_takes_what_hung_on_it_until_it_is_back(house:
     assert early.refusal(token) == "token_invalid"
     assert uses(early)[-1] == KeyUse(OLD_ID, None, 1, CLIENTS, 0)
     assert check(early, code=1)[-1] == (
-        f"Key that is not here {OLD_ID}: 1 token(s), {CLIENTS} client secret(s), 0 session(s) are dead; "
-        "they work again with it among SECRET_KEY_FALLBACKS"
+        f"Unknown key {OLD_ID}: 1 token(s), {CLIENTS} client secret(s), 0 session(s) are dead; "
+        "add the key to SECRET_KEY_FALLBACKS to revive them"
     )
     back = house.starts(NEW, KEY)
     assert back.open(token).status_code == 200
@@ -132,9 +132,7 @@ def test_a_key_under_which_no_client_has_a_secret_is_found_and_stops_no_start(
         done = runner.invoke(args=args)
         assert done.exit_code == 1
         (line,) = done.stderr.splitlines()
-        assert line.startswith(
-            "pat-service: No client's secret hangs on a key that is here: SECRET_KEY is not"
-        )
+        assert line.startswith("pat-service: No client secret uses a configured key, so SECRET_KEY is not")
     # What gunicorn asks before it starts.
     assert mistyped.app.extensions["pat_service.findings"]() == []
     told = json.loads(runner.invoke(args=["doctor", "--offline", "--json"]).output)["findings"]
@@ -142,7 +140,7 @@ def test_a_key_under_which_no_client_has_a_secret_is_found_and_stops_no_start(
 
     # Once one client has a secret that is good, the key is meant.
     assert runner.invoke(args=["client", "rotate", "portal"]).exit_code == 0
-    assert check(mistyped)[-1].startswith(f"Key that is not here {OLD_ID}: ")
+    assert check(mistyped)[-1].startswith(f"Unknown key {OLD_ID}: ")
     told = json.loads(runner.invoke(args=["doctor", "--offline", "--json"]).output)["findings"]
     assert [found["level"] for found in told if found["about"] == "SECRET_KEY"] == ["warning"]
 
@@ -178,7 +176,7 @@ def test_keys_are_told_in_their_order_each_once(house: House) -> None:
 
 
 def test_the_next_key_that_waits_as_a_fallback_need_not_go(house: House) -> None:
-    assert check(house.starts(KEY, NEW))[1].endswith(": it can go, unless it is the next one")
+    assert check(house.starts(KEY, NEW))[1].endswith(": you can remove it, unless it is the next key")
 
 
 def test_the_check_shows_no_key(house: House) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pat_service.diagnosis.findings import PROBLEM
-from pat_service.diagnosis.origins import Target, check, nesting, parse_parent
+from pat_service.diagnosis.origins import Target, check_nesting, check_origins, parse_parent
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -62,5 +62,9 @@ def test_the_doctor_says_of_a_parent_what_chromium_does(
     page.goto(f"{top}/")
     page.wait_for_timeout(300)
     target = Target("app", "id", "orders", allowed, "acme")
-    said = [finding for finding in check(target, parents) + nesting(parents) if finding.level == PROBLEM]
+    said = [
+        finding
+        for finding in check_origins(target, parents) + check_nesting(parents)
+        if finding.level == PROBLEM
+    ]
     assert bool(shown) == (not said), said

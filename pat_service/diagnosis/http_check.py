@@ -1,0 +1,283 @@
+"""Requests a frame over HTTP, as a browser does, and checks the answer and its headers."""
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from pat_service.diagnosis.findings import Finding, ok, problem, warning
+from pat_service.diagnosis.installation import check_clock
+from pat_service.diagnosis.origins import Target
+from pat_service.errors import NotServedHere
+from pat_service.http.headers import FOR_ANY_SITE, ISOLATED, POLICY_HEADER, REQUEST_ID_HEADER
+
+ABOUT: Final = "address"
+HEADERS: Final = "headers"
+#: For the name, the connection and the answer together.
+TIMEOUT_SECONDS: Final = 5.0
+#: A problem is shorter than this.
+MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_SHOWN_CHARACTERS: Final = 200
+
+#: The headers of a browser that opens a frame, but a refusal is in JSON and so has its code.
+_REQUEST_HEADERS: Final = {
+    "Accept": "application/json",
+    "Sec-Fetch-Dest": "iframe",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "cross-site",
+    "User-Agent": "pat-service doctor",
+    "Connection": "close",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer. `clock_ahead`: how far the server's clock is ahead of this machine's, if known."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    problem: dict[str, object]
+    clock_ahead: timedelta | None
+
+    def header(self, name: str) -> list[str]:
+        """Return the values of a header. Values that a proxy joined by commas count separately."""
+        values = [value for given, value in self.headers if given.lower() == name.lower()]
+        return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def check_answer(url: str, path: str, target: Target | None, *, own_host: bool) -> list[Finding]:
+    """Request the frame at `path` below `url`, and check the connection, the answer and its headers.
+
+    `own_host`: each app has its own host.
+    """
+    answer = _request_in_time(url, path, own_host=own_host)
+    if isinstance(answer, Finding):
+        return [answer]
+    foreign = _check_sender(url, answer)
+    if foreign is not None:
+        return [foreign]
+    return [
+        ok(ABOUT, f"This service answers at {url}."),
+        *_check_policies(answer, target),
+        *_check_frame_options(answer),
+        *_check_isolation(answer),
+        *check_clock(answer.clock_ahead, url),
+    ]
+
+
+# ---- The connection ----
+
+
+def _request_in_time(url: str, path: str, *, own_host: bool) -> Answer | Finding:
+    """Request in a thread, since name resolution and a slow server have no timeout of their own."""
+    results: list[Answer | Finding] = []
+    thread = threading.Thread(
+        target=lambda: results.append(_request_or_explain(url, path, own_host=own_host)), daemon=True
+    )
+    thread.start()
+    thread.join(TIMEOUT_SECONDS)
+    return results[0] if results else _timed_out(url)
+
+
+def _request_or_explain(url: str, path: str, *, own_host: bool) -> Answer | Finding:
+    host = urlsplit(url).hostname or ""
+    try:
+        return _request(url, path)
+    except socket.gaierror:
+        wildcard = f", as a wildcard (*.{host.partition('.')[2]}) for all apps" if own_host else ""
+        return problem(
+            ABOUT,
+            f"The name {host} does not resolve on this machine.",
+            f"Add a DNS record for {host}{wildcard}, or correct PUBLIC_URL.",
+        )
+    except ssl.SSLCertVerificationError as error:
+        wildcard = " With {app} in PUBLIC_URL it must be a wildcard certificate." if own_host else ""
+        return problem(
+            ABOUT,
+            f"Browsers do not trust the certificate of {host}: {_short(error.verify_message)}.",
+            f"Renew the certificate with this name and the whole chain.{wildcard}",
+        )
+    except ssl.SSLError as error:
+        text = f"The TLS handshake with {url} fails: {_short(error.reason or 'it broke off')}."
+        return problem(ABOUT, text, "Let the proxy terminate TLS at the host and port of PUBLIC_URL.")
+    except TimeoutError:
+        return _timed_out(url)
+    except OSError as error:
+        return problem(
+            ABOUT,
+            f"{url} accepts no connection: {_short(error.strerror or 'it broke off')}.",
+            "Start the service and its proxy, or correct PUBLIC_URL. --offline skips this check.",
+        )
+    except (http.client.HTTPException, ValueError):
+        return problem(
+            ABOUT, f"The server at {url} does not speak HTTP.", "Correct PUBLIC_URL, or the proxy."
+        )
+
+
+def _timed_out(url: str) -> Finding:
+    return problem(
+        ABOUT,
+        f"{url} did not answer within {TIMEOUT_SECONDS:.0f} s.",
+        "Check that the service and the proxy run, and the firewall. --offline skips this check.",
+    )
+
+
+def _request(url: str, path: str) -> Answer:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    # Browsers resolve these names themselves (RFC 6761); resolvers often do not.
+    resolvable = "localhost" if host.endswith(".localhost") else host
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(resolvable, parts.port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", path, headers=_REQUEST_HEADERS | {"Host": parts.netloc})
+        sent = datetime.now(UTC)
+        answer = connection.getresponse()
+        headers = answer.getheaders()
+        body = answer.read(MAX_ANSWER_BYTES)
+    finally:
+        connection.close()
+    return Answer(answer.status, headers, _parse_problem(body), _clock_ahead(answer.getheader("Date"), sent))
+
+
+def _parse_problem(body: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _clock_ahead(date: str | None, sent: datetime) -> timedelta | None:
+    try:
+        its_time = parsedate_to_datetime(date or "")
+        # This raises for a time without a zone, which is no HTTP date.
+        ahead, behind = its_time - datetime.now(UTC), sent - its_time
+    except (ValueError, TypeError, OverflowError):
+        return None
+    # The server wrote it after `sent`, and rounded down to whole seconds.
+    if ahead > timedelta(0):
+        return ahead
+    return -max(timedelta(0), behind - timedelta(seconds=1))
+
+
+# ---- The answer ----
+
+
+def _check_sender(url: str, answer: Answer) -> Finding | None:
+    """Return a problem if the answer is not this service's, or not for this address."""
+    if 300 <= answer.status < 400:
+        (location,) = answer.header("Location")[:1] or ["nowhere"]
+        return problem(
+            ABOUT,
+            f"{url} redirects to {_short(location)}, so frames show another address or stay blank.",
+            "Set PUBLIC_URL to the final address, or remove the redirect from the proxy.",
+        )
+    if answer.problem.get("title") == NotServedHere.title:
+        return problem(
+            ABOUT,
+            f"The service does not know {urlsplit(url).hostname} as one of its hosts.",
+            "Let the proxy pass the Host header unchanged (nginx: `proxy_set_header Host $http_host;`), "
+            "and give the server the same PUBLIC_URL as this command.",
+        )
+    if not answer.header(REQUEST_ID_HEADER) and not any(map(_ancestors, answer.header(POLICY_HEADER))):
+        return problem(
+            ABOUT,
+            f"A server in front of the service answers {answer.status} itself.",
+            "Let the proxy pass /embed-apps/, /embed-workspaces/, /static/ and /api/ to the service.",
+        )
+    if answer.status >= 500 or (answer.status >= 400 and answer.problem.get("code") != "not_found"):
+        code = _short(str(answer.problem.get("code", "no code")))
+        text = (
+            f"The service answers {answer.status} ({code}): {_short(str(answer.problem.get('detail', '')))}"
+        )
+        return problem(ABOUT, text, "Search its log for the request id, and run `flask --app app check`.")
+    return None
+
+
+def _check_policies(answer: Answer, target: Target | None) -> list[Finding]:
+    """Check that the service's policy arrives unchanged, and is the only one."""
+    policies, framing = answer.header(POLICY_HEADER), _framing(answer)
+    if not framing:
+        return [
+            problem(
+                HEADERS,
+                "No policy with frame-ancestors arrives, so any page may frame this.",
+                f"Let the proxy pass {POLICY_HEADER}.",
+            )
+        ]
+    if len(policies) > 1:
+        return [
+            problem(
+                HEADERS,
+                f"{len(policies)} policies arrive, and browsers enforce all of them: "
+                f"{_short('; '.join(policies[1:]))}",
+                f"Let the proxy add no {POLICY_HEADER} to this host.",
+            )
+        ]
+    if target is not None and set(framing[0]) != set(target.origins or ["'none'"]):
+        return [
+            problem(
+                HEADERS,
+                f"The policy that arrives lets {_short(' '.join(framing[0]))} frame {target}, but this "
+                "database has other allowed origins.",
+                "If they have just changed, wait a minute. If not, give the server the same DATABASE_URL.",
+            )
+        ]
+    return [ok(HEADERS, "The policy arrives unchanged.")]
+
+
+def _check_frame_options(answer: Answer) -> list[Finding]:
+    """Check that no proxy adds X-Frame-Options."""
+    refusals = answer.header("X-Frame-Options")
+    if not refusals:
+        return []
+    make = warning if _framing(answer) else problem
+    return [
+        make(
+            HEADERS,
+            f"X-Frame-Options: {_short(', '.join(refusals))} arrives, which the service never sends. "
+            "Browsers that know frame-ancestors ignore it; others stay blank.",
+            "Remove it from the proxy for this host.",
+        )
+    ]
+
+
+def _framing(answer: Answer) -> list[list[str]]:
+    """Return the sources of each `frame-ancestors` that arrives."""
+    return [sources for sources in map(_ancestors, answer.header(POLICY_HEADER)) if sources]
+
+
+def _ancestors(policy: str) -> list[str] | None:
+    for directive in policy.split(";"):
+        name, *sources = directive.split() or [""]
+        if name.lower() == "frame-ancestors":
+            return sources
+    return None
+
+
+def _check_isolation(answer: Answer) -> list[Finding]:
+    missing = [
+        f"{name}: {value}" for name, value in (FOR_ANY_SITE, ISOLATED) if answer.header(name) != [value]
+    ]
+    if not missing:
+        return [ok(HEADERS, "Isolated hosts (Cross-Origin-Embedder-Policy) can show frames.")]
+    return [
+        warning(
+            HEADERS,
+            f"Frames stay blank in isolated hosts (Cross-Origin-Embedder-Policy): "
+            f"{' and '.join(missing)} is missing.",
+            "Let the proxy pass both headers unchanged.",
+        )
+    ]
+
+
+def _short(text: str) -> str:
+    """Return a text from outside, cut short."""
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
