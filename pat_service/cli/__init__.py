@@ -7,7 +7,7 @@ from pat_service.cli.clients import client_commands
 from pat_service.cli.common import plain_errors, upgrade_schema
 from pat_service.cli.doctor import doctor
 from pat_service.cli.embed_tag import embed_tag
-from pat_service.cli.maintenance import check, purge
+from pat_service.cli.maintenance import check, purge, version
 from pat_service.cli.origins import app_commands, workspace_commands
 from pat_service.cli.provision import provision
 from pat_service.cli.token_admin import session_commands, token_commands
@@ -28,5 +28,6 @@ def init_app(app: Flask) -> None:
         token_commands,
         session_commands,
         embed_tag,
+        version,
     ):
         app.cli.add_command(command)

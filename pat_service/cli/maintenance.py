@@ -1,4 +1,4 @@
-"""Commands that check the installation and its keys, and delete expired rows."""
+"""Commands that print the version, check the installation and its keys, and delete expired rows."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -7,6 +7,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from pat_service import __version__
 from pat_service.cli.common import plain_errors
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
@@ -19,6 +20,12 @@ _WRONG_KEY: Final = (
     "No client secret uses a configured key, so SECRET_KEY is not the key of this database. "
     "Set that key, or add it to SECRET_KEY_FALLBACKS"
 )
+
+
+@click.command()
+def version() -> None:
+    """Print the version of the service."""
+    click.echo(f"pat-service {__version__}")
 
 
 @click.command()

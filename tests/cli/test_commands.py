@@ -18,6 +18,7 @@ from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from sqlalchemy import select, update
 
+from pat_service import __version__
 from pat_service.credentials import Key
 from pat_service.storage.models import App, Client, ClientSecret, Event
 from tests.support.people import (
@@ -74,6 +75,10 @@ def secret_of(done: Result) -> str:
     assert CLIENT_SECRET.fullmatch(secret)
     assert secret not in done.stderr
     return secret
+
+
+def test_version_needs_no_database(broken: FlaskCliRunner) -> None:
+    assert succeed(broken, "version").stdout == f"pat-service {__version__}\n"
 
 
 # client create
