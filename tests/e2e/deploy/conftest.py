@@ -14,7 +14,7 @@ from config import Config
 from pat_service.storage.database import db
 from tests.e2e.deploy.load import CROWD
 from tests.support.people import KEY, PUBLIC_URL, WORLD, changed, provision
-from tests.support.servers import PROJECT, Proxy, fresh_database, redis_server
+from tests.support.servers import PROJECT, Proxy, fresh_database
 
 UNLIMITED = "1000000 per minute"
 
@@ -26,12 +26,6 @@ def add_crowd(app: Flask) -> None:
     provision(
         app, {"users": people} | changed("apps", "orders", users=["ana@acme.test", "ben@acme.test", *CROWD])
     )
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    with redis_server() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.faults.installation import Installation, installed, on_postgres
-from tests.support.servers import WebServer, redis_server
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    with redis_server() as url:
-        yield url
+from tests.support.servers import WebServer
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
