@@ -5,7 +5,6 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -13,10 +12,10 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 from marshmallow.fields import Boolean
 
-from pat_service.shapes import parse_limit
+from pat_service.findings import Finding, problem
+from pat_service.shapes import is_loopback, parse_limit
 from pat_service.storage import readiness
 from pat_service.storage.database import parse_url
-from pat_service.storage.readiness import Finding
 
 MIN_KEY_BYTES: Final = 32
 REQUIRED: Final = ("SECRET_KEY", "PUBLIC_URL")
@@ -42,15 +41,6 @@ _PUBLIC_URL = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII,
 )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _parse_key(text: str) -> str:
@@ -122,7 +112,7 @@ def _parse_public_url(text: str) -> str:
     # Browsers read a host whose last label is a number as an IPv4 address.
     if app and (host.startswith("[") or host.rpartition(".")[2].isdecimal()):
         raise ConfigError("must have {app} before a name, not before an address: an address has no labels")
-    if scheme == "http" and not _is_loopback(host.strip("[]")):
+    if scheme == "http" and not is_loopback(host):
         raise ConfigError("must be https, unless its host is loopback")
     default_port = {"http": 80, "https": 443}[scheme]
     port = int(found["port"] or default_port)
@@ -200,7 +190,7 @@ class Config:
 
     @property
     def development(self) -> bool:
-        local = self.public_url is None or _is_loopback(urlsplit(self.public_url).hostname or "")
+        local = self.public_url is None or is_loopback(urlsplit(self.public_url).hostname or "")
         return local and not self.gunicorn
 
     def for_flask(self) -> dict[str, Any]:
@@ -259,11 +249,11 @@ def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list
     if deploy:
         missing = [_MISSING.format(name) for name in REQUIRED if name not in config.given]
         missing += [] if "DATABASE_URL" in config.given else [_NO_DATABASE]
-        found = [Finding(text) for text in missing] + found
+        found = [problem("settings", text, "Set it in the environment.") for text in missing] + found
     try:
         check_workers(workers, config.redis_url)
     except ConfigError as error:
-        found.insert(0, Finding(str(error)))
+        found.insert(0, problem("limits", str(error), "Set REDIS_URL, or WEB_CONCURRENCY=1."))
     return found
 
 

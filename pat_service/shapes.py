@@ -6,6 +6,7 @@ the environment can use them directly.
 
 import re
 import unicodedata
+from ipaddress import ip_address
 from typing import Final
 
 import limits
@@ -141,6 +142,16 @@ def _describe_valid_origin(text: str) -> str:
     if scheme in _DEFAULT_PORTS and rest.startswith("["):
         return "Must have a host name or an IPv4 address: a page's policy cannot name an IPv6 address."
     return "Must be an exact origin such as https://portal.example, without a path, or *."
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether browsers take this host for their own machine. IPv6 addresses may have brackets."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 def parse_limit(text: str) -> limits.RateLimitItem:

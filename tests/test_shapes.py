@@ -14,6 +14,7 @@ from pat_service.shapes import (
     ORIGIN_PATTERN,
     check_email,
     check_text,
+    is_loopback,
     is_uuid,
     normalize_email,
     parse_origin,
@@ -331,3 +332,25 @@ def test_an_accepted_origin_is_one_source_of_a_policy(origin: str, place: int, m
 def test_the_openapi_pattern_accepts_only_origins(text: str) -> None:
     if len(text) <= MAX_ORIGIN_LENGTH:
         assert re.search(ORIGIN_PATTERN, parse_origin(text))
+
+
+@pytest.mark.parametrize("host", ["localhost", "orders.localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"])
+def test_a_host_of_the_viewers_own_machine_is_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "0.0.0.0",
+        "::",
+        "10.0.0.1",
+        "embed.example",
+        "localhost.example",
+        "notlocalhost",
+        "127.0.0.1.example",
+    ],
+)
+def test_another_host_is_not_loopback(host: str) -> None:
+    assert not is_loopback(host)

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -16,18 +16,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service.cli.common import escape, user_id
 from pat_service.diagnosis import http_check, installation, origins, people
-from pat_service.diagnosis.findings import OK, PROBLEM, WARNING, Finding, ok, problem
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed.answers import APPS, LAUNCHERS
 from pat_service.errors import Refused, UserNotFound
+from pat_service.findings import OK, PROBLEM, WARNING, Finding, ok, problem
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import app_url, has_app_origins, public_url
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.rules.directory import apps, workspaces
 from pat_service.shapes import check_email, check_slug, is_dns_label
-from pat_service.storage import readiness
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import Listing, PageRequest
+from pat_service.storage.readiness import START_DATABASE
 
 #: In the order of the output.
 LEVELS: Final = (PROBLEM, WARNING, OK)
@@ -115,14 +115,12 @@ def _examine(
     settings = current_app.config
     stores = list(_check_stores())
     target, in_database = None, list[Finding]()
-    if not any(finding.about == "database" for finding in stores):
+    if not any(finding.part == "database" for finding in stores):
         try:
             target = _target(app_slug, workspace_slug)
             in_database.extend(_check_database(target, workspace_slug, parents, email))
         except (SQLAlchemyError, Refused):
-            stores.append(
-                problem("database", "The database failed during the checks.", _STORES["DATABASE_URL"][1])
-            )
+            stores.append(problem("database", "The database failed during the checks.", START_DATABASE))
     slug = target.slug if target is not None and target.kind == "app" else None
     yield from stores
     yield from installation.check_public_url(settings, slug, parents)
@@ -139,29 +137,12 @@ def _examine(
         yield from _check_address(target)
 
 
-#: Start of a text of `readiness` or `config` → its part, and what to change.
-_STORES: Final = {
-    "DATABASE_URL": (
-        "database",
-        "Start the database, or correct DATABASE_URL. Until then every answer is 503.",
-    ),
-    "the schema": ("database", "flask --app app db upgrade"),
-    "REDIS_URL must": ("limits", "Set REDIS_URL, or WEB_CONCURRENCY=1."),
-    "REDIS_URL": (
-        "limits",
-        "Start Redis, or correct REDIS_URL. Until then mints and openings answer 503.",
-    ),
-}
-
-
 def _check_stores() -> Iterator[Finding]:
     """Yield problems of the stores, the schema and the workers."""
-    found: list[readiness.Finding] = current_app.extensions["pat_service.findings"]()
-    for text in (each.text for each in found):
-        known = (said for begin, said in _STORES.items() if text.startswith(begin))
-        about, change = next(known, ("stores", "See `flask --app app check`."))
-        yield problem(about, f"{text[0].upper()}{text[1:]}.", change)
-    if not found:
+    findings: list[Finding] = current_app.extensions["pat_service.findings"]()
+    for finding in findings:
+        yield replace(finding, text=f"{finding.text[0].upper()}{finding.text[1:]}.")
+    if not findings:
         yield ok("stores", "The database, its schema and the store of the limits are ready.")
 
 
@@ -198,7 +179,7 @@ def _check_database(
         scope = MINT if target.kind == "app" else MINT_WORKSPACE
         yield from installation.check_clients(current_app.config, keyring(), now, target.workspace, scope)
     elif parents:
-        yield ok(origins.ABOUT, "Add --app or --workspace to check whether these parents may frame it.")
+        yield ok(origins.PART, "Add --app or --workspace to check whether these parents may frame it.")
     if email is not None:
         yield from _check_user(email, target, parents, now)
 
@@ -253,18 +234,21 @@ def _check_address(target: Target | None) -> list[Finding]:
 
 
 def _print_lines(found: list[Finding]) -> None:
-    levels, abouts = (
-        max(map(len, words)) for words in zip(*((f.level, f.about) for f in found), strict=True)
-    )
+    levels = max(len(finding.level) for finding in found)
+    parts = max(len(finding.part) for finding in found)
     for finding in found:
         level = click.style(finding.level.ljust(levels), fg=COLOURS[finding.level])
-        click.echo(f"{level}  {finding.about.ljust(abouts)}  {escape(finding.text)}")
+        click.echo(f"{level}  {finding.part.ljust(parts)}  {escape(finding.text)}")
         if finding.change is not None:
-            click.echo(f"{' ' * (levels + abouts + 2)}→ {escape(finding.change)}")
+            click.echo(f"{' ' * (levels + parts + 2)}→ {escape(finding.change)}")
     counts = Counter(finding.level for finding in found)
     click.echo(f"{counts[PROBLEM]} problem(s), {counts[WARNING]} warning(s).")
 
 
 def _print_json(found: list[Finding]) -> None:
     fine = all(finding.level != PROBLEM for finding in found)
-    click.echo(json.dumps({"ok": fine, "findings": [asdict(finding) for finding in found]}, indent=2))
+    findings = [
+        {"level": finding.level, "about": finding.part, "text": finding.text, "change": finding.change}
+        for finding in found
+    ]
+    click.echo(json.dumps({"ok": fine, "findings": findings}, indent=2))

@@ -9,12 +9,12 @@ from flask.cli import with_appcontext
 
 from pat_service import __version__
 from pat_service.cli.common import plain_errors
+from pat_service.findings import Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
 from pat_service.rules.directory import apps
 from pat_service.rules.key_usage import KeyUse
-from pat_service.storage.readiness import Finding
 
 _WRONG_KEY: Final = (
     "No client secret uses a configured key, so SECRET_KEY is not the key of this database. "

@@ -11,13 +11,13 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from pat_service.diagnosis.findings import Finding, ok, problem, warning
 from pat_service.diagnosis.installation import check_clock
 from pat_service.diagnosis.origins import Target
 from pat_service.errors import NotServedHere
+from pat_service.findings import Finding, ok, problem, warning
 from pat_service.http.headers import FOR_ANY_SITE, ISOLATED, POLICY_HEADER, REQUEST_ID_HEADER
 
-ABOUT: Final = "address"
+PART: Final = "address"
 HEADERS: Final = "headers"
 #: For the name, the connection and the answer together.
 TIMEOUT_SECONDS: Final = 5.0
@@ -63,7 +63,7 @@ def check_answer(url: str, path: str, target: Target | None, *, own_host: bool) 
     if foreign is not None:
         return [foreign]
     return [
-        ok(ABOUT, f"This service answers at {url}."),
+        ok(PART, f"This service answers at {url}."),
         *_check_policies(answer, target),
         *_check_frame_options(answer),
         *_check_isolation(answer),
@@ -92,37 +92,35 @@ def _request_or_explain(url: str, path: str, *, own_host: bool) -> Answer | Find
     except socket.gaierror:
         wildcard = f", as a wildcard (*.{host.partition('.')[2]}) for all apps" if own_host else ""
         return problem(
-            ABOUT,
+            PART,
             f"The name {host} does not resolve on this machine.",
             f"Add a DNS record for {host}{wildcard}, or correct PUBLIC_URL.",
         )
     except ssl.SSLCertVerificationError as error:
         wildcard = " With {app} in PUBLIC_URL it must be a wildcard certificate." if own_host else ""
         return problem(
-            ABOUT,
+            PART,
             f"Browsers do not trust the certificate of {host}: {_short(error.verify_message)}.",
             f"Renew the certificate with this name and the whole chain.{wildcard}",
         )
     except ssl.SSLError as error:
         text = f"The TLS handshake with {url} fails: {_short(error.reason or 'it broke off')}."
-        return problem(ABOUT, text, "Let the proxy terminate TLS at the host and port of PUBLIC_URL.")
+        return problem(PART, text, "Let the proxy terminate TLS at the host and port of PUBLIC_URL.")
     except TimeoutError:
         return _timed_out(url)
     except OSError as error:
         return problem(
-            ABOUT,
+            PART,
             f"{url} accepts no connection: {_short(error.strerror or 'it broke off')}.",
             "Start the service and its proxy, or correct PUBLIC_URL. --offline skips this check.",
         )
     except (http.client.HTTPException, ValueError):
-        return problem(
-            ABOUT, f"The server at {url} does not speak HTTP.", "Correct PUBLIC_URL, or the proxy."
-        )
+        return problem(PART, f"The server at {url} does not speak HTTP.", "Correct PUBLIC_URL, or the proxy.")
 
 
 def _timed_out(url: str) -> Finding:
     return problem(
-        ABOUT,
+        PART,
         f"{url} did not answer within {TIMEOUT_SECONDS:.0f} s.",
         "Check that the service and the proxy run, and the firewall. --offline skips this check.",
     )
@@ -175,20 +173,20 @@ def _check_sender(url: str, answer: Answer) -> Finding | None:
     if 300 <= answer.status < 400:
         (location,) = answer.header("Location")[:1] or ["nowhere"]
         return problem(
-            ABOUT,
+            PART,
             f"{url} redirects to {_short(location)}, so frames show another address or stay blank.",
             "Set PUBLIC_URL to the final address, or remove the redirect from the proxy.",
         )
     if answer.problem.get("title") == NotServedHere.title:
         return problem(
-            ABOUT,
+            PART,
             f"The service does not know {urlsplit(url).hostname} as one of its hosts.",
             "Let the proxy pass the Host header unchanged (nginx: `proxy_set_header Host $http_host;`), "
             "and give the server the same PUBLIC_URL as this command.",
         )
     if not answer.header(REQUEST_ID_HEADER) and not any(map(_ancestors, answer.header(POLICY_HEADER))):
         return problem(
-            ABOUT,
+            PART,
             f"A server in front of the service answers {answer.status} itself.",
             "Let the proxy pass /embed-apps/, /embed-workspaces/, /static/ and /api/ to the service.",
         )
@@ -197,7 +195,7 @@ def _check_sender(url: str, answer: Answer) -> Finding | None:
         text = (
             f"The service answers {answer.status} ({code}): {_short(str(answer.problem.get('detail', '')))}"
         )
-        return problem(ABOUT, text, "Search its log for the request id, and run `flask --app app check`.")
+        return problem(PART, text, "Search its log for the request id, and run `flask --app app check`.")
     return None
 
 

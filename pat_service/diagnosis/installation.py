@@ -1,19 +1,21 @@
 """Checks of the installation: address, proxies, limits, clients, keys and clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 
 from pat_service.credentials import Keyring
-from pat_service.diagnosis.findings import Finding, Settings, is_loopback, ok, problem, warning
 from pat_service.diagnosis.origins import Parent
+from pat_service.findings import Finding, ok, problem, warning
 from pat_service.rules import clients, key_usage
-from pat_service.shapes import is_dns_label, parse_limit
+from pat_service.shapes import is_dns_label, is_loopback, parse_limit
 from pat_service.storage.database import reading
 
+#: The settings, by their names in docs/operate/configuration.md.
+Settings = Mapping[str, Any]
 #: Beyond this, a machine refuses sessions that another one signed, as from the future.
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
 #: Requests by which an open frame checks its session.
@@ -30,20 +32,20 @@ LOW_FAILURES_PER_MINUTE: Final = 5
 
 def check_public_url(settings: Settings, slug: str | None, parents: Sequence[Parent]) -> list[Finding]:
     """Check PUBLIC_URL without a request. `slug`: of the app in the frame, if any."""
-    about = "PUBLIC_URL"
+    part = "PUBLIC_URL"
     public_url: str | None = settings["PUBLIC_URL"]
     remote = [parent.origin for parent in parents if not parent.is_local]
     if public_url is None:
         text = "PUBLIC_URL is unset, so frames have the address of a development server on this machine."
         change = "Set PUBLIC_URL to the address that viewers reach, such as https://embed.example."
-        return [(problem if remote else warning)(about, text, change)]
+        return [(problem if remote else warning)(part, text, change)]
     found = []
     url = urlsplit(public_url)
-    local = is_loopback(url.hostname)
+    local = is_loopback(url.hostname or "")
     if remote and local:
         found.append(
             problem(
-                about,
+                part,
                 f"{public_url} is each viewer's own machine, but {', '.join(map(str, remote))} is not on it.",
                 "Set PUBLIC_URL to the address that viewers reach, such as https://embed.example.",
             )
@@ -53,20 +55,20 @@ def check_public_url(settings: Settings, slug: str | None, parents: Sequence[Par
         if local:
             found.append(
                 warning(
-                    about, f"{text}, which Safari blocks even on loopback.", "Use https, or another browser."
+                    part, f"{text}, which Safari blocks even on loopback.", "Use https, or another browser."
                 )
             )
         else:
-            found.append(problem(about, f"{text}, which browsers block.", "Serve PUBLIC_URL by https."))
+            found.append(problem(part, f"{text}, which browsers block.", "Serve PUBLIC_URL by https."))
     if "{app}." in public_url and slug is not None and not is_dns_label(slug):
         found.append(
             problem(
-                about,
+                part,
                 f"{slug} cannot be the first part of the app's host, so the app has no address.",
                 "Give the app a slug of a-z, 0-9 and inner dashes: PATCH /api/ext/apps/<id>.",
             )
         )
-    return found or [ok(about, f"Frames have the address {public_url}.")]
+    return found or [ok(part, f"Frames have the address {public_url}.")]
 
 
 def check_proxies(settings: Settings) -> list[Finding]:

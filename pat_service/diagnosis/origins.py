@@ -11,12 +11,12 @@ from urllib.parse import SplitResult, urlsplit
 from marshmallow import ValidationError
 from sqlalchemy import bindparam, select
 
-from pat_service.diagnosis.findings import Finding, is_loopback, ok, problem, warning
-from pat_service.shapes import ANY_ORIGIN, parse_origin
+from pat_service.findings import Finding, ok, problem, warning
+from pat_service.shapes import ANY_ORIGIN, is_loopback, parse_origin
 from pat_service.storage.database import reading
 from pat_service.storage.models import App
 
-ABOUT: Final = "origins"
+PART: Final = "origins"
 WEB: Final = ("http", "https")
 #: Pages with an opaque origin. Browsers send it as `null`, and no policy can name it.
 _OPAQUE: Final = ("null", "file:", "data:", "blob:null")
@@ -41,7 +41,7 @@ class Parent:
     @property
     def is_local(self) -> bool:
         """Whether the page is on the viewer's own machine: a local server, a shell or an extension."""
-        return self.parts.scheme not in WEB or is_loopback(self.parts.hostname)
+        return self.parts.scheme not in WEB or is_loopback(self.parts.hostname or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,11 @@ def check_nesting(parents: Sequence[Parent]) -> list[Finding]:
         if parent.parts.scheme != "http" or around is None:
             continue
         text = f"{parent.origin} is on http inside {around}. This is mixed content"
-        if is_loopback(parent.parts.hostname):
+        if is_loopback(parent.parts.hostname or ""):
             text = f"{text}, which Safari blocks even on loopback."
-            found.append(warning(ABOUT, text, "Use https, or another browser."))
+            found.append(warning(PART, text, "Use https, or another browser."))
         else:
-            found.append(problem(ABOUT, f"{text}, which browsers block.", "Serve the inner page by https."))
+            found.append(problem(PART, f"{text}, which browsers block.", "Serve the inner page by https."))
     return found
 
 
@@ -101,12 +101,12 @@ def check_origins(target: Target, parents: Sequence[Parent]) -> list[Finding]:
     complete = _add_parents(target.origins, parents)
     if not target.origins:
         found.append(
-            problem(ABOUT, f"No page may frame {target}: it has no allowed origins.", _fix(target, complete))
+            problem(PART, f"No page may frame {target}: it has no allowed origins.", _fix(target, complete))
         )
     elif ANY_ORIGIN in target.origins:
         found.append(
             warning(
-                ABOUT,
+                PART,
                 f"Every web page may frame {target} and learns of its refusals, because * is allowed.",
                 _fix(
                     target,
@@ -115,7 +115,7 @@ def check_origins(target: Target, parents: Sequence[Parent]) -> list[Finding]:
             )
         )
     else:
-        found.append(ok(ABOUT, f"{', '.join(target.origins)} may frame {target}."))
+        found.append(ok(PART, f"{', '.join(target.origins)} may frame {target}."))
     for parent in parents:
         found += _check_parent(target, parent, complete)
     if target.kind == "workspace":
@@ -133,7 +133,7 @@ def _check_apps_of_launcher(target: Target, parents: Sequence[Parent]) -> list[F
         return []
     return [
         warning(
-            ABOUT,
+            PART,
             f"Some apps of the launcher stay blank in its frame: {', '.join(blank)}. Their own allowed "
             "origins lack a parent.",
             f"For each app: {_command('app', 'SLUG', named)}",
@@ -151,7 +151,7 @@ def _check_parent(target: Target, parent: Parent, complete: list[str]) -> list[F
     if parent.inherits:
         return [
             ok(
-                ABOUT,
+                PART,
                 f"{parent.written} has the origin of the page that created it, unless it is in a sandbox "
                 "without allow-same-origin.",
             )
@@ -159,7 +159,7 @@ def _check_parent(target: Target, parent: Parent, complete: list[str]) -> list[F
     if parent.origin is None:
         return [
             problem(
-                ABOUT,
+                PART,
                 f"{parent.written} has no origin that can be allowed, not even by *: browsers send null for "
                 "a file, for data:, and for a sandboxed page without allow-same-origin.",
                 "Serve the page from a web server. If it is in a sandbox, add allow-same-origin.",
@@ -167,12 +167,12 @@ def _check_parent(target: Target, parent: Parent, complete: list[str]) -> list[F
         ]
     found = []
     if parent.written != parent.origin:
-        found.append(ok(ABOUT, f"The origin of {parent.written} is {parent.origin}; only that counts."))
+        found.append(ok(PART, f"The origin of {parent.written} is {parent.origin}; only that counts."))
     if allows(target.origins, parent.origin):
-        return [*found, ok(ABOUT, f"{parent.origin} may frame {target}.")]
+        return [*found, ok(PART, f"{parent.origin} may frame {target}.")]
     why = explain_mismatch(parent.origin, target.origins)
     text = f"{parent.origin} may not frame {target}, which stays blank: {why}"
-    return [*found, problem(ABOUT, text, _fix(target, complete))]
+    return [*found, problem(PART, text, _fix(target, complete))]
 
 
 def allows(origins: Iterable[str], origin: str) -> bool:

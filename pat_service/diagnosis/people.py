@@ -8,9 +8,9 @@ from sqlalchemy import bindparam, false, func, literal, or_, select
 from sqlalchemy.sql.elements import BindParameter
 
 from pat_service.credentials import Keyring
-from pat_service.diagnosis.findings import Finding, at_most_warning, ok, problem, warning
 from pat_service.diagnosis.origins import Parent, Target, allows, explain_mismatch
 from pat_service.errors import AccessRevoked
+from pat_service.findings import Finding, at_most_warning, ok, problem, warning
 from pat_service.rules.access import (
     FACTS,
     join_facts,

@@ -4,13 +4,13 @@ With `{app}` in `PUBLIC_URL` each app has its own origin: its slug is the first 
 are at the common host, without that label.
 """
 
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlencode
 
 from flask import current_app, request
 
 from pat_service.credentials import Secret
+from pat_service.shapes import is_loopback
 
 TOKEN_PARAMETER = "personal-access-token"
 APP_LABEL: Final = "{app}."
@@ -28,7 +28,7 @@ def public_url() -> str:
         return configured.replace(APP_LABEL, "", 1)
     # The server's own address, not the request's Host.
     host, port = request.environ["SERVER_NAME"], request.environ["SERVER_PORT"]
-    if not _is_loopback(host):
+    if not is_loopback(host):
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -72,10 +72,3 @@ def frame_url(app_id: str, slug: str, token: Secret) -> str:
 def launcher_url(workspace_id: str, token: Secret) -> str:
     """Return a workspace's address, with all its apps, for the host page's iframe."""
     return f"{public_url()}/embed-workspaces/{workspace_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -5,7 +5,6 @@ A state is one word per part, never a driver's text, which may contain a passwor
 
 import os
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from pat_service.findings import Finding, problem
 from pat_service.storage.database import engine_options, parse_url
 
 MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
@@ -26,24 +26,27 @@ READ_ONLY: Final = "read-only"
 BEHIND: Final = "behind"
 UNKNOWN: Final = "unknown"
 
-#: A part and its state → a finding's text, and whether it is transient.
-_TEXTS: Final = {
-    ("database", UNAVAILABLE): ("DATABASE_URL names a database that does not answer", True),
-    ("database", READ_ONLY): ("DATABASE_URL names a database that is read-only at present", True),
-    ("schema", BEHIND): ("the schema is behind: run `flask --app app db upgrade`", False),
-    ("limiter", UNAVAILABLE): ("REDIS_URL names a store that does not answer", True),
+START_DATABASE: Final = "Start the database, or correct DATABASE_URL. Until then every answer is 503."
+_START_REDIS: Final = "Start Redis, or correct REDIS_URL. Until then mints and openings answer 503."
+_WRITABLE_FILE: Final = "Correct DATABASE_URL, or the permissions of the file and its folder."
+#: A part and its state → the finding.
+_FINDINGS: Final = {
+    ("database", UNAVAILABLE): problem(
+        "database", "DATABASE_URL names a database that does not answer", START_DATABASE, transient=True
+    ),
+    ("database", READ_ONLY): problem(
+        "database",
+        "DATABASE_URL names a database that is read-only at present",
+        START_DATABASE,
+        transient=True,
+    ),
+    ("schema", BEHIND): problem(
+        "database", "the schema is behind: run `flask --app app db upgrade`", "flask --app app db upgrade"
+    ),
+    ("limiter", UNAVAILABLE): problem(
+        "limits", "REDIS_URL names a store that does not answer", _START_REDIS, transient=True
+    ),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line that says what keeps the service from serving, and what to do.
-
-    A `transient` one does not stop a start: the service answers 503 until the store is back.
-    """
-
-    text: str
-    transient: bool = False
 
 
 def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
@@ -55,7 +58,7 @@ def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
 
 
 def _to_findings(states: dict[str, str]) -> list[Finding]:
-    return [Finding(*_TEXTS[state]) for state in states.items() if state in _TEXTS]
+    return [_FINDINGS[state] for state in states.items() if state in _FINDINGS]
 
 
 def _check_file(database_url: str) -> Finding | None:
@@ -65,9 +68,11 @@ def _check_file(database_url: str) -> Finding | None:
         return None
     file = Path(url.database or "")
     if not os.access(file.parent, os.W_OK | os.X_OK):
-        return Finding(f"DATABASE_URL must name a file in a folder that can be written, not {file.parent}")
+        text = f"DATABASE_URL must name a file in a folder that can be written, not {file.parent}"
+        return problem("database", text, _WRITABLE_FILE)
     if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
-        return Finding(f"DATABASE_URL must name a file that can be written, not {file}")
+        text = f"DATABASE_URL must name a file that can be written, not {file}"
+        return problem("database", text, _WRITABLE_FILE)
     return None
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pat_service.diagnosis.findings import PROBLEM
 from pat_service.diagnosis.origins import Target, check_nesting, check_origins, parse_parent
+from pat_service.findings import PROBLEM
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
