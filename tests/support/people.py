@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 from werkzeug.test import TestResponse
 
 from app import create_app
@@ -25,6 +25,7 @@ from pat_service.http.authentication import utcnow
 from pat_service.rules import file_provisioning
 from pat_service.storage import prepared
 from pat_service.storage.database import db, reading, transaction
+from pat_service.storage.models import Event
 
 KEY: Final = "k" * 64
 PUBLIC_URL: Final = "https://embed.example"
@@ -212,6 +213,15 @@ class Service:
         with self.app.app_context(), reading() as connection:
             return list(connection.execute(statement))
 
+    def count(self, table: Any) -> int:
+        number: int = self.rows(select(func.count()).select_from(table))[0][0]
+        return number
+
+    def events(self, type_: str | None = None) -> list[Any]:
+        """Return the audit events, or those of one type, oldest first."""
+        statement = select(Event.__table__).order_by(Event.id)
+        return self.rows(statement if type_ is None else statement.where(Event.type == type_))
+
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
         """Collect the SQL statements of the block, without BEGIN and PRAGMA."""
@@ -251,6 +261,12 @@ def boot(answer: TestResponse) -> dict[str, Any]:
     block = answer.text.partition('id="embed-boot"')[2].partition(">")[2].partition("</script>")[0]
     found: dict[str, Any] = json.loads(block)
     return found
+
+
+def frame_ancestors(answer: TestResponse) -> str:
+    """Return the parents that the answer's Content-Security-Policy allows."""
+    policy = answer.headers["Content-Security-Policy"]
+    return policy.partition("frame-ancestors ")[2].partition(";")[0]
 
 
 def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
