@@ -1,20 +1,19 @@
-// The script of every frame: of an app that is open, of a page that waits for a token, of a refusal. It sends the
-// session with every request below the app's own address, swaps pages in place, renews the session while the page
-// stays, and tells the person and the page around what went wrong. docs/host/embed-js.md has the protocol.
-// The session lives in this closure alone: no cookie, no storage, no window.name, no attribute.
+// The script of every frame: of open apps, of pages that wait for a token, and of refusals. It sends the session with
+// every request of the app, swaps pages in place, renews the session, and reports errors to the viewer and to the host
+// page. Only this closure holds the session: no cookie, no storage, no window.name, no attribute.
 (() => {
   "use strict";
 
   const ACCEPT = "text/html;q=0.9, application/json"; // so that errors come as problem JSON
-  const LONGEST_TIMEOUT = 2 ** 31 - 1; // ms; a browser fires a longer one at once
-  const BLOB_LIFETIME = 60_000; // ms; a browser may read a saved blob some time after the click
-  const LOOK = 20_000; // ms between looks at the session of a frame that is seen and idle
-  const MOST_LEAD = 60_000; // ms before its end that a session is renewed, or a tenth of its life
-  const MOST_STALE = 3; // tries with another token, where one was replaced before it was used
-  const MOST_FAILURES = 6; // of the network, or of a server: then a person has to press
-  const LONGEST_WAIT = 60; // s that a Retry-After is waited for without a person
-  const MOST_GROWTH = 8; // times that the content may grow in a row before it is asked why
-  const REST = 200; // ms in which a host has given a frame its height
+  const MAX_TIMEOUT_MS = 2 ** 31 - 1; // browsers run longer timers at once
+  const BLOB_LIFETIME_MS = 60_000; // a browser may read a saved blob some time after the click
+  const CHECK_MS = 20_000; // between checks of the session in a visible, idle frame
+  const MAX_LEAD_MS = 60_000; // a session is renewed this long before its end, or a tenth of its life
+  const MAX_STALE = 3; // attempts with another token after a stale one
+  const MAX_FAILURES = 6; // failures of network or server before the viewer has to press a button
+  const MAX_WAIT_SECONDS = 60; // longest Retry-After that the script waits for by itself
+  const MAX_GROWTH = 8; // times that the content may grow in a row before the script looks for a loop
+  const REST_MS = 200; // a host sets a frame's height within this time
   const INVALID = '[aria-invalid]:not([aria-invalid="false"])';
   const THEMES = ["light", "dark", "auto"];
   const STALE = ["token_superseded", "token_used", "token_expired"];
@@ -22,10 +21,10 @@
   const EXPIRED = { status: 401, code: "session_expired", detail: "The session has expired. Open the app again." };
   const CLOSED = { status: 401, code: "session_revoked", detail: "The session was ended from inside the app." };
   const UNREACHABLE = { status: 0, code: "unreachable", detail: "The server could not be reached." };
-  const REDIRECTED = { status: 0, code: "redirect_refused", detail: "The app sent this request elsewhere, where it may not go." };
-  const NO_TOKEN = { status: 0, code: "timeout", detail: "The page around gave no token in time.", retryable: true };
+  const REDIRECTED = { status: 0, code: "redirect_refused", detail: "The app redirected this request to an address that is not allowed." };
+  const NO_TOKEN = { status: 0, code: "timeout", detail: "The host page gave no token in time.", retryable: true };
 
-  // Taken before the app's scripts run: one that wraps them later would see the session.
+  // Saved before the app's scripts run: a script that wraps them later would see the session.
   const fetch = window.fetch;
   const { submit } = HTMLFormElement.prototype;
   const { attachShadow } = Element.prototype;
@@ -37,23 +36,23 @@
   block.remove();
 
   const { base = "", parents } = boot;
-  // Before a script of the app can keep this page busy: its host takes one that is silent for blank.
+  // Sent before the app's scripts can keep this page busy: the host treats a silent page as blank.
   if (boot.parent) {
     try {
       window.parent.postMessage({ type: "pat-embed:here" }, boot.parent);
     } catch {
-      // A custom scheme, which some browsers take for no target: the host waits a few seconds for the answer to its call.
+      // Some browsers reject a custom scheme as a target. The host then waits for the answer to its call.
     }
   }
-  const empty = !boot.session && !boot.problem; // made by the host's script, to be handed a token
+  const empty = !boot.session && !boot.problem; // embed.js made this frame and will hand it a token
   const root = new URL(`${base}/`, location.origin);
   let texts = JSON.parse(document.getElementById("embed-texts").textContent);
   let { language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
-  let main, notice, announcer; // of the page that is shown
+  let main, notice, announcer; // elements of the shown page
   let life; // an AbortController, aborted when the frame is over
 
-  // Return the URL if it is one of this app (below `folder`), else null. Parsing resolves "..", "//host" and
-  // backslashes; what stays encoded a proxy may still decode, so an encoded slash, dot or percent is refused.
+  // Return the URL if it belongs to this app (below `folder`), else null. Parsing resolves "..", "//host" and
+  // backslashes. Encoded slashes, dots and percents are refused, since a proxy may decode them.
   function inside(address, folder = "") {
     let url;
     try {
@@ -66,7 +65,7 @@
   }
 
   const swappable = (response) => response.ok || response.status === 422;
-  const now = () => performance.now(); // a clock that nobody can set
+  const now = () => performance.now(); // a clock that cannot be set
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const between = (least, most) => least + Math.random() * (most - least);
   const when = (target, type, listener) => target.addEventListener(type, listener);
@@ -77,43 +76,43 @@
     return made;
   }
 
-  // A frame takes the focus only where it has it already, never out of the parent's page.
+  // Move the focus only if the frame has it already: never take it from the host page.
   function focus(target) {
     if (!document.hasFocus()) return;
     if (target.tabIndex < 0) target.tabIndex = -1;
     target.focus();
   }
 
-  // ---- The line to the script of the page around ----
+  // ---- The connection to embed.js in the host page ----
 
-  let port = null; // once that script has called
-  let host = null; // the origin that it called from
-  let patience = 60_000; // ms that it may take for a token
-  let jitter = Math.random(); // the host's own where it gives one, so that its frames are renewed together
+  let port = null; // set when embed.js has connected
+  let host = null; // the origin of the host page
+  let tokenTimeoutMs = 60_000; // for a token of the host
+  let jitter = Math.random(); // the host's value, if it sends one, so that its frames renew together
   let questions = 0;
-  let speaking; // the locale that was wished for last
-  const waiting = new Map(); // number of a question → what takes the answer
+  let wantedLocale; // the locale that the host asked for last
+  const waiting = new Map(); // id of a question → function that takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
 
   function connect(event) {
     const { source, origin, data, ports } = event;
     if (source !== window.parent || source === window || data?.type !== "pat-embed:connect" || ports.length !== 1) return;
-    event.stopImmediatePropagation(); // the port brings tokens: a script of the app must not get hold of it
+    event.stopImmediatePropagation(); // the port brings tokens, so the app's scripts must not get it
     if (!parents.includes(origin.toLowerCase()) && !parents.includes("*")) return; // Safari writes ids in capitals
-    // To write a page is a load as well, after which the host's script calls once more.
+    // Writing a page fires a load as well, after which embed.js connects again.
     const again = Boolean(port && session);
-    [port] = ports; // the one before stays open: something may still be on its way
+    [port] = ports; // the previous port stays open: messages may still arrive on it
     host = origin;
     port.onmessage = (event) => hear(event.data);
-    for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked on a line that is no more
-    if (data.tokenTimeout > 0) patience = data.tokenTimeout + 5000;
+    for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked through the previous port
+    if (data.tokenTimeout > 0) tokenTimeoutMs = data.tokenTimeout + 5000;
     if (data.jitter >= 0 && data.jitter <= 1) ({ jitter } = data);
-    say("hello", { again, problem: problem && told(problem) });
-    dress(data);
+    say("hello", { again, problem: problem && describe(problem) });
+    changeAppearance(data);
     if (again) return;
     if (session) {
       opened();
-      watch(); // there is somebody to ask for a token now
+      watch(); // a host can now provide tokens
     } else if (problem) offer();
     else if (!renewing) open("initial");
   }
@@ -129,7 +128,7 @@
   function hear(message) {
     const { type, id, name, data, ...rest } = message ?? {};
     if (type === "token" || type === "no-token") waiting.get(id)?.(rest);
-    else if (type === "dress") dress(rest);
+    else if (type === "dress") changeAppearance(rest);
     else if (type === "send") publish(name, data);
     else if (type === "refresh") refresh();
   }
@@ -139,44 +138,44 @@
       try {
         listener(data);
       } catch (error) {
-        reportError(error); // one that fails keeps nobody else from hearing
+        reportError(error); // the other listeners still run
       }
     }
   }
 
-  function dress(wish) {
-    if (THEMES.includes(wish.theme) && wish.theme !== theme) {
-      theme = wish.theme;
+  function changeAppearance(change) {
+    if (THEMES.includes(change.theme) && change.theme !== theme) {
+      theme = change.theme;
       document.documentElement.dataset.theme = theme;
       publish("embed:theme", theme);
     }
-    if (wish.locale && wish.locale !== locale) speak(String(wish.locale));
-    if (wish.autoHeight !== undefined) {
-      measured = wish.autoHeight ? 0 : null;
+    if (change.locale && change.locale !== locale) loadTexts(String(change.locale));
+    if (change.autoHeight !== undefined) {
+      measured = change.autoHeight ? 0 : null;
       following = null;
     }
     fit();
   }
 
-  async function speak(wished) {
-    speaking = wished;
-    const query = new URLSearchParams({ locale: wished });
+  async function loadTexts(wanted) {
+    wantedLocale = wanted;
+    const query = new URLSearchParams({ locale: wanted });
     const response = await fetch(`/embed-texts?${query}`, { credentials: "omit" }).catch(() => null);
     const found = response?.ok && (await response.json().catch(() => null));
-    if (!found || wished !== speaking) return;
+    if (!found || wanted !== wantedLocale) return;
     ({ locale, language, texts } = found);
     publish("embed:locale", locale);
   }
 
   // ---- The session, and the next one ----
 
-  let deadline = 0; // of the session, by `now`
-  let lifetime = 0; // ms of the session, when it began
-  let timer, looking;
-  let heardAt = 0; // when the server last answered for the session
-  let renewing = null; // a promise: is the session good?
-  let stopped = null; // the problem that another token would not mend
-  let expired = false; // has it been said?
+  let deadline = 0; // end of the session, as `now` counts
+  let lifetime = 0; // ms from the session's start to its end
+  let timer, checkTimer;
+  let checkedAt = 0; // when the server last confirmed the session
+  let renewing = null; // a promise of a renewal: is there a valid session?
+  let stopped = null; // the problem that a new token cannot fix
+  let expired = false; // has the host been told?
 
   function take(opening) {
     ({ session, viewer } = opening);
@@ -187,12 +186,11 @@
   }
 
   function hold(seconds) {
-    heardAt = now();
-    deadline = heardAt + seconds * 1000;
+    checkedAt = now();
+    deadline = checkedAt + seconds * 1000;
   }
 
-  // Timers sleep with the computer and in hidden frames, and a browser's clock may sleep as well: on waking the
-  // server is asked.
+  // Timers and clocks may stop while the computer sleeps or the frame is hidden. So a waking frame asks the server.
   function watch(reason) {
     clearTimeout(timer);
     if (!session) return;
@@ -202,10 +200,10 @@
       return;
     }
     const renewable = port && !stopped;
-    const lead = Math.min(MOST_LEAD, lifetime / 10) * (1 + jitter / 2);
+    const lead = Math.min(MAX_LEAD_MS, lifetime / 10) * (1 + jitter / 2);
     if (renewable && left <= lead && !document.hidden) renew(reason ?? "expiring");
     const next = renewable && left > lead ? left - lead : left;
-    timer = setTimeout(watch, Math.min(next, LONGEST_TIMEOUT));
+    timer = setTimeout(watch, Math.min(next, MAX_TIMEOUT_MS));
   }
 
   function expire(reason) {
@@ -215,7 +213,7 @@
     }
     if (!expired) emit("session:expired", {});
     expired = true;
-    if (document.hidden) return; // nobody needs it: on waking
+    if (document.hidden) return; // renewed when the frame becomes visible
     if (stopped) {
       cover(stopped);
       return;
@@ -224,14 +222,14 @@
     renew(reason ?? "expired");
   }
 
-  async function look(reason) {
-    clearTimeout(looking);
+  async function check(reason) {
+    clearTimeout(checkTimer);
     if (life.signal.aborted) return;
-    looking = setTimeout(look, LOOK * between(0.9, 1.1));
-    if (!session || document.hidden || renewing || expired || (!reason && now() - heardAt < LOOK / 4)) return;
+    checkTimer = setTimeout(check, CHECK_MS * between(0.9, 1.1));
+    if (!session || document.hidden || renewing || expired || (!reason && now() - checkedAt < CHECK_MS / 4)) return;
     const before = session;
     const response = await ask(new URL("session", root)).catch(() => null);
-    if (session !== before) return; // renewed meanwhile
+    if (session !== before) return; // a renewal came first
     if (response?.ok) {
       const facts = await response.json().catch(() => null);
       if (facts) hold(facts.expiresIn);
@@ -247,15 +245,15 @@
 
   function wake() {
     if (document.hidden) return;
-    if (stopped && again(stopped)) {
+    if (stopped && canRetry(stopped)) {
       stopped = null;
       cover(null);
     }
     watch("visible");
-    look("visible");
+    check("visible");
   }
 
-  // Get another session, one attempt at a time, and tell whether there is a good one. The page stays as it is.
+  // Get a new session, one attempt at a time. Resolve to whether there is a valid one. The page does not change.
   function renew(reason) {
     renewing ??= replace(reason).finally(() => { renewing = null; });
     return renewing;
@@ -266,9 +264,9 @@
     if (left > 0) emit("session:expiring", { expiresIn: left });
     try {
       const opening = await exchange(reason);
-      if (life.signal.aborted) return false; // ended meanwhile
+      if (life.signal.aborted) return false; // the frame has ended
       if (opening.viewer.user.id !== viewer.user.id) {
-        // Somebody else has signed in at the host: what stands here is not theirs.
+        // Another user has signed in at the host and must not see this page.
         say("restart");
         return false;
       }
@@ -278,9 +276,9 @@
       emit("session:renewed", { expiresIn: opening.expiresIn });
       return true;
     } catch (found) {
-      tell(found);
+      report(found);
       const over = deadline <= now();
-      stopped = over || !again(found) ? found : null; // a session that lives on is renewed at its end at the latest
+      stopped = over || !canRetry(found) ? found : null; // a live session is renewed at its end at the latest
       if (over) cover(found);
       else watch();
       return false;
@@ -300,7 +298,7 @@
     }
   }
 
-  // Return what the server opens for a token of the host, or throw the problem.
+  // Exchange a token of the host for a session, or throw the problem.
   async function exchange(reason, forPage) {
     let stale = 0;
     for (let failures = 0; ; ) {
@@ -308,9 +306,9 @@
         return await enter(await token(reason, stale > 0), forPage);
       } catch (found) {
         if (!found.code) throw found;
-        if (STALE.includes(found.code) && stale < MOST_STALE) {
-          await pause(between(100, 500) * 2 ** stale++); // other tabs of the host mint too
-        } else if (again(found) && failures < MOST_FAILURES) {
+        if (STALE.includes(found.code) && stale < MAX_STALE) {
+          await pause(between(100, 500) * 2 ** stale++); // other tabs of the host may mint too
+        } else if (canRetry(found) && failures < MAX_FAILURES) {
           await pause(found.retryAfter > 0 ? found.retryAfter * 1000 + between(0, 500) : between(0.5, 1) * 1000 * 2 ** failures);
           failures++;
         } else throw found;
@@ -318,15 +316,15 @@
     }
   }
 
-  // Can the same thing go well in a moment, without anybody's doing?
-  function again({ status, retryable = status === 0 || status === 429 || status >= 500, retryAfter }) {
-    return retryable && !(retryAfter > LONGEST_WAIT);
+  // Return whether another attempt may succeed without the viewer.
+  function canRetry({ status, retryable = status === 0 || status === 429 || status >= 500, retryAfter }) {
+    return retryable && !(retryAfter > MAX_WAIT_SECONDS);
   }
 
   function token(reason, fresh) {
     return new Promise((resolve, reject) => {
       const id = ++questions;
-      const late = setTimeout(() => waiting.get(id)({ problem: NO_TOKEN }), patience);
+      const late = setTimeout(() => waiting.get(id)({ problem: NO_TOKEN }), tokenTimeoutMs);
       waiting.set(id, (answer) => {
         clearTimeout(late);
         waiting.delete(id);
@@ -340,7 +338,7 @@
   async function enter(accessToken, forPage) {
     const response = await fetch(new URL("frame", root), {
       method: "POST",
-      headers: { ...wishes(), Accept: "application/json", "Content-Type": "application/json" },
+      headers: { ...preferences(), Accept: "application/json", "Content-Type": "application/json" },
       body: JSON.stringify({ accessToken, parentOrigin: host.toLowerCase(), nonce: forPage }),
       mode: "same-origin",
       credentials: "omit",
@@ -351,14 +349,14 @@
     return response.json().catch(() => { throw UNREACHABLE; });
   }
 
-  // The page is written into this document, whose script, and with it the line to the host, goes on.
+  // Write the page into this document, so that this script and its connection to the host go on.
   function install(opening) {
     ({ ways, language, locale, theme } = opening);
     take(opening);
-    say("written"); // to write is a load as well, and the app may be busy then
-    document.open(); // takes all listeners of the document and the window away
+    say("written"); // writing fires a load as well, and the app may be busy then
+    document.open(); // removes all listeners of document and window
     awaitCall(); // before any script of the app can
-    // When all is parsed, and before a script that is deferred.
+    // Runs when the page is parsed, before deferred scripts.
     document.addEventListener("readystatechange", start, { once: true });
     document.write(opening.page);
     document.close();
@@ -375,11 +373,11 @@
 
   // ---- Requests ----
 
-  // What the host wishes for, as the server reads it.
-  const wishes = () => ({ "Accept-Language": locale, "X-Embed-Theme": theme });
+  // The host's locale and theme, as headers.
+  const preferences = () => ({ "Accept-Language": locale, "X-Embed-Theme": theme });
 
-  // Fetch an address of this app as the viewer. An answer that failed is told and returned; a request that
-  // failed is told and rejects. Any other address throws a TypeError at once, and nothing is sent.
+  // Fetch an address of this app as the viewer. A failed response is reported and returned. A failed request is
+  // reported and rejects. Any other address throws a TypeError at once.
   function send(address, init) {
     const url = inside(address);
     if (!url) throw new TypeError(`Not an address of this app: ${address}`);
@@ -392,21 +390,21 @@
     let response = await ask(url, init).catch(lost);
     if (response.status === 401 && port && !stopped && !(init.body instanceof ReadableStream)) {
       const { code } = await problemOf(response);
-      // A refusal did nothing, so that the same request may come again with the next session.
+      // The refused request had no effect, so it can be sent again with the next session.
       if (code === "session_expired" && (session !== before || (await renew("expired")))) response = await ask(url, init).catch(lost);
     }
     if (response.type === "opaqueredirect") {
       fail(REDIRECTED);
       throw new TypeError(REDIRECTED.detail);
     }
-    heardAt = now();
+    checkedAt = now();
     if (!swappable(response)) fail(await problemOf(response));
     return response;
   }
 
   function ask(url, init = {}) {
     const headers = new Headers(init.headers);
-    for (const [name, value] of Object.entries(wishes())) if (!headers.has(name)) headers.set(name, value);
+    for (const [name, value] of Object.entries(preferences())) if (!headers.has(name)) headers.set(name, value);
     set.call(headers, "Accept", ACCEPT);
     set.call(headers, "Authorization", `Bearer ${session}`);
     return fetch(url, {
@@ -415,12 +413,12 @@
       mode: "same-origin",
       credentials: "omit",
       cache: "no-store",
-      redirect: "manual", // following one would carry the session to an address that nobody has checked
+      redirect: "manual", // a redirect would carry the session to an unchecked address
       signal: AbortSignal.any([life.signal, init.signal].filter(Boolean)),
     });
   }
 
-  // A request, or a body half read, that broke off. An abort is somebody's wish and no failure.
+  // Report a request or body that broke off. An abort is intended and no failure.
   function lost(error) {
     if (error?.name !== "AbortError") fail(UNREACHABLE);
     throw error;
@@ -428,7 +426,7 @@
 
   async function problemOf(response) {
     const { status, headers } = response;
-    // A proxy, or the app itself, may answer with something else than a problem.
+    // A proxy or the app may answer without problem JSON.
     const known = headers.get("Content-Type")?.startsWith("application/problem+json");
     const found = known ? await response.clone().json().catch(() => ({})) : {};
     return {
@@ -445,7 +443,7 @@
   function fail(found) {
     if (life.signal.aborted) return;
     if (found.status !== 401) {
-      tell(found);
+      report(found);
       notify(found);
     } else if (found.code === "session_expired" && port) {
       deadline = Math.min(deadline, now());
@@ -453,32 +451,32 @@
     } else {
       if (found.code === "session_expired") emit("session:expired", {});
       else emit("session:revoked", { code: found.code });
-      tell(found);
+      report(found);
       end(found);
     }
   }
 
-  function told({ status = 0, code, detail, requestId = null, retryAfter = null, retryable = texts.retry.includes(code) }) {
+  function describe({ status = 0, code, detail, requestId = null, retryAfter = null, retryable = texts.retry.includes(code) }) {
     return { status, code, message: detail, requestId, retryAfter, retryable };
   }
 
-  // ToolJet's message, which any page can listen for, and the event for the host's script.
-  function tell(found) {
-    const { status: error, code, message, requestId } = told(found);
-    emit("error", told(found));
+  // Send ToolJet's message, which any host page can listen for, and the event for embed.js.
+  function report(found) {
+    const { status: error, code, message, requestId } = describe(found);
+    emit("error", describe(found));
     if (window.parent === window) return;
-    // A frame of the host's script knows its one parent; else each that may frame the app is told.
+    // A frame of embed.js knows its parent. Other frames send the message to every allowed origin.
     for (const origin of host ? [host] : parents) {
       if (origin === "*" && empty) continue;
       try {
         window.parent.postMessage({ type: "TJ_EMBED_APP_LOGOUT", error, message, code, requestId }, origin);
       } catch {
-        // Some browsers take no custom scheme for a target; the other origins are told all the same.
+        // Some browsers reject a custom scheme as a target. The other origins still get the message.
       }
     }
   }
 
-  // Heading and advice. What has no code of ours is told in the words of whoever answered.
+  // Return heading and advice. An unknown code keeps the detail of its response.
   function words({ code, detail }) {
     const [title, advice] = texts.codes[code] ?? texts.codes.unknown;
     return code in texts.codes && code !== "unknown" ? [title, advice] : [title, detail ?? advice];
@@ -497,9 +495,9 @@
     notice.replaceChildren(element("div", { className: "notice" }, text, dismiss));
   }
 
-  // The frame is over: what it showed is gone.
+  // End the frame and remove its page.
   function end(found) {
-    // Who may open this app no longer may go back to their others, if the session is one of a workspace.
+    // Without access to this app, a viewer with a session of the workspace can still go back to the launcher.
     const bar = found.code === "access_revoked" ? document.querySelector("body > .embed-bar") : null;
     if (!bar) session = "";
     problem = found;
@@ -510,9 +508,9 @@
     focus(document.querySelector("h1"));
   }
 
-  // No session came: the page that waits says why.
+  // Show in the waiting page why it got no session.
   function refuse(found) {
-    tell(found);
+    report(found);
     document.body.replaceChildren(panel(found, () => {
       document.body.replaceChildren(state("embed-opening", texts.words.opening));
       open("reload");
@@ -520,25 +518,25 @@
     document.title = words(found)[0];
   }
 
-  // The service refused this page; the host's script can begin again.
+  // Offer to restart after the service has refused this page.
   function offer() {
     const button = document.getElementById("embed-retry");
-    if (!button || !mendable(problem)) return;
+    if (!button || !isRecoverable(problem)) return;
     button.hidden = false;
     document.querySelector(".by-hand")?.remove();
     when(button, "click", () => say("restart"));
   }
 
-  let left; // what had the focus
+  let focused; // the element that had the focus before the cover
 
-  // The session is over and no other has come. What a person has typed waits behind this; null takes it away.
+  // Cover the page, with what the viewer has typed, while there is no session. Null removes the cover.
   function cover(found) {
     const there = document.querySelector(".embed-cover");
-    if (!there) left = document.activeElement;
+    if (!there) focused = document.activeElement;
     for (const child of document.body.children) child.inert = Boolean(found);
     there?.remove();
     if (!found) {
-      if (there && document.hasFocus()) left?.focus();
+      if (there && document.hasFocus()) focused?.focus();
       return;
     }
     const made = panel(found, () => {
@@ -559,14 +557,14 @@
     return element("div", { className, role: "status", lang: language }, element("span", { textContent: text }));
   }
 
-  // May another token help, after a person has done something about it, such as to sign in at the host again?
-  const mendable = ({ code }) => texts.retry.includes(code);
+  // Return whether a new token can help, for example after the viewer has signed in at the host again.
+  const isRecoverable = ({ code }) => texts.retry.includes(code);
 
-  // What happened, what to do, and where it may help and the host can be asked, a button to try again.
+  // Return a panel: what happened, what to do, and a button if trying again can help.
   function panel(found, retry) {
     const [title, advice] = words(found);
     const made = element("main", { className: "embed-refused" }, element("h1", { textContent: title }), element("p", { textContent: advice }));
-    if (mendable(found)) {
+    if (isRecoverable(found)) {
       made.append(port ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
     }
     const reference = element("p", { className: "reference" }, element("span", { textContent: found.code }));
@@ -586,7 +584,7 @@
       button.textContent = left > 0 ? texts.words.wait.replace("{seconds}", left) : texts.words.retry;
       if (left > 0) setTimeout(count, 1000, left - 1);
     };
-    count(Math.min(Math.ceil(seconds ?? 0), LONGEST_WAIT));
+    count(Math.min(Math.ceil(seconds ?? 0), MAX_WAIT_SECONDS));
     when(button, "click", retry);
     return button;
   }
@@ -596,14 +594,14 @@
   let visiting = null; // the page request in flight: {method, abort}
 
   async function visit(url, { method = "GET", body } = {}) {
-    if (visiting?.method === "POST") return; // a second press must not send the form twice
+    if (visiting?.method === "POST") return; // a second click must not send the form twice
     visiting?.abort();
     const control = new AbortController();
     const mine = (visiting = { method, abort: () => control.abort() });
     main.setAttribute("aria-busy", "true");
     const answer = await send(url, { method, body, signal: control.signal })
       .then(async (response) => ({ response, html: await response.text().catch(lost) }))
-      .catch(() => null); // told by now
+      .catch(() => null); // already reported
     if (visiting !== mine) return;
     visiting = null;
     main.removeAttribute("aria-busy");
@@ -618,7 +616,7 @@
     notice.replaceChildren();
     main.replaceChildren(...page.body.childNodes);
     window.htmx?.process(main);
-    fitAnew();
+    resetFit();
     document.title = page.title || document.title;
     announcer.textContent = document.title;
     window.scrollTo(0, 0);
@@ -630,7 +628,7 @@
     );
   }
 
-  // Links and forms with a target, a download or htmx attributes of their own are not ours.
+  // Leave links and forms with a target, a download or htmx attributes to the browser and htmx.
   const leftAlone = (node) => node.getAttributeNames().some((name) => /^(target$|download$|(data-)?hx-)/.test(name));
 
   function clicked(event) {
@@ -656,14 +654,14 @@
 
   function submitted(event) {
     const form = event.target;
-    // By attribute: a field that is named "action" or "method" hides the property.
+    // Read attributes, since a field named "action" or "method" hides the property.
     const own = (name) => event.submitter?.getAttribute(`form${name}`) ?? form.getAttribute(name) ?? "";
     const method = own("method").toUpperCase();
     const url = !leftAlone(form) && inside(own("action"), "pages/");
     if (event.defaultPrevented || !url || method === "DIALOG") return;
     event.preventDefault();
     const data = new FormData(form, event.submitter);
-    // Outside multipart a file counts by its name, as in a browser's own submission.
+    // Outside multipart a file is sent as its name, as browsers do.
     const fields = new URLSearchParams([...data].map(([name, value]) => [name, value.name ?? value]));
     if (method === "POST") {
       visit(url, { method, body: own("enctype").toLowerCase() === "multipart/form-data" ? data : fields });
@@ -679,13 +677,13 @@
 
   function configured(event) {
     const { ctx } = event.detail;
-    if (!inside(ctx.request.action)) return; // such a request goes out without the session
+    if (!inside(ctx.request.action)) return; // this request is sent without the session
     const form = ctx.sourceEvent?.type === "submit" ? ctx.sourceElement : null;
     if (submitting.has(form)) {
-      event.preventDefault(); // htmx would queue the second press and send it after the first
+      event.preventDefault(); // htmx would queue the second click and send it after the first
       return;
     }
-    // In place of a header on ctx.request, which htmx shows to every listener and prints with its errors.
+    // htmx shows the headers of ctx.request to every listener and prints them with errors.
     ctx.fetch = (address, init) => {
       const answer = send(address, init);
       if (form) submitting.add(form);
@@ -695,10 +693,9 @@
 
   // ---- Other apps of the workspace ----
 
-  // The session goes along in the body of a form, so that it stands in no address; and the form is where no
-  // script of the page can look into.
+  // Pass the session on in a form's body, never in an address. A closed shadow root hides the form from scripts.
   function go(address) {
-    if (!ways.includes(address)) return; // an app's own markup may say anything
+    if (!ways.includes(address)) return; // an app's markup may name any address
     say("going", { origin: new URL(address, location.href).origin });
     const query = new URLSearchParams({ theme, locale, ...(host && { parent: host }) });
     const form = element("form", { method: "post", action: `${address}?${query}` });
@@ -715,10 +712,10 @@
   async function file(address) {
     return send(address)
       .then(async (response) => ({ response, blob: response.ok && (await response.blob().catch(lost)) }))
-      .catch(() => ({})); // told by now
+      .catch(() => ({})); // already reported
   }
 
-  const sources = new WeakMap(); // image → the address it was last asked to show
+  const sources = new WeakMap(); // image → the address that it should show
 
   function fill() {
     for (const image of document.querySelectorAll("img[data-embed-src]")) {
@@ -745,7 +742,7 @@
     const name = fileName(response) || target.dataset.embedFilename || response.url.split("/").pop();
     const link = element("a", { href: URL.createObjectURL(blob), download: name });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), BLOB_LIFETIME);
+    setTimeout(() => URL.revokeObjectURL(link.href), BLOB_LIFETIME_MS);
   }
 
   function fileName(response) {
@@ -757,11 +754,11 @@
 
   // ---- The height of the content ----
 
-  let measured = null; // the height that the host was told; null where it did not ask
-  let growth = 0; // times that it grew in a row, without a rest
-  let resting; // a timer, until it is seen to stand still
-  let judging = null; // a timer, while it is found out why it grows
-  let following = null; // {inner, height} of a page that is as high as its frame, and more
+  let measured = null; // the height last sent to the host; null if the host did not ask
+  let growth = 0; // times that the content grew in a row
+  let resting; // a timer that checks whether the height is stable
+  let judging = null; // a timer, while the script looks for a loop
+  let following = null; // {inner, height} of a page whose height depends on its frame
 
   const contentHeight = () => Math.ceil(document.documentElement.getBoundingClientRect().height);
 
@@ -770,7 +767,7 @@
     if (measured === null || judging || unstyled()) return;
     const height = contentHeight();
     if (following && height >= measured) {
-      // What its frame's height has done to it must not be told again; what changed by itself is.
+      // Ignore growth that the frame's height has caused. Report other changes.
       const by = innerHeight === following.inner ? height - following.height : 0;
       following = { inner: innerHeight, height };
       if (by) size(Math.max(measured + by, 1));
@@ -779,25 +776,25 @@
     following = null;
     if (height === measured) return;
     growth = height > measured ? growth + 1 : 0;
-    if (growth > MOST_GROWTH) judging = setTimeout(judge, REST, height);
+    if (growth > MAX_GROWTH) judging = setTimeout(judge, REST_MS, height);
     else size(height);
   }
 
-  // Does it grow by itself, as in a transition? Else it is given one more height: one that then grows again does so
-  // because its frame does, and would for ever.
+  // Find out whether the content grows by itself, as in a transition, or because its frame grows. In the second case
+  // it grows again after one more height, and would without end.
   function judge(before) {
     const height = contentHeight();
     size(height);
     if (height > before) {
       judging = null;
-      growth = MOST_GROWTH - 2; // it is asked again soon
+      growth = MAX_GROWTH - 2; // check again soon
       return;
     }
     judging = setTimeout(() => {
       judging = null;
       if (contentHeight() > height) following = { inner: innerHeight, height: contentHeight() };
       fit();
-    }, REST);
+    }, REST_MS);
   }
 
   function size(height) {
@@ -806,19 +803,19 @@
     emit("resize", { height });
   }
 
-  // What stands still in a frame that has followed is no loop, however slowly that would go.
+  // A page whose height is stable in a resized frame is in no loop.
   function rest() {
     clearTimeout(resting);
     resting = setTimeout(() => {
       if (measured === contentHeight() && Math.abs(innerHeight - measured) < 1) growth = 0;
-    }, REST);
+    }, REST_MS);
   }
 
-  // Without its sheets a page has another height.
+  // A page without its style sheets has another height.
   const unstyled = () => [...document.querySelectorAll('link[rel="stylesheet"]')].some(({ sheet }) => !sheet);
 
-  // Another page may be another matter.
-  function fitAnew() {
+  // Start again with a new page.
+  function resetFit() {
     growth = 0;
     following = null;
     fit();
@@ -832,23 +829,23 @@
     get viewer() { return viewer; },
     get theme() { return theme; },
     get locale() { return locale; },
-    // Like window.fetch, for addresses of this app alone; a relative one counts from the app's own.
+    // Like window.fetch, but only for addresses of this app. Relative addresses start at the app's own.
     fetch: async (path, init) => send(new URL(path, root), init),
-    // Show a page of the app, as a link to it would.
+    // Show a page of the app, as a link does.
     page: async (name, params) => visit(new URL(`pages/${name}?${new URLSearchParams(params)}`, root)),
-    // Tell the page around, if it embeds by our script: its `frame.on(name, …)` hears it.
+    // Send an event to the host page. It listens with `frame.on(name, …)` of embed.js.
     send: (name, data) => {
       if (typeof name !== "string" || reserved(name)) throw new TypeError(`Not a name for an event of an app: ${name}`);
       say("app", { name, data });
     },
-    // Hear what the page around sends by `frame.send(name, data)`, and "embed:theme" and "embed:locale". Returns a
-    // function that ends it.
+    // Listen to events of the host page (`frame.send(name, data)`), and to "embed:theme" and "embed:locale". Return a
+    // function that removes the listener.
     on: (name, listener) => {
       const known = listeners.get(name) ?? new Set();
       listeners.set(name, known.add(listener));
       return () => known.delete(listener);
     },
-    // End the session on the server, then here.
+    // End the session on the server, then in this frame.
     end: async () => {
       const response = await send(new URL("session", root), { method: "DELETE" });
       if (response.ok) fail(CLOSED);
@@ -857,7 +854,7 @@
 
   // ---- Start ----
 
-  // With the page that this script came with, and with each that is written into it.
+  // Runs for the page that loaded this script, and for each page that is written into it.
   function start() {
     life = new AbortController();
     main = document.getElementById("embed-main");
@@ -877,13 +874,13 @@
     new MutationObserver(fill).observe(document.body, observed);
     fill();
     window.embed = embed;
-    when(document, "DOMContentLoaded", opened); // the app's scripts listen by then
+    when(document, "DOMContentLoaded", opened); // the app's scripts have added their listeners by then
     watch();
-    look();
+    check();
   }
 
   if (session) take(boot);
   awaitCall();
   start();
-  if (problem) tell(problem);
+  if (problem) report(problem);
 })();
