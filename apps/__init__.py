@@ -1,4 +1,4 @@
-"""The embedded apps: one module each, named after its template folder. What the demo's two share is here."""
+"""The embedded apps: one module each, named after its template folder. Helpers that both demo apps use."""
 
 import math
 import re
@@ -8,18 +8,18 @@ from typing import Final
 
 ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
-# Controls but for the line feed (no database text may hold a NUL), and halves of surrogate pairs.
-UNFIT: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters except the line feed, and lone surrogates. Databases store no NUL.
+UNPRINTABLE: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def tidy(text: str) -> str:
     """Return the text with plain line ends, without control characters and without space around it.
 
-    Text that shows nothing, such as zero-width characters alone, comes back empty.
+    Text without a visible character, such as zero-width characters only, becomes empty.
     """
-    text = UNFIT.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
-    shows = any(unicodedata.category(character)[0] not in "CZ" for character in text)
-    return text if shows else ""
+    text = UNPRINTABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    is_visible = any(unicodedata.category(character)[0] not in "CZ" for character in text)
+    return text if is_visible else ""
 
 
 def one_line(text: str) -> str:
@@ -32,13 +32,13 @@ def is_id(text: str) -> bool:
 
 
 def page_number(text: str) -> int:
-    """Return the number of a page that a visitor asked for, or 1 where it is none."""
+    """Return the requested page number, or 1 if the text is no number."""
     return int(text) if NUMBER.fullmatch(text) else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Which of `total` rows one page shows. `number` counts from 1 and always names a page that exists."""
+    """A page of `size` rows out of `total`. `number` counts from 1 and always names an existing page."""
 
     number: int
     size: int
@@ -46,7 +46,7 @@ class Paging:
 
     @classmethod
     def nearest(cls, number: int, size: int, total: int) -> "Paging":
-        """Return the page of this number, or the nearest one that exists."""
+        """Return the page with this number, or the nearest existing one."""
         return cls(max(1, min(number, math.ceil(total / size))), size, total)
 
     @property

@@ -1,7 +1,7 @@
 """Orders: the viewer's own customer account.
 
-Every statement is bound to the viewer's id and workspace, so nobody else's order is there to be found; and
-to the viewer's regions, where the mint named some in the attribute `region`.
+Every query filters by the viewer's id and workspace, so it never returns another user's orders. If the
+mint named regions in the attribute `region`, queries also filter by these.
 """
 
 import csv
@@ -36,12 +36,12 @@ from apps import Paging, is_id, one_line, page_number
 from pat_service.embed import EmbeddedApp, Model, UtcDateTime, Viewer, new_id, reading
 
 PAGE_SIZE: Final = 10
-LONGEST_SEARCH: Final = 100  # characters
+MAX_SEARCH_LENGTH: Final = 100
 MONTHS: Final = 12
 RECENT: Final = timedelta(days=30)
-MOST_STEPS: Final = 4  # between the lines of the chart
+MAX_STEPS: Final = 4  # between the lines of the chart
 
-#: Status → its name, and the look of its badge.
+#: Status → its name and the style of its badge.
 ORDER_STATUSES: Final = {
     "processing": ("Processing", "warn"),
     "shipped": ("On the way", "info"),
@@ -49,11 +49,11 @@ ORDER_STATUSES: Final = {
     "cancelled": ("Cancelled", ""),
 }
 CANCELLED: Final = "cancelled"
-#: Where orders are sent to.
+#: Delivery regions.
 REGIONS: Final = {"north": "North", "south": "South", "west": "West"}
-#: The attribute of a mint that holds the viewer to a region, or to a list of them.
+#: The attribute of a mint that limits the viewer to a region or a list of regions.
 REGION: Final = "region"
-# A spreadsheet takes a cell that begins so for a formula.
+# Spreadsheets treat a cell with one of these starts as a formula.
 FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
 
 app = EmbeddedApp()
@@ -103,59 +103,59 @@ ORDER: Final = Order.__table__.columns
 LINE: Final = OrderLine.__table__.columns
 
 
-# ---- What is asked for ----
+# ---- Requests ----
 
 
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
-    """Which of the orders a visitor asks for. What makes no sense counts as not asked for."""
+    """The orders that a visitor asks for. Invalid values count as absent."""
 
     status: str
     search: str
     page: int
 
     @classmethod
-    def asked(cls) -> "OrderFilter":
+    def from_request(cls) -> "OrderFilter":
         status = request.args.get("status", "")
         return cls(
             status if status in ORDER_STATUSES else "",
-            one_line(request.args.get("q", "")[:LONGEST_SEARCH]),
+            one_line(request.args.get("q", "")[:MAX_SEARCH_LENGTH]),
             page_number(request.args.get("page", "")),
         )
 
     def query(self, page: int) -> dict[str, Any]:
-        """Return the wish, at another page of it, as a link's query. Defaults are left out."""
-        wanted = {"status": self.status, "q": self.search, "page": page if page > 1 else None}
-        return {name: value for name, value in wanted.items() if value}
+        """Return the filter, at another page, as the query of a link. Defaults are omitted."""
+        values = {"status": self.status, "q": self.search, "page": page if page > 1 else None}
+        return {name: value for name, value in values.items() if value}
 
 
 def regions_of(viewer: Viewer) -> list[str] | None:
-    """Return the regions that the viewer is held to, or None where the mint named none.
+    """Return the viewer's regions, or None if the mint named none.
 
-    What is no region, nor a list of regions, holds to no region at all: a mistake must not open everything.
+    An invalid attribute gives no region: a mistake must not show everything.
     """
     if REGION not in viewer.attributes:
         return None
     named = viewer.attributes[REGION]
     named = named if isinstance(named, list) else [named]
-    known = all(region in REGIONS for region in named)
-    return [region for region in REGIONS if region in named] if known else []
+    is_known = all(region in REGIONS for region in named)
+    return [region for region in REGIONS if region in named] if is_known else []
 
 
 def own(viewer: Viewer) -> ColumnElement[bool]:
-    """Return the condition for what the viewer may see. Nothing here reads orders without it."""
+    """Return the condition for the viewer's orders. Every query uses it."""
     condition = and_(Order.user_id == viewer.user.id, Order.workspace_id == viewer.workspace.id)
     regions = regions_of(viewer)
     return condition if regions is None else and_(condition, Order.region.in_(regions))
 
 
-def matching(viewer: Viewer, wish: OrderFilter) -> ColumnElement[bool]:
-    """Return the condition for those of the viewer's orders that fit the wish."""
+def matching(viewer: Viewer, order_filter: OrderFilter) -> ColumnElement[bool]:
+    """Return the condition for the viewer's orders that match the filter."""
     condition = own(viewer)
-    if wish.status:
-        condition = and_(condition, Order.status == wish.status)
-    if wish.search:
-        text = wish.search.lower()
+    if order_filter.status:
+        condition = and_(condition, Order.status == order_filter.status)
+    if order_filter.search:
+        text = order_filter.search.lower()
         in_lines = exists().where(
             OrderLine.order_id == Order.id,
             or_(
@@ -168,10 +168,7 @@ def matching(viewer: Viewer, wish: OrderFilter) -> ColumnElement[bool]:
 
 
 def find(connection: Connection, viewer: Viewer) -> Row[Any]:
-    """Return the viewer's order that the request names by its id, or answer 404.
-
-    Somebody else's order is as absent as one that never was.
-    """
+    """Return the viewer's order with the id in the request, or answer 404, also for another user's order."""
     order_id = request.args.get("id", "")
     if is_id(order_id):
         row = connection.execute(select(*ORDER).where(own(viewer), Order.id == order_id)).first()
@@ -181,14 +178,14 @@ def find(connection: Connection, viewer: Viewer) -> Row[Any]:
 
 
 def lines_of(connection: Connection, chosen: ColumnElement[bool]) -> dict[str, list[Row[Any]]]:
-    """Return the lines that fit the condition, by the id of their order and in their order."""
+    """Return the matching lines by order id, sorted by position."""
     found: dict[str, list[Row[Any]]] = defaultdict(list)
     for line in connection.execute(select(*LINE).where(chosen).order_by(OrderLine.position)):
         found[line.order_id].append(line)
     return found
 
 
-# ---- How it is shown ----
+# ---- Presentation ----
 
 
 def euros(cents: int) -> str:
@@ -199,8 +196,8 @@ def day(moment: datetime) -> str:
     return f"{moment.day} {moment:%b %Y}"
 
 
-def shown(order: Row[Any], lines: Sequence[Row[Any]]) -> dict[str, Any]:
-    """Return an order as the templates show it."""
+def present(order: Row[Any], lines: Sequence[Row[Any]]) -> dict[str, Any]:
+    """Return an order for the templates."""
     name, look = ORDER_STATUSES[order.status]
     return {
         "id": order.id,
@@ -216,20 +213,20 @@ def shown(order: Row[Any], lines: Sequence[Row[Any]]) -> dict[str, Any]:
 
 
 def scope(viewer: Viewer) -> dict[str, Any]:
-    """Return what the templates say of the viewer's regions: names, or None for all of them."""
-    held = regions_of(viewer)
-    several = len(REGIONS if held is None else held) > 1
+    """Return the names of the viewer's regions for the templates, or None for all regions."""
+    regions = regions_of(viewer)
+    several = len(REGIONS if regions is None else regions) > 1
     return {
-        "held_to": None if held is None else [REGIONS[region] for region in held],
+        "regions": None if regions is None else [REGIONS[region] for region in regions],
         "several_regions": several,
     }
 
 
-def listing(connection: Connection, viewer: Viewer, wish: OrderFilter) -> dict[str, Any]:
-    """Return the context of the list: the page of orders that is asked for."""
-    condition = matching(viewer, wish)
+def list_orders(connection: Connection, viewer: Viewer, order_filter: OrderFilter) -> dict[str, Any]:
+    """Return the context of the list: the requested page of orders."""
+    condition = matching(viewer, order_filter)
     total = connection.execute(select(func.count()).select_from(Order).where(condition)).scalar_one()
-    paging = Paging.nearest(wish.page, PAGE_SIZE, total)
+    paging = Paging.nearest(order_filter.page, PAGE_SIZE, total)
     rows = connection.execute(
         select(*ORDER)
         .where(condition)
@@ -239,15 +236,15 @@ def listing(connection: Connection, viewer: Viewer, wish: OrderFilter) -> dict[s
     ).all()
     lines = lines_of(connection, OrderLine.order_id.in_([row.id for row in rows]))
     return {
-        "wish": wish,
+        "filter": order_filter,
         "paging": paging,
-        "orders": [shown(row, lines[row.id]) for row in rows],
+        "orders": [present(row, lines[row.id]) for row in rows],
         **scope(viewer),
     }
 
 
-def counts(connection: Connection, viewer: Viewer) -> dict[str, int]:
-    """Return how many orders the viewer has in each status."""
+def count_orders(connection: Connection, viewer: Viewer) -> dict[str, int]:
+    """Return the number of the viewer's orders by status."""
     rows = connection.execute(
         select(Order.status, func.count().label("orders")).where(own(viewer)).group_by(Order.status)
     )
@@ -255,7 +252,7 @@ def counts(connection: Connection, viewer: Viewer) -> dict[str, int]:
 
 
 def months_until(now: datetime, count: int) -> list[datetime]:
-    """Return the first moments of the last `count` months in UTC, oldest first, the present one included."""
+    """Return the starts of the last `count` months in UTC, oldest first, with the current month."""
     this = now.year * 12 + now.month - 1
     return [
         datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in range(this - count + 1, this + 1)
@@ -263,9 +260,9 @@ def months_until(now: datetime, count: int) -> list[datetime]:
 
 
 def scale(highest: int) -> list[int]:
-    """Return whole-euro amounts in cents, evenly apart, from 0 to the first that is not below `highest`."""
+    """Return evenly spaced whole-euro amounts in cents, from 0 to the first that reaches `highest`."""
     step = 100
-    while step * MOST_STEPS < highest:
+    while step * MAX_STEPS < highest:
         step = step * 5 // 2 if str(step).startswith("2") else step * 2  # 1, 2, 5, 10, 20, 50 …
     return [step * number for number in range(max(1, -(-highest // step)) + 1)]
 
@@ -278,7 +275,7 @@ def spending(connection: Connection, viewer: Viewer, now: datetime) -> dict[str,
             own(viewer), Order.placed_at >= starts[0], Order.placed_at <= now, Order.status != CANCELLED
         )
     ).all()
-    # Summed here, since the two databases have no function for months in common.
+    # Summed here, since SQLite and PostgreSQL share no function for months.
     cents = dict.fromkeys(starts, 0)
     orders = dict.fromkeys(starts, 0)
     for placed_at, total_cents in rows:
@@ -318,7 +315,7 @@ def spending(connection: Connection, viewer: Viewer, now: datetime) -> dict[str,
 def index(viewer: Viewer) -> dict[str, Any]:
     now = datetime.now(UTC)
     with reading() as connection:
-        by_status = counts(connection, viewer)
+        by_status = count_orders(connection, viewer)
         if not any(by_status.values()):
             return {"customer_orders": 0, **scope(viewer)}
         return {
@@ -326,22 +323,22 @@ def index(viewer: Viewer) -> dict[str, Any]:
             "statuses": [(status, name, by_status[status]) for status, (name, _) in ORDER_STATUSES.items()],
             "open_orders": by_status["processing"] + by_status["shipped"],
             "spending": spending(connection, viewer, now),
-            "longest_search": LONGEST_SEARCH,
-            **listing(connection, viewer, OrderFilter.asked()),
+            "max_search_length": MAX_SEARCH_LENGTH,
+            **list_orders(connection, viewer, OrderFilter.from_request()),
         }
 
 
 @app.page("list")
 def part(viewer: Viewer) -> dict[str, Any]:
-    """The part of the index that the filter and the pager exchange."""
+    """The part of the index that the filter and the pager replace."""
     with reading() as connection:
-        return {"is_update": True, **listing(connection, viewer, OrderFilter.asked())}
+        return {"is_update": True, **list_orders(connection, viewer, OrderFilter.from_request())}
 
 
 @app.page("order")
 def order(viewer: Viewer) -> dict[str, Any]:
-    """One order. The link back carries the wish that the visitor came with."""
-    wish = OrderFilter.asked()
+    """One order. The link back keeps the visitor's filter."""
+    order_filter = OrderFilter.from_request()
     with reading() as connection:
         row = find(connection, viewer)
         lines = lines_of(connection, OrderLine.order_id == row.id)[row.id]
@@ -351,8 +348,8 @@ def order(viewer: Viewer) -> dict[str, Any]:
         ("Delivered", row.delivered_at),
     ]
     return {
-        "back": wish.query(wish.page),
-        "order": shown(row, lines),
+        "back": order_filter.query(order_filter.page),
+        "order": present(row, lines),
         "cancelled": row.status == CANCELLED,
         "ship_to": row.ship_to,
         "tracking": row.tracking,
@@ -379,16 +376,16 @@ def order(viewer: Viewer) -> dict[str, Any]:
 # ---- Files ----
 
 
-def cell(text: str) -> str:
-    """Return the text as a cell that no spreadsheet takes for a formula."""
+def escape_cell(text: str) -> str:
+    """Return the text as a cell that no spreadsheet treats as a formula."""
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA_STARTS) else text
 
 
 @app.data("orders.csv")
 def download(viewer: Viewer) -> Response:
-    """The orders that fit the filter, as a file. Dates are in UTC, amounts in euros."""
+    """The matching orders as a CSV file. Dates are in UTC, amounts in euros."""
     now = datetime.now(UTC)
-    condition = matching(viewer, OrderFilter.asked())
+    condition = matching(viewer, OrderFilter.from_request())
     with reading() as connection:
         rows = connection.execute(
             select(*ORDER).where(condition).order_by(Order.placed_at.desc(), Order.id)
@@ -400,23 +397,23 @@ def download(viewer: Viewer) -> Response:
     for row in rows:
         table.writerow(
             [
-                cell(row.number),
+                escape_cell(row.number),
                 f"{row.placed_at:%Y-%m-%d}",
                 ORDER_STATUSES[row.status][0],
                 REGIONS[row.region],
-                cell("; ".join(f"{line.quantity} × {line.name}" for line in lines[row.id])),
+                escape_cell("; ".join(f"{line.quantity} × {line.name}" for line in lines[row.id])),
                 f"{row.shipping_cents / 100:.2f}",
                 f"{row.total_cents / 100:.2f}",
             ]
         )
     return Response(
-        text.getvalue().encode("utf-8-sig"),  # with the mark by which Excel knows UTF-8
+        text.getvalue().encode("utf-8-sig"),  # Excel needs the byte order mark
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="orders-{now:%Y-%m-%d}.csv"'},
     )
 
 
-# Code 39: five bars and four spaces a character, in turn; "w" is a wide one.
+# Code 39: each character has five bars and four spaces in turn. "w" is a wide element.
 CODE_39: Final = dict(
     re.findall(
         "(.):([nw]{9})",
@@ -427,12 +424,12 @@ CODE_39: Final = dict(
         "W:wwwnnnnnn X:nwnnwnnnw Y:wwnnwnnnn Z:nwwnwnnnn -:nwnnnnwnw *:nwnnwnwnn",
     )
 )
-WIDE: Final = 3  # times a narrow element
-QUIET: Final = 10  # narrow elements of white on either side
+WIDE: Final = 3  # in narrow elements
+QUIET: Final = 10  # white on both sides, in narrow elements
 
 
-def bars(text: str) -> tuple[list[tuple[int, int]], int]:
-    """Return the Code 39 bars of the text as (x, width), and the whole width, in narrow elements."""
+def draw_bars(text: str) -> tuple[list[tuple[int, int]], int]:
+    """Return the Code 39 bars of the text as (x, width), and the total width, in narrow elements."""
     drawn = []
     x = QUIET
     for character in f"*{text}*":
@@ -447,10 +444,10 @@ def bars(text: str) -> tuple[list[tuple[int, int]], int]:
 
 @app.data("label.svg")
 def label(viewer: Viewer) -> Response:
-    """The order's number as a bar code, for the goods desk."""
+    """The order's number as a bar code."""
     with reading() as connection:
         order = find(connection, viewer)
-    drawn, width = bars(order.number)
+    drawn, width = draw_bars(order.number)
     picture = render_template("apps/orders/_label.svg", bars=drawn, width=width, number=order.number)
     return Response(
         picture,

@@ -1,6 +1,6 @@
 """Support desk: the viewer's own tickets, read and written from inside the frame.
 
-Every statement is bound to the viewer's id and workspace, so nobody else's ticket is there to be found.
+Every query filters by the viewer's id and workspace, so it never returns another user's tickets.
 """
 
 from collections import defaultdict
@@ -31,9 +31,9 @@ from apps import Paging, is_id, one_line, page_number, tidy
 from pat_service.embed import EmbeddedApp, Model, Page, UtcDateTime, Viewer, new_id, reading, transaction
 
 PAGE_SIZE: Final = 10
-LONGEST_SUBJECT: Final = 120  # characters
-LONGEST_MESSAGE: Final = 4000  # characters
-MOST_REPLIES: Final = 200  # of one ticket: its page shows all of them
+MAX_SUBJECT_LENGTH: Final = 120
+MAX_MESSAGE_LENGTH: Final = 4000
+MAX_REPLIES: Final = 200  # a ticket's page shows all of them
 
 TOPICS: Final = {
     "delivery": "Delivery",
@@ -47,7 +47,7 @@ app = EmbeddedApp()
 
 
 class Ticket(Model):
-    """A question of one customer, open until `closed_at`. `active_at` is when anything last happened."""
+    """A question of one customer, open until `closed_at`. `active_at` is the time of the last change."""
 
     __tablename__ = "demo_tickets"
     __table_args__ = (
@@ -58,7 +58,7 @@ class Ticket(Model):
     id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspaces.id", ondelete="CASCADE"))
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    subject: Mapped[str] = mapped_column(String(LONGEST_SUBJECT))
+    subject: Mapped[str] = mapped_column(String(MAX_SUBJECT_LENGTH))
     topic: Mapped[str] = mapped_column(String(16))
     message: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -67,7 +67,7 @@ class Ticket(Model):
 
 
 class TicketReply(Model):
-    """An answer under a ticket: the customer's own, or the desk's."""
+    """A reply to a ticket, from the customer or from the desk."""
 
     __tablename__ = "demo_ticket_replies"
     __table_args__ = (Index(None, "ticket_id", "created_at"),)
@@ -83,7 +83,7 @@ class TicketReply(Model):
 TICKET: Final = Ticket.__table__.columns
 REPLY: Final = TicketReply.__table__.columns
 
-#: Which tickets a list shows: its name, and what holds for them.
+#: Filter → its name, and the condition for its tickets.
 SHOWS: Final = {
     "open": ("Open", Ticket.closed_at.is_(None)),
     "closed": ("Closed", Ticket.closed_at.is_not(None)),
@@ -91,39 +91,39 @@ SHOWS: Final = {
 }
 
 
-# ---- What a form may say ----
+# ---- Forms: schemas ----
 
 
 class Words(fields.String):
-    """Text that somebody typed, tidied. `ask` is what an empty one is told, `most` its characters."""
+    """Tidied text of at most `max_length` characters. `ask` is the error of an empty text."""
 
-    def __init__(self, *, ask: str, most: int, lines: bool = False) -> None:
+    def __init__(self, *, ask: str, max_length: int, lines: bool = False) -> None:
         super().__init__(required=True, error_messages={"required": ask})
         self.ask = ask
-        self.most = most
-        self.tidied = tidy if lines else one_line
+        self.max_length = max_length
+        self.tidy = tidy if lines else one_line
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
-        text = self.tidied(super()._deserialize(value, attr, data, **kwargs))
+        text = self.tidy(super()._deserialize(value, attr, data, **kwargs))
         if not text:
             raise ValidationError(self.ask)
-        if len(text) > self.most:
-            raise ValidationError(f"Use {self.most:,} characters at most. These are {len(text):,}.")
+        if len(text) > self.max_length:
+            raise ValidationError(f"Use {self.max_length:,} characters at most. These are {len(text):,}.")
         return text
 
 
 class ReplyForm(Schema):
-    message = Words(ask="Write your reply first.", most=LONGEST_MESSAGE, lines=True)
+    message = Words(ask="Write your reply first.", max_length=MAX_MESSAGE_LENGTH, lines=True)
 
 
 class TicketForm(Schema):
-    subject = Words(ask="Say in a few words what it is about.", most=LONGEST_SUBJECT)
+    subject = Words(ask="Say in a few words what it is about.", max_length=MAX_SUBJECT_LENGTH)
     topic = fields.String(
         required=True,
         validate=validate.OneOf(TOPICS, error="Choose a topic from the list."),
         error_messages={"required": "Choose a topic from the list."},
     )
-    message = Words(ask="Tell us what happened, or what you need.", most=LONGEST_MESSAGE, lines=True)
+    message = Words(ask="Tell us what happened, or what you need.", max_length=MAX_MESSAGE_LENGTH, lines=True)
 
 
 REPLY_FORM: Final = ReplyForm(unknown=EXCLUDE)
@@ -137,8 +137,8 @@ def own(viewer: Viewer) -> ColumnElement[bool]:
     return and_(Ticket.user_id == viewer.user.id, Ticket.workspace_id == viewer.workspace.id)
 
 
-def asked(viewer: Viewer) -> ColumnElement[bool]:
-    """Return the condition for the one of the viewer's tickets that the request names, or answer 404."""
+def requested_ticket(viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition for the viewer's ticket with the id in the request, or answer 404."""
     ticket_id = request.args.get("id", "")
     if not is_id(ticket_id):
         abort(404)
@@ -146,12 +146,12 @@ def asked(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def find(connection: Connection, chosen: ColumnElement[bool]) -> Row[Any]:
-    """Return the ticket, or answer 404: somebody else's is as absent as one that never was."""
+    """Return the ticket, or answer 404, also for another user's ticket."""
     return connection.execute(select(*TICKET).where(chosen)).first() or abort(404)
 
 
 def replies_to(connection: Connection, tickets: Sequence[str]) -> dict[str, list[bool]]:
-    """Return for each of the tickets whether its replies are the desk's, oldest first."""
+    """Return, by ticket id, whether each reply is the desk's, oldest first."""
     found: dict[str, list[bool]] = defaultdict(list)
     for ticket_id, from_desk in connection.execute(
         select(TicketReply.ticket_id, TicketReply.from_desk)
@@ -162,11 +162,11 @@ def replies_to(connection: Connection, tickets: Sequence[str]) -> dict[str, list
     return found
 
 
-# ---- How it is shown ----
+# ---- Presentation ----
 
 
 def moment(at: datetime, now: datetime) -> dict[str, str]:
-    """Return a time as the templates show it: how long ago, the day, and exactly, in UTC."""
+    """Return a time for the templates: its age, its day, and the exact time in UTC."""
     minutes = int((now - at).total_seconds() // 60)
     if minutes < 1:
         text = "just now"
@@ -188,7 +188,7 @@ def moment(at: datetime, now: datetime) -> dict[str, str]:
 
 
 def state(ticket: Row[Any], replies: Sequence[bool]) -> tuple[str, str]:
-    """Return the ticket's state in words, and the look of its badge. Of a reply: is it the desk's?"""
+    """Return the ticket's state in words and the style of its badge. `replies` says which are the desk's."""
     if ticket.closed_at:
         return "Closed", ""
     if replies and replies[-1]:
@@ -201,8 +201,8 @@ def initials(name: str) -> str:
     return (words[0][:1] + (words[-1][:1] if len(words) > 1 else "")).upper() if words else "?"
 
 
-def shown(ticket: Row[Any], replies: Sequence[bool], now: datetime) -> dict[str, Any]:
-    """Return a ticket as the templates show it."""
+def present(ticket: Row[Any], replies: Sequence[bool], now: datetime) -> dict[str, Any]:
+    """Return a ticket for the templates."""
     words, look = state(ticket, replies)
     return {
         "id": ticket.id,
@@ -241,7 +241,7 @@ def thread(
     ).all()
     first = message(viewer.user.name, ticket.message, ticket.created_at, False, now)
     rest = [
-        # Whatever is not the desk's is the viewer's own, who may be called something else by now.
+        # Other replies are the viewer's own, under their current name.
         message(
             reply.author if reply.from_desk else viewer.user.name,
             reply.message,
@@ -252,18 +252,18 @@ def thread(
         for reply in replies
     ]
     return {
-        "ticket": shown(ticket, [reply.from_desk for reply in replies], now),
+        "ticket": present(ticket, [reply.from_desk for reply in replies], now),
         "messages": [first, *rest],
-        "full": len(replies) >= MOST_REPLIES,
-        "longest_message": LONGEST_MESSAGE,
+        "full": len(replies) >= MAX_REPLIES,
+        "max_message_length": MAX_MESSAGE_LENGTH,
     }
 
 
 # ---- Pages ----
 
 
-def listing(connection: Connection, viewer: Viewer, now: datetime) -> dict[str, Any]:
-    """Return the context of the list: the page of tickets that is asked for, the latest first."""
+def list_tickets(connection: Connection, viewer: Viewer, now: datetime) -> dict[str, Any]:
+    """Return the context of the list: the requested page of tickets, latest first."""
     show = request.args.get("show", "open")
     show = show if show in SHOWS else "open"
     mine = select(func.count()).select_from(Ticket).where(own(viewer))
@@ -284,32 +284,36 @@ def listing(connection: Connection, viewer: Viewer, now: datetime) -> dict[str, 
         "shows": [(name, text, numbers[name]) for name, (text, _) in SHOWS.items()],
         "customer_tickets": numbers["all"],
         "paging": paging,
-        "tickets": [shown(ticket, replies[ticket.id], now) for ticket in tickets],
+        "tickets": [present(ticket, replies[ticket.id], now) for ticket in tickets],
     }
 
 
 @app.page("index")
 def index(viewer: Viewer) -> dict[str, Any]:
     with reading() as connection:
-        return listing(connection, viewer, datetime.now(UTC))
+        return list_tickets(connection, viewer, datetime.now(UTC))
 
 
 @app.page("list")
 def part(viewer: Viewer) -> dict[str, Any]:
-    """The part of the index that the filter and the pager exchange."""
+    """The part of the index that the filter and the pager replace."""
     with reading() as connection:
-        return {"is_update": True, **listing(connection, viewer, datetime.now(UTC))}
+        return {"is_update": True, **list_tickets(connection, viewer, datetime.now(UTC))}
 
 
 @app.page("ticket")
 def ticket(viewer: Viewer) -> dict[str, Any]:
     with reading() as connection:
-        return thread(connection, viewer, asked(viewer), datetime.now(UTC))
+        return thread(connection, viewer, requested_ticket(viewer), datetime.now(UTC))
 
 
 @app.page("new")
 def new(viewer: Viewer) -> dict[str, Any]:
-    return {"topics": TOPICS, "longest_subject": LONGEST_SUBJECT, "longest_message": LONGEST_MESSAGE}
+    return {
+        "topics": TOPICS,
+        "max_subject_length": MAX_SUBJECT_LENGTH,
+        "max_message_length": MAX_MESSAGE_LENGTH,
+    }
 
 
 # ---- Forms ----
@@ -339,19 +343,19 @@ def create(viewer: Viewer) -> Page:
 @app.form("reply", page="ticket")
 def reply(viewer: Viewer) -> Page:
     """Add a reply to an open ticket."""
-    chosen = asked(viewer)
+    chosen = requested_ticket(viewer)
     words = REPLY_FORM.load(request.form.to_dict())
     now = datetime.now(UTC)
     with transaction() as connection:
-        # Written first: the row's lock keeps a close, or one reply too many, from coming in between.
-        reached = connection.execute(update(Ticket).where(chosen).values(active_at=now)).rowcount
-        if not reached:
+        # Update first, to lock the row: a concurrent close or reply must wait.
+        updated = connection.execute(update(Ticket).where(chosen).values(active_at=now)).rowcount
+        if not updated:
             abort(404)
         found = find(connection, chosen)
         if found.closed_at:
-            raise ValidationError({"message": ["This ticket was closed meanwhile. Reopen it to reply."]})
+            raise ValidationError({"message": ["This ticket is closed now. Reopen it to reply."]})
         count = select(func.count()).select_from(TicketReply).where(TicketReply.ticket_id == found.id)
-        if connection.execute(count).scalar_one() >= MOST_REPLIES:
+        if connection.execute(count).scalar_one() >= MAX_REPLIES:
             raise ValidationError({"message": ["This ticket has no room left. Please open a new one."]})
         connection.execute(
             insert(TicketReply).values(
@@ -367,14 +371,14 @@ def reply(viewer: Viewer) -> Page:
     return Page("ticket", {**context, "notice": "Your reply was sent."})
 
 
-def turn(viewer: Viewer, is_open: bool, notice: str) -> Page:
-    """Close or reopen the ticket. One that is so already stays as it is."""
-    chosen = asked(viewer)
+def set_open(viewer: Viewer, is_open: bool, notice: str) -> Page:
+    """Close or reopen the ticket. A second time changes nothing."""
+    chosen = requested_ticket(viewer)
     now = datetime.now(UTC)
-    still = Ticket.closed_at.is_not(None) if is_open else Ticket.closed_at.is_(None)
+    changes = Ticket.closed_at.is_not(None) if is_open else Ticket.closed_at.is_(None)
     with transaction() as connection:
         connection.execute(
-            update(Ticket).where(chosen, still).values(closed_at=None if is_open else now, active_at=now)
+            update(Ticket).where(chosen, changes).values(closed_at=None if is_open else now, active_at=now)
         )
         context = thread(connection, viewer, chosen, now)
     return Page("ticket", {**context, "notice": notice})
@@ -382,9 +386,9 @@ def turn(viewer: Viewer, is_open: bool, notice: str) -> Page:
 
 @app.form("close", page="ticket")
 def close(viewer: Viewer) -> Page:
-    return turn(viewer, False, "The ticket is closed. You can reopen it at any time.")
+    return set_open(viewer, False, "The ticket is closed. You can reopen it at any time.")
 
 
 @app.form("reopen", page="ticket")
 def reopen(viewer: Viewer) -> Page:
-    return turn(viewer, True, "The ticket is open again.")
+    return set_open(viewer, True, "The ticket is open again.")

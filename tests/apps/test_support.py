@@ -12,7 +12,7 @@ import time_machine
 from sqlalchemy import delete, insert, select
 from werkzeug.test import TestResponse
 
-from apps.support import MOST_REPLIES, Ticket, TicketReply, moment
+from apps.support import MAX_REPLIES, Ticket, TicketReply, moment
 from pat_service.storage.models import User, Workspace, new_id
 from tests.support.people import SUPPORT, Frame, Service, changed, problem_of, provision
 
@@ -495,7 +495,7 @@ def test_a_reply_to_a_closed_ticket_is_not_sent_and_stays_typed(service: Service
     before = ticket(service, id_)
     answer = post(service, dora, f"reply?id={id_}", {"message": "One more thing & more"})
     assert answer.status_code == 422
-    assert wrong(answer) == {"message": "This ticket was closed meanwhile. Reopen it to reply."}
+    assert wrong(answer) == {"message": "This ticket is closed now. Reopen it to reply."}
     assert typed(answer, "message") == "One more thing & more"
     assert "Reopen ticket</button>" in answer.text
     assert replies(service, id_) == []
@@ -504,14 +504,14 @@ def test_a_reply_to_a_closed_ticket_is_not_sent_and_stays_typed(service: Service
 
 def test_a_ticket_takes_two_hundred_replies_and_not_one_more(service: Service, dora: Frame) -> None:
     id_ = opened(service, dora)
-    answered(service, id_, count=MOST_REPLIES - 1)
+    answered(service, id_, count=MAX_REPLIES - 1)
     assert post(service, dora, f"reply?id={id_}", {"message": "The last one."}).status_code == 200
     before = ticket(service, id_)
     answer = post(service, dora, f"reply?id={id_}", {"message": "One too many."})
     assert answer.status_code == 422
     assert wrong(answer) == {"message": "This ticket has no room left. Please open a new one."}
     assert typed(answer, "message") == "One too many."
-    assert len(replies(service, id_)) == MOST_REPLIES
+    assert len(replies(service, id_)) == MAX_REPLIES
     assert ticket(service, id_) == before
     page = service.get(dora, f"pages/ticket?id={id_}").text
     assert "This ticket has no room left for replies." in page

@@ -18,7 +18,7 @@ from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, select, update
 
 from apps.orders import ORDER_STATUSES, REGIONS, Order, OrderLine
-from apps.support import LONGEST_MESSAGE, LONGEST_SUBJECT, TOPICS, Ticket, TicketReply
+from apps.support import MAX_MESSAGE_LENGTH, MAX_SUBJECT_LENGTH, TOPICS, Ticket, TicketReply
 from demo import people
 from demo.rows import CUSTOMERS, load_rows
 from pat_service.storage.database import db, transaction
@@ -330,8 +330,8 @@ def test_the_orders_add_up_and_show_every_status(loaded: Service) -> None:
 def test_the_form_would_accept_every_ticket(loaded: Service) -> None:
     now = datetime.now(UTC)
     for ticket in loaded.rows(select(*Ticket.__table__.columns)):
-        assert len(ticket.subject) <= LONGEST_SUBJECT
-        assert len(ticket.message) <= LONGEST_MESSAGE
+        assert len(ticket.subject) <= MAX_SUBJECT_LENGTH
+        assert len(ticket.message) <= MAX_MESSAGE_LENGTH
         assert ticket.topic in TOPICS
         replies = loaded.rows(
             select(TicketReply.created_at)

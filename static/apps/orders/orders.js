@@ -1,12 +1,12 @@
 "use strict";
-// What the page around and this app tell each other, where it embeds by pat-service's script.
+// Events between this app and a host page with embed.js.
 (() => {
-  // frame.send("filter", { status: "shipped" }): show these orders alone.
+  // frame.send("filter", { status: "shipped" }) shows only these orders.
   embed.on("filter", (data) => embed.page("index", { status: data?.status ?? "" }));
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest(".row-link");
-    // Prevented: it was not a press that asks for a tab of its own.
+    // Not prevented: the viewer opens the link in a new tab.
     if (link && event.defaultPrevented) embed.send("order:opened", { number: link.textContent });
   });
 })();
