@@ -418,4 +418,4 @@ def remove_grant(app: App, person: Person) -> None:
 
 def _id_of(person: Person) -> str:
     with reading() as connection:
-        return directory.users.id_of(connection, person.email)
+        return directory.users.require_id(connection, person.email)

@@ -43,7 +43,7 @@ def check(deploy: bool) -> None:
         raise SystemExit(1)
     with plain_errors():
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
-        unfit_slugs = apps.unfit_slugs() if has_app_origins() else []
+        unfit_slugs = apps.list_unfit_slugs() if has_app_origins() else []
     for use in uses:
         click.echo(f"{_name(use)} {use.key_id}: {_verdict(use)}")
     if wrong_key := key_usage.all_secrets_lost(uses):

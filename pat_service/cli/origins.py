@@ -10,8 +10,8 @@ from marshmallow import ValidationError
 from pat_service.cli.common import app_id, escape, plain_errors, workspace_id
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, workspaces
+from pat_service.rules.directory.reach import TargetRow
 from pat_service.shapes import parse_origin
-from pat_service.storage.database import AnyRow
 
 app_commands = AppGroup("app", help="Allowed origins of apps.")
 workspace_commands = AppGroup("workspace", help="Allowed origins of launchers.")
@@ -77,6 +77,6 @@ def _origin(text: str) -> str:
         raise click.ClickException(f"{escape(text)}: {error.messages[0]}") from None
 
 
-def _print_origins(row: AnyRow) -> None:
+def _print_origins(row: TargetRow) -> None:
     for origin in row.allowed_origins:
         click.echo(escape(origin))

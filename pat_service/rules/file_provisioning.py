@@ -18,8 +18,9 @@ from sqlalchemy import Connection
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.errors import Conflict, InvalidPayload, flatten
 from pat_service.rules import clients, directory, events
-from pat_service.rules.callers import SCOPES
+from pat_service.rules.callers import OPERATOR, SCOPES
 from pat_service.rules.clients import MIN_SECRET_LENGTH, ClientOptions
+from pat_service.rules.directory.changes import Change
 from pat_service.shapes import (
     check_email,
     check_name,
@@ -150,25 +151,25 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
         ) from None
     done = Provisioned({kind: len(listed[kind]) for kind in ("workspaces", "users", "apps", "clients")})
     with transaction() as connection:
+        change = Change(connection, OPERATOR, now)
         for item in listed["workspaces"]:
             directory.workspaces.put(
-                connection,
+                change,
                 item["slug"],
                 name=item.get("name", item["slug"]),
                 allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
-                now=now,
             )
         for item in listed["users"]:
             with _naming(f"User {item['email']!r}"):
-                _put_user(connection, item, done, now)
+                _put_user(change, item, done)
         apps = []
         for item in listed["apps"]:
             with _naming(f"App {item['slug']!r}"):
-                apps.append(_put_app(connection, item, done, now))
+                apps.append(_put_app(change, item, done))
         for item in listed["clients"]:
             with _naming(f"Client {item['id']!r}"):
                 _put_client(connection, keyring, item, done, now)
-        for slug, email in directory.grants.ineffective(connection, apps):
+        for slug, email in directory.grants.list_ineffective(connection, apps):
             done.notes.append(
                 f"{email} has a grant of {slug} but is no member of its workspace, so the grant has no effect"
             )
@@ -185,33 +186,31 @@ def _naming(thing: str) -> Iterator[None]:
         raise Conflict(f"{thing}: {conflict.detail}") from None
 
 
-def _put_user(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> None:
+def _put_user(change: Change, item: dict[str, Any], done: Provisioned) -> None:
     before = directory.users.put(
-        connection,
+        change,
         item["email"],
         name=item.get("name", item["email"]),
         status=item["status"],
         roles=item["workspaces"],
-        now=now,
     )
     if before == "archived" and item["status"] == "active":
         done.notes.append(f"{item['email']} was archived and is active again")
 
 
-def _put_app(connection: Connection, item: dict[str, Any], done: Provisioned, now: datetime) -> str:
+def _put_app(change: Change, item: dict[str, Any], done: Provisioned) -> str:
     template = item.get("template", item["slug"])
     app_id = directory.apps.put(
-        connection,
+        change,
         item["slug"],
         id_=parse_uuid(item["id"]) if item["id"] else None,
         name=item.get("name", item["slug"]),
         workspace=item["workspace"],
         template=template,
         allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
-        now=now,
     )
-    holders = {directory.users.id_of(connection, email) for email in item["users"]}
-    directory.grants.put_all(connection, app_id, holders, now)
+    user_ids = {directory.users.require_id(change.connection, email) for email in item["users"]}
+    directory.grants.put_all(change, app_id, user_ids)
     done.templates[item["slug"]] = template
     return app_id
 

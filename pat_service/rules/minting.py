@@ -19,6 +19,7 @@ from pat_service.errors import AppForbidden, AppNotFound, SlugUnfit, UserNotFoun
 from pat_service.rules import callers, events
 from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open, may_visit
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
+from pat_service.rules.directory.changes import Change
 from pat_service.rules.provisioning_jit import NewUser, provision_user
 from pat_service.shapes import is_dns_label, normalize_email
 from pat_service.storage.database import UtcDateTime, transaction
@@ -150,14 +151,12 @@ def _provision_and_require_access(
     )
     assert request.new_user is not None  # noqa: S101 - `_mint` has checked it
     provision_user(
-        connection,
+        Change(connection, caller, now),
         request.new_user,
         email=request.email,
         user_id=facts.user_id,
         workspace_id=facts.workspace_id,
         app_id=facts.app_id,
-        by=caller.id,
-        now=now,
     )
     try:
         return _require_access(caller, request, connection)

@@ -1,61 +1,45 @@
-"""Just in time: a mint may bring its user along, so that nobody has to keep two directories in step.
+"""Just-in-time provisioning: a mint may create its user, so a client need not synchronize two directories.
 
-What is missing is made in the transaction of the mint; what exists is never changed.
+The transaction of the mint creates the missing rows, and never changes an existing one.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
-
-from pat_service.rules import events
+from pat_service.rules.directory import grants, members, users
+from pat_service.rules.directory.changes import Change
 from pat_service.shapes import normalize_email
-from pat_service.storage.database import add
-from pat_service.storage.models import Grant, Member, User, new_id
 
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """What to make of somebody who is not there yet. Without a name, the email stands for it."""
+    """The values of a new user. Without a name, the email is the name."""
 
     name: str | None
     role: str
 
 
 def provision_user(
-    connection: Connection,
+    change: Change,
     new_user: NewUser,
     *,
     email: str | None,
     user_id: str | None,
     workspace_id: str,
     app_id: str | None,
-    by: str,
-    now: datetime,
 ) -> None:
-    """Make the user (where named by email), the membership and the grant that are missing.
+    """Create the missing user (if an email names them), membership and grant.
 
-    Racing arrivals of one person meet in the constraints, and each finds what the first has made.
+    Constraints order concurrent mints for one person: each finds the rows that the first has created.
     """
     if user_id is None:
-        assert email is not None  # noqa: S101 - the mint's schema asks for one of the two
-        user_id = new_id()
-        facts = {"email": normalize_email(email), "name": new_user.name or email, "status": "active"}
-        if add(connection, User, facts | {"id": user_id, "created_at": now}):
-            made = {"client_id": by, "user_id": user_id, "workspace_id": workspace_id}
-            events.record(connection, events.USER_CREATED, now, details={"after": facts}, **made)
-        else:
-            # Somebody was faster; and where they are gone again, the mint's own look-up says so.
-            user_id = connection.execute(_by_email, {"email": facts["email"]}).scalar()
-            if user_id is None:
-                return
-    ids: dict[str, Any] = {"user_id": user_id, "workspace_id": workspace_id}
-    if add(connection, Member, ids | {"role": new_user.role}):
-        details = {"after": {"role": new_user.role}}
-        events.record(connection, events.MEMBER_ADDED, now, client_id=by, details=details, **ids)
-    if app_id is not None and add(connection, Grant, {"app_id": app_id, "user_id": user_id}):
-        events.record(connection, events.GRANT_ADDED, now, client_id=by, app_id=app_id, **ids)
-
-
-_by_email = select(User.id).where(User.email == bindparam("email"))
+        assert email is not None  # noqa: S101 - the schema of a mint requires an email or an id
+        normalized = normalize_email(email)
+        facts = {"email": normalized, "name": new_user.name or email, "status": "active"}
+        user_id = change.add(users.USER, facts, [workspace_id]) or users.find_id(
+            change.connection, normalized
+        )
+    # A concurrent request may have created and deleted the user: then the mint refuses.
+    if user_id is not None:
+        members.give(change, workspace_id, user_id, new_user.role)
+        if app_id is not None:
+            grants.give(change, app_id, workspace_id, user_id)

@@ -1,8 +1,7 @@
-"""Who exists, and who may open what: workspaces, users, members, apps, grants.
+"""The directory: workspaces, users, members, apps and grants.
 
-Each part lists, reads, creates, changes and removes for a caller, who meets only what is within its
-workspaces; each of these verbs is a transaction. `put` and `put_all` take part in the transaction of
-the provisioning file.
+Each module lists, reads, creates, changes and removes rows within the caller's workspaces, with one
+transaction for each. `put` with a `Change` and `put_all` join the transaction of the provisioning file.
 """
 
 from pat_service.rules.directory import apps, grants, members, users, workspaces

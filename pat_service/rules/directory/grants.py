@@ -1,27 +1,27 @@
-"""Grants: this user may open this app. One works while its holder is an active member of the workspace."""
+"""A grant lets a user open an app, while the user is an active member of the app's workspace."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, select
 
 from pat_service.errors import GrantNotFound
 from pat_service.rules import events
-from pat_service.rules.access import FACTS, join_facts, may_open
-from pat_service.rules.callers import OPERATOR, Caller, reaches_user
-from pat_service.rules.directory import reach
-from pat_service.rules.directory.changes import changing
+from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open
+from pat_service.rules.callers import Caller, reaches_user
+from pat_service.rules.directory.changes import Change, changing
 from pat_service.rules.directory.members import Person
-from pat_service.storage.database import AnyRow, add, reading
+from pat_service.rules.directory.reach import Reach, reading_as
+from pat_service.storage.database import add
 from pat_service.storage.models import App, Grant, Member, User, Workspace
 from pat_service.storage.paging import Listing, PageRequest, page
 
 
 @dataclass(frozen=True, slots=True)
 class GrantView:
-    """A grant. It is `effective` where its holder may open the app at this moment."""
+    """A grant. It is `effective` if its user may open the app now."""
 
     app_id: str
     user_id: str
@@ -30,54 +30,66 @@ class GrantView:
 
 
 def list_grants(caller: Caller, app_id: str, page_request: PageRequest) -> Listing:
-    """Return a page of the app's grants, or raise AppNotFound. Whom the caller may not know is left out."""
-    with reading() as connection:
-        reach.app(connection, caller, app_id)
-        found = page(connection, _of_app, _held.c.user_id, page_request, {"app": app_id} | caller.reach())
-    return replace(found, items=[_grant(row) for row in found.items])
+    """Return a page of the app's grants to users whom the caller sees, or raise AppNotFound."""
+    with reading_as(caller) as reached:
+        reached.find_app(app_id)
+        values = {"app": app_id} | caller.reach()
+        listing = page(reached.connection, _grants, _grant.c.user_id, page_request, values)
+    return replace(listing, items=[_build(row) for row in listing.items])
 
 
 def read(caller: Caller, app_id: str, user_id: str) -> GrantView:
     """Return the grant, or raise AppNotFound or GrantNotFound."""
-    with reading() as connection:
-        reach.app(connection, caller, app_id)
-        return _read(connection, caller, app_id, user_id)
+    with reading_as(caller) as reached:
+        reached.find_app(app_id)
+        return _read(reached, app_id, user_id)
 
 
 def put(caller: Caller, app_id: str, user_id: str, now: datetime) -> tuple[GrantView, bool]:
-    """Let the user open the app; tell whether they had no grant. Raise AppNotFound or UserNotFound."""
-    with changing(caller, now) as connection:
-        # Held: a grant that comes late must not follow the app to another workspace.
-        app = reach.app(connection, caller, app_id, hold=True)
-        reach.user(connection, caller, user_id)
-        is_new = _give(connection, caller, app, user_id, now)
-        return _read(connection, caller, app_id, user_id), is_new
+    """Let the user open the app; return the grant and whether it is new.
+
+    Raise AppNotFound or UserNotFound.
+    """
+    with changing(caller, now) as change:
+        # The lock prevents a concurrent move: a grant must not follow the app to another workspace.
+        app = change.find_app(app_id, share=True)
+        change.find_user(user_id)
+        is_new = give(change, app_id, app.workspace_id, user_id)
+        return _read(change, app_id, user_id), is_new
 
 
 def remove(caller: Caller, app_id: str, user_id: str, now: datetime) -> None:
-    """Take the grant away, or raise AppNotFound or GrantNotFound.
+    """Remove the grant, or raise AppNotFound or GrantNotFound.
 
     It counts on the next request of every open frame.
     """
-    with changing(caller, now) as connection:
-        app = reach.app(connection, caller, app_id, hold=True)
-        _read(connection, caller, app_id, user_id)
-        _take(connection, caller, app, user_id, now)
+    with changing(caller, now) as change:
+        app = change.find_app(app_id, share=True)
+        _read(change, app_id, user_id)
+        _remove(change, app_id, app.workspace_id, user_id)
 
 
-def put_all(connection: Connection, app_id: str, user_ids: Collection[str], now: datetime) -> None:
-    """Let these users open the app, and no others."""
-    app = reach.app(connection, OPERATOR, app_id, lock=True)
-    held = connection.execute(select(Grant.user_id).where(Grant.app_id == app_id)).scalars().all()
-    for user_id in held:
+def put_all(change: Change, app_id: str, user_ids: Collection[str]) -> None:
+    """Let exactly these users open the app."""
+    app = change.find_app(app_id, lock=True)
+    current = change.connection.execute(select(Grant.user_id).where(Grant.app_id == app_id)).scalars().all()
+    for user_id in current:
         if user_id not in user_ids:
-            _take(connection, OPERATOR, app, user_id, now)
-    for user_id in sorted(set(user_ids) - set(held)):
-        _give(connection, OPERATOR, app, user_id, now)
+            _remove(change, app_id, app.workspace_id, user_id)
+    for user_id in sorted(set(user_ids) - set(current)):
+        give(change, app_id, app.workspace_id, user_id)
 
 
-def ineffective(connection: Connection, app_ids: Collection[str]) -> list[tuple[str, str]]:
-    """Return (app slug, email) of grants that open nothing, as their holder is no member of the workspace."""
+def give(change: Change, app_id: str, workspace_id: str, user_id: str) -> bool:
+    """Grant the app unless the user has a grant; return whether it is new."""
+    is_new = add(change.connection, Grant, {"app_id": app_id, "user_id": user_id})
+    if is_new:
+        change.record(events.GRANT_ADDED, app_id=app_id, workspace_id=workspace_id, user_id=user_id)
+    return is_new
+
+
+def list_ineffective(connection: Connection, app_ids: Collection[str]) -> list[tuple[str, str]]:
+    """Return the app slug and email of each grant whose user is no member of the app's workspace."""
     statement = (
         select(App.slug, User.email)
         .join(Grant, Grant.app_id == App.id)
@@ -89,51 +101,35 @@ def ineffective(connection: Connection, app_ids: Collection[str]) -> list[tuple[
     return [(slug, email) for slug, email in connection.execute(statement)]
 
 
-def _read(connection: Connection, caller: Caller, app_id: str, user_id: str) -> GrantView:
-    statement = _of_app.where(_held.c.user_id == bindparam("user"))
-    row = connection.execute(statement, {"app": app_id, "user": user_id} | caller.reach()).first()
+def _read(reached: Reach, app_id: str, user_id: str) -> GrantView:
+    values = {"app": app_id, "user": user_id} | reached.caller.reach()
+    row = reached.connection.execute(_grants.where(_grant.c.user_id == bindparam("user")), values).first()
     if row is None:
         raise GrantNotFound
-    return _grant(row)
+    return _build(row)
 
 
-def _grant(row: AnyRow) -> GrantView:
-    holder = Person(row.user_id, row.user_email, row.user_name, row.user_status)
-    return GrantView(row.app_id, row.user_id, may_open(row), holder)
+def _build(row: AccessFacts) -> GrantView:
+    person = Person(row.user_id, row.user_email, row.user_name, row.user_status)
+    return GrantView(row.app_id, row.user_id, may_open(row), person)
 
 
-def _give(connection: Connection, caller: Caller, app: AnyRow, user_id: str, now: datetime) -> bool:
-    if not add(connection, Grant, {"app_id": app.id, "user_id": user_id}):
-        return False
-    events.record(connection, events.GRANT_ADDED, now, **_ids(caller, app, user_id))
-    return True
-
-
-def _take(connection: Connection, caller: Caller, app: AnyRow, user_id: str, now: datetime) -> None:
-    taken = connection.execute(delete(Grant).where(Grant.app_id == app.id, Grant.user_id == user_id))
-    if taken.rowcount:
-        events.record(connection, events.GRANT_REMOVED, now, **_ids(caller, app, user_id))
-
-
-def _ids(caller: Caller, app: AnyRow, user_id: str) -> dict[str, Any]:
-    return {
-        "client_id": caller.id,
-        "app_id": app.id,
-        "workspace_id": app.workspace_id,
-        "user_id": user_id,
-    }
+def _remove(change: Change, app_id: str, workspace_id: str, user_id: str) -> None:
+    statement = delete(Grant).where(Grant.app_id == app_id, Grant.user_id == user_id)
+    if change.connection.execute(statement).rowcount:
+        change.record(events.GRANT_REMOVED, app_id=app_id, workspace_id=workspace_id, user_id=user_id)
 
 
 # Statements, built once.
 
-_held: Final = Grant.__table__.alias("held")
-#: With the facts of `access`, so that a grant is effective by the very rule that opens the app.
-_of_app = (
-    select(*FACTS, _held.c.user_id.label("key"))
+_grant: Final = Grant.__table__.alias("grant_")
+#: With the facts of `access`, so that `effective` follows the rule that opens the app.
+_grants = (
+    select(*FACTS, _grant.c.user_id.label("key"))
     .select_from(
         join_facts(
-            _held, App.id == _held.c.app_id, User.id == _held.c.user_id, Workspace.id == App.workspace_id
+            _grant, App.id == _grant.c.app_id, User.id == _grant.c.user_id, Workspace.id == App.workspace_id
         )
     )
-    .where(_held.c.app_id == bindparam("app"), reaches_user(User.id))
+    .where(_grant.c.app_id == bindparam("app"), reaches_user(User.id))
 )

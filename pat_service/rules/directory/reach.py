@@ -1,74 +1,108 @@
-"""What a caller may know of. What is outside its workspaces is not there: the same answer either way.
+"""Find the workspaces, users and apps within a caller's workspaces, and lock the tokens of a deletion.
 
-The finders return a row or raise. `hold` keeps others from moving or deleting it until the transaction
-ends, `lock` also from changing it and from adding to it.
+A row outside the caller's workspaces raises the same error as a missing one. `lock` prevents every change of
+a row until the transaction ends, `share` only its move and its deletion.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Select, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service.errors import AppNotFound, UserNotFound, WorkspaceNotFound
+from pat_service.errors import AppNotFound, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
-from pat_service.storage.database import AnyRow
+from pat_service.storage.database import reading
 from pat_service.storage.models import App, Token, User, Workspace
 
-#: Which tokens are held: the condition that they fulfil, and their ids.
+#: The condition on the tokens that a transaction has locked, and their ids.
 LockedTokens = tuple[ColumnElement[bool], set[str]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def workspace(connection: Connection, caller: Caller, workspace_id: str, *, lock: bool = False) -> AnyRow:
-    statement = _workspace.with_for_update() if lock else _workspace
-    row = connection.execute(statement, {"id": workspace_id} | caller.reach()).first()
-    if row is None:
-        raise WorkspaceNotFound
-    return row
+class TargetRow(Protocol):
+    """A workspace, or the common columns of an app."""
+
+    id: str
+    slug: str
+    name: str
+    allowed_origins: list[str]
 
 
-def user(connection: Connection, caller: Caller, user_id: str, *, lock: bool = False) -> AnyRow:
-    statement = _user.with_for_update() if lock else _user
-    row = connection.execute(statement, {"id": user_id} | caller.reach()).first()
-    if row is None:
-        raise UserNotFound
-    return row
+class UserRow(Protocol):
+    id: str
+    email: str
+    name: str
+    status: str
+    created_at: datetime
 
 
-def app(
-    connection: Connection, caller: Caller, app_id: str, *, hold: bool = False, lock: bool = False
-) -> AnyRow:
-    statement = _app.with_for_update() if lock else _app
-    if hold:
-        statement = _app.with_for_update(read=True, key_share=True)
-    row = connection.execute(statement, {"id": app_id} | caller.reach()).first()
-    if row is None:
-        raise AppNotFound
-    return row
+class AppRow(TargetRow, Protocol):
+    workspace_id: str
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Finds rows for a caller on one connection."""
+
+    connection: Connection
+    caller: Caller
+
+    def find_workspace(self, workspace_id: str, *, lock: bool = False) -> TargetRow:
+        row: TargetRow = self._find(_workspace, workspace_id, WorkspaceNotFound, lock=lock)
+        return row
+
+    def find_user(self, user_id: str, *, lock: bool = False) -> UserRow:
+        row: UserRow = self._find(_user, user_id, UserNotFound, lock=lock)
+        return row
+
+    def find_app(self, app_id: str, *, lock: bool = False, share: bool = False) -> AppRow:
+        statement = _app.with_for_update(read=True, key_share=True) if share else _app
+        row: AppRow = self._find(statement, app_id, AppNotFound, lock=lock)
+        return row
+
+    def _find(
+        self, statement: Select[*tuple[Any, ...]], id_: str, missing: type[Refused], *, lock: bool
+    ) -> Any:
+        statement = statement.with_for_update() if lock else statement
+        row = self.connection.execute(statement, {"id": id_} | self.caller.reach()).first()
+        if row is None:
+            raise missing
+        return row
+
+
+@contextmanager
+def reading_as(caller: Caller) -> Iterator[Reach]:
+    """Yield a reach that sees one state of the database."""
+    with reading() as connection:
+        yield Reach(connection, caller)
 
 
 class NewTokens(Exception):
-    """Tokens were minted while those that were there already were being held."""
+    """A token was minted while the existing tokens were being locked."""
 
 
 def lock_tokens(connection: Connection, condition: ColumnElement[bool]) -> LockedTokens:
-    """Lock the tokens that a deletion is about to take along, and return which.
+    """Lock the tokens that a deletion also deletes, and return them.
 
-    Before anything else: an opening locks its token first, and what its session hangs on after that.
-    In the one order of everybody who locks several.
+    An opening locks its token before the rows that its session references. Lock the tokens first too, and in
+    the order that every transaction uses, to avoid a deadlock.
     """
-    of_pairs = (Token.user_id, Token.app_id, Token.workspace_id)
-    statement = select(Token.id).where(condition).order_by(*of_pairs).with_for_update()
+    order = (Token.user_id, Token.app_id, Token.workspace_id)
+    statement = select(Token.id).where(condition).order_by(*order).with_for_update()
     return condition, set(connection.execute(statement).scalars())
 
 
 def require_all_locked(connection: Connection, locked: LockedTokens) -> None:
-    """Raise TokensCame where there are others by now, once what they hang on is locked: no more can come.
+    """Raise NewTokens if there are others now. Lock the row that they reference before this.
 
-    To wait for these would be to wait in a circle, for openings that wait for what is locked.
+    Waiting for the new tokens could be a deadlock with openings that wait for that row.
     """
     condition, ids = locked
     if not ids.issuperset(connection.execute(select(Token.id).where(condition)).scalars()):
@@ -76,7 +110,7 @@ def require_all_locked(connection: Connection, locked: LockedTokens) -> None:
 
 
 def retry_on_new_tokens(rule: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let the rule begin again until it holds all tokens; what it did before is undone."""
+    """Repeat the rule until it has locked all tokens. NewTokens rolls back each earlier attempt."""
 
     @wraps(rule)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
