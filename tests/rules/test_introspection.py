@@ -1,10 +1,10 @@
-"""Introspection (RFC 7662): is a token or session good at this moment, and whose is it?"""
+"""Introspection (RFC 7662): whether a token or session is active now, and its user and app."""
 
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import time_machine
@@ -44,21 +44,10 @@ FORM = "application/x-www-form-urlencoded"
 INACTIVE = {"active": False}
 MALLORY = "mallory@globex.test"
 FIELDS = {
-    "active",
-    "token_type",
-    "client_id",
-    "username",
-    "sub",
-    "aud",
-    "iss",
-    "jti",
-    "iat",
-    "exp",
-    "workspace",
-    "app",
-    "role",
-    "attributes",
+    *("active", "token_type", "client_id", "username", "sub", "aud", "iss", "jti", "iat", "exp"),
+    *("workspace", "app", "role", "attributes"),
 }
+JSON: Final = "application/json"
 
 
 @pytest.fixture
@@ -86,10 +75,12 @@ def active(service: Service, token: str, client: str = "manager") -> bool:
     return introspect(service, token, client)["active"] is True
 
 
-# What is told.
+# The answer.
 
 
-def test_a_token_is_told_with_its_user_app_and_times(service: Service, clock: time_machine.Traveller) -> None:
+def test_a_token_is_described_with_user_app_and_times(
+    service: Service, clock: time_machine.Traveller
+) -> None:
     token, id_ = mint(service, "manager", attributes={"region": "north", "seats": [1, 2.5, True]})
     found = introspect(service, token)
     assert found == found | {
@@ -109,7 +100,7 @@ def test_a_token_is_told_with_its_user_app_and_times(service: Service, clock: ti
     assert (type(found["iat"]), found["iat"]) == (int, int(datetime.now(UTC).timestamp()))
 
 
-def test_a_session_is_told_likewise(service: Service) -> None:
+def test_a_session_is_described_with_its_user_and_app(service: Service) -> None:
     token, _ = mint(service, "manager", email=BEN, attributes={"region": "north"})
     jwt, id_ = open_session(service, token)
     found = introspect(service, jwt)
@@ -119,7 +110,7 @@ def test_a_session_is_told_likewise(service: Service) -> None:
     assert found["exp"] - found["iat"] == 3600
 
 
-def test_a_workspace_token_and_its_session_are_told_without_an_app(service: Service) -> None:
+def test_a_workspace_token_and_its_session_have_no_app(service: Service) -> None:
     token, token_id = mint(service, "shop", workspaceSlug="acme")
     jwt, session_id = open_session(service, token, SUPPORT)
     workspace = id_of(service, Workspace, "acme")
@@ -129,7 +120,7 @@ def test_a_workspace_token_and_its_session_are_told_without_an_app(service: Serv
         assert (found["aud"], found["attributes"]) == (f"embed-workspace:{workspace}", {})
 
 
-def test_a_workspace_token_lives_while_its_user_is_a_member_whatever_they_may_open(service: Service) -> None:
+def test_a_workspace_token_is_active_while_ana_is_a_member(service: Service) -> None:
     token, _ = mint(service, "shop", workspaceSlug="acme")
     jwt, _ = open_session(service, token)
     provision(service.app, changed("apps", "orders", users=[]))
@@ -143,10 +134,10 @@ def test_a_workspace_token_lives_while_its_user_is_a_member_whatever_they_may_op
         provision(service.app, WORLD)
 
 
-# Active is what would be served now.
+# Active means that it would be served now.
 
 
-def test_it_is_active_until_it_expires(service: Service, clock: time_machine.Traveller) -> None:
+def test_tokens_and_sessions_are_active_until_expiry(service: Service, clock: time_machine.Traveller) -> None:
     token, _ = mint(service, patExpiry=10, sessionExpiry=1)
     jwt, _ = open_session(service, token)
     clock.shift(timedelta(seconds=9))
@@ -166,7 +157,7 @@ def test_a_replaced_token_is_inactive_and_its_session_is_not(service: Service) -
     assert [active(service, text) for text in (old, new, jwt)] == [False, True, True]
 
 
-def test_what_was_revoked_or_ended_is_inactive(service: Service) -> None:
+def test_revoked_tokens_and_ended_sessions_are_inactive(service: Service) -> None:
     token, id_ = mint(service)
     (one, one_id), (other, _) = (open_session(service, token) for _ in range(2))
     call(service, "DELETE", f"{SESSIONS}/{one_id}")
@@ -189,7 +180,7 @@ def test_a_single_use_token_is_active_as_long_as_it_opens(
 
 
 @pytest.mark.parametrize("loss", ACCESS_LOSSES)
-def test_it_is_inactive_while_the_user_may_not_open_the_app(service: Service, loss: str) -> None:
+def test_anas_token_and_session_are_inactive_while(service: Service, loss: str) -> None:
     token, _ = mint(service)
     jwt, _ = open_session(service, token)
     provision(service.app, ACCESS_LOSSES[loss])
@@ -200,7 +191,7 @@ def test_it_is_inactive_while_the_user_may_not_open_the_app(service: Service, lo
     assert active(service, jwt)
 
 
-def test_a_move_of_the_app_makes_it_inactive_for_good(service: Service) -> None:
+def test_tokens_and_sessions_of_a_moved_app_stay_inactive(service: Service) -> None:
     token, _ = mint(service, "everywhere")
     jwt, _ = open_session(service, token)
     for where in ({"workspace": "globex", "users": []}, {}):
@@ -210,11 +201,11 @@ def test_a_move_of_the_app_makes_it_inactive_for_good(service: Service) -> None:
             assert not active(service, jwt, client)
 
 
-# Who is told.
+# Reach.
 
 
 @pytest.mark.parametrize(
-    ("caller", "told"),
+    ("caller", "visible"),
     [
         ("portal", False),
         ("shop", True),
@@ -226,15 +217,15 @@ def test_a_move_of_the_app_makes_it_inactive_for_good(service: Service) -> None:
         ("rival", False),
     ],
 )
-def test_a_client_is_told_of_what_it_sees(service: Service, caller: str, told: bool) -> None:
+def test_a_client_introspects_only_what_it_sees(service: Service, caller: str, visible: bool) -> None:
     for fields in ({}, {"workspaceSlug": "acme"}):
         token, _ = mint(service, "shop", **fields)
         jwt, _ = open_session(service, token)
-        assert active(service, token, caller) is told
-        assert active(service, jwt, caller) is told
+        assert active(service, token, caller) is visible
+        assert active(service, jwt, caller) is visible
 
 
-def test_nobody_else_is_told_of_the_other_tenants(service: Service) -> None:
+def test_clients_of_acme_introspect_nothing_of_globex(service: Service) -> None:
     token, _ = mint(service, "rival", appSlug="ledger", email=MALLORY)
     jwt, _ = open_session(service, token, LEDGER)
     for client in ("portal", "manager", "auditor", *CALLERS):
@@ -242,10 +233,10 @@ def test_nobody_else_is_told_of_the_other_tenants(service: Service) -> None:
     assert active(service, token, "rival")
 
 
-# It changes nothing.
+# No effects.
 
 
-def test_introspection_changes_nothing_at_all(service: Service) -> None:
+def test_introspection_changes_nothing(service: Service) -> None:
     token, id_ = mint(service, singleUse=True)
     jwt, _ = open_session(service, mint(service, appSlug="support")[0], SUPPORT)
     old, _ = mint(service, email=BEN)
@@ -270,21 +261,21 @@ def test_introspection_counts_no_opening(make_app: Callable[..., Flask]) -> None
     open_session(service, token)
 
 
-def test_what_hangs_on_an_older_key_is_active_and_stays_as_it_is(make_app: Callable[..., Flask]) -> None:
+def test_a_token_of_a_fallback_key_is_active_and_is_not_rekeyed(make_app: Callable[..., Flask]) -> None:
     old = make_app()
     provision(old, WORLD)
     service = Service(old.test_client())
     token, _ = mint(service)
     jwt, _ = open_session(service, token)
-    turned = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
-    call(turned, "GET", TOKENS, "portal")  # which makes the secret of `portal` anew
-    before = dump_database(turned)
-    assert active(turned, token, "portal")
-    assert active(turned, jwt, "portal")
-    assert dump_database(turned) == before
-    forgotten = Service(make_app(SECRET_KEY="n" * 64).test_client())
-    assert not active(forgotten, token, "portal")
-    assert not active(forgotten, jwt, "portal")
+    rotated = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
+    call(rotated, "GET", TOKENS, "portal")  # this re-keys the secret of `portal`
+    before = dump_database(rotated)
+    assert active(rotated, token, "portal")
+    assert active(rotated, jwt, "portal")
+    assert dump_database(rotated) == before
+    newest = Service(make_app(SECRET_KEY="n" * 64).test_client())
+    assert not active(newest, token, "portal")
+    assert not active(newest, jwt, "portal")
 
 
 # Garbage.
@@ -311,7 +302,7 @@ def garbage() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", garbage())
-def test_garbage_is_inactive_like_anything_else(shared: Service, name: str) -> None:
+def test_garbage_is_inactive(shared: Service, name: str) -> None:
     with shared.statements() as statements:
         assert introspect(shared, garbage()[name]) == INACTIVE
     if name != "unknown":
@@ -319,19 +310,15 @@ def test_garbage_is_inactive_like_anything_else(shared: Service, name: str) -> N
     assert call(shared, "POST", INTROSPECT, json={"token": garbage()[name]}).json == INACTIVE
 
 
-def test_a_lone_surrogate_is_inactive(shared: Service) -> None:
-    answer = call(shared, "POST", INTROSPECT, data=r'{"token": "\ud800"}', content_type="application/json")
-    assert (answer.status_code, answer.json) == (200, INACTIVE)
-
-
-def test_a_jwt_that_was_tampered_with_is_inactive(service: Service) -> None:
-    jwt, _ = open_session(service, mint(service)[0])
+def test_a_forged_jwt_or_a_lone_surrogate_is_inactive(shared: Service) -> None:
+    jwt, _ = open_session(shared, mint(shared)[0])
     head, claims, signature = jwt.split(".")
     for text in (f"{head}.{claims}x.{signature}", f"{head}.{claims}.{signature[::-1]}", f"{jwt}."):
-        assert introspect(service, text) == INACTIVE
+        assert introspect(shared, text) == INACTIVE
+    assert ask(shared, r'{"token": "\ud800"}', JSON).json == INACTIVE
 
 
-# How it is asked.
+# The request.
 
 
 def ask(service: Service, data: Any, content_type: str | None = FORM) -> TestResponse:
@@ -339,94 +326,58 @@ def ask(service: Service, data: Any, content_type: str | None = FORM) -> TestRes
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "session", "whatever", "%F0%9F%A6%89", ""])
-def test_any_hint_is_taken_and_changes_nothing(service: Service, hint: str) -> None:
-    token, _ = mint(service)
-    answer = ask(service, f"token={token}&token_type_hint={hint}")
+def test_a_form_may_have_any_hint(shared: Service, hint: str) -> None:
+    answer = ask(shared, f"token={mint(shared)[0]}&token_type_hint={hint}")
     assert (answer.json or {})["active"] is True
 
 
-@pytest.mark.parametrize("content_type", [FORM, f"{FORM}; charset=utf-8", FORM.upper()])
-def test_a_form_is_taken(service: Service, content_type: str) -> None:
-    token, _ = mint(service)
-    assert (ask(service, f"token={token}", content_type).json or {})["active"] is True
+def test_forms_and_json_are_read_with_any_charset_parameter(shared: Service) -> None:
+    token, _ = mint(shared)
+    for type_ in (FORM, f"{FORM}; charset=utf-8", FORM.upper()):
+        assert (ask(shared, f"token={token}", type_).json or {})["active"] is True
+    for type_ in (JSON, f"{JSON}; charset=utf-8"):
+        assert (ask(shared, json.dumps({"token": token}), type_).json or {})["active"] is True
 
 
-def test_json_is_taken(service: Service) -> None:
-    token, _ = mint(service)
-    for type_ in ("application/json", "application/json; charset=utf-8"):
-        assert (ask(service, json.dumps({"token": token}), type_).json or {})["active"] is True
+BAD_FORMS: Final[list[str | bytes]] = [
+    *("", "token=", "token", "&", "=x", "token=x&token=x", "token=x&token=y", "token_type_hint=pat"),
+    *("token=x&token_type_hint=a&token_type_hint=b", "token[]=x", '{"token": "x"}', b"token=\xff"),
+    *("token=%ff", "token=x&%ff=x", "&".join(f"f{number}=1" for number in range(2000))),
+]
+BAD_JSON: Final[list[str | bytes]] = [
+    *("", "token=x", "[]", "null", "{}", '{"token": null}', '{"token": ""}', '{"token": 1}'),
+    *('{"token": true}', '{"token": ["x"]}', '{"token": {}}', '{"token": "x", "token": "x"}'),
+    *('{"token": "x", "tokenTypeHint": "pat"}', '{"token": "x", "app": 1}', '{"token": NaN}'),
+    *(b'{"token": "\xff"}', "[" * 5000),
+]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        "",
-        "token=",
-        "token",
-        "&",
-        "=x",
-        "token=x&token=x",
-        "token=x&token=y",
-        "token_type_hint=pat",
-        "token=x&token_type_hint=a&token_type_hint=b",
-        "token[]=x",
-        '{"token": "x"}',
-        b"token=\xff",
-        "token=%ff",
-        "token=x&%ff=x",
-        "&".join(f"f{number}=1" for number in range(2000)),
-    ],
-)
-def test_a_bad_form_is_refused(shared: Service, data: str | bytes) -> None:
-    problem_of(ask(shared, data), 400, "invalid_payload")
+@pytest.mark.parametrize(("content_type", "bodies"), [(FORM, BAD_FORMS), (JSON, BAD_JSON)])
+def test_a_bad_body_is_refused(shared: Service, content_type: str, bodies: list[str | bytes]) -> None:
+    for body in bodies:
+        answer = ask(shared, body, content_type)
+        assert answer.status_code == 400, body
+        problem_of(answer, 400, "invalid_payload")
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        "",
-        "token=x",
-        "[]",
-        "null",
-        "{}",
-        '{"token": null}',
-        '{"token": ""}',
-        '{"token": 1}',
-        '{"token": true}',
-        '{"token": ["x"]}',
-        '{"token": {}}',
-        '{"token": "x", "token": "x"}',
-        '{"token": "x", "tokenTypeHint": "pat"}',
-        '{"token": "x", "app": 1}',
-        '{"token": NaN}',
-        b'{"token": "\xff"}',
-        "[" * 5000,
-    ],
-)
-def test_a_bad_json_body_is_refused(shared: Service, data: str | bytes) -> None:
-    problem_of(ask(shared, data, "application/json"), 400, "invalid_payload")
+def test_another_content_type_is_refused(shared: Service) -> None:
+    for content_type in (None, "", "text/plain", "multipart/form-data; boundary=x", "application/xml"):
+        problem = problem_of(ask(shared, b"token=x", content_type), 415, "unsupported_media_type")
+        assert FORM in problem["detail"]
 
 
-@pytest.mark.parametrize(
-    "content_type", [None, "", "text/plain", "multipart/form-data; boundary=x", "application/xml"]
-)
-def test_another_content_type_is_refused(shared: Service, content_type: str | None) -> None:
-    problem = problem_of(ask(shared, b"token=x", content_type), 415, "unsupported_media_type")
-    assert FORM in problem["detail"]
+def test_a_body_has_at_most_16_kib(shared: Service) -> None:
+    for content_type in (FORM, JSON, "text/plain"):
+        problem_of(ask(shared, b"token=" + b"x" * 16 * 1024, content_type), 413, "payload_too_large")
 
 
-@pytest.mark.parametrize("content_type", [FORM, "application/json", "text/plain"])
-def test_a_body_is_bounded(shared: Service, content_type: str) -> None:
-    problem_of(ask(shared, b"token=" + b"x" * 16 * 1024, content_type), 413, "payload_too_large")
-
-
-def test_strangers_and_other_methods_are_refused(shared: Service) -> None:
+def test_unknown_clients_and_other_methods_are_refused(shared: Service) -> None:
     problem_of(shared.client.post(INTROSPECT, data={"token": "x"}), 401, "invalid_client")
     problem_of(call(shared, "GET", f"{INTROSPECT}?token=x"), 405, "method_not_allowed")
     problem_of(call(shared, "POST", f"{INTROSPECT}?token=x"), 415, "unsupported_media_type")
 
 
-def test_a_form_may_have_what_oauth_libraries_add(shared: Service) -> None:
+def test_a_form_may_have_the_fields_of_oauth_libraries(shared: Service) -> None:
     token, _ = mint(shared)
     form = {"token": token, "client_id": "portal", "resource": "https://app.example"}
     assert call(shared, "POST", INTROSPECT, data=form).json["active"] is True  # type: ignore[index]
