@@ -1,4 +1,4 @@
-"""What would start and then not be safe does not start; `check` tells the same without starting."""
+"""An unsafe service does not start; `check` prints the same findings without a start."""
 
 import os
 import shutil
@@ -14,7 +14,6 @@ import pytest
 from flask import Flask
 
 from pat_service.storage import readiness
-from tests.support.http_calls import call
 from tests.support.people import KEY, PUBLIC_URL
 from tests.support.servers import PROJECT, free_port, gunicorn, wait_for
 
@@ -42,14 +41,14 @@ def database(schema: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(schema, tmp_path / "pat.db"))
 
 
-def told(database: Path | str, redis_url: str | None = None) -> list[tuple[str, bool]]:
+def findings(database: Path | str, redis_url: str | None = None) -> list[tuple[str, bool]]:
     url = database if isinstance(database, str) else f"sqlite:///{database}"
     return [(finding.text, finding.transient) for finding in readiness.list_findings(url, redis_url)]
 
 
-# What is loaded
+# Imports
 
-#: For commands, for the demo, and for the stores that this worker does not have.
+#: Modules of the commands, the demo, and stores that this worker does not use.
 SPARED = ("alembic", "demo", "flask_migrate", "mako", "pat_service.cli", "psycopg", "redis")
 LOADED = f"""
 import sys
@@ -61,100 +60,52 @@ print(*sys.modules.keys() & set({SPARED}))
 """
 
 
-def test_a_worker_on_sqlite_loads_nothing_that_it_does_not_use(database: Path) -> None:
+def test_a_worker_on_sqlite_imports_only_what_it_uses(database: Path) -> None:
     done = run("-c", LOADED, DATABASE_URL=f"sqlite:///{database}", SERVER_SOFTWARE="gunicorn")
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
-COLLECTOR = """
-import gc
-
-def app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [f"{gc.isenabled()} {gc.get_freeze_count() > 0}".encode()]
-"""
+# Findings
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_loaded_collects_its_garbage_and_passes_over_what_was_loaded(
-    database: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "collector.py").write_text(COLLECTOR)
-    environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": f"sqlite:///{database}"}
-    with gunicorn(environ | {"PYTHONPATH": str(tmp_path)}, workers=1, app="collector:app") as server:
-        assert call(server, "GET", "/").text == "True True"
+def test_a_healthy_installation_has_no_finding(database: Path) -> None:
+    assert findings(database) == []
 
 
-RELOADED = """
-import gc
-import runpy
-import weakref
-
-class Loaded:
-    pass
-
-hooks = runpy.run_path("gunicorn.conf.py")
-loaded = Loaded()
-loaded.itself, kept = loaded, weakref.ref(loaded)
-hooks["when_ready"](None)
-del loaded
-hooks["on_reload"](None)
-print(kept(), gc.isenabled(), gc.get_freeze_count() > 0)
-"""
-
-
-def test_a_reload_leaves_nothing_of_the_one_before(database: Path) -> None:
-    done = run("-c", RELOADED, DATABASE_URL=f"sqlite:///{database}")
-    assert (done.returncode, done.stdout) == (0, "None True True\n"), done.stderr
-
-
-# What is found
-
-
-def test_nothing_is_found_where_all_is_well(database: Path) -> None:
-    assert told(database) == []
-
-
-def test_an_old_schema_is_found_and_a_newer_one_is_none(database: Path) -> None:
+def test_an_old_schema_is_a_finding_and_a_newer_one_is_not(database: Path) -> None:
     with sqlite3.connect(database) as connection:
         for version, found in (("0001", [(BEHIND[13:], False)]), ("9999", [])):
             connection.execute("UPDATE alembic_version SET version_num=?", [version])
             connection.commit()
-            assert told(database) == found
+            assert findings(database) == found
     connection.close()
 
 
-def test_a_database_that_is_not_there_is_not_made_by_asking(tmp_path: Path) -> None:
-    assert told(tmp_path / "none.db") == [(BEHIND[13:], False)]
+def test_a_check_does_not_create_a_missing_database(tmp_path: Path) -> None:
+    assert findings(tmp_path / "none.db") == [(BEHIND[13:], False)]
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("where", ["folder", "file"])
-def test_a_file_that_cannot_be_written_is_found(
-    database: Path, monkeypatch: pytest.MonkeyPatch, where: str
+@pytest.mark.parametrize("read_only", ["folder", "file"])
+def test_a_read_only_file_is_a_finding(
+    database: Path, monkeypatch: pytest.MonkeyPatch, read_only: str
 ) -> None:
-    """As it is for a user who is not root, who may write everywhere."""
-    only_reads = database.parent if where == "folder" else database
-
-    def access(path: Path, mode: int) -> bool:
-        return path != only_reads or not mode & os.W_OK
-
-    monkeypatch.setattr(os, "access", access)
-    ((text, transient),) = told(database)
-    assert str(only_reads) in text
+    """Simulated, since root can write everywhere."""
+    path = database.parent if read_only == "folder" else database
+    monkeypatch.setattr(os, "access", lambda p, mode: p != path or not mode & os.W_OK)
+    ((text, transient),) = findings(database)
     assert text.startswith("DATABASE_URL must name a file ")
-    assert not transient
+    assert (str(path) in text, transient) == (True, False)
 
 
-def test_a_folder_that_is_none_is_found(tmp_path: Path) -> None:
-    ((text, transient),) = told(tmp_path / "none" / "pat.db")
-    assert (str(tmp_path / "none") in text, transient) == (True, False)
+def test_a_missing_folder_or_a_folder_in_place_of_the_file_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "pat.db").mkdir()
-    ((text, transient),) = told(tmp_path / "pat.db")
-    assert (str(tmp_path / "pat.db") in text, transient) == (True, False)
+    for file, named in ((tmp_path / "none" / "pat.db", "none"), (tmp_path / "pat.db", "pat.db")):
+        ((text, transient),) = findings(file)
+        assert (str(tmp_path / named) in text, transient) == (True, False)
 
 
-def test_what_is_away_may_come_back_and_is_told_without_its_password(database: Path) -> None:
+def test_an_unavailable_store_is_transient_and_its_password_is_not_shown(database: Path) -> None:
     port = free_port()
     found = readiness.list_findings(
         f"postgresql://ana:correct-horse@127.0.0.1:{port}/pat", f"redis://:correct-horse@127.0.0.1:{port}"
@@ -163,16 +114,14 @@ def test_what_is_away_may_come_back_and_is_told_without_its_password(database: P
         ("DATABASE_URL names a database that does not answer", True),
         ("REDIS_URL names a store that does not answer", True),
     ]
-    assert told(database, f"redis://127.0.0.1:{port}") == [(found[1].text, True)]
+    assert findings(database, f"redis://127.0.0.1:{port}") == [(found[1].text, True)]
 
 
 # The start and the commands
 
 
 @pytest.mark.slow
-def test_the_start_and_the_check_say_the_same_in_one_line(
-    make_app: Callable[..., Flask], tmp_path: Path
-) -> None:
+def test_the_start_and_the_check_print_the_same_line(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'none.db'}"
     started = run("-m", "gunicorn", DATABASE_URL=url)
     assert (started.returncode, started.stdout, started.stderr) == (1, "", f"{BEHIND}\n")
@@ -180,7 +129,7 @@ def test_the_start_and_the_check_say_the_same_in_one_line(
     assert (checked.exit_code, checked.stdout, checked.stderr) == (1, "", f"{BEHIND}\n")
 
 
-def test_the_check_finds_what_only_several_workers_need(make_app: Callable[..., Flask]) -> None:
+def test_the_check_requires_redis_for_several_workers(make_app: Callable[..., Flask]) -> None:
     runner = make_app(WEB_CONCURRENCY="2").test_cli_runner()
     done = runner.invoke(args=["check"])
     assert (done.exit_code, done.stdout) == (1, "")
@@ -189,14 +138,14 @@ def test_the_check_finds_what_only_several_workers_need(make_app: Callable[..., 
 
 
 @pytest.mark.slow
-def test_a_number_of_workers_that_is_none_has_a_line_of_ours() -> None:
+def test_an_invalid_number_of_workers_stops_the_start_with_our_line() -> None:
     done = run("config.py", WEB_CONCURRENCY="x")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "pat-service: WEB_CONCURRENCY must be a whole number from 1 to 256\n"
 
 
 @pytest.mark.slow
-def test_an_upgrade_of_a_database_that_is_away_says_so_in_one_line() -> None:
+def test_an_upgrade_of_an_unavailable_database_fails_in_one_line() -> None:
     url = f"postgresql://ana:correct-horse@127.0.0.1:{free_port()}/pat"
     done = flask("db", "upgrade", DATABASE_URL=url)
     assert (done.returncode, done.stdout) == (1, "")
@@ -206,8 +155,8 @@ def test_an_upgrade_of_a_database_that_is_away_says_so_in_one_line() -> None:
 
 
 @pytest.fixture
-def lonely(database: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
-    """One worker without Redis, on a schema that a newer release has brought up."""
+def single_worker(database: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
+    """One worker without Redis, on the schema of a newer release."""
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE alembic_version SET version_num='9999'")
     connection.close()
@@ -218,45 +167,37 @@ def lonely(database: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[by
 
 
 @pytest.mark.slow
-def test_a_worker_more_does_not_serve_where_it_would_count_on_its_own(
-    lonely: tuple[subprocess.Popen[bytes], int, Path],
+def test_without_redis_a_second_worker_never_serves(
+    single_worker: tuple[subprocess.Popen[bytes], int, Path],
 ) -> None:
-    process, port, log = lonely
+    process, port, log = single_worker
     process.send_signal(signal.SIGTTIN)
     wait_for(lambda: "No more workers: REDIS_URL must be set for 2" in log.read_text())
     assert log.read_text().count("Booting worker") == 1
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert connection.makefile("rb").read().startswith(b"HTTP/1.1 200")
-    # A reload is no worker more: the new one takes the place of the old.
+    # A reload replaces the worker and adds none.
     process.send_signal(signal.SIGHUP)
     wait_for(lambda: log.read_text().count("Booting worker") == 2 and "Worker exiting" in log.read_text())
     assert process.poll() is None
 
 
-def test_what_only_development_does_without_is_found_where_a_deployment_is_meant(
-    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runner = make_app(PUBLIC_URL="", SECRET_KEY="").test_cli_runner()
-    assert runner.invoke(args=["check"]).exit_code == 0
-    done = runner.invoke(args=["check", "--deploy"])
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        "pat-service: SECRET_KEY must be set outside development",
-        "pat-service: PUBLIC_URL must be set outside development",
-        "pat-service: DATABASE_URL must be set for a deployment: postgresql://…, or for SQLite its file, "
-        "such as sqlite:////var/lib/pat-service/pat-service.db",
-    ]
-
-
-def test_a_database_that_nobody_named_stops_a_release_and_no_start(
+def test_a_check_of_a_deployment_requires_what_only_development_can_omit(
     make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:
-    app = make_app()
-    assert app.extensions["pat_service.findings"]() == []
-    assert app.test_cli_runner().invoke(args=["check"]).exit_code == 0
-    done = app.test_cli_runner().invoke(args=["check", "--deploy"])
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith("pat-service: DATABASE_URL must be set for a deployment: postgresql://")
-    named = make_app(DATABASE_URL=f"sqlite:///{tmp_path / 'pat-service.db'}").test_cli_runner()
-    assert named.invoke(args=["check", "--deploy"]).exit_code == 0
+    def check(app: Flask, *options: str) -> list[str]:
+        done = app.test_cli_runner().invoke(args=["check", *options])
+        assert (done.exit_code == 0) == (done.stderr == "")
+        return [line.removeprefix("pat-service: ") for line in done.stderr.splitlines()]
+
+    no_database = (
+        "DATABASE_URL must be set for a deployment: postgresql://…, or for SQLite its file, "
+        "such as sqlite:////var/lib/pat-service/pat-service.db"
+    )
+    for unset, missing in (({"PUBLIC_URL": "", "SECRET_KEY": ""}, ["SECRET_KEY", "PUBLIC_URL"]), ({}, [])):
+        app = make_app(**unset)
+        assert check(app) == []
+        expected = [f"{name} must be set outside development" for name in missing]
+        assert check(app, "--deploy") == [*expected, no_database]
+    assert check(make_app(DATABASE_URL=f"sqlite:///{tmp_path / 'pat-service.db'}"), "--deploy") == []
