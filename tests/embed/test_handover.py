@@ -79,14 +79,9 @@ NATIVE: Final = "safari-web-extension://1B2C"
 @pytest.mark.parametrize(
     ("allowed", "named", "told"),
     [
-        ([PORTAL], PORTAL, PORTAL),
-        (ANYBODY, PORTAL, PORTAL),
-        ([NATIVE.lower()], NATIVE, NATIVE),
-        ([PORTAL], "https://other.example", None),
-        ([PORTAL], "", None),
-        ([PORTAL], "*", None),
-        (ANYBODY, "*", None),
-        (ANYBODY, "https://a.example/" + "a" * 2000, None),
+        *(([PORTAL], PORTAL, PORTAL), (ANYBODY, PORTAL, PORTAL), ([NATIVE.lower()], NATIVE, NATIVE)),
+        *(([PORTAL], "https://other.example", None), ([PORTAL], "", None), ([PORTAL], "*", None)),
+        *((ANYBODY, "*", None), (ANYBODY, "https://a.example/" + "a" * 2000, None)),
         (["https://other.example"], PORTAL, None),
     ],
 )
@@ -208,24 +203,11 @@ def test_a_token_that_was_replaced_says_so_and_one_of_another_app_is_none(servic
 @pytest.mark.parametrize(
     "body",
     [
-        {},
-        {"accessToken": "pat_x"},
-        {"parentOrigin": PORTAL},
-        handed(None),
-        handed(7),
-        handed(["pat_x"]),
-        handed("pat_x", parentOrigin=None),
-        handed("pat_x", parentOrigin=""),
-        handed("pat_x", parentOrigin="h" * 301),
-        handed("pat_x", parentOrigin={}),
-        handed("pat_x", nonce=""),
-        handed("pat_x", nonce='"><script>'),
-        handed("pat_x", nonce="n" * 65),
-        handed("pat_x", nonce=7),
-        handed("pat_x", more=1),
-        [],
-        "pat_x",
-        7,
+        *({}, {"accessToken": "pat_x"}, {"parentOrigin": PORTAL}, handed(None), handed(7)),
+        *(handed(["pat_x"]), handed("pat_x", parentOrigin=None), handed("pat_x", parentOrigin="")),
+        *(handed("pat_x", parentOrigin="h" * 301), handed("pat_x", parentOrigin={})),
+        *(handed("pat_x", nonce=""), handed("pat_x", nonce='"><script>'), handed("pat_x", nonce="n" * 65)),
+        *(handed("pat_x", nonce=7), handed("pat_x", more=1), [], "pat_x", 7),
     ],
 )
 def test_another_body_is_refused_and_not_repeated(shared: Service, body: Any) -> None:

@@ -292,14 +292,10 @@ def test_no_token_of_an_app_opens_the_launcher_nor_one_of_a_workspace_anothers(s
     )
     acme, globex = (f"/embed-workspaces/{workspace(service, slug)}" for slug in ("acme", "globex"))
     for path, text in (
-        (acme, service.token()),
-        (globex, token(service)),
-        (acme, token(service, workspaceSlug="globex")),
-        ("/embed-workspaces/nothing", token(service)),
-        (f"/embed-workspaces/{LEDGER}", token(service)),
-        ("/embed-workspaces/%00", token(service)),
-        (f"/embed-apps/{LEDGER}", token(service)),
-        ("/embed-apps/nothing", token(service)),
+        *((acme, service.token()), (globex, token(service))),
+        *((acme, token(service, workspaceSlug="globex")), ("/embed-workspaces/nothing", token(service))),
+        *((f"/embed-workspaces/{LEDGER}", token(service)), ("/embed-workspaces/%00", token(service))),
+        *((f"/embed-apps/{LEDGER}", token(service)), ("/embed-apps/nothing", token(service))),
     ):
         answer = service.client.get(path, query_string={"personal-access-token": text}, headers=JSON)
         problem_of(answer, 401, "token_invalid")

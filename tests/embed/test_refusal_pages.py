@@ -255,22 +255,12 @@ def test_every_refusal_that_a_viewer_can_meet_has_advice_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [
-        (None, "html"),
-        ("", "html"),
-        ("*/*", "html"),
-        ("text/html", "html"),
-        ("text/*", "html"),
+        *((None, "html"), ("", "html"), ("*/*", "html"), ("text/html", "html"), ("text/*", "html")),
         ("text/html, application/json;q=0.9", "html"),
-        ("application/json;q=0.5, text/html;q=0.5", "html"),
-        ("image/png", "html"),
-        ("not a type", "html"),
-        ("application/json", "json"),
-        ("application/problem+json", "json"),
-        ("APPLICATION/JSON", "json"),
-        ("application/*", "json"),
-        ("application/json, */*;q=0.1", "json"),
-        ("text/html;q=0, application/json", "json"),
-        ("text/html;q=0.9, application/json", "json"),
+        *(("application/json;q=0.5, text/html;q=0.5", "html"), ("image/png", "html")),
+        *(("not a type", "html"), ("application/json", "json"), ("application/problem+json", "json")),
+        *(("APPLICATION/JSON", "json"), ("application/*", "json"), ("application/json, */*;q=0.1", "json")),
+        *(("text/html;q=0, application/json", "json"), ("text/html;q=0.9, application/json", "json")),
     ],
 )
 def test_the_caller_says_which_it_prefers(shared: Service, accept: str | None, kind: str) -> None:
