@@ -1,4 +1,4 @@
-"""`PUBLIC_URL` with `{app}`: each app is served on its own host, and what is of no app on the common one."""
+"""`PUBLIC_URL` with `{app}`: each app has its own host, and the rest is on the common host."""
 
 import re
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ NOBODYS: Final = f"nothing.{COMMON}"
 TOLD: Final = (events.SESSION_OPENED, events.SESSION_ENTERED, events.SESSION_ENDED)
 JSON: Final = {"Accept": "application/json"}
 MINT_WORKSPACE: Final[dict[str, Any]] = {"appSlug": None, "workspaceSlug": "acme", "client": "manager"}
-#: Hosts that can be no app's.
+#: Hosts that cannot belong to an app.
 STRANGE: Final = [
     *(COMMON, "127.0.0.1:8000", "mallory.example", "orders.mallory.example", "ordersembed.example"),
     *("a.orders.embed.example", "orders.embed.example.", "orders.embed.example:8443"),
     *("orders.embed.example.mallory.example", "orders.embed.example@mallory.example", "orders"),
     *("orders.embed.example, support.embed.example", "orders.xembed.example", "", "{app}.embed.example:8443"),
 ]
-#: Slugs that are fine where all apps share an origin, and no part of a host.
+#: Valid slugs that cannot be part of a host.
 UNFIT: Final = ["my_orders", "orders-", "o" * 64, "xn--orders", "a_"]
 
 
 @dataclass
 class Hosts:
-    """The service, by the host that it is asked on."""
+    """Calls of the service on a given host."""
 
     service: Service
 
@@ -49,7 +49,7 @@ class Hosts:
         return self.service.client.post(path, data=form, headers={"Host": host})
 
     def counts(self) -> tuple[int, int, int]:
-        """How many sessions there are, how often one was opened or ended, and how many tokens were used."""
+        """Return the numbers of sessions, of session events, and of used tokens."""
         used = select(func.count()).where(Token.last_used_at.is_not(None))
         told = select(func.count(Event.id)).where(Event.type.in_(TOLD))
         statements = select(func.count(Session.id)), told, used
@@ -81,7 +81,7 @@ def test_the_address_of_a_launcher_is_on_the_common_host(hosts: Hosts) -> None:
     assert answer["redirectUrl"].startswith("https://embed.example/embed-workspaces/")
 
 
-def test_no_header_has_a_say_in_the_address(hosts: Hosts) -> None:
+def test_headers_do_not_change_the_address(hosts: Hosts) -> None:
     for host in (OTHERS, "mallory.example"):
         headers = {"Host": host, "X-Forwarded-Host": host}
         wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
@@ -104,8 +104,8 @@ def test_an_app_is_served_on_its_own_host(hosts: Hosts, host: str) -> None:
     assert hosts.ask("DELETE", f"/embed-apps/{ORDERS}/session", host, jwt).status_code == 204
 
 
-def test_at_another_apps_host_a_token_is_as_good_as_none(hosts: Hosts) -> None:
-    """Of whatever kind it is: the answer tells nothing of the token, nor of the app."""
+def test_a_token_is_invalid_at_another_apps_host(hosts: Hosts) -> None:
+    """The answer reveals nothing about the token or the app."""
     service = hosts.service
     superseded, single = service.token(), service.token(singleUse=True)
     made_up = superseded[:-8] + "00000000"
@@ -122,7 +122,7 @@ def test_at_another_apps_host_a_token_is_as_good_as_none(hosts: Hosts) -> None:
     assert hosts.open(single, OWN).status_code == 200, "It has not lost its one use"
 
 
-def test_a_session_is_none_at_another_apps_host(hosts: Hosts) -> None:
+def test_a_session_is_invalid_at_another_apps_host(hosts: Hosts) -> None:
     jwt = boot(hosts.open(hosts.service.token(), OWN))["session"]
     path = f"/embed-apps/{ORDERS}"
     before = hosts.counts()
@@ -135,7 +135,7 @@ def test_a_session_is_none_at_another_apps_host(hosts: Hosts) -> None:
 
 
 @pytest.mark.parametrize("host", STRANGE)
-def test_on_a_host_that_can_be_no_apps_there_is_no_frame(hosts: Hosts, host: str) -> None:
+def test_a_foreign_host_serves_no_frame(hosts: Hosts, host: str) -> None:
     token = hosts.service.token(singleUse=True)
     path = f"/embed-apps/{ORDERS}"
     before = hosts.counts()
@@ -159,8 +159,8 @@ def test_on_a_host_that_can_be_no_apps_there_is_no_frame(hosts: Hosts, host: str
     assert hosts.open(token, OWN).status_code == 200
 
 
-def test_who_runs_the_service_is_told_of_a_proxy_that_keeps_the_host(hosts: Hosts) -> None:
-    """To whom it is shown in a frame, it is a page that is not there."""
+def test_the_error_names_the_proxy_that_drops_the_host(hosts: Hosts) -> None:
+    """Viewers see that there is nothing."""
     detail = code_of(answer := hosts.open(hosts.service.token(), "127.0.0.1:8000", **JSON)) and answer.json
     assert detail
     assert "must pass the Host header on" in detail["detail"]
@@ -186,7 +186,7 @@ def test_the_api_answers_on_every_host(hosts: Hosts) -> None:
             assert script.status_code == 200
 
 
-def test_a_new_slug_takes_the_app_to_its_new_host_at_once(make_shared: MakeService) -> None:
+def test_a_new_slug_moves_the_app_to_its_new_host_at_once(make_shared: MakeService) -> None:
     hosts = Hosts(make_shared(PUBLIC_URL="https://{app}.embed.example"))
     service = hosts.service
     token = service.token()
@@ -208,12 +208,12 @@ def policy_of(answer: TestResponse) -> dict[str, str]:
 
 
 def launcher(hosts: Hosts, host: str = COMMON) -> TestResponse:
-    """Mint for the workspace, and open the launcher on this host."""
+    """Mint for the workspace and open the launcher on this host."""
     answer: Any = hosts.service.mint(**MINT_WORKSPACE).json
     return hosts.service.client.get(answer["redirectUrl"].partition("example")[2], headers={"Host": host})
 
 
-def test_a_launcher_is_served_on_the_common_host_alone(hosts: Hosts) -> None:
+def test_only_the_common_host_serves_a_launcher(hosts: Hosts) -> None:
     assert launcher(hosts).status_code == 200
     before = hosts.counts()[0]
     for host in (OWN, "mallory.example", f"{COMMON}:8443"):
@@ -221,7 +221,7 @@ def test_a_launcher_is_served_on_the_common_host_alone(hosts: Hosts) -> None:
     assert hosts.counts()[0] == before
 
 
-def test_from_the_launcher_to_an_app_and_back_the_frame_goes_from_host_to_host(hosts: Hosts) -> None:
+def test_a_frame_moves_between_the_hosts_of_launcher_and_apps(hosts: Hosts) -> None:
     page = launcher(hosts)
     started = boot(page)
     ways = [f"https://orders.embed.example/embed-apps/{ORDERS}"]
@@ -234,7 +234,7 @@ def test_from_the_launcher_to_an_app_and_back_the_frame_goes_from_host_to_host(h
     assert hosts.post(started["base"], COMMON, session=started["session"]).status_code == 200
 
 
-def test_a_session_of_the_workspace_opens_an_app_on_that_apps_host_alone(hosts: Hosts) -> None:
+def test_a_workspace_session_opens_an_app_only_on_its_own_host(hosts: Hosts) -> None:
     jwt = boot(launcher(hosts))["session"]
     before = hosts.counts()
     assert hosts.post(f"/embed-apps/{ORDERS}", OTHERS, session=jwt).status_code == 401
@@ -242,10 +242,10 @@ def test_a_session_of_the_workspace_opens_an_app_on_that_apps_host_alone(hosts: 
     assert hosts.counts() == before
 
 
-def test_a_frames_policy_names_the_hosts_that_its_session_may_go_to(hosts: Hosts) -> None:
+def test_the_policy_names_the_hosts_that_may_receive_the_session(hosts: Hosts) -> None:
     page = launcher(hosts)
     assert policy_of(page)["form-action"] == "https://*.embed.example"
-    # Both count, and the page's own has no room to run out of.
+    # Browsers apply both policies. The page's own has no size limit.
     [narrower] = re.findall('<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page.text)
     assert narrower == "form-action https://orders.embed.example https://support.embed.example"
     app = hosts.post(f"/embed-apps/{ORDERS}", OWN, session=boot(page)["session"])
@@ -253,7 +253,7 @@ def test_a_frames_policy_names_the_hosts_that_its_session_may_go_to(hosts: Hosts
     assert policy_of(hosts.open(hosts.service.token(), OWN))["form-action"] == "'none'"
 
 
-def test_without_app_in_public_url_nothing_of_this_is_there(shared: Service) -> None:
+def test_without_app_in_public_url_every_host_serves_every_app(shared: Service) -> None:
     hosts = Hosts(shared)
     for host in (COMMON, OWN, "mallory.example"):
         answer = hosts.open(shared.token(), host)
@@ -270,7 +270,7 @@ def test_without_app_in_public_url_nothing_of_this_is_there(shared: Service) -> 
 
 @pytest.fixture
 def renamed(hosts: Hosts) -> Any:
-    """Ana's Orders under another slug, which was fine until `{app}` came."""
+    """Return a function that gives Ana's Orders another slug."""
 
     def rename(slug: str) -> None:
         hosts.service.change(update(App).where(App.id == ORDERS).values(slug=slug))
@@ -280,7 +280,7 @@ def renamed(hosts: Hosts) -> Any:
 
 
 @pytest.mark.parametrize("slug", UNFIT)
-def test_for_an_app_without_a_host_there_is_no_token(hosts: Hosts, renamed: Any, slug: str) -> None:
+def test_an_app_without_a_host_gets_no_token(hosts: Hosts, renamed: Any, slug: str) -> None:
     old = hosts.service.token()
     renamed(slug)
     before = dump_database(hosts.service, events=False)
@@ -293,7 +293,7 @@ def test_for_an_app_without_a_host_there_is_no_token(hosts: Hosts, renamed: Any,
     assert hosts.open(old, OWN).status_code == 200
 
 
-def test_another_tenants_app_without_a_host_is_not_there_as_before(hosts: Hosts) -> None:
+def test_another_tenants_app_without_a_host_stays_hidden(hosts: Hosts) -> None:
     hosts.service.change(update(App).where(App.id == LEDGER).values(slug="led_ger"))
     problem_of(hosts.service.mint(appSlug="led_ger"), 404, "app_not_found")
 
@@ -312,7 +312,7 @@ def test_a_new_app_needs_a_slug_that_can_be_part_of_a_host(hosts: Hosts, slug: s
     assert call(hosts.service, "PATCH", f"{apps}/{ORDERS}", json={"name": "Orders"}).status_code == 200
 
 
-def test_the_commands_say_which_app_has_no_host(hosts: Hosts, renamed: Any, tmp_path: Any) -> None:
+def test_the_commands_name_apps_without_a_host(hosts: Hosts, renamed: Any, tmp_path: Any) -> None:
     runner = hosts.service.app.test_cli_runner()
     assert "App " not in runner.invoke(args=["check"]).output.replace("App led_ger", "")
     renamed("my_orders")

@@ -1,4 +1,4 @@
-"""The page that waits for a token, and what it gets for one: a session, and the app's first page."""
+"""The waiting page, and the handover of a token for a session and the first page."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def sessions(service: Service) -> int:
 
 
 def boot_of(answer: TestResponse) -> dict[str, Any]:
-    """Return what the script of a page starts from."""
+    """Return the start data of a page's script."""
     boot: dict[str, Any] = json.loads(re.findall(r'id="embed-boot"[^>]*>(.*?)</script>', answer.text)[0])
     return boot
 
@@ -49,7 +49,7 @@ def boot_of(answer: TestResponse) -> dict[str, Any]:
 # ---- The page that waits ----
 
 
-def test_the_page_that_waits_holds_nothing_of_anybody(shared: Service) -> None:
+def test_the_waiting_page_contains_no_personal_data(shared: Service) -> None:
     before = sessions(shared)
     answer = shared.client.get(f"/embed-apps/{ORDERS}/frame", headers=FRAMED)
     boot = boot_of(answer)
@@ -65,7 +65,7 @@ def test_the_page_that_waits_holds_nothing_of_anybody(shared: Service) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_it_is_in_the_hosts_language_and_theme(shared: Service) -> None:
+def test_the_waiting_page_has_the_hosts_language_and_theme(shared: Service) -> None:
     answer = shared.client.get(f"/embed-apps/{ORDERS}/frame?locale=es-MX&theme=dark")
     assert '<html lang="es" data-theme="dark">' in answer.text
     assert "Abriendo" in answer.text
@@ -85,7 +85,7 @@ NATIVE: Final = "safari-web-extension://1B2C"
         (["https://other.example"], PORTAL, None),
     ],
 )
-def test_it_speaks_first_to_a_parent_that_its_address_names_and_that_may_frame_it(
+def test_the_waiting_page_greets_only_an_allowed_parent(
     monkeypatch: pytest.MonkeyPatch, shared: Service, allowed: list[str], named: str, told: str | None
 ) -> None:
     monkeypatch.setattr(answers, "current_origins", lambda app_id: allowed)
@@ -98,13 +98,13 @@ def test_it_speaks_first_to_a_parent_that_its_address_names_and_that_may_frame_i
     [
         (FRAMED, 200),
         ({}, 200),
-        # Where a frame stays blank, the host's script looks whether its address answers.
+        # If a frame stays blank, embed.js checks whether its address answers.
         ({"Sec-Fetch-Dest": "empty", "Sec-Fetch-Mode": "no-cors"}, 200),
         ({"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}, 403),
         (FRAMED | {"Sec-Purpose": "prefetch"}, 403),
     ],
 )
-def test_it_is_for_frames(shared: Service, headers: dict[str, str], status: int) -> None:
+def test_the_waiting_page_loads_only_in_frames(shared: Service, headers: dict[str, str], status: int) -> None:
     assert shared.client.get(f"/embed-apps/{ORDERS}/frame", headers=headers).status_code == status
 
 
@@ -113,7 +113,7 @@ def test_head_is_refused(shared: Service) -> None:
     assert (answer.status_code, set(answer.allow)) == (405, {"GET", "POST", "OPTIONS"})
 
 
-def test_who_may_frame_it_is_read_at_that_moment(service: Service) -> None:
+def test_the_waiting_page_reads_the_current_allowed_origins(service: Service) -> None:
     def policy() -> str:
         return service.client.get(f"/embed-apps/{ORDERS}/frame").headers["Content-Security-Policy"]
 
@@ -126,7 +126,7 @@ def test_who_may_frame_it_is_read_at_that_moment(service: Service) -> None:
     ("app", "status"),
     [("00000000-0000-4000-8000-000000000000", 200), ("orders", 404), ("%22%3E%3Cscript%3E", 404)],
 )
-def test_of_no_app_it_may_be_framed_by_nobody(shared: Service, app: str, status: int) -> None:
+def test_no_page_may_frame_a_missing_app(shared: Service, app: str, status: int) -> None:
     answer = shared.client.get(f"/embed-apps/{app}/frame")
     assert answer.status_code == status
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
@@ -152,7 +152,7 @@ def test_ana_gets_a_session_and_the_apps_page_for_her_token(shared: Service) -> 
     assert facts.status_code == 200
 
 
-def test_a_renewal_gets_a_session_alone_and_the_first_lives_on(shared: Service) -> None:
+def test_a_renewal_gets_only_a_session_and_the_first_one_stays(shared: Service) -> None:
     first = opened(hand_over(shared, handed(shared.token(), nonce=NONCE)))
     second = opened(hand_over(shared, handed(shared.token())))
     assert second["page"] is None
@@ -162,7 +162,7 @@ def test_a_renewal_gets_a_session_alone_and_the_first_lives_on(shared: Service) 
         assert shared.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code == 200
 
 
-def test_an_opening_is_told_to_the_trail(service: Service) -> None:
+def test_a_handover_records_an_audit_event(service: Service) -> None:
     opened(hand_over(service, handed(service.token())))
     assert service.rows(select(func.count()).where(Event.type == "session:opened"))[0][0] == 1
 
@@ -177,13 +177,13 @@ def test_an_opening_is_told_to_the_trail(service: Service) -> None:
         ("ü" * 500, 401, "token_invalid"),
     ],
 )
-def test_what_is_no_token_opens_nothing(shared: Service, token: str, status: int, code: str) -> None:
+def test_an_invalid_token_opens_nothing(shared: Service, token: str, status: int, code: str) -> None:
     before = sessions(shared)
     problem_of(hand_over(shared, handed(token, nonce=NONCE)), status, code)
     assert sessions(shared) == before
 
 
-def test_a_token_that_was_replaced_says_so_and_one_of_another_app_is_none(service: Service) -> None:
+def test_a_superseded_token_and_another_apps_token_are_refused(service: Service) -> None:
     old = service.token()
     service.token()
     problem_of(hand_over(service, handed(old)), 401, "token_superseded")
@@ -210,7 +210,7 @@ def test_a_token_that_was_replaced_says_so_and_one_of_another_app_is_none(servic
         *(handed("pat_x", nonce=7), handed("pat_x", more=1), [], "pat_x", 7),
     ],
 )
-def test_another_body_is_refused_and_not_repeated(shared: Service, body: Any) -> None:
+def test_an_invalid_body_is_refused_and_not_repeated(shared: Service, body: Any) -> None:
     answer = hand_over(shared, body)
     assert problem_of(answer, 400, "invalid_payload")["errors"]
     assert "pat_x" not in answer.text
@@ -229,7 +229,9 @@ def test_another_body_is_refused_and_not_repeated(shared: Service, body: Any) ->
         (b"x" * 20_000, "application/json", 413),
     ],
 )
-def test_what_is_no_json_object_is_refused(shared: Service, data: bytes, kind: str, status: int) -> None:
+def test_a_body_that_is_no_json_object_is_refused(
+    shared: Service, data: bytes, kind: str, status: int
+) -> None:
     answer = shared.client.post(f"/embed-apps/{ORDERS}/frame", data=data, content_type=kind, headers=JSON)
     assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
@@ -239,14 +241,14 @@ def test_what_is_no_json_object_is_refused(shared: Service, data: bytes, kind: s
 
 
 @pytest.mark.parametrize("parent", ["https://evil.example", "null", PORTAL.upper(), f"{PORTAL}/", "*"])
-def test_a_page_that_is_not_on_the_apps_list_gets_no_session(shared: Service, parent: str) -> None:
+def test_a_parent_that_is_not_allowed_gets_no_session(shared: Service, parent: str) -> None:
     token, before = shared.token(), sessions(shared)
     answer = hand_over(shared, handed(token, parentOrigin=parent, nonce=NONCE))
     problem_of(answer, 403, "origin_not_allowed")
     assert sessions(shared) == before
 
 
-def test_the_tokens_own_list_counts_as_well(service: Service) -> None:
+def test_the_tokens_own_origins_count_as_well(service: Service) -> None:
     other = "https://other.example"
     provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, other]))
     token = service.token(allowedOrigins=[other])
@@ -263,10 +265,10 @@ def test_an_app_for_any_page_opens_from_any(service: Service, parent: str) -> No
 # ---- Once only, and a whole workspace ----
 
 
-def test_a_token_for_one_opening_is_used_by_a_handover(service: Service) -> None:
+def test_a_handover_uses_up_a_single_use_token(service: Service) -> None:
     token = service.token(singleUse=True)
     first = opened(hand_over(service, handed(token)))
-    # Browsers repeat; then the second opens in place of the first.
+    # Browsers repeat requests. The second opening replaces the first.
     opened(hand_over(service, handed(token)))
     bearer = {"Authorization": f"Bearer {first['session']}"} | JSON
     problem_of(service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer), 401, "session_revoked")
@@ -302,8 +304,8 @@ def test_a_workspace_token_opens_the_launcher(service: Service) -> None:
     )
 
 
-def test_at_an_app_a_workspace_token_leads_nowhere_else(service: Service) -> None:
-    """The page's policy was made before anybody knew of the session, and lets no form go anywhere."""
+def test_a_workspace_token_that_is_handed_to_an_app_leads_nowhere_else(service: Service) -> None:
+    """The policy of the waiting page allows no form target."""
     found = opened(hand_over(service, handed(workspace_token(service)[0], nonce=NONCE)))
     assert found["ways"] == []
     assert "data-embed-go" not in found["page"]
@@ -312,7 +314,7 @@ def test_at_an_app_a_workspace_token_leads_nowhere_else(service: Service) -> Non
 # ---- Texts ----
 
 
-def test_texts_come_in_the_language_that_is_asked_for(shared: Service) -> None:
+def test_texts_come_in_the_requested_language(shared: Service) -> None:
     answer = shared.client.get("/embed-texts?locale=es-AR").get_json()
     assert (answer["locale"], answer["language"]) == ("es-AR", "es")
     assert answer["texts"]["words"] == script_texts("es")["words"] != script_texts("en")["words"]

@@ -1,4 +1,4 @@
-"""Workspace tokens: a launcher with the apps that somebody may open, and the way to each and back."""
+"""Workspace tokens: the launcher with its apps, and moves between them."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def token(service: Service, **fields: Any) -> str:
 
 @dataclass
 class Launcher:
-    """An opened launcher: what its script holds."""
+    """An open launcher with its session."""
 
     service: Service
     path: str
@@ -72,7 +72,7 @@ class Launcher:
         return {"Authorization": f"Bearer {self.jwt}"}
 
     def go(self, path: str, **headers: str) -> TestResponse:
-        """Go to an app or back, as the frame's script does."""
+        """Move to an app or back, as frame.js does."""
         return self.service.client.post(path, data={"session": self.jwt}, headers=JSON | headers)
 
     def ask(self, path: str) -> TestResponse:
@@ -98,7 +98,7 @@ def directive(answer: TestResponse, name: str) -> str:
 # ---- Mint ----
 
 
-def test_a_mint_for_a_workspace_answers_with_the_address_of_its_launcher(service: Service) -> None:
+def test_a_workspace_mint_returns_the_launchers_address(service: Service) -> None:
     for named in ({}, {"workspaceSlug": None, "workspaceId": workspace(service)}):
         answer = mint(service, **named)
         minted = answer.get_json()
@@ -132,7 +132,7 @@ def test_a_mint_for_a_workspace_answers_with_the_address_of_its_launcher(service
         ({"workspaceSlug": None, "workspaceId": "acme"}, 400, "invalid_payload"),
     ],
 )
-def test_a_mint_for_a_workspace_is_refused_as_one_for_an_app(
+def test_a_workspace_mint_is_refused_like_an_app_mint(
     shared: Service, wish: dict[str, Any], status: int, code: str
 ) -> None:
     before = shared.rows(select(func.count()).select_from(Token))
@@ -140,20 +140,20 @@ def test_a_mint_for_a_workspace_is_refused_as_one_for_an_app(
     assert shared.rows(select(func.count()).select_from(Token)) == before
 
 
-def test_a_client_of_the_workspace_scope_alone_mints_for_no_app(service: Service) -> None:
+def test_a_client_with_only_the_workspace_scope_mints_for_no_app(service: Service) -> None:
     provision(service.app, changed("clients", "manager", scopes=["mint:workspace"]))
     assert mint(service).status_code == 201
     problem_of(service.mint(client="manager"), 403, "scope_missing")
 
 
 @pytest.mark.parametrize("loss", ["she is archived", "she leaves the workspace"])
-def test_whoever_is_no_active_member_gets_no_token(service: Service, loss: str) -> None:
+def test_only_active_members_get_a_workspace_token(service: Service, loss: str) -> None:
     provision(service.app, changed("clients", "manager", workspaces=None))
     provision(service.app, ACCESS_LOSSES[loss])
     problem_of(mint(service), 403, "app_forbidden")
 
 
-def test_one_token_of_a_workspace_and_user_lives_beside_those_of_its_apps(service: Service) -> None:
+def test_a_workspace_token_replaces_no_app_token(service: Service) -> None:
     of_app = service.token()
     first = token(service)
     second = token(service)
@@ -174,7 +174,7 @@ def test_one_token_of_a_workspace_and_user_lives_beside_those_of_its_apps(servic
 # ---- The launcher ----
 
 
-def test_the_launcher_shows_the_apps_that_ana_may_open_and_no_other(service: Service) -> None:
+def test_the_launcher_shows_only_the_apps_that_ana_may_open(service: Service) -> None:
     assert apps_in(launch(service).response) == [ORDERS, SUPPORT]
     assert apps_in(launch(service, email="ben@acme.test").response) == [ORDERS]
     service.change(delete(Grant))
@@ -183,7 +183,7 @@ def test_the_launcher_shows_the_apps_that_ana_may_open_and_no_other(service: Ser
     assert "No apps yet" in nobody.response.text
 
 
-def test_an_app_of_another_workspace_is_not_among_them_even_with_a_grant(service: Service) -> None:
+def test_the_launcher_shows_no_app_of_another_workspace(service: Service) -> None:
     provision(service.app, changed("apps", "orders", workspace="globex"))
     assert apps_in(launch(service).response) == [SUPPORT]
 
@@ -202,7 +202,7 @@ def test_the_launcher_has_a_policy_of_its_own(service: Service) -> None:
     assert directive(launch(service, allowedOrigins=[ELSEWHERE]).response, "frame-ancestors") == ELSEWHERE
 
 
-def test_each_app_has_its_own_ancestors_on_the_way(service: Service) -> None:
+def test_each_app_keeps_its_own_frame_ancestors(service: Service) -> None:
     provision(service.app, changed("apps", "orders", allowed_origins=[ELSEWHERE]))
     launcher = launch(service)
     assert directive(launcher.go(f"/embed-apps/{ORDERS}"), "frame-ancestors") == ELSEWHERE
@@ -212,7 +212,7 @@ def test_each_app_has_its_own_ancestors_on_the_way(service: Service) -> None:
     assert directive(narrow.go(f"/embed-apps/{ORDERS}"), "frame-ancestors") == "'none'"
 
 
-def test_a_frame_of_one_app_alone_leads_nowhere_else(service: Service) -> None:
+def test_a_frame_with_an_app_token_leads_nowhere_else(service: Service) -> None:
     frame = service.frame().response
     assert directive(frame, "form-action") == "'none'"
     assert "data-embed-go" not in frame.text
@@ -220,7 +220,7 @@ def test_a_frame_of_one_app_alone_leads_nowhere_else(service: Service) -> None:
     assert directive(refused, "form-action") == "'none'"
 
 
-def test_the_same_session_goes_to_each_app_and_back(service: Service) -> None:
+def test_one_session_moves_to_each_app_and_back(service: Service) -> None:
     launcher = launch(service)
     for path in (f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}", launcher.path):
         answer = launcher.go(path)
@@ -244,7 +244,7 @@ def test_the_same_session_goes_to_each_app_and_back(service: Service) -> None:
     ]
 
 
-def test_the_same_token_opens_an_app_directly(service: Service) -> None:
+def test_a_workspace_token_opens_an_app_directly(service: Service) -> None:
     text = token(service)
     answer = service.open(text)
     assert answer.status_code == 200
@@ -264,7 +264,7 @@ def test_a_form_opens_the_launcher_without_a_token_in_its_address(service: Servi
     assert apps_in(answer) == [ORDERS, SUPPORT]
 
 
-def test_the_jwt_is_one_of_the_workspace(service: Service) -> None:
+def test_the_jwt_names_the_workspace(service: Service) -> None:
     claims = jwt.decode(launch(service).jwt, options={"verify_signature": False})
     assert claims["aud"] == f"embed-workspace:{workspace(service)}"
     assert claims["wid"] == workspace(service)
@@ -285,7 +285,7 @@ def test_the_session_ends_everywhere_at_once(service: Service) -> None:
 # ---- What it does not open ----
 
 
-def test_no_token_of_an_app_opens_the_launcher_nor_one_of_a_workspace_anothers(service: Service) -> None:
+def test_a_token_opens_only_its_own_app_or_workspace(service: Service) -> None:
     provision(service.app, changed("clients", "manager", workspaces=None))
     provision(
         service.app, changed("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "admin"})
@@ -301,32 +301,32 @@ def test_no_token_of_an_app_opens_the_launcher_nor_one_of_a_workspace_anothers(s
         problem_of(answer, 401, "token_invalid")
 
 
-def test_no_session_of_an_app_is_one_at_the_launcher_nor_at_another_app(service: Service) -> None:
+def test_an_app_session_is_invalid_at_the_launcher_and_at_other_apps(service: Service) -> None:
     frame = service.frame()
     path = f"/embed-workspaces/{workspace(service)}"
     problem_of(service.client.get(f"{path}/session", headers=frame.bearer), 401, "session_invalid")
     for target in (path, f"/embed-apps/{SUPPORT}"):
         answer = service.client.post(target, data={"session": frame.jwt}, headers=JSON)
         problem_of(answer, 401, "session_invalid")
-    # At its own app it is good, as it is with a Bearer header.
+    # It is valid at its own app, as with a Bearer header.
     assert service.client.post(f"/embed-apps/{ORDERS}", data={"session": frame.jwt}).status_code == 200
 
 
-def test_a_session_of_a_workspace_is_none_at_an_app_of_another(service: Service) -> None:
+def test_a_workspace_session_is_invalid_at_another_workspaces_app(service: Service) -> None:
     launcher = launch(service)
     for path in (f"/embed-apps/{LEDGER}", "/embed-apps/nothing", f"/embed-workspaces/{LEDGER}"):
         problem_of(launcher.go(path), 401, "session_invalid")
         problem_of(launcher.ask(f"{path}/session"), 401, "session_invalid")
 
 
-def test_a_session_of_a_workspace_is_none_at_an_app_without_a_grant(service: Service) -> None:
+def test_a_workspace_session_needs_a_grant_for_each_app(service: Service) -> None:
     bens = launch(service, email="ben@acme.test")
     problem_of(bens.go(f"/embed-apps/{SUPPORT}"), 401, "access_revoked")
     problem_of(bens.ask(f"/embed-apps/{SUPPORT}/session"), 401, "access_revoked")
 
 
 @pytest.mark.parametrize("loss", ACCESS_LOSSES)
-def test_access_counts_at_each_request(service: Service, loss: str) -> None:
+def test_every_request_checks_access_again(service: Service, loss: str) -> None:
     launcher = launch(service)
     assert launcher.ask(f"/embed-apps/{ORDERS}/session").status_code == 200
     provision(service.app, ACCESS_LOSSES[loss])
@@ -340,7 +340,7 @@ def test_access_counts_at_each_request(service: Service, loss: str) -> None:
     assert launcher.ask(f"/embed-apps/{ORDERS}/session").status_code == 200
 
 
-def test_an_app_that_leaves_the_workspace_drops_out_at_once(service: Service) -> None:
+def test_an_app_that_leaves_the_workspace_disappears_at_once(service: Service) -> None:
     text = token(service)
     launcher = launch(service)
     provision(service.app, changed("apps", "orders", workspace="globex"))
@@ -351,7 +351,7 @@ def test_an_app_that_leaves_the_workspace_drops_out_at_once(service: Service) ->
     assert service.refusal(token(service)) == "access_revoked"
 
 
-def test_an_app_that_has_moved_elsewhere_is_still_none_of_this_workspace(service: Service) -> None:
+def test_an_app_that_has_moved_away_stays_closed(service: Service) -> None:
     for place in ("acme", "globex"):
         provision(service.app, changed("apps", "ledger", workspace=place))
     provision(service.app, {"workspaces": [{"slug": "third"}]})
@@ -360,7 +360,7 @@ def test_an_app_that_has_moved_elsewhere_is_still_none_of_this_workspace(service
     problem_of(launch(service).go(f"/embed-apps/{LEDGER}"), 401, "session_invalid")
 
 
-def test_the_way_between_apps_is_limited_as_openings_are(make_app: Callable[..., Flask]) -> None:
+def test_moves_between_apps_have_the_limit_of_openings(make_app: Callable[..., Flask]) -> None:
     app = make_app(OPEN_RATE_LIMIT="3 per minute")
     provision(app, WORLD)
     launcher = launch(Service(app.test_client()))
@@ -370,7 +370,7 @@ def test_the_way_between_apps_is_limited_as_openings_are(make_app: Callable[...,
     assert launcher.service.rows(entered)[0][0] == 3
 
 
-def test_an_app_that_joins_the_workspace_is_there_at_once(service: Service) -> None:
+def test_an_app_that_joins_the_workspace_appears_at_once(service: Service) -> None:
     launcher = launch(service)
     ledger = changed("apps", "ledger", workspace="acme", users=["ana@acme.test"])
     provision(service.app, ledger)
@@ -378,7 +378,7 @@ def test_an_app_that_joins_the_workspace_is_there_at_once(service: Service) -> N
     assert launcher.go(f"/embed-apps/{LEDGER}").status_code == 200
 
 
-def test_a_token_and_a_session_of_a_workspace_expire_at_their_second(service: Service) -> None:
+def test_a_workspace_token_and_its_session_expire_to_the_second(service: Service) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         text = token(service, patExpiry=60)
         path = f"/embed-workspaces/{workspace(service)}"
@@ -393,7 +393,7 @@ def test_a_token_and_a_session_of_a_workspace_expire_at_their_second(service: Se
         problem_of(launcher.go(launcher.path), 401, "session_expired")
 
 
-def test_a_revoked_token_of_a_workspace_opens_nothing(service: Service) -> None:
+def test_a_revoked_workspace_token_opens_nothing(service: Service) -> None:
     text = token(service)
     service.change(update(Token).values(revoked_at=NOON))
     for path in (f"/embed-workspaces/{workspace(service)}", f"/embed-apps/{ORDERS}"):
@@ -401,7 +401,7 @@ def test_a_revoked_token_of_a_workspace_opens_nothing(service: Service) -> None:
         problem_of(answer, 401, "token_revoked")
 
 
-def test_end_sessions_ends_those_of_the_workspace_alone(service: Service) -> None:
+def test_end_sessions_ends_only_the_workspace_sessions(service: Service) -> None:
     launcher, frame, bens = launch(service), service.frame(), launch(service, email="ben@acme.test")
     token(service, endSessions=True)
     problem_of(launcher.ask(f"{launcher.path}/session"), 401, "session_revoked")
@@ -413,7 +413,7 @@ def test_end_sessions_ends_those_of_the_workspace_alone(service: Service) -> Non
     problem_of(service.get(frame, "session"), 401, "session_revoked")
 
 
-def test_a_workspace_that_is_deleted_takes_its_tokens_and_sessions_along(service: Service) -> None:
+def test_a_deleted_workspace_has_no_tokens_and_sessions(service: Service) -> None:
     launcher = launch(service)
     text = token(service)
     service.change(update(App).values(workspace_id=workspace(service, "globex"), moves=App.moves + 1))
@@ -440,7 +440,7 @@ def test_a_workspace_that_is_deleted_takes_its_tokens_and_sessions_along(service
         ({"personal-access-token": ["a", "b"]}, "token_invalid"),
     ],
 )
-def test_a_form_that_makes_no_sense_is_refused(
+def test_an_invalid_opening_form_is_refused(
     shared: Service, at: str, form: dict[str, Any], code: str
 ) -> None:
     path = f"/embed-workspaces/{workspace(shared)}" if at == "launcher" else f"/embed-apps/{ORDERS}"
@@ -451,7 +451,7 @@ def test_a_form_that_makes_no_sense_is_refused(
         problem_of(answer, 401, code)
 
 
-def test_the_launcher_opens_in_a_frame_alone_and_to_no_head_or_prefetch(shared: Service) -> None:
+def test_tabs_prefetches_and_head_do_not_open_the_launcher(shared: Service) -> None:
     path = f"/embed-workspaces/{workspace(shared)}"
     query = {"personal-access-token": token(shared)}
     before = shared.rows(select(func.count()).select_from(Session))
@@ -465,7 +465,7 @@ def test_the_launcher_opens_in_a_frame_alone_and_to_no_head_or_prefetch(shared: 
     assert shared.rows(select(func.count()).select_from(Session)) == before
 
 
-def test_a_refusal_at_the_launcher_is_a_page_with_its_ancestors(shared: Service) -> None:
+def test_a_refusal_at_the_launcher_is_a_page_with_its_frame_ancestors(shared: Service) -> None:
     answer = shared.client.get(f"/embed-workspaces/{workspace(shared)}")
     assert (answer.status_code, answer.mimetype) == (401, "text/html")
     assert directive(answer, "frame-ancestors") == PORTAL
@@ -473,7 +473,7 @@ def test_a_refusal_at_the_launcher_is_a_page_with_its_ancestors(shared: Service)
     assert directive(nowhere, "frame-ancestors") == "'none'"
 
 
-def test_hostile_names_do_nothing_in_the_launcher(service: Service) -> None:
+def test_hostile_names_are_escaped_in_the_launcher(service: Service) -> None:
     hostile = "</script><img src=x onerror=alert(1)>\"'&"
     provision(service.app, changed("workspaces", "acme", allowed_origins=[PORTAL], name=hostile))
     provision(service.app, changed("apps", "orders", name=hostile))
@@ -484,13 +484,13 @@ def test_hostile_names_do_nothing_in_the_launcher(service: Service) -> None:
         assert json.dumps(boot(answer)["viewer"]["user"]["name"]) == json.dumps(hostile)
 
 
-def test_a_role_that_changes_counts_at_the_launcher_too(service: Service) -> None:
+def test_a_changed_role_counts_at_the_launcher_too(service: Service) -> None:
     launcher = launch(service)
     service.change(update(Member).where(Member.role == "end-user").values(role="admin"))
     assert boot(launcher.go(launcher.path))["viewer"]["role"] == "admin"
 
 
-def test_a_mint_of_both_kinds_at_once_is_refused_naming_what_was_given(shared: Service) -> None:
+def test_a_mint_for_both_an_app_and_a_workspace_is_refused(shared: Service) -> None:
     body = {"email": "ana@acme.test", "appSlug": "orders", "workspaceSlug": "acme"}
     answer = shared.client.post(
         MINT, json=body | {"sessionExpiry": 1, "patExpiry": 1}, headers=basic("manager")

@@ -1,4 +1,4 @@
-"""Which locale, language and theme a frame takes: the host's wish, else the browser's; nothing by force."""
+"""A frame's locale, language and theme: from the host, else from the browser."""
 
 import pytest
 from flask import Flask
@@ -32,7 +32,7 @@ def wished(bare: Flask, query: str = "", accept: str | None = None) -> tuple[str
         ("", "", "en", "en"),
     ],
 )
-def test_the_host_says_which_language_and_else_the_browser(
+def test_the_host_chooses_the_language_before_the_browser(
     bare: Flask, query: str, accept: str | None, tag: str, language: str
 ) -> None:
     assert wished(bare, query, accept) == (tag, language)
@@ -46,7 +46,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_locale_that_is_none_is_overlooked(bare: Flask, hostile: str) -> None:
+def test_an_invalid_locale_is_ignored(bare: Flask, hostile: str) -> None:
     assert wished(bare, f"locale={hostile}", "es-MX") == ("es-MX", "es")
     assert wished(bare, f"locale={hostile}&locale=es") == ("en", "en")
 
@@ -60,7 +60,7 @@ def test_a_locale_that_is_none_is_overlooked(bare: Flask, hostile: str) -> None:
     ],
     ids=range(11),
 )
-def test_a_list_of_languages_that_mallory_made_is_overlooked(bare: Flask, hostile: str) -> None:
+def test_mallorys_accept_language_is_ignored(bare: Flask, hostile: str) -> None:
     with bare.test_request_context(environ_overrides={"HTTP_ACCEPT_LANGUAGE": hostile}):
         assert (locale.locale(), locale.language()) in [("en", "en"), ("es", "es")]
 
@@ -74,7 +74,7 @@ def test_a_list_of_languages_that_mallory_made_is_overlooked(bare: Flask, hostil
         *(("theme=dark&theme=light", None, "dark"), ('theme="><script>', None, "auto")),
     ],
 )
-def test_the_host_chooses_the_theme_and_else_the_viewers_system(
+def test_the_host_chooses_the_theme_before_the_viewers_system(
     bare: Flask, query: str, header: str | None, theme: str
 ) -> None:
     headers = {} if header is None else {"X-Embed-Theme": header}

@@ -1,4 +1,4 @@
-"""An app of one's own: what its functions are given, and what becomes of their answers."""
+"""An app's functions: their input, and the responses made from their results."""
 
 import io
 import re
@@ -241,7 +241,7 @@ def body(answer: TestResponse) -> str:
 # ---- Pages ----
 
 
-def test_the_first_page_is_a_whole_document_and_later_ones_are_fragments(desk: Service, frame: Frame) -> None:
+def test_the_first_page_is_a_document_and_later_pages_are_fragments(desk: Service, frame: Frame) -> None:
     whole, fragment = frame.response, desk.get(frame, "pages/index")
     assert whole.text.startswith("<!doctype html>")
     assert "<h1>Hello, Ana</h1>" in whole.text
@@ -258,7 +258,7 @@ def test_addresses_in_a_page_carry_their_query(desk: Service, frame: Frame) -> N
     assert f"/embed-apps/{DESK}/data/numbers" in text
 
 
-def test_a_page_reads_its_query_also_when_the_frame_opens(desk: Service, frame: Frame) -> None:
+def test_the_first_page_reads_its_query_too(desk: Service, frame: Frame) -> None:
     token = desk.token(appSlug=None, appId=DESK)
     query = {"personal-access-token": token, "q": "<b>"}
     opened = desk.client.get(f"/embed-apps/{DESK}", query_string=query)
@@ -266,11 +266,11 @@ def test_a_page_reads_its_query_also_when_the_frame_opens(desk: Service, frame: 
     assert "<p>&lt;b&gt;</p>" in desk.get(frame, "pages/index", query_string={"q": "<b>"}).text
 
 
-def test_a_page_without_a_function_has_what_every_page_has(desk: Service, frame: Frame) -> None:
+def test_a_page_without_a_function_has_the_common_context(desk: Service, frame: Frame) -> None:
     assert desk.get(frame, "pages/part").text == "<li>Ana</li>"
 
 
-def test_what_every_page_has_cannot_be_hidden_by_its_function(desk: Service, frame: Frame) -> None:
+def test_a_page_function_cannot_hide_the_common_context(desk: Service, frame: Frame) -> None:
     expected = f"ana@acme.test end-user {{}} /embed-apps/{DESK}/pages/index True"
     assert body(desk.get(frame, "pages/facts")) == expected
 
@@ -306,7 +306,7 @@ def test_a_response_loses_its_cookies(desk: Service, frame: Frame) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_what_is_no_page_is_not_there(desk: Service, frame: Frame, method: str, name: str) -> None:
+def test_an_unknown_page_is_not_found(desk: Service, frame: Frame, method: str, name: str) -> None:
     headers = frame.bearer | {"Accept": "application/json"}
     form = {"a": "b"} if method == "POST" else None
     answer = desk.client.open(f"/embed-apps/{DESK}/pages/{name}", method=method, headers=headers, data=form)
@@ -316,12 +316,12 @@ def test_what_is_no_page_is_not_there(desk: Service, frame: Frame, method: str, 
         problem_of(answer, 404, "not_found")
 
 
-def test_an_app_without_a_template_folder_is_not_there(desk: Service) -> None:
+def test_an_app_without_templates_is_not_found(desk: Service) -> None:
     token = desk.token(appSlug=None, appId=GHOST)
     problem_of(desk.open(token, GHOST, Accept="application/json"), 404, "not_found")
 
 
-def test_an_app_needs_no_module_and_its_pages_no_title(desk: Service) -> None:
+def test_an_app_needs_neither_a_module_nor_titles(desk: Service) -> None:
     bare = desk.frame(BARE)
     for answer in (bare.response, desk.get(bare, "pages/index")):
         assert "<h1>end-user</h1>" in answer.text
@@ -330,9 +330,7 @@ def test_an_app_needs_no_module_and_its_pages_no_title(desk: Service) -> None:
 
 @pytest.mark.parametrize("path", ["pages/index?broken=1", "pages/broken", "pages/includes", "data/broken"])
 @pytest.mark.parametrize("accept", ["text/html", "application/json"])
-def test_an_app_that_breaks_tells_the_viewer_nothing_of_it(
-    desk: Service, frame: Frame, path: str, accept: str
-) -> None:
+def test_a_broken_app_shows_no_details(desk: Service, frame: Frame, path: str, accept: str) -> None:
     address = f"/embed-apps/{DESK}/{path}"
     answer = desk.client.get(address, headers=frame.bearer | {"Accept": accept})
     assert answer.status_code == 500
@@ -343,7 +341,7 @@ def test_an_app_that_breaks_tells_the_viewer_nothing_of_it(
         assert detail not in answer.text
 
 
-def test_an_app_that_breaks_when_it_opens_gives_no_session_away(desk: Service) -> None:
+def test_a_broken_first_page_contains_no_session(desk: Service) -> None:
     query = {"personal-access-token": desk.token(appSlug=None, appId=DESK), "broken": "1"}
     answer = desk.client.get(f"/embed-apps/{DESK}", query_string=query)
     assert answer.status_code == 500
@@ -351,7 +349,7 @@ def test_an_app_that_breaks_when_it_opens_gives_no_session_away(desk: Service) -
     assert "frame-ancestors http://portal.example" in answer.headers["Content-Security-Policy"]
 
 
-def test_each_request_has_a_viewer_of_its_own(desk: Service, frame: Frame) -> None:
+def test_each_request_has_its_own_viewer(desk: Service, frame: Frame) -> None:
     bens = desk.frame(DESK, email="ben@acme.test")
     for _ in range(3):
         assert desk.get(frame, "pages/part").text == "<li>Ana</li>"
@@ -362,13 +360,13 @@ def test_each_request_has_a_viewer_of_its_own(desk: Service, frame: Frame) -> No
 
 
 @pytest.mark.parametrize("kind", [FORM, "multipart/form-data"])
-def test_a_form_is_taken_and_answered_with_a_page(desk: Service, frame: Frame, kind: str) -> None:
+def test_a_form_is_answered_with_a_page(desk: Service, frame: Frame, kind: str) -> None:
     answer = desk.post(frame, "pages/ask", data={"subject": "<b>Ink</b>"}, content_type=kind)
     assert answer.status_code == 200
     assert "<h1>Asked: &lt;b&gt;Ink&lt;/b&gt;</h1>" in answer.text
 
 
-def test_a_form_that_does_not_validate_comes_back_with_its_texts(desk: Service, frame: Frame) -> None:
+def test_an_invalid_form_comes_back_with_its_errors(desk: Service, frame: Frame) -> None:
     answer = desk.post(frame, "pages/ask", data={"subject": "", "note": '"><script>'})
     assert answer.status_code == 422
     assert answer.mimetype == "text/html"
@@ -377,16 +375,14 @@ def test_a_form_that_does_not_validate_comes_back_with_its_texts(desk: Service, 
     assert "frame-ancestors http://portal.example" in answer.headers["Content-Security-Policy"]
 
 
-def test_a_form_that_does_not_validate_keeps_what_was_typed(desk: Service, frame: Frame) -> None:
+def test_an_invalid_form_keeps_the_sent_fields(desk: Service, frame: Frame) -> None:
     answer = desk.post(frame, "pages/whole", data={"subject": '"><img src=x onerror=alert(1)>'})
     assert answer.status_code == 422
     assert 'value="&#34;&gt;&lt;img src=x onerror=alert(1)&gt;"' in answer.text
     assert "Everything is wrong." in answer.text
 
 
-def test_a_form_without_a_page_of_its_own_is_answered_with_the_one_of_its_name(
-    desk: Service, frame: Frame
-) -> None:
+def test_a_form_without_a_page_uses_the_page_of_its_name(desk: Service, frame: Frame) -> None:
     file = (io.BytesIO(b"ink"), "ink.txt")
     answer = desk.post(frame, "pages/form", data={"b": "1", "a": "2", "file": file})
     assert "Got [&#39;a&#39;, &#39;b&#39;], [&#39;ink.txt&#39;]" in answer.text
@@ -514,13 +510,13 @@ def test_data_is_posted_too(desk: Service, frame: Frame) -> None:
     assert desk.get(frame, "data/note").json == {"text": "so far"}
 
 
-def test_posted_data_that_does_not_validate_is_a_problem(desk: Service, frame: Frame) -> None:
+def test_invalid_posted_data_is_a_problem(desk: Service, frame: Frame) -> None:
     problem = problem_of(desk.post(frame, "data/note", json={"text": ""}), 400, "invalid_payload")
     assert problem["errors"] == {"text": ["Say something."]}
 
 
 @pytest.mark.parametrize("sent", [b"{", b"\xff", b"", b'{"text": "a"'])
-def test_posted_data_that_is_no_json_is_a_problem(desk: Service, frame: Frame, sent: bytes) -> None:
+def test_malformed_posted_json_is_a_problem(desk: Service, frame: Frame, sent: bytes) -> None:
     answer = desk.post(frame, "data/note", data=sent, content_type="application/json")
     problem = answer.get_json()
     assert (answer.status_code, problem["code"]) == (400, "invalid_payload")
@@ -530,11 +526,11 @@ def test_posted_data_that_is_no_json_is_a_problem(desk: Service, frame: Frame, s
 @pytest.mark.parametrize(
     "name", ["gone", "_note", "Note", "note/", "..", "%2e%2e%2fnote", ".note", "note%0a"]
 )
-def test_what_is_no_data_is_not_there(desk: Service, frame: Frame, name: str) -> None:
+def test_unknown_data_is_not_found(desk: Service, frame: Frame, name: str) -> None:
     problem_of(desk.get(frame, f"data/{name}"), 404, "not_found")
 
 
-def test_data_takes_the_methods_that_it_declares(desk: Service, frame: Frame) -> None:
+def test_data_accepts_only_its_declared_methods(desk: Service, frame: Frame) -> None:
     answer = desk.post(frame, "data/numbers", json={})
     problem_of(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == "GET"
@@ -546,9 +542,7 @@ def test_data_takes_the_methods_that_it_declares(desk: Service, frame: Frame) ->
 # ---- The registry ----
 
 
-def test_a_module_that_cannot_be_imported_stops_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_module_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_apps").mkdir()
     (tmp_path / "broken_apps" / "__init__.py").write_text("")
     (tmp_path / "broken_apps" / "typo.py").write_text("import no_such_module_anywhere")
@@ -557,7 +551,7 @@ def test_a_module_that_cannot_be_imported_stops_the_start(
         Registry("broken_apps")
 
 
-def test_an_app_has_its_own_functions_and_no_others(desk: Service) -> None:
+def test_an_app_has_only_its_own_functions(desk: Service) -> None:
     """Bare has no module: nothing of the desk's is there."""
     bare = desk.frame(BARE)
     problem_of(desk.get(bare, "data/numbers"), 404, "not_found")

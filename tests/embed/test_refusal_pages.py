@@ -1,4 +1,4 @@
-"""A refusal inside a frame: a page for a person, or a problem for a program, with the status of the table."""
+"""Refusals inside a frame: a page for a viewer, a problem for a program."""
 
 import json
 import re
@@ -42,7 +42,7 @@ Ask = Callable[[Service, Headers], TestResponse]
 
 
 class Page(HTMLParser):
-    """What a refusal's page says, and what runs in it in which order."""
+    """The texts of a refusal's page, and its scripts in their order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Page(HTMLParser):
 
 
 def refused_page(answer: TestResponse, status: int, code: str, language: str = "en") -> Page:
-    """Return the page, once it is seen to be one that a person and the parent can make something of."""
+    """Return the page after checking its texts, its scripts and its headers."""
     assert (answer.status_code, answer.mimetype) == (status, "text/html"), answer.text
     page = Page(answer.text)
     request_id = answer.headers["X-Request-Id"]
@@ -189,14 +189,14 @@ REFUSALS: Final[dict[str, tuple[int, str, Ask]]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_refusal_is_a_page_for_a_person(shared: Service, kind: str) -> None:
+def test_a_viewer_gets_a_refusal_as_a_page(shared: Service, kind: str) -> None:
     status, code, ask = REFUSALS[kind]
     refused_page(ask(shared, HTML), status, code)
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
 @pytest.mark.parametrize("accept", [JSON, SCRIPT], ids=["program", "script"])
-def test_a_refusal_is_a_problem_for_a_program(shared: Service, kind: str, accept: Headers) -> None:
+def test_a_program_gets_a_refusal_as_a_problem(shared: Service, kind: str, accept: Headers) -> None:
     status, code, ask = REFUSALS[kind]
     answer = ask(shared, accept)
     problem_of(answer, status, code)
@@ -205,7 +205,7 @@ def test_a_refusal_is_a_problem_for_a_program(shared: Service, kind: str, accept
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_ana_reads_in_spanish_what_happened(shared: Service, kind: str) -> None:
+def test_ana_reads_a_refusal_in_spanish(shared: Service, kind: str) -> None:
     status, code, ask = REFUSALS[kind]
     page = refused_page(
         ask(shared, HTML | {"Accept-Language": "es-MX,es;q=0.9,en;q=0.8"}), status, code, "es"
@@ -214,7 +214,7 @@ def test_ana_reads_in_spanish_what_happened(shared: Service, kind: str) -> None:
     assert "Solicitud" in page.texts["span"]
 
 
-def test_the_host_says_which_language_and_theme_a_refusal_has(shared: Service) -> None:
+def test_the_host_chooses_a_refusals_language_and_theme(shared: Service) -> None:
     spanish = HTML | {"Accept-Language": "es"}
     for query, headers, language, theme in [
         ("", HTML, "en", "auto"),
@@ -231,8 +231,8 @@ def test_the_host_says_which_language_and_theme_a_refusal_has(shared: Service) -
         assert f'<meta name="color-scheme" content="{scheme}">' in answer.text
 
 
-def test_a_page_that_is_kept_is_not_anothers(shared: Service) -> None:
-    """They are kept by problem, origins, language and theme; the request's number is each time's own."""
+def test_cached_refusals_differ_by_language_and_theme(shared: Service) -> None:
+    """The cache key has problem, origins, language and theme. Request id and nonce are new each time."""
     seen = [
         shared.client.get(f"{PATH}?locale={locale}&theme={theme}", headers=HTML).text
         for _ in range(2)
@@ -244,7 +244,7 @@ def test_a_page_that_is_kept_is_not_anothers(shared: Service) -> None:
     assert len(kept) == 4
 
 
-def test_every_refusal_that_a_viewer_can_meet_has_advice_of_its_own() -> None:
+def test_every_refusal_of_a_viewer_has_its_own_advice() -> None:
     met = {code for status, code, _ in REFUSALS.values() if status in (401, 403)}
     met |= {"not_found", "rate_limited", "unavailable", "internal_error", "origin_not_allowed"}
     assert met <= set(ADVICE)
@@ -263,7 +263,7 @@ def test_every_refusal_that_a_viewer_can_meet_has_advice_of_its_own() -> None:
         *(("text/html;q=0, application/json", "json"), ("text/html;q=0.9, application/json", "json")),
     ],
 )
-def test_the_caller_says_which_it_prefers(shared: Service, accept: str | None, kind: str) -> None:
+def test_the_accept_header_chooses_page_or_problem(shared: Service, accept: str | None, kind: str) -> None:
     answer = shared.client.get(PATH, headers={} if accept is None else {"Accept": accept})
     if kind == "html":
         refused_page(answer, 401, "token_missing")
@@ -284,13 +284,13 @@ def test_the_caller_says_which_it_prefers(shared: Service, accept: str | None, k
         ("GET", "/data/NOTHING", 404, "not_found"),
     ],
 )
-def test_the_session_and_data_answer_scripts_and_so_never_with_a_page(
+def test_session_and_data_never_answer_with_a_page(
     shared: Service, accept: Headers, method: str, path: str, status: int, code: str
 ) -> None:
     problem_of(shared.client.open(PATH + path, method=method, headers=accept), status, code)
 
 
-def test_too_many_openings_are_told_when_to_come_back(make_shared: Callable[..., Service]) -> None:
+def test_too_many_openings_get_a_retry_after(make_shared: Callable[..., Service]) -> None:
     service = make_shared(OPEN_RATE_LIMIT="2 per minute")
     token = service.token()
     assert [service.open(token).status_code for _ in range(2)] == [200, 200]
@@ -302,7 +302,7 @@ def test_too_many_openings_are_told_when_to_come_back(make_shared: Callable[...,
     assert service.open(service.token()).status_code == 200, "the limit is the token's own"
 
 
-def test_a_store_that_is_away_is_told_so(service: Service) -> None:
+def test_an_unavailable_database_is_reported_without_details(service: Service) -> None:
     frame, token = service.frame(), service.token()
     lose_the_database(service.app, database_folder(service.app))
     for accept in (HTML, JSON):
@@ -320,7 +320,7 @@ def test_a_store_that_is_away_is_told_so(service: Service) -> None:
                 assert detail not in answer.text
 
 
-def test_an_app_that_breaks_is_told_so_and_no_more(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_app_is_reported_without_details(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = EmbeddedApp()
     broken.page("index")(lambda viewer: 1 // 0)
     monkeypatch.setitem(service.app.extensions["pat_service.registry"]._apps, "orders", broken)
@@ -330,20 +330,20 @@ def test_an_app_that_breaks_is_told_so_and_no_more(service: Service, monkeypatch
 
 
 @pytest.mark.parametrize("origins", [[], ["https://a.example", "capacitor://localhost"], ["*"]])
-def test_a_refusal_is_told_to_the_apps_own_parents(service: Service, origins: list[str]) -> None:
+def test_a_refusal_names_the_apps_own_parents(service: Service, origins: list[str]) -> None:
     provision(service.app, changed("apps", "orders", allowed_origins=origins))
     for answer in (service.client.get(PATH), service.open("pat_0"), superseded_token(service, HTML)):
         assert Page(answer.text).refusal["parents"] == origins
     assert Page(service.client.get(f"/embed-apps/{SUPPORT}").text).refusal["parents"] == [PORTAL]
 
 
-def test_a_refusal_at_an_address_that_is_no_app_is_told_to_nobody(shared: Service) -> None:
+def test_a_refusal_of_a_missing_app_names_no_parents(shared: Service) -> None:
     for path in ("/embed-apps", "/embed-apps/x", "/embed-apps/99999999-9999-4999-8999-999999999999"):
         assert Page(shared.client.get(path, headers=HTML).text).refusal["parents"] == []
 
 
 @pytest.mark.parametrize("hostile", ["</script><img src=x onerror=alert(1)>", "<!--<script>", '"><b>'])
-def test_what_a_caller_sent_does_nothing_in_the_page(shared: Service, hostile: str) -> None:
+def test_hostile_input_is_escaped_in_a_refusal(shared: Service, hostile: str) -> None:
     frame = shared.frame()
     answer = shared.client.get(
         f"{PATH}/pages/index", query_string={hostile: "\0"}, headers=HTML | frame.bearer
@@ -359,10 +359,8 @@ def test_what_a_caller_sent_does_nothing_in_the_page(shared: Service, hostile: s
 
 @pytest.mark.parametrize("host", ["..", "a" * 300, ".", "evil..example"])
 @pytest.mark.parametrize("accept", [HTML, JSON], ids=["page", "problem"])
-def test_a_host_that_cannot_be_is_refused_like_anything_else(
-    shared: Service, host: str, accept: Headers
-) -> None:
-    """Or overlooked, as nothing here depends on it."""
+def test_an_invalid_host_is_refused(shared: Service, host: str, accept: Headers) -> None:
+    """Or ignored, since nothing here depends on it."""
     answer = shared.client.get(PATH, headers=accept, environ_overrides={"HTTP_HOST": host})
     assert answer.status_code in (400, 401)
     assert answer.headers["X-Request-Id"] in answer.text
@@ -371,7 +369,7 @@ def test_a_host_that_cannot_be_is_refused_like_anything_else(
 
 
 @pytest.mark.parametrize("host", ["evil.example", 'evil"><script>', "evil@x", "evil:x", "evil/..", "", "é"])
-def test_no_page_repeats_a_host_of_the_callers_choice(shared: Service, host: str) -> None:
+def test_no_page_repeats_the_callers_host(shared: Service, host: str) -> None:
     spoofed = {f"X-Forwarded-{name}": "evil.example" for name in ("Host", "Prefix", "Proto", "Server")}
     frame = shared.frame()
     for path in ("", "/pages/index", "/session", "/nothing"):

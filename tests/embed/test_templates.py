@@ -1,6 +1,6 @@
-"""The templates hold nothing that the content security policy would block, or that would get round escaping.
+"""The templates contain nothing that the policy blocks or that avoids escaping.
 
-The scan reads the templates as they are written, so it also sees what no page shows at present.
+The scan reads the source, so it also finds code that no page shows now.
 """
 
 import re
@@ -13,7 +13,7 @@ import pytest
 from tests.support.servers import PROJECT
 
 TEMPLATES: Final = PROJECT / "templates"
-#: Scripts of our own; vendor's are as they came.
+#: Our own scripts, without those of vendors.
 SCRIPTS: Final = [
     file
     for file in sorted((PROJECT / "static").rglob("*.js"))
@@ -21,20 +21,20 @@ SCRIPTS: Final = [
 ]
 
 JINJA: Final = re.compile(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
-#: In a macro an attribute may stand outside of any tag, so texts are looked through as well.
+#: Attributes in macros are outside tags, so the scan reads texts as well.
 LOOSE_ATTRIBUTE: Final = re.compile(r"(?<=[\s\"'])(style|on[a-z]+)\s*=\s*[\"']", re.IGNORECASE)
 UNESCAPED: Final = re.compile(r"\|\s*safe\b|\bautoescape\s+false|\bMarkup\s*\(", re.IGNORECASE)
 ELSEWHERE: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 SCRIPT_URL: Final = re.compile(r"\s*(?:javascript|vbscript|data:text/html)\s*:?", re.IGNORECASE)
-#: Where an element loads something from.
+#: Attributes with addresses that an element loads.
 LOADS: Final = ("src", "srcset", "href", "xlink:href", "data", "poster", "action", "formaction", "background")
 FRAMES: Final = ("iframe", "frame", "object", "embed", "applet", "base")
-#: htmx evaluates these as scripts, or puts an address into the browser's history.
+#: htmx evaluates these as scripts or writes to the browser's history.
 HTMX_BLOCKED: Final = ("hx-on", "hx-push-url", "hx-replace-url", "hx-history", "hx-preserve")
 
 
 class Scan(HTMLParser):
-    """Collects what is wrong with one template. `area` is embed, apps, portal or api: the policies differ."""
+    """Collect the faults of one template. The policy depends on `area`: embed, apps, portal or api."""
 
     def __init__(self, source: str, area: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -50,7 +50,7 @@ class Scan(HTMLParser):
 
     @staticmethod
     def _placeholder(jinja: str) -> str:
-        """Leave of an expression what it is an address of, and nothing of a statement."""
+        """Replace an expression by the function that it calls, and a statement by a space."""
         if not jinja.startswith("{{"):
             return " "
         found = re.search(r"\b(data_url|page_url|csp_nonce)\b", jinja)
@@ -80,7 +80,7 @@ class Scan(HTMLParser):
     def _check_tag(self, tag: str, given: dict[str, str]) -> None:
         if tag in FRAMES and self.area != "portal":
             self.wrong.append("frame or base")
-        # Besides its header a launcher has a list of hosts, which can be longer than a header may be.
+        # A launcher lists hosts in a meta element, since a list may be too long for a header.
         beside = self.area == "embed" and given.get("content", "").startswith("form-action ")
         if tag == "meta" and "http-equiv" in given and not beside:
             self.wrong.append("meta in place of a header")
@@ -128,14 +128,14 @@ def templates() -> list[Path]:
 
 
 @pytest.mark.parametrize("template", templates(), ids=lambda path: str(path.relative_to(TEMPLATES)))
-def test_a_template_holds_nothing_that_the_policy_blocks(template: Path) -> None:
+def test_a_template_contains_nothing_that_the_policy_blocks(template: Path) -> None:
     assert area_of(template) in ("embed", "apps", "portal", "api"), (
         "a new area needs a policy of its own here"
     )
     assert Scan(template.read_text("utf-8"), area_of(template)).wrong == []
 
 
-def test_every_template_is_of_a_kind_that_is_escaped() -> None:
+def test_every_template_has_an_escaped_type() -> None:
     assert {path.suffix for path in templates()} <= {".html", ".svg", ".xml"}
 
 
@@ -207,9 +207,9 @@ PLANTED: Final = [
 
 
 @pytest.mark.parametrize(("area", "source", "wrong"), PLANTED)
-def test_the_scan_finds_what_is_planted(area: str, source: str, wrong: str) -> None:
+def test_the_scan_finds_planted_faults(area: str, source: str, wrong: str) -> None:
     assert wrong in Scan(source, area).wrong
-    # Also where a page of ours holds it.
+    # The scan also finds it inside one of our pages.
     page = (TEMPLATES / "apps" / "orders" / "order.html").read_text("utf-8")
     assert wrong in Scan(page + source, area).wrong
 
@@ -233,7 +233,7 @@ HARMLESS: Final = [
 
 
 @pytest.mark.parametrize(("area", "source"), HARMLESS)
-def test_the_scan_lets_pass_what_works(area: str, source: str) -> None:
+def test_the_scan_accepts_valid_templates(area: str, source: str) -> None:
     assert Scan(source, area).wrong == []
 
 
@@ -242,8 +242,8 @@ def without_comments(script: str) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_our_scripts_keep_nothing_and_make_no_code_of_texts(script: Path) -> None:
-    # The one exception: a session's first page, which the service made, under the policy of the frame.
+def test_our_scripts_store_nothing_and_evaluate_no_text(script: Path) -> None:
+    # The only exception is a session's first page, which the service made.
     text = without_comments(script.read_text("utf-8")).replace("document.write(opening.page);", "")
     kept = r"localStorage|sessionStorage|indexedDB|document\.cookie|window\.name|\bcaches\."
     code = (

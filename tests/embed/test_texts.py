@@ -1,4 +1,4 @@
-"""The texts of frames: each one of the code is in every catalog, and says the same there."""
+"""The texts of frames: every catalog has every text of the code."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ from pat_service.errors import BY_CODE
 
 ROOT: Final = Path(__file__).parent.parent.parent
 TRANSLATED: Final = [language for language in texts.LANGUAGES if language != texts.SOURCE]
-#: What frames never answer: these are for callers with a client's secret, or for makers of apps.
+#: Codes for clients and app developers, which frames never answer.
 NOT_OF_FRAMES: Final = {
     "invalid_client",
     "scope_missing",
@@ -62,7 +62,7 @@ def test_every_text_of_the_code_is_in_the_template_of_the_catalogs() -> None:
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
-def test_a_catalog_lacks_nothing_and_doubts_nothing(language: str) -> None:
+def test_a_catalog_is_complete_and_has_no_fuzzy_text(language: str) -> None:
     found = catalog(texts.TRANSLATIONS / language / "LC_MESSAGES" / "messages.po", language)
     assert ids(found) == in_the_code(), "run make texts"
     for message in found:
@@ -73,25 +73,25 @@ def test_a_catalog_lacks_nothing_and_doubts_nothing(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", texts.LANGUAGES)
-def test_headings_differ_so_that_ana_can_say_which_she_saw(language: str) -> None:
+def test_all_headings_differ(language: str) -> None:
     headings = [advice(code, language)[0] for code in (*ADVICE, "unknown")]
     assert len(set(headings)) == len(headings)
 
 
-def test_ana_reads_spanish_where_there_is_some() -> None:
+def test_ana_reads_spanish() -> None:
     assert advice("session_expired", "en")[0] == "Your session has ended"
     assert advice("session_expired", "es")[0] == "Su sesión ha terminado"
     assert advice("teapot", "en") == UNKNOWN
     assert advice("teapot", "es") == tuple(map(texts.translator("es"), UNKNOWN))
 
 
-def test_every_code_that_a_frame_can_answer_has_advice() -> None:
+def test_every_code_of_a_frame_has_advice() -> None:
     assert set(BY_CODE) - NOT_OF_FRAMES <= set(ADVICE)
     assert not NOT_OF_FRAMES & set(ADVICE)
 
 
 @pytest.mark.parametrize("language", texts.LANGUAGES)
-def test_the_script_has_a_text_for_all_that_it_meets(language: str) -> None:
+def test_the_script_has_a_text_for_every_code(language: str) -> None:
     given = script_texts(language)
     assert given is script_texts(language)
     assert json.loads(json.dumps(given)) == given
@@ -102,7 +102,7 @@ def test_the_script_has_a_text_for_all_that_it_meets(language: str) -> None:
     assert given["codes"]["token_expired"] == list(advice("token_expired", language))
 
 
-def test_trying_again_is_offered_where_it_can_help() -> None:
+def test_the_button_is_offered_only_if_it_can_help() -> None:
     for code in ("token_expired", "session_expired", "rate_limited", "unavailable", "timeout", "unreachable"):
         assert retryable(code)
     for code in ("access_revoked", "origin_not_allowed", "not_framed", "not_found", "invalid_payload"):
@@ -110,8 +110,8 @@ def test_trying_again_is_offered_where_it_can_help() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_speaks_english_reads_no_catalog() -> None:
-    """Babel costs a start some tenth of a second, and megabytes."""
+def test_a_worker_that_serves_english_loads_no_catalog() -> None:
+    """Babel adds a tenth of a second to a start, and megabytes."""
     asked = "import sys, app; from pat_service.embed import advice; advice.script_texts('en')"
     subprocess.run(
         [sys.executable, "-c", f"{asked}; assert 'babel' not in sys.modules"], cwd=ROOT, check=True

@@ -1,4 +1,4 @@
-"""The colours of frames: both themes from one list, legible in each (WCAG 2.2, level AA)."""
+"""The colours of frames are legible in both themes (WCAG 2.2, level AA)."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ COLOURS: Final = {
     name: (light, dark)
     for name, light, dark in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", SHEET)
 }
-#: What is written on what.
+#: Text colours and their backgrounds.
 TEXTS: Final = [
     *((text, ground) for text in ("text", "muted", "accent") for ground in ("bg", "surface", "sunken")),
     *((text, f"{text}-soft") for text in ("ok", "warn", "bad", "info")),
@@ -26,7 +26,7 @@ TEXTS: Final = [
     ("surface", "bad"),
     ("muted", "line"),
 ]
-#: Borders of fields, rings of focus and turning rings: what one has to see, and not to read.
+#: Borders, focus rings and spinners: visible, but not read.
 MARKS: Final = [(mark, ground) for mark in ("control", "accent") for ground in ("bg", "surface")]
 
 
@@ -50,6 +50,6 @@ def test_ana_can_read_every_text_in_either_theme(theme: int) -> None:
 
 
 @pytest.mark.parametrize("sheet", ["embed/embed.css", "apps/orders/orders.css", "apps/support/support.css"])
-def test_no_sheet_asks_the_system_past_the_host(sheet: str) -> None:
-    """`prefers-color-scheme` does not know of the theme that a host wishes; `light-dark()` does."""
+def test_no_style_sheet_ignores_the_hosts_theme(sheet: str) -> None:
+    """`light-dark()` follows the host's theme; `prefers-color-scheme` does not."""
     assert "prefers-color-scheme" not in (STATIC / sheet).read_text()

@@ -1,4 +1,4 @@
-"""Two frames on one page: two users of one app, two apps of one user, two tabs. They stay apart."""
+"""Two frames on one page stay apart: two users, two apps, two tabs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -17,8 +17,8 @@ def emails(service: Service, *frames: Frame) -> list[str]:
     return [service.facts(frame)["user"]["email"] for frame in frames]
 
 
-def test_ana_and_ben_are_themselves_in_two_frames_of_one_app(shared: Service) -> None:
-    """One browser, one origin, and no cookie by which either could become the other."""
+def test_ana_and_ben_stay_apart_in_two_frames_of_one_app(shared: Service) -> None:
+    """One browser and one origin, but no cookie that they could share."""
     anas, bens = shared.frame(email=ANA), shared.frame(email=BEN)
     for _ in range(3):
         assert emails(shared, anas, bens, anas) == [ANA, BEN, ANA]
@@ -27,8 +27,8 @@ def test_ana_and_ben_are_themselves_in_two_frames_of_one_app(shared: Service) ->
     assert BEN not in anas.response.text
 
 
-def test_neither_sees_what_the_other_wrote(shared: Service) -> None:
-    """Support belongs to each viewer alone."""
+def test_ben_does_not_see_anas_ticket(shared: Service) -> None:
+    """Each viewer has their own tickets."""
     both = changed("apps", "support", users=[ANA, BEN])
     provision(shared.app, both)
     anas, bens = shared.frame(SUPPORT, email=ANA), shared.frame(SUPPORT, email=BEN)
@@ -38,21 +38,21 @@ def test_neither_sees_what_the_other_wrote(shared: Service) -> None:
     assert "Ana&#39;s own words" not in shared.get(bens, "pages/index").text
 
 
-def test_bens_end_is_not_anas(shared: Service) -> None:
+def test_ana_stays_when_ben_ends_his_session(shared: Service) -> None:
     anas, bens = shared.frame(email=ANA), shared.frame(email=BEN)
     assert shared.client.delete(f"/embed-apps/{ORDERS}/session", headers=bens.bearer).status_code == 204
     problem_of(shared.get(bens, "session"), 401, "session_revoked")
     assert emails(shared, anas) == [ANA]
 
 
-def test_bens_lost_access_is_not_anas(service: Service) -> None:
+def test_ana_stays_when_ben_loses_access(service: Service) -> None:
     anas, bens = service.frame(email=ANA), service.frame(email=BEN)
     provision(service.app, changed("users", BEN, status="archived"))
     problem_of(service.get(bens, "session"), 401, "access_revoked")
     assert emails(service, anas) == [ANA]
 
 
-def test_a_new_token_of_bens_replaces_none_of_anas(shared: Service) -> None:
+def test_bens_new_token_does_not_replace_anas(shared: Service) -> None:
     anas = shared.token(email=ANA)
     bens = [shared.token(email=BEN) for _ in range(3)]
     assert shared.open(anas).status_code == 200
@@ -60,7 +60,7 @@ def test_a_new_token_of_bens_replaces_none_of_anas(shared: Service) -> None:
     assert shared.refusal(bens[1]) == "token_superseded"
 
 
-def test_two_tabs_of_ana_have_a_session_each(shared: Service) -> None:
+def test_anas_two_tabs_have_separate_sessions(shared: Service) -> None:
     token = shared.token()
     first, second = (
         Frame(answer, ORDERS, boot(answer)["session"]) for answer in (shared.open(token), shared.open(token))
@@ -70,7 +70,7 @@ def test_two_tabs_of_ana_have_a_session_each(shared: Service) -> None:
     assert shared.facts(second)["user"]["email"] == ANA
 
 
-def test_two_apps_of_ana_on_one_page_take_only_their_own_session(shared: Service) -> None:
+def test_anas_two_apps_accept_only_their_own_session(shared: Service) -> None:
     orders, support = shared.frame(ORDERS), shared.frame(SUPPORT)
     assert shared.facts(orders)["app"]["slug"] == "orders"
     assert shared.facts(support)["app"]["slug"] == "support"
@@ -79,8 +79,8 @@ def test_two_apps_of_ana_on_one_page_take_only_their_own_session(shared: Service
         problem_of(shared.get(swapped, "session"), 401, "session_invalid")
 
 
-def test_frames_that_ask_at_the_same_time_are_not_mixed_up(shared: Service) -> None:
-    """What one request knows of its viewer is never another's, whichever thread serves it."""
+def test_concurrent_requests_are_not_mixed_up(shared: Service) -> None:
+    """Threads do not share the viewer of a request."""
     anas, bens = shared.frame(email=ANA), shared.frame(email=BEN)
 
     def ask(turn: int) -> bool:
@@ -94,7 +94,7 @@ def test_frames_that_ask_at_the_same_time_are_not_mixed_up(shared: Service) -> N
         assert all(threads.map(ask, range(60)))
 
 
-def test_frames_that_open_at_the_same_time_are_not_mixed_up(service: Service) -> None:
+def test_concurrent_openings_are_not_mixed_up(service: Service) -> None:
     tokens = {email: service.token(email=email) for email in (ANA, BEN)}
 
     def open_as(turn: int) -> tuple[str, str]:
