@@ -1,4 +1,4 @@
-"""Who may open an app: each fact alone decides, and none can stand for another."""
+"""Access to an app: each missing fact closes it."""
 
 from types import SimpleNamespace
 from typing import Any, Final

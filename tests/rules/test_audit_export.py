@@ -1,4 +1,4 @@
-"""Following the trail: on the command line, and on PostgreSQL, where ids become visible out of order."""
+"""Following the audit trail: by command, and on PostgreSQL, where ids become visible out of order."""
 
 import http.client
 import json
@@ -90,7 +90,7 @@ def test_the_command_takes_filters(service: Service) -> None:
         (["--after", "x"], "--after"),
     ],
 )
-def test_the_command_says_what_is_wrong(service: Service, args: list[str], word: str) -> None:
+def test_the_command_names_the_wrong_option(service: Service, args: list[str], word: str) -> None:
     done = command(service, *args)
     assert done.exit_code in (1, 2)
     assert done.stdout == ""
@@ -127,9 +127,7 @@ def test_the_command_follows_until_it_is_interrupted(
 
 
 @pytest.mark.slow
-def test_followers_that_go_away_and_streams_that_break_leave_the_worker_whole(
-    schema: Path, tmp_path: Path
-) -> None:
+def test_a_worker_survives_lost_followers_and_broken_streams(schema: Path, tmp_path: Path) -> None:
     with long_lived_service(schema, tmp_path) as service:
         provision(service.app, changed("clients", "everywhere", scopes=["audit"]))
         row = {"type": "app:thing", "at": datetime.now(UTC), "details": {"long": "x" * 500}}
@@ -202,7 +200,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def export(service: Service, cursor: str = "0") -> list[str]:
-    """The ids of what the export shows."""
+    """Return the ids that the export shows."""
     answer = Service(service.app.test_client()).client.get(
         EXPORT, query_string={"cursor": cursor}, headers=basic("everywhere")
     )
@@ -211,7 +209,7 @@ def export(service: Service, cursor: str = "0") -> list[str]:
 
 
 def waits(answer: Future[Any], url: str) -> bool:
-    """Tell whether the export waits, once it has looked who is writing."""
+    """Return whether the export waits for writers."""
     looked = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'active'"
         " AND query LIKE 'SELECT virtualtransaction%%' AND query_start > %s"
@@ -229,10 +227,10 @@ def all_ids(service: Service) -> list[str]:
 @pytest.mark.postgres
 @pytest.mark.parametrize("older", ["the one that is held", "the one that commits"])
 @pytest.mark.parametrize("commits", [True, False])
-def test_an_export_passes_over_no_event_that_is_being_written(
+def test_an_export_misses_no_event_that_is_being_written(
     large: Service, url: str, pool: ThreadPoolExecutor, older: str, commits: bool
 ) -> None:
-    """Whichever of the two transactions began first: ids, and not ages, are what a follower goes by."""
+    """A follower relies on ids, whichever transaction began first."""
     begin = "SELECT pg_current_xact_id()"
     with psycopg.connect(url) as held, psycopg.connect(url) as committed:
         for connection in (held, committed) if older == "the one that is held" else (committed, held):
@@ -250,9 +248,7 @@ def test_an_export_passes_over_no_event_that_is_being_written(
 
 
 @pytest.mark.postgres
-def test_an_export_waits_for_those_alone_that_were_writing_when_it_began(
-    large: Service, url: str, pool: ThreadPoolExecutor
-) -> None:
+def test_an_export_waits_only_for_earlier_writers(large: Service, url: str, pool: ThreadPoolExecutor) -> None:
     with psycopg.connect(url) as first, psycopg.connect(url) as second:
         (early,) = first.execute(INSERT).fetchone() or ()
         answer = pool.submit(export, large)
@@ -266,7 +262,7 @@ def test_an_export_waits_for_those_alone_that_were_writing_when_it_began(
 
 
 @pytest.mark.postgres
-def test_an_export_that_waits_for_too_long_is_unavailable_and_the_list_is_not(
+def test_an_export_that_waits_too_long_is_unavailable(
     large: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_export, "WRITERS_TIMEOUT_MS", 100)
@@ -276,12 +272,12 @@ def test_an_export_that_waits_for_too_long_is_unavailable_and_the_list_is_not(
         problem_of(answer, 503, "unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
         assert large.client.get(EVENTS, headers=basic("everywhere")).status_code == 200
-        assert large.mint().status_code == 201, "nobody waits for an export"
+        assert large.mint().status_code == 201, "a mint does not wait for an export"
     assert export(large) == all_ids(large)
 
 
 @pytest.mark.postgres
-def test_readers_and_other_tables_keep_no_export_waiting(large: Service, url: str) -> None:
+def test_an_export_does_not_wait_for_readers_or_other_tables(large: Service, url: str) -> None:
     with psycopg.connect(url) as other:
         other.execute("SELECT count(*) FROM events")
         other.execute("UPDATE workspaces SET name = name")
@@ -290,7 +286,7 @@ def test_readers_and_other_tables_keep_no_export_waiting(large: Service, url: st
 
 
 @pytest.mark.postgres
-def test_a_follower_beside_many_writers_misses_nothing(large: Service, pool: ThreadPoolExecutor) -> None:
+def test_a_follower_misses_nothing_of_many_writers(large: Service, pool: ThreadPoolExecutor) -> None:
     def write(number: int) -> None:
         mine = Service(large.app.test_client())
         for _ in range(15):
@@ -340,7 +336,7 @@ def test_the_list_and_its_filters_are_as_on_sqlite(large: Service) -> None:
 
 
 @pytest.mark.postgres
-def test_a_purge_leaves_alone_what_a_mint_holds(large: Service, url: str) -> None:
+def test_a_purge_skips_a_token_that_a_mint_locks(large: Service, url: str) -> None:
     large.token()
     large.token(email="ben@acme.test")
     now = datetime.now(UTC)
@@ -359,7 +355,7 @@ def test_a_purge_leaves_alone_what_a_mint_holds(large: Service, url: str) -> Non
 
 
 @pytest.mark.postgres
-def test_purges_at_once_tell_each_expiry_once(
+def test_concurrent_purges_record_each_expiry_once(
     large: Service, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 20)
@@ -381,7 +377,7 @@ def test_purges_at_once_tell_each_expiry_once(
 
 
 @pytest.mark.postgres
-def test_of_many_at_once_one_makes_a_secret_anew(
+def test_concurrent_requests_rekey_a_secret_once(
     large: Service, url: str, pool: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
     settings = {"SECRET_KEY": "n" * 64, "SECRET_KEY_FALLBACKS": KEY, "PUBLIC_URL": PUBLIC_URL}
@@ -398,7 +394,7 @@ def test_of_many_at_once_one_makes_a_secret_anew(
 
 
 @pytest.mark.parametrize("type_", ["minted", "\udcff", "token:\x1b[31m", ""])
-def test_the_command_refuses_what_is_no_type(service: Service, type_: str) -> None:
+def test_the_command_refuses_an_unknown_type(service: Service, type_: str) -> None:
     done = service.app.test_cli_runner().invoke(args=["events", "--type", type_])
     assert done.exit_code == 2
     assert "such as token:minted" in done.output

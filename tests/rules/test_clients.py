@@ -1,4 +1,4 @@
-"""Clients that are kept: secrets that overlap, a revocation, and what the trail tells of changes."""
+"""Clients: rotation, overlapping secrets, revocation, and the audit events of changes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,7 +37,7 @@ def test_a_new_secret_ends_the_old_one_at_once(service: Service) -> None:
     problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
 
 
-def test_two_secrets_overlap_until_the_very_second(service: Service) -> None:
+def test_two_secrets_overlap_until_the_exact_second(service: Service) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         new = rotate(service, NOON, DAY)
         assert mint_with_secret(service, SECRETS["portal"]).status_code == 201
@@ -49,7 +49,7 @@ def test_two_secrets_overlap_until_the_very_second(service: Service) -> None:
         assert mint_with_secret(service, new).status_code == 201
 
 
-def test_an_overlap_never_makes_a_secret_live_longer(service: Service) -> None:
+def test_a_new_overlap_does_not_extend_an_old_one(service: Service) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         second = rotate(service, NOON, timedelta(hours=1))
         third = rotate(service, NOON, DAY)
@@ -70,7 +70,7 @@ def test_a_rotation_without_overlap_ends_an_overlap(service: Service) -> None:
         assert mint_with_secret(service, third).status_code == 201
 
 
-def test_a_secret_that_has_ended_comes_back_by_no_rotation(service: Service) -> None:
+def test_a_retired_secret_stays_invalid_after_a_rotation(service: Service) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         rotate(service, NOON, DAY)
         clock.shift(2 * DAY)
@@ -78,12 +78,12 @@ def test_a_secret_that_has_ended_comes_back_by_no_rotation(service: Service) -> 
         problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
 
 
-def test_the_rotation_of_one_client_leaves_the_others_alone(service: Service) -> None:
+def test_a_rotation_leaves_other_clients_alone(service: Service) -> None:
     rotate(service, NOON)
     problem_of(mint_with_secret(service, SECRETS["rival"], "rival"), 404, "user_not_found")
 
 
-def test_a_revoked_client_is_invalid_at_once_with_every_secret_and_its_tokens_go_on(service: Service) -> None:
+def test_a_revoked_client_loses_every_secret_and_its_tokens_still_open(service: Service) -> None:
     token = service.token()
     second = rotate(service, datetime.now(UTC), DAY)
     with service.app.app_context():
@@ -95,16 +95,16 @@ def test_a_revoked_client_is_invalid_at_once_with_every_secret_and_its_tokens_go
     assert service.open(token).status_code == 200
 
 
-# What the trail tells of changes.
+# Audit events.
 
 
-def told_of(service: Service, client: str) -> list[Any]:
+def events_of(service: Service, client: str) -> list[Any]:
     of_client = (Event.client_id == client, Event.type.startswith("client:"))
     return service.rows(select(Event.__table__).where(*of_client).order_by(Event.id))
 
 
-def test_a_new_client_is_told_with_what_it_may_do(service: Service) -> None:
-    created, *_ = told_of(service, "manager")
+def test_a_new_client_is_an_event_with_its_rights(service: Service) -> None:
+    created, *_ = events_of(service, "manager")
     assert (created.type, created.details) == (
         "client:created",
         {
@@ -134,29 +134,29 @@ def test_a_new_client_is_told_with_what_it_may_do(service: Service) -> None:
         ),
     ],
 )
-def test_a_change_is_told_with_what_was_and_what_is(
+def test_a_change_is_an_event_with_before_and_after(
     service: Service, change: dict[str, Any], before: dict[str, Any]
 ) -> None:
-    number = len(told_of(service, "portal"))
+    number = len(events_of(service, "portal"))
     document = changed("clients", "portal", **change)
     provision(service.app, document)
-    (event,) = told_of(service, "portal")[number:]
+    (event,) = events_of(service, "portal")[number:]
     after = {name: sorted(value) if isinstance(value, list) else value for name, value in change.items()}
     assert (event.type, event.details) == ("client:changed", {"before": before, "after": after})
     provision(service.app, document)
-    assert len(told_of(service, "portal")) == number + 1, "nothing has changed since"
+    assert len(events_of(service, "portal")) == number + 1, "nothing changed the second time"
 
 
-def test_a_file_given_again_tells_of_no_change(service: Service) -> None:
-    before = [told_of(service, client) for client in SECRETS]
+def test_the_same_file_again_is_no_change(service: Service) -> None:
+    before = [events_of(service, client) for client in SECRETS]
     provision(service.app, WORLD)
-    assert [told_of(service, client) for client in SECRETS] == before
+    assert [events_of(service, client) for client in SECRETS] == before
 
 
-def test_a_client_that_comes_back_is_told(service: Service) -> None:
+def test_a_restored_client_is_an_event(service: Service) -> None:
     with service.app.app_context():
         clients.revoke("portal", datetime.now(UTC))
     provision(service.app, changed("clients", "portal", secret="n" * 40))
-    events = [event for event in told_of(service, "portal") if event.type == "client:changed"]
+    events = [event for event in events_of(service, "portal") if event.type == "client:changed"]
     assert [event.details for event in events] == [{"before": {"revoked": True}, "after": {"revoked": False}}]
     assert mint_with_secret(service, "n" * 40).status_code == 201

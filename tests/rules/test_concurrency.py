@@ -1,4 +1,4 @@
-"""Racing callers, in real threads: one token of a pair opens, and what was ended stays ended."""
+"""Concurrent requests in real threads: one token of a user and app opens, and ended sessions stay ended."""
 
 import itertools
 import json
@@ -50,7 +50,7 @@ MINTS = 200
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def service(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Iterator[Service]:
-    """The service on each of the two databases, with limits that nobody meets here."""
+    """The service on each database, with limits that no test reaches."""
     many = "1000000 per minute"
     names = ("MINT", "OPEN", "FAILURE")
     settings = {f"{name}_RATE_LIMIT": many for name in names} | {"WEB_THREADS": str(THREADS)}
@@ -70,7 +70,7 @@ def world(app: Flask) -> Service:
 
 
 def race(service: Service, *runs: Callable[[Service], Any]) -> list[Any]:
-    """Run each in a thread of its own, with a caller of its own, all from one moment on."""
+    """Run each function at the same moment, in its own thread with its own test client."""
     start = Barrier(len(runs))
 
     def go(run: Callable[[Service], Any]) -> Any:
@@ -111,7 +111,7 @@ def live_sessions(service: Service) -> list[Any]:
 # Mint against mint.
 
 
-def test_of_200_racing_mints_all_succeed_and_one_token_opens(service: Service) -> None:
+def test_all_of_200_concurrent_mints_succeed_and_one_token_opens(service: Service) -> None:
     def mint_ten(caller: Service) -> list[TestResponse]:
         return [caller.mint() for _ in range(MINTS // THREADS)]
 
@@ -127,8 +127,8 @@ def test_of_200_racing_mints_all_succeed_and_one_token_opens(service: Service) -
     assert count(service, Event, Event.type == "token:minted") == MINTS
 
 
-def test_the_first_mints_of_a_pair_race_as_well_as_later_ones(service: Service) -> None:
-    """On an empty table there is no row to lock yet."""
+def test_the_first_mints_of_a_user_and_app_may_be_concurrent(service: Service) -> None:
+    """An empty table has no row to lock."""
     pairs = [("ana@acme.test", "orders"), ("ben@acme.test", "orders"), ("ana@acme.test", "support")]
     runs = [
         lambda caller, email=email, slug=slug: caller.mint(email=email, appSlug=slug).status_code
@@ -141,14 +141,13 @@ def test_the_first_mints_of_a_pair_race_as_well_as_later_ones(service: Service) 
 # Open against mint.
 
 
-def test_a_token_that_is_being_replaced_opens_or_is_superseded_and_nothing_else(service: Service) -> None:
+def test_a_token_that_is_being_replaced_opens_or_is_superseded(service: Service) -> None:
     for _ in range(3):
         token = service.token()
         runs = [lambda caller, token=token: exchange(caller, token)] * 6
         minted, *opened = race(service, lambda caller: caller.mint(), *runs)
         assert minted.status_code == 201
         assert {code_of(answer) for answer in opened} <= {"opened", "token_superseded"}
-        # Frames that were open go on.
         assert all(
             facts(service, answer).status_code == 200 for answer in opened if answer.status_code == 201
         )
@@ -168,7 +167,7 @@ def test_no_session_of_a_replaced_token_outlives_a_mint_that_ends_sessions(servi
         assert live_sessions(service) == []
 
 
-def test_of_racing_mints_that_end_sessions_only_the_last_ones_sessions_live(service: Service) -> None:
+def test_concurrent_mints_that_end_sessions_leave_only_the_last_ones(service: Service) -> None:
     def mint_and_open(caller: Service) -> list[str]:
         codes = []
         for _ in range(6):
@@ -183,7 +182,7 @@ def test_of_racing_mints_that_end_sessions_only_the_last_ones_sessions_live(serv
     assert {session.token_id for session in live_sessions(service)} <= {token.id}
 
 
-def test_a_mint_that_ends_sessions_races_with_frames_that_end_themselves(service: Service) -> None:
+def test_a_mint_that_ends_sessions_is_concurrent_with_their_own_end(service: Service) -> None:
     for _ in range(3):
         token = service.token()
         opened = [exchange(service, token) for _ in range(6)]
@@ -200,7 +199,7 @@ def test_a_mint_that_ends_sessions_races_with_frames_that_end_themselves(service
         assert live_sessions(service) == []
 
 
-def test_a_session_that_is_ended_twice_at_once_ends_once_in_the_audit_trail(service: Service) -> None:
+def test_concurrent_ends_of_a_session_are_one_event(service: Service) -> None:
     opened = exchange(service, service.token())
     bearer = {"Authorization": f"Bearer {(opened.json or {})['signedPat']}"}
     ends = [lambda caller: caller.client.delete(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code]
@@ -212,7 +211,7 @@ def test_a_session_that_is_ended_twice_at_once_ends_once_in_the_audit_trail(serv
 # Mint and open against changes of the directory.
 
 
-def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Service) -> None:
+def test_no_token_or_session_survives_a_concurrent_move(service: Service) -> None:
     def move_there_and_back(caller: Service) -> None:
         for workspace in ("globex", "acme"):
             provision(caller.app, changed("apps", "orders", workspace=workspace))
@@ -240,7 +239,7 @@ def test_no_token_and_no_session_survives_a_move_that_it_raced_with(service: Ser
                 assert facts(service, answer).status_code == (200 if lives else 401)
 
 
-def test_a_grant_that_is_taken_and_given_under_load_never_fails_a_request(service: Service) -> None:
+def test_a_grant_that_comes_and_goes_never_fails_a_request(service: Service) -> None:
     def take_and_give(caller: Service) -> None:
         for users in ([], ["ana@acme.test", "ben@acme.test"]) * 3:
             provision(caller.app, changed("apps", "orders", users=users))
@@ -256,7 +255,7 @@ def test_a_grant_that_is_taken_and_given_under_load_never_fails_a_request(servic
     assert service.mint().status_code == 201
 
 
-def test_racing_rotations_leave_one_live_secret(service: Service) -> None:
+def test_concurrent_rotations_leave_one_live_secret(service: Service) -> None:
     ring = service.app.extensions["pat_service.keyring"]
 
     def rotate(caller: Service) -> str:
@@ -270,7 +269,7 @@ def test_racing_rotations_leave_one_live_secret(service: Service) -> None:
     assert sorted(answers) == [400] + [401] * 8
 
 
-def test_racing_provisions_of_one_file_end_as_one(service: Service) -> None:
+def test_concurrent_provisions_of_one_file_end_as_one(service: Service) -> None:
     race(service, *[lambda caller: provision(caller.app, WORLD)] * 6)
     assert count(service, App) == len(WORLD["apps"])
     assert service.mint().status_code == 201
@@ -287,7 +286,7 @@ def statuses(answers: list[TestResponse]) -> Counter[int]:
 
 
 def calls(method: str, path: str, body: Any = None, client: str = "manager") -> Callable[[Service], Any]:
-    """A call below /api/ext, for a thread of its own."""
+    """Return a call below /api/ext, for a thread."""
 
     def call(caller: Service) -> TestResponse:
         return caller.client.open(f"/api/ext/{path}", method=method, headers=basic(client), json=body)
@@ -295,45 +294,45 @@ def calls(method: str, path: str, body: Any = None, client: str = "manager") -> 
     return call
 
 
-def test_of_racing_puts_of_a_membership_one_makes_it(service: Service) -> None:
+def test_one_of_concurrent_puts_creates_a_membership(service: Service) -> None:
     directory = Directory(service)
     path = f"workspaces/{directory.globex}/members/{directory.user(ANA)}"
     answers = race(service, *[calls("PUT", path, {"role": "builder"}, "everywhere")] * 10)
     assert statuses(answers) == {201: 1, 200: 9}
-    assert [told[0] for told in directory.take_event_facts()] == ["member:added"]
+    assert [event[0] for event in directory.take_event_facts()] == ["member:added"]
 
 
-def test_of_racing_roles_the_last_one_stays_and_each_change_is_told_once(service: Service) -> None:
+def test_concurrent_roles_are_each_recorded_and_the_last_one_stays(service: Service) -> None:
     directory = Directory(service)
     path = f"workspaces/{directory.acme}/members/{directory.user(ANA)}"
     answers = race(service, *[calls("PUT", path, {"role": role}) for role in ("builder", "end-user") * 5])
     assert statuses(answers) == {200: 10}
-    changes = [told[3] for told in directory.take_event_facts()]
+    changes = [event[3] for event in directory.take_event_facts()]
     assert all(change["before"] != change["after"] for change in changes)
     assert len(changes) == 1 or len(changes) % 2 == (directory.ok("GET", path)["role"] == "builder")
 
 
-def test_of_racing_puts_of_a_grant_one_makes_it(service: Service) -> None:
+def test_one_of_concurrent_puts_creates_a_grant(service: Service) -> None:
     directory = Directory(service)
     answers = race(service, *[calls("PUT", f"apps/{SUPPORT}/grants/{directory.user(BEN)}")] * 10)
     assert statuses(answers) == {201: 1, 200: 9}
-    assert [told[0] for told in directory.take_event_facts()] == ["grant:added"]
+    assert [event[0] for event in directory.take_event_facts()] == ["grant:added"]
 
 
-def test_a_membership_that_is_given_and_taken_at_once_is_told_as_often(service: Service) -> None:
+def test_concurrent_changes_of_a_membership_are_each_recorded(service: Service) -> None:
     directory = Directory(service)
     path = f"workspaces/{directory.acme}/members/{directory.user(BEN)}"
     gives = calls("PUT", path, {"role": "builder"}, "everywhere")
     takes = calls("DELETE", path, client="everywhere")
     found = statuses(race(service, *[gives, takes] * 8))
     assert set(found) <= {200, 201, 204, 404}
-    kinds = Counter(told[0] for told in directory.take_event_facts())
+    kinds = Counter(event[0] for event in directory.take_event_facts())
     assert (kinds["member:added"], kinds["member:removed"]) == (found[201], found[204])
     assert count(service, Member, Member.user_id == directory.user(BEN)) == 1 + found[201] - found[204]
 
 
-def test_of_racing_newcomers_of_one_email_one_is_made(service: Service) -> None:
-    """The other tenant's joins; whoever knows them already is told so."""
+def test_concurrent_new_users_with_one_email_are_one_user(service: Service) -> None:
+    """The other tenant's user joins; a tenant that already has the user gets 409."""
     directory = Directory(service)
 
     def newcomer(client: str, workspace: str) -> Callable[[Service], Any]:
@@ -343,11 +342,11 @@ def test_of_racing_newcomers_of_one_email_one_is_made(service: Service) -> None:
     runs = [newcomer("manager", directory.acme), newcomer("rival", directory.globex)] * 6
     assert statuses(race(service, *runs)) == {201: 1, 200: 1, 409: 10}
     assert count(service, User, User.email == "zoe@acme.test") == 1
-    kinds = Counter(told[0] for told in directory.take_event_facts())
+    kinds = Counter(event[0] for event in directory.take_event_facts())
     assert kinds == {"user:created": 1, "member:added": 2}
 
 
-def test_of_two_apps_and_two_users_that_race_for_a_name_one_gets_it(service: Service) -> None:
+def test_one_of_two_concurrent_apps_or_users_gets_a_name(service: Service) -> None:
     directory = Directory(service)
     for number in range(4):
         slug, email = f"taken-{number}", f"taken{number}@acme.test"
@@ -376,7 +375,7 @@ def test_no_grant_follows_an_app_to_another_workspace(service: Service) -> None:
         assert count(service, Grant, Grant.app_id == ORDERS) == 0
 
 
-def test_a_user_whom_another_tenant_is_adding_is_no_longer_the_first_ones_alone(service: Service) -> None:
+def test_a_user_who_is_joining_another_tenant_is_shared(service: Service) -> None:
     """The change waits for the membership that is on its way, and finds it."""
     directory = Directory(service)
     ana = directory.user(ANA)
@@ -392,7 +391,7 @@ def test_a_user_whom_another_tenant_is_adding_is_no_longer_the_first_ones_alone(
     directory.ok("PATCH", f"users/{ana}", {"name": "Mine"})
 
 
-def test_what_is_deleted_while_frames_open_leaves_none_open(service: Service) -> None:
+def test_a_deletion_during_openings_leaves_no_frame_open(service: Service) -> None:
     directory = Directory(service)
     for path in (f"users/{directory.user(ANA)}", f"apps/{ORDERS}"):
         token = service.token(email=ANA if path.startswith("users") else BEN)
@@ -405,7 +404,7 @@ def test_what_is_deleted_while_frames_open_leaves_none_open(service: Service) ->
     assert live_sessions(service) == []
 
 
-def test_a_workspace_goes_or_gets_an_app_and_not_both(service: Service) -> None:
+def test_a_workspace_is_deleted_or_gets_an_app(service: Service) -> None:
     directory = Directory(service)
     for number in range(4):
         workspace = directory.ok("POST", "workspaces", {"slug": "new"}, "everywhere", 201)["id"]
@@ -427,7 +426,7 @@ def test_a_workspace_goes_or_gets_an_app_and_not_both(service: Service) -> None:
 # Openings of one token.
 
 
-def test_of_racing_openings_of_a_single_use_token_one_session_lives(service: Service) -> None:
+def test_concurrent_openings_of_a_single_use_token_leave_one_session(service: Service) -> None:
     token = service.token(singleUse=True)
     answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
     assert Counter(answer.status_code for answer in answers) == {201: THREADS}
@@ -449,7 +448,7 @@ def hand_over(service: Service, token: str) -> TestResponse:
         pytest.param([exchange, hand_over, Service.open], None, id="every way"),
     ],
 )
-def test_racing_openings_fill_a_token_to_its_last_session_and_no_further(
+def test_concurrent_openings_never_exceed_the_limit_of_sessions(
     service: Service, ways: list[Callable[[Service, str], TestResponse]], opened: dict[int, int] | None
 ) -> None:
     service.app.config["MAX_SESSIONS_PER_TOKEN"] = 7
@@ -464,9 +463,9 @@ def test_racing_openings_fill_a_token_to_its_last_session_and_no_further(
     assert len(live_sessions(service)) == 7
 
 
-def test_racing_mints_of_a_workspace_leave_one_token_that_opens(service: Service) -> None:
-    wish = {"client": "manager", "appSlug": None, "workspaceSlug": "acme"}
-    answers = race(service, *[lambda caller: caller.mint(**wish)] * THREADS)
+def test_concurrent_mints_of_a_workspace_leave_one_token_that_opens(service: Service) -> None:
+    fields = {"client": "manager", "appSlug": None, "workspaceSlug": "acme"}
+    answers = race(service, *[lambda caller: caller.mint(**fields)] * THREADS)
     assert Counter(answer.status_code for answer in answers) == {201: THREADS}
     tokens = [(answer.json or {})["personalAccessToken"] for answer in answers]
     codes = Counter(code_of(exchange(service, token)) for token in tokens)
@@ -474,23 +473,23 @@ def test_racing_mints_of_a_workspace_leave_one_token_that_opens(service: Service
     assert count(service, Token) == 1
 
 
-def test_racing_mints_that_bring_one_person_along_all_succeed_and_make_them_once(service: Service) -> None:
-    wish: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
-    answers = race(service, *[lambda caller: caller.mint(**wish)] * THREADS)
+def test_concurrent_mints_create_one_user_once(service: Service) -> None:
+    fields: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+    answers = race(service, *[lambda caller: caller.mint(**fields)] * THREADS)
     assert Counter(answer.status_code for answer in answers) == {201: THREADS}
     assert count(service, User, User.email == "nia@acme.test") == 1
     for type_ in ("user:created", "member:added", "grant:added"):
-        told = count(service, Event, Event.type == type_, Event.client_id == "manager")
-        assert told == 1, type_
+        recorded = count(service, Event, Event.type == type_, Event.client_id == "manager")
+        assert recorded == 1, type_
 
 
-def test_mints_that_bring_somebody_along_race_with_their_deletion_and_no_request_fails(
+def test_no_mint_fails_during_the_deletion_of_its_new_user(
     service: Service,
 ) -> None:
-    wish: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
+    fields: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
 
     def mint(caller: Service) -> list[int]:
-        return [caller.mint(**wish).status_code for _ in range(10)]
+        return [caller.mint(**fields).status_code for _ in range(10)]
 
     def delete(caller: Service) -> list[int]:
         found = []
@@ -508,7 +507,7 @@ def test_mints_that_bring_somebody_along_race_with_their_deletion_and_no_request
     assert set(deleted) <= {204, 404}
 
 
-def test_an_older_keys_digest_is_made_anew_once_by_racing_openings(service: Service) -> None:
+def test_concurrent_openings_rekey_a_digest_once(service: Service) -> None:
     token = service.token()
     older = service.app.extensions["pat_service.keyring"]
     service.app.extensions["pat_service.keyring"] = Keyring("n" * 64, (KEY,))
@@ -520,10 +519,10 @@ def test_an_older_keys_digest_is_made_anew_once_by_racing_openings(service: Serv
     assert count(service, Event, Event.type == "token:rekeyed") == 1
 
 
-def test_a_transaction_holds_sqlites_write_lock_from_its_first_moment_on(
+def test_a_transaction_has_sqlites_write_lock_from_its_start(
     make_app: Callable[..., Flask],
 ) -> None:
-    """Else it would fail where another process writes between its first read and its first write."""
+    """Otherwise it would fail if another process writes between its first read and first write."""
     app = make_app()
     other = sqlite3.connect(database_folder(app) / "pat-service.db", isolation_level=None, timeout=0)
     with app.app_context():
@@ -536,8 +535,8 @@ def test_a_transaction_holds_sqlites_write_lock_from_its_first_moment_on(
 
 
 @pytest.mark.redis
-def test_racing_callers_of_two_worker_processes_meet_one_truth(service: Service) -> None:
-    """Mints that end sessions against openings, as in one process; and the contract's own limit."""
+def test_two_worker_processes_agree_on_tokens_sessions_and_limits(service: Service) -> None:
+    """Mints that end sessions against openings, and the default limit."""
     with service.app.app_context():
         database = db.engine.url.render_as_string(hide_password=False)
     provision(service.app, changed("clients", "portal", mint_limit="1000000 per minute"))

@@ -1,4 +1,4 @@
-"""One file says what exists. What it says of a thing is the whole truth of that thing."""
+"""The provisioning file: each entry replaces everything about its workspace, user, app or client."""
 
 import json
 import threading
@@ -28,12 +28,11 @@ from tests.support.people import (
     WORLD,
     Service,
     changed,
-    database_folder,
     long_lived_service,
     provision,
 )
 
-#: The file of the contract, with a secret.
+#: The documented example, with a secret.
 EXAMPLE = """
 [[workspaces]]
 slug = "acme"
@@ -70,7 +69,7 @@ def load(app: Flask, text: str) -> Provisioned:
 
 
 def tables(app: Flask, *, but_events: bool = True) -> dict[str, list[str]]:
-    """Every row of every table, to be compared."""
+    """Return every row of every table."""
     with app.app_context(), reading() as connection:
         return {
             table.name: sorted(repr(tuple(row)) for row in connection.execute(select(table)))
@@ -87,7 +86,7 @@ def mint_status(client: FlaskClient, id_: str, secret: str, email: str = "ana@ac
 
 @pytest.fixture(scope="module")
 def shared_app(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    """An app that tests of refusals share: a refusal leaves no trace."""
+    """An app for tests of refusals, which change nothing."""
     with long_lived_service(schema, tmp_path_factory.mktemp("provisioning")) as service:
         yield service.app
 
@@ -98,10 +97,10 @@ def empty(make_app) -> Flask:
     return app
 
 
-# The file of the contract
+# The documented example
 
 
-def test_the_contracts_example_makes_ana_a_viewer_of_orders(empty: Flask) -> None:
+def test_the_example_makes_ana_a_viewer_of_orders(empty: Flask) -> None:
     done = load(empty, EXAMPLE)
     assert done.counts == {"workspaces": 1, "users": 1, "apps": 1, "clients": 1}
     assert (done.secrets, done.notes) == ({}, [])
@@ -113,7 +112,7 @@ def test_the_contracts_example_makes_ana_a_viewer_of_orders(empty: Flask) -> Non
 
 
 @pytest.mark.parametrize("document", [EXAMPLE, json.dumps(WORLD)], ids=["example", "world"])
-def test_doing_it_again_changes_nothing(empty: Flask, document: str) -> None:
+def test_a_second_run_changes_nothing(empty: Flask, document: str) -> None:
     parsed = file_provisioning.parse(EXAMPLE) if document == EXAMPLE else json.loads(document)
     provision(empty, parsed)
     before = tables(empty)
@@ -122,7 +121,7 @@ def test_doing_it_again_changes_nothing(empty: Flask, document: str) -> None:
         assert tables(empty) == before
 
 
-def test_doing_it_again_ends_no_token_and_no_session(app: Flask, service: Service) -> None:
+def test_a_second_run_ends_no_token_and_no_session(app: Flask, service: Service) -> None:
     frame, token = service.frame(), service.token()
     provision(app, WORLD)
     assert service.get(frame, "session").status_code == 200
@@ -142,13 +141,13 @@ def test_an_empty_file_changes_nothing(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("kind", ["workspaces", "users", "apps", "clients"])
-def test_what_the_file_does_not_list_stays(app: Flask, kind: str) -> None:
+def test_entries_that_the_file_does_not_list_stay(app: Flask, kind: str) -> None:
     before = tables(app)
     provision(app, {kind: WORLD[kind][:1]})
     assert tables(app) == before
 
 
-def test_what_is_left_out_of_a_thing_has_a_plain_default(empty: Flask) -> None:
+def test_fields_that_an_entry_leaves_out_have_defaults(empty: Flask) -> None:
     load(
         empty,
         """
@@ -169,7 +168,7 @@ def test_what_is_left_out_of_a_thing_has_a_plain_default(empty: Flask) -> None:
     assert service.rows(select(Member)) == service.rows(select(Grant)) == []
 
 
-def test_what_changed_in_the_file_is_changed(app: Flask, service: Service) -> None:
+def test_a_changed_field_is_changed(app: Flask, service: Service) -> None:
     frame = service.frame()
     provision(app, changed("workspaces", "acme", name="Acme & Sons"))
     provision(app, changed("users", "ana@acme.test", name="Ana María", workspaces={"acme": "admin"}))
@@ -183,41 +182,10 @@ def test_what_changed_in_the_file_is_changed(app: Flask, service: Service) -> No
     assert service.rows(select(Member.role).join(User).where(User.email == "ana@acme.test")) == [("admin",)]
 
 
-# The whole truth of a thing
+# An entry replaces everything
 
 
-def test_a_grant_that_the_app_no_longer_lists_is_taken_away(app: Flask, service: Service) -> None:
-    frame, token = service.frame(), service.token()
-    provision(app, changed("apps", "orders", users=["ben@acme.test"]))
-    assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
-    assert service.refusal(token) == "access_revoked"
-    assert service.mint().json["code"] == "app_forbidden"  # type: ignore[index]
-    assert service.mint(email="ben@acme.test").status_code == 201
-
-
-def test_a_membership_that_the_user_no_longer_lists_is_taken_away(app: Flask, service: Service) -> None:
-    token = service.token()
-    provision(app, changed("users", "ana@acme.test", workspaces={"globex": "end-user"}))
-    assert service.refusal(token) == "access_revoked"
-    assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
-    assert service.mint(client="everywhere").json["code"] == "app_forbidden"  # type: ignore[index]
-
-
-def test_what_is_given_back_revives_what_has_not_expired(app: Flask, service: Service) -> None:
-    frame, token = service.frame(), service.token()
-    for loss in (
-        changed("apps", "orders", users=[]),
-        changed("users", "ana@acme.test", workspaces={}),
-        changed("users", "ana@acme.test", status="archived"),
-    ):
-        provision(app, loss)
-        assert service.refusal(token) == "access_revoked"
-        provision(app, WORLD)
-        assert service.get(frame, "session").status_code == 200
-        assert service.open(token).status_code == 200
-
-
-def test_leaving_the_lists_out_takes_all_of_them_away(app: Flask, service: Service) -> None:
+def test_an_entry_without_lists_removes_grants_members_and_origins(app: Flask, service: Service) -> None:
     load(app, 'apps = [{ slug = "orders", workspace = "acme" }]\nusers = [{ email = "ana@acme.test" }]')
     assert service.rows(select(Grant).where(Grant.app_id == ORDERS)) == []
     assert service.rows(select(Member).join(User).where(User.email == "ana@acme.test")) == []
@@ -226,18 +194,18 @@ def test_leaving_the_lists_out_takes_all_of_them_away(app: Flask, service: Servi
     assert "frame-ancestors 'none'" in refused.headers["Content-Security-Policy"]
 
 
-def test_a_client_loses_the_workspaces_that_it_no_longer_lists(app: Flask, service: Service) -> None:
-    provision(app, changed("clients", "portal", workspaces=["globex"]))
-    assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
-    provision(app, changed("clients", "portal", workspaces=[]))
-    assert service.mint().json["code"] == "user_not_found"  # type: ignore[index]
-
-
-def test_a_client_loses_the_scopes_that_it_no_longer_lists(app: Flask, service: Service) -> None:
-    provision(app, changed("clients", "portal", scopes=["audit", "provision"]))
-    assert service.mint().json["code"] == "scope_missing"  # type: ignore[index]
-    provision(app, changed("clients", "portal", scopes=[]))
-    assert service.mint().json["code"] == "scope_missing"  # type: ignore[index]
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"workspaces": ["globex"]}, "user_not_found"),
+        ({"workspaces": []}, "user_not_found"),
+        ({"scopes": ["audit", "provision"]}, "scope_missing"),
+        ({"scopes": []}, "scope_missing"),
+    ],
+)
+def test_a_client_loses_what_it_no_longer_lists(service: Service, change: dict[str, Any], code: str) -> None:
+    provision(service.app, changed("clients", "portal", **change))
+    assert service.mint().json["code"] == code  # type: ignore[index]
 
 
 def test_a_client_loses_the_limit_that_it_no_longer_lists(app: Flask, service: Service) -> None:
@@ -258,7 +226,7 @@ def test_a_client_whose_file_names_no_workspaces_reaches_all(app: Flask, service
     assert provision(app, everywhere).notes == []
 
 
-def test_a_user_whom_the_file_brings_back_is_noted(app: Flask, service: Service) -> None:
+def test_a_reactivated_user_is_noted(app: Flask, service: Service) -> None:
     assert provision(app, changed("users", "ana@acme.test", status="archived")).notes == []
     back = changed("users", "ana@acme.test")
     assert provision(app, back).notes == ["ana@acme.test was archived and is active again"]
@@ -266,37 +234,22 @@ def test_a_user_whom_the_file_brings_back_is_noted(app: Flask, service: Service)
     assert service.mint().status_code == 201
 
 
-# Another workspace moves the app
+# Moves
 
 
 @pytest.fixture
 def both(app: Flask) -> Flask:
-    """Ana is at home in both workspaces, so that the move alone decides."""
+    """Ana is a member of both workspaces, so only the move ends her access."""
     provision(app, changed("users", "ana@acme.test", workspaces={"acme": "end-user", "globex": "end-user"}))
     return app
 
 
-def test_a_move_ends_tokens_and_sessions_for_good(both: Flask, service: Service) -> None:
-    frame, token = service.frame(), service.token()
-    for workspace in ("globex", "acme"):
-        provision(both, changed("apps", "orders", workspace=workspace))
-        assert service.refusal(token) == "access_revoked"
-        assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
-
-
-def test_every_move_ends_what_was_made_since_the_last_one(both: Flask, service: Service) -> None:
+def test_each_move_ends_the_tokens_since_the_last_move(both: Flask, service: Service) -> None:
     provision(both, changed("apps", "orders", workspace="globex"))
     frame = service.frame(client="rival")
     for workspace in ("acme", "globex"):
         provision(both, changed("apps", "orders", workspace=workspace))
         assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
-
-
-def test_after_a_move_ana_gets_a_new_token_in_the_new_workspace(both: Flask, service: Service) -> None:
-    service.token()
-    provision(both, changed("apps", "orders", workspace="globex"))
-    assert service.mint().json["code"] == "app_not_found"  # type: ignore[index]
-    assert service.frame(client="rival").response.status_code == 200
 
 
 def test_a_new_slug_or_template_is_no_move(app: Flask, service: Service) -> None:
@@ -316,15 +269,7 @@ def test_a_changed_secret_replaces_the_old_one_at_once(app: Flask, client: Flask
     assert mint_status(client, "portal", "n" * 32) == 201
 
 
-def test_the_same_secret_keeps_its_row(app: Flask, service: Service) -> None:
-    before = service.rows(select(ClientSecret.__table__).order_by(ClientSecret.id))
-    provision(app, WORLD)
-    assert service.rows(select(ClientSecret.__table__).order_by(ClientSecret.id)) == before
-
-
-def test_a_secret_that_the_file_leaves_out_is_made_once_and_then_kept(
-    app: Flask, client: FlaskClient
-) -> None:
+def test_a_missing_secret_is_generated_once(app: Flask, client: FlaskClient) -> None:
     text = 'clients = [{ id = "second" }, { id = "third" }]'
     made = load(app, text).secrets
     assert list(made) == ["second", "third"]
@@ -333,15 +278,13 @@ def test_a_secret_that_the_file_leaves_out_is_made_once_and_then_kept(
         assert mint_status(client, id_, secret.reveal()) == 201
 
 
-def test_leaving_a_secret_out_later_keeps_the_one_there_is(app: Flask, client: FlaskClient) -> None:
+def test_a_secret_that_is_left_out_later_stays(app: Flask, client: FlaskClient) -> None:
     assert load(app, 'clients = [{ id = "portal" }]').secrets == {}
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
 
 
 @pytest.mark.parametrize("overlap", [timedelta(0), timedelta(hours=1)])
-def test_a_file_cannot_bring_back_a_secret_that_was_rotated_away(
-    app: Flask, client: FlaskClient, overlap: timedelta
-) -> None:
+def test_a_file_cannot_restore_a_retired_secret(app: Flask, client: FlaskClient, overlap: timedelta) -> None:
     with app.app_context():
         rotated = clients.rotate(app.extensions["pat_service.keyring"], "portal", utcnow(), overlap).reveal()
     with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
@@ -349,7 +292,7 @@ def test_a_file_cannot_bring_back_a_secret_that_was_rotated_away(
     assert mint_status(client, "portal", rotated) == 201
 
 
-def test_a_new_secret_of_the_file_ends_a_rotated_one_and_its_overlap(app: Flask, client: FlaskClient) -> None:
+def test_a_new_secret_in_the_file_ends_a_rotation_and_its_overlap(app: Flask, client: FlaskClient) -> None:
     with app.app_context():
         keyring = app.extensions["pat_service.keyring"]
         rotated = clients.rotate(keyring, "portal", utcnow(), timedelta(hours=1)).reveal()
@@ -361,28 +304,7 @@ def test_a_new_secret_of_the_file_ends_a_rotated_one_and_its_overlap(app: Flask,
     assert mint_status(client, "portal", "n" * 40) == 201
 
 
-def test_a_secret_of_one_client_is_none_of_anothers(app: Flask, client: FlaskClient) -> None:
-    assert mint_status(client, "everywhere", SECRETS["portal"]) == 401
-
-
-def test_a_secret_may_be_any_text_of_32_to_1024_characters(app: Flask, client: FlaskClient) -> None:
-    for secret in ("é" * 32, "with: a colon, and spaces, and € signs", "p" * 1024):
-        provision(app, changed("clients", "portal", secret=secret))
-        assert mint_status(client, "portal", secret) == 201
-
-
-def test_a_secret_stands_nowhere_in_the_database(app: Flask, service: Service) -> None:
-    made = load(app, 'clients = [{ id = "second" }]').secrets["second"].reveal()
-    service.token()
-    content = b"".join(path.read_bytes() for path in database_folder(app).glob("pat-service.db*"))
-    assert b"second" in content
-    for secret in (made, made[4:], SECRETS["portal"]):
-        assert secret.encode() not in content
-
-
-def test_a_client_that_was_revoked_is_live_again_with_a_new_secret_alone(
-    app: Flask, client: FlaskClient
-) -> None:
+def test_only_a_new_secret_restores_a_revoked_client(app: Flask, client: FlaskClient) -> None:
     with app.app_context():
         clients.revoke("portal", utcnow())
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
@@ -408,7 +330,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_one_thing_that_does_not_fit_and_nothing_is_done(shared_app: Flask, broken: dict[str, Any]) -> None:
+def test_one_wrong_entry_undoes_the_whole_run(shared_app: Flask, broken: dict[str, Any]) -> None:
     before = tables(shared_app, but_events=False)
     more: dict[str, Any] = {
         "workspaces": [{"slug": "acme", "name": "Changed"}, {"slug": "new"}],
@@ -423,7 +345,7 @@ def test_one_thing_that_does_not_fit_and_nothing_is_done(shared_app: Flask, brok
     assert tables(shared_app, but_events=False) == before
 
 
-def test_a_failure_at_the_very_end_undoes_everything(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_at_the_end_undoes_everything(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tables(app, but_events=False)
     record = events.record
 
@@ -438,7 +360,7 @@ def test_a_failure_at_the_very_end_undoes_everything(app: Flask, monkeypatch: py
     assert tables(app, but_events=False) == before
 
 
-# What is refused, and where
+# Refusals
 
 REFUSED_SHAPES = [
     # the file as a whole
@@ -451,20 +373,20 @@ REFUSED_SHAPES = [
     ("a = " + "[" * 3000, "file"),
     ("a = " + "9" * 5000, "file"),
     ("a\0 = 1", "file"),
-    # what nobody knows
+    # unknown names
     ("frobs = []", "frobs"),
     ("[workspace]\nslug = 'acme'", "workspace"),
     ("[[workspaces]]\nslug = 'acme'\ncolour = 'red'", "workspaces.0.colour"),
     ("[[users]]\nemail = 'ana@acme.test'\nrole = 'admin'", "users.0.role"),
     ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\norigins = []", "apps.0.origins"),
     ("[[clients]]\nid = 'portal'\nscope = 'mint'", "clients.0.scope"),
-    # what is missing
+    # missing fields
     ("[[workspaces]]\nname = 'Acme'", "workspaces.0.slug"),
     ("[[users]]\nname = 'Ana'", "users.0.email"),
     ("[[apps]]\nslug = 'orders'", "apps.0.workspace"),
     ("[[apps]]\nworkspace = 'acme'", "apps.0.slug"),
     ("[[clients]]\nscopes = ['mint']", "clients.0.id"),
-    # another type than it should be
+    # wrong types
     ("workspaces = 'acme'", "workspaces"),
     ("workspaces = ['acme']", "workspaces.0"),
     ("[workspaces]\nslug = 'acme'", "workspaces"),
@@ -482,7 +404,7 @@ REFUSED_SHAPES = [
     ("[[clients]]\nid = 'portal'\nscopes = 'mint'", "clients.0.scopes"),
     ("[[clients]]\nid = 'portal'\nworkspaces = 'acme'", "clients.0.workspaces"),
     ("[[clients]]\nid = 1", "clients.0.id"),
-    # another value than it may be
+    # wrong values
     ("[[users]]\nemail = 'ana@acme.test'\nstatus = 'gone'", "users.0.status"),
     ("[[users]]\nemail = 'ana@acme.test'\nstatus = 'Active'", "users.0.status"),
     ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = { acme = 'owner' }", "users.0.workspaces.acme"),
@@ -515,7 +437,7 @@ REFUSED_SHAPES = [
     (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 31}'", "clients.0.secret"),
     (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 1025}'", "clients.0.secret"),
     ("[[clients]]\nid = 'portal'\nsecret = ''", "clients.0.secret"),
-    # the second of two is named, not the first
+    # the second of two
     ("[[workspaces]]\nslug = 'acme'\n[[workspaces]]\nslug = 'B'", "workspaces.1.slug"),
 ]
 for slug in ("", "Acme", "a b", "-acme", "_acme", "a" * 65, "äcme", "acme\n", "a/b", "a.b", "а"):
@@ -531,16 +453,14 @@ for control in ("\\u0000", "\\n", "\\u001b", "\\u0085"):
 
 
 @pytest.mark.parametrize(("text", "place"), REFUSED_SHAPES, ids=[str(n) for n in range(len(REFUSED_SHAPES))])
-def test_a_file_that_is_wrong_is_refused_and_the_place_is_named(
-    shared_app: Flask, text: str, place: str
-) -> None:
+def test_a_wrong_file_is_refused_with_the_place(shared_app: Flask, text: str, place: str) -> None:
     with pytest.raises(InvalidPayload) as refused:
         load(shared_app, text)
     assert list(refused.value.errors) == [place]
     assert all(text and text[0].isupper() for texts in refused.value.errors.values() for text in texts)
 
 
-def test_no_file_that_is_wrong_leaves_a_trace(shared_app: Flask) -> None:
+def test_a_wrong_file_changes_nothing(shared_app: Flask) -> None:
     before = tables(shared_app, but_events=False)
     for text, _ in REFUSED_SHAPES:
         with pytest.raises(InvalidPayload):
@@ -548,13 +468,13 @@ def test_no_file_that_is_wrong_leaves_a_trace(shared_app: Flask) -> None:
     assert tables(shared_app, but_events=False) == before
 
 
-def test_a_place_in_a_file_that_is_no_toml_has_a_line(shared_app: Flask) -> None:
+def test_an_error_in_the_toml_names_the_line(shared_app: Flask) -> None:
     with pytest.raises(InvalidPayload) as refused:
         load(shared_app, "a = 1\nb = 2\nc = \n")
     assert "line 3" in refused.value.errors["file"][0]
 
 
-def test_everything_that_is_wrong_is_said_at_once(shared_app: Flask) -> None:
+def test_every_error_is_reported_at_once(shared_app: Flask) -> None:
     with pytest.raises(InvalidPayload) as refused:
         load(shared_app, "frobs = 1\n[[users]]\nemail = 'ana'\n[[clients]]\nid = 'portal'\nscopes = ['x']")
     assert set(refused.value.errors) == {"frobs", "users.0.email", "clients.0.scopes.0"}
@@ -584,7 +504,7 @@ def test_a_refusal_does_not_repeat_a_secret(shared_app: Flask) -> None:
         ({"clients": [{"id": "portal"}, {"id": "portal", "secret": "s" * 32}]}, "clients"),
     ],
 )
-def test_a_thing_that_is_listed_twice_has_two_truths(shared_app: Flask, document: Any, kind: str) -> None:
+def test_an_entry_that_is_listed_twice_is_refused(shared_app: Flask, document: Any, kind: str) -> None:
     before = tables(shared_app, but_events=False)
     with pytest.raises(InvalidPayload) as refused:
         provision(shared_app, {"apps": document} if isinstance(document, list) else document)
@@ -604,7 +524,7 @@ def test_a_thing_that_is_listed_twice_has_two_truths(shared_app: Flask, document
         (BROKEN["an id that does not fit the slug"], ["orders", ORDERS]),
     ],
 )
-def test_a_conflict_names_the_thing_and_what_it_refers_to(
+def test_a_conflict_names_the_entry_and_its_reference(
     shared_app: Flask, document: dict[str, Any], names: list[str]
 ) -> None:
     with pytest.raises(Conflict) as refused:
@@ -623,15 +543,6 @@ def test_a_client_id_is_plain_text_that_fits_basic_credentials(shared_app: Flask
 
 # Texts and spellings
 
-HOSTILE_NAMES = [
-    "</script><img src=x onerror=alert(1)>",
-    "'; DROP TABLE users; --",
-    "{{ 7*7 }} %s %(x)s {0} ${HOME}",
-    "Ana \u202eevil\u2066",
-    "名前 😀",
-    "\u00a0",
-]
-
 
 def test_an_email_in_another_spelling_is_the_same_user(app: Flask, service: Service) -> None:
     before = dict(service.rows(select(User.email, User.id)))
@@ -647,7 +558,7 @@ def test_an_id_in_upper_case_is_the_same_app(app: Flask) -> None:
     assert tables(app) == before
 
 
-def test_an_origin_that_is_listed_twice_stands_once_in_the_policy(app: Flask, service: Service) -> None:
+def test_an_origin_that_is_listed_twice_is_stored_once(app: Flask, service: Service) -> None:
     origins = [PORTAL, PORTAL.upper(), PORTAL + ":80", "https://other.example"]
     provision(app, changed("apps", "orders", allowed_origins=origins))
     assert service.rows(select(App.allowed_origins).where(App.id == ORDERS)) == [
@@ -655,20 +566,11 @@ def test_an_origin_that_is_listed_twice_stands_once_in_the_policy(app: Flask, se
     ]
 
 
-def test_a_hostile_name_is_kept_as_it_is(app: Flask, service: Service) -> None:
-    frame = service.frame()
-    for name in HOSTILE_NAMES:
-        for kind, thing in (("workspaces", "acme"), ("users", "ana@acme.test"), ("apps", "orders")):
-            provision(app, changed(kind, thing, name=name))
-        facts: Any = service.get(frame, "session").json
-        assert [facts[thing]["name"] for thing in ("workspace", "user", "app")] == [name] * 3
-
-
 def test_client_ids_that_differ_by_case_are_two(app: Flask) -> None:
     assert list(load(app, "clients = [{ id = 'shop' }, { id = 'Shop' }]").secrets) == ["shop", "Shop"]
 
 
-def test_a_slug_that_an_app_gives_up_is_free_for_another(app: Flask, service: Service) -> None:
+def test_a_slug_that_an_app_gives_up_is_free(app: Flask, service: Service) -> None:
     provision(
         app,
         {
@@ -683,10 +585,10 @@ def test_a_slug_that_an_app_gives_up_is_free_for_another(app: Flask, service: Se
     assert service.rows(select(App.id).where(App.slug == "orders-old")) == [(ORDERS,)]
 
 
-# What it says
+# Notes and events
 
 
-def test_a_grant_that_opens_nothing_is_noted(app: Flask, service: Service) -> None:
+def test_an_ineffective_grant_is_noted(app: Flask, service: Service) -> None:
     done = provision(app, changed("apps", "orders", users=["ana@acme.test", "mallory@globex.test"]))
     (note,) = done.notes
     assert "mallory@globex.test" in note
@@ -694,7 +596,7 @@ def test_a_grant_that_opens_nothing_is_noted(app: Flask, service: Service) -> No
     assert service.mint(client="everywhere", email="mallory@globex.test").status_code == 403
 
 
-def test_the_trail_tells_of_the_run_and_holds_no_secret(empty: Flask) -> None:
+def test_the_run_is_an_event_without_secrets(empty: Flask) -> None:
     made = load(empty, EXAMPLE + '\n[[clients]]\nid = "second"\n').secrets["second"].reveal()
     service = Service(empty.test_client())
     trail = service.rows(select(Event.__table__))
@@ -705,7 +607,7 @@ def test_the_trail_tells_of_the_run_and_holds_no_secret(empty: Flask) -> None:
     assert made not in repr(trail)
 
 
-def test_runs_that_race_leave_one_truth(empty: Flask) -> None:
+def test_concurrent_runs_end_as_one(empty: Flask) -> None:
     start, failures = threading.Barrier(6), []
 
     def run() -> None:
@@ -715,11 +617,11 @@ def test_runs_that_race_leave_one_truth(empty: Flask) -> None:
         except Exception as error:
             failures.append(error)
 
-    racers = [threading.Thread(target=run) for _ in range(6)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join()
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert failures == []
     rows = tables(empty)
     assert {name: len(rows[name]) for name in ("workspaces", "users", "members", "apps", "grants")} == (
@@ -728,26 +630,26 @@ def test_runs_that_race_leave_one_truth(empty: Flask) -> None:
     assert len(rows["client_secrets"]) == 1
 
 
-def test_a_client_whose_secrets_are_all_gone_gets_a_new_one(app: Flask, service: Service) -> None:
+def test_a_client_without_secrets_gets_a_new_one(app: Flask, service: Service) -> None:
     service.change(delete(ClientSecret).where(ClientSecret.client_id == "portal"))
     made = load(app, 'clients = [{ id = "portal", workspaces = ["acme"] }]').secrets["portal"]
     assert mint_status(service.client, "portal", made.reveal()) == 201
 
 
-# What the trail tells of it
+# Audit events
 
 
 @pytest.fixture
 def trail(app: Flask, service: Service) -> Callable[[], list[tuple[Any, ...]]]:
-    """What was told of the directory since the last time: type, workspace, subject, details."""
+    """Return the directory's new events: type, workspace, subject, details."""
     slugs = {id_: slug for slug, id_ in service.rows(select(Workspace.slug, Workspace.id))}
     emails = {id_: email for email, id_ in service.rows(select(User.email, User.id))}
-    told = len(service.rows(select(Event.id)))
+    seen = service.count(Event)
 
     def since() -> list[tuple[Any, ...]]:
-        nonlocal told
-        rows = service.rows(select(Event.__table__).order_by(Event.id))[told:]
-        told += len(rows)
+        nonlocal seen
+        rows = service.rows(select(Event.__table__).order_by(Event.id))[seen:]
+        seen += len(rows)
         subjects = ("workspace:", "user:", "member:", "app:", "grant:")
         rows = [row for row in rows if row.type.startswith(subjects)]
         assert {row.client_id for row in rows} <= {OPERATOR.id}
@@ -759,12 +661,12 @@ def trail(app: Flask, service: Service) -> Callable[[], list[tuple[Any, ...]]]:
     return since
 
 
-def test_doing_it_again_is_told_as_a_run_that_changed_nothing(app: Flask, trail: Any) -> None:
+def test_a_second_run_records_no_change(app: Flask, trail: Any) -> None:
     provision(app, WORLD)
     assert trail() == []
 
 
-def test_each_thing_that_is_new_is_told(empty: Flask) -> None:
+def test_each_new_entry_is_an_event(empty: Flask) -> None:
     load(empty, EXAMPLE)
     rows = Service(empty.test_client()).rows(select(Event.__table__).order_by(Event.id))
     assert [(row.type, row.details) for row in rows if row.client_id == OPERATOR.id] == [
@@ -790,7 +692,7 @@ def test_each_thing_that_is_new_is_told(empty: Flask) -> None:
     assert app.app_id == grant.app_id == ORDERS
 
 
-def test_only_what_really_changed_is_told(app: Flask, trail: Any) -> None:
+def test_only_real_changes_are_events(app: Flask, trail: Any) -> None:
     provision(app, changed("workspaces", "acme", name="Acme & Sons"))
     assert trail() == [
         ("workspace:changed", "acme", None, {"before": {"name": "Acme"}, "after": {"name": "Acme & Sons"}})
@@ -816,16 +718,16 @@ def test_only_what_really_changed_is_told(app: Flask, trail: Any) -> None:
     ]
 
 
-def test_a_move_is_told_to_each_workspace_without_the_other(both: Flask, trail: Any) -> None:
-    """The file's grants are those of the new place: the ones before are dropped, as in every move."""
+def test_each_workspace_gets_its_own_event_of_a_move(both: Flask, trail: Any) -> None:
+    """A move drops the old grants; the file's grants are for the new workspace."""
     provision(both, changed("apps", "orders", workspace="globex", name="Purchases", users=["ana@acme.test"]))
     facts = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_origins": [PORTAL]}
-    told = trail()
-    assert sorted(told[:2]) == [
+    events_ = trail()
+    assert sorted(events_[:2]) == [
         ("grant:removed", "acme", "ana@acme.test", None),
         ("grant:removed", "acme", "ben@acme.test", None),
     ]
-    assert told[2:] == [
+    assert events_[2:] == [
         ("app:moved", "acme", ORDERS, {"before": facts}),
         ("app:moved", "globex", ORDERS, {"after": facts | {"name": "Purchases"}}),
         ("grant:added", "globex", "ana@acme.test", None),

@@ -1,4 +1,4 @@
-"""Cleaning up: what expired long ago goes, is told of once, and takes nothing with it that still lives."""
+"""Retention: purges delete and record long expired rows, and nothing that is still needed."""
 
 import itertools
 from collections.abc import Callable
@@ -29,57 +29,50 @@ def purge(
 
 
 def age(service: Service, days: float, table: Any = None) -> datetime:
-    """Let what there is have expired so many days ago; returns when."""
+    """Let every row expire this many days ago, and return the moment."""
     then = NOW - timedelta(days=days)
     for one in (Token, Session) if table is None else (table,):
         service.change(update(one).values(expires_at=then))
     return then
 
 
-def trail(service: Service, type_: str) -> list[Any]:
-    return service.rows(select(Event.__table__).where(Event.type == type_).order_by(Event.id))
-
-
-def count(service: Service, table: Any) -> int:
-    number: int = service.rows(select(func.count()).select_from(table))[0][0]
-    return number
-
-
 def many_sessions(service: Service, number: int) -> None:
-    """So many sessions like the one that there is."""
+    """Copy the only session until there are this many."""
     one = service.rows(select(Session.__table__))[0]._asdict()
     with service.app.app_context(), transaction() as connection:
         connection.execute(insert(Session), [one | {"id": new_id()} for _ in range(number - 1)])
 
 
-def test_what_expired_long_ago_goes_and_is_told_of(service: Service) -> None:
+def test_long_expired_rows_are_deleted_and_recorded_once(service: Service) -> None:
     service.frame()
     expired = age(service, 31)
     (session,) = service.rows(select(Session.__table__))
     (token,) = service.rows(select(Token.__table__))
     assert purge(service) == retention.Purged(tokens=1, sessions=1, events=0)
-    assert (count(service, Token), count(service, Session)) == (0, 0)
-    (ended,) = trail(service, "session:expired")
-    (dead,) = trail(service, "token:expired")
+    assert (service.count(Token), service.count(Session)) == (0, 0)
+    (ended,) = service.events("session:expired")
+    (dead,) = service.events("token:expired")
     for event in (ended, dead):
         assert (event.at, event.code, event.details, event.request_id) == (expired, None, None, None)
         assert (event.client_id, event.app_id, event.token_id) == ("portal", ORDERS, token.id)
         assert (event.user_id, event.workspace_id) == (token.user_id, token.workspace_id)
     assert (ended.session_id, dead.session_id) == (session.id, None)
+    assert purge(service) == retention.Purged(0, 0, 0)
+    assert len(service.events("session:expired") + service.events("token:expired")) == 2
 
 
-def test_what_has_not_been_over_for_long_enough_stays(service: Service) -> None:
+def test_recently_expired_rows_stay(service: Service) -> None:
     frame = service.frame()
     assert purge(service) == retention.Purged(0, 0, 0)
     assert service.get(frame, "session").status_code == 200
     age(service, 30)
-    assert purge(service) == retention.Purged(0, 0, 0), "just at the border"
+    assert purge(service) == retention.Purged(0, 0, 0), "exactly at the limit"
     age(service, 30 + 1e-9)
     assert purge(service) == retention.Purged(1, 1, 0)
 
 
-def test_a_token_stays_while_a_frame_of_its_pair_is_open(service: Service) -> None:
-    """Whoever revokes the token by its id ends that frame too."""
+def test_a_token_stays_while_a_frame_of_its_user_and_app_is_open(service: Service) -> None:
+    """Revoking the token by its id must still end that frame."""
     service.frame()
     age(service, 31, Token)
     assert purge(service) == retention.Purged(tokens=0, sessions=0, events=0)
@@ -87,36 +80,19 @@ def test_a_token_stays_while_a_frame_of_its_pair_is_open(service: Service) -> No
     assert purge(service) == retention.Purged(tokens=1, sessions=1, events=0)
 
 
-def test_what_was_ended_before_did_not_expire(service: Service) -> None:
-    service.frame()
-    then = age(service, 31)
-    service.change(update(Session).values(ended_at=then - DAY))
-    service.change(update(Token).values(revoked_at=then - DAY))
-    assert purge(service) == retention.Purged(1, 1, 0)
-    assert trail(service, "session:expired") + trail(service, "token:expired") == []
-
-
-def test_what_was_ended_after_it_had_expired_did_expire(service: Service) -> None:
-    service.frame()
-    then = age(service, 31)
-    service.change(update(Session).values(ended_at=then))
-    service.change(update(Token).values(revoked_at=then + DAY))
-    purge(service)
-    assert len(trail(service, "session:expired") + trail(service, "token:expired")) == 2
-
-
-def test_doing_it_again_does_nothing(service: Service) -> None:
-    service.frame()
-    age(service, 31)
-    purge(service)
-    before = count(service, Event)
-    assert purge(service) == retention.Purged(0, 0, 0)
-    assert count(service, Event) == before
-
-
-def test_traffic_has_the_database_for_longer_than_a_batch_took(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ended_days_later", "expired"), [(-1, 0), (0, 2), (1, 2)])
+def test_a_row_that_was_ended_before_its_expiry_did_not_expire(
+    service: Service, ended_days_later: int, expired: int
 ) -> None:
+    service.frame()
+    ended_at = age(service, 31) + ended_days_later * DAY
+    service.change(update(Session).values(ended_at=ended_at))
+    service.change(update(Token).values(revoked_at=ended_at))
+    assert purge(service) == retention.Purged(1, 1, 0)
+    assert len(service.events("session:expired") + service.events("token:expired")) == expired
+
+
+def test_the_pause_is_longer_than_the_batch_took(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     clock = itertools.count()
     monkeypatch.setattr(
@@ -130,7 +106,9 @@ def test_traffic_has_the_database_for_longer_than_a_batch_took(
     assert pauses == [retention.REST_FACTOR * 1]
 
 
-def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_deleted_in_batches_with_pauses(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("pat_service.rules.retention.time.sleep", pauses.append)
     monkeypatch.setattr(retention, "BATCH_ROWS", 10)
@@ -142,11 +120,11 @@ def test_many_go_in_batches_with_a_pause_between(service: Service, monkeypatch: 
     assert len([s for s in statements if s.startswith("DELETE FROM sessions")]) == 3
     assert len(pauses) == 2
     assert min(pauses) >= retention.MIN_REST_SECONDS
-    told = [event.session_id for event in trail(service, "session:expired")]
-    assert len(told) == len(set(told)) == 25
+    recorded = [event.session_id for event in service.events("session:expired")]
+    assert len(recorded) == len(set(recorded)) == 25
 
 
-def test_a_purge_that_dies_in_the_middle_loses_nothing_and_tells_nothing_twice(
+def test_an_interrupted_purge_records_each_expiry_once(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 10)
@@ -163,14 +141,16 @@ def test_a_purge_that_dies_in_the_middle_loses_nothing_and_tells_nothing_twice(
     monkeypatch.setattr(events, "record_many", dies)
     with pytest.raises(KeyboardInterrupt):
         purge(service)
-    assert (count(service, Session), len(trail(service, "session:expired"))) == (15, 10)
+    assert (service.count(Session), len(service.events("session:expired"))) == (15, 10)
     monkeypatch.undo()
     assert purge(service).sessions == 15
-    told = [event.session_id for event in trail(service, "session:expired")]
-    assert len(told) == len(set(told)) == 25
+    recorded = [event.session_id for event in service.events("session:expired")]
+    assert len(recorded) == len(set(recorded)) == 25
 
 
-def test_two_purges_at_once_tell_nothing_twice(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_concurrent_purges_record_each_expiry_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 5)
     monkeypatch.setattr(retention, "MIN_REST_SECONDS", 0)
     service.frame()
@@ -181,12 +161,12 @@ def test_two_purges_at_once_tell_nothing_twice(service: Service, monkeypatch: py
         thread.start()
     for thread in both:
         thread.join()
-    told = [event.session_id for event in trail(service, "session:expired")]
-    assert len(told) == len(set(told)) == 60
-    assert count(service, Session) == 0
+    recorded = [event.session_id for event in service.events("session:expired")]
+    assert len(recorded) == len(set(recorded)) == 60
+    assert service.count(Session) == 0
 
 
-def test_a_mint_renews_what_a_purge_would_take(service: Service) -> None:
+def test_a_purge_leaves_a_token_that_a_mint_replaced(service: Service) -> None:
     service.token()
     age(service, 31)
     token = service.token()
@@ -194,32 +174,32 @@ def test_a_mint_renews_what_a_purge_would_take(service: Service) -> None:
     assert service.open(token).status_code == 200
 
 
-def test_a_pair_whose_token_went_mints_again(service: Service) -> None:
+def test_ana_gets_a_new_token_after_a_purge(service: Service) -> None:
     service.token()
     age(service, 31)
     purge(service)
     assert service.open(service.token()).status_code == 200
 
 
-def test_secrets_that_were_ended_stay_so_that_they_stay_dead(service: Service) -> None:
+def test_retired_secrets_stay_so_that_they_stay_invalid(service: Service) -> None:
     with service.app.app_context():
         clients.rotate(service.app.extensions["pat_service.keyring"], "portal", NOW - 400 * DAY)
-    before = count(service, ClientSecret)
+    before = service.count(ClientSecret)
     purge(service)
-    assert count(service, ClientSecret) == before
+    assert service.count(ClientSecret) == before
 
 
 # Events.
 
 
-def test_events_are_kept_unless_a_time_is_set(service: Service) -> None:
+def test_events_stay_unless_a_retention_is_set(service: Service) -> None:
     service.change(update(Event).values(at=NOW - 3000 * DAY))
-    before = count(service, Event)
+    before = service.count(Event)
     purge(service)
-    assert count(service, Event) == before
+    assert service.count(Event) == before
 
 
-def test_events_go_after_their_own_time(service: Service) -> None:
+def test_events_are_deleted_after_their_own_retention(service: Service) -> None:
     service.frame()
     old = service.rows(select(Event.id))
     service.change(update(Event).values(at=NOW - 91 * DAY))
@@ -228,14 +208,14 @@ def test_events_go_after_their_own_time(service: Service) -> None:
     assert [row.type for row in service.rows(select(Event.type))] == ["token:minted"]
 
 
-def test_what_a_purge_tells_it_does_not_take_away_again(service: Service) -> None:
+def test_a_purge_keeps_the_events_that_it_records(service: Service) -> None:
     service.frame()
     age(service, 400)
     purge(service, retain_events=90 * DAY)
-    assert len(trail(service, "session:expired") + trail(service, "token:expired")) == 2
+    assert len(service.events("session:expired") + service.events("token:expired")) == 2
 
 
-def test_the_last_event_stays_so_that_no_id_is_given_out_twice(service: Service) -> None:
+def test_the_last_event_stays_so_that_no_id_is_used_twice(service: Service) -> None:
     service.change(update(Event).values(at=NOW - 91 * DAY))
     last = service.rows(select(func.max(Event.id)))[0][0]
     purge(service, retain_events=90 * DAY)
@@ -244,20 +224,20 @@ def test_the_last_event_stays_so_that_no_id_is_given_out_twice(service: Service)
     assert service.rows(select(func.max(Event.id)))[0][0] == last + 1
 
 
-def test_many_events_go_in_batches(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_events_are_deleted_in_batches(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 4)
     monkeypatch.setattr(retention, "MIN_REST_SECONDS", 0)
     for _ in range(9):
         service.token()
     service.change(update(Event).values(at=NOW - 91 * DAY))
-    number = count(service, Event)
+    number = service.count(Event)
     assert purge(service, retain_events=90 * DAY).events == number - 1
 
 
 # The command.
 
 
-def test_the_command_takes_the_days_from_the_environment(make_app: Callable[..., Flask]) -> None:
+def test_the_command_reads_the_days_from_the_environment(make_app: Callable[..., Flask]) -> None:
     app = make_app(RETAIN_DAYS="7", RETAIN_EVENT_DAYS="20")
     provision(app, WORLD)
     service = Service(app.test_client())
@@ -273,7 +253,7 @@ def test_the_command_takes_the_days_from_the_environment(make_app: Callable[...,
     assert again.output == "Deleted 0 token(s), 0 session(s), 0 event(s).\n"
 
 
-def test_the_command_says_in_a_line_that_there_is_no_schema(service: Service) -> None:
+def test_the_command_reports_a_missing_schema_in_one_line(service: Service) -> None:
     service.change(text("DROP TABLE sessions"))
     for command in ("purge", "check"):
         done = service.app.test_cli_runner().invoke(args=[command])

@@ -1,4 +1,4 @@
-"""Revocations that race with everything else, on both databases, and what an operator types."""
+"""Revocations concurrent with everything else, on both databases, and the operator's commands."""
 
 import itertools
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def service(raced: Service) -> Service:
 
 
 def served(service: Service, answers: list[Any]) -> list[str]:
-    """The verdict on each session that was opened."""
+    """Return the code of each opened session."""
     opened = [answer.json["signedPat"] for answer in answers if answer.status_code == 201]
     return [session_code(service, jwt) for jwt in opened]
 
@@ -85,16 +85,16 @@ def test_no_session_outlives_the_revocation_of_its_token(
         assert service.rows(select(Token.id).where(Token.revoked_at.is_(None))) == []
 
 
-def test_a_token_that_is_revoked_by_many_at_once_is_revoked_once(service: Service) -> None:
+def test_concurrent_revocations_revoke_a_token_once(service: Service) -> None:
     token, id_ = mint(service, "shop")
     open_session(service, token)
     calls = [ending(f"{TOKENS}/{id_}")] * 4 + [ending(f"{TOKENS}?appId={ORDERS}")] * 4
     assert {answer.status_code for answer in race(service, *calls)} == {200, 204}
-    told = select(Event.type).where(Event.token_id == id_, Event.client_id == "keeper")
-    assert sorted(row.type for row in service.rows(told)) == ["session:ended", "token:revoked"]
+    types = select(Event.type).where(Event.token_id == id_, Event.client_id == "keeper")
+    assert sorted(row.type for row in service.rows(types)) == ["session:ended", "token:revoked"]
 
 
-def test_revoking_against_a_mint_ends_the_old_token_or_the_new_one_or_finds_none(service: Service) -> None:
+def test_a_revocation_during_a_mint_ends_one_token_or_finds_none(service: Service) -> None:
     for _ in range(4):
         token, id_ = mint(service, "shop")
         jwt, _ = open_session(service, token)
@@ -107,7 +107,7 @@ def test_revoking_against_a_mint_ends_the_old_token_or_the_new_one_or_finds_none
 
 
 @pytest.mark.slow
-def test_revocations_by_app_user_and_workspace_never_wait_for_each_other_in_a_circle(
+def test_revocations_by_app_user_and_workspace_never_deadlock(
     service: Service,
 ) -> None:
     acme, ana, ben = (
@@ -148,7 +148,7 @@ def test_revocations_by_app_user_and_workspace_never_wait_for_each_other_in_a_ci
     assert live_sessions(service) == []
 
 
-# What is done in bulk is done in few statements, whatever the number.
+# Bulk revocations take few statements.
 
 
 def test_thousands_of_tokens_and_sessions_end_in_one_transaction(service: Service) -> None:
@@ -167,7 +167,7 @@ def test_thousands_of_tokens_and_sessions_end_in_one_transaction(service: Servic
     assert service.rows(select(func.count()).select_from(Event).where(ended))[0][0] == many + 1
 
 
-def test_what_a_list_calls_live_is_what_opens(service: Service) -> None:
+def test_the_list_and_the_opening_agree_on_live_tokens(service: Service) -> None:
     """The list asks the database what `tokens.check_token` asks in Python."""
     now = datetime.now(UTC)
     token, _ = mint(service, "shop", singleUse=True)
@@ -184,15 +184,15 @@ def test_what_a_list_calls_live_is_what_opens(service: Service) -> None:
         assert [row.status for row in page.items] == expected, used_at
 
 
-# What an operator types.
+# The operator's commands.
 
 
-def typed(service: Service, *args: str) -> Result:
+def invoke(service: Service, *args: str) -> Result:
     return service.app.test_cli_runner().invoke(args=args)
 
 
 def lines(service: Service, *args: str) -> list[list[str]]:
-    done = typed(service, *args)
+    done = invoke(service, *args)
     assert done.exit_code == 0, done.output
     return [line.split("\t") for line in done.stdout.splitlines()]
 
@@ -216,10 +216,10 @@ def test_an_operator_lists_tokens_and_sessions_of_all_workspaces(service: Servic
     assert rest[:3] == ["acme/orders", "ana@acme.test", "shop"]
     assert rest[-1] == f"of token {id_}"
     assert lines(service, "session", "list", "--app", "ledger") == []
-    assert token not in typed(service, "token", "list").output
+    assert token not in invoke(service, "token", "list").output
 
 
-def test_a_list_goes_on_behind_its_first_page(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_lists_every_page(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pat_service.cli.token_admin.MAX_LIMIT", 2)
     token, _ = mint(service, "shop")
     opened = sorted(open_session(service, token)[1] for _ in range(5))
@@ -230,16 +230,16 @@ def test_an_operator_revokes_one_token_or_many(service: Service) -> None:
     token, id_ = mint(service, "shop")
     jwt, _ = open_session(service, token)
     bens = mint(service, "shop", email=BEN)[1]
-    done = typed(service, "token", "revoke", id_.upper())
+    done = invoke(service, "token", "revoke", id_.upper())
     assert (done.exit_code, done.output) == (0, "Revoked 1 token(s), ended 1 session(s).\n")
     assert session_code(service, jwt) == "session_revoked"
-    assert typed(service, "token", "revoke", id_).output == "Revoked 0 token(s), ended 0 session(s).\n"
+    assert invoke(service, "token", "revoke", id_).output == "Revoked 0 token(s), ended 0 session(s).\n"
     assert [row[0] for row in lines(service, "token", "list")] == [bens]
     assert {row[0]: row[6] for row in lines(service, "token", "list", "--all")} == {
         id_: "revoked",
         bens: "live",
     }
-    done = typed(service, "token", "revoke", "--app", "orders", "--user", BEN)
+    done = invoke(service, "token", "revoke", "--app", "orders", "--user", BEN)
     assert done.output == "Revoked 1 token(s), ended 0 session(s).\n"
     actors = service.rows(select(Event.client_id).where(Event.type == "token:revoked"))
     assert {row.client_id for row in actors} == {"(operator)"}
@@ -248,21 +248,21 @@ def test_an_operator_revokes_one_token_or_many(service: Service) -> None:
 def test_an_operator_ends_one_session_or_many(service: Service) -> None:
     token, _ = mint(service, "shop")
     opened = [open_session(service, token) for _ in range(3)]
-    assert typed(service, "session", "end", opened[0][1]).output == "Ended 1 session(s).\n"
-    assert typed(service, "session", "end", opened[0][1]).output == "Ended 0 session(s).\n"
-    assert typed(service, "session", "end", "--workspace", "globex").output == "Ended 0 session(s).\n"
-    assert typed(service, "session", "end", "--app", "orders").output == "Ended 2 session(s).\n"
+    assert invoke(service, "session", "end", opened[0][1]).output == "Ended 1 session(s).\n"
+    assert invoke(service, "session", "end", opened[0][1]).output == "Ended 0 session(s).\n"
+    assert invoke(service, "session", "end", "--workspace", "globex").output == "Ended 0 session(s).\n"
+    assert invoke(service, "session", "end", "--app", "orders").output == "Ended 2 session(s).\n"
     assert live_sessions(service) == []
     assert code_of(exchange(service, token)) == "opened"
 
 
 @pytest.mark.parametrize("command", [("token", "revoke"), ("session", "end")])
-def test_what_cannot_be_meant_is_refused_in_one_line_and_ends_nothing(
+def test_wrong_arguments_are_refused_in_one_line_and_end_nothing(
     service: Service, command: tuple[str, str]
 ) -> None:
     jwt, _ = open_session(service, mint(service, "shop")[0])
     for args in ([], [UNKNOWN, "--app", "orders"], [UNKNOWN, UNKNOWN], ["--everything"]):
-        done = typed(service, *command, *args)
+        done = invoke(service, *command, *args)
         assert (done.exit_code, done.stdout) == (2, ""), args
         assert "Error: " in done.stderr
     for args in (
@@ -280,7 +280,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line_and_ends_nothing(
         ["--workspace", "Acme"],
         ["--app", "orders", "--user", "nobody@acme.test"],
     ):
-        done = typed(service, *command, *args)
+        done = invoke(service, *command, *args)
         assert (done.exit_code, done.stdout) == (1, ""), args
         assert done.stderr.startswith("Error: ")
         assert len(done.stderr.splitlines()) == 1

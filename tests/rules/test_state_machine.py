@@ -1,4 +1,4 @@
-"""Random lives of a small world, told by a page of plain Python that knows who may open what."""
+"""Random sequences of changes and openings, compared with a model in plain Python."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -40,7 +40,7 @@ from tests.support.people import (
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 EXAMPLES, STEPS = int(os.environ.get("FUZZ_CASES", "20")), 50
 REPEAT = timedelta(seconds=10)
-#: Few, so that lives cross each other; Nia is not there yet.
+#: Few, so that changes affect each other. Nia is added later.
 PEOPLE = ("ana@acme.test", "mallory@globex.test", "nia@new.test")
 PLACES = ("acme", "globex")
 APPS = {"orders": ORDERS, "ledger": LEDGER}
@@ -79,7 +79,7 @@ class Session:
 
 @dataclass
 class World:
-    """Who exists, and who may open what. Everything else follows from it."""
+    """The model: users, memberships, grants and moves. Every verdict follows from it."""
 
     archived: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=lambda: set(PEOPLE[:2]))
@@ -99,7 +99,7 @@ class World:
         return self.may_visit(email, self.home[app]) and (app, email) in self.grants
 
     def refusal(self, token: Token, app: str, prefix: str) -> str | None:
-        """Why what was made with this token opens nothing at the app, whatever its time."""
+        """Return the code that refuses this token's sessions at the app, apart from expiry."""
         if token.app is not None:
             if token.app != app:
                 return f"{prefix}_invalid"
@@ -130,7 +130,7 @@ class World:
     def request(self, session: Session, app: str, now: datetime) -> str | None:
         if session.token.app not in (None, app):
             return "session_invalid"
-        # The JWT tells of its own end first (with a leeway that the clock here never meets), then the row.
+        # The JWT's expiry is checked before the row; this clock never meets its leeway.
         if session.expires <= now:
             return "session_expired"
         why = self.refusal(session.token, app, "session")
@@ -184,7 +184,7 @@ class Lives(RuleBasedStateMachine):
         rows = self.service.rows(select(User.id).where(User.email == email))
         return rows[0].id if rows else None
 
-    # What changes who may open what.
+    # Changes of access.
 
     @rule(email=people, archived=st.booleans())
     def archive(self, email: str, archived: bool) -> None:
@@ -230,7 +230,7 @@ class Lives(RuleBasedStateMachine):
     def pass_time(self, seconds: int) -> None:
         self.traveller.shift(seconds)
 
-    # What is made and ended.
+    # Tokens and sessions.
 
     @rule(
         target=tokens,
@@ -339,7 +339,7 @@ class Lives(RuleBasedStateMachine):
         seconds=st.sampled_from([9, 10]),
     )
     def use_once(self, email: str, app: str | None, place: str, seconds: int) -> Any:
-        """A single-use token from the beginning to its end: chance alone seldom comes so far."""
+        """A single-use token until its end, which random steps seldom reach."""
         for name, home in self.world.home.items():
             if app is None and home == place:
                 self.grant(email, name, there=True)
@@ -356,7 +356,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(token=tokens)
     def revoke(self, token: Token) -> None:
-        """The id of a token that was replaced names nothing any more."""
+        """The id of a replaced token is unknown."""
         gone = token.replaced_by is not None
         gone = gone or (token.app is not None and token.moves != self.world.moves[token.app])
         self.call("DELETE", f"personal-access-tokens/{token.id}", expect=(404,) if gone else (204,))
@@ -417,7 +417,7 @@ def machine(app_and_snapshot: tuple[Flask, Path]) -> type[Lives]:
 
 
 @pytest.mark.slow
-def test_random_lives_go_as_the_model_says(machine: type[Lives], tmp_path: Path) -> None:
+def test_the_service_agrees_with_the_model(machine: type[Lives], tmp_path: Path) -> None:
     app = machine.service.app
     with app.app_context():
         db.engine.dispose()
@@ -430,7 +430,7 @@ def test_random_lives_go_as_the_model_says(machine: type[Lives], tmp_path: Path)
             stateful_step_count=STEPS,
             deadline=None,
             derandomize="FUZZ_CASES" not in os.environ,
-            # To shrink a failure takes minutes, and its steps are printed as they are.
+            # Shrinking takes minutes, and the steps are printed anyway.
             phases=(Phase.explicit, Phase.generate),
         ),
     )

@@ -1,4 +1,4 @@
-"""Names that would like to be markup: of users, apps, workspaces and wares, wherever they are shown."""
+"""Names that contain markup stay text on every page that shows them."""
 
 import csv
 import io
@@ -32,14 +32,14 @@ NAMES: Final = {
     "is a formula": "=HYPERLINK(1)",
     "is long": "W" * 120,
 }
-#: A name that is like no other text.
+#: A name that occurs nowhere else.
 PLAIN: Final = "Zqxj"
-#: For what has room for few characters.
+#: For short columns.
 SHORT: Final = "<b>"
 EMAIL: Final = "'\"><img/src=x/onerror=alert(1)>@acme.test"
 ORDER: Final = "0dde0000-0000-4000-8000-000000000001"
 TICKET: Final = "71cce700-0000-4000-8000-000000000001"
-#: Pages of the two apps, with what is posted to them where it is a form that does not validate.
+#: Pages of the two apps, with an invalid form for those that are posted.
 PAGES: Final = [
     (ORDERS, "index", None),
     (ORDERS, "list", None),
@@ -55,7 +55,7 @@ PAGES: Final = [
 
 
 class Seen(HTMLParser):
-    """The elements of a page, their attributes and its texts: a name that became markup changes them."""
+    """The elements, attributes and texts of a page. A name that became markup would change them."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def frames(shared: Service) -> dict[str, Frame]:
 
 
 def shown(service: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
-    """Everything that a viewer sees: both frames as they open, every page, and a refusal."""
+    """Return every page that a viewer sees: opened frames, pages and refusals."""
     pages = {}
     for app_id, frame in frames.items():
         opened = service.open(service.token(appSlug=None, appId=app_id, email=EMAIL), app_id)
@@ -151,7 +151,7 @@ def shown(service: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
 
 @pytest.fixture(scope="module")
 def harmless(shared: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
-    """The same with a name of four letters."""
+    """The same pages with a name of four letters."""
     name_everything(shared, PLAIN)
     pages = shown(shared, frames)
     assert sum(page.text.count(PLAIN) for page in pages.values()) > 20
@@ -161,13 +161,13 @@ def harmless(shared: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
 
 @pytest.fixture(scope="module", params=NAMES)
 def name(request: pytest.FixtureRequest, shared: Service, harmless: dict[str, Seen]) -> str:
-    """A hostile name, given to everything."""
+    """A hostile name that everything has."""
     hostile = NAMES[request.param]
     name_everything(shared, hostile)
     return hostile
 
 
-def test_a_name_is_a_text_on_every_page(
+def test_a_name_is_text_on_every_page(
     shared: Service, frames: dict[str, Frame], harmless: dict[str, Seen], name: str
 ) -> None:
     for page, seen in shown(shared, frames).items():
@@ -175,15 +175,14 @@ def test_a_name_is_a_text_on_every_page(
         assert (page, seen.tags) == (page, expected.tags)
         assert (page, seen.attributes) == (page, expected.attributes)
         if "opened" not in page:
-            # Word for word, as often as the harmless one.
             assert (page, seen.text.count(name)) == (page, expected.text.count(PLAIN))
 
 
-def test_a_name_arrives_in_json_as_it_is(shared: Service, frames: dict[str, Frame], name: str) -> None:
+def test_a_name_is_unchanged_in_json(shared: Service, frames: dict[str, Frame], name: str) -> None:
     token = shared.token(email=EMAIL)
     opened = shared.open(token)
     block = opened.text.partition('id="embed-boot"')[2].partition(">")[2].partition("</script>")[0]
-    assert not set(block) & set("<>&'\u2028\u2029"), "nothing that a parser of HTML could trip over"
+    assert not set(block) & set("<>&'\u2028\u2029"), "no character that ends the block for an HTML parser"
     program = shared.client.post("/api/ext/users/session", json={"appId": ORDERS, "accessToken": token})
     for found in (boot(opened)["viewer"], shared.facts(frames[ORDERS]), program.get_json()):
         assert (found["user"]["name"], found["user"]["email"]) == (name, EMAIL)
@@ -201,7 +200,7 @@ def test_a_name_is_in_no_header_and_no_formula(shared: Service, frames: dict[str
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_what_is_typed_into_a_form_comes_back_as_text(
+def test_form_input_comes_back_as_text(
     shared: Service, frames: dict[str, Frame], harmless: dict[str, Seen], kind: str
 ) -> None:
     def refused(words: str) -> Seen:
@@ -226,7 +225,7 @@ def test_what_is_typed_into_a_form_comes_back_as_text(
 def test_the_portal_shows_a_hostile_origin_as_text(
     make_app: Callable[..., Flask], tmp_path: Path, hostile: str
 ) -> None:
-    """Its page names where the demo was loaded for; it takes its people's names from nowhere else."""
+    """The portal's page shows the origin of the demo."""
     app = make_app(PUBLIC_URL="http://127.0.0.1:5000")
     app.instance_path = str(tmp_path)
     clients = {name: {"id": name, "secret": "x" * 40} for name in ("portal", "portal-limited")}
@@ -245,7 +244,7 @@ def test_the_portal_shows_a_hostile_origin_as_text(
 @pytest.mark.parametrize(
     "host", ["evil.example", 'localhost:5000"><img src=x>', "localhost.evil.example:5000"]
 )
-def test_the_portal_repeats_no_host_of_a_visitors_choice(
+def test_the_portal_never_repeats_the_host_header(
     make_app: Callable[..., Flask], tmp_path: Path, host: str
 ) -> None:
     app = make_app(PUBLIC_URL="http://127.0.0.1:5000")

@@ -1,4 +1,4 @@
-"""No token, secret or session where it should not be: in logs, headers, error pages, events, the database."""
+"""No token, secret or session leaks into logs, headers, error pages, events or the database."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def loggers() -> list[logging.Logger]:
 
 
 def handlers() -> list[logging.Handler]:
-    """What the process logs to; pytest's own handlers are not the service's."""
+    """Return the process's log handlers, without pytest's."""
     found = {id(h): h for logger in loggers() for h in logger.handlers}.values()
     ours = (h for h in found if not isinstance(h, logging.NullHandler))
     return [h for h in ours if not type(h).__module__.startswith("_pytest")]
@@ -55,7 +55,7 @@ def handlers() -> list[logging.Handler]:
 
 @pytest.fixture
 def log(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """All that the process writes to its log, at the most talkative level."""
+    """The process's log at debug level."""
     written = io.StringIO()
     for handler in handlers():
         if isinstance(handler, logging.StreamHandler):
@@ -67,7 +67,7 @@ def log(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.String
 
 
 class Walk:
-    """A whole day of a service: everything that is sent is kept, and every secret that is in it."""
+    """A session with the service that collects every answer and every secret."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -75,7 +75,7 @@ class Walk:
         self.secrets = {KEY, *SECRETS.values()}
         self.secrets |= {b64encode(f"{name}:{secret}".encode()).decode() for name, secret in SECRETS.items()}
         self.answers: list[TestResponse] = []
-        #: Answers whose business it is to carry one.
+        #: Answers that must contain a token or session.
         self.bearers: list[TestResponse] = []
 
     def keep(self, answer: TestResponse, *, may_carry: bool = False) -> TestResponse:
@@ -102,7 +102,7 @@ class Walk:
 
 
 def mints(walk: Walk) -> None:
-    """Wishes of every kind, and secrets where they do not belong."""
+    """Mint in every way, with secrets in wrong places."""
     token = walk.mint()
     walk.mint(email="ben@acme.test", endSessions=True)
     for fields in (
@@ -124,7 +124,7 @@ def mints(walk: Walk) -> None:
 
 
 def opens(walk: Walk) -> None:
-    """Openings of every kind, refusals of every kind, and the token wherever a host may put it."""
+    """Open and be refused in every way, with the token wherever a host may put it."""
     token = walk.mint()
     walk.open(token)
     by_form = walk.client.post(PATH, data={"personal-access-token": token})
@@ -168,7 +168,7 @@ def opens(walk: Walk) -> None:
 
 
 def uses(walk: Walk) -> None:
-    """A frame in use, its session ended, and used again."""
+    """Use a frame, end its session, and use it again."""
     for app_id, pages in (
         (ORDERS, ("index", "list", "order?id=1")),
         (SUPPORT, ("index", "new", "ticket?id=1")),
@@ -188,14 +188,14 @@ def uses(walk: Walk) -> None:
 
 
 def breaks(walk: Walk, patch: pytest.MonkeyPatch) -> None:
-    """An app whose mistakes quote everything that they were given, and a database that does."""
+    """Break an app and the rules, with errors that quote every secret."""
     token = walk.mint()
     bearer = walk.open(token)
     broken = EmbeddedApp()
 
     def quote(_viewer: object) -> None:
         try:
-            raise ValueError(f"{SECRETS_OF_OURS} {token} {bearer}")
+            raise ValueError(f"{GENERATED_SECRET} {token} {bearer}")
         except ValueError as cause:
             raise RuntimeError(f"{PATH}?personal-access-token={token}") from cause
 
@@ -215,18 +215,18 @@ def breaks(walk: Walk, patch: pytest.MonkeyPatch) -> None:
         assert walk.keep(walk.service.mint()).status_code == 500
 
 
-#: A secret of our own making, as `client create` prints one.
-SECRETS_OF_OURS: Final = "pcs_" + "9" * 72
+#: A secret like those that `client create` prints.
+GENERATED_SECRET: Final = "pcs_" + "9" * 72
 
 
 def quote_arguments(*arguments: Any, **_: Any) -> None:
-    raise RuntimeError(f"was given {arguments!r} with {SECRETS_OF_OURS}")
+    raise RuntimeError(f"was given {arguments!r} with {GENERATED_SECRET}")
 
 
 @pytest.fixture
 def walk(service: Service, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Walk:
     walked = Walk(service)
-    walked.secrets.add(SECRETS_OF_OURS)
+    walked.secrets.add(GENERATED_SECRET)
     for part in (mints, opens, uses):
         part(walked)
     breaks(walked, monkeypatch)
@@ -238,7 +238,7 @@ def test_a_whole_walk_leaks_nothing(walk: Walk, log: io.StringIO, capfd: pytest.
     assert len(walk.secrets) > 20
 
     written = log.getvalue()
-    assert "pat_[hidden]" in written, "the walk went where tokens had to be hidden"
+    assert "pat_[hidden]" in written, "the walk logged tokens that had to be hidden"
     assert "Traceback" in written
     assert found_in(written, walk) == []
     assert found_in(str(capfd.readouterr()), walk) == []
@@ -247,7 +247,6 @@ def test_a_whole_walk_leaks_nothing(walk: Walk, log: io.StringIO, capfd: pytest.
         assert found_in(str(answer.headers), walk) == []
         assert found_in(answer.text, walk) == [], answer.request.path
     for answer in walk.bearers:
-        # In a body, once; and the address that a mint gives is no redirect.
         assert found_in(str(answer.headers), walk) == []
         texts = {text for text in found_in(answer.text, walk) if text.startswith(("pat_", "eyJ"))}
         assert len(texts) == 1
@@ -261,7 +260,7 @@ def found_in(text: str, walk: Walk) -> list[str]:
 
 
 def found_in_database(walk: Walk) -> list[str]:
-    """Look through each table, and the file itself, where also what was deleted may stand."""
+    """Return the secrets in the tables, or in the file with its deleted rows."""
     with walk.service.app.app_context(), db.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint")
         dumped = ""
@@ -277,12 +276,12 @@ def found_in_database(walk: Walk) -> list[str]:
     return found + [half.hex() for token in as_bytes for half in (token, token[:32]) if half in raw]
 
 
-def test_what_a_client_is_given_is_shown_once_and_kept_nowhere(service: Service, log: io.StringIO) -> None:
+def test_a_client_secret_is_shown_once_and_stored_nowhere(service: Service, log: io.StringIO) -> None:
     runner = service.app.test_cli_runner()
     made = runner.invoke(args=["client", "create", "newcomer", "--workspace", "acme"])
-    turned = runner.invoke(args=["client", "rotate", "newcomer"])
-    secrets = [re.search(r"pcs_[0-9a-f]{72}", done.output) for done in (made, turned)]
-    assert all(secrets), made.output + turned.output
+    rotated = runner.invoke(args=["client", "rotate", "newcomer"])
+    secrets = [re.search(r"pcs_[0-9a-f]{72}", done.output) for done in (made, rotated)]
+    assert all(secrets), made.output + rotated.output
     walk = Walk(service)
     walk.secrets |= {found.group() for found in secrets if found}
     walk.mint()
@@ -330,9 +329,7 @@ def test_a_line_of_the_access_log_has_no_query(service: Service, log: io.StringI
         "/{}",
     ],
 )
-def test_a_token_glued_to_the_path_is_hidden_in_the_log(
-    service: Service, log: io.StringIO, address: str
-) -> None:
+def test_a_token_in_the_path_is_hidden_in_the_log(service: Service, log: io.StringIO, address: str) -> None:
     token = service.token()
     for text in (token, token.upper(), token[:-1], token + "0"):
         answer = service.client.get(address.format(text, text))
@@ -344,7 +341,7 @@ def test_a_token_glued_to_the_path_is_hidden_in_the_log(
     assert all("[hidden]" in path for path in hidden)
 
 
-def test_a_line_break_in_a_path_begins_no_line_of_the_log(service: Service, log: io.StringIO) -> None:
+def test_a_line_break_in_a_path_starts_no_log_line(service: Service, log: io.StringIO) -> None:
     service.client.get('/embed-apps/x%0A{"method":"GET","path":"forged","status":200}')
     service.client.get("/embed-apps/x%0D%0Aforged%E2%80%A8forged%1B[31m")
     assert len(log.getvalue().splitlines()) == 2
@@ -352,7 +349,7 @@ def test_a_line_break_in_a_path_begins_no_line_of_the_log(service: Service, log:
     assert {line["status"] for line in lines(log)} == {401}
 
 
-def test_a_log_line_of_an_apps_own_hides_secrets_too(service: Service, log: io.StringIO) -> None:
+def test_an_apps_own_log_lines_hide_secrets(service: Service, log: io.StringIO) -> None:
     frame, token = service.frame(), service.token()
     own = logging.getLogger("apps.mine")
     own.warning("token %s", token)
@@ -361,7 +358,7 @@ def test_a_log_line_of_an_apps_own_hides_secrets_too(service: Service, log: io.S
         raise RuntimeError(token)
     except RuntimeError:
         own.exception("broken")
-    service.app.logger.warning("secret %s", SECRETS_OF_OURS)
+    service.app.logger.warning("secret %s", GENERATED_SECRET)
     written = log.getvalue()
     assert written.count("[hidden]") == 4
     assert token not in written
@@ -377,16 +374,16 @@ Start = Callable[..., AbstractContextManager[WebServer]]
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [flask_run, gunicorn], ids=["flask run", "gunicorn"])
 def test_a_real_server_writes_no_token(make_app: Callable[..., Flask], tmp_path: Path, start: Start) -> None:
-    """What it cannot read it may quote: broken request lines and headers with the token in them."""
+    """A server may quote broken request lines and headers, with the token in them."""
     provision(make_app(), WORLD)
     log = tmp_path / "log"
     database = f"sqlite:///{tmp_path / 'pat-service.db'}"
     environ = {"SECRET_KEY": KEY, "DATABASE_URL": database, "PUBLIC_URL": PUBLIC_URL}
     options: dict[str, Any] = {"workers": 1} if start is gunicorn else {}
     with start(environ, log=log, **options) as server:
-        wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+        fields = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
         headers = basic("portal") | {"Content-Type": "application/json"}
-        call = urllib.request.Request(server.url + MINT, json.dumps(wish).encode(), headers)
+        call = urllib.request.Request(server.url + MINT, json.dumps(fields).encode(), headers)
         with urllib.request.urlopen(call) as answer:
             token = json.load(answer)["personalAccessToken"]
         address = f"{PATH}?personal-access-token={token}"
