@@ -3,7 +3,7 @@
  *
  *   curl -o src/pat-embed.d.ts https://embed.example/embed.d.ts
  *
- * `import type { Frame } from "./pat-embed"` then brings the types, the global `PatEmbed` and `<pat-embed>` along.
+ * `import type { Frame } from "./pat-embed"` then adds the types, the global `PatEmbed` and `<pat-embed>`.
  * For React 19 in TypeScript, add once (before 19, the namespace `JSX` is global):
  *
  *   declare module "react" {
@@ -15,15 +15,15 @@
  *   }
  */
 
-/** Why a token is asked for. */
+/** The reason for a token request. */
 export type TokenReason = "initial" | "expiring" | "expired" | "visible" | "reload";
 
-/** `auto` follows the viewer's system. */
+/** `auto` uses the theme of the viewer's system. */
 export type Theme = "light" | "dark" | "auto";
 
-/** What the mint answered to your back end, handed on as it came. */
+/** The mint's answer to your back end, unchanged. */
 export interface Minted {
-  /** Where the frame is, and its token. */
+  /** The frame's address, with its token. */
   redirectUrl: string;
   personalAccessToken?: string;
   tokenId?: string;
@@ -31,7 +31,7 @@ export interface Minted {
   expiresIn?: number;
   /** How long a session lasts, in seconds. */
   sessionExpiresIn?: number;
-  /** There where it was asked for: then each frame mints for itself. */
+  /** Set if your back end asked for a single-use token. Each frame then needs its own mint. */
   singleUse?: boolean;
 }
 
@@ -40,49 +40,49 @@ export interface TokenRequest {
   app?: string;
   workspace?: string;
   reason: TokenReason;
-  /** Aborted when nobody waits for the token any more. */
+  /** Aborted when the token is no longer needed. */
   signal: AbortSignal;
 }
 
-/** One of the two says where tokens come from. */
+/** The source of tokens: one of the two. */
 export type TokenSource =
-  /** Your back end, which mints: POSTed with your site's own credentials and `{"app": …, "reason": …}`. */
+  /** Your back end mints. It gets a POST with your site's credentials and `{"app": …, "reason": …}`. */
   | { tokenUrl: string; fetchToken?: undefined }
   /**
-   * The same in code. Frames of one app with the same function share a token. What it throws is tried again, unless it
-   * has `retryable: false`, as for somebody who is signed out; `retryAfter` says in how many seconds.
+   * The same in code. Frames of one app with the same function share a token. The script tries again after an error,
+   * unless it has `retryable: false`, for example if the user is signed out. `retryAfter` is the delay in seconds.
    */
   | { fetchToken: (request: TokenRequest) => Minted | Promise<Minted>; tokenUrl?: undefined };
 
 export type MountOptions = TokenSource & FrameOptions;
 
 export interface FrameOptions {
-  /** The app's slug, for your back end; */
+  /** The app's slug, for your back end. */
   app?: string;
-  /** or the workspace's, for a token of all its apps. */
+  /** Or the workspace's slug, for a token of all its apps. */
   workspace?: string;
-  /** How long to wait for a token, in milliseconds. Without it 30,000. */
+  /** Time to wait for a token, in milliseconds. Default: 30,000. */
   tokenTimeout?: number;
-  /** The frame is as high as what it shows. */
+  /** The frame takes the height of its content. */
   autoHeight?: boolean;
   theme?: Theme;
-  /** A BCP 47 tag, such as `es` or `es-MX`. Without it, that of your page (`<html lang>`), else the browser's. */
+  /** A BCP 47 tag, for example `es` or `es-MX`. Default: your page's `<html lang>`, else the browser's. */
   locale?: string;
-  /** What a screen reader calls the frame. */
+  /** The frame's title for screen readers. */
   title?: string;
-  /** `lazy`: nothing is asked for until the frame is near what the viewer sees. */
+  /** `lazy`: the script requests nothing until the frame is near the viewport. */
   loading?: "eager" | "lazy";
-  /** The iframe's own attributes, in place of the usual ones. */
+  /** Attributes of the iframe, instead of the defaults. */
   sandbox?: string;
   allow?: string;
   referrerPolicy?: ReferrerPolicy;
-  /** The same as `on("error", …)`, from the very beginning. */
+  /** Like `on("error", …)`, from the start. */
   onError?: (error: PatEmbedError) => void;
-  /** Every event, from the first on: those before `mount` resolves as well. */
+  /** Receives every event, including those before `mount` resolves. */
   onEvent?: (name: string, data: any) => void;
 }
 
-/** What went wrong: the service's own codes, those of the frame, and those of this script. */
+/** Codes of the service, of the frame, and of this script. */
 export type PatEmbedErrorCode =
   // The token
   | "token_missing"
@@ -97,7 +97,7 @@ export type PatEmbedErrorCode =
   | "session_revoked"
   | "access_revoked"
   | "too_many_sessions"
-  // Where the frame is
+  // The host page
   | "not_framed"
   | "origin_not_allowed"
   // A request
@@ -109,8 +109,8 @@ export type PatEmbedErrorCode =
   | "rate_limited"
   | "internal_error"
   | "unavailable"
-  // No answer of the service: your token endpoint failed, the frame or a token did not come in time, the network,
-  // an app's answer led elsewhere, an answer that says no more than its status
+  // Without an answer of the service: a failed token endpoint, a timeout, the network, a redirect of an app, or an
+  // answer without a code.
   | "fetch_token_failed"
   | "timeout"
   | "unreachable"
@@ -119,11 +119,11 @@ export type PatEmbedErrorCode =
 
 export interface PatEmbedError extends Error {
   readonly code: PatEmbedErrorCode;
-  /** Whether trying again by itself can help; false where a person has to do something first. */
+  /** Whether another attempt may help. False if the user has to act first. */
   readonly retryable: boolean;
-  /** To quote to whoever runs the service. */
+  /** Quote it to the operator of the service. */
   readonly requestId: string | null;
-  /** Of HTTP; 0 where there was no answer. */
+  /** The HTTP status; 0 without an answer. */
   readonly status: number;
   /** In seconds. */
   readonly retryAfter: number | null;
@@ -135,15 +135,15 @@ export interface Named {
   name: string;
 }
 
-/** What a frame tells by itself, by name. */
+/** The events of a frame, by name. */
 export interface FrameEvents {
-  /** The frame speaks; its app is still to come. */
+  /** The frame has connected; its app has not loaded yet. */
   ready: Record<string, never>;
-  /** The app can be used. Without an app it is the launcher of the workspace. */
+  /** The app is ready. Without an app it is the workspace's launcher. */
   loaded: { app: Named | null; workspace: Named; title: string };
   /** In CSS pixels. */
   resize: { height: number };
-  /** Another page of the app is shown. */
+  /** The app shows another page. */
   navigate: { page: string; title: string };
   /** In seconds. */
   "session:expiring": { expiresIn: number };
@@ -154,29 +154,29 @@ export interface FrameEvents {
 }
 
 export interface Frame {
-  /** What was mounted into. */
+  /** The element that contains the frame. */
   readonly element: Element;
-  /** Null until the first token is there. */
+  /** Null until the first token arrives. */
   readonly iframe: HTMLIFrameElement | null;
-  /** Listen, to the app's own events too; the answer takes the listener away again. */
+  /** Listen to events, also the app's own. Returns a function that removes the listener. */
   on<Name extends keyof FrameEvents>(name: Name, listener: (event: FrameEvents[Name]) => void): () => void;
   on(name: string, listener: (data: any) => void): () => void;
   off<Name extends keyof FrameEvents>(name: Name, listener: (event: FrameEvents[Name]) => void): void;
   off(name: string, listener: (data: any) => void): void;
-  /** Tell the app something: `data` is copied, as `postMessage` copies. Names of `FrameEvents` are taken. */
+  /** Send an event to the app. `postMessage` copies `data`. The names of `FrameEvents` are reserved. */
   send(name: string, data?: unknown): void;
   setTheme(theme: Theme): void;
   setLocale(locale: string): void;
-  /** Go on with a new token, at once. Rejects with a `PatEmbedError`. */
+  /** Renew the session with a new token now. Rejects with a `PatEmbedError`. */
   refresh(): Promise<Frame>;
-  /** Take the frame away. A `mount` that still waits rejects with an `AbortError`. */
+  /** Remove the frame. A pending `mount` rejects with an `AbortError`. */
   unmount(): void;
 }
 
 export interface PatEmbedApi {
   readonly version: string;
   readonly PatEmbedError: new (code: PatEmbedErrorCode, message: string, rest?: Partial<PatEmbedError>) => PatEmbedError;
-  /** Show an app in the element, or in the first that the selector finds. Rejects with a `PatEmbedError`. */
+  /** Show an app in the element, or in the selector's first match. Rejects with a `PatEmbedError`. */
   mount(target: string | Element, options: MountOptions): Promise<Frame>;
 }
 
@@ -196,11 +196,11 @@ export interface PatEmbedAttributes {
   referrerpolicy?: ReferrerPolicy;
 }
 
-/** `<pat-embed>`: what its frame tells, it dispatches as a `CustomEvent` of the same name. */
+/** `<pat-embed>` dispatches each event of its frame as a `CustomEvent` of the same name. */
 export interface HTMLPatEmbedElement extends HTMLElement {
   /** The frame, once it is mounted. */
   readonly frame: Frame | null;
-  /** In place of the attribute `token-url`. */
+  /** Instead of the attribute `token-url`. */
   fetchToken: ((request: TokenRequest) => Minted | Promise<Minted>) | undefined;
   addEventListener<Name extends keyof FrameEvents>(
     type: Name,
