@@ -1,12 +1,13 @@
 """The API's blueprint, which documents its views."""
 
-import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 from flask_smorest import Blueprint
 from werkzeug.routing import UUIDConverter
 
+from pat_service.api.fields import to_camel_case
 from pat_service.http.payload import FORM, StrictParser
 
 PREFIX: Final = "/api/ext"
@@ -24,9 +25,23 @@ TAGS: Final = {
 }
 
 
-def to_camel_case(name: str) -> str:
-    """Return a snake_case name as the API writes it."""
-    return re.sub("_([a-z])", lambda match: match[1].upper(), name)
+#: Error statuses of every operation, and of those that read parameters or a body.
+ALWAYS: Final = (401, 403, 429, 503)
+OF_PARAMETERS: Final = (400,)
+OF_BODIES: Final = (400, 413, 415)
+
+
+def problems(*statuses: int) -> Callable[[Any], Any]:
+    """Document a view's own error statuses. The document adds their codes."""
+
+    def decorate(view: Any) -> Any:
+        # Blueprint.alt_response would wrap the view, which costs a call per request and status.
+        documentation = view.__dict__.setdefault("_apidoc", {}).setdefault("response", {})
+        for status in statuses:
+            documentation.setdefault("responses", {})[status] = [HTTPStatus(status).name]
+        return view
+
+    return decorate
 
 
 class ApiBlueprint(Blueprint):
@@ -37,6 +52,12 @@ class ApiBlueprint(Blueprint):
     DEFAULT_LOCATION_CONTENT_TYPE_MAPPING = Blueprint.DEFAULT_LOCATION_CONTENT_TYPE_MAPPING | {
         "json_or_form": FORM
     }
+
+    def arguments(self, schema: Any, *, location: str = "json", **options: Any) -> Callable[[Any], Any]:
+        """Read the arguments and document the errors of reading them."""
+        decorate = super().arguments(schema, location=location, **options)
+        statuses = OF_PARAMETERS if location == "query" else OF_BODIES
+        return lambda view: problems(*statuses)(decorate(view))
 
     def add_url_rule(
         self,
@@ -53,7 +74,7 @@ class ApiBlueprint(Blueprint):
             tags=[next(tag for start, tag in TAGS.items() if rule.startswith(start))],
             # The entries are alternatives: a client needs one of the scopes.
             security=[{"client": [scope]} for scope in scopes],
-        )(view_func)
+        )(problems(*ALWAYS)(view_func))
         super().add_url_rule(rule, endpoint, documented, provide_automatic_options, **options)
 
 
@@ -73,17 +94,3 @@ blueprint = ApiBlueprint("api", __name__, url_prefix=PREFIX)
 @blueprint.record_once
 def _name_ids(state: Any) -> None:
     state.app.url_map.converters["id"] = Id
-
-
-def problems(*statuses: int) -> Any:
-    """Document the error statuses of a view; the document adds their codes."""
-
-    def decorate(view: Any) -> Any:
-        documented = view
-        for status in statuses:
-            documented = blueprint.alt_response(status)(documented)
-        # Keep the documentation only: each wrapper would cost a call per request.
-        view._apidoc = documented._apidoc
-        return view
-
-    return decorate

@@ -1,5 +1,6 @@
 """Views of the directory: workspaces, users, members, apps, grants. All need the scope `provision`."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -7,33 +8,33 @@ from flask import g
 
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.directory_schemas import (
-    APP,
-    APPS,
-    GRANT,
-    GRANTS,
-    MEMBER,
-    MEMBERS,
-    USER,
-    USERS,
-    WORKSPACE,
-    WORKSPACES,
+    AppAnswerSchema,
     AppChangeSchema,
     AppQuerySchema,
+    GrantAnswerSchema,
+    MemberAnswerSchema,
     MemberRequestSchema,
     NewAppSchema,
     NewUserSchema,
     NewWorkspaceSchema,
+    UserAnswerSchema,
     UserChangeSchema,
     UserQuerySchema,
+    WorkspaceAnswerSchema,
     WorkspaceChangeSchema,
     WorkspaceQuerySchema,
 )
-from pat_service.api.fields import ListRequestSchema
+from pat_service.api.fields import ListRequestSchema, page_of
 from pat_service.http.authentication import client_required, utcnow
 from pat_service.http.payload import read_nothing
 from pat_service.rules.callers import PROVISION
 from pat_service.rules.directory import apps, grants, members, users, workspaces
 from pat_service.storage.paging import Listing
+
+
+def route(method: str, path: str) -> Callable[[Any], Any]:
+    """Register a view for clients with the scope `provision`."""
+    return lambda view: blueprint.route(path, methods=[method])(client_required(PROVISION)(view))
 
 
 def _with_status(answer: Any, is_new: bool) -> tuple[Any, HTTPStatus]:
@@ -43,49 +44,43 @@ def _with_status(answer: Any, is_new: bool) -> tuple[Any, HTTPStatus]:
 # Workspaces
 
 
-@blueprint.route("/workspaces", methods=["GET"])
-@client_required(PROVISION)
+@route("GET", "/workspaces")
 @blueprint.arguments(WorkspaceQuerySchema, location="query")
-@blueprint.response(200, WORKSPACES)
-@problems(400, 401, 403, 429, 503)
+@blueprint.response(200, page_of(WorkspaceAnswerSchema))
 def list_workspaces(query: dict[str, Any]) -> Listing:
     """List the client's workspaces, page by page."""
     return workspaces.list_workspaces(g.caller, **query)
 
 
-@blueprint.route("/workspaces", methods=["POST"])
-@client_required(PROVISION)
+@route("POST", "/workspaces")
 @blueprint.arguments(NewWorkspaceSchema)
-@blueprint.response(201, WORKSPACE)
-@problems(400, 401, 403, 409, 413, 415, 429, 503)
+@blueprint.response(201, WorkspaceAnswerSchema)
+@problems(409)
 def create_workspace(request: dict[str, Any]) -> Any:
     """Create a workspace. Clients that are limited to workspaces cannot."""
     return workspaces.create(g.caller, **request, now=utcnow())
 
 
-@blueprint.route("/workspaces/<id:workspace_id>", methods=["GET"])
-@client_required(PROVISION)
-@blueprint.response(200, WORKSPACE)
-@problems(401, 403, 404, 429, 503)
+@route("GET", "/workspaces/<id:workspace_id>")
+@blueprint.response(200, WorkspaceAnswerSchema)
+@problems(404)
 def read_workspace(workspace_id: str) -> Any:
     """Read a workspace."""
     return workspaces.read(g.caller, workspace_id)
 
 
-@blueprint.route("/workspaces/<id:workspace_id>", methods=["PATCH"])
-@client_required(PROVISION)
+@route("PATCH", "/workspaces/<id:workspace_id>")
 @blueprint.arguments(WorkspaceChangeSchema)
-@blueprint.response(200, WORKSPACE)
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+@blueprint.response(200, WorkspaceAnswerSchema)
+@problems(404, 409)
 def change_workspace(changes: dict[str, Any], workspace_id: str) -> Any:
     """Change a workspace."""
     return workspaces.change(g.caller, workspace_id, changes, utcnow())
 
 
-@blueprint.route("/workspaces/<id:workspace_id>", methods=["DELETE"])
-@client_required(PROVISION)
+@route("DELETE", "/workspaces/<id:workspace_id>")
 @blueprint.response(204)
-@problems(401, 403, 404, 409, 429, 503)
+@problems(404, 409)
 def delete_workspace(workspace_id: str) -> None:
     """Delete a workspace that has no apps, and its memberships, tokens and sessions."""
     workspaces.remove(g.caller, workspace_id, utcnow())
@@ -94,22 +89,19 @@ def delete_workspace(workspace_id: str) -> None:
 # Users
 
 
-@blueprint.route("/users", methods=["GET"])
-@client_required(PROVISION)
+@route("GET", "/users")
 @blueprint.arguments(UserQuerySchema, location="query")
-@blueprint.response(200, USERS)
-@problems(400, 401, 403, 429, 503)
+@blueprint.response(200, page_of(UserAnswerSchema))
 def list_users(query: dict[str, Any]) -> Listing:
     """List the members of the client's workspaces, page by page."""
     return users.list_users(g.caller, **query)
 
 
-@blueprint.route("/users", methods=["POST"])
-@client_required(PROVISION)
+@route("POST", "/users")
 @blueprint.arguments(NewUserSchema)
-@blueprint.response(201, USER)
-@blueprint.alt_response(200, schema=USER, success=True, description="The user existed and has joined")
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+@blueprint.response(201, UserAnswerSchema)
+@blueprint.alt_response(200, schema=UserAnswerSchema, success=True, description="The user existed and joined")
+@problems(404, 409)
 def create_user(request: dict[str, Any]) -> Any:
     """Create a user with memberships.
 
@@ -119,20 +111,18 @@ def create_user(request: dict[str, Any]) -> Any:
     return _with_status(*users.create(g.caller, **request, now=utcnow()))
 
 
-@blueprint.route("/users/<id:user_id>", methods=["GET"])
-@client_required(PROVISION)
-@blueprint.response(200, USER)
-@problems(401, 403, 404, 429, 503)
+@route("GET", "/users/<id:user_id>")
+@blueprint.response(200, UserAnswerSchema)
+@problems(404)
 def read_user(user_id: str) -> Any:
     """Read a user, with the memberships in the client's workspaces."""
     return users.read(g.caller, user_id)
 
 
-@blueprint.route("/users/<id:user_id>", methods=["PATCH"])
-@client_required(PROVISION)
+@route("PATCH", "/users/<id:user_id>")
 @blueprint.arguments(UserChangeSchema)
-@blueprint.response(200, USER)
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+@blueprint.response(200, UserAnswerSchema)
+@problems(404, 409)
 def change_user(changes: dict[str, Any], user_id: str) -> Any:
     """Change or archive a user.
 
@@ -141,10 +131,9 @@ def change_user(changes: dict[str, Any], user_id: str) -> Any:
     return users.change(g.caller, user_id, changes, utcnow())
 
 
-@blueprint.route("/users/<id:user_id>", methods=["DELETE"])
-@client_required(PROVISION)
+@route("DELETE", "/users/<id:user_id>")
 @blueprint.response(204)
-@problems(401, 403, 404, 409, 429, 503)
+@problems(404, 409)
 def delete_user(user_id: str) -> None:
     """Delete a user, and their memberships, grants, tokens and sessions.
 
@@ -156,40 +145,36 @@ def delete_user(user_id: str) -> None:
 # Members
 
 
-@blueprint.route("/workspaces/<id:workspace_id>/members", methods=["GET"])
-@client_required(PROVISION)
+@route("GET", "/workspaces/<id:workspace_id>/members")
 @blueprint.arguments(ListRequestSchema, location="query")
-@blueprint.response(200, MEMBERS)
-@problems(400, 401, 403, 404, 429, 503)
+@blueprint.response(200, page_of(MemberAnswerSchema))
+@problems(404)
 def list_members(query: dict[str, Any], workspace_id: str) -> Listing:
     """List the members of a workspace, page by page."""
     return members.list_members(g.caller, workspace_id, **query)
 
 
-@blueprint.route("/workspaces/<id:workspace_id>/members/<id:user_id>", methods=["GET"])
-@client_required(PROVISION)
-@blueprint.response(200, MEMBER)
-@problems(401, 403, 404, 429, 503)
+@route("GET", "/workspaces/<id:workspace_id>/members/<id:user_id>")
+@blueprint.response(200, MemberAnswerSchema)
+@problems(404)
 def read_member(workspace_id: str, user_id: str) -> Any:
     """Read a membership."""
     return members.read(g.caller, workspace_id, user_id)
 
 
-@blueprint.route("/workspaces/<id:workspace_id>/members/<id:user_id>", methods=["PUT"])
-@client_required(PROVISION)
+@route("PUT", "/workspaces/<id:workspace_id>/members/<id:user_id>")
 @blueprint.arguments(MemberRequestSchema)
-@blueprint.response(201, MEMBER)
-@blueprint.alt_response(200, schema=MEMBER, success=True, description="The user was already a member")
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+@blueprint.response(201, MemberAnswerSchema)
+@blueprint.alt_response(200, schema=MemberAnswerSchema, success=True, description="The user was a member")
+@problems(404, 409)
 def put_member(request: dict[str, str], workspace_id: str, user_id: str) -> Any:
     """Make a user a member in this role, or change the member's role."""
     return _with_status(*members.put(g.caller, workspace_id, user_id, request["role"], utcnow()))
 
 
-@blueprint.route("/workspaces/<id:workspace_id>/members/<id:user_id>", methods=["DELETE"])
-@client_required(PROVISION)
+@route("DELETE", "/workspaces/<id:workspace_id>/members/<id:user_id>")
 @blueprint.response(204)
-@problems(401, 403, 404, 409, 429, 503)
+@problems(404, 409)
 def remove_member(workspace_id: str, user_id: str) -> None:
     """Remove a membership. The user's grants stay, but open nothing until the user is a member again."""
     members.remove(g.caller, workspace_id, user_id, utcnow())
@@ -198,49 +183,43 @@ def remove_member(workspace_id: str, user_id: str) -> None:
 # Apps
 
 
-@blueprint.route("/apps", methods=["GET"])
-@client_required(PROVISION)
+@route("GET", "/apps")
 @blueprint.arguments(AppQuerySchema, location="query")
-@blueprint.response(200, APPS)
-@problems(400, 401, 403, 429, 503)
+@blueprint.response(200, page_of(AppAnswerSchema))
 def list_apps(query: dict[str, Any]) -> Listing:
     """List the apps in the client's workspaces, page by page."""
     return apps.list_apps(g.caller, **query)
 
 
-@blueprint.route("/apps", methods=["POST"])
-@client_required(PROVISION)
+@route("POST", "/apps")
 @blueprint.arguments(NewAppSchema)
-@blueprint.response(201, APP)
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+@blueprint.response(201, AppAnswerSchema)
+@problems(404, 409)
 def create_app(request: dict[str, Any]) -> Any:
     """Create an app."""
     return apps.create(g.caller, **request, now=utcnow())
 
 
-@blueprint.route("/apps/<id:app_id>", methods=["GET"])
-@client_required(PROVISION)
-@blueprint.response(200, APP)
-@problems(401, 403, 404, 429, 503)
+@route("GET", "/apps/<id:app_id>")
+@blueprint.response(200, AppAnswerSchema)
+@problems(404)
 def read_app(app_id: str) -> Any:
     """Read an app."""
     return apps.read(g.caller, app_id)
 
 
-@blueprint.route("/apps/<id:app_id>", methods=["PATCH"])
-@client_required(PROVISION)
+@route("PATCH", "/apps/<id:app_id>")
 @blueprint.arguments(AppChangeSchema)
-@blueprint.response(200, APP)
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+@blueprint.response(200, AppAnswerSchema)
+@problems(404, 409)
 def change_app(changes: dict[str, Any], app_id: str) -> Any:
     """Change an app. A move to another workspace ends its tokens and sessions, and drops its grants."""
     return apps.change(g.caller, app_id, changes, utcnow())
 
 
-@blueprint.route("/apps/<id:app_id>", methods=["DELETE"])
-@client_required(PROVISION)
+@route("DELETE", "/apps/<id:app_id>")
 @blueprint.response(204)
-@problems(401, 403, 404, 409, 429, 503)
+@problems(404, 409)
 def delete_app(app_id: str) -> None:
     """Delete an app, and its grants, tokens and sessions."""
     apps.remove(g.caller, app_id, utcnow())
@@ -249,40 +228,36 @@ def delete_app(app_id: str) -> None:
 # Grants
 
 
-@blueprint.route("/apps/<id:app_id>/grants", methods=["GET"])
-@client_required(PROVISION)
+@route("GET", "/apps/<id:app_id>/grants")
 @blueprint.arguments(ListRequestSchema, location="query")
-@blueprint.response(200, GRANTS)
-@problems(400, 401, 403, 404, 429, 503)
+@blueprint.response(200, page_of(GrantAnswerSchema))
+@problems(404)
 def list_grants(query: dict[str, Any], app_id: str) -> Listing:
     """List the grants of an app, page by page."""
     return grants.list_grants(g.caller, app_id, **query)
 
 
-@blueprint.route("/apps/<id:app_id>/grants/<id:user_id>", methods=["GET"])
-@client_required(PROVISION)
-@blueprint.response(200, GRANT)
-@problems(401, 403, 404, 429, 503)
+@route("GET", "/apps/<id:app_id>/grants/<id:user_id>")
+@blueprint.response(200, GrantAnswerSchema)
+@problems(404)
 def read_grant(app_id: str, user_id: str) -> Any:
     """Read a grant. It is effective if the user may open the app now."""
     return grants.read(g.caller, app_id, user_id)
 
 
-@blueprint.route("/apps/<id:app_id>/grants/<id:user_id>", methods=["PUT"])
-@client_required(PROVISION)
-@blueprint.response(201, GRANT)
-@blueprint.alt_response(200, schema=GRANT, success=True, description="The user already had the grant")
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+@route("PUT", "/apps/<id:app_id>/grants/<id:user_id>")
+@blueprint.response(201, GrantAnswerSchema)
+@blueprint.alt_response(200, schema=GrantAnswerSchema, success=True, description="The user had the grant")
+@problems(400, 404, 409, 413, 415)
 def put_grant(app_id: str, user_id: str) -> Any:
     """Grant a user access to an app. The request has no body."""
     read_nothing()
     return _with_status(*grants.put(g.caller, app_id, user_id, utcnow()))
 
 
-@blueprint.route("/apps/<id:app_id>/grants/<id:user_id>", methods=["DELETE"])
-@client_required(PROVISION)
+@route("DELETE", "/apps/<id:app_id>/grants/<id:user_id>")
 @blueprint.response(204)
-@problems(401, 403, 404, 409, 429, 503)
+@problems(404, 409)
 def remove_grant(app_id: str, user_id: str) -> None:
     """Remove a grant."""
     grants.remove(g.caller, app_id, user_id, utcnow())

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, post_load, validates, validates_schema
+from marshmallow import ValidationError, fields, post_load, validates, validates_schema
 from marshmallow.validate import OneOf
 
 from pat_service.api.fields import (
+    AnswerSchema,
     ListRequestSchema,
     Moment,
     RequestSchema,
     email,
     name,
     origins,
-    page_of,
     role,
     slug,
     text,
@@ -37,7 +37,7 @@ class WorkspaceChangeSchema(RequestSchema):
 
     slug = slug(metadata={"example": "acme"}, **NULLABLE)
     name = name(metadata={"example": "Acme"}, **NULLABLE)
-    allowed_origins = origins(data_key="allowedOrigins", **NULLABLE)
+    allowed_origins = origins(**NULLABLE)
 
 
 class NewWorkspaceSchema(WorkspaceChangeSchema):
@@ -49,7 +49,7 @@ class NewWorkspaceSchema(WorkspaceChangeSchema):
 class NewMembershipSchema(RequestSchema):
     """A workspace, and the user's role in it."""
 
-    workspace_id = uuid(data_key="workspaceId", required=True)
+    workspace_id = uuid(required=True)
     role = role(required=True, metadata={"example": LEAST_ROLE})
 
 
@@ -97,8 +97,8 @@ class AppChangeSchema(RequestSchema):
     template = slug(metadata={"description": "The folder below templates/apps/."}, **NULLABLE)
     slug = slug(**NULLABLE)
     name = name(metadata={"example": "Orders"}, **NULLABLE)
-    workspace_id = uuid(data_key="workspaceId", **NULLABLE)
-    allowed_origins = origins(data_key="allowedOrigins", **NULLABLE)
+    workspace_id = uuid(**NULLABLE)
+    allowed_origins = origins(**NULLABLE)
 
     @validates("slug")
     def check_host(self, slug: str | None, **_: Any) -> None:
@@ -113,7 +113,7 @@ class NewAppSchema(AppChangeSchema):
 
     id = uuid(attribute="app_id", **NULLABLE)
     slug = slug(required=True)
-    workspace_id = uuid(data_key="workspaceId", required=True)
+    workspace_id = uuid(required=True)
 
 
 class WorkspaceQuerySchema(ListRequestSchema):
@@ -123,85 +123,77 @@ class WorkspaceQuerySchema(ListRequestSchema):
 class UserQuerySchema(ListRequestSchema):
     email = email()
     status = status(metadata={"example": "active"})
-    workspace_id = uuid(data_key="workspaceId", metadata={"description": "Only members of this workspace."})
+    workspace_id = uuid(metadata={"description": "Only members of this workspace."})
 
 
 class AppQuerySchema(ListRequestSchema):
     slug = slug()
-    workspace_id = uuid(data_key="workspaceId", metadata={"description": "Only apps of this workspace."})
+    workspace_id = uuid(metadata={"description": "Only apps of this workspace."})
 
 
 # Answers.
 
 
-class WorkspaceAnswerSchema(Schema):
+class WorkspaceAnswerSchema(AnswerSchema):
     """A workspace."""
 
-    id = fields.UUID(required=True)
-    slug = fields.String(required=True, metadata={"example": "acme"})
-    name = fields.String(required=True, metadata={"example": "Acme"})
-    allowed_origins = fields.List(fields.String(), data_key="allowedOrigins", required=True)
-    created_at = Moment(data_key="createdAt", required=True)
+    id = fields.UUID()
+    slug = fields.String(metadata={"example": "acme"})
+    name = fields.String(metadata={"example": "Acme"})
+    allowed_origins = fields.List(fields.String())
+    created_at = Moment()
 
 
-class MembershipAnswerSchema(Schema):
+class MembershipAnswerSchema(AnswerSchema):
     """A workspace of a user, and the user's role in it."""
 
-    workspace_id = fields.UUID(data_key="workspaceId", required=True)
-    role = fields.String(required=True, validate=OneOf(("admin", "builder", "end-user")))
+    workspace_id = fields.UUID()
+    role = fields.String(validate=OneOf(("admin", "builder", "end-user")))
 
 
-class PersonAnswerSchema(Schema):
+class PersonAnswerSchema(AnswerSchema):
     """The user of a membership or a grant."""
 
-    id = fields.UUID(required=True)
-    email = fields.String(required=True)
-    name = fields.String(required=True, metadata={"example": "Ana"})
-    status = fields.String(required=True, validate=OneOf(USER_STATUSES))
+    id = fields.UUID()
+    email = fields.String()
+    name = fields.String(metadata={"example": "Ana"})
+    status = fields.String(validate=OneOf(USER_STATUSES))
 
 
 class UserAnswerSchema(PersonAnswerSchema):
     """A user, with the memberships in the client's workspaces."""
 
-    memberships = fields.List(fields.Nested(MembershipAnswerSchema), required=True)
-    created_at = Moment(data_key="createdAt", required=True)
+    memberships = fields.List(fields.Nested(MembershipAnswerSchema))
+    created_at = Moment()
 
 
 class MemberAnswerSchema(MembershipAnswerSchema):
     """A member of a workspace."""
 
-    user_id = fields.UUID(data_key="userId", required=True)
-    user = fields.Nested(PersonAnswerSchema, required=True)
+    user_id = fields.UUID()
+    user = fields.Nested(PersonAnswerSchema)
 
 
-class AppAnswerSchema(Schema):
+class AppAnswerSchema(AnswerSchema):
     """An app."""
 
-    id = fields.UUID(required=True)
-    slug = fields.String(required=True)
-    name = fields.String(required=True)
-    workspace_id = fields.UUID(data_key="workspaceId", required=True)
-    template = fields.String(required=True)
-    allowed_origins = fields.List(fields.String(), data_key="allowedOrigins", required=True)
-    created_at = Moment(data_key="createdAt", required=True)
+    id = fields.UUID()
+    slug = fields.String()
+    name = fields.String()
+    workspace_id = fields.UUID()
+    template = fields.String()
+    allowed_origins = fields.List(fields.String())
+    created_at = Moment()
 
 
-class GrantAnswerSchema(Schema):
+class GrantAnswerSchema(AnswerSchema):
     """A grant of an app."""
 
-    app_id = fields.UUID(data_key="appId", required=True)
-    user_id = fields.UUID(data_key="userId", required=True)
+    app_id = fields.UUID()
+    user_id = fields.UUID()
     effective = fields.Boolean(
-        required=True,
         metadata={
             "description": "Whether the user may open the app now, as an active member of its workspace."
-        },
+        }
     )
-    user = fields.Nested(PersonAnswerSchema, required=True)
-
-
-WORKSPACES, WORKSPACE = page_of(WorkspaceAnswerSchema), WorkspaceAnswerSchema()
-USERS, USER = page_of(UserAnswerSchema), UserAnswerSchema()
-MEMBERS, MEMBER = page_of(MemberAnswerSchema), MemberAnswerSchema()
-APPS, APP = page_of(AppAnswerSchema), AppAnswerSchema()
-GRANTS, GRANT = page_of(GrantAnswerSchema), GrantAnswerSchema()
+    user = fields.Nested(PersonAnswerSchema)

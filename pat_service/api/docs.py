@@ -27,10 +27,7 @@ def blueprint(document: Callable[[], dict[str, Any]]) -> Blueprint:
     @views.get("/docs")
     def page() -> Response:
         html = render_template(
-            "api/docs.html",
-            document=url_for("docs.openapi"),
-            renderer=RENDERER,
-            csp_nonce=csp_nonce(),
+            "api/docs.html", document=url_for("docs.openapi"), renderer=RENDERER, csp_nonce=csp_nonce()
         )
         return Response(html, headers={"Content-Security-Policy": POLICY.format(nonce=csp_nonce())})
 

@@ -15,9 +15,8 @@ from flask_smorest import Api, Blueprint
 from marshmallow import Schema, fields
 
 from pat_service.api import docs, frames, links
-from pat_service.api.blueprint import to_camel_case
 from pat_service.api.examples import make_example
-from pat_service.api.fields import Duration, RequestSchema
+from pat_service.api.fields import Duration, RequestSchema, to_camel_case
 from pat_service.api.problem import (
     CODES_BY_CREDENTIALS,
     COMMON_CODES,
@@ -126,11 +125,7 @@ class DocumentedApi(Api):
 
     def _init_spec(self, **options: Any) -> None:
         super()._init_spec(
-            marshmallow_plugin=Plugin(),
-            title=TITLE,
-            version=VERSION,
-            openapi_version="3.1.0",
-            **options,
+            marshmallow_plugin=Plugin(), title=TITLE, version=VERSION, openapi_version="3.1.0", **options
         )
         self.ma_plugin.converter.add_attribute_function(_add_bounds)
         self.ma_plugin.converter.add_parameter_attribute_function(_drop_null)

@@ -5,8 +5,14 @@ from typing import Any, Final
 
 from flask import Response, g, json, stream_with_context
 
-from pat_service.api.blueprint import blueprint, problems
-from pat_service.api.events_schemas import EVENT, EVENTS, EXAMPLE_EVENT, EXPORT, EventItemSchema
+from pat_service.api.blueprint import blueprint
+from pat_service.api.events_schemas import (
+    EVENT,
+    EXAMPLE_EVENT,
+    EventItemSchema,
+    EventsQuerySchema,
+    ExportQuerySchema,
+)
 from pat_service.api.fields import page_of
 from pat_service.http.authentication import client_required
 from pat_service.rules import audit_export, callers
@@ -14,14 +20,12 @@ from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import Listing
 
 NDJSON: Final = "application/x-ndjson"
-PAGE = page_of(EventItemSchema)
 
 
 @blueprint.route("/events", methods=["GET"])
 @client_required(callers.AUDIT)
-@blueprint.arguments(EVENTS, location="query")
-@blueprint.response(200, PAGE, example={"items": [EXAMPLE_EVENT], "nextCursor": "1042"})
-@problems(400, 401, 403, 429, 503)
+@blueprint.arguments(EventsQuerySchema, location="query")
+@blueprint.response(200, page_of(EventItemSchema), example={"items": [EXAMPLE_EVENT], "nextCursor": "1042"})
 def list_events(query: dict[str, Any]) -> Listing:
     """List audit events, newest first."""
     return audit_export.list_latest(g.caller, query["event_filter"], query["cursor"], query["limit"])
@@ -29,7 +33,7 @@ def list_events(query: dict[str, Any]) -> Listing:
 
 @blueprint.route("/events/export", methods=["GET"])
 @client_required(callers.AUDIT)
-@blueprint.arguments(EXPORT, location="query")
+@blueprint.arguments(ExportQuerySchema, location="query")
 @blueprint.response(
     200,
     {"type": "string"},
@@ -37,7 +41,6 @@ def list_events(query: dict[str, Any]) -> Listing:
     description="One event per line, as in the list",
     example=json.dumps(EXAMPLE_EVENT) + "\n",
 )
-@problems(400, 401, 403, 429, 503)
 def export_events(query: dict[str, Any]) -> Response:
     """Stream audit events up to now, oldest first, one JSON object per line.
 

@@ -3,12 +3,19 @@
 import re
 from typing import Any, Final
 
-from marshmallow import Schema, ValidationError, fields, post_load
+from marshmallow import ValidationError, fields, post_load
 
-from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT, Moment, QueryInteger, RequestSchema, text, uuid
+from pat_service.api.fields import (
+    EXAMPLE_ID,
+    EXAMPLE_MOMENT,
+    AnswerSchema,
+    Moment,
+    RequestSchema,
+    limit,
+    text,
+    uuid,
+)
 from pat_service.rules.audit_export import EventFilter
-from pat_service.shapes import parse_uuid
-from pat_service.storage.paging import DEFAULT_LIMIT, MAX_LIMIT
 
 EXAMPLE_EVENT: Final = {
     "id": "1042",
@@ -24,6 +31,7 @@ EXAMPLE_EVENT: Final = {
     "sessionId": None,
     "details": {"times": 3},
 }
+EVENT_TYPE_PATTERN: Final = "[a-z-]{1,32}:[a-z-]{1,32}"
 #: Every number of 18 digits fits into a 64-bit counter.
 _EVENT_ID: Final = "[0-9]{1,18}"
 
@@ -44,48 +52,37 @@ def _event_id(description: str) -> fields.String:
     return _matching(_EVENT_ID, "Must be the id of an event: up to 18 digits.", metadata=metadata)
 
 
-def _id_of(thing: str) -> fields.String:
-    return uuid(data_key=f"{thing}Id")
-
-
 class _EventQuerySchema(RequestSchema):
     """Filters for events. An event must match all of them."""
 
     type = _matching(
-        "[a-z-]{1,32}:[a-z-]{1,32}",
+        EVENT_TYPE_PATTERN,
         "Must be a type such as token:minted.",
         metadata={"example": "token:minted"},
     )
     code = _matching(
         "[a-z_]{1,64}", "Must be a code such as token_expired.", metadata={"example": "token_expired"}
     )
-    client_id = _matching(
-        "[!-~]{1,64}", "Must be the id of a client.", data_key="clientId", metadata={"example": "portal"}
-    )
-    workspace_id = _id_of("workspace")
-    app_id = _id_of("app")
-    user_id = _id_of("user")
-    token_id = _id_of("token")
-    session_id = _id_of("session")
+    client_id = _matching("[!-~]{1,64}", "Must be the id of a client.", metadata={"example": "portal"})
+    workspace_id = uuid()
+    app_id = uuid()
+    user_id = uuid()
+    token_id = uuid()
+    session_id = uuid()
     since = Moment(metadata={"description": "At this time or later."})
     until = Moment(metadata={"description": "Before this time."})
 
     @post_load
     def make(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
         cursor, limit = query.pop("cursor", None), query.pop("limit", None)
-        ids = ("workspace_id", "app_id", "user_id", "token_id", "session_id")
-        found = query | {name: parse_uuid(query[name]) for name in ids if name in query}
-        cursor = None if cursor is None else int(cursor)
-        return {"event_filter": EventFilter(**found), "cursor": cursor, "limit": limit}
+        return {"event_filter": EventFilter(**query), "cursor": cursor and int(cursor), "limit": limit}
 
 
 class EventsQuerySchema(_EventQuerySchema):
     """A page of the trail, newest first."""
 
     cursor = _event_id("`nextCursor` of the previous page. Leave it out for the first page.")
-    limit = QueryInteger(
-        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Maximum number of items."}
-    )
+    limit = limit()
 
 
 class ExportQuerySchema(_EventQuerySchema):
@@ -94,22 +91,21 @@ class ExportQuerySchema(_EventQuerySchema):
     cursor = _event_id("The `id` of the last line that you have. Leave it out to get all.")
 
 
-class EventItemSchema(Schema):
+class EventItemSchema(AnswerSchema):
     """An audit event. Values that are unknown or do not apply are null."""
 
-    id = fields.String(required=True, metadata={"pattern": f"^{_EVENT_ID}$"})
-    at = Moment(required=True)
-    type = fields.String(required=True)
-    code = fields.String(required=True, allow_none=True)
-    request_id = fields.String(data_key="requestId", required=True, allow_none=True)
-    client_id = fields.String(data_key="clientId", required=True, allow_none=True)
-    workspace_id = fields.String(data_key="workspaceId", required=True, allow_none=True)
-    app_id = fields.String(data_key="appId", required=True, allow_none=True)
-    user_id = fields.String(data_key="userId", required=True, allow_none=True)
-    token_id = fields.String(data_key="tokenId", required=True, allow_none=True)
-    session_id = fields.String(data_key="sessionId", required=True, allow_none=True)
+    id = fields.String(metadata={"pattern": f"^{_EVENT_ID}$"})
+    at = Moment()
+    type = fields.String()
+    code = fields.String(allow_none=True)
+    request_id = fields.String(allow_none=True)
+    client_id = fields.String(allow_none=True)
+    workspace_id = fields.String(allow_none=True)
+    app_id = fields.String(allow_none=True)
+    user_id = fields.String(allow_none=True)
+    token_id = fields.String(allow_none=True)
+    session_id = fields.String(allow_none=True)
     details = fields.Dict(
-        required=True,
         allow_none=True,
         metadata={
             "description": "For a change, `before` and `after`. For a refusal, how many `times` it happened."
@@ -118,5 +114,3 @@ class EventItemSchema(Schema):
 
 
 EVENT = EventItemSchema()
-EVENTS = EventsQuerySchema()
-EXPORT = ExportQuerySchema()

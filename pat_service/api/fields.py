@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from flask import current_app
 from marshmallow import Schema, ValidationError, fields, post_load, pre_load
@@ -132,7 +132,34 @@ class Parsed(fields.String):
         return self.parse(super()._deserialize(value, attr, data, **options))
 
 
-class RequestSchema(Schema):
+def to_camel_case(name: str) -> str:
+    """Return a snake_case name as the API writes it."""
+    return re.sub("_([a-z])", lambda match: match[1].upper(), name)
+
+
+def limit() -> QueryInteger:
+    metadata = {"description": "Maximum number of items."}
+    return QueryInteger(MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata=metadata)
+
+
+class CamelCaseSchema(Schema):
+    """A schema whose fields have camelCase names in JSON, unless they set `data_key`."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.data_key = field_obj.data_key or to_camel_case(field_name)
+
+
+class AnswerSchema(CamelCaseSchema):
+    """An answer. It always has all its fields, except the `optional` ones."""
+
+    optional: ClassVar[frozenset[str]] = frozenset()
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        super().on_bind_field(field_name, field_obj)
+        field_obj.required = field_name not in self.optional
+
+
+class RequestSchema(CamelCaseSchema):
     """A request. It refuses unknown fields; `null` for an optional field means absent."""
 
     error_messages = {"unknown": "Is not a field of this request."}  # noqa: RUF012 - marshmallow reads it
@@ -141,10 +168,11 @@ class RequestSchema(Schema):
         super().__init__(**options)
         # Computed once, since every request uses the same schema.
         fields_ = self.load_fields.items()
-        self._optional = frozenset(field.data_key or name for name, field in fields_ if not field.required)
+        self._optional = frozenset(field.data_key for _, field in fields_ if not field.required)
         self.durations = {name: field for name, field in fields_ if isinstance(field, Duration)}
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        super().on_bind_field(field_name, field_obj)
         field_obj.allow_none = not field_obj.required
 
     def shape(self) -> dict[str, Any]:
@@ -168,27 +196,23 @@ class ListRequestSchema(RequestSchema):
             "description": "`nextCursor` of the previous page. Leave it out for the first page.",
         },
     )
-    limit = QueryInteger(
-        MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata={"description": "Maximum number of items."}
-    )
+    limit = limit()
 
     @post_load
     def make(self, query: dict[str, Any], **_: Any) -> dict[str, Any]:
         return query | {"page_request": PageRequest(query.pop("cursor", None), query.pop("limit"))}
 
 
-def page_of(item: type[Schema]) -> Schema:
+def page_of(item: type[AnswerSchema]) -> Schema:
     """Return the schema of one page of these items."""
     kinds: dict[str, fields.Field[Any]] = {
-        "items": fields.List(fields.Nested(item), required=True),
+        "items": fields.List(fields.Nested(item)),
         "next_cursor": fields.String(
-            data_key="nextCursor",
-            required=True,
             allow_none=True,
             metadata={"description": "Send it as `cursor` to get the next page. null: there is none."},
         ),
     }
-    return Schema.from_dict(kinds, name=f"{item.__name__.removesuffix('Schema')}Page")()
+    return AnswerSchema.from_dict(kinds, name=f"{item.__name__.removesuffix('Schema')}Page")()
 
 
 _WRONG_TEXT: Final[Any] = {"invalid": "Must be a text.", "required": "Is required and must be a text."}

@@ -55,10 +55,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
         "type": "object",
         "properties": {
             TOKEN_PARAMETER: token,
-            "session": {
-                "type": "string",
-                "description": "Instead of the token: to move to another app.",
-            },
+            "session": {"type": "string", "description": "Instead of the token: to move to another app."},
         },
         # Other fields are ignored, but NUL is refused everywhere.
         "additionalProperties": _NO_NUL,
@@ -145,10 +142,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "operationId": f"read{kind}Session",
                 "summary": f"Read the session: its user, and the {what}.",
                 "responses": {
-                    "200": {
-                        "description": "The session",
-                        "content": {"application/json": {"schema": answer}},
-                    }
+                    "200": {"description": "The session", "content": {"application/json": {"schema": answer}}}
                 }
                 | _refusals("401", "404", "429", "503"),
             },

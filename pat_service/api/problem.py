@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from marshmallow import Schema, fields
+from marshmallow import fields
 
+from pat_service.api.fields import AnswerSchema
 from pat_service.errors import BY_CODE
 from pat_service.http.problems import UNAVAILABLE_RETRY_SECONDS, problem
 
@@ -44,43 +45,33 @@ NOT_FOUND_CODES: Final = {"appId": "app_not_found", "userId": "user_not_found"}
 _EXAMPLE_REQUEST_ID: Final = "6f1c9a52-0c3e-4f7a-9d0b-5a8e2f4c7b11"
 #: Every answer has this header.
 REQUEST_ID_HEADER: Final = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-_HEADERS: Final[dict[int, dict[str, Any]]] = {
-    401: {
-        "WWW-Authenticate": {
-            "description": "`Basic` if the operation needs a client, else `Bearer`.",
-            "required": True,
-            "schema": {"type": "string"},
-        }
-    },
-    429: {
-        "Retry-After": {
-            "description": "In seconds.",
-            "required": True,
-            "schema": {"type": "integer", "minimum": 1},
-        }
-    },
-    503: {
-        "Retry-After": {
-            "description": "In seconds.",
-            "required": True,
-            "schema": {"type": "integer", "example": UNAVAILABLE_RETRY_SECONDS},
-        }
-    },
+
+
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {name: {"description": description, "required": True, "schema": schema}}
+
+
+_HEADERS: Final = {
+    401: _header(
+        "WWW-Authenticate", "`Basic` if the operation needs a client, else `Bearer`.", type="string"
+    ),
+    429: _header("Retry-After", "In seconds.", type="integer", minimum=1),
+    503: _header("Retry-After", "In seconds.", type="integer", example=UNAVAILABLE_RETRY_SECONDS),
 }
 
 
-class ProblemAnswerSchema(Schema):
+class ProblemAnswerSchema(AnswerSchema):
     """An error (RFC 9457), identified by `code`. `errors` (field → texts) comes with status 400 only."""
 
-    type = fields.String(required=True)
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True, metadata={"description": "For people: what to do next."})
-    code = fields.String(required=True, metadata={"enum": list(BY_CODE)})
-    request_id = fields.String(
-        data_key="requestId", required=True, metadata={"description": "Also the header `X-Request-Id`."}
-    )
-    message = fields.String(required=True, metadata={"description": "The same text as `detail`."})
+    optional = frozenset({"errors"})
+
+    type = fields.String()
+    title = fields.String()
+    status = fields.Integer()
+    detail = fields.String(metadata={"description": "For people: what to do next."})
+    code = fields.String(metadata={"enum": list(BY_CODE)})
+    request_id = fields.String(metadata={"description": "Also the header `X-Request-Id`."})
+    message = fields.String(metadata={"description": "The same text as `detail`."})
     errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
 

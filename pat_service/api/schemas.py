@@ -4,12 +4,13 @@ import json
 from math import isfinite
 from typing import Any, Final
 
-from marshmallow import Schema, ValidationError, fields, post_load, validates_schema
+from marshmallow import ValidationError, fields, post_load, validates_schema
 
 from pat_service.api.fields import (
     EXAMPLE_ID,
     EXAMPLE_TOKEN,
     TEXT_PATTERN,
+    AnswerSchema,
     Duration,
     RequestSchema,
     StrictBoolean,
@@ -25,7 +26,7 @@ from pat_service.api.fields import (
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import minting
 from pat_service.rules.provisioning_jit import NewUser
-from pat_service.shapes import check_text, parse_origin, parse_uuid
+from pat_service.shapes import check_text
 from pat_service.storage.models import LEAST_ROLE
 
 MAX_ATTRIBUTES: Final = 50
@@ -86,25 +87,22 @@ class MintRequestSchema(RequestSchema):
     """A request for a token. It names one user, by `email` or `userId`, and one app or workspace."""
 
     email = email(load_default=None)
-    user_id = any_text(data_key="userId", load_default=None)
-    app_id = uuid(data_key="appId", load_default=None)
-    app_slug = any_text(data_key="appSlug", load_default=None, metadata={"example": "orders"})
+    user_id = any_text(load_default=None)
+    app_id = uuid(load_default=None)
+    app_slug = any_text(load_default=None, metadata={"example": "orders"})
     workspace_id = uuid(
-        data_key="workspaceId",
         load_default=None,
         metadata={"description": "Instead of an app: for all its apps that the user may open."},
     )
-    workspace_slug = any_text(data_key="workspaceSlug", load_default=None, metadata={"example": "acme"})
-    session_expiry = Duration("SESSION", "minutes", data_key="sessionExpiry", metadata={"example": 60})
-    pat_expiry = Duration("PAT", "seconds", data_key="patExpiry", metadata={"example": 1_000_000})
+    workspace_slug = any_text(load_default=None, metadata={"example": "acme"})
+    session_expiry = Duration("SESSION", "minutes", metadata={"example": 60})
+    pat_expiry = Duration("PAT", "seconds", metadata={"example": 1_000_000})
     end_sessions = StrictBoolean(
-        data_key="endSessions",
         load_default=False,
         allow_none=True,
         metadata={"description": "Also end the open sessions of this user and app."},
     )
     single_use = StrictBoolean(
-        data_key="singleUse",
         load_default=False,
         allow_none=True,
         metadata={"description": "The token opens one frame. A repeat within 10 s replaces that opening."},
@@ -128,7 +126,6 @@ class MintRequestSchema(RequestSchema):
     )
     allowed_origins = origins(
         minimum=1,
-        data_key="allowedOrigins",
         load_default=None,
         metadata={"description": "Narrows the app's allowed origins for frames of this token."},
     )
@@ -158,10 +155,8 @@ class MintRequestSchema(RequestSchema):
     def make(self, request: dict[str, Any], **_: Any) -> minting.MintRequest:
         for duration, field in self.durations.items():
             request[duration] = request[duration] or field.default()
-        for id_ in ("app_id", "workspace_id"):
-            request[id_] = request[id_] and parse_uuid(request[id_])
         if request["allowed_origins"] is not None:
-            request["allowed_origins"] = list(dict.fromkeys(map(parse_origin, request["allowed_origins"])))
+            request["allowed_origins"] = list(dict.fromkeys(request["allowed_origins"]))
         pat_seconds, session_minutes = request.pop("pat_expiry"), request.pop("session_expiry")
         return minting.MintRequest(
             pat_seconds=pat_seconds,
@@ -171,83 +166,65 @@ class MintRequestSchema(RequestSchema):
         )
 
 
-class MintAnswerSchema(Schema):
+class MintAnswerSchema(AnswerSchema):
     """A new token, which only this answer shows. Durations are in seconds."""
 
+    optional = frozenset({"single_use"})
+
     personal_access_token = fields.String(
-        data_key="personalAccessToken",
-        required=True,
-        metadata={"pattern": "^pat_[0-9a-f]{72}$", "example": EXAMPLE_TOKEN},
+        metadata={"pattern": "^pat_[0-9a-f]{72}$", "example": EXAMPLE_TOKEN}
     )
     redirect_url = fields.Url(
-        data_key="redirectUrl",
-        required=True,
         metadata={
             "description": "The address for the iframe.",
             "example": f"https://embed.example/embed-apps/{EXAMPLE_ID}?personal-access-token={EXAMPLE_TOKEN}",
-        },
+        }
     )
-    token_id = fields.UUID(data_key="tokenId", required=True)
-    expires_in = fields.Integer(data_key="expiresIn", required=True, metadata={"example": 1_000_000})
-    session_expires_in = fields.Integer(
-        data_key="sessionExpiresIn", required=True, metadata={"example": 3600}
-    )
+    token_id = fields.UUID()
+    expires_in = fields.Integer(metadata={"example": 1_000_000})
+    session_expires_in = fields.Integer(metadata={"example": 3600})
     single_use = fields.Boolean(
-        data_key="singleUse",
         metadata={
             "description": "Present only if the request sets it. Each frame then needs its own token.",
             "enum": [True],
-        },
+        }
     )
 
 
 class SessionRequestSchema(RequestSchema):
     """The token with which a program opens a session."""
 
-    app_id = uuid(data_key="appId", required=True)
-    access_token = text(data_key="accessToken", required=True, metadata={"example": EXAMPLE_TOKEN})
+    app_id = uuid(required=True)
+    access_token = text(required=True, metadata={"example": EXAMPLE_TOKEN})
     parent_origin = origin(
-        data_key="parentOrigin",
         load_default=None,
         metadata={
             "description": "The origin of the page that passed the token on. It must be an allowed origin."
         },
     )
 
-    @post_load
-    def make(self, request: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return request | {
-            "app_id": parse_uuid(request["app_id"]),
-        }
+
+class UserSchema(AnswerSchema):
+    id = fields.String()
+    email = fields.String()
+    name = fields.String()
 
 
-class UserSchema(Schema):
-    id = fields.String(required=True)
-    email = fields.String(required=True)
-    name = fields.String(required=True)
+class AppSchema(AnswerSchema):
+    id = fields.String()
+    slug = fields.String()
+    name = fields.String()
 
 
-class AppSchema(Schema):
-    id = fields.String(required=True)
-    slug = fields.String(required=True)
-    name = fields.String(required=True)
+class SessionSchema(AnswerSchema):
+    id = fields.String()
+    expires_in = fields.Integer(metadata={"description": "In seconds."})
 
 
-class SessionSchema(Schema):
-    id = fields.String(required=True)
-    expires_in = fields.Integer(data_key="expiresIn", required=True, metadata={"description": "In seconds."})
-
-
-class SessionAnswerSchema(Schema):
+class SessionAnswerSchema(AnswerSchema):
     """An open session. Further requests send the JWT `signedPat` as a Bearer token."""
 
-    signed_pat = fields.String(data_key="signedPat", required=True)
-    session = fields.Nested(SessionSchema, required=True)
-    user = fields.Nested(UserSchema, required=True)
-    app = fields.Nested(AppSchema, required=True)
-
-
-MINT = MintRequestSchema()
-MINTED = MintAnswerSchema()
-SESSION = SessionRequestSchema()
-OPENED = SessionAnswerSchema()
+    signed_pat = fields.String()
+    session = fields.Nested(SessionSchema)
+    user = fields.Nested(UserSchema)
+    app = fields.Nested(AppSchema)

@@ -6,19 +6,18 @@ from flask import g
 
 from pat_service import credentials
 from pat_service.api.blueprint import blueprint, problems
+from pat_service.api.fields import page_of
 from pat_service.api.token_admin_schemas import (
-    ENDED,
-    INTROSPECT,
-    INTROSPECTED,
-    REVOKED,
-    SESSION,
-    SESSION_FILTERS,
-    SESSIONS,
-    SESSIONS_WANTED,
-    TOKEN,
-    TOKEN_FILTERS,
-    TOKENS,
-    TOKENS_WANTED,
+    EndedAnswerSchema,
+    IntrospectAnswerSchema,
+    IntrospectRequestSchema,
+    RevokedAnswerSchema,
+    SessionFiltersSchema,
+    SessionItemSchema,
+    SessionsRequestSchema,
+    TokenFiltersSchema,
+    TokenItemSchema,
+    TokensRequestSchema,
 )
 from pat_service.http.authentication import client_required, keyring, utcnow
 from pat_service.rules import callers, introspection, token_admin
@@ -29,9 +28,8 @@ from pat_service.storage.paging import Listing
 
 @blueprint.route("/personal-access-tokens", methods=["GET"])
 @client_required(*token_admin.READERS)
-@blueprint.arguments(TOKENS_WANTED, location="query")
-@blueprint.response(200, TOKENS)
-@problems(400, 401, 403, 429, 503)
+@blueprint.arguments(TokensRequestSchema, location="query")
+@blueprint.response(200, page_of(TokenItemSchema))
 def list_tokens(query: dict[str, Any]) -> Listing:
     """List the client's own tokens, or with the scope audit or provision all tokens in its workspaces."""
     return token_admin.list_tokens(
@@ -41,8 +39,8 @@ def list_tokens(query: dict[str, Any]) -> Listing:
 
 @blueprint.route("/personal-access-tokens/<id:token_id>", methods=["GET"])
 @client_required(*token_admin.READERS)
-@blueprint.response(200, TOKEN)
-@problems(401, 403, 404, 429, 503)
+@blueprint.response(200, TokenItemSchema)
+@problems(404)
 def read_token(token_id: str) -> Any:
     """Read a token's user, app or workspace, and status. The answer never has the token itself."""
     return token_admin.read_token(g.caller, token_id, utcnow())
@@ -51,7 +49,7 @@ def read_token(token_id: str) -> Any:
 @blueprint.route("/personal-access-tokens/<id:token_id>", methods=["DELETE"])
 @client_required(*token_admin.ENDERS)
 @blueprint.response(204)
-@problems(401, 403, 404, 429, 503)
+@problems(404)
 def revoke_token(token_id: str) -> None:
     """Revoke a token, and end every open session of its user and app. Repeating it changes nothing."""
     token_admin.revoke_token(g.caller, token_id, utcnow())
@@ -59,9 +57,8 @@ def revoke_token(token_id: str) -> None:
 
 @blueprint.route("/personal-access-tokens", methods=["DELETE"])
 @client_required(*token_admin.ENDERS)
-@blueprint.arguments(TOKEN_FILTERS, location="query")
-@blueprint.response(200, REVOKED)
-@problems(400, 401, 403, 429, 503)
+@blueprint.arguments(TokenFiltersSchema, location="query")
+@blueprint.response(200, RevokedAnswerSchema)
 def revoke_tokens(token_filter: TokenFilter) -> dict[str, int]:
     """Revoke the tokens of an app, a user or a workspace, and end their sessions."""
     revoked = token_admin.revoke_tokens(g.caller, token_filter, utcnow())
@@ -70,9 +67,8 @@ def revoke_tokens(token_filter: TokenFilter) -> dict[str, int]:
 
 @blueprint.route("/sessions", methods=["GET"])
 @client_required(*token_admin.READERS)
-@blueprint.arguments(SESSIONS_WANTED, location="query")
-@blueprint.response(200, SESSIONS)
-@problems(400, 401, 403, 429, 503)
+@blueprint.arguments(SessionsRequestSchema, location="query")
+@blueprint.response(200, page_of(SessionItemSchema))
 def list_sessions(query: dict[str, Any]) -> Listing:
     """List live sessions of the client's own tokens, or with those scopes all in its workspaces."""
     return token_admin.list_sessions(g.caller, query["token_filter"], query["page_request"], utcnow())
@@ -80,8 +76,8 @@ def list_sessions(query: dict[str, Any]) -> Listing:
 
 @blueprint.route("/sessions/<id:session_id>", methods=["GET"])
 @client_required(*token_admin.READERS)
-@blueprint.response(200, SESSION)
-@problems(401, 403, 404, 429, 503)
+@blueprint.response(200, SessionItemSchema)
+@problems(404)
 def read_session(session_id: str) -> Any:
     """Read a session, live or not."""
     return token_admin.read_session(g.caller, session_id)
@@ -90,7 +86,7 @@ def read_session(session_id: str) -> Any:
 @blueprint.route("/sessions/<id:session_id>", methods=["DELETE"])
 @client_required(*token_admin.ENDERS)
 @blueprint.response(204)
-@problems(401, 403, 404, 429, 503)
+@problems(404)
 def end_session(session_id: str) -> None:
     """End a session. Its next request is refused. Repeating it changes nothing."""
     token_admin.end_session(g.caller, session_id, utcnow())
@@ -98,9 +94,8 @@ def end_session(session_id: str) -> None:
 
 @blueprint.route("/sessions", methods=["DELETE"])
 @client_required(*token_admin.ENDERS)
-@blueprint.arguments(SESSION_FILTERS, location="query")
-@blueprint.response(200, ENDED)
-@problems(400, 401, 403, 429, 503)
+@blueprint.arguments(SessionFiltersSchema, location="query")
+@blueprint.response(200, EndedAnswerSchema)
 def end_sessions(token_filter: TokenFilter) -> dict[str, int]:
     """End the sessions of an app, a user, a workspace or a token. The tokens stay valid."""
     return {"ended": token_admin.end_sessions(g.caller, token_filter, utcnow())}
@@ -108,10 +103,9 @@ def end_sessions(token_filter: TokenFilter) -> dict[str, int]:
 
 @blueprint.route("/introspect", methods=["POST"])
 @client_required(*callers.SCOPES)
-@blueprint.arguments(INTROSPECT, location="json_or_form")
-@blueprint.response(200, INTROSPECTED)
-@problems(400, 401, 403, 413, 415, 429, 503)
-@blueprint.doc(requestBody={"content": {"application/json": {"schema": INTROSPECT}}})
+@blueprint.arguments(IntrospectRequestSchema, location="json_or_form")
+@blueprint.response(200, IntrospectAnswerSchema)
+@blueprint.doc(requestBody={"content": {"application/json": {"schema": IntrospectRequestSchema}}})
 def introspect(request: dict[str, str]) -> dict[str, Any]:
     """Return whether a token or session is active now, and its user (RFC 7662)."""
     found = introspection.introspect(g.caller, keyring(), request["token"], utcnow())

@@ -9,17 +9,16 @@ from marshmallow.validate import Length
 from pat_service.api.fields import (
     EXAMPLE_ID,
     EXAMPLE_TOKEN,
+    AnswerSchema,
     ListRequestSchema,
     Moment,
     QueryBoolean,
     RequestSchema,
     any_text,
-    page_of,
     text,
     uuid,
 )
 from pat_service.rules.token_admin import TOKEN_STATUSES, TokenFilter
-from pat_service.shapes import parse_uuid
 from pat_service.storage.models import ROLES
 
 
@@ -31,18 +30,18 @@ class NestedColumns(fields.Nested):
         return found if found["id"] is not None else None
 
 
-class PlaceSchema(Schema):
+class PlaceSchema(AnswerSchema):
     """An app or a workspace."""
 
-    id = uuid(required=True)
-    slug = fields.String(required=True, metadata={"example": "orders"})
-    name = fields.String(required=True, metadata={"example": "Orders"})
+    id = uuid()
+    slug = fields.String(metadata={"example": "orders"})
+    name = fields.String(metadata={"example": "Orders"})
 
 
-class PersonSchema(Schema):
-    id = uuid(required=True)
-    email = fields.String(required=True, metadata={"example": "ana@acme.test"})
-    name = fields.String(required=True, metadata={"example": "Ana"})
+class PersonSchema(AnswerSchema):
+    id = uuid()
+    email = fields.String(metadata={"example": "ana@acme.test"})
+    name = fields.String(metadata={"example": "Ana"})
 
 
 # Filters.
@@ -53,16 +52,13 @@ def _filter(noun: str, note: str = "", **options: Any) -> fields.String:
 
 
 class _FilterSchema(RequestSchema):
-    app_id = _filter("app", " Workspace tokens and their sessions belong to no app.", data_key="appId")
-    user_id = _filter("user", data_key="userId")
-    workspace_id = _filter("workspace", data_key="workspaceId")
+    app_id = _filter("app", " Workspace tokens and their sessions belong to no app.")
+    user_id = _filter("user")
+    workspace_id = _filter("workspace")
 
     def token_filter(self, query: dict[str, Any]) -> TokenFilter:
-        ids = {name: query.pop(name, None) for name in ("app_id", "user_id", "workspace_id", "token_id")}
-        client_id = query.pop("client_id", None)
-        return TokenFilter(
-            **{name: id_ and parse_uuid(id_) for name, id_ in ids.items()}, client_id=client_id
-        )
+        names = ("app_id", "user_id", "workspace_id", "token_id", "client_id")
+        return TokenFilter(**{name: query.pop(name, None) for name in names})
 
 
 class TokenFiltersSchema(_FilterSchema):
@@ -83,7 +79,7 @@ class TokenFiltersSchema(_FilterSchema):
 class SessionFiltersSchema(TokenFiltersSchema):
     """Filters for sessions to end. At least one is required; a session must match all."""
 
-    token_id = _filter("token", data_key="tokenId")
+    token_id = _filter("token")
 
 
 class _FilteredListSchema(ListRequestSchema, _FilterSchema):
@@ -94,91 +90,78 @@ class _FilteredListSchema(ListRequestSchema, _FilterSchema):
 
 
 class TokensRequestSchema(_FilteredListSchema):
-    client_id = any_text(
-        data_key="clientId",
-        metadata={"description": "Only those that this client minted.", "example": "portal"},
-    )
+    client_id = any_text(metadata={"description": "Only those that this client minted.", "example": "portal"})
     live = QueryBoolean(
         metadata={
             "description": "true: only tokens with the status live. false: only the others. "
             "The user's access does not count here; each opening checks it."
-        },
+        }
     )
 
 
 class SessionsRequestSchema(_FilteredListSchema):
-    token_id = _filter("token", data_key="tokenId")
+    token_id = _filter("token")
 
 
 # Tokens and sessions.
 
 
-class _TokenOrSessionSchema(Schema):
-    id = uuid(required=True)
+class _TokenOrSessionSchema(AnswerSchema):
+    id = uuid()
     app = NestedColumns(
         PlaceSchema,
-        required=True,
         allow_none=True,
         metadata={"description": "null: it opens every app of the workspace that the user may open."},
     )
-    workspace = NestedColumns(PlaceSchema, required=True)
-    user = NestedColumns(PersonSchema, required=True)
+    workspace = NestedColumns(PlaceSchema)
+    user = NestedColumns(PersonSchema)
     client_id = fields.String(
-        data_key="clientId",
-        required=True,
-        metadata={"description": "The client that minted the token.", "example": "portal"},
+        metadata={"description": "The client that minted the token.", "example": "portal"}
     )
-    created_at = Moment(data_key="createdAt", required=True)
-    expires_at = Moment(data_key="expiresAt", required=True)
+    created_at = Moment()
+    expires_at = Moment()
 
 
 class TokenItemSchema(_TokenOrSessionSchema):
     """A token. Only its last four characters are shown."""
 
     last_four = fields.String(
-        data_key="lastFour",
-        required=True,
         allow_none=True,
         metadata={
             "description": "The last four characters. null: the token is older than this field.",
             "example": "3fa9",
         },
     )
-    status = fields.String(
-        required=True, metadata={"enum": list(TOKEN_STATUSES), "example": TOKEN_STATUSES[0]}
-    )
-    single_use = fields.Boolean(data_key="singleUse", required=True)
+    status = fields.String(metadata={"enum": list(TOKEN_STATUSES), "example": TOKEN_STATUSES[0]})
+    single_use = fields.Boolean()
     allowed_origins = fields.List(
         fields.String(metadata={"example": "https://portal.example"}),
-        data_key="allowedOrigins",
-        required=True,
         allow_none=True,
         metadata={"description": "The token narrows the app's allowed origins to these. null: it does not."},
     )
-    last_used_at = Moment(data_key="lastUsedAt", required=True, allow_none=True)
-    revoked_at = Moment(data_key="revokedAt", required=True, allow_none=True)
+    last_used_at = Moment(allow_none=True)
+    revoked_at = Moment(allow_none=True)
     session_seconds = fields.Integer(
         data_key="sessionExpiresIn",
-        required=True,
         metadata={"description": "How long its sessions last, in seconds.", "example": 3600},
     )
-    live_sessions = fields.Integer(data_key="liveSessions", required=True, metadata={"example": 1})
+    live_sessions = fields.Integer(metadata={"example": 1})
 
 
 class SessionItemSchema(_TokenOrSessionSchema):
     """A session of a frame."""
 
-    token_id = uuid(data_key="tokenId", required=True)
-    ended_at = Moment(data_key="endedAt", required=True, allow_none=True)
+    token_id = uuid()
+    ended_at = Moment(allow_none=True)
 
 
-class RevokedAnswerSchema(Schema):
-    revoked = fields.Integer(required=True, metadata={"description": "Number of tokens.", "example": 2})
-    ended_sessions = fields.Integer(data_key="endedSessions", required=True, metadata={"example": 3})
+class RevokedAnswerSchema(AnswerSchema):
+    revoked = fields.Integer(metadata={"description": "Number of tokens.", "example": 2})
+    ended_sessions = fields.Integer(metadata={"example": 3})
 
 
-class EndedAnswerSchema(Schema):
-    ended = fields.Integer(required=True, metadata={"description": "Number of sessions.", "example": 3})
+class EndedAnswerSchema(AnswerSchema):
+    ended = fields.Integer(metadata={"description": "Number of sessions.", "example": 3})
 
 
 # Introspection: names and meanings are those of RFC 7662.
@@ -192,7 +175,7 @@ class IntrospectRequestSchema(RequestSchema):
         validate=Length(1, error="Must be a text of at least one character."),
         metadata={"example": EXAMPLE_TOKEN},
     )
-    token_type_hint = text(metadata={"description": "Accepted and ignored."})
+    token_type_hint = text(data_key="token_type_hint", metadata={"description": "Accepted and ignored."})
 
     @pre_load
     def drop_unknown_parameters(self, sent: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -230,17 +213,3 @@ class IntrospectAnswerSchema(Schema):
     attributes = fields.Dict(
         metadata={"description": "The attributes that the mint set.", "example": {"region": "north"}}
     )
-
-
-TOKENS_WANTED = TokensRequestSchema()
-TOKENS = page_of(TokenItemSchema)
-TOKEN = TokenItemSchema()
-TOKEN_FILTERS = TokenFiltersSchema()
-REVOKED = RevokedAnswerSchema()
-SESSIONS_WANTED = SessionsRequestSchema()
-SESSIONS = page_of(SessionItemSchema)
-SESSION = SessionItemSchema()
-SESSION_FILTERS = SessionFiltersSchema()
-ENDED = EndedAnswerSchema()
-INTROSPECT = IntrospectRequestSchema()
-INTROSPECTED = IntrospectAnswerSchema()

@@ -7,7 +7,12 @@ from flask import g
 from pat_service import metrics
 from pat_service.api.blueprint import blueprint, problems
 from pat_service.api.examples import MINT_EXAMPLES
-from pat_service.api.schemas import MINT, MINTED, OPENED, SESSION
+from pat_service.api.schemas import (
+    MintAnswerSchema,
+    MintRequestSchema,
+    SessionAnswerSchema,
+    SessionRequestSchema,
+)
 from pat_service.credentials import parse_token
 from pat_service.http.authentication import client_required, keyring, utcnow
 from pat_service.http.opening import open_app
@@ -16,13 +21,15 @@ from pat_service.rules import minting
 from pat_service.rules.minting import MintRequest
 
 
-@blueprint.route("/users/personal-access-token", methods=["POST"])
-@client_required(*minting.SCOPES, minting=True)
-@blueprint.arguments(MINT, examples=MINT_EXAMPLES)
-@blueprint.response(201, MINTED)
-@problems(400, 401, 403, 404, 409, 413, 415, 429, 503)
+# The contract fixes the order of checks, from top to bottom:
+@blueprint.route("/users/personal-access-token", methods=["POST"])  # 405 method
+@client_required(*minting.SCOPES, minting=True)  # 401 client, 403 scope, 429 the client's rate
+@blueprint.arguments(MintRequestSchema, examples=MINT_EXAMPLES)  # 413 size, 415 type, 400 payload
+@blueprint.response(201, MintAnswerSchema)
+@problems(404, 409)
 def mint(request: MintRequest) -> dict[str, Any]:
     """Mint a token for a user and an app, or all apps of a workspace. It replaces their former token."""
+    # 404 user, 404 app, 403 access
     minted = minting.mint(g.caller, keyring(), request, utcnow())
     metrics.MINTS.inc()
     if minted.app_id:
@@ -40,9 +47,8 @@ def mint(request: MintRequest) -> dict[str, Any]:
 
 
 @blueprint.route("/users/session", methods=["POST"])
-@blueprint.arguments(SESSION)
-@blueprint.response(201, OPENED)
-@problems(400, 401, 403, 413, 415, 429, 503)
+@blueprint.arguments(SessionRequestSchema)
+@blueprint.response(201, SessionAnswerSchema)
 def open_session(request: dict[str, Any]) -> dict[str, Any]:
     """Open a session for a program, with a token, as a frame does."""
     token = parse_token(request["access_token"])

@@ -11,9 +11,9 @@ from flask import json
 from flask.cli import with_appcontext
 from marshmallow import ValidationError
 
-from pat_service.api.events_schemas import EVENT
+from pat_service.api.events_schemas import EVENT, EVENT_TYPE_PATTERN
 from pat_service.api.fields import Moment
-from pat_service.cli.common import app_id, plain_errors, user_id
+from pat_service.cli.common import find_id, plain_errors
 from pat_service.errors import Unavailable
 from pat_service.rules import audit_export
 from pat_service.rules.audit_export import EventFilter
@@ -33,7 +33,7 @@ def _parse_time(_context: Any, _parameter: Any, text: str | None) -> datetime | 
 
 
 def _check_type(_context: Any, _parameter: Any, text: str | None) -> str | None:
-    if text is not None and re.fullmatch(r"[a-z-]{1,32}:[a-z-]{1,32}", text) is None:
+    if text is not None and re.fullmatch(EVENT_TYPE_PATTERN, text) is None:
         raise click.BadParameter("Must be a type such as token:minted.")
     return text
 
@@ -41,26 +41,15 @@ def _check_type(_context: Any, _parameter: Any, text: str | None) -> str | None:
 @click.command()
 @with_appcontext
 @click.option(
-    "--type",
-    "type_",
-    metavar="TYPE",
-    callback=_check_type,
-    help="Only this type, such as token:minted.",
+    "--type", "type_", metavar="TYPE", callback=_check_type, help="Only this type, such as token:minted."
 )
 @click.option("--user", "email", metavar="EMAIL", help="Only events of this user.")
 @click.option("--app", "app_slug", metavar="SLUG", help="Only events of this app.")
 @click.option(
-    "--since",
-    metavar="TIME",
-    callback=_parse_time,
-    help="From this time on, such as 2026-11-22T10:15:00Z.",
+    "--since", metavar="TIME", callback=_parse_time, help="From this time on, such as 2026-11-22T10:15:00Z."
 )
 @click.option(
-    "--after",
-    type=click.IntRange(0, 10**18),
-    default=0,
-    metavar="ID",
-    help="Only events after this one.",
+    "--after", type=click.IntRange(0, 10**18), default=0, metavar="ID", help="Only events after this one."
 )
 @click.option("--follow", is_flag=True, help="Wait for new events until interrupted.")
 def events(
@@ -75,8 +64,8 @@ def events(
     with plain_errors():
         event_filter = EventFilter(
             type=type_,
-            user_id=user_id(email) if email else None,
-            app_id=app_id(app_slug) if app_slug else None,
+            user_id=find_id("user", email or None),
+            app_id=find_id("app", app_slug or None),
             since=since,
         )
         after = _print(event_filter, after)

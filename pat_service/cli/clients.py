@@ -23,18 +23,10 @@ client_commands = AppGroup("client", help="Back ends that may call this service.
 @client_commands.command("create")
 @click.argument("client_id", metavar="ID")
 @click.option(
-    "--workspace",
-    "workspaces",
-    multiple=True,
-    metavar="SLUG",
-    help="Limit it to this one. Default: all.",
+    "--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this one. Default: all."
 )
 @click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    type=click.Choice(SCOPES),
-    help="Allow this. Default: mint.",
+    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Allow this. Default: mint."
 )
 @click.option(
     "--highest-role",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Final
 
 import click
 from flask import current_app
@@ -14,6 +15,7 @@ from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFoun
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, users, workspaces
 from pat_service.shapes import check_email, check_slug
+from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import PageRequest
 
 
@@ -45,31 +47,27 @@ def escape(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def user_id(email: str) -> str:
-    """Return the id of the user, or raise UserNotFound."""
+_KINDS: Final[dict[str, Any]] = {
+    "user": (users.list_users, "email", check_email, UserNotFound),
+    "app": (apps.list_apps, "slug", check_slug, AppNotFound),
+    "workspace": (workspaces.list_workspaces, "slug", check_slug, WorkspaceNotFound),
+}
+
+
+def find(kind: str, name: str) -> AnyRow:
+    """Return the user, app or workspace with this email or slug, or raise the error of its kind."""
+    list_rows, column, check, missing = _KINDS[kind]
     with suppress(ValidationError):
-        check_email(email)
-        for user in users.list_users(OPERATOR, PageRequest(), email=email).items:
-            return str(user.id)
-    raise UserNotFound(f"There is no user {email!r}.")
+        check(name)
+        row: AnyRow
+        for row in list_rows(OPERATOR, PageRequest(), **{column: name}).items:
+            return row
+    raise missing(f"There is no {kind} {name!r}.")
 
 
-def app_id(slug: str) -> str:
-    """Return the id of the app, or raise AppNotFound."""
-    with suppress(ValidationError):
-        check_slug(slug)
-        for app in apps.list_apps(OPERATOR, PageRequest(), slug=slug).items:
-            return str(app.id)
-    raise AppNotFound(f"There is no app {slug!r}.")
-
-
-def workspace_id(slug: str) -> str:
-    """Return the id of the workspace, or raise WorkspaceNotFound."""
-    with suppress(ValidationError):
-        check_slug(slug)
-        for workspace in workspaces.list_workspaces(OPERATOR, PageRequest(), slug=slug).items:
-            return str(workspace.id)
-    raise WorkspaceNotFound(f"There is no workspace {slug!r}.")
+def find_id(kind: str, name: str | None) -> str | None:
+    """Return the id of what `find` finds; None without a name."""
+    return None if name is None else str(find(kind, name).id)
 
 
 def show_secret(client_id: str, secret: str) -> None:

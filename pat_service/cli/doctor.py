@@ -14,19 +14,18 @@ from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from pat_service.cli.common import escape, user_id
+from pat_service.cli.common import escape, find
 from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed.answers import APPS, LAUNCHERS
-from pat_service.errors import Refused, UserNotFound
+from pat_service.errors import AppNotFound, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.findings import OK, PROBLEM, WARNING, Finding, ok, problem
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import app_url, has_app_origins, public_url
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
-from pat_service.rules.directory import apps, workspaces
+from pat_service.rules.directory import workspaces
 from pat_service.shapes import check_email, check_slug, is_dns_label
 from pat_service.storage.database import AnyRow
-from pat_service.storage.paging import Listing, PageRequest
 from pat_service.storage.readiness import START_DATABASE
 
 #: In the order of the output.
@@ -106,11 +105,7 @@ def _check_argument(check: Callable[[str], object], text: str, name: str) -> Non
 
 
 def _examine(
-    app_slug: str | None,
-    workspace_slug: str | None,
-    parents: list[Parent],
-    email: str | None,
-    offline: bool,
+    app_slug: str | None, workspace_slug: str | None, parents: list[Parent], email: str | None, offline: bool
 ) -> Iterator[Finding]:
     settings = current_app.config
     stores = list(_check_stores())
@@ -150,21 +145,20 @@ def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
     """Return the app in the frame, or else the workspace. Raise _WrongArgument if it does not exist."""
     target = None
     if workspace_slug is not None:
-        found = workspaces.list_workspaces(OPERATOR, PageRequest(), slug=workspace_slug)
-        workspace = _one(found, f"workspace {workspace_slug!r}")
+        workspace = _find("workspace", workspace_slug)
         target = Target("workspace", workspace.id, workspace.slug, workspace.allowed_origins, workspace.slug)
     if app_slug is not None:
-        app = _one(apps.list_apps(OPERATOR, PageRequest(), slug=app_slug), f"app {app_slug!r}")
+        app = _find("app", app_slug)
         home = workspaces.read(OPERATOR, app.workspace_id)
         target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, app.template)
     return target
 
 
-def _one(found: Listing, name: str) -> AnyRow:
-    row: AnyRow
-    for row in found.items:
-        return row
-    raise _WrongArgument(f"There is no {name}.")
+def _find(kind: str, slug: str) -> AnyRow:
+    try:
+        return find(kind, slug)
+    except (AppNotFound, WorkspaceNotFound) as refusal:
+        raise _WrongArgument(refusal.detail) from None
 
 
 def _check_database(
@@ -201,7 +195,7 @@ def _check_target(target: Target, workspace_slug: str | None) -> Iterator[Findin
 
 def _check_user(email: str, target: Target | None, parents: list[Parent], now: datetime) -> Iterator[Finding]:
     try:
-        id_ = user_id(email)
+        id_ = str(find("user", email).id)
     except UserNotFound:
         body = json.dumps({"email": email}, ensure_ascii=False)
         yield problem(

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
-from pat_service.cli.common import app_id, escape, plain_errors, workspace_id
+from pat_service.cli.common import escape, find, plain_errors
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, workspaces
 from pat_service.rules.directory.reach import TargetRow
@@ -20,49 +21,28 @@ _SLUG = click.argument("slug", metavar="SLUG")
 _ORIGINS = click.argument("origins", metavar="ORIGIN…", nargs=-1, required=True)
 
 
-@app_commands.command("allow")
-@_SLUG
-@_ORIGINS
-def allow_app(slug: str, origins: tuple[str, ...]) -> None:
-    """Let pages of each ORIGIN frame the app. Print all allowed origins, one per line."""
-    with plain_errors():
-        _print_origins(apps.change_origins(OPERATOR, app_id(slug), datetime.now(UTC), add=_parsed(origins)))
+def _add_commands(group: AppGroup, kind: str, rules: Any, framed: str) -> None:
+    @group.command(
+        "allow", help=f"Let pages of each ORIGIN frame the {framed}. Print all allowed origins, one per line."
+    )
+    @_SLUG
+    @_ORIGINS
+    def allow(slug: str, origins: tuple[str, ...]) -> None:
+        with plain_errors():
+            row = find(kind, slug)
+            _print_origins(rules.change_origins(OPERATOR, row.id, datetime.now(UTC), add=_parsed(origins)))
 
-
-@app_commands.command("disallow")
-@_SLUG
-@_ORIGINS
-def disallow_app(slug: str, origins: tuple[str, ...]) -> None:
-    """Stop pages of each ORIGIN from framing the app. Print all allowed origins, one per line."""
-    with plain_errors():
-        id_ = app_id(slug)
-        left = _parsed(origins, stored=apps.read(OPERATOR, id_).allowed_origins)
-        _print_origins(apps.change_origins(OPERATOR, id_, datetime.now(UTC), remove=left))
-
-
-@workspace_commands.command("allow")
-@_SLUG
-@_ORIGINS
-def allow_workspace(slug: str, origins: tuple[str, ...]) -> None:
-    """Let pages of each ORIGIN frame the launcher. Print all allowed origins, one per line.
-
-    Each app in the launcher has its own allowed origins.
-    """
-    with plain_errors():
-        _print_origins(
-            workspaces.change_origins(OPERATOR, workspace_id(slug), datetime.now(UTC), add=_parsed(origins))
-        )
-
-
-@workspace_commands.command("disallow")
-@_SLUG
-@_ORIGINS
-def disallow_workspace(slug: str, origins: tuple[str, ...]) -> None:
-    """Stop pages of each ORIGIN from framing the launcher. Print all allowed origins, one per line."""
-    with plain_errors():
-        id_ = workspace_id(slug)
-        left = _parsed(origins, stored=workspaces.read(OPERATOR, id_).allowed_origins)
-        _print_origins(workspaces.change_origins(OPERATOR, id_, datetime.now(UTC), remove=left))
+    @group.command(
+        "disallow",
+        help=f"Stop pages of each ORIGIN from framing the {framed}. Print all allowed origins, one per line.",
+    )
+    @_SLUG
+    @_ORIGINS
+    def disallow(slug: str, origins: tuple[str, ...]) -> None:
+        with plain_errors():
+            row = find(kind, slug)
+            removed = _parsed(origins, stored=row.allowed_origins)
+            _print_origins(rules.change_origins(OPERATOR, row.id, datetime.now(UTC), remove=removed))
 
 
 def _parsed(origins: Iterable[str], stored: Sequence[str] = ()) -> list[str]:
@@ -80,3 +60,7 @@ def _origin(text: str) -> str:
 def _print_origins(row: TargetRow) -> None:
     for origin in row.allowed_origins:
         click.echo(escape(origin))
+
+
+_add_commands(app_commands, "app", apps, "app")
+_add_commands(workspace_commands, "workspace", workspaces, "launcher, whose apps have their own origins")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from pat_service.cli.common import app_id, plain_errors, user_id, workspace_id
+from pat_service.cli.common import find_id, plain_errors
 from pat_service.errors import SessionNotFound, TokenNotFound
 from pat_service.rules import token_admin
 from pat_service.rules.callers import OPERATOR
@@ -34,9 +34,9 @@ def with_filters(command: Callable[..., None]) -> Callable[..., None]:
     def called(user: str | None, app: str | None, workspace: str | None, **options: Any) -> None:
         with plain_errors():
             token_filter = TokenFilter(
-                app_id=app_id(app) if app is not None else None,
-                user_id=user_id(user) if user is not None else None,
-                workspace_id=workspace_id(workspace) if workspace is not None else None,
+                app_id=find_id("app", app),
+                user_id=find_id("user", user),
+                workspace_id=find_id("workspace", workspace),
             )
             command(token_filter=None if token_filter == TokenFilter() else token_filter, **options)
 
