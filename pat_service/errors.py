@@ -29,8 +29,7 @@ class Refused(Exception):
 class InvalidPayload(Refused):
     """The body or a parameter breaks the contract. `errors`: field → what it must be."""
 
-    status, code = 400, "invalid_payload"
-    title = "Invalid payload"
+    status, code, title = 400, "invalid_payload", "Invalid payload"
     detail = "Some fields of the request are invalid; see errors."
 
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
@@ -57,22 +56,19 @@ def flatten(messages: Any, root: str, path: str | None = None) -> dict[str, list
 
 
 class InvalidClient(Refused):
-    status, code = 401, "invalid_client"
-    title = "Invalid client"
+    status, code, title = 401, "invalid_client", "Invalid client"
     detail = "The client's id or secret is missing or wrong; send both as HTTP Basic credentials."
 
 
 class ScopeMissing(Refused):
-    status, code = 403, "scope_missing"
-    title = "Scope missing"
+    status, code, title = 403, "scope_missing", "Scope missing"
     detail = "The client lacks the scope for this request."
 
 
 class RateLimited(Refused):
     """`retry_after` is in whole seconds, at least 1."""
 
-    status, code = 429, "rate_limited"
-    title = "Too many requests"
+    status, code, title = 429, "rate_limited", "Too many requests"
     detail = "Too many requests; wait and try again."
 
     def __init__(self, retry_after: int) -> None:
@@ -81,20 +77,17 @@ class RateLimited(Refused):
 
 
 class PayloadTooLarge(Refused):
-    status, code = 413, "payload_too_large"
-    title = "Payload too large"
+    status, code, title = 413, "payload_too_large", "Payload too large"
     detail = "The body is larger than this address accepts."
 
 
 class MethodNotAllowed(Refused):
-    status, code = 405, "method_not_allowed"
-    title = "Method not allowed"
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
     detail = "This address does not accept this method; see Allow."
 
 
 class UnsupportedMediaType(Refused):
-    status, code = 415, "unsupported_media_type"
-    title = "Unsupported media type"
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
     detail = "Send the body with Content-Type: application/json."
 
 
@@ -103,20 +96,17 @@ class ContentTypeNotAccepted(UnsupportedMediaType):
 
 
 class UserNotFound(Refused):
-    status, code = 404, "user_not_found"
-    title = "User not found"
+    status, code, title = 404, "user_not_found", "User not found"
     detail = "No such user in this client's workspaces."
 
 
 class AppNotFound(Refused):
-    status, code = 404, "app_not_found"
-    title = "App not found"
+    status, code, title = 404, "app_not_found", "App not found"
     detail = "No such app in this client's workspaces."
 
 
 class NotFound(Refused):
-    status, code = 404, "not_found"
-    title = "Not found"
+    status, code, title = 404, "not_found", "Not found"
     detail = "There is nothing at this address."
 
 
@@ -151,52 +141,44 @@ class ScriptVersionNotFound(NotFound):
 
 
 class AppForbidden(Refused):
-    status, code = 403, "app_forbidden"
-    title = "App forbidden"
+    status, code, title = 403, "app_forbidden", "App forbidden"
     detail = "The user may not open this app; only active members of its workspace with a grant may."
 
 
 class TokenMissing(Refused):
-    status, code = 401, "token_missing"
-    title = "No access token"
+    status, code, title = 401, "token_missing", "No access token"
     detail = "The page was opened without an access token. Open it again from the page that contains it."
 
 
 class TokenInvalid(Refused):
-    status, code = 401, "token_invalid"
-    title = "Access token not valid"
+    status, code, title = 401, "token_invalid", "Access token not valid"
     detail = "The access token is not valid for this app. Ask for a new one."
 
 
 class TokenExpired(Refused):
-    status, code = 401, "token_expired"
-    title = "Access token expired"
+    status, code, title = 401, "token_expired", "Access token expired"
     detail = "The access token has expired. Ask for a new one."
 
 
 class TokenSuperseded(Refused):
-    status, code = 401, "token_superseded"
-    title = "Access token replaced"
+    status, code, title = 401, "token_superseded", "Access token replaced"
     detail = "A newer access token has replaced this one. Use the newer one, or ask for another."
 
 
 class TokenRevoked(Refused):
-    status, code = 401, "token_revoked"
-    title = "Access token revoked"
+    status, code, title = 401, "token_revoked", "Access token revoked"
     detail = "The access token was revoked. Ask for a new one."
 
 
 class TokenUsed(Refused):
-    status, code = 401, "token_used"
-    title = "Access token used"
+    status, code, title = 401, "token_used", "Access token used"
     detail = "This single-use access token has already been used. Ask for a new one."
 
 
 class TooManySessions(Refused):
     """`retry_after` is in whole seconds, at least 1, until the token's first session expires."""
 
-    status, code = 429, "too_many_sessions"
-    title = "Too many sessions"
+    status, code, title = 429, "too_many_sessions", "Too many sessions"
     detail = "This access token has reached its limit of open frames. Close one, or ask for a new token."
 
     def __init__(self, retry_after: int) -> None:
@@ -205,44 +187,37 @@ class TooManySessions(Refused):
 
 
 class NotFramed(Refused):
-    status, code = 403, "not_framed"
-    title = "Only inside a page"
+    status, code, title = 403, "not_framed", "Only inside a page"
     detail = "This app opens only in a frame of another page, not in its own tab."
 
 
 class OriginNotAllowed(Refused):
-    status, code = 403, "origin_not_allowed"
-    title = "Origin not allowed"
+    status, code, title = 403, "origin_not_allowed", "Origin not allowed"
     detail = "Pages of this origin may not frame the app: add it to the allowed origins."
 
 
 class AccessRevoked(Refused):
-    status, code = 401, "access_revoked"
-    title = "Access revoked"
+    status, code, title = 401, "access_revoked", "Access revoked"
     detail = "This user may no longer open this app. Ask the person who manages access to it."
 
 
 class SessionInvalid(Refused):
-    status, code = 401, "session_invalid"
-    title = "Session not valid"
+    status, code, title = 401, "session_invalid", "Session not valid"
     detail = "The session is not valid for this app. Open the app again."
 
 
 class SessionExpired(Refused):
-    status, code = 401, "session_expired"
-    title = "Session expired"
+    status, code, title = 401, "session_expired", "Session expired"
     detail = "The session has expired. Open the app again."
 
 
 class SessionRevoked(Refused):
-    status, code = 401, "session_revoked"
-    title = "Session ended"
+    status, code, title = 401, "session_revoked", "Session ended"
     detail = "The session was ended. Open the app again."
 
 
 class Conflict(Refused):
-    status, code = 409, "conflict"
-    title = "Conflict"
+    status, code, title = 409, "conflict", "Conflict"
     detail = "The request conflicts with what exists."
 
 
@@ -264,14 +239,12 @@ class NotServedHere(NotFound):
 
 
 class Unavailable(Refused):
-    status, code = 503, "unavailable"
-    title = "Temporarily unavailable"
+    status, code, title = 503, "unavailable", "Temporarily unavailable"
     detail = "The service cannot reach its store. Nothing was done; try again in a few seconds."
 
 
 class InternalError(Refused):
-    status, code = 500, "internal_error"
-    title = "Internal error"
+    status, code, title = 500, "internal_error", "Internal error"
     detail = "The service failed; include the request id in your report."
 
 

@@ -20,25 +20,11 @@ STATIC: Final = "/static/"
 NOT_STORED: Final = ("Cache-Control", "no-store")
 POLICY_HEADER: Final = "Content-Security-Policy"
 NOT_FRAMED: Final = (POLICY_HEADER, "default-src 'none'; frame-ancestors 'none'")
-PERMISSIONS: Final = ", ".join(
-    f"{feature}=()"
-    for feature in (
-        "accelerometer",
-        "browsing-topics",
-        "camera",
-        "display-capture",
-        "geolocation",
-        "gyroscope",
-        "hid",
-        "magnetometer",
-        "microphone",
-        "midi",
-        "payment",
-        "publickey-credentials-get",
-        "serial",
-        "usb",
-    )
+_DENIED_FEATURES: Final = (
+    "accelerometer browsing-topics camera display-capture geolocation gyroscope hid "
+    "magnetometer microphone midi payment publickey-credentials-get serial usb"
 )
+PERMISSIONS: Final = ", ".join(f"{feature}=()" for feature in _DENIED_FEATURES.split())
 #: A page with `Cross-Origin-Embedder-Policy` (HTML Standard) loads only answers with this header,
 RESOURCE_POLICY: Final = "Cross-Origin-Resource-Policy"
 FOR_ANY_SITE: Final = (RESOURCE_POLICY, "cross-origin")

@@ -10,21 +10,8 @@ from limits.errors import StorageError
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from pat_service import metrics
-from pat_service.errors import (
-    BadRequest,
-    Conflict,
-    ContentTypeNotAccepted,
-    InternalError,
-    InvalidPayload,
-    MethodNotAllowed,
-    NotFound,
-    PayloadTooLarge,
-    RateLimited,
-    Refused,
-    TooManySessions,
-    Unavailable,
-)
+from pat_service import errors, metrics
+from pat_service.errors import InvalidPayload, RateLimited, Refused, TooManySessions, Unavailable
 
 #: Retry-After of a 503.
 UNAVAILABLE_RETRY_SECONDS: Final = 5
@@ -33,8 +20,9 @@ UNAVAILABLE_RETRY_SECONDS: Final = 5
 HTTP_ERRORS: Final[dict[int, type[Refused]]] = {
     error.status: error
     for error in (
-        *(BadRequest, NotFound, MethodNotAllowed, Conflict, PayloadTooLarge, ContentTypeNotAccepted),
-        *(RateLimited, InternalError, Unavailable),
+        *(errors.BadRequest, errors.NotFound, errors.MethodNotAllowed, errors.Conflict),
+        *(errors.PayloadTooLarge, errors.ContentTypeNotAccepted, errors.RateLimited),
+        *(errors.InternalError, errors.Unavailable),
     )
 }
 #: The database is unavailable or damaged.

@@ -30,7 +30,7 @@ _LEVEL_COLORS: Final = {
 Fields = dict[str, Any]
 
 
-def _render_colored(fields: Fields) -> str:
+def render_colored(fields: Fields) -> str:
     level, exception = fields.pop("level"), fields.pop("exception", None)
     parts = [
         f"{_DIM}{fields.pop('timestamp')}{_RESET}",
@@ -47,7 +47,7 @@ def _render_colored(fields: Fields) -> str:
 
 
 render: Callable[[Fields], str] = (
-    _render_colored if sys.stderr.isatty() else json.JSONEncoder(default=str).encode
+    render_colored if sys.stderr.isatty() else json.JSONEncoder(default=str).encode
 )
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Request, Response, current_app, request
 
 from pat_service import metrics
 from pat_service.credentials import redact
@@ -42,8 +42,11 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    ended, rule = request._get_current_object(), request.url_rule  # type: ignore[attr-defined]
-    record = _RecordRequest(ended, NO_ROUTE if rule is None else rule.rule, response.status_code)
+    ended, state = request._get_current_object(), request_state()  # type: ignore[attr-defined]
+
+    def record() -> None:
+        _record(ended, state, response.status_code)
+
     if response.is_streamed and not response.direct_passthrough:
         # A stream ends, or breaks off, after this hook.
         response.call_on_close(record)
@@ -52,40 +55,30 @@ def _finish(response: Response) -> Response:
     return response
 
 
-class _RecordRequest:
-    """Log and count a request when it is over."""
-
-    __slots__ = ("app_id", "method", "path", "route", "state", "status")
-
-    def __init__(self, ended: Any, route: str, status: int) -> None:
-        self.state, self.route, self.status = request_state(), route, status
-        self.method, self.path = ended.method, ended.path
-        arguments = ended.view_args
-        self.app_id = arguments and arguments.get("app_id")
-
-    def __call__(self) -> None:
-        state, status, method = self.state, self.status, self.method
-        seconds = time.perf_counter() - state["started"]
-        if method not in METHODS:
-            method = OTHER_METHOD
-        metrics.count_request(method, self.route, status, seconds)
-        if "quiet" in state:
-            return
-        line = {
-            "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z",
-            "level": "error" if status >= 500 else "info",
-            "event": "request",
-            "method": method,
-            "route": self.route,
-            "path": redact(self.path[:MAX_PATH_CHARS]),
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-            "request_id": state["request_id"],
-        }
-        # The id in an address may be any text, even a secret.
-        if self.app_id and is_uuid(self.app_id):
-            line["app_id"] = self.app_id
-        for name in ("code", "client_id", "app_id", "session_id"):
-            if name in state:
-                line[name] = state[name]
-        LINES.write(render(line))
+def _record(ended: Request, state: dict[str, Any], status: int) -> None:
+    """Count a request that is over, and log it unless its view set `g.quiet`."""
+    seconds = time.perf_counter() - state["started"]
+    method = ended.method if ended.method in METHODS else OTHER_METHOD
+    route = NO_ROUTE if ended.url_rule is None else ended.url_rule.rule
+    metrics.count_request(method, route, status, seconds)
+    if "quiet" in state:
+        return
+    line = {
+        "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z",
+        "level": "error" if status >= 500 else "info",
+        "event": "request",
+        "method": method,
+        "route": route,
+        "path": redact(ended.path[:MAX_PATH_CHARS]),
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "request_id": state["request_id"],
+    }
+    app_id = (ended.view_args or {}).get("app_id")
+    # The id in an address may be any text, even a secret.
+    if app_id and is_uuid(app_id):
+        line["app_id"] = app_id
+    for name in ("code", "client_id", "app_id", "session_id"):
+        if name in state:
+            line[name] = state[name]
+    LINES.write(render(line))
