@@ -1,4 +1,4 @@
-"""The headers of every answer: those of frames, those of everything else, and who may frame what."""
+"""The headers of every answer, of frames and all others, and the origins that may frame an app."""
 
 import re
 from collections.abc import Callable
@@ -54,24 +54,24 @@ def get(path: str, **headers: str) -> Ask:
     return lambda service, frame: service.client.get(PATH + path, headers=given)
 
 
-def bearing(method: str, path: str, **options: Any) -> Ask:
+def with_session(method: str, path: str, **options: Any) -> Ask:
     return lambda service, frame: service.client.open(
         PATH + path, method=method, headers=frame.bearer, **options
     )
 
 
-#: Every kind of answer of a frame's addresses, by what it is, with its status.
+#: A request for every kind of answer of a frame's addresses, with its status.
 ANSWERS: Final[dict[str, tuple[int, Ask]]] = {
     "an opened frame": (200, lambda service, frame: frame.response),
     "a frame opened by form": (
         200,
         lambda service, frame: service.client.post(PATH, data={"personal-access-token": service.token()}),
     ),
-    "a page": (200, bearing("GET", "/pages/index")),
-    "a part": (200, bearing("GET", "/pages/list")),
-    "a file": (200, bearing("GET", "/data/orders.csv")),
-    "the session": (200, bearing("GET", "/session")),
-    "options": (200, bearing("OPTIONS", "/session")),
+    "a page": (200, with_session("GET", "/pages/index")),
+    "a part": (200, with_session("GET", "/pages/list")),
+    "a file": (200, with_session("GET", "/data/orders.csv")),
+    "the session": (200, with_session("GET", "/session")),
+    "options": (200, with_session("OPTIONS", "/session")),
     "no token": (401, get("")),
     "no token, as JSON": (401, get("", Accept="application/json")),
     "garbage for a token": (401, get("?personal-access-token=pat_0")),
@@ -80,19 +80,19 @@ ANSWERS: Final[dict[str, tuple[int, Ask]]] = {
     "a page without a session": (401, get("/pages/index")),
     "outside a frame": (403, get("", Sec_Fetch_Dest="document", Sec_Fetch_Mode="navigate")),
     "a prefetch": (403, get("", Sec_Purpose="prefetch")),
-    "a page that is not there": (404, bearing("GET", "/pages/nothing")),
-    "a page that is no name": (404, bearing("GET", "/pages/_chart")),
-    "data that is not there": (404, bearing("GET", "/data/nothing")),
+    "a page that is not there": (404, with_session("GET", "/pages/nothing")),
+    "a page that is no name": (404, with_session("GET", "/pages/_chart")),
+    "data that is not there": (404, with_session("GET", "/data/nothing")),
     "an address that is not there": (404, get("/no/such/thing")),
     "an address with a slash behind": (404, get("/")),
-    "an order that is not there": (404, bearing("GET", "/pages/order?id=1")),
+    "an order that is not there": (404, with_session("GET", "/pages/order?id=1")),
     "HEAD": (405, lambda service, frame: service.client.head(PATH)),
-    "HEAD of a page": (405, bearing("HEAD", "/pages/index")),
-    "PUT": (405, bearing("PUT", "")),
-    "PATCH of the session": (405, bearing("PATCH", "/session")),
-    "POST to a page without a form": (405, bearing("POST", "/pages/index")),
-    "POST to data without a function for it": (405, bearing("POST", "/data/orders.csv")),
-    "a NUL": (400, bearing("GET", "/pages/index?q=%00")),
+    "HEAD of a page": (405, with_session("HEAD", "/pages/index")),
+    "PUT": (405, with_session("PUT", "")),
+    "PATCH of the session": (405, with_session("PATCH", "/session")),
+    "POST to a page without a form": (405, with_session("POST", "/pages/index")),
+    "POST to data without a function for it": (405, with_session("POST", "/data/orders.csv")),
+    "a NUL": (400, with_session("GET", "/pages/index?q=%00")),
     "a form that is too large": (
         413,
         lambda service, frame: service.client.post(PATH, data={"a": "b" * 17_000}),
@@ -144,7 +144,7 @@ def test_every_answer_of_a_frame_has_every_header(shared: Service, frame: Frame,
     assert not [name for name in never if name in answer.headers]
 
 
-def test_a_nonce_is_used_once_and_stands_on_every_script(shared: Service) -> None:
+def test_every_answer_has_a_new_nonce_on_every_script(shared: Service) -> None:
     nonces = set()
     for _ in range(3):
         answers = [shared.open(shared.token()), shared.client.get(PATH)]
@@ -162,7 +162,7 @@ def test_a_nonce_is_used_once_and_stands_on_every_script(shared: Service) -> Non
 def test_an_apps_own_response_cannot_weaken_the_headers(
     shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as one that it hands on from elsewhere."""
+    """The app may pass on a response from another site."""
     embedded = EmbeddedApp()
     loose = {
         "Content-Security-Policy": "default-src *; frame-ancestors *",
@@ -191,7 +191,7 @@ def test_an_apps_own_response_cannot_weaken_the_headers(
 @pytest.mark.parametrize(
     ("public_url", "sent"), [("https://embed.example", True), ("http://127.0.0.1:8000", False)]
 )
-def test_hsts_is_sent_where_the_service_is_known_by_https(
+def test_hsts_is_sent_if_the_public_url_is_https(
     make_shared: Callable[..., Service], public_url: str, sent: bool
 ) -> None:
     service = make_shared(PUBLIC_URL=public_url, SECRET_KEY=KEY)
@@ -201,55 +201,28 @@ def test_hsts_is_sent_where_the_service_is_known_by_https(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("path", "resource_policy"),
     [
-        ("GET", "/"),
-        ("GET", "/nothing"),
-        ("GET", "/embed-appsx"),
-        ("GET", f"//embed-apps/{ORDERS}"),
-        ("GET", f"/EMBED-APPS/{ORDERS}"),
-        ("GET", "/api/openapi.json"),
-        ("GET", "/api/ext/users/session"),
-        ("POST", "/api/ext/users/session"),
-        ("POST", "/api/ext/users/personal-access-token"),
-        ("GET", "/api/ext/users/personal-access-token"),
-        ("GET", "/static/embed/embed.css"),
-        ("GET", "/static/embed/frame.js"),
-        ("GET", "/static/nothing"),
-        ("GET", "/favicon.ico"),
+        *((path, "same-origin") for path in ("/", "/nothing", "/embed-appsx", f"//embed-apps/{ORDERS}")),
+        *((path, "same-origin") for path in (f"/EMBED-APPS/{ORDERS}", "/healthz", "/favicon.ico")),
+        *((path, "same-origin") for path in ("/api/openapi.json", "/api/docs", "/api/ext/users")),
+        *((f"/api/ext/users/{path}", "same-origin") for path in ("session", "personal-access-token")),
+        *((f"/static/{path}", "cross-origin") for path in ("embed/embed.css", "embed/frame.js", "nothing")),
     ],
 )
-def test_everything_else_may_be_framed_by_nobody(shared: Service, method: str, path: str) -> None:
-    answer = shared.client.open(path, method=method, buffered=True)
-    assert ancestors_of(answer) == "'none'"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
-    assert "Set-Cookie" not in answer.headers
-
-
-@pytest.mark.parametrize(
-    ("path", "policy"),
-    [
-        ("/static/embed/embed.css", "cross-origin"),
-        ("/static/embed/frame.js", "cross-origin"),
-        ("/static/nothing", "cross-origin"),
-        ("/api/openapi.json", "same-origin"),
-        ("/api/docs", "same-origin"),
-        ("/api/ext/users", "same-origin"),
-        ("/healthz", "same-origin"),
-        ("/nothing", "same-origin"),
-        ("/embed-appsx", "same-origin"),
-    ],
-)
-def test_an_isolated_site_loads_public_files_and_nothing_else(
-    shared: Service, path: str, policy: str
+def test_no_other_answer_can_be_framed_and_only_files_load_elsewhere(
+    shared: Service, path: str, resource_policy: str
 ) -> None:
-    answer = shared.client.get(path, buffered=True)
-    assert answer.headers.getlist("Cross-Origin-Resource-Policy") == [policy]
-    assert "Cross-Origin-Embedder-Policy" not in answer.headers
+    for method in ("GET", "POST"):
+        answer = shared.client.open(path, method=method, buffered=True)
+        assert ancestors_of(answer) == "'none'"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers.getlist("Cross-Origin-Resource-Policy") == [resource_policy]
+        assert not {"Set-Cookie", "Cross-Origin-Embedder-Policy"} & set(answer.headers.keys())
 
 
-def test_a_route_that_is_meant_for_other_sites_can_say_so(make_app: Callable[..., Flask]) -> None:
+def test_a_route_for_other_sites_can_set_its_resource_policy(make_app: Callable[..., Flask]) -> None:
     app = make_app()
     loose = {"Cross-Origin-Resource-Policy": "cross-origin"}
     app.add_url_rule("/loose.js", view_func=lambda: Response("", headers=loose))
@@ -258,14 +231,14 @@ def test_a_route_that_is_meant_for_other_sites_can_say_so(make_app: Callable[...
 
 
 @pytest.mark.parametrize("path", ["/embed-apps", "/embed-apps/", "/embed-apps/x", f"/embed-apps/{UNKNOWN}"])
-def test_what_is_no_app_may_be_framed_by_nobody(shared: Service, path: str) -> None:
+def test_the_address_of_no_app_can_never_be_framed(shared: Service, path: str) -> None:
     answer = shared.client.get(path)
     assert answer.status_code in (401, 404)
     assert ancestors_of(answer) == "'none'"
     assert policy_of(answer)["script-src"].startswith("'nonce-")
 
 
-# ---- Who may frame an app ----
+# ---- The origins that may frame an app ----
 
 
 @pytest.mark.parametrize(
@@ -282,7 +255,7 @@ def test_what_is_no_app_may_be_framed_by_nobody(shared: Service, path: str) -> N
         (["*"], "*", ["*"]),
     ],
 )
-def test_the_apps_origins_may_frame_it_and_are_told(
+def test_the_allowed_origins_may_frame_the_app_and_its_page_names_them(
     service: Service, origins: list[str], directive: str, parents: list[str]
 ) -> None:
     provision(service.app, changed("apps", "orders", allowed_origins=origins))
@@ -294,21 +267,18 @@ def test_the_apps_origins_may_frame_it_and_are_told(
     assert ancestors_of(service.client.get(PATH)) == directive
 
 
-def test_origins_that_are_stored_already_stay_though_none_like_them_may_come_in(service: Service) -> None:
+def test_stored_origins_keep_working_if_new_rules_refuse_them(service: Service) -> None:
     stored = ["capacitor://portal.example", "ionic://localhost:8100"]
     service.change(update(App).where(App.id == ORDERS).values(allowed_origins=stored))
     assert ancestors_of(service.frame().response) == " ".join(stored)
     assert service.mint(allowedOrigins=stored).status_code == 400
 
 
-def test_each_app_has_its_own_parents(shared: Service) -> None:
+def test_each_app_has_its_own_allowed_origins(shared: Service) -> None:
     provision(shared.app, changed("apps", "ledger", allowed_origins=["https://globex.example"]))
-    told = {app: ancestors_of(shared.client.get(f"/embed-apps/{app}")) for app in (ORDERS, SUPPORT, LEDGER)}
-    assert told == {ORDERS: PORTAL, SUPPORT: PORTAL, LEDGER: "https://globex.example"}
-
-
-def test_a_refused_token_of_another_app_is_shown_to_the_parents_of_the_address(shared: Service) -> None:
-    provision(shared.app, changed("apps", "ledger", allowed_origins=["https://globex.example"]))
+    origins = {ORDERS: PORTAL, SUPPORT: PORTAL, LEDGER: "https://globex.example"}
+    assert {app: ancestors_of(shared.client.get(f"/embed-apps/{app}")) for app in origins} == origins
+    # A refusal has those of the address, not of the token's app.
     assert ancestors_of(shared.open(shared.token(), LEDGER)) == "https://globex.example"
 
 
@@ -321,7 +291,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_new_origins_count_at_the_next_opening_and_within_a_minute_for_refusals(
+def test_new_origins_count_at_once_for_openings_and_within_a_minute_for_refusals(
     service: Service, clock: list[float]
 ) -> None:
     frame = service.frame()
@@ -336,16 +306,14 @@ def test_new_origins_count_at_the_next_opening_and_within_a_minute_for_refusals(
     assert ancestors_of(service.client.get(PATH)) == "https://newer.example"
 
 
-def test_a_refusal_that_asked_the_database_shows_its_present_origins(
-    service: Service, clock: list[float]
-) -> None:
+def test_a_refusal_after_a_query_has_the_current_origins(service: Service, clock: list[float]) -> None:
     older, _ = service.token(), service.token()
     service.client.get(PATH)
     provision(service.app, changed("apps", "orders", allowed_origins=["https://new.example"]))
     assert ancestors_of(service.open(older)) == "https://new.example"
 
 
-def test_without_a_database_the_origins_last_known_count_for_a_minute(
+def test_without_a_database_the_last_known_origins_count_for_a_minute(
     service: Service, clock: list[float]
 ) -> None:
     frame, token = service.frame(), service.token()
@@ -366,19 +334,7 @@ def test_without_a_database_the_origins_last_known_count_for_a_minute(
         assert (refused.status_code, ancestors_of(refused)) == (401, directive)
 
 
-def test_without_a_database_an_app_never_seen_may_be_framed_by_nobody(
-    service: Service, clock: list[float]
-) -> None:
-    lose_the_database(service.app, database_folder(service.app))
-    answer = service.client.get(PATH)
-    assert (answer.status_code, ancestors_of(answer)) == (401, "'none'")
-
-
-def test_origins_are_known_to_a_worker_for_a_minute_at_most() -> None:
-    assert 0 < ancestors.MAX_AGE_SECONDS <= 60
-
-
-def test_a_worker_remembers_a_bounded_number_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_caches_the_origins_of_a_limited_number_of_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ancestors, "_known", {})
     monkeypatch.setattr(ancestors, "MAX_PLACES", 3)
     for number in range(10):

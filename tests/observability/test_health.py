@@ -1,4 +1,4 @@
-"""Alive and ready: what is asked, how often, and how long it may take."""
+"""Liveness and readiness: the checks, their age and their deadline."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FINE = {"database": "ok", "schema": "ok", "limiter": "ok"}
 
 @pytest.fixture(autouse=True)
 def _forget_answers(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app lives longer than a test, and an answer longer than most tests."""
+    """The tests share the app, whose states would stay fresh for a second."""
     fresh = tuple(
         Probe(tuple(p._unavailable), p._check) for p in service.app.extensions["pat_service.probes"]
     )
@@ -24,20 +24,20 @@ def _forget_answers(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failing(service: Service) -> dict[str, str]:
-    """Ask for readiness, which must be refused as every 503 is, and return the checks."""
+    """Return the checks of a 503 of /readyz."""
     answer = service.client.get("/readyz")
     assert answer.status_code == 503
-    told: dict[str, str] = answer.get_json()["checks"]
+    checks: dict[str, str] = answer.get_json()["checks"]
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.content_type == "application/problem+json"
     assert (answer.get_json()["code"], answer.get_json()["status"]) == ("unavailable", 503)
     assert answer.get_json()["requestId"] == answer.headers["X-Request-Id"]
-    for part, state in told.items():
+    for part, state in checks.items():
         assert (state != "ok") == (part in answer.get_json()["detail"])
-    return told
+    return checks
 
 
-def test_a_process_is_alive_whatever_became_of_its_stores(service: Service) -> None:
+def test_a_process_is_alive_without_its_stores(service: Service) -> None:
     lose_the_database(service.app, database_folder(service.app))
     with service.statements() as statements:
         answer = service.client.get("/healthz")
@@ -45,47 +45,41 @@ def test_a_process_is_alive_whatever_became_of_its_stores(service: Service) -> N
     assert statements == []
 
 
-def test_what_is_ready_says_so_and_fills_no_log(
+def test_a_ready_service_answers_ok_and_logs_nothing(
     service: Service, request_lines: Callable[[], list[object]]
 ) -> None:
+    # The schema of a newer release is fine.
+    service.change(text("UPDATE alembic_version SET version_num='9999'"))
     answer = service.client.get("/readyz")
     assert (answer.status_code, answer.get_json()) == (200, {"status": "ok", "checks": FINE})
     service.client.get("/healthz")
     assert request_lines() == []
 
 
-def test_without_a_database_it_is_not_ready(service: Service) -> None:
-    lose_the_database(service.app, database_folder(service.app))
-    assert failing(service) == FINE | {"database": "unavailable", "schema": "unknown"}
-
-
 @pytest.mark.parametrize(
-    "harm",
+    ("harm", "states"),
     [
-        "DROP TABLE alembic_version",
-        "DELETE FROM alembic_version",
-        "UPDATE alembic_version SET version_num='0001'",
+        ("lost", {"database": "unavailable", "schema": "unknown"}),
+        ("read-only", {"database": "read-only"}),
+        ("DROP TABLE alembic_version", {"schema": "behind"}),
+        ("DELETE FROM alembic_version", {"schema": "behind"}),
+        ("UPDATE alembic_version SET version_num='0001'", {"schema": "behind"}),
     ],
 )
-def test_with_a_schema_that_is_behind_it_is_not_ready(service: Service, harm: str) -> None:
-    service.change(text(harm))
-    assert failing(service) == FINE | {"schema": "behind"}
-
-
-def test_a_schema_that_a_newer_release_has_brought_up_will_do(service: Service) -> None:
-    service.change(text("UPDATE alembic_version SET version_num='9999'"))
-    assert service.client.get("/readyz").status_code == 200
-
-
-def test_with_a_file_that_only_reads_it_is_not_ready(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+def test_without_a_usable_database_the_service_is_not_ready(
+    service: Service, monkeypatch: pytest.MonkeyPatch, harm: str, states: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)
-    assert failing(service) == FINE | {"database": "read-only"}
+    if harm == "lost":
+        lose_the_database(service.app, database_folder(service.app))
+    elif harm == "read-only":
+        monkeypatch.setattr("os.access", lambda *_: False)
+    else:
+        service.change(text(harm))
+    assert failing(service) == FINE | states
 
 
 @pytest.mark.parametrize("error", [StorageError(OSError("redis://:correct-horse@redis")), OSError("x")])
-def test_without_the_limiters_store_it_is_not_ready(
+def test_without_redis_the_service_is_not_ready(
     service: Service, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object) -> None:
@@ -96,14 +90,14 @@ def test_without_the_limiters_store_it_is_not_ready(
     assert "correct-horse" not in service.client.get("/readyz").text
 
 
-def test_a_flood_asks_the_database_once(service: Service) -> None:
+def test_many_checks_query_the_database_once(service: Service) -> None:
     with service.statements() as statements:
         for _ in range(50):
             assert service.client.get("/readyz").status_code == 200
-    assert len(statements) <= 2 * 2  # a second may begin meanwhile
+    assert len(statements) <= 2 * 2  # a second check may start after a second
 
 
-def test_whoever_asks_gets_the_way_that_it_was_at_most_a_second_ago() -> None:
+def test_a_state_is_at_most_a_second_old() -> None:
     answers, now = iter([{"x": "ok"}, {"x": "behind"}]), [100.0]
     probe = Probe(("x",), lambda: next(answers), lambda: now[0])
     assert probe.read_states() == {"x": "ok"}
@@ -113,7 +107,7 @@ def test_whoever_asks_gets_the_way_that_it_was_at_most_a_second_ago() -> None:
     assert probe.read_states() == {"x": "behind"}
 
 
-def test_while_a_store_hangs_only_the_first_wait_for_it() -> None:
+def test_only_the_first_checks_wait_for_a_store_that_hangs() -> None:
     asked, answer_now, now = [], threading.Event(), [100.0]
 
     def ask() -> dict[str, str]:
@@ -134,14 +128,9 @@ def test_while_a_store_hangs_only_the_first_wait_for_it() -> None:
     first.join()
 
 
-def test_a_check_that_fails_itself_is_told_as_not_ready(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_check_counts_as_not_ready(caplog: pytest.LogCaptureFixture) -> None:
     def ask() -> dict[str, str]:
         raise ZeroDivisionError
 
     assert Probe(("x", "y"), ask).read_states() == {"x": "unavailable", "y": "unavailable"}
     assert "a readiness check failed" in caplog.text
-
-
-def test_the_deadlines_leave_room_for_a_load_balancers_own() -> None:
-    assert FRESH_SECONDS <= 1
-    assert DEADLINE_SECONDS <= 2

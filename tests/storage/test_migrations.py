@@ -1,4 +1,4 @@
-"""The schema: migrations and models agree, on both databases, up and down and in a race."""
+"""The schema on both databases: migrations and models agree, and upgrades may run concurrently."""
 
 import ast
 import os
@@ -54,7 +54,7 @@ def empty(url: str, make_app: Callable[..., Flask]) -> Iterator[Flask]:
 
 
 def shape() -> dict[str, Any]:
-    """Everything that the database itself knows of its tables, to be compared."""
+    """Return the database's own description of its tables, for comparison."""
     found = inspect(db.engine)
     return {
         name: {
@@ -85,7 +85,7 @@ def test_there_is_one_head() -> None:
     assert len(ScriptDirectory(MIGRATIONS).get_heads()) == 1
 
 
-def test_a_database_made_from_nothing_serves(empty: Flask) -> None:
+def test_a_database_made_by_migrations_serves(empty: Flask) -> None:
     upgrade(MIGRATIONS)
     assert version() == HEAD
     provision(empty, WORLD)
@@ -102,19 +102,19 @@ def test_models_and_migrations_agree(empty: Flask) -> None:
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, db.metadata) == []
-    # And in what alembic does not compare, such as CHECK and ON DELETE.
+    # alembic does not compare CHECK and ON DELETE.
     migrated = shape()
     downgrade(MIGRATIONS, revision="base")
     db.create_all()
     assert shape() == migrated
     assert {"tokens", "sessions", "events", "demo_orders"} <= set(migrated)
     assert any(table["checks"] for table in migrated.values())
-    # The one rule that everything hangs on, by the database's own word.
+    # One token per app and user is a constraint of the database.
     pairs = inspect(db.engine).get_unique_constraints("tokens")
     assert ["app_id", "user_id"] in [constraint["column_names"] for constraint in pairs]
 
 
-def test_a_downgrade_leaves_nothing_behind_and_the_way_up_is_open(empty: Flask) -> None:
+def test_a_downgrade_removes_everything_and_an_upgrade_works_again(empty: Flask) -> None:
     upgrade(MIGRATIONS)
     first = shape()
     downgrade(MIGRATIONS, revision="base")
@@ -123,7 +123,7 @@ def test_a_downgrade_leaves_nothing_behind_and_the_way_up_is_open(empty: Flask) 
     assert shape() == first
 
 
-def test_each_step_down_and_up_keeps_what_the_service_holds(empty: Flask) -> None:
+def test_a_downgrade_and_upgrade_keep_the_tokens(empty: Flask) -> None:
     upgrade(MIGRATIONS)
     provision(empty, WORLD)
     token = Service(empty.test_client()).token()
@@ -132,9 +132,9 @@ def test_each_step_down_and_up_keeps_what_the_service_holds(empty: Flask) -> Non
     assert Service(empty.test_client()).open(token).status_code == 200
 
 
-def test_an_upgrade_that_fails_leaves_no_half(empty: Flask) -> None:
+def test_a_failed_upgrade_changes_nothing(empty: Flask) -> None:
     with db.engine.execution_options(writes=True).begin() as connection:
-        # In the way of the last migration.
+        # This table makes a migration fail.
         connection.execute(text("CREATE TABLE demo_tickets (id INTEGER)"))
     with pytest.raises(DBAPIError):
         upgrade(MIGRATIONS)
@@ -146,8 +146,8 @@ def test_an_upgrade_that_fails_leaves_no_half(empty: Flask) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_upgrade_at_once_all_succeed(empty: Flask, url: str) -> None:
-    """As on a platform that runs the release command on each of its machines."""
+def test_concurrent_upgrades_all_succeed(empty: Flask, url: str) -> None:
+    """Some platforms run the release command on each machine."""
     environ = {
         "PATH": os.environ["PATH"],
         "SECRET_KEY": KEY,
@@ -155,18 +155,18 @@ def test_processes_that_upgrade_at_once_all_succeed(empty: Flask, url: str) -> N
         "DATABASE_URL": url.replace("postgresql://", "postgres://"),
     }
     command = [sys.executable, "-m", "flask", "--app", "app", "db", "upgrade"]
-    racers = [
+    processes = [
         subprocess.Popen(command, cwd=PROJECT, env=environ, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    said = [racer.communicate(timeout=60)[1] for racer in racers]
-    assert [racer.returncode for racer in racers] == [0, 0, 0], said
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
     assert version() == HEAD
     provision(empty, WORLD)
     assert Service(empty.test_client()).token()
 
 
-def test_a_moment_is_the_same_whatever_zone_it_is_told_in(empty: Flask) -> None:
+def test_a_moment_is_stored_in_utc_and_a_naive_one_is_refused(empty: Flask) -> None:
     upgrade(MIGRATIONS)
     there = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     with transaction() as connection:
@@ -178,18 +178,18 @@ def test_a_moment_is_the_same_whatever_zone_it_is_told_in(empty: Flask) -> None:
         connection.execute(insert(Event), {"at": datetime(2026, 11, 22), "type": "test"})
 
 
-# What the code of the release before survives
+# Migrations that the previous release survives
 
-#: Migrations up to this one came before anybody ran two releases at once.
+#: Rolling upgrades begin after this migration.
 FIRST_RELEASE = "0004"
-#: A line that says why old code does not mind any more.
+#: A comment that says why old code survives the step.
 CONTRACT = re.compile(r"^# contract: \S.{10,}$", re.M)
 TAKES_AWAY = {"drop_table", "drop_column", "rename_table"}
 TIGHTENS = {"create_check_constraint", "create_unique_constraint", "create_foreign_key"}
 
 
 def breaks_old_code(source: str) -> list[str]:
-    """What a migration does on its way up that the code before it, still running, may trip over."""
+    """Return the steps of a migration's upgrade that break the previous release while it still runs."""
     if CONTRACT.search(source):
         return []
     tree = ast.parse(source)
@@ -215,18 +215,18 @@ def fault_of(call: ast.Call, new: set[str]) -> str:
         if name == "Column" and "server_default" not in given and not new:
             return "a new column requires a value"
     if name == "create_index" and given.get("postgresql_concurrently") != "True":
-        return "" if ast.unparse(call.args[1]) in new else "create_index holds up all who write"
+        return "" if ast.unparse(call.args[1]) in new else "create_index blocks all writes"
     if name == "execute" and re.search(r"\b(DROP|RENAME|ALTER|NOT NULL)\b", ast.unparse(call), re.I):
         return "execute changes tables"
     return ""
 
 
-def test_what_the_service_takes_for_older_is_what_alembic_does() -> None:
+def test_readiness_and_alembic_agree_on_older_revisions() -> None:
     everything = {script.revision for script in ScriptDirectory(MIGRATIONS).walk_revisions()}
     assert readiness._list_older_revisions() == everything - {HEAD}
 
 
-def test_new_migrations_let_the_code_before_them_go_on() -> None:
+def test_new_migrations_do_not_break_the_previous_release() -> None:
     scripts = ScriptDirectory(MIGRATIONS).walk_revisions()
     new = {
         script.path: Path(script.path).read_text() for script in scripts if script.revision > FIRST_RELEASE
@@ -260,9 +260,7 @@ def test_a_table_a_column_and_an_index_can_be_added() -> None:
         ('op.execute("UPDATE tokens SET last_four = NULL")', 0),
     ],
 )
-def test_a_step_that_old_code_would_trip_over_is_found_unless_it_is_said_to_be_late(
-    step: str, faults: int
-) -> None:
+def test_a_step_that_breaks_old_code_is_found_unless_a_comment_allows_it(step: str, faults: int) -> None:
     source = f"def upgrade():\n    {step}\n\ndef downgrade():\n    op.drop_table('x')\n"
     assert len(breaks_old_code(source)) == faults
     assert breaks_old_code(f"# contract: no release since 1.4 reads last_four\n{source}") == []

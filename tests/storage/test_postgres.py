@@ -1,4 +1,4 @@
-"""The same service on PostgreSQL, and what only a server of its own can do to it."""
+"""The service on PostgreSQL, and the faults that only a database server has."""
 
 import contextlib
 import threading
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.postgres
 
 @pytest.fixture(scope="module")
 def url(postgres_server: str) -> Iterator[str]:
-    """A database that far away keeps its clocks otherwise."""
+    """A database whose server has another time zone."""
     with fresh_database(postgres_server) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname
@@ -74,17 +74,17 @@ def shared_app(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture
 def app(shared_app: Flask) -> Flask:
-    """The service on PostgreSQL, with its people as they are in the beginning, and no token."""
+    """The service on PostgreSQL, with its people and without a token."""
     with shared_app.app_context(), transaction() as connection:
         connection.execute(text("TRUNCATE workspaces, users, apps, clients, events CASCADE"))
     provision(shared_app, WORLD)
     return shared_app
 
 
-# The walk
+# The usual requests
 
 
-def test_ana_walks_from_mint_to_end(service: Service) -> None:
+def test_ana_mints_opens_reads_and_ends_a_session(service: Service) -> None:
     frame = service.frame()
     facts = service.get(frame, "session")
     assert facts.status_code == 200
@@ -98,16 +98,7 @@ def test_ana_walks_from_mint_to_end(service: Service) -> None:
     ]
 
 
-def test_the_demo_apps_write_and_read(service: Service) -> None:
-    frame = service.frame(SUPPORT)
-    assert service.get(frame, "pages/index").status_code == 200
-    assert service.post(frame, "pages/create", data={"subject": ""}).status_code == 422
-    written = {"subject": "A box is late", "topic": "delivery", "message": "Where is it? 😀"}
-    assert service.post(frame, "pages/create", data=written).status_code == 200
-    assert "A box is late" in service.get(frame, "pages/index").text
-
-
-def test_an_email_is_compared_as_on_sqlite(service: Service) -> None:
+def test_emails_compare_as_on_sqlite(service: Service) -> None:
     provision(
         service.app,
         {"users": [{"email": "JOSÉ@acme.test", "workspaces": {"acme": "end-user"}}]}
@@ -118,7 +109,7 @@ def test_an_email_is_compared_as_on_sqlite(service: Service) -> None:
     assert service.mint(email="jose@acme.test").status_code == 404
 
 
-def test_doing_a_file_again_changes_nothing(app: Flask) -> None:
+def test_provisioning_a_file_again_changes_nothing(app: Flask) -> None:
     def rows() -> dict[str, list[str]]:
         with app.app_context(), database.reading() as connection:
             return {
@@ -132,40 +123,10 @@ def test_doing_a_file_again_changes_nothing(app: Flask) -> None:
     assert rows() == before
 
 
-def test_a_client_is_made_from_the_command_line(app: Flask, service: Service) -> None:
-    made = app.test_cli_runner().invoke(args=["client", "create", "shop", "--workspace", "acme"])
-    header = basic("shop", made.stdout.strip())
-    body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
-    assert service.client.post(MINT, json=body, headers=header).status_code == 201
-    again = app.test_cli_runner().invoke(args=["client", "create", "shop"])
-    assert (again.exit_code, again.stdout) == (1, "")
-
-
 # Refusals
 
 
-def test_a_replaced_token_says_so_and_an_older_one_is_nothing(service: Service) -> None:
-    oldest, older, token = service.token(), service.token(), service.token()
-    assert [service.refusal(oldest), service.refusal(older)] == ["token_invalid", "token_superseded"]
-    assert service.open(token).status_code == 200
-
-
-def test_a_token_and_a_session_end_at_the_very_second(service: Service) -> None:
-    start = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
-    with time_machine.travel(start, tick=False):
-        frame = service.frame(patExpiry=100, sessionExpiry=1)
-        token = service.token(patExpiry=100)
-    with time_machine.travel(start + timedelta(seconds=59), tick=False):
-        assert service.get(frame, "session").json["expiresIn"] == 1  # type: ignore[index]
-    with time_machine.travel(start + timedelta(seconds=60), tick=False):
-        assert service.get(frame, "session").json["code"] == "session_expired"  # type: ignore[index]
-    with time_machine.travel(start + timedelta(seconds=99), tick=False):
-        assert service.open(token).status_code == 200
-    with time_machine.travel(start + timedelta(seconds=100), tick=False):
-        assert service.refusal(token) == "token_expired"
-
-
-def test_times_are_kept_in_utc_whatever_the_server_thinks(service: Service, url: str) -> None:
+def test_times_are_stored_in_utc_whatever_the_servers_time_zone(service: Service, url: str) -> None:
     now = datetime(2026, 11, 22, 23, 59, 59, 123456, tzinfo=UTC)
     with time_machine.travel(now, tick=False):
         service.token(patExpiry=1)
@@ -179,7 +140,7 @@ def test_times_are_kept_in_utc_whatever_the_server_thinks(service: Service, url:
 
 
 @pytest.mark.parametrize("loss", ACCESS_LOSSES.values(), ids=ACCESS_LOSSES.keys())
-def test_lost_access_counts_at_once_and_comes_back(service: Service, loss: dict[str, Any]) -> None:
+def test_lost_access_counts_at_once_and_can_return(service: Service, loss: dict[str, Any]) -> None:
     frame, token = service.frame(), service.token()
     provision(service.app, loss)
     assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
@@ -198,30 +159,12 @@ def test_a_move_ends_everything_for_good(service: Service) -> None:
         assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
 
 
-def test_mallory_cannot_open_anas_app(service: Service) -> None:
-    theirs = service.token(client="rival", email="mallory@globex.test", appSlug="ledger")
-    assert service.refusal(theirs, ORDERS) == "token_invalid"
-    assert service.mint(client="rival").status_code == 404
-    assert service.mint(client="everywhere", email="mallory@globex.test").status_code == 403
-
-
-#: What ends in a driver's error where it gets that far.
+#: Texts that make the driver fail.
 UNFIT = ["\0", "a\0b", "\ud800", "\udfff", "a\ud83d", "\udcff"]
 
 
-@pytest.mark.parametrize("field", ["email", "userId", "appId", "appSlug"])
-def test_a_text_that_no_database_takes_is_refused_before_it(service: Service, field: str) -> None:
-    for unfit in UNFIT:
-        value = f"ana{unfit}@acme.test" if field == "email" else unfit
-        names: dict[str, Any] = {"email": None} if field == "userId" else {}
-        names |= {"appSlug": None} if field == "appId" else {}
-        answer = service.mint(**names | {field: value})
-        assert answer.status_code == 400, (field, unfit, answer.text)
-        assert list(answer.json["errors"]) == [field]  # type: ignore[index]
-
-
 @pytest.mark.parametrize("raw", [b"\x00", b"por\x00tal", b"\xed\xa0\x80", b"\xff", b"portal\x00"])
-def test_credentials_that_no_database_takes_are_wrong_credentials(service: Service, raw: bytes) -> None:
+def test_credentials_that_no_database_stores_are_wrong_credentials(service: Service, raw: bytes) -> None:
     for pair in (raw + b":" + b"p" * 40, b"portal:" + raw):
         header = {"Authorization": "Basic " + b64encode(pair).decode()}
         answer = service.client.post(MINT, json={}, headers=header)
@@ -229,7 +172,7 @@ def test_credentials_that_no_database_takes_are_wrong_credentials(service: Servi
 
 
 @pytest.mark.parametrize("unfit", ["%00", "%FF", "%ED%A0%80", "a%00b", ORDERS + "%00", ORDERS[:-3] + "%00"])
-def test_addresses_that_no_database_takes_are_nowhere(service: Service, unfit: str) -> None:
+def test_addresses_that_no_database_stores_make_nothing_fail(service: Service, unfit: str) -> None:
     frame = service.frame()
     as_json = {"Accept": "application/json"}
     for path in (
@@ -246,7 +189,7 @@ def test_addresses_that_no_database_takes_are_nowhere(service: Service, unfit: s
 
 
 @pytest.mark.parametrize("unfit", UNFIT)
-def test_forms_that_no_database_takes_are_no_failure(service: Service, unfit: str) -> None:
+def test_forms_that_no_database_stores_make_nothing_fail(service: Service, unfit: str) -> None:
     frame = service.frame(SUPPORT)
     for body in (
         {"subject": f"A {unfit}", "topic": "delivery", "message": "Where is it?"},
@@ -263,7 +206,7 @@ def test_forms_that_no_database_takes_are_no_failure(service: Service, unfit: st
         assert answer.status_code in (200, 400, 422), answer.text
 
 
-# Races
+# Concurrency
 
 
 def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
@@ -273,7 +216,7 @@ def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
 
 @pytest.fixture
 def patient(app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Flask]:
-    """The same, with a connection for each racer and time to wait for a lock on a busy machine."""
+    """The same with a connection for each thread and a long lock timeout, for busy machines."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 60_000)
     monkeypatch.setattr("pat_service.storage.postgres.CONNECT_TIMEOUT_SECONDS", 60)
     patient = build(url, tmp_path, WEB_THREADS="20")
@@ -295,8 +238,8 @@ def test_two_hundred_mints_from_twenty_threads_leave_one_token_that_opens(patien
 
 
 @pytest.mark.slow
-def test_a_mint_that_ends_sessions_misses_none_that_a_racing_opening_adds(patient: Flask) -> None:
-    """Whatever opened with the old token is over once the mint has answered."""
+def test_a_mint_that_ends_sessions_ends_those_of_concurrent_openings_too(patient: Flask) -> None:
+    """No session of the old token is live once the mint has answered."""
     for _ in range(15):
         service = Service(patient.test_client())
         old = service.token()
@@ -311,7 +254,7 @@ def test_a_mint_that_ends_sessions_misses_none_that_a_racing_opening_adds(patien
         assert service.rows(select(Session.id).where(Session.ended_at.is_(None))) == []
 
 
-def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> None:
+def test_concurrent_provisioning_leaves_one_result_or_an_error(app: Flask) -> None:
     document = {
         "workspaces": [{"slug": "new"}],
         "users": [{"email": "new@acme.test", "workspaces": {"new": "admin"}}],
@@ -333,10 +276,10 @@ def test_files_that_race_leave_one_truth_or_say_that_they_raced(app: Flask) -> N
     provision(app, document)
 
 
-def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
+def test_a_deletion_and_an_opening_do_not_deadlock(
     service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ana's first token is minted and opened just as she is deleted."""
+    """Ana's first token is minted and opened while she is being deleted."""
     hold, use, used = reach.lock_tokens, tokens.use_token, threading.Event()
     waits = (
         "SELECT count(*) FROM pg_stat_activity"
@@ -373,10 +316,10 @@ def test_a_deletion_and_an_opening_do_not_wait_for_each_other(
     assert service.rows(select(Session.id)) == []
 
 
-def test_a_migration_waits_for_another_longer_than_a_request_may(
+def test_a_migration_waits_for_another_one_beyond_the_statement_timeout(
     postgres_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As do two releases that start at once."""
+    """Two releases may start at the same time."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
     with fresh_database(postgres_server) as empty:
         app = build(empty, tmp_path)
@@ -396,7 +339,7 @@ def test_a_migration_waits_for_another_longer_than_a_request_may(
             db.engine.dispose()
 
 
-# The server is away
+# The server is unavailable
 
 
 def unavailable(answer: TestResponse) -> None:
@@ -406,7 +349,9 @@ def unavailable(answer: TestResponse) -> None:
         assert word not in answer.text
 
 
-def test_connections_that_the_server_ended_are_no_failure(service: Service, postgres_server: str) -> None:
+def test_requests_succeed_after_the_server_ended_all_connections(
+    service: Service, postgres_server: str
+) -> None:
     frame = service.frame()
     with psycopg.connect(postgres_server, autocommit=True) as admin:
         ended = admin.execute(
@@ -418,7 +363,7 @@ def test_connections_that_the_server_ended_are_no_failure(service: Service, post
     assert service.mint().status_code == 201
 
 
-def test_while_somebody_holds_the_row_a_mint_gives_up_and_nothing_is_done(
+def test_a_mint_gives_up_on_a_locked_row_and_changes_nothing(
     shared_app: Flask, app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
@@ -434,7 +379,7 @@ def test_while_somebody_holds_the_row_a_mint_gives_up_and_nothing_is_done(
         db.engine.dispose()
 
 
-def test_when_all_connections_are_taken_the_answer_is_503(
+def test_without_a_free_connection_the_answer_is_503(
     app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
@@ -448,7 +393,7 @@ def test_when_all_connections_are_taken_the_answer_is_503(
         db.engine.dispose()
 
 
-def test_without_a_schema_the_answer_is_503_and_the_command_line_says_what_to_do(
+def test_without_a_schema_the_answer_is_503_and_commands_say_what_to_do(
     postgres_server: str, tmp_path: Path
 ) -> None:
     with fresh_database(postgres_server) as empty:
@@ -463,7 +408,7 @@ def test_without_a_schema_the_answer_is_503_and_the_command_line_says_what_to_do
 
 
 @pytest.mark.slow
-def test_while_the_server_is_stopped_all_is_503_and_then_all_goes_on(tmp_path: Path) -> None:
+def test_every_request_gets_503_until_a_stopped_server_is_back(tmp_path: Path) -> None:
     with postgres() as admin, PostgresSwitch(admin) as switch, fresh_database(admin) as url:
         app = build(url, tmp_path)
         with app.app_context():
@@ -480,7 +425,7 @@ def test_while_the_server_is_stopped_all_is_503_and_then_all_goes_on(tmp_path: P
                 unavailable(service.open(token, Accept="application/json"))
                 page = service.open(token)
                 assert (page.status_code, page.mimetype) == (503, "text/html")
-                # As last known: the portal may still show what is the matter.
+                # The last known origins still allow the portal to show the error.
                 assert "frame-ancestors http://portal.example" in page.headers["Content-Security-Policy"]
                 unavailable(service.get(frame, "session"))
                 unavailable(service.client.get(f"/embed-apps/{ORDERS}/pages/index", headers=as_json))
@@ -489,7 +434,7 @@ def test_while_the_server_is_stopped_all_is_503_and_then_all_goes_on(tmp_path: P
                 assert (said.exit_code, said.stdout, len(said.stderr.splitlines())) == (1, "", 1)
             finally:
                 switch.on()
-            # The connections in the pool are dead, and nobody notices.
+            # No request fails on the pool's dead connections.
             assert service.get(frame, "session").status_code == 200
             assert service.open(token).status_code == 200
             assert [row.type for row in service.rows(select(Event.type).order_by(Event.id))][-1] == (
@@ -500,10 +445,8 @@ def test_while_the_server_is_stopped_all_is_503_and_then_all_goes_on(tmp_path: P
             db.engine.dispose()
 
 
-def test_connections_that_end_as_soon_as_they_are_there_are_a_503(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The pool gives up on them with an error that is no driver's."""
+def test_connections_that_end_at_once_are_a_503(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool then raises an error that is not the driver's."""
 
     class Ended:
         def register(self, *_: object) -> None:
@@ -519,7 +462,7 @@ def test_connections_that_end_as_soon_as_they_are_there_are_a_503(
     assert service.mint().status_code == 201
 
 
-def test_what_only_reads_is_asked_again_where_the_server_ends_the_connection_just_then(
+def test_a_read_is_repeated_if_the_server_ends_the_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = service.frame()
