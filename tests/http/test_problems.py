@@ -43,7 +43,7 @@ EXCHANGE = "/api/ext/users/session"
 FRAME = f"/embed-apps/{ORDERS}"
 JSON = {"Accept": "application/json"}
 #: The variable parts of routes.
-PARTS = {"app_id": ORDERS, "filename": "no-such-file.css"}
+PARTS = {"app_id": ORDERS, "filename": "no-such-file.css", "kind": "js"}
 NAMES = {"embed.data": "orders.csv", "embed.page": "index", "embed.submit": "index"}
 #: The code of a status that the framework or an app raises.
 CODES = {
