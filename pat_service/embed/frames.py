@@ -1,6 +1,7 @@
 """The endpoints that frames of apps and launchers share, from the opening to the end of a session."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, g, jsonify, request
@@ -10,14 +11,14 @@ from pat_service.embed import answers
 from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import expected_slug
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import AnySession, facts, hand_over_page, show_first_page, show_waiting
-from pat_service.http import limits
+from pat_service.embed.pages import facts, hand_over_page, show_first_page, show_waiting
+from pat_service.http import limits, opening
 from pat_service.http.authentication import bearer, count_request, keyring, utcnow
-from pat_service.http.opening import open_app, open_launcher
 from pat_service.http.payload import receive_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules import sessions
-from pat_service.rules.sessions import OpenSession
+from pat_service.rules.access import Place
+from pat_service.rules.sessions import AnySession, OpenSession
 
 
 def open_by_address(**_: str) -> Response:
@@ -77,21 +78,17 @@ def current_session() -> AnySession:
 
 
 def _open(token: Secret, parent: str | None = None) -> tuple[AnySession, Secret]:
-    place = answers.requested_place()
-    session: AnySession
-    if place.app_id is None:
-        session, signed = open_launcher(token, str(place.workspace_id), parent=parent)
-    else:
-        session, signed = open_app(token, place.app_id, parent=parent, slug=expected_slug())
+    session, signed = opening.open_session(token, _place(), parent)
     answers.record_session(session)
     return session, signed
 
 
 def _check(token: str) -> AnySession:
-    place = answers.requested_place()
-    if place.app_id is None:
-        return count_request(sessions.check_launcher(keyring(), token, str(place.workspace_id), utcnow()))
-    return count_request(sessions.check(keyring(), token, place.app_id, utcnow(), slug=expected_slug()))
+    return count_request(sessions.check(keyring(), token, _place(), utcnow()))
+
+
+def _place() -> Place:
+    return replace(answers.requested_place(), slug=expected_slug())
 
 
 ROUTES: Final[tuple[tuple[str, str, Callable[..., Any]], ...]] = (

@@ -18,9 +18,8 @@ from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
 from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.rules.access import ViewedApp, Viewer, Visitor, list_openable_apps
-from pat_service.rules.sessions import OpenLauncher, OpenSession
+from pat_service.rules.sessions import AnySession, OpenLauncher, OpenSession
 
-AnySession: TypeAlias = OpenSession | OpenLauncher
 #: The addresses that a frame may pass its session to, with their apps; a launcher has none.
 Destinations: TypeAlias = Mapping[str, ViewedApp | None]
 

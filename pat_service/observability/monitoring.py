@@ -35,7 +35,7 @@ class _Stores(Collector):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._live: token_admin.Live | None = None
+        self._live: token_admin.Counts | None = None
         self._fresh_until = float("-inf")
 
     def collect(self) -> Iterator[Metric]:
@@ -49,7 +49,7 @@ class _Stores(Collector):
             yield GaugeMetricFamily("pat_live_tokens", "Tokens that open frames.", live.tokens)
             yield GaugeMetricFamily("pat_live_sessions", "Sessions that are open.", live.sessions)
 
-    def _count_live(self) -> token_admin.Live | None:
+    def _count_live(self) -> token_admin.Counts | None:
         with self._lock:
             if time.monotonic() >= self._fresh_until:
                 try:

@@ -7,16 +7,17 @@ An active user may open an app with a membership of the app's workspace and a gr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import Select, and_, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause, Join
 
 from pat_service.errors import AccessRevoked
 from pat_service.shapes import ANY_ORIGIN, is_uuid
 from pat_service.storage.database import reading
-from pat_service.storage.models import App, Grant, Member, User, Workspace
+from pat_service.storage.models import App, Grant, Member, Session, Token, User, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,9 @@ class Viewer(Visitor):
     app: ViewedApp
 
 
+AnyViewer: TypeAlias = Viewer | Visitor
+
+
 #: The columns that decide access. Their names are unique, so a statement can select others too.
 FACTS = (
     User.id.label("user_id"),
@@ -130,6 +134,15 @@ class CredentialFacts(AccessFacts, Protocol):
     moves: int
     attributes: dict[str, Any] | None
     allowed_origins: list[str] | None
+    expires_at: datetime
+
+
+def select_credentials(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:
+    """Select tokens or sessions with their facts at the app of the parameter `app`."""
+    common = (table.client_id, table.app_id.label("target_app"), table.moves, table.attributes)
+    app, user = App.id == bindparam("app"), User.id == table.user_id
+    facts = join_facts(table.__table__, app, user, Workspace.id == table.workspace_id)
+    return select(*FACTS, *common, table.allowed_origins, table.expires_at, *columns).select_from(facts)
 
 
 def join_facts(
@@ -187,7 +200,7 @@ def require_viewer(facts: CredentialFacts) -> Viewer:
     return Viewer(_build_user(facts), _build_workspace(facts), facts.role, facts.attributes or {}, app)
 
 
-def require_access(facts: CredentialFacts, place: Place) -> Viewer | Visitor:
+def require_access(facts: CredentialFacts, place: Place) -> AnyViewer:
     """Return the viewer of the place's app or the visitor of its launcher, or raise AccessRevoked."""
     return require_visitor(facts) if place.app_id is None else require_viewer(facts)
 

@@ -75,13 +75,7 @@ _insert = insert(Event)
 #: While open, refusals are counted but not recorded, so no answer waits for a failing database.
 _breaker = CircuitBreaker()
 #: An event as a row for `prepared.Writes`.
-ROW: Final = (
-    Event,
-    (
-        *("type", "at", "details", "request_id"),
-        *("client_id", "workspace_id", "app_id", "user_id", "token_id", "session_id"),
-    ),
-)
+ROW: Final = (Event, [column.name for column in Event.__table__.c if column.name not in ("id", "code")])
 
 
 def build(type_: str, at: datetime, **ids: Any) -> dict[str, Any]:

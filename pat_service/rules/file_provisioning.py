@@ -15,22 +15,13 @@ from marshmallow import Schema, ValidationError, fields, validates_schema
 from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection
 
+from pat_service import shapes
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.errors import Conflict, InvalidPayload, flatten
 from pat_service.rules import clients, directory, events
 from pat_service.rules.callers import OPERATOR, SCOPES
 from pat_service.rules.clients import MIN_SECRET_LENGTH, ClientOptions
 from pat_service.rules.directory.changes import Change
-from pat_service.shapes import (
-    check_email,
-    check_name,
-    check_slug,
-    check_text,
-    normalize_email,
-    parse_limit,
-    parse_origin,
-    parse_uuid,
-)
 from pat_service.storage.database import transaction
 from pat_service.storage.models import LEAST_ROLE, ROLES, USER_STATUSES
 
@@ -38,21 +29,21 @@ MAX_SECRET_LENGTH: Final = 1024
 
 
 def _slug(**options: Any) -> fields.String:
-    return fields.String(validate=check_slug, **options)
+    return fields.String(validate=shapes.check_slug, **options)
 
 
 def _name() -> fields.String:
-    return fields.String(validate=check_name)
+    return fields.String(validate=shapes.check_name)
 
 
 def _email(**options: Any) -> fields.String:
-    return fields.String(validate=check_email, **options)
+    return fields.String(validate=shapes.check_email, **options)
 
 
 class WorkspaceSchema(Schema):
     slug = _slug(required=True)
     name = _name()
-    allowed_origins = fields.List(fields.String(validate=parse_origin), load_default=list[str])
+    allowed_origins = fields.List(fields.String(validate=shapes.parse_origin), load_default=list[str])
 
 
 class UserSchema(Schema):
@@ -65,12 +56,12 @@ class UserSchema(Schema):
 
 
 class AppSchema(Schema):
-    id = fields.String(load_default=None, validate=parse_uuid)
+    id = fields.String(load_default=None, validate=shapes.parse_uuid)
     slug = _slug(required=True)
     name = _name()
     workspace = _slug(required=True)
     template = _slug()
-    allowed_origins = fields.List(fields.String(validate=parse_origin), load_default=list[str])
+    allowed_origins = fields.List(fields.String(validate=shapes.parse_origin), load_default=list[str])
     users = fields.List(_email(), load_default=list[str])
 
 
@@ -80,12 +71,12 @@ class ClientSchema(Schema):
         load_default=None,
         validate=[
             Length(MIN_SECRET_LENGTH, MAX_SECRET_LENGTH, error="Must have {min} to {max} characters."),
-            check_text,
+            shapes.check_text,
         ],
     )
     workspaces = fields.List(_slug(), load_default=None)
     scopes = fields.List(fields.String(validate=OneOf(SCOPES)), load_default=lambda: ["mint"])
-    mint_limit = fields.String(load_default=None, validate=parse_limit)
+    mint_limit = fields.String(load_default=None, validate=shapes.parse_limit)
     highest_role = fields.String(load_default=LEAST_ROLE, validate=OneOf(ROLES))
 
 
@@ -108,7 +99,7 @@ class DocumentSchema(Schema):
         for kind, name in names:
             keys = [thing[name] for thing in document[kind] if thing[name] is not None]
             if kind in ("users", "apps"):
-                keys = [normalize_email(key) for key in keys]
+                keys = [shapes.normalize_email(key) for key in keys]
             repeated = sorted({key for key in keys if keys.count(key) > 1})
             if repeated:
                 raise ValidationError(f"Listed more than once: {', '.join(repeated)}.", kind)
@@ -157,7 +148,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
                 change,
                 item["slug"],
                 name=item.get("name", item["slug"]),
-                allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
+                allowed_origins=[shapes.parse_origin(text) for text in item["allowed_origins"]],
             )
         for item in listed["users"]:
             with _naming(f"User {item['email']!r}"):
@@ -203,11 +194,11 @@ def _put_app(change: Change, item: dict[str, Any], done: Provisioned) -> str:
     app_id = directory.apps.put(
         change,
         item["slug"],
-        id_=parse_uuid(item["id"]) if item["id"] else None,
+        id_=shapes.parse_uuid(item["id"]) if item["id"] else None,
         name=item.get("name", item["slug"]),
         workspace=item["workspace"],
         template=template,
-        allowed_origins=[parse_origin(text) for text in item["allowed_origins"]],
+        allowed_origins=[shapes.parse_origin(text) for text in item["allowed_origins"]],
     )
     user_ids = {directory.users.require_id(change.connection, email) for email in item["users"]}
     directory.grants.put_all(change, app_id, user_ids)

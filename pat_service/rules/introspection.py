@@ -6,16 +6,17 @@ no limit counts it.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from sqlalchemy import Select, bindparam, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.credentials import Keyring, parse_token
 from pat_service.errors import Refused
 from pat_service.rules import sessions, tokens
-from pat_service.rules.access import Place, Viewer, Visitor
+from pat_service.rules.access import AnyViewer, Place
 from pat_service.rules.callers import Caller
-from pat_service.rules.token_admin import is_visible, visibility
+from pat_service.rules.token_admin import IssuedRow, is_visible, visibility
 from pat_service.storage.database import reading
 from pat_service.storage.models import Session, Token
 
@@ -30,16 +31,7 @@ class Active:
     app_id: str | None
     issued_at: datetime
     expires_at: datetime
-    viewer: Viewer | Visitor
-
-
-class _VisibleRow(Protocol):
-    id: str
-    client_id: str
-    app_id: str | None
-    workspace_id: str
-    created_at: datetime
-    expires_at: datetime
+    viewer: AnyViewer
 
 
 def introspect(caller: Caller, keyring: Keyring, text: str, now: datetime) -> Active | None:
@@ -69,26 +61,24 @@ def _introspect_session(caller: Caller, keyring: Keyring, text: str, now: dateti
     return _build("session", row, sessions.require_valid(sessions.find(claims, place), place, now))
 
 
-def _find(statement: Select[*tuple[Any, ...]], caller: Caller, **parameters: Any) -> _VisibleRow | None:
+def _find(statement: Select[*tuple[Any, ...]], caller: Caller, **parameters: Any) -> IssuedRow | None:
     with reading() as connection:
-        row: _VisibleRow | None = connection.execute(statement, parameters | visibility(caller)).first()
+        row: IssuedRow | None = connection.execute(statement, parameters | visibility(caller)).first()
     return row
 
 
-def _place(row: _VisibleRow) -> Place:
+def _place(row: IssuedRow) -> Place:
     return Place(workspace_id=row.workspace_id) if row.app_id is None else Place(app_id=row.app_id)
 
 
-def _build(kind: Literal["pat", "session"], row: _VisibleRow, viewer: Viewer | Visitor) -> Active:
+def _build(kind: Literal["pat", "session"], row: IssuedRow, viewer: AnyViewer) -> Active:
     return Active(kind, row.id, row.client_id, row.app_id, row.created_at, row.expires_at, viewer)
 
 
-_visible_token, _visible_session = (
-    select(
-        table.id, table.client_id, table.app_id, table.workspace_id, table.created_at, table.expires_at
-    ).where(matches, is_visible(table))
-    for table, matches in (
-        (Token, Token.digest.in_(bindparam("digests", expanding=True))),
-        (Session, Session.id == bindparam("id")),
-    )
-)
+def _select_visible(table: type[Token | Session], matches: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    ids = (table.id, table.client_id, table.app_id, table.workspace_id, table.user_id)
+    return select(*ids, table.created_at, table.expires_at).where(matches, is_visible(table))
+
+
+_visible_token = _select_visible(Token, Token.digest.in_(bindparam("digests", expanding=True)))
+_visible_session = _select_visible(Session, Session.id == bindparam("id"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, and_, bindparam, false, literal, select, update
+from sqlalchemy import Connection, bindparam, false, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
@@ -21,8 +21,9 @@ from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open, m
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.directory.changes import Change
 from pat_service.rules.provisioning_jit import NewUser, provision_user
+from pat_service.rules.tokens import in_pair
 from pat_service.shapes import is_dns_label, normalize_email
-from pat_service.storage.database import UtcDateTime, transaction
+from pat_service.storage.database import transaction
 from pat_service.storage.models import App, Session, Token, User, Workspace, new_id
 from pat_service.storage.prepared import Query, Writes
 
@@ -97,10 +98,7 @@ def _mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime)
         facts = facts or _provision_and_require_access(connection, caller, request, now)
         minted = _replace_token(caller, keyring, request, facts, now, connection)
         if request.end_sessions:
-            pair = {"pair_target": minted.app_id or minted.workspace_id, "pair_user": facts.user_id}
-            # Every transaction locks several sessions in the order of their ids, to avoid a deadlock.
-            connection.execute(_lock_sessions[request.for_app], pair).all()
-            connection.execute(_end_sessions[request.for_app], pair | {"now": now})
+            _end_sessions(connection, facts, now)
     return minted
 
 
@@ -145,10 +143,8 @@ def _provision_and_require_access(
         _require_user(facts)
     _require_target(facts, request)
     # Lock the token before the rows it references, as everywhere, to avoid a deadlock with a delete.
-    connection.execute(
-        _lock_token[request.for_app],
-        {"pair_target": facts.app_id or facts.workspace_id, "pair_user": facts.user_id},
-    )
+    pair = in_pair(Token, facts.user_id, facts.app_id, facts.workspace_id)
+    connection.execute(select(Token.id).where(*pair).with_for_update())
     assert request.new_user is not None  # noqa: S101 - `_mint` has checked it
     provision_user(
         Change(connection, caller, now),
@@ -220,6 +216,13 @@ def _replace_token(
     return minted
 
 
+def _end_sessions(connection: Connection, facts: MintFacts, now: datetime) -> None:
+    live = (*in_pair(Session, facts.user_id, facts.app_id, facts.workspace_id), Session.ended_at.is_(None))
+    # Every transaction locks several sessions in the order of their ids, to avoid a deadlock.
+    connection.execute(select(Session.id).where(*live).order_by(Session.id).with_for_update()).all()
+    connection.execute(update(Session).where(*live).values(ended_at=now))
+
+
 # Statements, built once.
 
 
@@ -281,30 +284,5 @@ _store = {
         },
         events.ROW,
     )
-    for for_app in (True, False)
-}
-
-
-def _of_pair(table: type[Token | Session], for_app: bool) -> ColumnElement[bool]:
-    """Return the condition on a token's or session's user and app, or user and workspace."""
-    target: ColumnElement[str] = bindparam("pair_target")
-    place = table.app_id == target if for_app else and_(table.app_id.is_(None), table.workspace_id == target)
-    return and_(place, table.user_id == bindparam("pair_user"))
-
-
-_lock_token = {
-    for_app: select(Token.id).where(_of_pair(Token, for_app)).with_for_update() for for_app in (True, False)
-}
-_lock_sessions = {
-    for_app: select(Session.id)
-    .where(_of_pair(Session, for_app), Session.ended_at.is_(None))
-    .order_by(Session.id)
-    .with_for_update()
-    for for_app in (True, False)
-}
-_end_sessions = {
-    for_app: update(Session)
-    .where(_of_pair(Session, for_app), Session.ended_at.is_(None))
-    .values(ended_at=bindparam("now", type_=UtcDateTime))
     for for_app in (True, False)
 }

@@ -2,36 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from pat_service import metrics
+from pat_service import errors, metrics
 from pat_service.credentials import Keyring, Secret, SessionClaims
-from pat_service.errors import (
-    OriginNotAllowed,
-    Refused,
-    SessionExpired,
-    SessionInvalid,
-    SessionRevoked,
-    TooManySessions,
-)
-from pat_service.rules import events
-from pat_service.rules.access import (
-    FACTS,
-    CredentialFacts,
-    Place,
-    Viewer,
-    Visitor,
-    is_for_place,
-    join_facts,
-    narrow_origins,
-    require_access,
-)
+from pat_service.rules import access, events
+from pat_service.rules.access import AnyViewer, CredentialFacts, Place, Viewer, Visitor
 from pat_service.rules.tokens import MARK_USED, ValidToken, build_use_values, check_token, use_token
 from pat_service.shapes import ANY_ORIGIN
 from pat_service.storage.database import UtcDateTime, transaction
-from pat_service.storage.models import LIVE_SESSION, App, Session, User, Workspace, new_id
+from pat_service.storage.models import LIVE_SESSION, Session, new_id
 from pat_service.storage.prepared import Query, Writes
 
 
@@ -39,7 +21,6 @@ class SessionRow(CredentialFacts, Protocol):
     """A session with its `FACTS`."""
 
     session_id: str
-    expires_at: datetime
     ended_at: datetime | None
 
 
@@ -74,57 +55,30 @@ class OpenLauncher(Opened):
     visitor: Visitor
 
 
+AnySession: TypeAlias = OpenSession | OpenLauncher
+
+
 def open(
-    keyring: Keyring,
-    secret: Secret,
-    app_id: str,
-    now: datetime,
-    *,
-    max_sessions: int | None = None,
-    parent: str | None = None,
-    slug: str | None = None,
-) -> tuple[OpenSession, Secret]:
-    """Open the app with the token; return the session and its signed JWT.
-
-    `max_sessions` limits the live sessions of one token. `parent` is the origin of the page that handed
-    the token over, if known. `slug` is as in `Place`. Raise the errors of `tokens.check_token`,
-    OriginNotAllowed or TooManySessions.
-    """
-    session, signed = _open(keyring, secret, Place(app_id=app_id, slug=slug), now, max_sessions, parent)
-    assert isinstance(session, OpenSession)  # noqa: S101 - the place is an app
-    return session, signed
-
-
-def open_launcher(
-    keyring: Keyring,
-    secret: Secret,
-    workspace_id: str,
-    now: datetime,
-    *,
-    max_sessions: int | None = None,
-    parent: str | None = None,
-) -> tuple[OpenLauncher, Secret]:
-    """Open the launcher of the workspace with the token, as `open` opens an app."""
-    session, signed = _open(keyring, secret, Place(workspace_id=workspace_id), now, max_sessions, parent)
-    assert isinstance(session, OpenLauncher)  # noqa: S101 - the place is a launcher
-    return session, signed
-
-
-def _open(
     keyring: Keyring,
     secret: Secret,
     place: Place,
     now: datetime,
-    max_sessions: int | None,
-    parent: str | None,
-) -> tuple[OpenSession | OpenLauncher, Secret]:
+    *,
+    max_sessions: int | None = None,
+    parent: str | None = None,
+) -> tuple[AnySession, Secret]:
+    """Open the place with the token; return the session and its signed JWT.
+
+    `max_sessions` limits the live sessions of one token. `parent` is the origin of the page that handed
+    the token over, if known. Raise the errors of `tokens.check_token`, OriginNotAllowed or TooManySessions.
+    """
     with events.recording_refusals(events.OPEN_REFUSED, now):
         while True:
             token = check_token(keyring, secret, place, now)
             row, session_id = token.row, new_id()
             opened = _build_session(session_id, row.session_seconds, token.viewer, row)
             if parent is not None and not {parent, ANY_ORIGIN} & set(opened.origins):
-                raise OriginNotAllowed().about(**_ids(row))
+                raise errors.OriginNotAllowed().about(**_ids(row))
             if _insert_session(keyring, secret, token, session_id, now, max_sessions):
                 break
             # The token changed after the check, so check again to raise the right error.
@@ -187,44 +141,27 @@ def _require_room(connection: Connection, ids: dict[str, Any], max_sessions: int
     live = connection.execute(_count_of_token, {"token": ids["token_id"], "now": now}).one()
     if live.number >= max_sessions:
         wait = max(1, int((live.first_end - now).total_seconds()) + 1)
-        raise TooManySessions(wait).about(**ids)
+        raise errors.TooManySessions(wait).about(**ids)
 
 
-def _build_session(
-    session_id: str, expires_in: int, viewer: Viewer | Visitor, row: CredentialFacts
-) -> OpenSession | OpenLauncher:
+def _build_session(session_id: str, expires_in: int, viewer: AnyViewer, row: CredentialFacts) -> AnySession:
     own = list(row.app_origins if isinstance(viewer, Viewer) else row.workspace_origins)
-    origins = narrow_origins(own, row.allowed_origins)
+    origins = access.narrow_origins(own, row.allowed_origins)
     common = (session_id, row.token_id, row.client_id, expires_in, origins, own, row.target_app is None)
     return OpenSession(*common, viewer) if isinstance(viewer, Viewer) else OpenLauncher(*common, viewer)
 
 
-def check(
-    keyring: Keyring, token: str, app_id: str, now: datetime, *, slug: str | None = None
-) -> OpenSession:
-    """Return the session of the JWT if it is valid for the app now. `slug` is as in `Place`.
+def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySession:
+    """Return the session of the JWT if it is valid at the place now.
 
     Each check queries the database, so a revocation, an archived user, a removed grant or a moved app
     counts on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked or AccessRevoked.
     """
-    session = _check(keyring, token, Place(app_id=app_id, slug=slug), now)
-    assert isinstance(session, OpenSession)  # noqa: S101 - the place is an app
-    return session
-
-
-def check_launcher(keyring: Keyring, token: str, workspace_id: str, now: datetime) -> OpenLauncher:
-    """Return the session of the JWT if it is valid for the launcher now; raise as `check`."""
-    session = _check(keyring, token, Place(workspace_id=workspace_id), now)
-    assert isinstance(session, OpenLauncher)  # noqa: S101 - the place is a launcher
-    return session
-
-
-def _check(keyring: Keyring, token: str, place: Place, now: datetime) -> OpenSession | OpenLauncher:
     row = None
     try:
         row = find(keyring.read_session(token, place.app_id), place)
         viewer = require_valid(row, place, now)
-    except Refused as refusal:
+    except errors.Refused as refusal:
         ids = {} if row is None else _ids(row) | {"session_id": row.session_id}
         events.record_refusal(events.SESSION_REFUSED, refusal, now, **ids)
         raise
@@ -236,19 +173,19 @@ def find(claims: SessionClaims, place: Place) -> SessionRow:
     row: SessionRow | None = _by_id.first({"id": claims.session_id, "app": place.valid_app_id})
     claimed = (claims.app_id, claims.user_id, claims.workspace_id)
     if row is None or (row.target_app, row.user_id, row.workspace_id) != claimed:
-        raise SessionInvalid
+        raise errors.SessionInvalid
     return row
 
 
-def require_valid(row: SessionRow, place: Place, now: datetime) -> Viewer | Visitor:
+def require_valid(row: SessionRow, place: Place, now: datetime) -> AnyViewer:
     """Return the viewer or visitor of the session at the place, or raise as `check`."""
-    if not is_for_place(row, place):
-        raise SessionInvalid
+    if not access.is_for_place(row, place):
+        raise errors.SessionInvalid
     if row.ended_at is not None:
-        raise SessionRevoked
+        raise errors.SessionRevoked
     if row.expires_at <= now:
-        raise SessionExpired
-    return require_access(row, place)
+        raise errors.SessionExpired
+    return access.require_access(row, place)
 
 
 def record_entry(session: OpenSession, now: datetime) -> None:
@@ -287,13 +224,7 @@ def _ids(row: CredentialFacts) -> dict[str, Any]:
 
 _insert_at_once = Writes(
     {"sqlite": MARK_USED, "postgresql": MARK_USED},
-    (
-        Session,
-        (
-            *("id", "token_id", "client_id", "app_id", "workspace_id", "user_id", "key_id", "moves"),
-            *("attributes", "allowed_origins", "created_at", "expires_at"),
-        ),
-    ),
+    (Session, [column.name for column in Session.__table__.c if column.name != "ended_at"]),
     events.ROW,
 )
 _live_of_token = (Session.token_id == bindparam("token"), *LIVE_SESSION)
@@ -315,25 +246,7 @@ _count_of_token = select(func.count().label("number"), func.min(Session.expires_
     *_live_of_token
 )
 _by_id = Query(
-    select(
-        *FACTS,
-        Session.id.label("session_id"),
-        Session.token_id,
-        Session.client_id,
-        Session.app_id.label("target_app"),
-        Session.moves,
-        Session.attributes,
-        Session.allowed_origins,
-        Session.expires_at,
-        Session.ended_at,
-    )
-    .select_from(
-        join_facts(
-            Session.__table__,
-            App.id == bindparam("app"),
-            User.id == Session.user_id,
-            Workspace.id == Session.workspace_id,
-        )
-    )
-    .where(Session.id == bindparam("id"))
+    access.select_credentials(
+        Session, Session.id.label("session_id"), Session.token_id, Session.ended_at
+    ).where(Session.id == bindparam("id"))
 )

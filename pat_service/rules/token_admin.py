@@ -9,28 +9,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from sqlalchemy import (
-    Boolean,
-    Connection,
-    Select,
-    and_,
-    bindparam,
-    case,
-    delete,
-    exists,
-    func,
-    not_,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Boolean, Connection, Select, bindparam, case, delete, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from pat_service.errors import Refused, ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.rules import callers, events
 from pat_service.rules.callers import Caller, reaches_workspace
-from pat_service.rules.tokens import REPEAT_WITHIN
+from pat_service.rules.tokens import REPEAT_WITHIN, in_pair
 from pat_service.storage import paging
 from pat_service.storage.database import UtcDateTime, reading, transaction
 from pat_service.storage.models import LIVE_SESSION, SAME_PAIR, App, Grant, Session, Token, User, Workspace
@@ -65,16 +51,8 @@ class TokenFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
-    """The numbers of tokens that were revoked and of sessions that were ended."""
-
-    tokens: int
-    sessions: int
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """The numbers of tokens and sessions that have neither expired nor been revoked or ended."""
+class Counts:
+    """Numbers of tokens and sessions."""
 
     tokens: int
     sessions: int
@@ -92,11 +70,11 @@ class IssuedRow(Protocol):
     expires_at: datetime
 
 
-def count_live(now: datetime) -> Live:
-    """Count from indexes alone, in about 0.1 s for a million tokens and a million sessions."""
+def count_live(now: datetime) -> Counts:
+    """Count live tokens and sessions from indexes alone: about 0.1 s for a million of each."""
     with reading() as connection:
         tokens, sessions = (connection.scalar(statement, {"now": now}) for statement in _live_counts)
-    return Live(tokens or 0, sessions or 0)
+    return Counts(tokens or 0, sessions or 0)
 
 
 # Tokens.
@@ -124,7 +102,7 @@ def read_token(caller: Caller, token_id: str, now: datetime) -> IssuedRow:
         return _find(connection, _token, caller, TokenNotFound, id=token_id, **_times(now))
 
 
-def revoke_token(caller: Caller, token_id: str, now: datetime) -> Revoked:
+def revoke_token(caller: Caller, token_id: str, now: datetime) -> Counts:
     """Revoke the token and end all open sessions of its user and app, or of its user and workspace.
 
     Revoking it twice changes nothing. Raise TokenNotFound, or ScopeMissing if the caller sees the token but
@@ -134,14 +112,13 @@ def revoke_token(caller: Caller, token_id: str, now: datetime) -> Revoked:
         token = _find(connection, _locked_token, caller, TokenNotFound, id=token_id)
         _require_own(caller, token, token_id=token_id)
         tokens = _end(connection, Token, [Token.id == token_id, is_visible(Token)], caller, now)
-        in_pair = [Session.app_id == token.app_id, Session.user_id == token.user_id, _is_reached(Session)]
-        if token.app_id is None:
-            in_pair.append(Session.workspace_id == token.workspace_id)
-        sessions = _end(connection, Session, in_pair, caller, now, by=events.TOKEN_REVOKED)
-    return Revoked(tokens, sessions)
+        pair = in_pair(Session, token.user_id, token.app_id, token.workspace_id)
+        endable = [*pair, _is_reached(Session)]
+        sessions = _end(connection, Session, endable, caller, now, by=events.TOKEN_REVOKED)
+    return Counts(tokens, sessions)
 
 
-def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> Revoked:
+def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> Counts:
     """Revoke the matching tokens that the caller may revoke, and end the matching sessions.
 
     With the scope `provision` the caller ends all sessions in its workspaces. Without it, the caller ends the
@@ -153,7 +130,7 @@ def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> R
         may_end = or_(_is_own(Session), _pair_is_revoked)
         endable = [*token_filter.conditions(Session), may_end, _is_reached(Session)]
         sessions = _end(connection, Session, endable, caller, now, by=events.TOKEN_REVOKED)
-    return Revoked(tokens, sessions)
+    return Counts(tokens, sessions)
 
 
 # Sessions.
@@ -200,7 +177,7 @@ def revoke_outside(connection: Connection, caller: Caller, user_id: str, now: da
     The id is about to belong to another person, who must not inherit them. Their audit events do not name
     the client. Lock the user's tokens first.
     """
-    outside = not_(reaches_workspace(App.workspace_id))
+    outside = ~reaches_workspace(App.workspace_id)
     statement = select(Grant.app_id, Grant.user_id, App.workspace_id).join(App, App.id == Grant.app_id)
     grants = connection.execute(statement.where(Grant.user_id == user_id, outside), caller.reach()).all()
     app_ids = [grant.app_id for grant in grants]
@@ -208,7 +185,7 @@ def revoke_outside(connection: Connection, caller: Caller, user_id: str, now: da
     removed = [events.build(events.GRANT_REMOVED, now, **grant._asdict()) for grant in grants]
     events.record_many(connection, removed)
     for table in (Token, Session):
-        outside = not_(reaches_workspace(table.workspace_id))
+        outside = ~reaches_workspace(table.workspace_id)
         _end(connection, table, [table.user_id == user_id, outside], caller, now, client_id=None)
 
 
@@ -277,7 +254,7 @@ _home = aliased(App)  # not the app that an enclosing statement joins
 def _is_reached(table: type[Token | Session]) -> ColumnElement[bool]:
     """Return the condition that the caller reaches the workspace, and that no move has ended the row."""
     stayed = exists().where(_home.id == table.app_id, _home.moves == table.moves)
-    return and_(reaches_workspace(table.workspace_id), or_(table.app_id.is_(None), stayed))
+    return reaches_workspace(table.workspace_id) & (table.app_id.is_(None) | stayed)
 
 
 def _is_own(table: type[Token | Session]) -> ColumnElement[bool]:
@@ -286,7 +263,7 @@ def _is_own(table: type[Token | Session]) -> ColumnElement[bool]:
 
 def is_visible(table: type[Token | Session]) -> ColumnElement[bool]:
     """Return the condition that the caller reaches the row, and minted it or sees the rows of others."""
-    return and_(_is_reached(table), _is_own(table))
+    return _is_reached(table) & _is_own(table)
 
 
 #: The caller has revoked the token of the session's user and app, or of its user and workspace.
@@ -333,7 +310,7 @@ _live_counts = tuple(
 _status = case(
     (Token.revoked_at.is_not(None), "revoked"),
     (Token.expires_at <= _now, "expired"),
-    (and_(Token.single_use, Token.first_used_at <= bindparam("repeat_since", type_=UtcDateTime)), "used"),
+    (Token.single_use & (Token.first_used_at <= bindparam("repeat_since", type_=UtcDateTime)), "used"),
     else_=LIVE,
 )
 _live_sessions = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)

@@ -10,24 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, bindparam, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, or_, update
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from pat_service.credentials import Key, Keyring, Secret
 from pat_service.errors import Refused, TokenExpired, TokenInvalid, TokenRevoked, TokenSuperseded, TokenUsed
-from pat_service.rules import events
-from pat_service.rules.access import (
-    FACTS,
-    CredentialFacts,
-    Place,
-    Viewer,
-    Visitor,
-    is_for_place,
-    join_facts,
-    require_access,
-)
+from pat_service.rules import access, events
+from pat_service.rules.access import AnyViewer, CredentialFacts, Place, is_for_place, require_access
 from pat_service.storage.database import UtcDateTime, reading
-from pat_service.storage.models import App, Token, User, Workspace
+from pat_service.storage.models import Session, Token
 from pat_service.storage.prepared import Query
 
 #: A single-use token may be used again for this long after its first use.
@@ -42,7 +33,6 @@ class TokenRow(CredentialFacts, Protocol):
     session_seconds: int
     single_use: bool
     first_used_at: datetime | None
-    expires_at: datetime
     revoked_at: datetime | None
 
 
@@ -51,7 +41,7 @@ class ValidToken:
     """A token that may open its place now."""
 
     id: str
-    viewer: Viewer | Visitor
+    viewer: AnyViewer
     row: TokenRow
 
     def is_under(self, key: Key) -> bool:
@@ -145,30 +135,25 @@ def build_use_values(keyring: Keyring, secret: Secret, token: ValidToken, now: d
     }
 
 
+def in_pair(
+    table: type[Token | Session], user_id: str, app_id: str | None, workspace_id: str
+) -> list[ColumnElement[bool]]:
+    """Return the conditions on rows of this user and app, or of this user and workspace without an app."""
+    conditions = [table.user_id == user_id, table.app_id == app_id]
+    return conditions if app_id is not None else [*conditions, table.workspace_id == workspace_id]
+
+
 # Statements, built once.
 
-_tokens = select(
-    *FACTS,
+_tokens = access.select_credentials(
+    Token,
     Token.id.label("token_id"),
-    Token.client_id,
-    Token.app_id.label("target_app"),
     Token.digest,
     Token.key_id,
-    Token.moves,
     Token.session_seconds,
-    Token.attributes,
-    Token.allowed_origins,
     Token.single_use,
     Token.first_used_at,
-    Token.expires_at,
     Token.revoked_at,
-).select_from(
-    join_facts(
-        Token.__table__,
-        App.id == bindparam("app"),
-        User.id == Token.user_id,
-        Workspace.id == Token.workspace_id,
-    )
 )
 _digests: BindParameter[bytes] = bindparam("digests", expanding=True)
 _by_digest = Query(_tokens.where(Token.digest == bindparam("digest")))

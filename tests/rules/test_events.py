@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from pat_service.errors import TokenExpired, Unavailable
 from pat_service.http.authentication import utcnow
 from pat_service.rules import events, sessions
+from pat_service.rules.access import Place
 from pat_service.storage import circuit_breaker
 from pat_service.storage.models import App, Event, Session, Token, User, Workspace
 from tests.support.api_calls import BEN, id_of
@@ -253,7 +254,7 @@ def test_two_ends_of_one_session_are_one_event(service: Service) -> None:
     frame, now = service.frame(), datetime.now(UTC)
     with service.app.app_context():
         keyring = service.app.extensions["pat_service.keyring"]
-        both = [sessions.check(keyring, frame.jwt, ORDERS, now) for _ in range(2)]
+        both = [sessions.check(keyring, frame.jwt, Place(app_id=ORDERS), now) for _ in range(2)]
         for session in both:
             sessions.end(session, now)
     assert [event.type for event in trail(service)].count("session:ended") == 1

@@ -1,4 +1,4 @@
-"""Apps: made, changed, moved and deleted."""
+"""Create, change, move and delete apps."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ FACTS = {"slug": "orders", "name": "Orders", "template": "orders", "allowed_orig
 
 @pytest.fixture
 def both(directory: Directory) -> Directory:
-    """Ana is at home in both workspaces, so that the move alone decides."""
+    """Ana is a member of both workspaces, so only the move can end her access."""
     provision(
         directory.service.app, changed("users", ANA, workspaces={"acme": "end-user", "globex": "end-user"})
     )
@@ -32,7 +32,7 @@ def test_a_client_lists_the_apps_of_its_workspaces(directory: Directory) -> None
     assert len(directory.items("apps", client="everywhere")) == 3
 
 
-def test_an_app_has_these_fields(directory: Directory) -> None:
+def test_an_app_has_all_documented_fields(directory: Directory) -> None:
     orders = directory.ok("GET", f"apps/{ORDERS}")
     assert orders.pop("createdAt").endswith("Z")
     assert orders == {
@@ -55,12 +55,12 @@ def test_an_app_has_these_fields(directory: Directory) -> None:
         ("workspaceId=" + UNKNOWN, []),
     ],
 )
-def test_a_list_can_be_narrowed(directory: Directory, query: str, ids: list[str]) -> None:
+def test_apps_are_filtered(directory: Directory, query: str, ids: list[str]) -> None:
     query = query.format(acme=directory.acme, globex=directory.globex)
     assert [item["id"] for item in directory.items(f"apps?{query}")] == ids
 
 
-def test_another_tenants_app_is_not_there(directory: Directory) -> None:
+def test_a_client_cannot_find_another_tenants_app(directory: Directory) -> None:
     for method, path, body in (
         ("GET", "", None),
         ("PATCH", "", {"name": "Mine"}),
@@ -77,7 +77,7 @@ def test_another_tenants_app_is_not_there(directory: Directory) -> None:
     assert directory.take_event_facts() == []
 
 
-def test_an_app_is_made_granted_and_opened(directory: Directory) -> None:
+def test_a_new_app_can_be_granted_and_opened(directory: Directory) -> None:
     body = new(directory, name="Stock", template="orders", allowedOrigins=[PORTAL, PORTAL.upper()])
     made = directory.ok("POST", "apps", body, status=201)
     assert (made["slug"], made["name"], made["template"], made["allowedOrigins"]) == (
@@ -90,17 +90,17 @@ def test_an_app_is_made_granted_and_opened(directory: Directory) -> None:
     assert directory.service.frame(made["id"]).response.status_code == 200
 
 
-def test_the_slug_stands_for_what_is_left_out_and_the_id_may_be_chosen(directory: Directory) -> None:
+def test_name_and_template_default_to_the_slug_and_the_id_can_be_chosen(directory: Directory) -> None:
     chosen = "ABCDEF01-2345-4678-89AB-CDEF01234567"
     made = directory.ok("POST", "apps", new(directory, id=chosen, name=None, template=None), status=201)
     assert made["id"] == chosen.lower()
     assert (made["name"], made["template"], made["allowedOrigins"]) == ("stock", "stock", [])
 
 
-def test_a_slug_or_id_that_is_taken_is_a_conflict_that_tells_nothing_of_its_holder(
+def test_a_taken_slug_or_id_is_a_conflict_without_details(
     directory: Directory,
 ) -> None:
-    """Also where another tenant has it."""
+    """Also if another tenant has it."""
     answers = [
         directory.call("POST", "apps", new(directory, **body))
         for body in ({"slug": "orders"}, {"slug": "ledger"}, {"id": ORDERS}, {"id": LEDGER.upper()})
@@ -114,7 +114,7 @@ def test_a_slug_or_id_that_is_taken_is_a_conflict_that_tells_nothing_of_its_hold
     assert directory.take_event_facts() == []
 
 
-def test_a_workspace_of_others_is_not_there(directory: Directory) -> None:
+def test_an_app_cannot_be_created_in_another_tenants_workspace(directory: Directory) -> None:
     for workspace in (directory.globex, UNKNOWN):
         body = new(directory, workspaceId=workspace)
         problem_of(directory.call("POST", "apps", body), 404, "not_found")
@@ -122,7 +122,7 @@ def test_a_workspace_of_others_is_not_there(directory: Directory) -> None:
     assert directory.take_event_facts() == []
 
 
-def test_a_change_names_what_it_changes(directory: Directory) -> None:
+def test_a_change_leaves_other_columns(directory: Directory) -> None:
     service = directory.service
     frame = service.frame()
     path = f"apps/{ORDERS}"
@@ -146,7 +146,7 @@ def test_a_change_names_what_it_changes(directory: Directory) -> None:
     }
 
 
-def test_a_change_that_changes_nothing_is_no_event_and_no_move(directory: Directory) -> None:
+def test_an_equal_change_records_no_event_and_moves_nothing(directory: Directory) -> None:
     frame = directory.service.frame()
     for body in ({}, {"name": "Orders", "slug": "orders"}, {"workspaceId": directory.acme.upper()}):
         directory.ok("PATCH", f"apps/{ORDERS}", body)
@@ -154,10 +154,10 @@ def test_a_change_that_changes_nothing_is_no_event_and_no_move(directory: Direct
     assert directory.service.get(frame, "session").status_code == 200
 
 
-# To move one
+# Moves
 
 
-def test_a_move_ends_tokens_and_sessions_for_good_and_drops_the_grants(both: Directory) -> None:
+def test_a_move_ends_tokens_and_sessions_for_good_and_removes_grants(both: Directory) -> None:
     service = both.service
     frame, token = service.frame(), service.token()
     moved = both.ok("PATCH", f"apps/{ORDERS}", {"workspaceId": both.globex}, "everywhere")
@@ -174,14 +174,14 @@ def test_a_move_ends_tokens_and_sessions_for_good_and_drops_the_grants(both: Dir
     assert service.frame(client="rival").response.status_code == 200
 
 
-def test_a_moved_app_is_gone_from_the_old_tenant(both: Directory) -> None:
+def test_the_old_tenant_cannot_find_a_moved_app(both: Directory) -> None:
     both.ok("PATCH", f"apps/{ORDERS}", {"workspaceId": both.globex}, "everywhere")
     problem_of(both.call("GET", f"apps/{ORDERS}"), 404, "app_not_found")
     assert {item["id"] for item in both.items("apps")} == {SUPPORT}
     problem_of(both.service.mint(), 404, "app_not_found")
 
 
-def test_of_a_move_each_tenant_is_told_its_own_half(both: Directory) -> None:
+def test_each_tenant_gets_its_own_event_of_a_move(both: Directory) -> None:
     body = {"workspaceId": both.globex, "name": "Purchases"}
     both.ok("PATCH", f"apps/{ORDERS}", body, "everywhere")
     came = {"after": FACTS | {"name": "Purchases"}}
@@ -198,15 +198,15 @@ def test_of_a_move_each_tenant_is_told_its_own_half(both: Directory) -> None:
         assert not any(other in str(event.details) for other in ids - own)
 
 
-def test_a_limited_client_moves_no_app_to_a_workspace_of_others(both: Directory) -> None:
+def test_a_limited_client_cannot_move_an_app_to_another_tenants_workspace(both: Directory) -> None:
     problem_of(both.call("PATCH", f"apps/{ORDERS}", {"workspaceId": both.globex}), 404, "not_found")
     assert both.service.frame().response.status_code == 200
 
 
-# To delete one
+# Deletions
 
 
-def test_a_deleted_app_takes_its_grants_tokens_and_sessions_along(directory: Directory) -> None:
+def test_deleting_an_app_deletes_its_grants_tokens_and_sessions(directory: Directory) -> None:
     service = directory.service
     frame, token = service.frame(), service.token(email=BEN)
     directory.ok("DELETE", f"apps/{ORDERS}", status=204)

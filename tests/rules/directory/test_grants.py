@@ -1,4 +1,4 @@
-"""Grants: this user may open this app, and whether that works."""
+"""Give and remove grants, and show whether they have effect."""
 
 from collections.abc import Callable
 
@@ -25,8 +25,8 @@ def test_an_app_lists_its_grants(directory: Directory) -> None:
     assert directory.ok("GET", path(directory, ANA)) == found[directory.user(ANA)]
 
 
-def test_a_list_costs_the_same_statements_however_long_it_is(directory: Directory) -> None:
-    directory.ok("GET", "apps")  # a client's first call of a minute is noted
+def test_a_list_of_any_length_takes_the_same_statements(directory: Directory) -> None:
+    directory.ok("GET", "apps")  # a client's first call in a minute is recorded
     costs = []
     for app_id in (SUPPORT, ORDERS):
         with directory.service.statements() as statements:
@@ -36,8 +36,8 @@ def test_a_list_costs_the_same_statements_however_long_it_is(directory: Director
 
 
 @pytest.mark.parametrize("body", [None, {}, b"", " {} "])
-def test_a_grant_is_put_and_put_again(directory: Directory, body: object) -> None:
-    """No body is needed; an empty object is none."""
+def test_a_grant_can_be_put_twice(directory: Directory, body: object) -> None:
+    """The body may be missing or an empty object."""
     made = directory.ok("PUT", path(directory, BEN, SUPPORT), body, status=201)
     assert (made["appId"], made["userId"], made["effective"]) == (SUPPORT, directory.user(BEN), True)
     assert directory.ok("PUT", path(directory, BEN, SUPPORT), body) == made
@@ -55,7 +55,7 @@ def test_the_event_of_a_grant_names_app_and_user(directory: Directory) -> None:
     }
 
 
-def test_a_taken_grant_counts_on_the_next_request_of_the_open_frame(directory: Directory) -> None:
+def test_a_removed_grant_counts_on_the_next_request_of_an_open_frame(directory: Directory) -> None:
     service = directory.service
     frame, token = service.frame(), service.token()
     directory.ok("DELETE", path(directory, ANA), status=204)
@@ -76,7 +76,7 @@ LOSSES: dict[str, Callable[[Directory], object]] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_grant_is_effective_just_where_a_mint_would_be_let_in(directory: Directory, loss: str) -> None:
+def test_a_grant_is_effective_exactly_if_a_mint_succeeds(directory: Directory, loss: str) -> None:
     assert directory.ok("GET", path(directory, ANA), client="everywhere")["effective"] is True
     assert directory.service.mint(client="everywhere").status_code == 201
     LOSSES[loss](directory)
@@ -88,14 +88,14 @@ def test_a_grant_is_effective_just_where_a_mint_would_be_let_in(directory: Direc
     problem_of(directory.service.mint(client="everywhere"), 403, "app_forbidden")
 
 
-def test_a_grant_for_somebody_of_another_workspace_of_the_client_opens_nothing(directory: Directory) -> None:
+def test_a_grant_for_a_member_of_another_workspace_opens_nothing(directory: Directory) -> None:
     held = directory.ok("PUT", path(directory, MALLORY), client="everywhere", status=201)
     assert held["effective"] is False
     problem_of(directory.service.mint(email=MALLORY, client="everywhere"), 403, "app_forbidden")
 
 
-def test_whom_the_client_may_not_know_has_no_grant_either(directory: Directory) -> None:
-    """Not even one that is there: who left shows to the tenants that they are with now."""
+def test_a_client_cannot_find_the_grant_of_a_user_it_does_not_see(directory: Directory) -> None:
+    """The grant exists, but its user has left the client's workspaces."""
     directory.ok("PUT", path(directory, MALLORY), client="everywhere", status=201)
     directory.take_event_facts()
     for who in (MALLORY, UNKNOWN):
@@ -109,19 +109,19 @@ def test_whom_the_client_may_not_know_has_no_grant_either(directory: Directory) 
     assert directory.take_event_facts() == []
 
 
-def test_another_tenants_app_has_no_grants_to_give(directory: Directory) -> None:
+def test_a_client_cannot_grant_another_tenants_app(directory: Directory) -> None:
     for method in ("GET", "PUT", "DELETE"):
         problem_of(directory.call(method, path(directory, ANA, LEDGER)), 404, "app_not_found")
     problem_of(directory.call("GET", f"apps/{LEDGER}/grants"), 404, "app_not_found")
 
 
 @pytest.mark.parametrize("body", [{"effective": True}, b"[]", b"null", b"{", b"\xff", b"x", '{"a":1,"a":1}'])
-def test_a_body_that_says_something_is_refused(directory: Directory, body: object) -> None:
+def test_a_body_with_content_is_refused(directory: Directory, body: object) -> None:
     problem_of(directory.call("PUT", path(directory, BEN, SUPPORT), body), 400, "invalid_payload")
     assert directory.take_event_facts() == []
 
 
-def test_a_body_of_another_kind_or_size_is_refused(directory: Directory) -> None:
+def test_a_body_of_the_wrong_type_or_size_is_refused(directory: Directory) -> None:
     there = path(directory, BEN, SUPPORT)
     answer = directory.call("PUT", there, "a=1", content_type="application/x-www-form-urlencoded")
     problem_of(answer, 415, "unsupported_media_type")

@@ -1,4 +1,4 @@
-"""Members: a user in a workspace, with a role."""
+"""Add, change and remove members of workspaces."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def test_a_workspace_lists_its_members(directory: Directory) -> None:
     assert directory.ok("GET", path(directory, ANA)) == found[directory.user(ANA)]
 
 
-def test_a_membership_is_put_and_put_again(directory: Directory) -> None:
+def test_a_membership_can_be_put_twice(directory: Directory) -> None:
     directory.ok("DELETE", path(directory, BEN), status=204)
     directory.ok(
         "POST", "users", {"email": BEN, "memberships": [{"workspaceId": directory.acme, "role": "end-user"}]}
@@ -45,7 +45,7 @@ def test_a_membership_is_put_and_put_again(directory: Directory) -> None:
     assert directory.take_event_facts() == [("member:changed", "manager", "acme", details)]
 
 
-def test_a_membership_that_is_new_is_201(directory: Directory) -> None:
+def test_a_new_membership_answers_201(directory: Directory) -> None:
     there = path(directory, ANA, directory.globex)
     made = directory.ok("PUT", there, {"role": "end-user"}, "everywhere", 201)
     assert made["workspaceId"] == directory.globex
@@ -55,7 +55,7 @@ def test_a_membership_that_is_new_is_201(directory: Directory) -> None:
     ]
 
 
-def test_of_a_shared_user_each_tenant_gives_and_takes_its_own_memberships(directory: Directory) -> None:
+def test_each_tenant_changes_only_its_own_memberships_of_a_shared_user(directory: Directory) -> None:
     here = path(directory, MALLORY)
     directory.ok(
         "POST",
@@ -74,7 +74,7 @@ def test_of_a_shared_user_each_tenant_gives_and_takes_its_own_memberships(direct
     assert directory.ok("GET", path(directory, MALLORY, directory.globex), client="rival")["role"] == "admin"
 
 
-def test_what_is_outside_is_not_there(directory: Directory) -> None:
+def test_a_client_cannot_find_members_outside_its_workspaces(directory: Directory) -> None:
     body = {"role": "end-user"}
     for workspace in (directory.globex, UNKNOWN):
         for method, sent in (("GET", None), ("PUT", body), ("DELETE", None)):
@@ -88,15 +88,15 @@ def test_what_is_outside_is_not_there(directory: Directory) -> None:
     assert directory.take_event_facts() == []
 
 
-def test_a_client_gives_no_role_above_its_highest(directory: Directory) -> None:
-    """The manager's is builder. To take a high role away is no gift."""
+def test_a_client_cannot_give_a_role_above_its_highest(directory: Directory) -> None:
+    """The manager's is builder. Removing a higher role is allowed."""
     problem_of(directory.call("PUT", path(directory, ANA), {"role": "admin"}), 403, "scope_missing")
     assert directory.take_event_facts() == []
     directory.ok("PUT", path(directory, ANA), {"role": "admin"}, "everywhere")
     directory.ok("PUT", path(directory, ANA), {"role": "end-user"})
 
 
-def test_a_changed_role_counts_on_the_next_request_of_the_open_frame(directory: Directory) -> None:
+def test_a_changed_role_counts_on_the_next_request_of_an_open_frame(directory: Directory) -> None:
     service = directory.service
     frame = service.frame()
     directory.ok("PUT", path(directory, ANA), {"role": "builder"})
@@ -107,7 +107,7 @@ def test_a_changed_role_counts_on_the_next_request_of_the_open_frame(directory: 
     assert [row.role for row in rows] == ["builder"]
 
 
-def test_a_taken_membership_counts_at_once_and_its_return_revives(directory: Directory) -> None:
+def test_a_removed_membership_counts_at_once_and_its_return_restores_access(directory: Directory) -> None:
     service = directory.service
     frame, token = service.frame(), service.token()
     directory.ok("DELETE", path(directory, ANA), status=204)
@@ -124,6 +124,6 @@ def test_a_taken_membership_counts_at_once_and_its_return_revives(directory: Dir
     assert service.open(token).status_code == 200
 
 
-def test_a_membership_is_taken_once(directory: Directory) -> None:
+def test_a_membership_is_removed_once(directory: Directory) -> None:
     directory.ok("DELETE", path(directory, BEN), status=204)
     problem_of(directory.call("DELETE", path(directory, BEN)), 404, "not_found")

@@ -1,4 +1,4 @@
-"""Users: one email, one user, and each tenant sees and changes only its part of them."""
+"""Create, change and delete users; each tenant sees and changes only its own part of them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support.people import LEDGER, changed, problem_of, provision
 
 @pytest.fixture
 def shared_ana(directory: Directory) -> Directory:
-    """Ana also works for Globex."""
+    """Ana is also a member of Globex."""
     provision(
         directory.service.app, changed("users", ANA, workspaces={"acme": "end-user", "globex": "builder"})
     )
@@ -31,7 +31,7 @@ def test_a_client_lists_the_members_of_its_workspaces(directory: Directory) -> N
     assert {item["email"] for item in directory.items("users", client="everywhere")} == {ANA, BEN, MALLORY}
 
 
-def test_a_user_has_these_fields(directory: Directory) -> None:
+def test_a_user_has_all_documented_fields(directory: Directory) -> None:
     ana = directory.ok("GET", f"users/{directory.user(ANA)}")
     assert ana.pop("createdAt").endswith("Z")
     assert ana == {
@@ -57,12 +57,12 @@ def test_a_user_has_these_fields(directory: Directory) -> None:
         ("workspaceId={acme}&status=active&email=ben@acme.test", {BEN}),
     ],
 )
-def test_a_list_can_be_narrowed(directory: Directory, query: str, emails: set[str]) -> None:
+def test_users_are_filtered(directory: Directory, query: str, emails: set[str]) -> None:
     query = query.format(acme=directory.acme, globex=directory.globex)
     assert {item["email"] for item in directory.items(f"users?{query}")} == emails
 
 
-def test_of_a_shared_user_each_tenant_sees_its_own_membership(shared_ana: Directory) -> None:
+def test_each_tenant_sees_its_own_membership_of_a_shared_user(shared_ana: Directory) -> None:
     path = f"users/{shared_ana.user(ANA)}"
     acme = {"workspaceId": shared_ana.acme, "role": "end-user"}
     globex = {"workspaceId": shared_ana.globex, "role": "builder"}
@@ -85,7 +85,7 @@ def test_pages_show_each_user_once(directory: Directory) -> None:
     assert shouted == directory.ok("GET", f"users?limit=2&cursor={page['nextCursor']}")
 
 
-def test_a_page_costs_the_same_statements_however_long_it_is(directory: Directory) -> None:
+def test_a_page_of_any_length_takes_the_same_statements(directory: Directory) -> None:
     costs = []
     for limit in (1, 50):
         for number in range(limit):
@@ -97,7 +97,7 @@ def test_a_page_costs_the_same_statements_however_long_it_is(directory: Director
     assert costs[0] == costs[1]
 
 
-def test_another_tenants_user_is_not_there(directory: Directory) -> None:
+def test_a_client_cannot_find_another_tenants_user(directory: Directory) -> None:
     for method, body in (("GET", None), ("PATCH", {"name": "Mine"}), ("DELETE", None)):
         answers = [directory.call(method, f"users/{id_}", body) for id_ in (directory.user(MALLORY), UNKNOWN)]
         problems = [problem_of(answer, 404, "user_not_found") for answer in answers]
@@ -105,17 +105,17 @@ def test_another_tenants_user_is_not_there(directory: Directory) -> None:
     assert directory.take_event_facts() == []
 
 
-def test_a_user_without_workspaces_is_seen_by_clients_with_all_of_them(directory: Directory) -> None:
+def test_only_clients_of_all_workspaces_see_a_user_without_workspaces(directory: Directory) -> None:
     made = directory.ok("POST", "users", {"email": "dan@acme.test"}, "everywhere", 201)
     assert (made["name"], made["status"], made["memberships"]) == ("dan@acme.test", "active", [])
     assert directory.ok("GET", f"users/{made['id']}", client="everywhere") == made
     problem_of(directory.call("GET", f"users/{made['id']}"), 404, "user_not_found")
 
 
-# To make one
+# Creation
 
 
-def test_zoe_is_made_and_may_be_given_what_she_needs(directory: Directory) -> None:
+def test_zoe_is_created_and_gets_access(directory: Directory) -> None:
     made = directory.ok("POST", "users", zoe(directory, email="Zoe@ACME.test"), status=201)
     assert (made["email"], made["name"], made["status"]) == ("zoe@acme.test", "Zoe", "active")
     assert made["memberships"] == [{"workspaceId": directory.acme, "role": "end-user"}]
@@ -127,7 +127,7 @@ def test_zoe_is_made_and_may_be_given_what_she_needs(directory: Directory) -> No
     ]
 
 
-def test_a_limited_client_names_a_workspace_of_a_new_user(directory: Directory) -> None:
+def test_a_limited_client_must_name_a_workspace_of_a_new_user(directory: Directory) -> None:
     for body in (
         {"email": "zoe@acme.test"},
         zoe(directory, memberships=[]),
@@ -137,7 +137,7 @@ def test_a_limited_client_names_a_workspace_of_a_new_user(directory: Directory) 
         assert list(problem["errors"]) == ["memberships"]
 
 
-def test_a_workspace_of_others_is_not_there_for_a_new_user_either(directory: Directory) -> None:
+def test_a_user_cannot_be_created_in_another_tenants_workspace(directory: Directory) -> None:
     for workspace in (directory.globex, UNKNOWN):
         mixed = [{"workspaceId": id_, "role": "end-user"} for id_ in (directory.acme, workspace)]
         problem_of(directory.call("POST", "users", zoe(directory, memberships=mixed)), 404, "not_found")
@@ -145,7 +145,7 @@ def test_a_workspace_of_others_is_not_there_for_a_new_user_either(directory: Dir
     assert directory.take_event_facts() == []
 
 
-def test_a_client_gives_no_role_above_its_highest(directory: Directory) -> None:
+def test_a_client_cannot_create_a_user_with_a_role_above_its_highest(directory: Directory) -> None:
     """The manager's is builder."""
     for role, status in (("end-user", 201), ("builder", 201), ("admin", 403)):
         membership = [{"workspaceId": directory.acme, "role": role}]
@@ -156,7 +156,7 @@ def test_a_client_gives_no_role_above_its_highest(directory: Directory) -> None:
     assert directory.items("users?email=zoe-admin@acme.test", client="everywhere") == []
 
 
-def test_a_known_user_is_a_conflict_that_says_what_to_do(directory: Directory) -> None:
+def test_creating_a_visible_user_is_a_conflict_that_says_what_to_do(directory: Directory) -> None:
     for client, email in (("manager", ANA), ("manager", "Ana@ACME.test"), ("everywhere", MALLORY)):
         answer = directory.call("POST", "users", zoe(directory, email=email), client)
         problem = problem_of(answer, 409, "conflict")
@@ -165,7 +165,7 @@ def test_a_known_user_is_a_conflict_that_says_what_to_do(directory: Directory) -
     assert directory.take_event_facts() == []
 
 
-def test_somebody_of_another_tenant_joins_and_stays_as_they_are(directory: Directory) -> None:
+def test_another_tenants_user_joins_unchanged(directory: Directory) -> None:
     body = zoe(directory, email="Mallory@Globex.test", name="Mal", status="archived")
     joined = directory.ok("POST", "users", body, status=200)
     assert (joined["id"], joined["name"], joined["status"]) == (
@@ -179,16 +179,16 @@ def test_somebody_of_another_tenant_joins_and_stays_as_they_are(directory: Direc
     assert rival["memberships"] == [{"workspaceId": directory.globex, "role": "admin"}]
 
 
-def test_somebody_of_no_workspace_joins_too(directory: Directory) -> None:
+def test_a_user_without_workspaces_joins_too(directory: Directory) -> None:
     dan = directory.ok("POST", "users", {"email": "dan@acme.test"}, "everywhere", 201)
     joined = directory.ok("POST", "users", zoe(directory, email="dan@acme.test"), status=200)
     assert joined["id"] == dan["id"]
 
 
-# To change one
+# Changes
 
 
-def test_a_change_names_what_it_changes(directory: Directory) -> None:
+def test_a_change_leaves_other_columns(directory: Directory) -> None:
     path = f"users/{directory.user(ANA)}"
     before = directory.ok("GET", path)
     assert directory.ok("PATCH", path, {"name": "Ana María", "email": None}) == before | {"name": "Ana María"}
@@ -204,10 +204,10 @@ def test_a_change_names_what_it_changes(directory: Directory) -> None:
     ]
 
 
-def test_what_others_gave_to_an_email_is_nothing_to_the_one_that_takes_its_place(
+def test_a_new_email_does_not_inherit_access_from_other_tenants(
     directory: Directory,
 ) -> None:
-    """Mallory leaves Globex for Acme, whose client gives her id to somebody else; Globex takes him in."""
+    """Mallory moves from Globex to Acme, whose client changes her email; then Globex adds the user."""
     service, user_id = directory.service, directory.user(MALLORY)
     frame = service.frame(LEDGER, client="rival", email=MALLORY)
     token = service.token(client="rival", email=MALLORY, appSlug="ledger")
@@ -227,14 +227,14 @@ def test_what_others_gave_to_an_email_is_nothing_to_the_one_that_takes_its_place
     assert sorted(row.type for row in told) == ["grant:removed", "session:ended", "token:revoked"]
 
 
-def test_a_change_that_changes_nothing_is_no_event(directory: Directory) -> None:
+def test_an_equal_change_records_no_event(directory: Directory) -> None:
     path = f"users/{directory.user(ANA)}"
     for body in ({}, {"name": "Ana"}, {"email": "ANA@acme.test", "status": "active"}):
         directory.ok("PATCH", path, body)
     assert directory.take_event_facts() == []
 
 
-def test_an_email_that_is_taken_is_a_conflict_that_tells_nothing_of_its_holder(directory: Directory) -> None:
+def test_a_taken_email_is_a_conflict_without_details(directory: Directory) -> None:
     for email in (BEN, "MALLORY@globex.test"):
         answer = directory.call("PATCH", f"users/{directory.user(ANA)}", {"email": email})
         problem = problem_of(answer, 409, "conflict")
@@ -253,7 +253,7 @@ def test_archiving_ana_counts_on_the_next_request_of_her_open_frame(directory: D
     assert service.get(frame, "session").status_code == 200
 
 
-def test_a_new_name_shows_in_the_open_frame(directory: Directory) -> None:
+def test_a_new_name_shows_in_an_open_frame(directory: Directory) -> None:
     frame = directory.service.frame()
     directory.ok("PATCH", f"users/{directory.user(ANA)}", {"name": "Ana María", "email": "am@acme.test"})
     user = directory.service.facts(frame)["user"]
@@ -261,9 +261,7 @@ def test_a_new_name_shows_in_the_open_frame(directory: Directory) -> None:
 
 
 @pytest.mark.parametrize("tenant", ["manager", "rival"])
-def test_a_shared_user_is_changed_and_deleted_by_no_limited_client(
-    shared_ana: Directory, tenant: str
-) -> None:
+def test_a_limited_client_cannot_change_or_delete_a_shared_user(shared_ana: Directory, tenant: str) -> None:
     path = f"users/{shared_ana.user(ANA)}"
     before = shared_ana.ok("GET", path, client="everywhere")
     for method, body in (
@@ -281,16 +279,16 @@ def test_a_shared_user_is_changed_and_deleted_by_no_limited_client(
     shared_ana.ok("PATCH", path, {"name": "X"}, "everywhere")
 
 
-def test_once_the_other_tenant_lets_go_a_user_can_be_changed(shared_ana: Directory) -> None:
+def test_a_user_can_be_changed_after_leaving_the_other_tenant(shared_ana: Directory) -> None:
     user_id = shared_ana.user(ANA)
     shared_ana.ok("DELETE", f"workspaces/{shared_ana.globex}/members/{user_id}", client="rival", status=204)
     shared_ana.ok("PATCH", f"users/{user_id}", {"status": "archived"})
 
 
-# To delete one
+# Deletion
 
 
-def test_a_deleted_user_leaves_nothing_but_the_trail(directory: Directory) -> None:
+def test_a_deleted_user_leaves_only_the_audit_trail(directory: Directory) -> None:
     service, user_id = directory.service, directory.user(ANA)
     frame, token = service.frame(), service.token()
     directory.ok("DELETE", f"users/{user_id}", status=204)
@@ -307,7 +305,7 @@ def test_a_deleted_user_leaves_nothing_but_the_trail(directory: Directory) -> No
     problem_of(directory.call("DELETE", f"users/{user_id}"), 404, "user_not_found")
 
 
-def test_what_a_deletion_takes_from_another_workspace_is_told_there(directory: Directory) -> None:
+def test_a_deletion_is_recorded_in_other_workspaces_too(directory: Directory) -> None:
     service, user_id = directory.service, directory.user(MALLORY)
     service.token(client="rival", email=MALLORY, appSlug="ledger")
     provision(service.app, changed("users", MALLORY, workspaces={"acme": "end-user"}))
@@ -318,14 +316,14 @@ def test_what_a_deletion_takes_from_another_workspace_is_told_there(directory: D
     assert sorted(row.type for row in told) == ["grant:removed", "token:revoked"]
 
 
-def test_a_user_who_is_made_anew_starts_with_nothing(directory: Directory) -> None:
+def test_a_recreated_user_starts_without_access(directory: Directory) -> None:
     directory.ok("DELETE", f"users/{directory.user(ANA)}", status=204)
     made = directory.ok("POST", "users", zoe(directory, email=ANA), status=201)
     assert made["id"] != directory.user(ANA)
     problem_of(directory.service.mint(), 403, "app_forbidden")
 
 
-def test_the_paths_of_minting_are_no_users(directory: Directory) -> None:
+def test_the_paths_of_minting_are_not_users(directory: Directory) -> None:
     for path in ("users/session", "users/personal-access-token"):
         problem_of(directory.call("GET", path), 405, "method_not_allowed")
     problem_of(directory.call("GET", "users/nobody"), 404, "not_found")
