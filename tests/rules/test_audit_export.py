@@ -371,8 +371,8 @@ def test_concurrent_purges_record_each_expiry_once(
             return retention.purge(now, timedelta(days=30), timedelta(days=90)).sessions
 
     assert sum(pool.map(purge, range(4))) == 400
-    told = large.rows(select(Event.session_id).where(Event.type == "session:expired"))
-    assert len(told) == len(set(told)) == 400
+    recorded = large.rows(select(Event.session_id).where(Event.type == "session:expired"))
+    assert len(recorded) == len(set(recorded)) == 400
     assert large.rows(select(func.count()).select_from(Session)) == [(1,)]
 
 

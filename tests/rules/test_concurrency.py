@@ -335,11 +335,11 @@ def test_concurrent_new_users_with_one_email_are_one_user(service: Service) -> N
     """The other tenant's user joins; a tenant that already has the user gets 409."""
     directory = Directory(service)
 
-    def newcomer(client: str, workspace: str) -> Callable[[Service], Any]:
+    def create_zoe(client: str, workspace: str) -> Callable[[Service], Any]:
         body = {"email": "Zoe@acme.test", "memberships": [{"workspaceId": workspace, "role": "end-user"}]}
         return calls("POST", "users", body, client)
 
-    runs = [newcomer("manager", directory.acme), newcomer("rival", directory.globex)] * 6
+    runs = [create_zoe("manager", directory.acme), create_zoe("rival", directory.globex)] * 6
     assert statuses(race(service, *runs)) == {201: 1, 200: 1, 409: 10}
     assert count(service, User, User.email == "zoe@acme.test") == 1
     kinds = Counter(event[0] for event in directory.take_event_facts())
@@ -360,7 +360,7 @@ def test_one_of_two_concurrent_apps_or_users_gets_a_name(service: Service) -> No
 
 
 def test_no_grant_follows_an_app_to_another_workspace(service: Service) -> None:
-    """Not even one that was being given as the app moved."""
+    """Not even a grant that is given during the move."""
     directory = Directory(service)
     for number in range(6):
         there, back = (directory.globex, directory.acme)[:: 1 if number % 2 == 0 else -1]
@@ -376,7 +376,7 @@ def test_no_grant_follows_an_app_to_another_workspace(service: Service) -> None:
 
 
 def test_a_user_who_is_joining_another_tenant_is_shared(service: Service) -> None:
-    """The change waits for the membership that is on its way, and finds it."""
+    """The change waits for the uncommitted membership, and finds it."""
     directory = Directory(service)
     ana = directory.user(ANA)
     row = {"workspace_id": directory.globex, "user_id": ana, "role": "end-user"}

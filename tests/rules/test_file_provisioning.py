@@ -321,7 +321,7 @@ def test_only_a_new_secret_restores_a_revoked_client(app: Flask, client: FlaskCl
 BROKEN = {
     "a user of no workspace": changed("users", "ana@acme.test", workspaces={"nowhere": "end-user"}),
     "an app of no workspace": changed("apps", "orders", workspace="nowhere"),
-    "an app of a user who is not there": changed("apps", "orders", users=["ana@acme.test", "zoe@acme.test"]),
+    "an app of an unknown user": changed("apps", "orders", users=["ana@acme.test", "zoe@acme.test"]),
     "a client of no workspace": changed("clients", "portal", workspaces=["acme", "nowhere"]),
     "a slug of another app": changed("apps", "orders", slug="ledger"),
     "an id that does not fit the slug": changed("apps", "orders", id="00000000-0000-4000-8000-000000000000"),
@@ -518,7 +518,7 @@ def test_an_entry_that_is_listed_twice_is_refused(shared_app: Flask, document: A
     [
         (BROKEN["a user of no workspace"], ["ana@acme.test", "nowhere"]),
         (BROKEN["an app of no workspace"], ["orders", "nowhere"]),
-        (BROKEN["an app of a user who is not there"], ["orders", "zoe@acme.test"]),
+        (BROKEN["an app of an unknown user"], ["orders", "zoe@acme.test"]),
         (BROKEN["a client of no workspace"], ["portal", "nowhere"]),
         (BROKEN["a slug of another app"], ["ledger", ORDERS]),
         (BROKEN["an id that does not fit the slug"], ["orders", ORDERS]),

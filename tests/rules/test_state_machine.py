@@ -255,27 +255,27 @@ class Lives(RuleBasedStateMachine):
         end_sessions: bool,
     ) -> Any:
         world = self.world
-        wish: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "email": email.upper(),
             "patExpiry": pat,
             "sessionExpiry": minutes,
             "singleUse": single_use,
             "endSessions": end_sessions,
         }
-        wish |= {"appSlug": app} if app else {"workspaceSlug": place}
+        fields |= {"appSlug": app} if app else {"workspaceSlug": place}
         place = world.home[app] if app else place
         after = replace(world, known=world.known | {email}, members=world.members | {(place, email)})
         if app:
             after.grants = world.grants | {(app, email)}
         if bring:
-            wish["provision"] = {"name": "Nia", "role": "end-user"}
+            fields["provision"] = {"name": "Nia", "role": "end-user"}
         seen = after if bring else world
         may = seen.may_open(email, app) if app else seen.may_visit(email, place)
         if not may:
-            answer = self.call("POST", "users/personal-access-token", wish, expect=(403, 404))
+            answer = self.call("POST", "users/personal-access-token", fields, expect=(403, 404))
             assert answer.get_json()["code"] == ("app_forbidden" if email in seen.known else "user_not_found")
             return multiple()
-        minted = self.call("POST", "users/personal-access-token", wish).get_json()
+        minted = self.call("POST", "users/personal-access-token", fields).get_json()
         self.world = seen
         token = Token(
             text=minted["personalAccessToken"],
@@ -310,8 +310,8 @@ class Lives(RuleBasedStateMachine):
         app = self.at(token, app)
         answer = self.service.open(token.text, APPS[app], Accept="application/json")
         expected = self.world.opening(token, app, self.now)
-        told = answer.get_json()["code"] if answer.status_code != 200 else None
-        assert told == expected
+        code = answer.get_json()["code"] if answer.status_code != 200 else None
+        assert code == expected
         if expected is not None:
             return multiple()
         if token.single_use:
@@ -377,8 +377,8 @@ class Lives(RuleBasedStateMachine):
                 headers={"Accept": "application/json"},
             ),
         ):
-            told = answer.get_json()["code"] if answer.status_code != 200 else None
-            assert told == self.world.request(session, app, self.now)
+            code = answer.get_json()["code"] if answer.status_code != 200 else None
+            assert code == self.world.request(session, app, self.now)
 
     @rule(session=sessions, app=where)
     def leave(self, session: Session, app: str | None) -> None:
@@ -387,8 +387,8 @@ class Lives(RuleBasedStateMachine):
         answer = self.service.client.delete(
             f"/embed-apps/{APPS[app]}/session", headers={"Authorization": f"Bearer {session.jwt}"}
         )
-        told = answer.get_json()["code"] if answer.status_code != 204 else None
-        assert told == expected
+        code = answer.get_json()["code"] if answer.status_code != 204 else None
+        assert code == expected
         if expected is None:
             session.ended = True
 
