@@ -1,4 +1,4 @@
-"""The four rules of docs/dev/architecture.md, checked by folder, and where tests stand."""
+"""The four rules of docs/dev/architecture.md, checked by folder, and the places of tests."""
 
 import ast
 import subprocess
@@ -11,10 +11,10 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 SERVICE = PROJECT / "pat_service"
 FOLDERS = ("pat_service", "apps", "demo", "migrations", "bench", "tools")
-#: These know no HTTP: plain values go in, rows or errors come out.
+#: Rooms without HTTP: they take plain values, and return rows or raise errors.
 PURE = ("rules", "storage", "credentials.py", "errors.py", "shapes.py")
 HTTP = {"click", "flask", "flask_limiter", "flask_smorest", "http", "werkzeug"}
-#: Where requests and commands come in.
+#: The rooms that requests and commands enter.
 ENTRANCES = ("api", "embed", "cli")
 
 
@@ -24,7 +24,7 @@ def modules_of(*places: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Return the full names that a module imports, wherever in it."""
+    """Return the full names of a module's imports, also of those in functions."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,14 +59,14 @@ def test_rules_know_no_http() -> None:
 
 
 def test_views_never_commit() -> None:
-    """A rule opens its transaction, so no entrance and no request plumbing can."""
+    """Only a rule opens a transaction."""
     forbidden = {"transaction", "write_lock"}
     modules = modules_of(*ENTRANCES, "http", "observability", "diagnosis")
     assert len(modules) > 30
     opened = {
         file: [name for name in imports(file) if name.startswith("pat_service.storage.database.")]
         for file in modules
-        # It hands `transaction` on to apps, which keep rows of their own.
+        # It exports `transaction` to apps, which store their own rows.
         if file != SERVICE / "embed" / "__init__.py"
     }
     assert {
