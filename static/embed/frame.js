@@ -175,7 +175,7 @@
   let checkedAt = 0; // when the server last confirmed the session
   let renewing = null; // a promise of a renewal: is there a valid session?
   let stopped = null; // the problem that a new token cannot fix
-  let expired = false; // has the host been told?
+  let expired = false; // has the host got the event?
 
   function take(opening) {
     ({ session, viewer } = opening);

@@ -18,7 +18,7 @@ COMMON: Final = "embed.example"
 OWN: Final = f"orders.{COMMON}"
 OTHERS: Final = f"support.{COMMON}"
 NOBODYS: Final = f"nothing.{COMMON}"
-TOLD: Final = (events.SESSION_OPENED, events.SESSION_ENTERED, events.SESSION_ENDED)
+EVENTS: Final = (events.SESSION_OPENED, events.SESSION_ENTERED, events.SESSION_ENDED)
 JSON: Final = {"Accept": "application/json"}
 MINT_WORKSPACE: Final[dict[str, Any]] = {"appSlug": None, "workspaceSlug": "acme", "client": "manager"}
 #: Hosts that cannot belong to an app.
@@ -51,8 +51,8 @@ class Hosts:
     def counts(self) -> tuple[int, int, int]:
         """Return the numbers of sessions, of session events, and of used tokens."""
         used = select(func.count()).where(Token.last_used_at.is_not(None))
-        told = select(func.count(Event.id)).where(Event.type.in_(TOLD))
-        statements = select(func.count(Session.id)), told, used
+        recorded = select(func.count(Event.id)).where(Event.type.in_(EVENTS))
+        statements = select(func.count(Session.id)), recorded, used
         sessions, seen, tokens = (self.service.rows(statement)[0][0] for statement in statements)
         return sessions, seen, tokens
 
@@ -84,9 +84,9 @@ def test_the_address_of_a_launcher_is_on_the_common_host(hosts: Hosts) -> None:
 def test_headers_do_not_change_the_address(hosts: Hosts) -> None:
     for host in (OTHERS, "mallory.example"):
         headers = {"Host": host, "X-Forwarded-Host": host}
-        wish = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
+        body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
         path = "/api/ext/users/personal-access-token"
-        answer: Any = call(hosts.service, "POST", path, json=wish, headers=headers).json
+        answer: Any = call(hosts.service, "POST", path, json=body, headers=headers).json
         assert answer["redirectUrl"].startswith("https://orders.embed.example/embed-apps/")
 
 
@@ -115,8 +115,8 @@ def test_a_token_is_invalid_at_another_apps_host(hosts: Hosts) -> None:
     for host in (OTHERS, NOBODYS):
         for app_id in (ORDERS, "00000000-0000-4000-8000-000000000000"):
             for kind, token in tokens.items():
-                told = code_of(hosts.open(token, host, app_id, **JSON))
-                assert told == (401, "token_invalid"), (kind, host)
+                found = code_of(hosts.open(token, host, app_id, **JSON))
+                assert found == (401, "token_invalid"), (kind, host)
     assert dump_database(service, events=False) == before
     assert hosts.counts()[0] == sessions
     assert hosts.open(single, OWN).status_code == 200, "It has not lost its one use"
@@ -178,8 +178,8 @@ def test_the_port_is_part_of_the_host(make_shared: MakeService) -> None:
 
 def test_the_api_answers_on_every_host(hosts: Hosts) -> None:
     for host in (OWN, COMMON, "10.0.0.7:8000"):
-        wish = {"appId": ORDERS, "accessToken": hosts.service.token()}
-        answer = hosts.service.client.post(EXCHANGE, json=wish, headers={"Host": host})
+        body = {"appId": ORDERS, "accessToken": hosts.service.token()}
+        answer = hosts.service.client.post(EXCHANGE, json=body, headers={"Host": host})
         assert answer.status_code == 201
         assert call(hosts.service, "GET", "/api/ext/apps", headers={"Host": host}).status_code == 200
         with hosts.service.client.get("/static/embed/frame.js", headers={"Host": host}) as script:
@@ -302,9 +302,9 @@ def test_another_tenants_app_without_a_host_stays_hidden(hosts: Hosts) -> None:
 def test_a_new_app_needs_a_slug_that_can_be_part_of_a_host(hosts: Hosts, slug: str) -> None:
     apps = "/api/ext/apps"
     orders: Any = call(hosts.service, "GET", f"{apps}/{ORDERS}").json
-    wish = {"slug": slug, "workspaceId": orders["workspaceId"]}
+    body = {"slug": slug, "workspaceId": orders["workspaceId"]}
     for answer in (
-        call(hosts.service, "POST", apps, json=wish),
+        call(hosts.service, "POST", apps, json=body),
         call(hosts.service, "PATCH", f"{apps}/{ORDERS}", json={"slug": slug}),
     ):
         [text] = problem_of(answer, 400, "invalid_payload")["errors"]["slug"]
@@ -316,7 +316,7 @@ def test_the_commands_name_apps_without_a_host(hosts: Hosts, renamed: Any, tmp_p
     runner = hosts.service.app.test_cli_runner()
     assert "App " not in runner.invoke(args=["check"]).output.replace("App led_ger", "")
     renamed("my_orders")
-    said = "App my_orders: cannot open, since its slug cannot be the first part of its host\n"
+    said = "App my_orders cannot open: its slug cannot be the first part of its host\n"
     assert said in runner.invoke(args=["check"]).output
     file = tmp_path / "apps.toml"
     file.write_text('[[apps]]\nslug = "my_tickets"\nworkspace = "acme"\ntemplate = "support"\n')

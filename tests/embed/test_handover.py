@@ -77,7 +77,7 @@ NATIVE: Final = "safari-web-extension://1B2C"
 
 
 @pytest.mark.parametrize(
-    ("allowed", "named", "told"),
+    ("allowed", "named", "parent"),
     [
         *(([PORTAL], PORTAL, PORTAL), (ANYBODY, PORTAL, PORTAL), ([NATIVE.lower()], NATIVE, NATIVE)),
         *(([PORTAL], "https://other.example", None), ([PORTAL], "", None), ([PORTAL], "*", None)),
@@ -86,11 +86,11 @@ NATIVE: Final = "safari-web-extension://1B2C"
     ],
 )
 def test_the_waiting_page_greets_only_an_allowed_parent(
-    monkeypatch: pytest.MonkeyPatch, shared: Service, allowed: list[str], named: str, told: str | None
+    monkeypatch: pytest.MonkeyPatch, shared: Service, allowed: list[str], named: str, parent: str | None
 ) -> None:
     monkeypatch.setattr(answers, "current_origins", lambda app_id: allowed)
     answer = shared.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named})
-    assert boot_of(answer).get("parent") == told
+    assert boot_of(answer).get("parent") == parent
 
 
 @pytest.mark.parametrize(
@@ -282,8 +282,8 @@ def test_only_a_single_use_token_is_marked_in_the_mints_answer(shared: Service) 
 
 
 def workspace_token(service: Service) -> tuple[str, str]:
-    wish = {"email": "ana@acme.test", "workspaceSlug": "acme", "sessionExpiry": 60, "patExpiry": 60}
-    answer = service.mint(wish, client="manager")
+    body = {"email": "ana@acme.test", "workspaceSlug": "acme", "sessionExpiry": 60, "patExpiry": 60}
+    answer = service.mint(body, client="manager")
     assert answer.status_code == 201, answer.text
     found = answer.get_json()
     return found["personalAccessToken"], found["redirectUrl"].partition("?")[0].rpartition("/")[2]

@@ -43,8 +43,8 @@ def workspace(service: Service, slug: str = "acme") -> str:
 
 
 def mint(service: Service, **fields: Any) -> TestResponse:
-    wish = {"client": "manager", "appSlug": None, "workspaceSlug": "acme"} | fields
-    return service.mint(**wish)
+    fields = {"client": "manager", "appSlug": None, "workspaceSlug": "acme"} | fields
+    return service.mint(**fields)
 
 
 def token(service: Service, **fields: Any) -> str:
@@ -114,7 +114,7 @@ def test_a_workspace_mint_returns_the_launchers_address(service: Service) -> Non
 
 
 @pytest.mark.parametrize(
-    ("wish", "status", "code"),
+    ("fields", "status", "code"),
     [
         ({"client": "portal"}, 403, "scope_missing"),
         ({"client": "rival"}, 403, "scope_missing"),
@@ -133,10 +133,10 @@ def test_a_workspace_mint_returns_the_launchers_address(service: Service) -> Non
     ],
 )
 def test_a_workspace_mint_is_refused_like_an_app_mint(
-    shared: Service, wish: dict[str, Any], status: int, code: str
+    shared: Service, fields: dict[str, Any], status: int, code: str
 ) -> None:
     before = shared.rows(select(func.count()).select_from(Token))
-    problem_of(mint(shared, **wish), status, code)
+    problem_of(mint(shared, **fields), status, code)
     assert shared.rows(select(func.count()).select_from(Token)) == before
 
 
@@ -178,9 +178,9 @@ def test_the_launcher_shows_only_the_apps_that_ana_may_open(service: Service) ->
     assert apps_in(launch(service).response) == [ORDERS, SUPPORT]
     assert apps_in(launch(service, email="ben@acme.test").response) == [ORDERS]
     service.change(delete(Grant))
-    nobody = launch(service)
-    assert apps_in(nobody.response) == []
-    assert "No apps yet" in nobody.response.text
+    without_grants = launch(service)
+    assert apps_in(without_grants.response) == []
+    assert "No apps yet" in without_grants.response.text
 
 
 def test_the_launcher_shows_no_app_of_another_workspace(service: Service) -> None:

@@ -32,7 +32,7 @@ from pat_service.embed import EmbeddedApp, Page
 app = EmbeddedApp()
 
 
-class Wish(Schema):
+class Question(Schema):
     subject = fields.String(required=True)
     size = fields.Integer(strict=True, required=True)
 
@@ -94,10 +94,10 @@ def form(viewer):
 
 @app.form("ask", page="form")
 def ask(viewer):
-    wish = Wish().load({"subject": request.form.get("subject", ""), "size": len(request.form)})
-    if not wish["subject"]:
+    question = Question().load({"subject": request.form.get("subject", ""), "size": len(request.form)})
+    if not question["subject"]:
         raise ValidationError({"subject": ["Say what it is about."]})
-    return Page("index", {"greeting": f"Asked: {wish['subject']}"})
+    return Page("index", {"greeting": f"Asked: {question['subject']}"})
 
 
 @app.form("form")

@@ -188,30 +188,30 @@ REFUSALS: Final[dict[str, tuple[int, str, Ask]]] = {
 }
 
 
+READERS: Final = {
+    "viewer": HTML,
+    "ana in spanish": HTML | {"Accept-Language": "es-MX,es;q=0.9,en;q=0.8"},
+    "program": JSON,
+    "script": SCRIPT,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_viewer_gets_a_refusal_as_a_page(shared: Service, kind: str) -> None:
+def test_viewers_get_a_refusal_as_a_page_and_programs_as_a_problem(
+    shared: Service, kind: str, reader: str
+) -> None:
     status, code, ask = REFUSALS[kind]
-    refused_page(ask(shared, HTML), status, code)
-
-
-@pytest.mark.parametrize("kind", REFUSALS)
-@pytest.mark.parametrize("accept", [JSON, SCRIPT], ids=["program", "script"])
-def test_a_program_gets_a_refusal_as_a_problem(shared: Service, kind: str, accept: Headers) -> None:
-    status, code, ask = REFUSALS[kind]
-    answer = ask(shared, accept)
-    problem_of(answer, status, code)
-    assert answer.headers.get("WWW-Authenticate", "Bearer").startswith("Bearer")
-    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
-
-
-@pytest.mark.parametrize("kind", REFUSALS)
-def test_ana_reads_a_refusal_in_spanish(shared: Service, kind: str) -> None:
-    status, code, ask = REFUSALS[kind]
-    page = refused_page(
-        ask(shared, HTML | {"Accept-Language": "es-MX,es;q=0.9,en;q=0.8"}), status, code, "es"
-    )
-    assert page.texts["embed-retry"] == "Volver a intentarlo"
-    assert "Solicitud" in page.texts["span"]
+    answer = ask(shared, READERS[reader])
+    if reader in ("program", "script"):
+        problem_of(answer, status, code)
+        assert answer.headers.get("WWW-Authenticate", "Bearer").startswith("Bearer")
+        assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+    else:
+        page = refused_page(answer, status, code, "es" if "spanish" in reader else "en")
+        if "spanish" in reader:
+            assert page.texts["embed-retry"] == "Volver a intentarlo"
+            assert "Solicitud" in page.texts["span"]
 
 
 def test_the_host_chooses_a_refusals_language_and_theme(shared: Service) -> None:

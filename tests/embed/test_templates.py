@@ -42,7 +42,7 @@ class Scan(HTMLParser):
         self.wrong: list[str] = []
         self.in_head = False
         self._look_for_texts(source)
-        # Blocks become markers, so that a script in a page's head can be told from one in its content.
+        # Blocks become markers, to distinguish a script in the head from one in the content.
         marked = re.sub(r"\{%-?\s*block\s+(\w+)\s*-?%\}", r"<jinja-\1>", source)
         marked = re.sub(r"\{%-?\s*endblock\b.*?%\}", "<jinja-end>", marked)
         self.feed(JINJA.sub(lambda found: self._placeholder(found.group()), marked))
