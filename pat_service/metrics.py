@@ -51,11 +51,9 @@ values.ValueClass = values.MultiProcessValue(lambda: _slot) if IN_FILES else val
 
 REGISTRY: Final = CollectorRegistry()
 
-MINTS: Final = Counter("pat_mints", "Tokens that were minted.", registry=REGISTRY)
-OPENS: Final = Counter("pat_opens", "Sessions that were opened.", registry=REGISTRY)
-_refusals: Final = Counter(
-    "pat_refusals", "Answers with an error, by its code.", ["code", "kind"], registry=REGISTRY
-)
+MINTS: Final = Counter("pat_mints", "Minted tokens.", registry=REGISTRY)
+OPENS: Final = Counter("pat_opens", "Opened sessions.", registry=REGISTRY)
+_refusals: Final = Counter("pat_refusals", "Error answers, by code.", ["code", "kind"], registry=REGISTRY)
 _requests: Final = Histogram(
     "pat_request_duration_seconds",
     "Time to answer a request, by route.",
@@ -64,13 +62,11 @@ _requests: Final = Histogram(
     registry=REGISTRY,
 )
 _decisions: Final = Counter(
-    "pat_limiter_decisions", "What the rate limits decided.", ["limit", "decision"], registry=REGISTRY
+    "pat_limiter_decisions", "Decisions of the rate limits.", ["limit", "decision"], registry=REGISTRY
 )
-_unavailable: Final = Counter(
-    "pat_store_unavailable", "Times that a store did not do its part.", ["store"], registry=REGISTRY
-)
+_unavailable: Final = Counter("pat_store_unavailable", "Failures of a store.", ["store"], registry=REGISTRY)
 UNWRITTEN: Final = Counter(
-    "pat_events_unwritten", "Attempts to record refusals that failed; they are made again.", registry=REGISTRY
+    "pat_events_unwritten", "Failed attempts to record refusals; they are repeated.", registry=REGISTRY
 )
 POOL_SIZE: Final = Gauge(
     "pat_database_pool_size",
@@ -86,7 +82,7 @@ POOL_OVERFLOW: Final = Gauge(
 )
 POOL_USED: Final = Gauge(
     "pat_database_pool_checked_out",
-    "Connections of a worker that are at work.",
+    "Connections of a worker in use.",
     multiprocess_mode="liveall",
     registry=REGISTRY,
 )

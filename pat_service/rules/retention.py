@@ -96,7 +96,7 @@ _has_open_session = exists().where(
 
 
 def _record_expiries(connection: Connection, type_: str, rows: list[AnyRow], **ids: str) -> None:
-    """Record the expiry of each row. `ids` names further columns of the event and where the row has them."""
+    """Record the expiry of each row. `ids` maps further columns of the event to columns of the row."""
     columns = ids | {name: name for name in ("client_id", "workspace_id", "app_id", "user_id")}
     events.record_many(
         connection,

@@ -161,8 +161,8 @@ _by_digests = _tokens.where(Token.digest.in_(_digests))
 _by_superseded_digests = _tokens.where(Token.superseded_digest.in_(_digests))
 
 _used_now: ColumnElement[datetime] = bindparam("used_now", type_=UtcDateTime)
-#: The guard of an opening. Its row lock on PostgreSQL makes a revocation wait, so that ends the new session
-#: too; SQLite has one writer.
+#: The guard of an opening. Its row lock on PostgreSQL makes a concurrent revocation wait, which then ends the
+#: new session too; SQLite has one writer.
 MARK_USED: Final = (
     update(Token)
     .where(
