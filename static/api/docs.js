@@ -1,4 +1,4 @@
-// Renders the API's document. Nothing can be tried out: nobody should type a client's secret into a page.
+// Renders the API's document. It offers no "Try it out", since no page should ask for a client's secret.
 "use strict";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
