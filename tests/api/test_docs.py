@@ -40,5 +40,7 @@ def test_vendored_files_name_their_version_and_come_with_their_licence() -> None
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_the_page_is_read_only(shared: Service, method: str) -> None:
-    problem_of(shared.client.open(DOCS, method=method), 405, "method_not_allowed")
+@pytest.mark.parametrize("address", [DOCS, "/api/openapi.json"])
+def test_the_page_and_the_document_are_read_only(shared: Service, address: str, method: str) -> None:
+    problem_of(shared.client.open(address, method=method), 405, "method_not_allowed")
+    assert "Set-Cookie" not in shared.client.get(address).headers

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,7 +14,8 @@ import pytest
 import time_machine
 from click.testing import Result
 from flask import Flask
-from flask.testing import FlaskClient, FlaskCliRunner
+from flask.testing import FlaskClient
+from flask.testing import FlaskCliRunner as Runner
 from sqlalchemy import select, update
 
 from pat_service import __version__
@@ -38,28 +38,29 @@ from tests.support.servers import free_port
 PROJECT = Path(__file__).resolve().parents[2]
 CLIENT_SECRET = re.compile(r"pcs_[0-9a-f]{72}")
 NOT_UTF8 = os.fsdecode(b"p\xffrtal")
+Write = Callable[..., str]
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
-    header = {"Authorization": "Basic " + b64encode(f"{id_}:{secret}".encode()).decode()}
     body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
-    return client.post(MINT, json=body, headers=header).status_code
+    return client.post(MINT, json=body, headers=basic(id_, secret)).status_code
 
 
 @pytest.fixture(scope="module")
-def shared_runner(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskCliRunner]:
+def shared_runner(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     """A runner that tests of refusals share, since a refusal changes nothing."""
     with long_lived_service(schema, tmp_path_factory.mktemp("cli")) as service:
         yield service.app.test_cli_runner()
 
 
-def succeed(runner: FlaskCliRunner, *args: str) -> Result:
+def succeed(runner: Runner, *args: str) -> Result:
     done = runner.invoke(args=args)
     assert done.exit_code == 0, done.output
     return done
 
 
-def fail(runner: FlaskCliRunner, *args: str, code: int = 1) -> str:
+def fail(runner: Runner, *args: str, code: int = 1) -> str:
     """Run a command that must be refused, and return its error output."""
     done = runner.invoke(args=args)
     assert isinstance(done.exception, SystemExit), done.exception
@@ -77,21 +78,21 @@ def secret_of(done: Result) -> str:
     return secret
 
 
-def test_version_needs_no_database(broken: FlaskCliRunner) -> None:
+def test_version_needs_no_database(broken: Runner) -> None:
     assert succeed(broken, "version").stdout == f"pat-service {__version__}\n"
 
 
 # client create
 
 
-def test_create_prints_only_a_valid_secret(runner: FlaskCliRunner, client: FlaskClient) -> None:
+def test_create_prints_only_a_valid_secret(runner: Runner, client: FlaskClient) -> None:
     done = succeed(runner, "client", "create", "shop")
     assert mint_status(client, "shop", secret_of(done)) == 201
     assert "shop" in done.stderr
     assert "once" in done.stderr
 
 
-def test_create_takes_workspaces_scopes_and_a_limit(runner: FlaskCliRunner, service: Service) -> None:
+def test_create_takes_workspaces_scopes_and_a_limit(runner: Runner, service: Service) -> None:
     succeed(
         runner,
         *("client", "create", "shop", "--workspace", "acme", "--workspace", "globex"),
@@ -103,7 +104,7 @@ def test_create_takes_workspaces_scopes_and_a_limit(runner: FlaskCliRunner, serv
     assert "shop\tacme, globex\taudit, mint\t600 per minute\troles up to end-user\t1 live" in listed
 
 
-def test_a_client_of_globex_cannot_mint_for_ana_of_acme(runner: FlaskCliRunner, client: FlaskClient) -> None:
+def test_a_client_of_globex_cannot_mint_for_ana_of_acme(runner: Runner, client: FlaskClient) -> None:
     globex = secret_of(succeed(runner, "client", "create", "globex-only", "--workspace", "globex"))
     acme = secret_of(succeed(runner, "client", "create", "acme-only", "--workspace", "acme"))
     assert mint_status(client, "globex-only", globex) == 404
@@ -111,7 +112,7 @@ def test_a_client_of_globex_cannot_mint_for_ana_of_acme(runner: FlaskCliRunner, 
 
 
 def test_a_new_client_has_only_the_scope_mint_by_default(
-    runner: FlaskCliRunner, client: FlaskClient, service: Service
+    runner: Runner, client: FlaskClient, service: Service
 ) -> None:
     succeed(runner, "client", "create", "shop")
     assert service.rows(select(Client.scopes).where(Client.id == "shop")) == [(["mint"],)]
@@ -119,87 +120,21 @@ def test_a_new_client_has_only_the_scope_mint_by_default(
     assert mint_status(client, "books", auditor) == 403
 
 
-def test_creating_a_client_again_is_refused_and_changes_nothing(
-    runner: FlaskCliRunner, client: FlaskClient
-) -> None:
+def test_creating_a_client_again_is_refused_and_changes_nothing(runner: Runner, client: FlaskClient) -> None:
     said = fail(runner, "client", "create", "portal", "--scope", "audit")
     assert "portal" in said
     assert "rotate" in said
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["create", "shop", "--workspace", "nowhere"], "nowhere"),
-        (["create", "shop", "--workspace", "acme", "--workspace", "nowhere"], "nowhere"),
-        (["create", "shop", "--workspace", NOT_UTF8], "workspace"),
-        (["create", "shop", "--workspace", ""], "workspace"),
-        (["create", "shop", "--mint-limit", "plenty"], "plenty"),
-        (["create", "shop", "--mint-limit", "0 per minute"], "0 per minute"),
-        (["create", "shop", "--mint-limit", "10 per minute;1 per day"], "10 per minute;1 per day"),
-        (["create", "shop", "--mint-limit", NOT_UTF8], "limit"),
-        (["create", ""], "client id"),
-        (["create", "por tal"], "client id"),
-        (["create", "por:tal"], "client id"),
-        (["create", "pörtal"], "client id"),
-        (["create", "portal\n"], "client id"),
-        (["create", "p" * 65], "client id"),
-        (["create", NOT_UTF8], "client id"),
-        (["limit", "nobody", "10 per minute"], "nobody"),
-        (["limit", NOT_UTF8, "none"], "client"),
-        (["limit", "portal", "plenty"], "plenty"),
-        (["limit", "portal", ""], "limit"),
-        (["limit", "portal", NOT_UTF8], "limit"),
-        (["rotate", "nobody"], "nobody"),
-        (["rotate", NOT_UTF8], "client"),
-        (["rotate", ""], "client"),
-        (["revoke", "nobody"], "nobody"),
-        (["revoke", NOT_UTF8], "client"),
-        (["revoke", "Portal"], "Portal"),
-    ],
-    ids=str,
-)
-def test_a_wrong_value_is_refused_in_one_line(
-    shared_runner: FlaskCliRunner, args: list[str], said: str
-) -> None:
-    line = fail(shared_runner, "client", *args)
-    assert line.startswith("Error: ")
-    assert said in line
-    assert len(line.splitlines()) == 1
-    assert "shop" not in succeed(shared_runner, "client", "list").stdout
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ["create"],
-        ["create", "shop", "--scope", "everything"],
-        ["create", "shop", "--secret", "mine"],
-        ["rotate", "portal", "--overlap", "1"],
-        ["rotate", "portal", "--overlap", "-1h"],
-        ["rotate", "portal", "--overlap", "1.5h"],
-        ["rotate", "portal", "--overlap", "１h"],
-        ["rotate", "portal", "--overlap", "1w"],
-        ["rotate", "portal", "--overlap", "1h\n"],
-        ["rotate", "portal", "--overlap", "9999999d"],
-        ["rotate", "portal", "--overlap", NOT_UTF8],
-        ["frobnicate"],
-    ],
-    ids=str,
-)
-def test_a_wrong_command_is_a_usage_error(shared_runner: FlaskCliRunner, args: list[str]) -> None:
-    assert "Error: " in fail(shared_runner, "client", *args, code=2)
-
-
 # client list
 
 
-def test_list_shows_every_client_and_no_secret(runner: FlaskCliRunner, service: Service, app: Flask) -> None:
+def test_list_shows_every_client_and_no_secret(runner: Runner, service: Service, app: Flask) -> None:
     made = secret_of(succeed(runner, "client", "create", "shop"))
     shown = succeed(runner, "client", "list").stdout
     assert [line.partition("\t")[0] for line in shown.splitlines() if line[0] != "\t"] == [
-        *("auditor", "everywhere", "manager", "portal", "rival", "shop"),
+        *("auditor", "everywhere", "manager", "portal", "rival", "shop")
     ]
     assert "portal\tacme\tmint\t1000 per minute\troles up to end-user\t1 live secret(s)" in shown
     assert "shop\tall workspaces\tmint\tdefault limit\troles up to end-user\t1 live secret(s)" in shown
@@ -208,11 +143,9 @@ def test_list_shows_every_client_and_no_secret(runner: FlaskCliRunner, service: 
     assert not any(secret in shown for secret in [made, *SECRETS.values(), *digests])
 
 
-def test_list_shows_creation_expiry_and_last_use_of_each_secret(
-    runner: FlaskCliRunner, client: FlaskClient
-) -> None:
+def test_list_shows_creation_expiry_and_last_use_of_each_secret(runner: Runner, client: FlaskClient) -> None:
     key = Key(KEY.encode()).id
-    with time_machine.travel(datetime(2026, 11, 22, 12, tzinfo=UTC), tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         first = secret_of(succeed(runner, "client", "create", "shop"))
         clock.shift(timedelta(hours=1))
         assert mint_status(client, "shop", first) == 201
@@ -251,7 +184,7 @@ def test_list_without_clients_is_empty(make_app: Callable[..., Flask]) -> None:
 
 
 def test_limit_sets_and_removes_a_limit_and_changes_nothing_else(
-    runner: FlaskCliRunner, client: FlaskClient, service: Service
+    runner: Runner, client: FlaskClient, service: Service
 ) -> None:
     before = succeed(runner, "client", "list").stdout
     said = succeed(runner, "client", "limit", "portal", "1 per minute").stdout
@@ -273,46 +206,41 @@ def test_limit_sets_and_removes_a_limit_and_changes_nothing_else(
 # client rotate
 
 
-def test_rotate_ends_the_old_secret_at_once(runner: FlaskCliRunner, client: FlaskClient) -> None:
+def test_rotate_ends_the_old_secret_at_once(runner: Runner, client: FlaskClient) -> None:
     new = secret_of(succeed(runner, "client", "rotate", "portal"))
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
     assert mint_status(client, "portal", new) == 201
 
 
 def test_both_secrets_work_during_the_overlap_and_then_only_the_new_one(
-    runner: FlaskCliRunner, client: FlaskClient
+    runner: Runner, client: FlaskClient
 ) -> None:
-    start = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    with time_machine.travel(start, tick=False):
+    with time_machine.travel(NOON, tick=False):
         new = secret_of(succeed(runner, "client", "rotate", "portal", "--overlap", "24h"))
         assert "2 live secret(s)" in succeed(runner, "client", "list").stdout
     for seconds, old_status in ((0, 201), (86399, 201), (86400, 401), (86401, 401)):
-        with time_machine.travel(start + timedelta(seconds=seconds), tick=False):
+        with time_machine.travel(NOON + timedelta(seconds=seconds), tick=False):
             assert mint_status(client, "portal", SECRETS["portal"]) == old_status
             assert mint_status(client, "portal", new) == 201
 
 
 @pytest.mark.parametrize(("overlap", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604800)])
-def test_an_overlap_has_a_unit(runner: FlaskCliRunner, service: Service, overlap: str, seconds: int) -> None:
-    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    with time_machine.travel(now, tick=False):
+def test_an_overlap_has_a_unit(runner: Runner, service: Service, overlap: str, seconds: int) -> None:
+    with time_machine.travel(NOON, tick=False):
         succeed(runner, "client", "rotate", "portal", "--overlap", overlap)
     ends = service.rows(select(ClientSecret.expires_at).where(ClientSecret.client_id == "portal"))
-    assert {row.expires_at for row in ends} == {None, now + timedelta(seconds=seconds)}
+    assert {row.expires_at for row in ends} == {None, NOON + timedelta(seconds=seconds)}
 
 
-def test_a_second_rotation_does_not_extend_an_old_secret(runner: FlaskCliRunner, client: FlaskClient) -> None:
-    start = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    with time_machine.travel(start, tick=False):
+def test_a_second_rotation_does_not_extend_an_old_secret(runner: Runner, client: FlaskClient) -> None:
+    with time_machine.travel(NOON, tick=False):
         succeed(runner, "client", "rotate", "portal", "--overlap", "1h")
         succeed(runner, "client", "rotate", "portal", "--overlap", "7d")
-    with time_machine.travel(start + timedelta(hours=1), tick=False):
+    with time_machine.travel(NOON + timedelta(hours=1), tick=False):
         assert mint_status(client, "portal", SECRETS["portal"]) == 401
 
 
-def test_a_rotation_without_overlap_ends_all_older_secrets(
-    runner: FlaskCliRunner, client: FlaskClient
-) -> None:
+def test_a_rotation_without_overlap_ends_all_older_secrets(runner: Runner, client: FlaskClient) -> None:
     leaked = secret_of(succeed(runner, "client", "rotate", "portal", "--overlap", "24h"))
     last = secret_of(succeed(runner, "client", "rotate", "portal"))
     assert [mint_status(client, "portal", s) for s in (SECRETS["portal"], leaked, last)] == [401, 401, 201]
@@ -321,23 +249,17 @@ def test_a_rotation_without_overlap_ends_all_older_secrets(
 # client revoke
 
 
-def test_revoke_ends_the_client_at_once_but_its_tokens_stay_valid(
-    runner: FlaskCliRunner, service: Service
-) -> None:
+def test_revoke_ends_the_client_at_once_but_its_tokens_stay_valid(runner: Runner, service: Service) -> None:
     token = service.token()
+    new = secret_of(succeed(runner, "client", "rotate", "portal", "--overlap", "24h"))
     succeed(runner, "client", "revoke", "portal")
+    assert mint_status(service.client, "portal", new) == 401
     assert service.mint().json["code"] == "invalid_client"  # type: ignore[index]
     assert service.open(token).status_code == 200
     assert re.search(r"^portal\t.*\trevoked \d{4}-\d\d-\d\d$", succeed(runner, "client", "list").stdout, re.M)
 
 
-def test_revoke_ends_an_overlapping_secret_too(runner: FlaskCliRunner, client: FlaskClient) -> None:
-    succeed(runner, "client", "rotate", "portal", "--overlap", "24h")
-    succeed(runner, "client", "revoke", "portal")
-    assert mint_status(client, "portal", SECRETS["portal"]) == 401
-
-
-def test_a_revoked_client_cannot_be_limited_rotated_revoked_or_created(runner: FlaskCliRunner) -> None:
+def test_a_revoked_client_cannot_be_limited_rotated_revoked_or_created(runner: Runner) -> None:
     succeed(runner, "client", "revoke", "portal")
     assert "no live client 'portal'" in fail(runner, "client", "rotate", "portal")
     assert "no live client 'portal'" in fail(runner, "client", "limit", "portal", "none")
@@ -347,7 +269,7 @@ def test_a_revoked_client_cannot_be_limited_rotated_revoked_or_created(runner: F
     assert "rotate" not in said  # which would not help
 
 
-def test_changes_of_clients_are_audited_without_secrets(runner: FlaskCliRunner, service: Service) -> None:
+def test_changes_of_clients_are_audited_without_secrets(runner: Runner, service: Service) -> None:
     made = secret_of(succeed(runner, "client", "create", "shop"))
     new = secret_of(succeed(runner, "client", "rotate", "shop"))
     succeed(runner, "client", "revoke", "shop")
@@ -361,7 +283,7 @@ def test_changes_of_clients_are_audited_without_secrets(runner: FlaskCliRunner, 
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
+def write(tmp_path: Path) -> Write:
     """Write a file and return its path."""
 
     def written(content: str | bytes, name: str = "directory.toml") -> str:
@@ -378,7 +300,7 @@ ACME = '[[workspaces]]\nslug = "acme"\nname = "Acme & Sons"\n'
 
 
 @pytest.mark.parametrize(("kind", "slug"), [("app", "orders"), ("workspace", "acme")])
-def test_allow_adds_an_origin_and_disallow_removes_it(runner: FlaskCliRunner, kind: str, slug: str) -> None:
+def test_allow_adds_an_origin_and_disallow_removes_it(runner: Runner, kind: str, slug: str) -> None:
     both = succeed(runner, kind, "allow", slug, "https://www.portal.example", "https://b.example").stdout
     assert both.splitlines()[-2:] == ["https://www.portal.example", "https://b.example"]
     assert succeed(runner, kind, "allow", slug, "HTTPS://B.example:443").stdout == both
@@ -387,7 +309,7 @@ def test_allow_adds_an_origin_and_disallow_removes_it(runner: FlaskCliRunner, ki
     assert succeed(runner, kind, "disallow", slug, "https://b.example").stdout == left
 
 
-def test_an_allowed_origin_counts_at_once(runner: FlaskCliRunner, service: Service) -> None:
+def test_an_allowed_origin_counts_at_once(runner: Runner, service: Service) -> None:
     def ancestors() -> str:
         policy = service.open(service.token()).headers["Content-Security-Policy"]
         return policy.partition("frame-ancestors ")[2].partition(";")[0]
@@ -399,60 +321,29 @@ def test_an_allowed_origin_counts_at_once(runner: FlaskCliRunner, service: Servi
     assert ancestors() == before
 
 
-def test_a_change_of_origins_is_audited_once(runner: FlaskCliRunner, service: Service) -> None:
+def test_a_change_of_origins_is_audited_once(runner: Runner, service: Service) -> None:
     for _ in range(2):
         succeed(runner, "app", "allow", "orders", "https://b.example")
-    (told,) = service.rows(select(Event.__table__).where(Event.type == "app:changed"))
-    assert told.client_id == "(operator)"
-    assert told.details["after"]["allowed_origins"] == [
-        *told.details["before"]["allowed_origins"],
+    (event,) = service.rows(select(Event.__table__).where(Event.type == "app:changed"))
+    assert event.client_id == "(operator)"
+    assert event.details["after"]["allowed_origins"] == [
+        *event.details["before"]["allowed_origins"],
         "https://b.example",
     ]
 
 
-def test_a_stored_origin_that_is_no_longer_valid_can_be_removed(
-    runner: FlaskCliRunner, service: Service
-) -> None:
+def test_a_stored_origin_that_is_no_longer_valid_can_be_removed(runner: Runner, service: Service) -> None:
     service.change(update(App).where(App.slug == "orders").values(allowed_origins=["https://B.example/"]))
     assert succeed(runner, "app", "disallow", "orders", "https://B.example/").stdout == ""
 
 
-@pytest.mark.parametrize("kind", ["app", "workspace"])
-@pytest.mark.parametrize("verb", ["allow", "disallow"])
-@pytest.mark.parametrize(
-    ("slug", "origin", "said"),
-    [
-        ("nothing", "https://b.example", "'nothing'"),
-        (NOT_UTF8, "https://b.example", "There is no"),
-        ("", "https://b.example", "There is no"),
-        ("orders", "portal.example", "portal.example: Must be"),
-        ("orders", "https://portal.example/page", "Must be an exact origin"),
-        ("orders", "null", "null: Must be"),
-        ("orders", "https://a\x1b[31m", r"a\x1b[31m: Must be"),
-        ("orders", NOT_UTF8, "Must be"),
-    ],
-    ids=ascii,
-)
-def test_a_wrong_slug_or_origin_is_refused_in_one_line(
-    shared_runner: FlaskCliRunner, kind: str, verb: str, slug: str, origin: str, said: str
-) -> None:
-    slug = "acme" if (kind, slug) == ("workspace", "orders") else slug
-    line = fail(shared_runner, kind, verb, slug, "https://good.example", origin)
-    assert line.startswith("Error: ")
-    assert said in line
-    assert len(line.splitlines()) == 1
-    assert "\x1b" not in line
-
-
-def test_provision_prints_a_summary(runner: FlaskCliRunner, write: Callable[..., str]) -> None:
+def test_provision_prints_a_summary(runner: Runner, write: Write) -> None:
     done = succeed(runner, "provision", write(ACME))
     assert done.stdout == "Provisioned 1 workspace, 0 users, 0 apps, 0 clients.\n"
     assert done.stderr == ""
 
 
-def test_provision_prints_a_new_secret_once(
-    runner: FlaskCliRunner, client: FlaskClient, write: Callable[..., str]
-) -> None:
+def test_provision_prints_a_new_secret_once(runner: Runner, client: FlaskClient, write: Write) -> None:
     file = write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\n')
     done = succeed(runner, "provision", file)
     secrets = [line for line in done.stdout.splitlines() if CLIENT_SECRET.fullmatch(line)]
@@ -463,7 +354,7 @@ def test_provision_prints_a_new_secret_once(
 
 
 def test_provision_never_prints_a_secret_from_the_file(
-    runner: FlaskCliRunner, client: FlaskClient, write: Callable[..., str]
+    runner: Runner, client: FlaskClient, write: Write
 ) -> None:
     file = write(f'[[clients]]\nid = "shop"\nsecret = "{"s" * 40}"\n')
     assert "s" * 40 not in succeed(runner, "provision", file).output
@@ -478,14 +369,12 @@ def test_provision_never_prints_a_secret_from_the_file(
     ],
 )
 def test_provision_reads_windows_line_ends_and_a_byte_order_mark(
-    runner: FlaskCliRunner, write: Callable[..., str], content: str
+    runner: Runner, write: Write, content: str
 ) -> None:
     assert "1 workspace," in succeed(runner, "provision", write(content)).stdout
 
 
-def test_provision_notes_a_missing_member_and_a_missing_template(
-    runner: FlaskCliRunner, write: Callable[..., str]
-) -> None:
+def test_provision_notes_a_missing_member_and_a_missing_template(runner: Runner, write: Write) -> None:
     file = write(
         '[[apps]]\nslug = "empty"\nworkspace = "acme"\ntemplate = "no-such"\nusers = ["mallory@globex.test"]'
     )
@@ -495,6 +384,92 @@ def test_provision_notes_a_missing_member_and_a_missing_template(
     assert any("templates/apps/no-such/index.html" in note for note in notes)
 
 
+def test_each_error_of_a_file_has_a_line(shared_runner: Runner, write: Write) -> None:
+    said = fail(
+        shared_runner, "provision", write('frobs = 1\n[[users]]\nemail = "ana"\n[[workspaces]]\nslug = ""\n')
+    )
+    assert len(said.splitlines()) == 3
+
+
+def test_a_refused_file_changes_nothing(runner: Runner, service: Service, write: Write) -> None:
+    fail(runner, "provision", write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\nworkspaces = ["x"]'))
+    assert service.rows(select(Client.id).where(Client.id.in_(["shop", "till"]))) == []
+
+
+# Refusals
+
+#: Arguments of `client` → a part of the error.
+WRONG_CLIENTS = {
+    "nowhere": ["create shop --workspace nowhere", "create shop --workspace acme --workspace nowhere"],
+    "plenty": ["create shop --mint-limit plenty", "limit portal plenty"],
+    "nobody": ["limit nobody none", "rotate nobody", "revoke nobody"],
+    "Portal": ["revoke Portal"],
+}
+BAD_IDS = ["", "por tal", "por:tal", "pörtal", "portal\n", "p" * 65, NOT_UTF8]
+WRONG: list[tuple[list[str], str]] = [
+    *((["client", *args.split()], said) for said, rows in WRONG_CLIENTS.items() for args in rows),
+    *((["client", "create", id_], "client id") for id_ in BAD_IDS),
+    *((["client", "create", "shop", "--workspace", slug], "workspace") for slug in ("", NOT_UTF8)),
+    *(
+        (["client", "create", "shop", "--mint-limit", limit], limit if limit != NOT_UTF8 else "limit")
+        for limit in ("0 per minute", "10 per minute;1 per day", NOT_UTF8)
+    ),
+    *((["client", "limit", "portal", limit], "limit") for limit in ("", NOT_UTF8)),
+    *((["client", verb, NOT_UTF8], "client") for verb in ("rotate", "revoke")),
+    (["client", "limit", NOT_UTF8, "none"], "client"),
+    (["client", "rotate", ""], "client"),
+    *(
+        ([kind, verb, real if slug == "real" else slug, "https://good.example", origin], said)
+        for kind, real in (("app", "orders"), ("workspace", "acme"))
+        for verb in ("allow", "disallow")
+        for slug, origin, said in (
+            ("nothing", "https://b.example", "'nothing'"),
+            (NOT_UTF8, "https://b.example", "There is no"),
+            ("", "https://b.example", "There is no"),
+            ("real", "portal.example", "portal.example: Must be"),
+            ("real", "https://portal.example/page", "Must be an exact origin"),
+            ("real", "null", "null: Must be"),
+            ("real", "https://a\x1b[31m", r"a\x1b[31m: Must be"),
+            ("real", NOT_UTF8, "Must be"),
+        )
+    ),
+]
+
+
+def assert_one_line(line: str, said: str) -> None:
+    assert line.startswith("Error: ")
+    assert said in line
+    assert len(line.splitlines()) == 1
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(("args", "said"), WRONG, ids=ascii)
+def test_a_wrong_value_is_refused_in_one_line(shared_runner: Runner, args: list[str], said: str) -> None:
+    assert_one_line(fail(shared_runner, *args), said)
+    assert "shop" not in succeed(shared_runner, "client", "list").stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        *(
+            ["client", "create"],
+            ["client", "create", "shop", "--scope", "everything"],
+            ["client", "frobnicate"],
+        ),
+        *(["client", "create", "shop", "--secret", "mine"], ["provision", "no-such-file.toml"]),
+        *(["provision", "."], ["provision", ""]),
+        *(
+            ["client", "rotate", "portal", "--overlap", time]
+            for time in ("1", "-1h", "1.5h", "１h", "1w", "1h\n", "9999999d", NOT_UTF8)
+        ),
+    ],
+    ids=ascii,
+)
+def test_a_wrong_argument_is_a_usage_error(shared_runner: Runner, args: list[str]) -> None:
+    assert "Error: " in fail(shared_runner, *args, code=2)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -502,6 +477,7 @@ def test_provision_notes_a_missing_member_and_a_missing_template(
         (b"\xff\xfe[\x00[\x00", "UTF-8"),
         ("frobs = 1", "frobs"),
         ('[[workspaces]]\nslug = "Acme"', "workspaces.0.slug"),
+        ('[[workspaces]]\nslug = "x"\n"\\u001b[31mred" = 1\n', "\\x1b[31mred: Unknown field."),
         ('[[apps]]\nslug = "orders"\nworkspace = "nowhere"', "nowhere"),
         ('[[clients]]\nid = "shop"\nmint_limit = "plenty"', "clients.0.mint_limit"),
         ('[[clients]]\nid = "shop"\nsecret = "correct horse"', "clients.0.secret"),
@@ -510,39 +486,18 @@ def test_provision_notes_a_missing_member_and_a_missing_template(
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(
-    shared_runner: FlaskCliRunner, write: Callable[..., str], content: str | bytes, said: str
+    shared_runner: Runner, write: Write, content: str | bytes, said: str
 ) -> None:
     line = fail(shared_runner, "provision", write(content))
-    assert line.startswith("Error: ")
-    assert said in line
+    assert_one_line(line, said)
     assert "horse" not in line
-    assert len(line.splitlines()) == 1
-
-
-def test_each_error_of_a_file_has_a_line(shared_runner: FlaskCliRunner, write: Callable[..., str]) -> None:
-    said = fail(
-        shared_runner, "provision", write('frobs = 1\n[[users]]\nemail = "ana"\n[[workspaces]]\nslug = ""\n')
-    )
-    assert len(said.splitlines()) == 3
-
-
-@pytest.mark.parametrize("path", ["no-such-file.toml", ".", ""])
-def test_a_missing_file_is_a_usage_error(shared_runner: FlaskCliRunner, path: str) -> None:
-    assert "'FILE'" in fail(shared_runner, "provision", path, code=2)
-
-
-def test_a_refused_file_changes_nothing(
-    runner: FlaskCliRunner, service: Service, write: Callable[..., str]
-) -> None:
-    fail(runner, "provision", write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\nworkspaces = ["x"]'))
-    assert service.rows(select(Client.id).where(Client.id.in_(["shop", "till"]))) == []
 
 
 # A failing database
 
 
 @pytest.fixture(params=["no schema", "no folder", "no database", "no server"])
-def broken(request: pytest.FixtureRequest, make_app: Callable[..., Flask], tmp_path: Path) -> FlaskCliRunner:
+def broken(request: pytest.FixtureRequest, make_app: Callable[..., Flask], tmp_path: Path) -> Runner:
     (tmp_path / "text.db").write_text("This is no database. " * 100)
     urls = {
         "no schema": f"sqlite:///{tmp_path}/empty.db",
@@ -553,7 +508,7 @@ def broken(request: pytest.FixtureRequest, make_app: Callable[..., Flask], tmp_p
     return make_app(DATABASE_URL=urls[request.param]).test_cli_runner()
 
 
-def test_a_failing_database_gives_one_clear_line(broken: FlaskCliRunner, write: Callable[..., str]) -> None:
+def test_a_failing_database_gives_one_clear_line(broken: Runner, write: Write) -> None:
     for args in (
         ["client", "create", "shop"],
         ["client", "list"],
@@ -589,41 +544,15 @@ def flask(app: Flask) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.slow
-def test_a_shell_variable_takes_the_secret(flask: Callable[..., Any], client: FlaskClient) -> None:
+def test_a_shell_takes_the_secrets_and_errors_of_real_processes(
+    flask: Callable[..., Any], client: FlaskClient, write: Write
+) -> None:
     made = flask("client", "create", "shop")
     assert (made.returncode, made.stderr) == (0, "Secret of client shop, shown this once:\n")
     assert mint_status(client, "shop", made.stdout.strip()) == 201
-    again = flask("client", "create", "shop")
-    assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr.startswith("Error: ")
-    assert len(again.stderr.splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_a_file_is_provisioned_from_the_shell(
-    flask: Callable[..., Any], client: FlaskClient, write: Callable[..., str]
-) -> None:
-    done = flask("provision", write('[[clients]]\nid = "shop"\n'))
+    done = flask("provision", write('[[clients]]\nid = "till"\n'))
     summary, secret = done.stdout.splitlines()
     assert (done.returncode, summary) == (0, "Provisioned 0 workspaces, 0 users, 0 apps, 1 client.")
-    assert mint_status(client, "shop", secret) == 201
+    assert mint_status(client, "till", secret) == 201
     refused = flask("provision", write("frobs = 1"))
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "Error: frobs: Unknown field.\n")
-
-
-def test_a_running_server_sees_a_command_at_once(app: Flask, runner: FlaskCliRunner) -> None:
-    served = app.test_client()
-    provision(app, {"clients": WORLD["clients"]})
-    body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
-    assert served.post(MINT, json=body, headers=basic("portal")).status_code == 201
-    succeed(runner, "client", "revoke", "portal")
-    assert served.post(MINT, json=body, headers=basic("portal")).status_code == 401
-
-
-def test_keys_of_a_file_cannot_send_terminal_escapes(runner: FlaskCliRunner, tmp_path: Path) -> None:
-    file = tmp_path / "world.toml"
-    file.write_text('[[workspaces]]\nslug = "x"\n"\\u001b[31mred" = 1\n')
-    done = runner.invoke(args=["provision", str(file)], color=True)
-    assert done.exit_code == 1
-    assert "\x1b" not in done.output
-    assert "\\x1b[31mred: Unknown field." in done.output

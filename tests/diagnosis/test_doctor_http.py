@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Headers = list[tuple[str, str]]
+Change = Callable[[Headers], Headers]
+Ask = Callable[..., Findings]
 POLICY: Final = "Content-Security-Policy"
 
 
@@ -79,7 +81,7 @@ def answering(text: bytes, *, drip: float = 0) -> Iterator[int]:
             thread.join()
 
 
-def proxied(app: Flask, change: Callable[[Headers], Headers]) -> "WSGIApplication":
+def proxied(app: Flask, change: Change) -> "WSGIApplication":
     """Return the service behind a proxy that changes the headers of its answers."""
 
     def proxy(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
@@ -91,16 +93,16 @@ def proxied(app: Flask, change: Callable[[Headers], Headers]) -> "WSGIApplicatio
     return proxy
 
 
-def without(*names: str) -> Callable[[Headers], Headers]:
+def without(*names: str) -> Change:
     return lambda headers: [pair for pair in headers if pair[0] not in names]
 
 
-def adding(*more: tuple[str, str]) -> Callable[[Headers], Headers]:
+def adding(*more: tuple[str, str]) -> Change:
     return lambda headers: [*headers, *more]
 
 
 @pytest.fixture
-def ask(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
+def ask(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Run the doctor with this PUBLIC_URL, and return its findings."""
 
     def asked(public_url: str, args: Sequence[str] = ("--app", "orders")) -> Findings:
@@ -115,20 +117,25 @@ def ask(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
     return asked
 
 
-def problems_behind(
-    app: Flask, ask: Callable[..., Findings], change: Callable[[Headers], Headers]
-) -> list[Any]:
-    with serving(proxied(app, change)) as port:
-        return bad(ask(f"http://127.0.0.1:{port}"))
+def only_problem(
+    ask: Ask,
+    server: AbstractContextManager[int],
+    part: str = "address",
+    level: str = "problem",
+    url: str = "http://127.0.0.1:PORT",
+) -> str:
+    """Return the text of the only finding that is not ok, once its level and part are as expected."""
+    with server as port:
+        (found,) = bad(ask(url.replace("PORT", str(port))))
+    assert found[:2] == (level, part)
+    return found[2]
 
 
 # ---- The service itself ----
 
 
 @pytest.mark.parametrize("args", [[], ["--app", "orders", "--parent", PORTAL], ["--workspace", "acme"]])
-def test_an_answer_of_the_service_itself_has_no_problem(
-    app: Flask, ask: Callable[..., Findings], args: list[str]
-) -> None:
+def test_an_answer_of_the_service_itself_has_no_problem(app: Flask, ask: Ask, args: list[str]) -> None:
     with serving(app.wsgi_app) as port:
         found = [
             f for f in ask(f"http://localhost:{port}", args) if f["about"] in ("address", "headers", "clock")
@@ -140,9 +147,7 @@ def test_an_answer_of_the_service_itself_has_no_problem(
 
 
 @pytest.mark.parametrize("args", [["--app", "orders"], ["--workspace", "acme"], []])
-def test_the_doctor_requests_each_app_on_its_own_host(
-    app: Flask, ask: Callable[..., Findings], args: list[str]
-) -> None:
+def test_the_doctor_requests_each_app_on_its_own_host(app: Flask, ask: Ask, args: list[str]) -> None:
     hosts = []
 
     def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
@@ -155,17 +160,15 @@ def test_the_doctor_requests_each_app_on_its_own_host(
     assert hosts == [f"{slug}embed.localhost:{port}"]
 
 
-def test_a_proxy_that_changes_the_host(app: Flask, ask: Callable[..., Findings]) -> None:
+def test_a_proxy_that_changes_the_host(app: Flask, ask: Ask) -> None:
     def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
         # Every address of a frame answers this.
         path = environ["PATH_INFO"].replace("/frame", "/session")
         return app.wsgi_app(environ | {"HTTP_HOST": "127.0.0.1:8000", "PATH_INFO": path}, start_response)
 
-    with serving(served) as port:
-        (found,) = bad(ask(f"http://{{app}}.embed.localhost:{port}"))
-    assert found[:2] == ("problem", "address")
-    assert "does not know orders.embed.localhost as one of its hosts" in found[2]
-    assert "proxy_set_header Host $http_host" in found[2]
+    text = only_problem(ask, serving(served), url="http://{app}.embed.localhost:PORT")
+    assert "does not know orders.embed.localhost as one of its hosts" in text
+    assert "proxy_set_header Host $http_host" in text
 
 
 # ---- A proxy that changes headers ----
@@ -187,24 +190,20 @@ def test_a_proxy_that_changes_the_host(app: Flask, ask: Callable[..., Findings])
         (without("Cross-Origin-Embedder-Policy"), "warning", "Cross-Origin-Embedder-Policy: require-corp is"),
     ],
 )
-def test_a_proxy_that_changes_a_header(
-    app: Flask, ask: Callable[..., Findings], change: Callable[[Headers], Headers], level: str, text: str
-) -> None:
-    (found,) = problems_behind(app, ask, change)
-    assert found[:2] == (level, "headers")
-    assert text in found[2]
+def test_a_proxy_that_changes_a_header(app: Flask, ask: Ask, change: Change, level: str, text: str) -> None:
+    assert text in only_problem(ask, serving(proxied(app, change)), "headers", level)
 
 
-def test_x_frame_options_instead_of_the_policy(app: Flask, ask: Callable[..., Findings]) -> None:
+def test_x_frame_options_instead_of_the_policy(app: Flask, ask: Ask) -> None:
     def change(headers: Headers) -> Headers:
         return [*without(POLICY)(headers), ("X-Frame-Options", "DENY")]
 
-    assert [found[:2] for found in problems_behind(app, ask, change)] == [("problem", "headers")] * 2
+    with serving(proxied(app, change)) as port:
+        found = bad(ask(f"http://127.0.0.1:{port}"))
+    assert [finding[:2] for finding in found] == [("problem", "headers")] * 2
 
 
-def test_a_server_with_another_database(
-    app: Flask, ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_with_another_database(app: Flask, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(app.wsgi_app) as port:
         monkeypatch.setattr(ancestors, "current_origins", lambda place: ["http://portal.example"])
         provision(app, changed("apps", "orders", allowed_origins=["https://new.example"]))
@@ -222,17 +221,14 @@ def test_a_server_with_another_database(
         ("Fri, 01 Jan 2100 00:00:00 GMT", "s ahead of this machine's"),
     ],
 )
-def test_a_server_with_a_wrong_clock(ask: Callable[..., Findings], date: str, text: str) -> None:
-    with answering(HEALTHY % date.encode()) as port:
-        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
-    assert found[:2] == ("problem", "clock")
-    assert text in found[2]
+def test_a_server_with_a_wrong_clock(ask: Ask, date: str, text: str) -> None:
+    assert text in only_problem(ask, answering(HEALTHY % date.encode()), "clock")
 
 
 @pytest.mark.parametrize(
     "date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT", "1", "Thu, 01 Jan 2026", "a, b"]
 )
-def test_an_invalid_date_says_nothing_about_the_clock(ask: Callable[..., Findings], date: str) -> None:
+def test_an_invalid_date_says_nothing_about_the_clock(ask: Ask, date: str) -> None:
     with answering(HEALTHY % date.encode()) as port:
         found = ask(f"http://127.0.0.1:{port}")
     assert bad(found) == []
@@ -270,13 +266,8 @@ def plain(status: str, *headers: tuple[str, str], body: bytes = b"") -> "WSGIApp
         (plain("500 Oops", ("X-Request-Id", "\x1b[31m"), body=b'{"code": 7}'), "The service answers 500 (7)"),
     ],
 )
-def test_another_server_or_a_failing_service(
-    ask: Callable[..., Findings], served: "WSGIApplication", text: str
-) -> None:
-    with serving(served) as port:
-        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
-    assert found[:2] == ("problem", "address")
-    assert text in found[2]
+def test_another_server_or_a_failing_service(ask: Ask, served: "WSGIApplication", text: str) -> None:
+    assert text in only_problem(ask, serving(served))
 
 
 @pytest.mark.parametrize(
@@ -291,24 +282,19 @@ def test_another_server_or_a_failing_service(
         (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\nX-\xff: \xff\r\n\r\n", "service answers 200 itself"),
     ],
 )
-def test_garbage_is_a_finding_and_no_traceback(
-    ask: Callable[..., Findings], answer: bytes, text: str
-) -> None:
-    with answering(answer) as port:
-        (found,) = bad(ask(f"http://127.0.0.1:{port}"))
-    assert found[:2] == ("problem", "address")
-    assert text in found[2] or "accepts no connection" in found[2]
+def test_garbage_is_a_finding_and_no_traceback(ask: Ask, answer: bytes, text: str) -> None:
+    found = only_problem(ask, answering(answer))
+    assert text in found or "accepts no connection" in found
 
 
-def test_a_port_without_a_server(ask: Callable[..., Findings]) -> None:
-    (found,) = bad(ask(f"http://127.0.0.1:{free_port()}"))
-    assert found[:2] == ("problem", "address")
-    assert "accepts no connection: Connection refused" in found[2]
+def test_a_port_without_a_server(ask: Ask) -> None:
+    text = only_problem(ask, nullcontext(free_port()))
+    assert "accepts no connection: Connection refused" in text
 
 
 @pytest.mark.parametrize("drip", [0.05, 60])
 def test_the_doctor_does_not_wait_for_a_silent_or_dripping_server(
-    ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch, drip: float
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, drip: float
 ) -> None:
     monkeypatch.setattr(http_check, "TIMEOUT_SECONDS", 0.3)
     with answering(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50, drip=drip) as port, within(10):
@@ -316,7 +302,7 @@ def test_the_doctor_does_not_wait_for_a_silent_or_dripping_server(
     assert "did not answer within" in found[2]
 
 
-def test_a_name_that_does_not_resolve(ask: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_does_not_resolve(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -328,22 +314,17 @@ def test_a_name_that_does_not_resolve(ask: Callable[..., Findings], monkeypatch:
     assert "*.embed.example" in found[2]
 
 
-def test_a_certificate_that_browsers_do_not_trust(
-    app: Flask, ask: Callable[..., Findings], tmp_path: Path
-) -> None:
+def test_a_certificate_that_browsers_do_not_trust(app: Flask, ask: Ask, tmp_path: Path) -> None:
     _certificate(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "key.pem")
-    with serving(app.wsgi_app, tls) as port:
-        (found,) = bad(ask(f"https://localhost:{port}"))
-    assert found[:2] == ("problem", "address")
-    assert "Browsers do not trust the certificate of localhost: self-signed certificate" in found[2]
+    text = only_problem(ask, serving(app.wsgi_app, tls), url="https://localhost:PORT")
+    assert "Browsers do not trust the certificate of localhost: self-signed certificate" in text
 
 
-def test_https_on_a_port_that_speaks_http(app: Flask, ask: Callable[..., Findings]) -> None:
-    with serving(app.wsgi_app) as port:
-        (found,) = bad(ask(f"https://localhost:{port}"))
-    assert "The TLS handshake with" in found[2]
+def test_https_on_a_port_that_speaks_http(app: Flask, ask: Ask) -> None:
+    text = only_problem(ask, serving(app.wsgi_app), url="https://localhost:PORT")
+    assert "The TLS handshake with" in text
 
 
 @pytest.mark.slow
