@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.browser.sites import copy_project
+from tests.e2e.browser.checkout import copy_project
 from tests.support.documents import snippets
 
 pytestmark = pytest.mark.slow

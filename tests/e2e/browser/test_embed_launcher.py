@@ -1,122 +1,119 @@
-"""A workspace token through embed.js, in Chromium: the launcher, an app and back, each renewed in place."""
+"""A workspace token through embed.js in Chromium: the launcher, an app and back, each renewed in place."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Final
 
 import pytest
-from playwright.sync_api import Frame, expect
+from playwright.sync_api import Frame, Page, expect
 
-from tests.e2e.browser.embedding import BUSY, Portal
-from tests.e2e.browser.house import heading
-from tests.e2e.browser.sites import ready
-from tests.e2e.browser.test_app_origins import Apart
-from tests.e2e.browser.test_launcher import ORDERS, Office, an_office, go
-from tests.e2e.browser.test_renewal import NEARLY, SHORT, STALE
+from tests.e2e.browser.installation import (
+    HOST_PER_APP,
+    ONE_HOST,
+    LauncherInstallation,
+    Launchers,
+    expect_heading,
+    go,
+)
+from tests.e2e.browser.portal import (
+    BLOCKED_LINES,
+    IMPATIENT_HTML,
+    KEEP_BUSY,
+    MINT_SHARING_OVER_SECONDS,
+    SHORT_SESSION,
+    Portal,
+)
+from tests.e2e.browser.recorder import Recorder
+from tests.support.people import ORDERS
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-    from tests.e2e.browser.conftest import Witness
-
-LAUNCHER = '<pat-embed id="it" workspace="acme" token-url="/embed-token"></pat-embed>'
+LAUNCHER: Final = '<pat-embed id="it" workspace="acme" token-url="/embed-token"></pat-embed>'
 
 
-@pytest.fixture(scope="module", params=["one host", "a host for each app"])
-def whole_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    host = "127.0.0.1" if request.param == "one host" else "{app}.embed.localhost"
-    with an_office(tmp_path_factory.mktemp("place"), host) as office:
-        yield office if request.param == "one host" else Apart(office.server, office.app, office.site)
+@pytest.fixture(params=[ONE_HOST, HOST_PER_APP])
+def installation(request: pytest.FixtureRequest, launcher_installations: Launchers) -> LauncherInstallation:
+    return launcher_installations(request.param)
 
 
 @pytest.fixture
-def portal(page: "Page", whole_place: Office, witness: "Witness") -> Portal:
-    witness.allow("allow-scripts and allow-same-origin")
-    whole_place.provision()
-    portal = Portal(page, whole_place, wish=dict(SHORT))
-    page.clock.install()
+def portal(portal: Portal) -> Portal:
+    portal.mint_options = dict(SHORT_SESSION)
+    portal.page.clock.install()
     portal.visit(LAUNCHER)
-    portal.heard("loaded")
+    portal.events("loaded")
     return portal
 
 
 def launched(portal: Portal) -> Frame:
-    frame = portal.shown()
-    expect(heading(frame)).to_have_text("Acme")
-    ready(frame)
+    frame = portal.opened_frame()
+    expect_heading(frame, "Acme")
     return frame
 
 
-def test_the_launcher_leads_to_an_app_and_back_and_is_renewed_in_each(
-    portal: Portal, witness: "Witness"
-) -> None:
+def test_the_launcher_and_its_apps_are_renewed_in_place(portal: Portal, recorder: Recorder) -> None:
     frame = launched(portal)
-    assert portal.asked == [{"workspace": "acme", "reason": "initial"}]
-    portal.pass_time(NEARLY)
-    portal.heard("session:renewed")
-    go(frame, "Orders", "Orders")
-    (_, loaded) = portal.heard("loaded", 2)
+    assert portal.token_requests == [{"workspace": "acme", "reason": "initial"}]
+    portal.nearly_expire()
+    portal.events("session:renewed")
+    go(frame, "Orders")
+    (_, loaded) = portal.events("loaded", 2)
     assert loaded["app"]["slug"] == "orders"
-    portal.pass_time(NEARLY)
-    portal.heard("session:renewed", 2)
-    expect(heading(frame)).to_have_text("Orders")
+    portal.nearly_expire()
+    portal.events("session:renewed", 2)
+    expect_heading(frame, "Orders")
     frame.evaluate("embed.send('picked', 1)")
-    portal.heard("picked")
+    portal.events("picked")
     portal.page.evaluate("it.frame.setTheme('dark')")
     expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
     go(frame, "All apps", "Acme")
-    portal.heard("loaded", 3)
-    portal.pass_time(NEARLY)
-    portal.heard("session:renewed", 3)
+    portal.events("loaded", 3)
+    portal.nearly_expire()
+    portal.events("session:renewed", 3)
     assert portal.reasons == ["initial", "expiring", "expiring", "expiring"]
-    assert "error" not in portal.names()
-    assert not any("pat_" in url for url in witness.urls())
+    portal.expect_no_error()
+    assert not any("pat_" in url for url in recorder.urls())
 
 
-def test_a_reload_inside_an_app_of_the_launcher_goes_on(portal: Portal, witness: "Witness") -> None:
-    witness.allow("target origin provided")
+def test_a_reload_inside_a_launchers_app_opens_it_again(portal: Portal, recorder: Recorder) -> None:
+    recorder.allow("target origin provided")
     frame = launched(portal)
-    go(frame, "Orders", "Orders")
-    portal.heard("loaded", 2)
-    portal.pass_time(STALE)
+    go(frame, "Orders")
+    portal.events("loaded", 2)
+    portal.fast_forward(MINT_SHARING_OVER_SECONDS)
     frame.evaluate("(address) => { location.href = address; }", f"/embed-apps/{ORDERS}")
-    portal.heard("loaded", 3)
+    portal.events("loaded", 3)
     assert portal.reasons == ["initial", "reload"]
-    assert "error" not in portal.names()
-    go(launched(portal), "Support", "Support")
+    portal.expect_no_error()
+    go(launched(portal), "Support")
 
 
-def test_an_app_of_the_launcher_that_is_busy_when_it_has_loaded_is_not_taken_for_blank(
-    page_apart: "Page", whole_place: Office
+def test_a_launchers_busy_app_is_not_taken_for_blank(
+    page_with_site_processes: Page, installation: LauncherInstallation
 ) -> None:
-    whole_place.provision()
-    portal = Portal(page_apart, whole_place)
-    page_apart.context.add_init_script(
-        f"if (location.pathname.startsWith('/embed-apps/')) addEventListener('load', () => {BUSY})"
+    portal = Portal(page_with_site_processes, installation)
+    portal.page.context.add_init_script(
+        f"if (location.pathname.startsWith('/embed-apps/')) addEventListener('load', () => {KEEP_BUSY})"
     )
-    portal.visit(LAUNCHER)
-    portal.heard("loaded")
+    portal.visit(IMPATIENT_HTML + LAUNCHER)
+    portal.events("loaded")
     launched(portal).get_by_role("button", name="Orders").click()
-    page_apart.wait_for_timeout(8000)
-    portal.heard("loaded", 2)
-    assert portal.names() == ["ready", "loaded", "ready", "loaded"]
+    portal.events("loaded", 2)
+    portal.page.wait_for_timeout(3000)
+    assert portal.event_names() == ["ready", "loaded", "ready", "loaded"]
 
 
-def test_an_app_of_the_launcher_that_this_page_may_not_frame_is_told_as_such(
-    portal: Portal, witness: "Witness"
-) -> None:
-    witness.allow("origin_not_allowed", "frame-ancestors", "target origin provided", "chrome-error")
-    portal.house.provision(
+def test_a_launchers_app_that_this_page_may_not_frame_is_reported(portal: Portal, recorder: Recorder) -> None:
+    recorder.allow(*BLOCKED_LINES)
+    portal.installation.provision(
         lambda document: document["apps"][0].update(allowed_origins=["https://other.example"])
     )
-    launched(portal).get_by_role("button", name="Orders").click()
-    portal.until(lambda: any("frame-ancestors" in line for line in witness.complaints()))
-    portal.page.wait_for_timeout(300)
-    portal.pass_time(6)
-    (error,) = portal.heard("error")
-    assert error["code"] == "origin_not_allowed"
+    frame = launched(portal)
+    loads = portal.page.evaluate("frameLoads")
+    frame.get_by_role("button", name="Orders").click()
+    portal.wait_until(lambda: recorder.complained("frame-ancestors"))
+    portal.wait_for_frame_load(loads)
+    portal.fast_forward(6)
+    portal.expect_error("origin_not_allowed")
 
 
-def test_an_app_of_the_launcher_has_the_hosts_language_and_theme_from_the_first(portal: Portal) -> None:
+def test_a_launchers_app_starts_in_the_hosts_language_and_theme(portal: Portal) -> None:
     portal.visit(LAUNCHER.replace(">", ' locale="es" theme="dark">', 1))
     frame = launched(portal)
     with portal.page.expect_response(lambda answer: answer.request.method == "POST") as answered:

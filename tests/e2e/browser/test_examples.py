@@ -1,4 +1,4 @@
-"""The portals of examples/, each started as its README says and used by Ana in Chromium."""
+"""The portals of examples/, each started as its README says, and used by Ana in Chromium."""
 
 import os
 import re
@@ -9,31 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Frame, expect
+from playwright.sync_api import Frame, Page, expect
 
 from app import create_app
 from config import Config
 from pat_service.storage.database import db
-from tests.e2e.browser.house import ANA, HOST, SECRET
-from tests.e2e.browser.sites import ready, site
+from tests.e2e.browser.installation import ANA, HOST_HTML, SECRET
+from tests.e2e.browser.recorder import Recorder
+from tests.e2e.browser.site import site, wait_until_ready
 from tests.support.people import KEY, provision
 from tests.support.servers import PROJECT, free_port, gunicorn, program, web_server
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-    from tests.e2e.browser.conftest import Witness
-
 EXAMPLES: Final = PROJECT / "examples"
 KINDS: Final = ("flask", "express", "react")
-#: Of a portal's own code, in lines.
-MOST: Final = 60
+MOST_LINES: Final = 60
 TOKEN: Final = "/embed-token"
-#: What a page of another origin can send without asking.
+#: A request that a page of another origin can send without a preflight.
 FORM: Final = "{method: 'POST', mode: 'no-cors', credentials: 'include'}"
 AS_JSON: Final = (
     "{method: 'POST', credentials: 'include', headers: {'Content-Type': 'application/json'}, "
@@ -42,28 +37,28 @@ AS_JSON: Final = (
 
 
 @dataclass(frozen=True)
-class Portal:
-    """A portal that runs, and what Ana does there."""
+class ExamplePortal:
+    """A running example, and Ana's steps in it."""
 
     url: str
 
-    def sign_in(self, page: "Page") -> None:
+    def sign_in(self, page: Page) -> None:
         page.goto(self.url)
         page.get_by_role("button", name="Sign in as Ana").click()
         page.wait_for_selector("pat-embed")
 
-    def frame(self, page: "Page") -> Frame:
-        """Return the app's frame, once it can be used."""
+    def frame(self, page: Page) -> Frame:
+        """Wait until the app is ready, and return its frame."""
         frame = page.locator("pat-embed iframe").element_handle().content_frame()
         assert frame
         expect(frame.get_by_role("heading", name="Orders", exact=True)).to_be_visible()
-        ready(frame)
+        wait_until_ready(frame)
         return frame
 
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The examples with what npm installs for them."""
+    """A copy of the examples with their npm packages and React's build."""
     folder = tmp_path_factory.mktemp("examples") / "examples"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("node_modules", "public", "__pycache__"))
     try:
@@ -71,22 +66,23 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         npm = program("npm")
     except FileNotFoundError as missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    for kind, command in (
-        ("express", ["install"]),
-        ("react", ["install"]),
-        ("react", ["run", "build"]),
-    ):
-        quiet = ["--no-audit", "--no-fund", "--no-package-lock"] if command == ["install"] else []
-        done = subprocess.run(
-            [npm, *command, *quiet],
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def start(kind: str, *command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [npm, *command],
             cwd=folder / kind,
-            env=os.environ | {"PATH": path},
-            capture_output=True,
+            env=env,
             text=True,
-            timeout=110,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+
+    install = ("install", "--no-audit", "--no-fund", "--no-package-lock")
+    for commands in ([("express", *install), ("react", *install)], [("react", "run", "build")]):
+        for process in [start(*command) for command in commands]:
+            output, _ = process.communicate(timeout=110)
+            assert process.returncode == 0, output
     return folder
 
 
@@ -97,7 +93,7 @@ def ports() -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def service(schema: Path, tmp_path_factory: pytest.TempPathFactory, ports: dict[str, int]) -> Iterator[str]:
-    """The service, where Ana may open Orders and the portals may embed it."""
+    """The service with Ana's Orders, which the examples may embed."""
     folder, port = tmp_path_factory.mktemp("service"), free_port()
     env = {
         "SECRET_KEY": KEY,
@@ -128,19 +124,19 @@ def world(origins: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def started(kind: str, port: int, env: dict[str, str], folder: Path) -> Iterator[Portal]:
-    """The portal as its README starts it."""
+def started(kind: str, port: int, env: dict[str, str], folder: Path) -> Iterator[ExamplePortal]:
+    """Start the portal as its README says."""
     env = env | {"PORT": str(port), "PAGES": "."}
     if kind == "flask":
         command = [sys.executable, "-m", "flask", "--app", "portal", "run", "--port", str(port)]
     else:
         command = [program("node"), "../express/server.js"]
     with web_server(command, env, port=port, cwd=folder / kind):
-        yield Portal(f"http://localhost:{port}")
+        yield ExamplePortal(f"http://localhost:{port}")
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def portal(request: pytest.FixtureRequest, service: str, ports: dict[str, int]) -> Iterator[Portal]:
+def portal(request: pytest.FixtureRequest, service: str, ports: dict[str, int]) -> Iterator[ExamplePortal]:
     kind = request.param
     env = {"PAT_SERVICE": service, "CLIENT_ID": "portal", "CLIENT_SECRET": SECRET}
     folder = EXAMPLES if kind == "flask" else request.getfixturevalue("installed")
@@ -148,42 +144,42 @@ def portal(request: pytest.FixtureRequest, service: str, ports: dict[str, int]) 
         yield portal
 
 
-def test_ana_signs_in_and_sees_her_orders(page: "Page", portal: Portal, witness: "Witness") -> None:
+def test_ana_signs_in_and_sees_her_orders(page: Page, portal: ExamplePortal, recorder: Recorder) -> None:
     portal.sign_in(page)
     frame = portal.frame(page)
     expect(frame.get_by_text("Acme · Ana")).to_be_visible()
-    # The page scrolls, and not the frame.
+    # The page scrolls, not the frame.
     frame.wait_for_function(
         "() => innerHeight > 300 && document.documentElement.scrollHeight <= innerHeight", polling=50
     )
-    assert not [url for url in witness.urls() if "pat_" in url]
+    assert not [url for url in recorder.urls() if "pat_" in url]
     assert SECRET not in page.content() + frame.content()
-    [minted] = [answer for answer in witness.responses if answer.url.endswith(TOKEN)]
-    assert minted.header_value("Cache-Control") == "no-store"
+    [mint_answer] = [answer for answer in recorder.responses if answer.url.endswith(TOKEN)]
+    assert mint_answer.header_value("Cache-Control") == "no-store"
     assert {cookie["domain"] for cookie in page.context.cookies()} == {"localhost"}
     for cookie in page.context.cookies():
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_another_page_gets_no_token(page: "Page", portal: Portal, witness: "Witness", host: str) -> None:
-    """From another port of the same host its requests carry Ana's cookie."""
-    witness.allow("CORS", "Failed to load resource")
+def test_another_page_gets_no_token(page: Page, portal: ExamplePortal, recorder: Recorder, host: str) -> None:
+    """From another port of the same host, its requests carry Ana's cookie."""
+    recorder.allow("CORS", "Failed to load resource")
     portal.sign_in(page)
     portal.frame(page)
-    with site() as mallorys:
-        mallorys.pages["/"] = HOST
-        page.goto(mallorys.url(host=host))
+    with site() as mallory:
+        mallory.pages["/"] = HOST_HTML
+        page.goto(mallory.url(host=host))
         for body in ("JSON.stringify({app: 'orders'})", "new FormData()"):
             with page.expect_response(f"**{TOKEN}") as answer:
                 page.evaluate(f"url => {{ fetch(url, {{...{FORM}, body: {body}}}) }}", portal.url + TOKEN)
             assert answer.value.status == 403
-        # With JSON the browser asks first, and is refused.
+        # For JSON the browser sends a preflight, which is refused.
         assert page.evaluate(f"url => fetch(url, {AS_JSON}).catch(() => 'no')", portal.url + TOKEN) == "no"
 
 
-def test_only_who_is_signed_in_gets_a_token_and_only_for_the_portals_apps(
-    page: "Page", portal: Portal
+def test_a_token_needs_a_signed_in_user_and_one_of_the_portals_apps(
+    page: Page, portal: ExamplePortal
 ) -> None:
     def status(app: str) -> int:
         return page.request.post(portal.url + TOKEN, data={"app": app}).status
@@ -194,15 +190,15 @@ def test_only_who_is_signed_in_gets_a_token_and_only_for_the_portals_apps(
 
 
 @pytest.mark.parametrize("kind", ["flask", "express"])
-def test_a_refused_mint_is_handed_on_but_not_that_of_a_wrong_secret(
-    request: pytest.FixtureRequest, page: "Page", service: str, kind: str
+def test_a_refused_mint_is_passed_on_except_for_a_wrong_secret(
+    request: pytest.FixtureRequest, page: Page, service: str, kind: str
 ) -> None:
     folder = EXAMPLES if kind == "flask" else request.getfixturevalue("installed")
-    told: dict[str, list[tuple[int, str | None]]] = {
+    expected_by_client: dict[str, list[tuple[int, str | None]]] = {
         f"slow-{kind}": [(201, None), (429, "rate_limited")],
-        "nobody": [(502, "invalid_client")],
+        "unknown": [(502, "invalid_client")],
     }
-    for client, expected in told.items():
+    for client, expected in expected_by_client.items():
         env = {"PAT_SERVICE": service, "CLIENT_ID": client, "CLIENT_SECRET": SECRET}
         with started(kind, free_port(), env, folder) as portal:
             page.request.post(f"{portal.url}/sign-in")
@@ -214,7 +210,7 @@ def test_a_refused_mint_is_handed_on_but_not_that_of_a_wrong_secret(
 
 
 @pytest.mark.parametrize("portal", ["react"], indirect=True)
-def test_react_changes_the_theme_of_an_open_frame_and_takes_it_away(page: "Page", portal: Portal) -> None:
+def test_react_changes_the_theme_of_an_open_frame_and_unmounts_it(page: Page, portal: ExamplePortal) -> None:
     portal.sign_in(page)
     frame = portal.frame(page)
     expect(page.get_by_role("status")).to_have_text("You see Orders.")
@@ -228,15 +224,15 @@ def test_react_changes_the_theme_of_an_open_frame_and_takes_it_away(page: "Page"
     expect(portal.frame(page).locator("html")).to_have_attribute("data-theme", "dark")
 
 
-def test_each_is_short_and_in_the_readme() -> None:
+def test_each_example_is_short_and_in_the_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text("utf-8")
     for kind in KINDS:
         assert f"[{kind}/]({kind}/)" in readme
         code = [file for suffix in ("py", "js", "jsx") for file in (EXAMPLES / kind).glob(f"*.{suffix}")]
         assert code
         for file in code:
-            assert len(file.read_text("utf-8").splitlines()) < MOST, file
-    asked = set(re.findall(r"export (?:\w+=\S+ )*?(CLIENT_ID|CLIENT_SECRET)", readme))
-    assert asked == {"CLIENT_ID", "CLIENT_SECRET"}
+            assert len(file.read_text("utf-8").splitlines()) < MOST_LINES, file
+    names = set(re.findall(r"export (?:\w+=\S+ )*?(CLIENT_ID|CLIENT_SECRET)", readme))
+    assert names == {"CLIENT_ID", "CLIENT_SECRET"}
     assert ANA in (EXAMPLES / "flask" / "portal.py").read_text("utf-8")
     assert urlsplit("http://localhost:8000").netloc in readme

@@ -1,33 +1,29 @@
-"""What a host's page and its frames hold of Chromium's memory: as much after a day as after an hour."""
+"""The memory that a host page and its frames use in Chromium does not grow over a day."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import CDPSession, Page
 
-from tests.e2e.browser.embedding import Portal, tag
-from tests.e2e.browser.test_renewal import NEARLY, SHORT
+from tests.e2e.browser.portal import NEARLY_EXPIRED_SECONDS, SHORT_SESSION, Portal, tag
+from tests.e2e.browser.recorder import Recorder
 
-if TYPE_CHECKING:
-    from playwright.sync_api import CDPSession
-
-    from tests.e2e.browser.conftest import Witness
-
-#: What is compiled and cached at first is no leak.
-WARM_UP: Final = 10
-LONG_WARM_UP: Final = 50
-RENEWALS: Final = 120
-#: Bytes by which the heap may differ: less than 300 sessions would take.
-HEAP: Final = 200_000
-#: What one lets go may hold what only the next one finds.
+#: Compiled code and caches of the first rounds are no leak.
+WARM_UP: Final = 5
+ROUNDS: Final = 12
+HEAP_WARM_UP: Final = 25
+HEAP_ROUNDS: Final = 60
+#: Less than 150 leaked sessions would take.
+HEAP_TOLERANCE_BYTES: Final = 100_000
+#: One collection can release what keeps another object alive.
 COLLECTIONS: Final = 5
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the garbage collector leaves."""
+class Objects:
+    """The number of objects of each kind after a garbage collection."""
 
     listeners: int
     nodes: int
@@ -36,71 +32,72 @@ class Held:
 
 
 class Process:
-    """The page's process, in which its frames are as well: a browser that is driven has one for all."""
+    """The page's process. A driven browser runs the frames in the same one."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.session: CDPSession = page.context.new_cdp_session(page)
         self.contexts: set[int] = set()
-        self.session.on("Runtime.executionContextCreated", self._began)
-        self.session.on("Runtime.executionContextDestroyed", self._ended)
+        self.session.on("Runtime.executionContextCreated", self._add_context)
+        self.session.on("Runtime.executionContextDestroyed", self._discard_context)
         self.session.send("Runtime.enable")
         self.session.send("Performance.enable")
 
-    def _began(self, event: dict[str, Any]) -> None:
+    def _add_context(self, event: dict[str, Any]) -> None:
         if event["context"]["auxData"]["isDefault"]:
             self.contexts.add(event["context"]["id"])
 
-    def _ended(self, event: dict[str, Any]) -> None:
+    def _discard_context(self, event: dict[str, Any]) -> None:
         self.contexts.discard(event["executionContextId"])
 
-    def holds(self) -> tuple[Held, int]:
-        """Return what there is after a collection, and the bytes of the heap."""
+    def measure(self) -> tuple[Objects, int]:
+        """Collect garbage; return the objects left and the bytes of the heap."""
         for _ in range(COLLECTIONS):
             self.session.send("HeapProfiler.collectGarbage")
             self.page.wait_for_timeout(50)
         metrics = self.session.send("Performance.getMetrics")["metrics"]
         found = {each["name"]: int(each["value"]) for each in metrics}
-        ports = sum(map(self._ports, set(self.contexts)))
-        held = Held(found["JSEventListeners"], found["Nodes"], found["Documents"], ports)
-        return held, found["JSHeapUsedSize"]
+        ports = sum(map(self._count_ports, set(self.contexts)))
+        objects = Objects(found["JSEventListeners"], found["Nodes"], found["Documents"], ports)
+        return objects, found["JSHeapUsedSize"]
 
-    def _ports(self, context: int) -> int:
-        """Return how many ports are alive that a page's scripts had in their hands."""
+    def _count_ports(self, context: int) -> int:
+        """Return the number of live ports that scripts of this context have used."""
         group = {"objectGroup": "ports"}
-        wish = {"expression": "MessagePort.prototype", "contextId": context} | group
-        prototype = self.session.send("Runtime.evaluate", wish)["result"]["objectId"]
+        expression = {"expression": "MessagePort.prototype", "contextId": context} | group
+        prototype = self.session.send("Runtime.evaluate", expression)["result"]["objectId"]
         found = self.session.send("Runtime.queryObjects", {"prototypeObjectId": prototype} | group)
         length = {"functionDeclaration": "function () { return this.length; }", "returnByValue": True}
-        wish = {"objectId": found["objects"]["objectId"]} | length
-        count: int = self.session.send("Runtime.callFunctionOn", wish)["result"]["value"]
+        call = {"objectId": found["objects"]["objectId"]} | length
+        count: int = self.session.send("Runtime.callFunctionOn", call)["result"]["value"]
         self.session.send("Runtime.releaseObjectGroup", group)
         return count
 
 
 def forget(portal: Portal) -> None:
-    """Let the page's own record of what it heard go, and what still waits for an answer to be late."""
-    portal.page.evaluate("heard.length = said.length = 0")
-    portal.pass_time(31)
+    """Drop the page's own records, and let every timer of a late answer run out."""
+    portal.page.evaluate("events.length = messages.length = 0")
+    portal.fast_forward(31)
 
 
-def expect_flat(portal: Portal, again: Callable[[], None], times: int, warm_up: int = WARM_UP) -> None:
+def expect_no_leak(portal: Portal, repeat: Callable[[], None], check_heap: bool = False) -> None:
     process = Process(portal.page)
 
-    def after(rounds: int) -> tuple[Held, int]:
+    def after(rounds: int) -> tuple[Objects, int]:
         for _ in range(rounds):
-            again()
+            repeat()
             forget(portal)
-        return process.holds()
+        return process.measure()
 
+    warm_up, rounds = (HEAP_WARM_UP, HEAP_ROUNDS) if check_heap else (WARM_UP, ROUNDS)
     before, heap = after(warm_up)
-    # Compiled code comes and goes as well, but what has leaked is there each time.
-    later = [after(times), after(10), after(10)]
-    for held, _ in later:
-        for name, count in vars(held).items():
-            assert count - vars(before)[name] < times / 2, (name, before, later)
-    if warm_up == LONG_WARM_UP:
-        assert min(size for _, size in later) - heap < HEAP, later
+    # Compiled code comes and goes, but a leak shows each time.
+    later = [after(rounds), after(3), after(3)]
+    for objects, _ in later:
+        for name, count in vars(objects).items():
+            assert count - vars(before)[name] < rounds / 2, (name, before, later)
+    if check_heap:
+        assert min(size for _, size in later) - heap < HEAP_TOLERANCE_BYTES, later
 
 
 @pytest.fixture
@@ -109,35 +106,35 @@ def portal(portal: Portal) -> Portal:
     return portal
 
 
-def test_a_frame_that_is_renewed_all_day_holds_no_more_than_at_first(portal: Portal) -> None:
-    portal.wish = dict(SHORT)
+def test_a_frame_renewed_all_day_uses_no_more_memory(portal: Portal) -> None:
+    portal.mint_options = dict(SHORT_SESSION)
     portal.open("auto-height")
 
-    def renewed() -> None:
-        portal.pass_time(NEARLY)
-        portal.heard("session:renewed")
+    def renew() -> None:
+        portal.fast_forward(NEARLY_EXPIRED_SECONDS)
+        portal.events("session:renewed")
 
-    expect_flat(portal, renewed, RENEWALS, LONG_WARM_UP)
+    expect_no_leak(portal, renew, check_heap=True)
 
 
-def test_frames_that_come_and_go_leave_nothing_behind(portal: Portal) -> None:
+def test_frames_that_come_and_go_leak_nothing(portal: Portal) -> None:
     portal.visit()
 
     def come_and_go() -> None:
         portal.page.evaluate("(html) => after.insertAdjacentHTML('afterend', html)", tag())
-        portal.heard("loaded")
+        portal.events("loaded")
         portal.page.evaluate("document.querySelector('pat-embed').remove()")
 
-    expect_flat(portal, come_and_go, 20)
+    expect_no_leak(portal, come_and_go)
 
 
-def test_a_frame_that_is_reloaded_holds_no_more_than_at_first(portal: Portal, witness: "Witness") -> None:
-    witness.allow("target origin provided")
+def test_a_reloaded_frame_leaks_nothing(portal: Portal, recorder: Recorder) -> None:
+    recorder.allow("target origin provided")
     frame = portal.open()
 
-    def reloaded() -> None:
+    def reload() -> None:
         forget(portal)
         frame.evaluate("() => { location.reload(); }")
-        portal.heard("loaded")
+        portal.events("loaded")
 
-    expect_flat(portal, reloaded, 20)
+    expect_no_leak(portal, reload)

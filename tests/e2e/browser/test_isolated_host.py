@@ -1,98 +1,92 @@
-"""A host that is isolated (`Cross-Origin-Embedder-Policy`), in Chromium: what it shows, and why."""
+"""Cross-origin isolated host pages (`Cross-Origin-Embedder-Policy`) in Chromium."""
 
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
-from playwright.sync_api import Error, expect
+from playwright.sync_api import Error, Page, Route
 
-from tests.e2e.browser.house import ANA, HOST, Host, click, heading
-from tests.e2e.browser.sites import ready, until
-from tests.e2e.browser.test_launcher import Office, an_office, go, launch
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page, Route
-
-    from tests.e2e.browser.conftest import Witness
+from tests.e2e.browser.installation import (
+    ANA,
+    HOST_HTML,
+    ONE_HOST,
+    HostPage,
+    LauncherInstallation,
+    Launchers,
+    expect_heading,
+    go,
+)
+from tests.e2e.browser.recorder import Recorder
+from tests.e2e.browser.site import ISOLATED, wait_until
 
 POLICIES: Final = ("require-corp", "credentialless")
-#: What Chromium's log says of a frame that it shows no more of.
-BLOCKED: Final = ("ERR_BLOCKED_BY_RESPONSE", "chrome-error://")
 
 
-@pytest.fixture(scope="module")
-def whole_office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with an_office(tmp_path_factory.mktemp("office")) as office:
-        for policy in POLICIES:
-            office.site.pages[f"/{policy}"] = HOST
-            office.site.headers[f"/{policy}"] = {
-                "Cross-Origin-Opener-Policy": "same-origin",
-                "Cross-Origin-Embedder-Policy": policy,
-            }
-        yield office
+@pytest.fixture
+def installation(launcher_installations: Launchers) -> LauncherInstallation:
+    return launcher_installations(ONE_HOST)
 
 
-def isolated(page: "Page", office: Office, policy: str = POLICIES[0]) -> Host:
-    office.provision()
-    page.goto(office.site.url(f"/{policy}"))
+def isolated(page: Page, installation: LauncherInstallation, policy: str = POLICIES[0]) -> HostPage:
+    site = installation.site
+    site.pages["/isolated"] = HOST_HTML
+    site.headers["/isolated"] = ISOLATED | {"Cross-Origin-Embedder-Policy": policy}
+    page.goto(site.url("/isolated"))
     assert page.evaluate("crossOriginIsolated") is True
-    return Host(page, office)
+    return HostPage(page, installation)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_an_isolated_host_shows_the_app_with_its_pictures_and_pages(
-    page: "Page", whole_office: Office, policy: str
+def test_an_isolated_host_page_shows_the_app_and_its_pages(
+    page: Page, installation: LauncherInstallation, policy: str
 ) -> None:
-    host = isolated(page, whole_office, policy)
-    frame = host.embed(whole_office.address(ANA, "support"))
-    expect(heading(frame)).to_have_text("Support")
-    ready(frame)
-    click(frame, "New ticket")
-    expect(heading(frame)).to_have_text("New ticket")
-    assert host.silent()
-
-
-def test_an_isolated_host_shows_a_refusal_and_is_told_of_it(page: "Page", whole_office: Office) -> None:
-    host = isolated(page, whole_office)
-    frame = host.embed(whole_office.address(ANA, "support").partition("?")[0])
-    expect(heading(frame)).to_be_visible()
-    assert [message["code"] for message in host.heard()] == ["token_missing"]
-
-
-def test_a_launcher_in_an_isolated_host_leads_to_an_app_and_back(page: "Page", whole_office: Office) -> None:
-    frame = launch(isolated(page, whole_office))
-    go(frame, "Orders", "Orders")
-    go(frame, "All apps", "Acme")
-
-
-def test_an_isolated_host_loads_a_public_file(page: "Page", whole_office: Office) -> None:
-    isolated(page, whole_office)
-    load = """(address) => new Promise((done) => {
+    host = isolated(page, installation, policy)
+    frame = host.open(ANA, "support")
+    expect_heading(frame, "Support")
+    go(frame, "New ticket")
+    host.expect_silence()
+    stylesheet = """(address) => new Promise((done) => {
         const link = document.createElement("link");
         Object.assign(link, { rel: "stylesheet", href: address });
         link.onload = () => done("loaded");
         link.onerror = () => done("blocked");
         document.head.append(link);
     })"""
-    assert page.evaluate(load, f"{whole_office.url}/static/embed/embed.css") == "loaded"
+    assert page.evaluate(stylesheet, f"{installation.url}/static/embed/embed.css") == "loaded"
+
+
+def test_an_isolated_host_page_shows_a_refusal_and_receives_it(
+    page: Page, installation: LauncherInstallation
+) -> None:
+    host = isolated(page, installation)
+    frame = host.embed(installation.app_url())
+    expect_heading(frame, "This app needs to be opened again")
+    assert host.codes() == ["token_missing"]
+
+
+def test_a_launcher_in_an_isolated_host_page_leads_to_an_app_and_back(
+    page: Page, installation: LauncherInstallation
+) -> None:
+    frame = isolated(page, installation).launch()
+    go(frame, "Orders")
+    go(frame, "All apps", "Acme")
 
 
 @pytest.mark.parametrize("lost", ["cross-origin-resource-policy", "cross-origin-embedder-policy"])
-def test_without_one_of_the_two_headers_an_isolated_host_shows_nothing(
-    page: "Page", whole_office: Office, witness: "Witness", lost: str
+def test_without_either_header_an_isolated_host_page_shows_nothing(
+    page: Page, installation: LauncherInstallation, recorder: Recorder, lost: str
 ) -> None:
-    """The contrast: this is what a proxy does that drops one."""
-    witness.allow(*BLOCKED, "Failed to load resource")
+    """This is what a proxy breaks when it drops one."""
+    recorder.allow("ERR_BLOCKED_BY_RESPONSE", "chrome-error://", "Failed to load resource")
 
-    def drop(route: "Route") -> None:
+    def drop(route: Route) -> None:
         answer = route.fetch()
         kept = {name: value for name, value in answer.headers.items() if name != lost}
         route.fulfill(response=answer, headers=kept)
 
-    host = isolated(page, whole_office)
+    host = isolated(page, installation)
     page.route("**/embed-apps/**", drop)
-    frame = host.embed(whole_office.address(ANA, "support"))
-    with suppress(Error):  # where it waits already when the browser refuses, that is its answer
+    frame = host.embed(installation.address(ANA, "support"))
+    with suppress(Error):  # the browser's refusal can end the wait with an error
         frame.wait_for_url("chrome-error://**")
-    until(page, lambda: frame.url.startswith("chrome-error:"))
+    wait_until(page, lambda: frame.url.startswith("chrome-error:"))

@@ -1,38 +1,27 @@
-"""docs/apps/your-own-app.md, done word for word by a reader who has just loaded the demo."""
+"""docs/apps/your-own-app.md, followed word for word after `demo load`."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Frame, expect
+from playwright.sync_api import Frame, Page, expect
 
-from tests.e2e.browser.sites import (
-    Site,
-    copy_project,
-    curl,
-    environment,
-    ready,
-    shell,
-    site,
-)
+from tests.e2e.browser.checkout import copy_project, curl, environment, shell
+from tests.e2e.browser.site import Site, site, wait_until_ready
 from tests.support.documents import rows, section, snippets
 from tests.support.servers import flask_run, free_port
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
 GUIDE = "docs/apps/your-own-app.md"
 FILES = ["templates/apps/quote/index.html", "templates/apps/quote/result.html", "apps/quote.py", "quote.toml"]
-PAGE = "http://localhost:8080"  # where the reader serves the page that embeds
+HOST_PAGE = "http://localhost:8080"  # the host page's origin in the guide
 SERVICE = "http://127.0.0.1:5000"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader who did what the guide says: where the app can be embedded, and how it is minted."""
+    """A reader who followed the guide: the installation, and the command that mints."""
 
     tree: Path
     service: str
@@ -41,7 +30,7 @@ class Reader:
     secret: str
 
     def mint(self) -> str:
-        """Return an address for Ana. The reader's client may mint ten times a minute."""
+        """Return an address for Ana. The documented client may mint ten a minute."""
         return curl(self.command, self.tree, CLIENT_SECRET=self.secret)["redirectUrl"]
 
 
@@ -65,7 +54,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         for name, text in found.items():
             path = tree / name
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text.replace(PAGE, embedder.origin), "utf-8")
+            path.write_text(text.replace(HOST_PAGE, embedder.origin), "utf-8")
         [provision] = re.findall(r"`(flask --app app provision \S+)`", section(GUIDE, "See it"))
         shell(provision, tree)
         assert '"appSlug": "quote"' in section(GUIDE, "See it")
@@ -76,16 +65,16 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 @pytest.fixture
-def quote(page: "Page", reader: Reader) -> Frame:
-    """The reader's app, opened for Ana in a frame."""
+def quote(page: Page, reader: Reader) -> Frame:
+    """The guide's app, opened for Ana in a frame."""
     [(html, path)] = re.findall(r"save `(<iframe .*?</iframe>)` as\s+`(\S+)`", section(GUIDE, "See it"))
-    assert f"`{PAGE}/{path}`" in section(GUIDE, "See it")
+    assert f"`{HOST_PAGE}/{path}`" in section(GUIDE, "See it")
     reader.embedder.pages[f"/{path}"] = html.replace("…", reader.mint())
     page.goto(reader.embedder.url(f"/{path}"))
     frame = page.locator("iframe").element_handle().content_frame()
     assert frame
     expect(frame.get_by_role("heading")).to_have_text("A quote for Ana Ruiz")
-    ready(frame)
+    wait_until_ready(frame)
     return frame
 
 
@@ -108,24 +97,22 @@ def test_ana_asks_for_a_quote_and_gets_it(quote: Frame) -> None:
     expect(quote.get_by_role("heading")).to_have_text("A quote for Ana Ruiz")
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [("0", "From 1 to 500."), ("501", "From 1 to 500."), ("some", "Not a valid integer.")]
-)
-def test_input_that_does_not_validate_is_marked_in_place(quote: Frame, count: str, text: str) -> None:
-    quote.get_by_label("Item").select_option("Toner")
-    quote.get_by_label("How many").fill(count)
-    with quote.page.expect_response("**/pages/quote") as answer:
-        quote.get_by_role("button", name="Quote").click()
-    assert answer.value.status == 422
-    expect(quote.get_by_text(text)).to_be_visible()
-    field = quote.get_by_label("How many")
-    expect(field).to_have_accessible_description(re.compile(re.escape(text)))
-    expect(field).to_have_value(count)
-    expect(field).to_be_focused()
-    expect(quote.get_by_label("Item")).to_have_value("Toner")
+def test_an_invalid_quote_is_explained_in_place(quote: Frame) -> None:
+    for count, text in (("0", "From 1 to 500."), ("501", "From 1 to 500."), ("some", "Not a valid integer.")):
+        quote.get_by_label("Item").select_option("Toner")
+        quote.get_by_label("How many").fill(count)
+        with quote.page.expect_response("**/pages/quote") as answer:
+            quote.get_by_role("button", name="Quote").click()
+        assert answer.value.status == 422
+        expect(quote.get_by_text(text)).to_be_visible()
+        field = quote.get_by_label("How many")
+        expect(field).to_have_accessible_description(re.compile(re.escape(text)))
+        expect(field).to_have_value(count)
+        expect(field).to_be_focused()
+        expect(quote.get_by_label("Item")).to_have_value("Toner")
 
 
-def test_the_price_list_is_saved_under_its_name(quote: Frame) -> None:
+def test_the_price_list_downloads_under_its_name(quote: Frame) -> None:
     with quote.page.expect_download() as download:
         quote.get_by_role("button", name="Price list").click()
     assert download.value.suggested_filename == "prices.csv"

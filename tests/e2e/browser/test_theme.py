@@ -1,22 +1,19 @@
-"""Theme and height of a frame in Chromium: they follow what the host wishes, at run time too."""
+"""Theme and height of a frame's pages in Chromium, without a server."""
 
 from collections.abc import Callable
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route
 
 from tests.support.people import ORDERS, PUBLIC_URL, Service
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
 LIGHT: Final = "rgb(246, 247, 246)"
 DARK: Final = "rgb(15, 19, 18)"
-GROUND: Final = "getComputedStyle(document.body).backgroundColor"
-#: What each element of the page looks like: its tag, class and colours.
+BACKGROUND: Final = "getComputedStyle(document.body).backgroundColor"
+#: The tag, class and colours of each element of the page.
 LOOKS: Final = """() => [...document.querySelectorAll("body, body *")].map((element) => {
     const { color, backgroundColor, borderTopColor, fill, stroke } = getComputedStyle(element);
     return [element.tagName, `${element.className}`, color, backgroundColor, borderTopColor, fill, stroke];
@@ -27,23 +24,27 @@ PANEL: Final = (
     '<button type="button" class="button primary">Try again</button></main>'
 )
 OPENING: Final = '<div class="embed-opening" role="status"><span>Opening…</span></div>'
+MOTIONS: Final[tuple[tuple[Literal["reduce", "no-preference"], str], ...]] = (
+    ("reduce", "none"),
+    ("no-preference", "embed-turn"),
+)
 
-Show = Callable[[str], "Page"]
+Show = Callable[[str], Page]
 
 
 @pytest.fixture
-def shown(page: "Page", service: Service) -> Show:
-    """Return what shows an address of the service, without a server, and without scripts of the frame."""
+def shown(page: Page, service: Service) -> Show:
+    """Return a function that shows an address of the service without its scripts."""
 
     def answer(route: Route) -> None:
-        asked = urlsplit(route.request.url)
-        if asked.path.endswith(".js"):
+        url = urlsplit(route.request.url)
+        if url.path.endswith(".js"):
             route.fulfill(body="", content_type="text/javascript")
             return
-        with service.client.get(f"{asked.path}?{asked.query}", headers={"Accept": "text/html, */*"}) as got:
+        with service.client.get(f"{url.path}?{url.query}", headers={"Accept": "text/html, */*"}) as got:
             route.fulfill(status=got.status_code, headers=dict(got.headers), body=got.data)
 
-    def shown(url: str) -> "Page":
+    def shown(url: str) -> Page:
         page.goto(url)
         return page
 
@@ -52,7 +53,7 @@ def shown(page: "Page", service: Service) -> Show:
 
 
 def address(service: Service, kind: str) -> str:
-    """Return where one kind of page is that a frame can show."""
+    """Return the address of one kind of page that a frame can show."""
     if kind == "refusal":
         return f"{PUBLIC_URL}/embed-apps/{ORDERS}?personal-access-token=pat_0"
     targets: dict[str, dict[str, Any]] = {
@@ -66,32 +67,29 @@ def address(service: Service, kind: str) -> str:
     return redirect_url
 
 
-def with_theme(page: "Page", theme: str, system: Literal["light", "dark"]) -> list[Any]:
+def with_theme(page: Page, theme: str, system: Literal["light", "dark"]) -> list[Any]:
     page.emulate_media(color_scheme=system, reduced_motion="reduce")
     page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
     looks: list[Any] = page.evaluate(LOOKS)
-    assert page.evaluate(GROUND) == (DARK if "dark" in (theme, theme == "auto" and system) else LIGHT)
+    assert page.evaluate(BACKGROUND) == (DARK if "dark" in (theme, theme == "auto" and system) else LIGHT)
     return looks
 
 
 @pytest.mark.parametrize("kind", ["launcher", "orders", "support", "refusal"])
-def test_everything_follows_the_theme_while_the_page_is_open(
-    shown: Show, service: Service, kind: str
-) -> None:
+def test_every_element_follows_the_theme_of_an_open_page(shown: Show, service: Service, kind: str) -> None:
     page = shown(address(service, kind))
     light, dark = with_theme(page, "auto", "light"), with_theme(page, "auto", "dark")
     assert with_theme(page, "dark", "light") == dark
     assert with_theme(page, "light", "dark") == light
     assert with_theme(page, "light", "light") == light
     for before, after in zip(light, dark, strict=True):
-        # Whatever has a colour of its own has one for the dark.
-        assert before[2] != after[2], before
+        assert before[2] != after[2], f"{before} has no dark colour"
 
 
-def test_ana_sees_a_refusal_in_the_theme_that_the_host_wishes(shown: Show, service: Service) -> None:
+def test_a_refusal_has_the_theme_of_the_host_page(shown: Show, service: Service) -> None:
     refusal = address(service, "refusal")
     for theme, ground in (("dark", DARK), ("light", LIGHT), ("auto", LIGHT)):
-        assert shown(f"{refusal}&theme={theme}").evaluate(GROUND) == ground
+        assert shown(f"{refusal}&theme={theme}").evaluate(BACKGROUND) == ground
 
 
 @pytest.mark.parametrize("language", ["en", "es"])
@@ -110,7 +108,7 @@ def test_a_refusal_fits_a_frame_of_any_size(shown: Show, service: Service, langu
 
 
 @pytest.mark.parametrize("body", [PANEL, OPENING, '<h1 id="loose">Loose margins</h1>'])
-def test_a_frame_that_takes_its_contents_height_says_the_same_at_any_height(
+def test_the_reported_height_does_not_depend_on_the_frames_height(
     shown: Show, service: Service, body: str
 ) -> None:
     page = shown(address(service, "refusal"))
@@ -137,19 +135,23 @@ def test_a_frame_that_takes_its_contents_height_says_the_same_at_any_height(
     assert heights == {last}, "margins are part of it"
 
 
-@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
-def test_what_waits_shows_itself_after_a_moment(
-    shown: Show, service: Service, motion: Literal["reduce", "no-preference"]
-) -> None:
+def test_the_opening_notice_appears_after_a_moment(shown: Show, service: Service) -> None:
     page = shown(address(service, "refusal"))
-    page.emulate_media(reduced_motion=motion)
     page.evaluate("body => { document.body.innerHTML = body }", OPENING)
     opening = page.get_by_role("status")
-    delay, opacity = opening.evaluate(
-        "element => [getComputedStyle(element).animationDelay, getComputedStyle(element).opacity]"
-    )
-    assert (delay, opacity) == ("0.3s", "0")
-    expect(opening).to_have_css("opacity", "1")
-    turns = opening.evaluate("element => getComputedStyle(element, '::before').animationName")
-    assert turns == ("none" if motion == "reduce" else "embed-turn")
+    spinner = "element => getComputedStyle(element, '::before').animationName"
+    for motion, spins in MOTIONS:
+        page.emulate_media(reduced_motion=motion)
+        appearance = opening.evaluate(
+            """(element) => {
+                const [animation] = element.getAnimations();
+                animation.pause();
+                return [100, 1000].map((ms) => {
+                    animation.currentTime = ms;
+                    return [animation.effect.getTiming().delay, getComputedStyle(element).opacity];
+                });
+            }"""
+        )
+        assert appearance == [[300, "0"], [300, "1"]]
+        assert opening.evaluate(spinner) == spins
     assert opening.inner_text() == "Opening…"

@@ -1,4 +1,4 @@
-"""The browsers besides Chromium, with another site's cookies blocked. What is not here is skipped."""
+"""Firefox and WebKit, with another site's cookies blocked. A browser that is not installed is skipped."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -23,6 +23,6 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         try:
             browser = stack.enter_context(BROWSERS[request.param](tmp_path_factory.mktemp(request.param)))
         except FileNotFoundError as missing:
-            # Also where CI is set: not every system has them as packages. Chromium is the one that must be.
+            # CI skips them too: not every system has these packages. Only Chromium is required.
             pytest.skip(str(missing))
         yield browser

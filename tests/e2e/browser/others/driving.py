@@ -1,4 +1,4 @@
-"""What the tests of other browsers ask of one: scripts, presses and keys in a page and in a frame of it."""
+"""The interface to a browser other than Chromium: scripts, clicks and keys in a page and its frames."""
 
 import json
 import time
@@ -8,10 +8,10 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any, Final, Protocol
 
-PATIENCE: Final = 15  # seconds
-LEAVE: Final = 300  # milliseconds
-STOP: Final = 10  # seconds that a process has to end
-#: Takes arguments and gives its result as JSON, which both protocols carry as texts. Promises are awaited.
+TIMEOUT_SECONDS: Final = 15
+LEAVE_AFTER_MS: Final = 300
+STOP_TIMEOUT_SECONDS: Final = 10
+#: Passes arguments and the result as JSON text, which both protocols carry, and awaits promises.
 CALL: Final = "async (given) => JSON.stringify((await ({function})(...JSON.parse(given))) ?? null)"
 
 
@@ -20,22 +20,22 @@ class DriverError(Exception):
 
 
 class Browser(Protocol):
-    """One tab of a real browser. `frame` is the selector of a frame of its page; none is the page itself."""
+    """One tab of a browser. `frame` is the selector of a frame in its page, or None for the page itself."""
 
     name: str
     downloads: Path
 
     def goto(self, url: str) -> None:
-        """Go there, and wait for the page's `load`."""
+        """Go to the address, and wait for the page's `load`."""
 
     def call(self, function: str, given: str, frame: str | None) -> str:
-        """Run a function as `CALL` makes them, in the page's own world, and return its result."""
+        """Run a function made with `CALL` in the page's own world, and return its result."""
 
     def click(self, selector: str, frame: str | None) -> None:
-        """Press the mouse's button on the element, as a person does."""
+        """Click the element with the mouse."""
 
     def type(self, text: str, frame: str | None) -> None:
-        """Press the keys, wherever the focus is."""
+        """Press the keys in the focused element."""
 
 
 class View:
@@ -51,12 +51,12 @@ class View:
         return json.loads(self.browser.call(call, json.dumps(args), self._frame))
 
     def leave(self, script: str) -> None:
-        """Run what takes the page away, once the driver has had its answer."""
-        self.run(f"() => {{ setTimeout(() => {script}, {LEAVE}); }}")
+        """Run a script that destroys its page, after the driver has its answer."""
+        self.run(f"() => {{ setTimeout(() => {script}, {LEAVE_AFTER_MS}); }}")
 
     def until(self, function: str, *args: Any) -> Any:
-        """Return what the function returns, once that is something; a frame may come and go meanwhile."""
-        end = time.monotonic() + PATIENCE
+        """Call the function until its result is truthy, and return that. The frame may reload in between."""
+        end = time.monotonic() + TIMEOUT_SECONDS
         last: object = None
         while time.monotonic() < end:
             try:
@@ -65,10 +65,10 @@ class View:
             except DriverError as error:
                 last = error
             time.sleep(0.05)
-        raise AssertionError(f"{function} {args} after {PATIENCE} s: {last!r}")
+        raise AssertionError(f"{function} {args} after {TIMEOUT_SECONDS} s: {last!r}")
 
     def reads(self, selector: str, text: str) -> None:
-        """Wait until the element says this."""
+        """Wait until the element has this text."""
         self.until("(it, text) => document.querySelector(it)?.innerText.trim() === text", selector, text)
 
     def click(self, selector: str) -> None:
@@ -76,20 +76,20 @@ class View:
         self.browser.click(selector, self._frame)
 
     def type(self, selector: str, text: str) -> None:
-        """Press on a field and type."""
+        """Click a field and type."""
         self.click(selector)
         self.browser.type(text, self._frame)
 
 
 @contextmanager
 def running(process: "Popen[bytes]") -> Iterator["Popen[bytes]"]:
-    """End the process at the end."""
+    """Stop the process at the end."""
     try:
         yield process
     finally:
         process.terminate()
         try:
-            process.wait(STOP)
+            process.wait(STOP_TIMEOUT_SECONDS)
         except TimeoutExpired:
             process.kill()
             process.wait()

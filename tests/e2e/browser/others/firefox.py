@@ -1,4 +1,4 @@
-"""Firefox, driven by WebDriver BiDi: JSON over a web socket that it serves itself. No driver is between."""
+"""Firefox, driven by WebDriver BiDi over its own web socket, without a separate driver."""
 
 import itertools
 import json
@@ -18,9 +18,9 @@ from tests.e2e.browser.others.driving import DriverError, running
 from tests.support.servers import program
 
 NAMES: Final = ("firefox-esr", "firefox")
-START: Final = 60  # seconds
-WAIT: Final = 60  # seconds for one command
-#: BiDi leaves it to us that an element is in view before it is pressed.
+START_TIMEOUT_SECONDS: Final = 60
+COMMAND_TIMEOUT_SECONDS: Final = 60
+#: BiDi does not scroll an element into view before a click.
 SEEN: Final = """(it) => {
     const found = document.querySelector(it);
     found.scrollIntoView({ block: "center", behavior: "instant" });
@@ -28,7 +28,7 @@ SEEN: Final = """(it) => {
 }"""
 LISTENING: Final = re.compile(r"WebDriver BiDi listening on ws://127\.0\.0\.1:(\d+)")
 PREFERENCES: Final = {
-    "network.cookie.cookieBehavior": 1,  # none for another site's frame
+    "network.cookie.cookieBehavior": 1,  # block cookies in another site's frame
     "browser.download.folderList": 2,
     "browser.download.always_ask_before_handling_new_types": False,
     "browser.helperApps.neverAsk.saveToDisk": "text/plain",
@@ -36,10 +36,10 @@ PREFERENCES: Final = {
 
 
 class Socket:
-    """A web socket's side of a client (RFC 6455), for texts alone."""
+    """A web socket client (RFC 6455) for text messages only."""
 
     def __init__(self, port: int, path: str) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=WAIT)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=COMMAND_TIMEOUT_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = self._socket.makefile("rb")
         key = b64encode(os.urandom(16)).decode()
@@ -66,7 +66,7 @@ class Socket:
         self._socket.sendall(b"\x81" + length + mask + masked)
 
     def receive(self) -> str:
-        """Return the next text, or raise ConnectionError."""
+        """Return the next text. Raises ConnectionError."""
         text = b""
         while True:
             first, size = self._exactly(2)
@@ -74,7 +74,7 @@ class Socket:
                 size = int.from_bytes(self._exactly(2 if size == 126 else 8), "big")
             data = self._exactly(size)
             if first & 0x0F > 2:
-                continue  # Firefox is not known to send a ping; a close ends the next read
+                continue  # a control frame; after a close the next read fails
             text += data
             if first & 0x80:
                 return text.decode()
@@ -82,7 +82,7 @@ class Socket:
     def _exactly(self, size: int) -> bytes:
         data = self._stream.read(size)
         if len(data) < size:
-            raise ConnectionError("Firefox has closed the line.")
+            raise ConnectionError("Firefox closed the connection.")
         return data
 
 
@@ -91,7 +91,7 @@ class Firefox:
 
     def __init__(self, port: int, downloads: Path) -> None:
         self.downloads = downloads
-        self.errors: list[str] = []  # exceptions that no script caught, and what a policy refused
+        self.errors: list[str] = []  # uncaught exceptions and policy violations
         self._socket = Socket(port, "/session")
         self._numbers = itertools.count(1)
         self._send("session.new", capabilities={})
@@ -148,22 +148,22 @@ class Firefox:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            said = json.loads(self._socket.receive())
-            if said.get("method") == "log.entryAdded":
-                self._keep(said["params"])
-            elif said.get("id") == number:
+            reply = json.loads(self._socket.receive())
+            if reply.get("method") == "log.entryAdded":
+                self._record(reply["params"])
+            elif reply.get("id") == number:
                 break
-        if said["type"] == "error":
-            raise DriverError(f"{said['error']}: {said['message']}")
-        return said["result"]
+        if reply["type"] == "error":
+            raise DriverError(f"{reply['error']}: {reply['message']}")
+        return reply["result"]
 
-    def _keep(self, entry: dict[str, Any]) -> None:
+    def _record(self, entry: dict[str, Any]) -> None:
         if entry["type"] == "javascript" and entry["level"] == "error":
             self.errors.append(entry["text"])
 
 
 def installed() -> str:
-    """The path of a Firefox, or FileNotFoundError that says what to do."""
+    """Return the path of Firefox. Raises FileNotFoundError."""
     for name in NAMES:
         try:
             return program(name)
@@ -174,12 +174,12 @@ def installed() -> str:
 
 @contextmanager
 def firefox(folder: Path) -> Iterator[Firefox]:
-    """A browser with a profile in `folder`, or FileNotFoundError that says what to do."""
+    """Run Firefox with a profile in `folder`. Raises FileNotFoundError if it is not installed."""
     path = installed()
     downloads = folder / "downloads"
     downloads.mkdir()
-    wished = PREFERENCES | {"browser.download.dir": str(downloads)}
-    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in wished.items()]
+    preferences = PREFERENCES | {"browser.download.dir": str(downloads)}
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in preferences.items()]
     (folder / "user.js").write_text("".join(lines))
     command = [path, "--headless", "--no-remote", "--profile", str(folder), "--remote-debugging-port", "0"]
     log = folder / "log"
@@ -188,7 +188,7 @@ def firefox(folder: Path) -> Iterator[Firefox]:
             command, env=os.environ | {"HOME": str(folder)}, stdin=DEVNULL, stdout=output, stderr=STDOUT
         )
     with running(process):
-        end = monotonic() + START
+        end = monotonic() + START_TIMEOUT_SECONDS
         while not (found := LISTENING.search(log.read_text(errors="replace"))):
             assert process.poll() is None, log.read_text(errors="replace")
             assert monotonic() < end, log.read_text(errors="replace")

@@ -1,6 +1,6 @@
-"""The main ways of both scripts in Firefox and WebKitGTK: a page of one site embeds the service of another.
+"""The main uses of both scripts in Firefox and WebKitGTK: a page of one site embeds apps of another.
 
-What goes wrong, and all that only Chromium shows (requests, console, a slow network), is in the tests beside.
+The Chromium tests cover failures, and all that only Chromium reports (requests, console, slow network).
 """
 
 from collections.abc import Iterator
@@ -12,32 +12,21 @@ import pytest
 from sqlalchemy import func, select, update
 
 from pat_service.storage.models import Session
-from tests.e2e.browser.house import HOST, LAB, House
-from tests.e2e.browser.others.driving import PATIENCE, Browser, View
+from tests.e2e.browser.installation import HOST_HTML, LAB, Installation
+from tests.e2e.browser.others.driving import TIMEOUT_SECONDS, Browser, View
 from tests.e2e.browser.others.firefox import Firefox
+from tests.e2e.browser.portal import RECORD_EVENTS
+from tests.e2e.browser.site import ISOLATED
 
-# Started cold, a browser takes its time.
+# A browser takes long to start for the first time.
 pytestmark = pytest.mark.timeout(240)
 
-ISOLATED: Final = {
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-}
-#: A page of the host that keeps what it hears and is asked.
-PAGE: Final = """<!doctype html><title>Portal</title><link rel="icon" href="data:,">
+#: A portal's page. It mints by a function that records each reason, unless the tag has a token URL.
+PAGE_HTML: Final = """<!doctype html><title>Portal</title><link rel="icon" href="data:,">
 <style>pat-embed {{ width: 600px; height: 300px }}</style>
 <script>
-  window.heard = [];
-  window.said = [];
+  {listen}
   window.reasons = [];
-  addEventListener("message", ({{ data }}) => said.push(data));
-  const NAMES = ["ready", "loaded", "resize", "navigate", "session:expiring", "session:renewed",
-    "session:expired", "session:revoked", "error", "picked"];
-  for (const name of NAMES) {{
-    document.addEventListener(name, ({{ target, detail }}) => {{
-      if (target.localName === "pat-embed") heard.push({{ name, ...detail, message: detail.message }});
-    }}, true);
-  }}
   async function mint({{ reason }}) {{
     reasons.push(reason);
     return (await fetch("/embed-token", {{ method: "POST" }})).json();
@@ -49,63 +38,80 @@ PAGE: Final = """<!doctype html><title>Portal</title><link rel="icon" href="data
   const tag = document.querySelector("pat-embed");
   if (!tag.hasAttribute("token-url")) tag.fetchToken = mint;
 </script>"""
-#: A frame of another site that would like a cookie.
-COOKIE: Final = "<script>document.cookie = 'kept=1'</script>"
 
 
-class Portal:
-    """The page of the host in the browser, and the frame in it."""
+class DrivenPortal:
+    """A portal's page in the browser, and the frame in it."""
 
-    def __init__(self, browser: Browser, house: House) -> None:
+    def __init__(self, browser: Browser, installation: Installation) -> None:
         self.browser = browser
-        self.house = house
+        self.installation = installation
         self.page = View(browser)
         self.frame = View(browser, "iframe")
-        self.allowed: list[str] = []  # texts of errors that the test expects
+        self.allowed: list[str] = []
 
     def visit(self, attributes: str = "", app: str = "lab", host: str = "localhost", **headers: str) -> None:
         """Go to a page with a `<pat-embed>`."""
-        site = self.house.site
-        site.posts["/embed-token"] = lambda: {"redirectUrl": self.house.address(app=app)}
+        site = self.installation.site
+        site.posts["/embed-token"] = lambda: {"redirectUrl": self.installation.address(app=app)}
         site.headers["/portal"] = headers
-        script = f"{self.house.url}/embed.js"
-        site.pages["/portal"] = PAGE.format(script=script, app=app, attributes=attributes)
+        script = f"{self.installation.url}/embed.js"
+        values = {"script": script, "app": app, "attributes": attributes, "listen": RECORD_EVENTS}
+        site.pages["/portal"] = PAGE_HTML.format(**values)
         self.browser.goto(site.url("/portal", host))
 
     def open(self, attributes: str = "", app: str = "lab", **headers: str) -> None:
-        """Go to a page with a `<pat-embed>`, and wait until the app is there."""
+        """Go to a page with a `<pat-embed>`, and wait until the app is loaded."""
         self.visit(attributes, app, **headers)
-        self.heard("loaded")
+        self.events("loaded")
 
-    def heard(self, name: str, count: int = 1) -> list[dict[str, Any]]:
-        """Return the events of this name, once they are so many; there are not more."""
-        heard = """(name, count) => {
-            const found = heard.filter((event) => event.name === name);
-            return found.length >= count && found;
+    def embed(self, address: str) -> None:
+        """Go to a page with a bare iframe, and wait until the frame's script has run."""
+        self.installation.site.pages["/"] = HOST_HTML
+        self.browser.goto(self.installation.site.url())
+        add = """(src) => {
+            const frame = Object.assign(document.createElement("iframe"), { src, width: 560, height: 600 });
+            document.body.append(frame);
         }"""
-        found: list[dict[str, Any]] = self.page.until(heard, name, count)
+        self.page.run(add, address)
+        self.frame.until("() => window.embed && true")
+
+    def events(self, name: str, count: int = 1) -> list[dict[str, Any]]:
+        """Wait for this number of events with the name, and return them. More of them are an error."""
+        found: list[dict[str, Any]] = self.page.until(
+            """(name, count) => {
+                const found = events.filter((event) => event.name === name);
+                return found.length >= count && found;
+            }""",
+            name,
+            count,
+        )
         assert len(found) == count, found
         return found
 
-    def names(self) -> list[str]:
-        """Return the names of what was heard, but for the heights."""
-        names: list[str] = self.page.run("() => heard.map(({ name }) => name)")
+    def event_names(self) -> list[str]:
+        """Return the names of all events except `resize`."""
+        names: list[str] = self.page.run("() => events.map(({ name }) => name)")
         return [name for name in names if name != "resize"]
 
-    def note(self, text: str) -> None:
-        """Type a note, which is not sent."""
+    def type_note(self, text: str) -> None:
+        """Type a note without sending it."""
         self.frame.type("[name=text]", text)
         self.frame.until("(text) => document.querySelector('[name=text]').value === text", text)
 
+    def follow_link(self) -> None:
+        self.frame.click('a[href$="/second"]')
+        self.frame.reads("h1", "Second page")
+
 
 @pytest.fixture
-def portal(other: Browser, house: House) -> Iterator[Portal]:
-    """A blank page, and frames that have to be quiet: no uncaught exception, nothing that a policy refused.
+def portal(other: Browser, installation: Installation) -> Iterator[DrivenPortal]:
+    """A blank page. In Firefox, its frames must cause no uncaught exception and no policy violation.
 
-    WebKitGTK's driver does not tell.
+    WebKitGTK's driver does not report them.
     """
     other.goto("about:blank")
-    portal = Portal(other, house)
+    portal = DrivenPortal(other, installation)
     if not isinstance(other, Firefox):
         yield portal
         return
@@ -116,88 +122,58 @@ def portal(other: Browser, house: House) -> Iterator[Portal]:
     assert not loud, loud
 
 
-def sessions(house: House) -> int:
-    return int(house.rows(select(func.count()).select_from(Session))[0][0])
+def count_sessions(installation: Installation) -> int:
+    return int(installation.rows(select(func.count()).select_from(Session))[0][0])
 
 
-def end_of_sessions(house: House, column: str) -> None:
-    house.change(update(Session).values({column: datetime.now(UTC)}))
+def end_sessions(installation: Installation, column: str) -> None:
+    installation.change(update(Session).values({column: datetime.now(UTC)}))
 
 
-# ---- The browser ----
-
-
-def test_the_browser_gives_a_frame_of_another_site_no_cookie(portal: Portal) -> None:
-    """The contrast: all that follows works without one."""
-    site = portal.house.site
-    site.pages["/cookie"] = COOKIE
+def test_the_browser_blocks_cookies_of_another_sites_frame(portal: DrivenPortal) -> None:
+    """So every other test shows that no cookie is needed."""
+    site = portal.installation.site
+    site.pages["/cookie"] = "<script>document.cookie = 'kept=1'</script>"
     site.pages["/outer"] = f'<iframe src="{site.url("/cookie", "127.0.0.1")}"></iframe>'
     portal.browser.goto(site.url("/outer"))
-    assert portal.frame.run("() => location.hostname") == "127.0.0.1"
-    assert portal.frame.run("() => document.cookie") == ""
+    assert portal.frame.run("() => [location.hostname, document.cookie]") == ["127.0.0.1", ""]
     portal.browser.goto(site.url("/cookie", "127.0.0.1"))
     assert portal.page.run("() => document.cookie") == "kept=1"
 
 
-# ---- A bare iframe ----
-
-
-def embed(portal: Portal, address: str) -> None:
-    """Put a bare iframe into a page that keeps what it is told, and wait until its script has run."""
-    portal.house.site.pages["/"] = HOST
-    portal.browser.goto(portal.house.site.url())
-    add = """(src) => {
-        const frame = Object.assign(document.createElement("iframe"), { src, width: 560, height: 600 });
-        document.body.append(frame);
-    }"""
-    portal.page.run(add, address)
-    portal.frame.until("() => window.embed && true")  # a press before does nothing
-
-
-def test_a_bare_iframe_opens_and_a_click_goes_to_another_page(portal: Portal) -> None:
-    embed(portal, portal.house.address())
+def test_a_bare_iframe_opens_leads_on_and_reports_a_reload(portal: DrivenPortal) -> None:
+    portal.embed(portal.installation.address())
     portal.frame.reads("h1", "Lab of Ana")
-    assert portal.frame.run("() => location.href") == f"{portal.house.url}/embed-apps/{LAB}"
-    portal.frame.click('a[href$="/second"]')
-    portal.frame.reads("h1", "Second page")
-    assert portal.page.run("() => heard") == []
-
-
-def test_a_bare_iframe_that_is_reloaded_says_so(portal: Portal) -> None:
-    embed(portal, portal.house.address())
+    assert portal.frame.run("() => location.href") == f"{portal.installation.url}/embed-apps/{LAB}"
+    portal.follow_link()
+    assert portal.page.run("() => messages") == []
     portal.frame.leave("location.reload()")
     portal.frame.reads("h1", "This app needs to be opened again")
-    assert portal.page.until("() => heard.map(({ code }) => code)") == ["token_missing"]
+    assert portal.page.until("() => messages.map(({ code }) => code)") == ["token_missing"]
 
 
 # ---- The tag ----
 
 
-def test_the_tag_opens_by_handover_and_leads_to_another_page(portal: Portal) -> None:
+def test_the_tag_opens_an_app_without_a_history_entry(portal: DrivenPortal) -> None:
     portal.open('token-url="/embed-token"')
     portal.frame.reads("h1", "Lab of Ana")
-    assert portal.names() == ["ready", "loaded"]
+    assert portal.event_names() == ["ready", "loaded"]
     assert portal.frame.run("() => location.pathname") == f"/embed-apps/{LAB}/frame"
     portal.frame.until("() => window.search && true")
-    assert portal.frame.run("() => search()") == [], "a script of the app finds neither token nor session"
+    assert portal.frame.run("() => search()") == [], "a script of the app finds a token or session"
     before = portal.page.run("() => history.length")
-    portal.frame.click('a[href$="/second"]')
-    portal.frame.reads("h1", "Second page")
-    assert portal.heard("navigate")[0]["page"] == "second"
-    assert portal.page.run("() => history.length") == before
-    assert portal.page.run("() => said") == [{"type": "pat-embed:here"}]
-
-
-def test_an_opening_adds_no_step_to_the_browsers_back(portal: Portal) -> None:
-    portal.open('token-url="/embed-token"')
-    before = portal.page.run("() => history.length")
+    portal.follow_link()
+    assert portal.events("navigate")[0]["page"] == "second"
     portal.page.run("() => { document.body.append(tag.cloneNode()); }")
-    portal.heard("loaded", 2)
+    portal.events("loaded", 2)
     assert portal.page.run("() => history.length") == before
+    types = portal.page.run("() => messages.map(({ type }) => type)")
+    assert types == ["pat-embed:here"] * 2
 
 
-def test_a_page_that_is_handed_over_has_its_policy_and_is_whole(portal: Portal) -> None:
-    """`document.write` puts it into the document of the page that waited."""
+def test_an_opened_page_is_complete_and_keeps_its_policy(portal: DrivenPortal) -> None:
+    """`document.write` puts it into the document of the opening page."""
     portal.allowed += ["Content-Security-Policy"]
     portal.open(app="unsafe")
     portal.frame.reads("h1", "Unsafe")
@@ -208,11 +184,15 @@ def test_a_page_that_is_handed_over_has_its_policy_and_is_whole(portal: Portal) 
     portal.frame.until("() => document.readyState === 'complete'")
     assert portal.frame.run("() => document.compatMode") == "CSS1Compat"
     assert portal.frame.run("() => document.querySelectorAll('.embed-opening').length") == 0
-    assert portal.heard("loaded")[0]["app"]["slug"] == "unsafe"
+    assert portal.events("loaded")[0]["app"]["slug"] == "unsafe"
 
 
-def test_scripts_of_a_page_that_is_handed_over_run_in_their_order_and_find_embed(portal: Portal) -> None:
-    portal.house.provision(with_moments)
+def test_scripts_of_an_opened_page_run_in_order_and_find_embed(portal: DrivenPortal) -> None:
+    def add_moments(document: dict[str, Any]) -> None:
+        document["apps"].append(document["apps"][0] | {"slug": "moments", "template": "moments"})
+        del document["apps"][-1]["id"]
+
+    portal.installation.provision(add_moments)
     portal.open(app="moments")
     moments = portal.frame.until("() => moments.length === 6 && moments")
     assert moments == [
@@ -225,38 +205,31 @@ def test_scripts_of_a_page_that_is_handed_over_run_in_their_order_and_find_embed
     ]
 
 
-def with_moments(document: dict[str, Any]) -> None:
-    app = document["apps"][0] | {"slug": "moments", "template": "moments"}
-    del app["id"]
-    document["apps"].append(app)
-
-
-def test_ana_reloads_the_page_around_and_comes_back_to_it(portal: Portal) -> None:
+def test_ana_reloads_the_host_page_and_returns_to_it(portal: DrivenPortal) -> None:
     portal.open()
     portal.page.run("() => { window.before = true; }")
     portal.page.leave("location.reload()")
-    portal.page.until("() => !window.before && window.heard?.some(({ name }) => name === 'loaded')")
+    portal.page.until("() => !window.before && window.events?.some(({ name }) => name === 'loaded')")
     portal.frame.reads("h1", "Lab of Ana")
-    site = portal.house.site
+    site = portal.installation.site
     site.pages["/away"] = "<title>Away</title>"
     portal.browser.goto(site.url("/away"))
     portal.page.leave("history.back()")
-    portal.page.until("() => window.heard?.some(({ name }) => name === 'loaded')")
+    portal.page.until("() => window.events?.some(({ name }) => name === 'loaded')")
     portal.frame.reads("h1", "Lab of Ana")
-    portal.frame.click('a[href$="/second"]')
-    portal.frame.reads("h1", "Second page")
-    assert portal.page.run("() => heard.filter(({ name }) => name === 'error')") == []
+    portal.follow_link()
+    assert portal.page.run("() => events.filter(({ name }) => name === 'error')") == []
 
 
-def test_typed_text_a_press_and_htmx_work_in_a_page_that_is_handed_over(portal: Portal) -> None:
+def test_htmx_forms_pictures_and_events_work_in_an_opened_page(portal: DrivenPortal) -> None:
     portal.open()
+    portal.frame.run("() => { embed.on('filter', (data) => embed.send('picked', { of: data.id })); }")
+    portal.page.run("() => { tag.frame.send('filter', { id: 7 }); }")
+    assert portal.events("picked") == [{"name": "picked", "of": 7}]
+    assert portal.frame.until("() => document.querySelector('#picture').naturalWidth") == 40
     portal.frame.type("[aria-label=Live]", "x")
     portal.frame.reads("#part", "Part for “x”")
-
-
-def test_a_form_is_sent_once_with_the_session(portal: Portal) -> None:
-    portal.open()
-    portal.note(f"by {portal.browser.name}")
+    portal.type_note(f"by {portal.browser.name}")
     count = portal.frame.run("() => document.querySelectorAll('#notes li').length")
     portal.frame.click("[name=slow]")
     portal.frame.run("() => document.querySelector('[name=slow]').click()")
@@ -265,135 +238,119 @@ def test_a_form_is_sent_once_with_the_session(portal: Portal) -> None:
     assert notes[count:] == [f"by {portal.browser.name}"]
 
 
-def test_a_picture_comes_with_the_session(portal: Portal) -> None:
-    portal.open()
-    assert portal.frame.until("() => document.querySelector('#picture').naturalWidth") == 40
-
-
-def test_a_download_comes_with_the_session(portal: Portal) -> None:
+def test_a_download_comes_with_the_session(portal: DrivenPortal) -> None:
     portal.open()
     portal.frame.click("[data-embed-download]")
     file = portal.browser.downloads / "Bericht für.txt"
     portal.frame.until("() => !document.querySelector('[data-embed-download]').ariaBusy")
-    end = monotonic() + PATIENCE
+    end = monotonic() + TIMEOUT_SECONDS
     while not (file.exists() and file.read_text()):
         assert monotonic() < end, list(portal.browser.downloads.iterdir())
         sleep(0.05)
     assert file.read_text() == "For Ana"
 
 
-def test_an_app_and_its_host_send_each_other_messages(portal: Portal) -> None:
-    portal.open()
-    portal.frame.run("() => { embed.on('filter', (data) => embed.send('picked', { of: data.id })); }")
-    portal.page.run("() => { tag.frame.send('filter', { id: 7 }); }")
-    assert portal.heard("picked") == [{"name": "picked", "of": 7}]
-
-
-def test_the_height_follows_the_content_both_ways(portal: Portal) -> None:
+def test_the_height_grows_and_shrinks_with_the_content(portal: DrivenPortal) -> None:
     portal.open("auto-height")
     portal.frame.until("() => document.querySelector('#picture').naturalWidth")
-    usual = fitted(portal)
+    usual = fitted_height(portal)
     portal.frame.run("() => { document.querySelector('#part').style.height = '900px'; }")
-    assert fitted(portal) == usual + 900
+    assert fitted_height(portal) == usual + 900
     portal.frame.run("() => { document.querySelector('#part').style.height = ''; }")
-    assert fitted(portal) == usual
+    assert fitted_height(portal) == usual
 
 
-def fitted(portal: Portal) -> int:
+def fitted_height(portal: DrivenPortal) -> int:
     """Wait until the frame is as high as its content, and return the height."""
     content = portal.frame.run("() => Math.ceil(document.documentElement.getBoundingClientRect().height)")
-    own = "(height) => document.querySelector('iframe').offsetHeight === height"
-    portal.page.until(own, content)
+    portal.page.until("(height) => document.querySelector('iframe').offsetHeight === height", content)
     return int(content)
 
 
-def test_theme_and_locale_change_at_run_time(portal: Portal) -> None:
+def test_theme_and_locale_change_at_run_time(portal: DrivenPortal) -> None:
     portal.open('theme="dark" locale="es"')
     look = "() => [document.documentElement.dataset.theme, embed.theme, embed.locale]"
     assert portal.frame.run(look) == ["dark", "dark", "es"]
-    ground = "() => getComputedStyle(document.body).backgroundColor"
-    dark = portal.frame.run(ground)
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    dark = portal.frame.run(background)
     portal.page.run("() => { tag.setAttribute('theme', 'light'); tag.setAttribute('locale', 'en'); }")
     portal.frame.until("() => embed.theme === 'light' && embed.locale === 'en'")
-    assert portal.frame.run(ground) != dark
+    assert portal.frame.run(background) != dark
 
 
-def test_an_isolated_host_shows_the_app(portal: Portal) -> None:
+def test_an_isolated_host_page_shows_the_app(portal: DrivenPortal) -> None:
     portal.open(**ISOLATED)
     assert portal.page.run("() => crossOriginIsolated") is True
-    portal.frame.click('a[href$="/second"]')
-    portal.frame.reads("h1", "Second page")
+    portal.follow_link()
     assert portal.frame.until("() => document.querySelector('#late').naturalWidth") == 40
 
 
 # ---- Renewal ----
 
 
-def wait_for_another_mint(portal: Portal) -> None:
-    """Let the host's clock say that its token is too old to be given to a second opening."""
+def stop_sharing_mints(portal: DrivenPortal) -> None:
+    """Move the host page's clock past the time in which one mint serves several openings."""
     portal.page.run("() => { const now = performance.now(); performance.now = () => now + 10_000; }")
 
 
-def test_a_renewal_leaves_what_ana_typed(portal: Portal) -> None:
+def test_a_renewal_keeps_anas_typed_text(portal: DrivenPortal) -> None:
     portal.open()
-    portal.note("half a sentence")
-    before = sessions(portal.house)
+    portal.type_note("half a sentence")
+    before = count_sessions(portal.installation)
     portal.page.run("() => tag.frame.refresh().then(() => null)")
-    portal.heard("session:renewed")
-    assert sessions(portal.house) == before + 1
+    portal.events("session:renewed")
+    assert count_sessions(portal.installation) == before + 1
     assert portal.frame.run("() => document.querySelector('[name=text]').value") == "half a sentence"
     assert portal.page.run("() => reasons") == ["initial", "expiring"]
-    portal.frame.click('a[href$="/second"]')
-    portal.frame.reads("h1", "Second page")
+    portal.follow_link()
 
 
-def test_a_session_that_ended_is_renewed_by_the_next_press(portal: Portal) -> None:
+def test_an_expired_session_is_renewed_by_the_next_request(portal: DrivenPortal) -> None:
     portal.open()
-    wait_for_another_mint(portal)
-    portal.note("half a sentence")
-    end_of_sessions(portal.house, "expires_at")
+    stop_sharing_mints(portal)
+    portal.type_note("half a sentence")
+    end_sessions(portal.installation, "expires_at")
     portal.frame.type("[aria-label=Live]", "y")
     portal.frame.reads("#part", "Part for “y”")
-    portal.heard("session:renewed")
+    portal.events("session:renewed")
     assert portal.frame.run("() => document.querySelector('[name=text]').value") == "half a sentence"
     assert portal.page.run("() => reasons") == ["initial", "expired"]
 
 
-def test_a_reload_inside_the_frame_opens_it_again(portal: Portal) -> None:
+def test_a_reload_inside_the_frame_opens_the_app_again(portal: DrivenPortal) -> None:
     portal.open()
-    wait_for_another_mint(portal)
+    stop_sharing_mints(portal)
     before = portal.page.run("() => history.length")
     portal.frame.run("() => { document.querySelector('h1').id = 'old'; }")
     portal.frame.leave("location.reload()")
-    portal.heard("loaded", 2)
+    portal.events("loaded", 2)
     portal.frame.reads("h1:not(#old)", "Lab of Ana")
     assert portal.page.run("() => reasons") == ["initial", "reload"]
-    assert portal.names() == ["ready", "loaded"] * 2
+    assert portal.event_names() == ["ready", "loaded"] * 2
     assert portal.page.run("() => history.length") == before
-    portal.frame.click('a[href$="/second"]')
-    portal.frame.reads("h1", "Second page")
+    portal.follow_link()
 
 
 # ---- Refusals ----
 
 
-def test_a_session_that_was_revoked_ends_with_the_next_request(portal: Portal) -> None:
+def test_a_revoked_session_ends_with_the_next_request(portal: DrivenPortal) -> None:
     portal.open()
-    end_of_sessions(portal.house, "ended_at")
+    end_sessions(portal.installation, "ended_at")
     portal.frame.click('a[href$="/second"]')
     portal.frame.reads("h1", "Your session was ended")
-    assert portal.heard("session:revoked")[0]["code"] == "session_revoked"
-    assert portal.heard("error")[0]["code"] == "session_revoked"
-    # It does not come by the events' line; and before it came the page's first word.
-    said = portal.page.until("() => said.slice(1).map(({ type, error }) => [type, error])")
-    assert said == [["TJ_EMBED_APP_LOGOUT", 401]]
+    for name in ("session:revoked", "error"):
+        assert portal.events(name)[0]["code"] == "session_revoked"
+    # The refusal is also a message to the window, after the first message of the frame's page.
+    message = portal.page.until("() => messages[1]")
+    assert (message["type"], message["error"]) == ("TJ_EMBED_APP_LOGOUT", 401)
 
 
-def test_a_page_that_is_not_on_the_list_is_told_so(portal: Portal) -> None:
+def test_a_parent_not_on_the_list_gets_an_error(portal: DrivenPortal) -> None:
     portal.allowed += ["frame-ancestors"]
     portal.visit(host="third.localhost")
-    [error] = portal.heard("error")
+    [error] = portal.events("error")
     assert error["code"] == "origin_not_allowed"
     assert "http://third.localhost" in error["message"]
-    assert portal.names() == ["error"]
+    assert portal.event_names() == ["error"]
     assert portal.page.run("() => document.querySelectorAll('iframe').length") == 0

@@ -1,4 +1,4 @@
-"""WebKitGTK, driven by W3C WebDriver: its own driver, and its MiniBrowser on a screen that nobody sees."""
+"""WebKitGTK, driven by W3C WebDriver: its own driver, and its MiniBrowser on a virtual screen."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from typing import Any, Final
 from tests.e2e.browser.others.driving import DriverError, running
 from tests.support.servers import free_port, program
 
-ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # as the standard names it
+ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver's name for a reference
 BROWSERS: Final = "/usr/lib/*/webkit2gtk-4.*/MiniBrowser"
-WAIT: Final = 60  # seconds for one command
-SCRIPT: Final = 5000  # milliseconds for one script: what runs in a page that goes away is never answered
+COMMAND_TIMEOUT_SECONDS: Final = 60
+SCRIPT_TIMEOUT_MS: Final = 5000  # a script in a page that goes away is never answered
 CALL: Final = """
 const done = arguments[arguments.length - 1];
 ({function})(arguments[0]).then((value) => done({ value }), (error) => done({ error: String(error) }));
@@ -34,9 +34,9 @@ class WebKit:
 
     def begin(self, browser: str) -> None:
         options = {"binary": browser, "args": ["--automation"]}
-        match = {"webkitgtk:browserOptions": options, "timeouts": {"script": SCRIPT}}
-        wished = {"capabilities": {"alwaysMatch": match}}
-        self._session = f"/session/{self._send('POST', '/session', wished)['sessionId']}"
+        match = {"webkitgtk:browserOptions": options, "timeouts": {"script": SCRIPT_TIMEOUT_MS}}
+        capabilities = {"capabilities": {"alwaysMatch": match}}
+        self._session = f"/session/{self._send('POST', '/session', capabilities)['sessionId']}"
 
     def end(self) -> None:
         if self._session:
@@ -76,11 +76,11 @@ class WebKit:
             self._send("POST", f"{self._session}/frame", {"id": {ELEMENT: self._find(frame)}})
 
     def _find(self, selector: str) -> str:
-        wished = {"using": "css selector", "value": selector}
-        return self._send("POST", f"{self._session}/element", wished)[ELEMENT]
+        query = {"using": "css selector", "value": selector}
+        return self._send("POST", f"{self._session}/element", query)[ELEMENT]
 
     def _send(self, method: str, path: str, body: Any = None) -> Any:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=WAIT)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=COMMAND_TIMEOUT_SECONDS)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             answer = connection.getresponse()
@@ -93,7 +93,7 @@ class WebKit:
 
 
 def installed() -> str:
-    """The path of a MiniBrowser, or FileNotFoundError that says what to do."""
+    """Return the path of MiniBrowser. Raises FileNotFoundError."""
     program("WebKitWebDriver")
     program("Xvfb")
     if found := glob(BROWSERS):
@@ -103,7 +103,7 @@ def installed() -> str:
 
 @contextmanager
 def _screen() -> Iterator[str]:
-    """A screen that nobody sees; yields what DISPLAY is to be."""
+    """Run a virtual screen, and yield the value of DISPLAY."""
     read, write = os.pipe()
     options = ["-displayfd", str(write), "-screen", "0", "1280x1024x24", "-nolisten", "tcp"]
     screen = Popen([program("Xvfb"), *options], pass_fds=[write], stdout=DEVNULL, stderr=DEVNULL)
@@ -114,7 +114,7 @@ def _screen() -> Iterator[str]:
 
 @contextmanager
 def webkit(folder: Path) -> Iterator[WebKit]:
-    """A browser with a home in `folder`, or FileNotFoundError that says what to do."""
+    """Run WebKit with a home in `folder`. Raises FileNotFoundError if it is not installed."""
     browser = installed()
     downloads = folder / "Downloads"
     downloads.mkdir()
@@ -125,7 +125,7 @@ def webkit(folder: Path) -> Iterator[WebKit]:
             "HOME": str(folder),
             "DISPLAY": display,
             "LIBGL_ALWAYS_SOFTWARE": "1",
-            "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",  # as root there is none to be had
+            "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",  # WebKit has no sandbox for root
         }
         for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "WAYLAND_DISPLAY"):
             env.pop(name, None)

@@ -1,4 +1,4 @@
-"""The app of the frame tests: a bit of everything that an app may do."""
+"""The app of the frame tests, which uses each feature of an app once."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from pat_service.embed import EmbeddedApp, Page
 from pat_service.rules.access import Viewer
 
 app = EmbeddedApp()
-SLOW = 0.5  # seconds: long enough for a second press
+SLOW_SECONDS = 0.5  # long enough for a second click
 PICTURE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30"/></svg>'
 )
@@ -22,7 +22,7 @@ class Note(Schema):
 
 
 def _notes(viewer: Viewer) -> Path:
-    """The viewer's notes, in a file that all workers share."""
+    """Return the file of the viewer's notes, which all workers share."""
     folder = Path(current_app.instance_path)
     folder.mkdir(exist_ok=True)
     return folder / f"notes-{viewer.user.id}"
@@ -37,7 +37,7 @@ def index(viewer: Viewer) -> dict:
 @app.form("note", page="index")
 def note(viewer: Viewer) -> Page:
     text = Note(unknown=EXCLUDE).load(request.form)["text"]
-    time.sleep(SLOW if "slow" in request.form else 0)
+    time.sleep(SLOW_SECONDS if "slow" in request.form else 0)
     with _notes(viewer).open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
     return Page("index")

@@ -1,4 +1,4 @@
-// What an app's own script can see: it runs after the service's own, and looks everywhere for the session.
+// An app's script that runs after the service's own, and searches the page for a session or a token.
 (() => {
   "use strict";
   const JWT = /eyJ[\w-]+\.[\w-]+\.[\w-]+/;
@@ -16,7 +16,7 @@
       try {
         look(value[name], `${path}.${String(name)}`, depth + 1);
       } catch {
-        // A getter of the browser's own that wants another `this`.
+        // A getter of the browser that needs another `this`.
       }
     }
   }
@@ -30,14 +30,14 @@
     return found;
   };
 
-  window.heardEarly = [];
-  window.embed?.on("filter", (data) => window.heardEarly.push(data));
+  window.earlyEvents = [];
+  window.embed?.on("filter", (data) => window.earlyEvents.push(data));
 
-  // Whoever listens to the window hears all that is posted to it.
-  window.overheard = [];
-  addEventListener("message", ({ data, ports }) => window.overheard.push([data?.type, ports.length]));
+  // Every listener of the window receives all messages to it.
+  window.windowMessages = [];
+  addEventListener("message", ({ data, ports }) => window.windowMessages.push([data?.type, ports.length]));
 
-  // A careless wrapper, as monitoring scripts bring along.
+  // A wrapper like those of monitoring scripts.
   window.wrapped = [];
   const { fetch } = window;
   window.fetch = (...args) => {

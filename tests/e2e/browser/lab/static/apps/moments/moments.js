@@ -1,2 +1,2 @@
-// An app's script of each kind: when does it run, and is `embed` there by then?
-tell(new URL(document.currentScript?.src ?? "?module", location.href).search.slice(1));
+// Loaded by each kind of script tag: records when it runs, and whether `embed` exists.
+record(new URL(document.currentScript?.src ?? "?module", location.href).search.slice(1));
