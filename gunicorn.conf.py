@@ -47,7 +47,7 @@ def on_starting(server: Arbiter) -> None:
     if not _config.metrics_token:
         os.environ.pop(FOLDER_VARIABLE, None)
         return
-    # Named after this process: a master that replaces another one counts anew.
+    # Named after this process: a master that replaces another one starts new counts.
     prefix = f"pat-service-{os.getpid()}-"
     if not Path(os.environ.get(FOLDER_VARIABLE, "")).name.startswith(prefix):
         try:

@@ -359,15 +359,15 @@ def test_concurrent_first_starts_share_one_key(tmp_path: Path) -> None:
         keys: list[str] = []
         start = threading.Barrier(8)
 
-        def race(instance: Path = instance, keys: list[str] = keys, start=start) -> None:
+        def start_first(instance: Path = instance, keys: list[str] = keys, start=start) -> None:
             start.wait()
             keys.append(Config.from_environment({}, instance).secret_key)
 
-        racers = [threading.Thread(target=race) for _ in range(8)]
-        for racer in racers:
-            racer.start()
-        for racer in racers:
-            racer.join()
+        threads = [threading.Thread(target=start_first) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         assert (len(keys), len(set(keys))) == (8, 1)
         assert [path.name for path in instance.iterdir()] == ["secret_key"]
 

@@ -79,7 +79,7 @@ def wait_of(answer: TestResponse) -> int:
 def test_no_60_seconds_hold_11_mints_and_every_retry_after_is_true(
     limited: Service, clock: time_machine.Traveller, seed: int
 ) -> None:
-    """At random moments, at most 10 mints pass in 60 s, and a mint after the told wait passes."""
+    """At random moments, at most 10 mints pass in 60 s, and a mint after Retry-After passes."""
     chance = random.Random(seed)
     passed: list[float] = []
     now = 0.0
@@ -309,5 +309,5 @@ def test_invented_tokens_do_not_fill_the_memory(
             clock.shift(600)
             for _ in range(1000):
                 limits.hit_open(generate("pat"))
-    kept = {text for text in texts_in(storage) if "/open/" in text}
-    assert 0 < len(kept) < 1500
+    stored = {text for text in texts_in(storage) if "/open/" in text}
+    assert 0 < len(stored) < 1500

@@ -384,10 +384,10 @@ def test_open_frames_work_without_redis_unless_they_have_a_limit(
     app = make_app()
     provision(app, WORLD)
     frame = Service(app.test_client()).frame()
-    away = f"redis://127.0.0.1:{free_port()}/0"
-    unlimited = make_app(REDIS_URL=away).test_client()
+    unavailable_redis = f"redis://127.0.0.1:{free_port()}/0"
+    unlimited = make_app(REDIS_URL=unavailable_redis).test_client()
     assert unlimited.get(f"{FRAME}/session", headers=frame.bearer).status_code == 200
-    limited = make_app(REDIS_URL=away, SESSION_RATE_LIMIT="100 per minute").test_client()
+    limited = make_app(REDIS_URL=unavailable_redis, SESSION_RATE_LIMIT="100 per minute").test_client()
     unavailable(limited.get(f"{FRAME}/session", headers=frame.bearer))
 
 

@@ -97,8 +97,8 @@ def test_a_failing_app_logs_one_line_and_a_traceback(
     service: Service, faulty_app: EmbeddedApp, written: io.StringIO
 ) -> None:
     def fail(_viewer: object) -> None:
-        held = {"token": TOKEN, "in an address": f"/embed-apps/x?personal-access-token={TOKEN}"}
-        raise RuntimeError(f"cannot read {held} for https://ana:x@embed.example/x?name=Ana")
+        secrets = {"token": TOKEN, "in an address": f"/embed-apps/x?personal-access-token={TOKEN}"}
+        raise RuntimeError(f"cannot read {secrets} for https://ana:x@embed.example/x?name=Ana")
 
     faulty_app.data("orders.csv")(fail)
     frame = service.frame()

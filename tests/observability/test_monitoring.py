@@ -218,8 +218,8 @@ def test_every_alert_says_what_to_do() -> None:
     assert len(set(names)) == len(names) >= 8
     table = PAGE.partition("| alert | do |")[2].partition("## The log")[0]
     rows = re.findall(r"^\| ([A-Z]\w+(?:, \w+)*) \|", table, re.MULTILINE)
-    told = {name for row in rows for name in row.split(", ")}
-    assert told == set(names)
+    documented = {name for row in rows for name in row.split(", ")}
+    assert documented == set(names)
 
 
 def test_alerts_use_existing_codes_and_kinds() -> None:

@@ -280,22 +280,22 @@ def test_a_deletion_and_an_opening_do_not_deadlock(
     service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened while she is being deleted."""
-    hold, use, used = reach.lock_tokens, tokens.use_token, threading.Event()
+    lock, use, used = reach.lock_tokens, tokens.use_token, threading.Event()
     waits = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     openings: list[Future[TestResponse]] = []
 
-    def hold_and_let_another_mint(*args: Any) -> reach.LockedTokens:
-        held = hold(*args)
+    def lock_and_let_another_mint(*args: Any) -> reach.LockedTokens:
+        locked = lock(*args)
         if not openings:
             token = service.token(singleUse=True)  # opened in several steps, between which there is a pause
             body = {"appId": ORDERS, "accessToken": token}
             other = service.app.test_client()
             openings.append(threads.submit(lambda: other.post("/api/ext/users/session", json=body)))
             assert used.wait(10)
-        return held
+        return locked
 
     def use_and_pause(*args: Any) -> bool:
         found = use(*args)
@@ -305,7 +305,7 @@ def test_a_deletion_and_an_opening_do_not_deadlock(
                 wait_for(lambda: other.execute(waits).fetchone() == (1,))
         return found
 
-    monkeypatch.setattr(reach, "lock_tokens", hold_and_let_another_mint)
+    monkeypatch.setattr(reach, "lock_tokens", lock_and_let_another_mint)
     monkeypatch.setattr(sessions, "use_token", use_and_pause)
     service.app.config["MAX_SESSIONS_PER_TOKEN"] = 100  # so that an opening is more than one statement
     (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
@@ -385,9 +385,9 @@ def test_without_a_free_connection_the_answer_is_503(
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
     small = Service(build(url, tmp_path, WEB_THREADS="1").test_client())
     with small.app.app_context():
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as connections:
             for _ in range(3):
-                held.enter_context(db.engine.connect())
+                connections.enter_context(db.engine.connect())
             unavailable(small.mint())
         assert small.mint().status_code == 201
         db.engine.dispose()
