@@ -38,14 +38,13 @@ DEEP = 100_000
 Send = Callable[..., TestResponse]
 
 
-@pytest.fixture(params=[MINT, EXCHANGE])
+@pytest.fixture(params=[MINT, EXCHANGE, f"/embed-apps/{ORDERS}/frame"], ids=["mint", "exchange", "handover"])
 def send(request: pytest.FixtureRequest, shared: Service) -> Send:
-    """Send these bytes to one of the two routes that take a body."""
+    """Send these bytes to a route that takes a JSON body."""
 
     def send(body: bytes, content_type: str | None = "application/json") -> TestResponse:
-        return shared.client.post(
-            request.param, data=body, headers=basic("portal"), content_type=content_type
-        )
+        headers = basic("portal") | {"Accept": "application/json"}
+        return shared.client.post(request.param, data=body, headers=headers, content_type=content_type)
 
     return send
 

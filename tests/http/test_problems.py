@@ -142,37 +142,12 @@ def test_every_route_refuses_other_methods(shared: Service) -> None:
 
 
 def test_a_refused_head_request_has_headers_and_no_body(shared: Service) -> None:
-    for path in (
-        MINT,
-        EXCHANGE,
-        FRAME,
-        f"{FRAME}/session",
-        f"{FRAME}/pages/index",
-        f"{FRAME}/data/orders.csv",
-    ):
+    below = ("", "/frame", "/session", "/pages/index", "/data/orders.csv")
+    for path in (MINT, EXCHANGE, *(FRAME + rest for rest in below)):
         answer = shared.client.head(path, headers=JSON)
         assert (answer.status_code, answer.content_type) == (405, "application/problem+json")
         assert answer.headers["X-Request-Id"]
         assert answer.data == b""
-
-
-# 401.
-
-
-def test_a_401_asks_clients_for_basic_and_frames_for_bearer(shared: Service) -> None:
-    answer = shared.client.post(MINT, json=MINT_BODY)
-    problem_of(answer, 401, "invalid_client")
-    assert answer.headers["WWW-Authenticate"].startswith("Basic ")
-    for method, path in (
-        ("GET", "session"),
-        ("DELETE", "session"),
-        ("GET", "pages/index"),
-        ("GET", "data/x"),
-    ):
-        for headers in (JSON, JSON | {"Authorization": "Bearer x.y.z"}, JSON | basic("portal")):
-            answer = shared.client.open(f"{FRAME}/{path}", method=method, headers=headers)
-            problem_of(answer, 401, "session_invalid")
-            assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
 # 500.
@@ -444,37 +419,6 @@ def test_a_real_server_ignores_a_proxys_headers_without_trusted_proxies(schema: 
 
 
 # Pages and JSON.
-
-
-@pytest.mark.parametrize(
-    ("accept", "is_json"),
-    [
-        (None, False),
-        ("*/*", False),
-        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", False),
-        ("application/json;q=0.5, text/html", False),
-        ("nonsense", False),
-        ("application/json", True),
-        ("application/problem+json", True),
-        ("text/html;q=0.9, application/json", True),
-    ],
-)
-def test_a_refusal_in_a_frame_is_a_page_unless_json_is_preferred(
-    shared: Service, accept: str | None, is_json: bool
-) -> None:
-    headers = {} if accept is None else {"Accept": accept}
-    for path, status, code in (
-        (FRAME, 401, "token_missing"),
-        (f"{FRAME}/pages/index", 401, "session_invalid"),
-    ):
-        answer = shared.client.get(path, headers=headers)
-        if is_json:
-            problem_of(answer, status, code)
-        else:
-            assert (answer.status_code, answer.mimetype) == (status, "text/html")
-            assert code in answer.text
-            assert answer.headers["X-Request-Id"] in answer.text
-            assert "Set-Cookie" not in answer.headers
 
 
 def test_the_api_always_answers_in_json(shared: Service) -> None:
