@@ -14,7 +14,7 @@ from apps.orders import Order
 from apps.support import Ticket, TicketReply
 from pat_service.storage.models import new_id
 from tests.apps.conftest import ids, place, refusal
-from tests.support.people import LEDGER, ORDERS, SUPPORT, Frame, Service
+from tests.support.people import Frame, Service
 
 pytestmark = pytest.mark.slow
 
@@ -160,16 +160,6 @@ def test_an_id_counts_as_it_is_written_and_in_the_address_only(
     assert everything(service) == before
 
 
-@each_app
-def test_a_session_of_one_app_reads_nothing_of_another(service: Service, viewer: Viewer, app: str) -> None:
-    ana = viewer(app, "ana")
-    for app_id in {ORDERS, SUPPORT, LEDGER} - {ana.app_id}:
-        elsewhere = Frame(ana.response, app_id, ana.jwt)
-        for path in ("pages/list", "data/orders.csv"):
-            problem = refusal(service, elsewhere, "GET", path, 401, "session_invalid")
-            assert "GX" not in str(problem)
-
-
 FIRST: Final = (
     *("", "1", "0", "-1", "+2", " 2", "2\n", "2.0", "2.5", "2e0", "0x2", "1_0", "２", "٢", "²", "NaN", "two"),
     *("9223372036854775808", "9" * 5000, "1;DROP TABLE demo_orders"),
@@ -223,22 +213,3 @@ def test_a_full_page_costs_as_many_statements_as_a_short_one(
             service.get(viewer(app, APPS[app].reader), f"pages/list?{APPS[app].query}page={page}")
         costs.add(len(seen))
     assert len(costs) == 1
-
-
-@pytest.mark.parametrize(
-    ("app", "method", "path"),
-    [
-        *(("orders", "POST", path) for path in ("pages/index", "pages/list", "pages/order")),
-        *(("orders", "POST", path) for path in ("data/orders.csv", "data/label.svg")),
-        *(("support", "POST", f"pages/{name}") for name in ("index", "list", "new", "ticket")),
-        *(("support", "GET", f"pages/{name}") for name in ("create", "reply", "close", "reopen")),
-    ],
-)
-def test_a_page_takes_no_form_and_a_form_is_no_page(
-    service: Service, viewer: Viewer, app: str, method: str, path: str
-) -> None:
-    before = everything(service)
-    query = f"?id={own_rows(service, app, 'ana')[0].id}&message=x"
-    data = {"message": "x"} if method == "POST" else None
-    refusal(service, viewer(app, "ana"), method, path + query, 405, "method_not_allowed", data=data)
-    assert everything(service) == before

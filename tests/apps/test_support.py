@@ -14,8 +14,7 @@ from werkzeug.test import TestResponse
 
 from apps.support import MAX_REPLIES, Ticket, TicketReply, moment
 from pat_service.storage.models import User, Workspace, new_id
-from tests.apps.conftest import refusal
-from tests.support.people import SUPPORT, Frame, Service, changed, provision
+from tests.support.people import SUPPORT, Frame, Service, provision
 
 pytestmark = pytest.mark.slow
 
@@ -203,11 +202,6 @@ def test_a_new_ticket_is_the_first_of_the_list(service: Service, dora: Frame) ->
     for subject in ("First", "Second", "Third"):
         opened(service, dora, subject=subject)
     assert subjects(service.get(dora, "pages/index")) == ["Third", "Second", "First"]
-
-
-def test_dora_opens_a_ticket_by_multipart(service: Service, dora: Frame) -> None:
-    answer = post(service, dora, "create", GOOD, content_type="multipart/form-data")
-    assert said(answer) == [("Dora", "It came in two parts.")]
 
 
 def test_unknown_fields_change_nothing(service: Service, dora: Frame, ben: Frame) -> None:
@@ -481,77 +475,6 @@ def test_the_link_back_leads_to_the_list_with_the_ticket(
     back = f"/embed-apps/{SUPPORT}/pages/index?show={show}"
     assert f'<a class="back" href="{back}">' in answer.text
     assert subjects(service.client.get(back, headers=dora.bearer)) == ["Broken cup"]
-
-
-# ---- Whose tickets ----
-
-
-def test_anas_ticket_at_globex_is_not_at_acme(service: Service, ana: Frame, ana_at_globex: Frame) -> None:
-    id_ = opened(service, ana_at_globex, subject="To Globex alone")
-    assert subjects(service.get(ana_at_globex, "pages/index?show=all")) == ["To Globex alone"]
-    pages = [service.get(ana, f"pages/list?show=all&page={page}") for page in (1, 2)]
-    assert "To Globex alone" not in [subject for page in pages for subject in subjects(page)]
-    refusal(service, ana, "GET", f"pages/ticket?id={id_}", 404, "not_found")
-
-
-def test_without_a_grant_dora_writes_nothing(service: Service, dora: Frame) -> None:
-    id_ = opened(service, dora)
-    before = ticket(service, id_)
-    everybody = [f"{name}@acme.test" for name in ("ana", "ben", "cleo", "dora", "emil")]
-    provision(service.app, changed("apps", "support", users=everybody[:3]))
-    try:
-        for path in (f"reply?id={id_}", f"close?id={id_}", "create"):
-            refusal(service, dora, "POST", f"pages/{path}", 401, "access_revoked", data=GOOD)
-    finally:
-        provision(service.app, changed("apps", "support", users=everybody))
-    assert ticket(service, id_) == before
-    assert replies(service, id_) == []
-    assert len(tickets_of(service, "dora@acme.test")) == 1
-
-
-# ---- What is no form ----
-
-
-@pytest.mark.parametrize("multipart", [False, True])
-@pytest.mark.parametrize(
-    "fields",
-    [
-        *({"subject": "a\0b"}, {"topic": "return\0"}, {"message": "\0"}, {"message": "a" * 3000 + "\0"}),
-        *({"un\0known": "1"}, {"unknown": "\0"}),
-    ],
-)
-def test_a_nul_in_a_form_is_refused(
-    service: Service, dora: Frame, fields: dict[str, str], multipart: bool
-) -> None:
-    kind = "multipart/form-data" if multipart else FORM
-    for path in ("create", f"reply?id={NOBODYS}"):
-        sent = GOOD | fields
-        problem = refusal(
-            service, dora, "POST", f"pages/{path}", 400, "invalid_payload", data=sent, content_type=kind
-        )
-        assert list(problem["errors"]) == [name.replace("\0", "") for name in fields]
-    assert tickets_of(service, "dora@acme.test") == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "sent", "status", "code"),
-    [
-        (
-            "application/json",
-            '{"subject": "a", "topic": "other", "message": "b"}',
-            415,
-            "unsupported_media_type",
-        ),
-        ("text/plain", "subject=a&topic=other&message=b", 415, "unsupported_media_type"),
-        ("", "subject=a&topic=other&message=b", 415, "unsupported_media_type"),
-        (FORM, "subject=a&topic=other&message=" + "b" * 1024 * 1024, 413, "payload_too_large"),
-    ],
-)
-def test_other_types_and_large_forms_are_refused(
-    service: Service, dora: Frame, kind: str, sent: str, status: int, code: str
-) -> None:
-    refusal(service, dora, "POST", "pages/create", status, code, data=sent, content_type=kind)
-    assert tickets_of(service, "dora@acme.test") == []
 
 
 # ---- How a time is said ----
