@@ -155,7 +155,7 @@ def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySessi
     """Return the session of the JWT if it is valid at the place now.
 
     Each check queries the database, so a revocation, an archived user, a removed grant or a moved app
-    counts on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked or AccessRevoked.
+    takes effect on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked or AccessRevoked.
     """
     row = None
     try:

@@ -61,7 +61,7 @@ def put(caller: Caller, app_id: str, user_id: str, now: datetime) -> tuple[Grant
 def remove(caller: Caller, app_id: str, user_id: str, now: datetime) -> None:
     """Remove the grant, or raise AppNotFound or GrantNotFound.
 
-    It counts on the next request of every open frame.
+    It takes effect on the next request of every open frame.
     """
     with changing(caller, now) as change:
         app = change.find_app(app_id, share=True)

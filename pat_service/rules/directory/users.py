@@ -104,7 +104,7 @@ def create(
 def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime) -> VisibleUser:
     """Change the email, name or status. Raise UserNotFound or Conflict.
 
-    A status counts on the next request of every open frame.
+    A status takes effect on the next request of every open frame.
     """
     with changing(caller, now) as change:
         connection = change.connection
