@@ -242,15 +242,6 @@ def test_a_replaced_or_unknown_token_has_a_limit_and_a_malformed_one_does_not_co
     assert [tight.refusal("pat_0") for _ in range(5)] == ["token_invalid"] * 5
 
 
-def test_a_refusal_by_the_limit_is_a_page_in_a_frame(tight: Service, clock: time_machine.Traveller) -> None:
-    token = tight.token()
-    assert statuses(partial(tight.open, token), 2) == [200, 200]
-    answer = tight.open(token)
-    assert (answer.status_code, answer.mimetype) == (429, "text/html")
-    assert int(answer.headers["Retry-After"]) >= 1
-    assert "rate_limited" in answer.text
-
-
 # Sessions.
 
 
