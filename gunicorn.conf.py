@@ -15,7 +15,7 @@ from gunicorn.workers.base import Worker
 from config import Config, ConfigError, check_workers, list_findings
 from pat_service.observability.lines import RedactingFormatter, configure
 
-#: For pat_service.metrics, which would cost the master an import: the metrics folder and a worker's slot.
+#: Variables of pat_service.metrics, which the master does not import: the metrics folder and a worker's slot.
 FOLDER_VARIABLE, SLOT_VARIABLE = "PROMETHEUS_MULTIPROC_DIR", "PAT_SERVICE_WORKER"
 
 
@@ -36,7 +36,7 @@ def _refuse(text: object) -> None:
 
 
 def _check_start(server: Arbiter, workers: int) -> None:
-    """Refuse an unsafe start. Warn of transient findings."""
+    """Refuse an unsafe start. Warn about transient findings."""
     for finding in list_findings(_config, workers):
         if not finding.transient:
             _refuse(finding.text)
@@ -60,7 +60,7 @@ def on_starting(server: Arbiter) -> None:
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
     """Check the start. Later refuse another worker (SIGTTIN) that would count the rate limits alone.
 
-    gunicorn's first call comes before it opens a port and writes its first line.
+    gunicorn calls it first before it opens a port or writes a log line.
     """
     if old is None:
         _check_start(server, new)

@@ -1,7 +1,7 @@
 """gunicorn's threaded worker, without its three endless waits.
 
-gunicorn's own gives a thread to every connection, waits for a request without a limit, and waits in its main
-loop for the other side to close. Eight idle or half-dead connections stop it. See docs/operate/proxy.md.
+gunicorn's worker gives a thread to every connection, and waits for a request without a limit. Its main loop
+waits for the other side to close. Eight idle or half-dead connections stop it. See docs/operate/proxy.md.
 """
 
 import errno
@@ -36,7 +36,7 @@ util.write_error = _write_problem
 
 
 def _can_reach_next_request(body: Body) -> bool:
-    """Return whether the next request's beginning is known and near."""
+    """Return whether the unread body has a known end and is short enough to skip."""
     if body.failed:
         return False
     if isinstance(body.reader, ChunkedReader):
@@ -52,7 +52,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # Connections that have or await a thread, oldest first, and when each got it.
+        # Connections that have or await a thread, oldest first, with the time at which each got its thread.
         self._busy: dict[TConn, float] = {}
 
     def enqueue_req(self, conn: TConn) -> None:

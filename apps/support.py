@@ -151,7 +151,7 @@ def find(connection: Connection, chosen: ColumnElement[bool]) -> Row[Any]:
 
 
 def replies_to(connection: Connection, tickets: Sequence[str]) -> dict[str, list[bool]]:
-    """Return, by ticket id, whether each reply is the desk's, oldest first."""
+    """Return each ticket's replies by ticket id, oldest first: True for a reply of the desk."""
     found: dict[str, list[bool]] = defaultdict(list)
     for ticket_id, from_desk in connection.execute(
         select(TicketReply.ticket_id, TicketReply.from_desk)
@@ -241,7 +241,7 @@ def thread(
     ).all()
     first = message(viewer.user.name, ticket.message, ticket.created_at, False, now)
     rest = [
-        # Other replies are the viewer's own, under their current name.
+        # The other replies are the viewer's, who may have a new name.
         message(
             reply.author if reply.from_desk else viewer.user.name,
             reply.message,
@@ -372,7 +372,7 @@ def reply(viewer: Viewer) -> Page:
 
 
 def set_open(viewer: Viewer, is_open: bool, notice: str) -> Page:
-    """Close or reopen the ticket. A second time changes nothing."""
+    """Close or reopen the ticket. A repeat changes nothing."""
     chosen = requested_ticket(viewer)
     now = datetime.now(UTC)
     changes = Ticket.closed_at.is_not(None) if is_open else Ticket.closed_at.is_(None)

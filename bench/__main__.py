@@ -14,32 +14,32 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["speed", "growth"], default="speed")
     parser.add_argument("--on", choices=["sqlite", "postgresql"], help="one database; else both")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: 7)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each slice of a round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each side in a round")
     parser.add_argument(
-        "--connections", type=int, default=16, help="kept alive, each with one request under way"
+        "--connections", type=int, default=16, help="open connections, each with one request in progress"
     )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="of the growth's data: 1 is a million tokens"
+        "--scale", type=float, default=1.0, help="size of the grown database: 1 is a million tokens"
     )
     parser.add_argument(
         "--write", action="store_true", help="put the results into docs/dev/performance-notes.md"
     )
-    wanted = parser.parse_args()
-    plan = rig.Plan(wanted.rounds, wanted.seconds, wanted.connections, wanted.workers)
-    kinds = [wanted.on] if wanted.on else ["sqlite", "postgresql"]
+    options = parser.parse_args()
+    plan = rig.Plan(options.rounds, options.seconds, options.connections, options.workers)
+    kinds = [options.on] if options.on else ["sqlite", "postgresql"]
     results = report.Results(plan)
     for kind in kinds:
         with _folder() as folder:
-            if wanted.what == "growth":
-                growth.measure(kind, plan, wanted.scale, folder, results)
+            if options.what == "growth":
+                growth.measure(kind, plan, options.scale, folder, results)
             else:
                 speed.measure(kind, plan, folder, results)
-    if wanted.what == "speed":
+    if options.what == "speed":
         with _folder() as folder:
             start.measure(folder, results)
-    if wanted.write:
-        results.write(wanted.what)
+    if options.write:
+        results.write(options.what)
 
 
 @contextmanager

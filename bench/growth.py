@@ -19,9 +19,9 @@ from tests.support.servers import PROJECT, fresh_database
 TOKENS: Final = 1_000_000
 #: Tokens of each filling user, with sessions and events of each token.
 APPS, SESSIONS, EVENTS = 10, 1, 5
-#: Tokens of one user, compared with a user of a single token.
+#: Tokens of one user, compared with a user who has one token.
 HOARD: Final = 10_000
-#: One in this many sessions expired long ago, for the purge.
+#: One session in this many expired long ago, so that the purge has work.
 STALE: Final = 10
 AIM: Final = 0.9
 
@@ -46,7 +46,7 @@ _AT = {
 
 
 def statements(kind: str, tokens: int) -> Iterator[str]:
-    """Yield the SQL that fills the database. Every value is one of this module's own."""
+    """Yield the SQL that fills the database. No value comes from outside this module."""
     uuid, now, later, past = _UUID[kind], _at(kind, 0), _at(kind, 30), _at(kind, -40)
 
     def series(most: int, name: str) -> str:
@@ -151,7 +151,7 @@ def measure(kind: str, plan: rig.Plan, scale: float, folder: Path, results: Resu
 
 
 def _measure_hoard(kind: str, plan: rig.Plan, large: rig.Target, results: Results) -> None:
-    """Compare a user with many tokens with a user of a single token."""
+    """Compare a user who has many tokens with a user who has one."""
     for work in ("mint", "open"):
         both = {name: large.only(number) for name, number in (("one of many", 1), ("one of one", 2))}
         runs = rig.interleaved(both, work, plan)

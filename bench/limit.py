@@ -179,9 +179,9 @@ def create_app() -> Flask:
     def mint() -> tuple[Response, int]:
         began = time.perf_counter()
         client = request.authorization.username  # type: ignore[union-attr]
-        wish = request.get_json()
+        body = request.get_json()
         counters.hit(MANY, "mint", client)  # type: ignore[arg-type]
-        row = store.one(MINT_FACTS, {"client": client, "email": wish["email"], "app": wish["appSlug"]})
+        row = store.one(MINT_FACTS, {"client": client, "email": body["email"], "app": body["appSlug"]})
         token, now = f"pat_{secrets.token_hex(36)}", datetime.now(UTC)
         values = {
             "id": str(uuid4()),
@@ -193,10 +193,10 @@ def create_app() -> Flask:
             "key_id": "bench",
             "last_four": token[-4:],
             "moves": row[15],
-            "seconds": wish["sessionExpiry"] * 60,
+            "seconds": body["sessionExpiry"] * 60,
             "no": False,
             "now": store.moment(now),
-            "ends": store.moment(now + timedelta(seconds=wish["patExpiry"])),
+            "ends": store.moment(now + timedelta(seconds=body["patExpiry"])),
             "type": "token:minted",
             "request": str(uuid4()),
             "session": None,
@@ -206,8 +206,8 @@ def create_app() -> Flask:
             personalAccessToken=token,
             redirectUrl=f"https://embed.example/embed-apps/{row[11]}?personal-access-token={token}",
             tokenId=values["id"],
-            expiresIn=wish["patExpiry"],
-            sessionExpiresIn=wish["sessionExpiry"] * 60,
+            expiresIn=body["patExpiry"],
+            sessionExpiresIn=body["sessionExpiry"] * 60,
         )
         log(201, began)
         return answer, 201

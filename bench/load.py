@@ -84,7 +84,7 @@ def run(port: int, requests: Iterator[bytes], connections: int, seconds: float, 
         while waiting:
             ready = selector.select(PATIENCE)
             if not ready:
-                raise TimeoutError("the server answers no more")
+                raise TimeoutError("the server stopped answering")
             for key, _ in ready:
                 client = key.data
                 status = client.received()

@@ -138,9 +138,9 @@ def _request(method: str, path: str, headers: dict[str, str], body: bytes = b"")
 
 
 def mint_request(number: int, app: str = "bench") -> bytes:
-    wish = {"email": f"user{number}@acme.test", "appSlug": app, "sessionExpiry": 60, "patExpiry": 1_000_000}
+    body = {"email": f"user{number}@acme.test", "appSlug": app, "sessionExpiry": 60, "patExpiry": 1_000_000}
     credentials = b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
-    return _request("POST", MINT, {"Authorization": f"Basic {credentials}"}, json.dumps(wish).encode())
+    return _request("POST", MINT, {"Authorization": f"Basic {credentials}"}, json.dumps(body).encode())
 
 
 def open_request(token: str, app_id: str = APP) -> bytes:

@@ -22,7 +22,7 @@ def measure(folder: Path, results: Results) -> None:
         for name, app in APPS.items():
             began = time.perf_counter()
             environ = rig.settings(database, None) | rig.PATHS
-            # The bare view has settings of its own, because ours load half of the service.
+            # The bare view has its own gunicorn.conf.py, because ours imports half of the service.
             cwd = PROJECT if name == "service" else folder
             log = folder / f"{name}{number}.log"
             with gunicorn(environ, workers=1, app=app, log=log, cwd=cwd) as server:

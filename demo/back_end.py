@@ -207,28 +207,28 @@ class BackEnd:
 
     def mint(self, visit: Visit, *, client: str = people.PORTAL_CLIENT, **changes: Any) -> Answer:
         """Mint a token. `changes` are fields of the request. A refusal is an answer too."""
-        wish = {
+        body = {
             "email": visit.person.email,
             **visit.app.target,
             **visit.attributes,
             "sessionExpiry": SESSION_EXPIRY,
             "patExpiry": PAT_EXPIRY,
         }
-        return self._call("POST", MINT_PATH, client, wish | changes)
+        return self._call("POST", MINT_PATH, client, body | changes)
 
     def revoke(self, token_id: str) -> Answer:
         """Revoke a token that this portal minted."""
         return self._call("DELETE", f"{TOKENS_PATH}/{token_id}", people.PORTAL_CLIENT)
 
-    def _call(self, method: str, path: str, client: str, wish: dict[str, Any] | None = None) -> Answer:
+    def _call(self, method: str, path: str, client: str, body: dict[str, Any] | None = None) -> Answer:
         """Call the service over HTTP. A missing answer is an answer too."""
         url = self.service + path
         basic = base64.b64encode(f"{client}:{self.demo.secrets[client]}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}"}
-        lines = [f"curl {url}" if wish else f"curl -X {method} {url}", f'-u "{client}:$CLIENT_SECRET"']
+        lines = [f"curl {url}" if body else f"curl -X {method} {url}", f'-u "{client}:$CLIENT_SECRET"']
         data = None
-        if wish:
-            text = json.dumps(wish, indent=4)
+        if body:
+            text = json.dumps(body, indent=4)
             data = text.encode()
             headers["Content-Type"] = "application/json"
             lines += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(text)}"]

@@ -23,7 +23,7 @@ demo_commands = AppGroup("demo", help="The demo portal.")
 
 
 @demo_commands.command("load")
-@click.option("--origin", default="http://localhost:5000", show_default=True, help="Where the portal is.")
+@click.option("--origin", default="http://localhost:5000", show_default=True, help="The portal's origin.")
 def load(origin: str) -> None:
     """Load the demo. Missing things are added, existing rows stay, and client secrets are replaced."""
     try:
@@ -48,7 +48,7 @@ def load(origin: str) -> None:
     try:
         _keep(path, {"clients": clients, "origin": origin})
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be kept: {error.strerror}") from None
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
     click.echo("The demo is loaded.")
 
 

@@ -58,12 +58,12 @@ class Refusal:
 
 
 REFUSALS: Final = (
-    Refusal("expired", "Expired token", "Lives one second, is used after it.", "401 token_expired"),
-    Refusal("replaced", "Replaced token", "Minted twice, the first one is used.", "401 token_superseded"),
-    Refusal("revoked", "Revoked token", "Minted, and revoked before it is used.", "401 token_revoked"),
-    Refusal("used", "Used token", "For one opening, is used for two.", "401 token_used"),
-    Refusal("access-lost", "Access lost", "Taken from Cleo after the mint.", "401 access_revoked"),
-    Refusal("garbage", "Made-up token", "Nobody ever minted it.", "401 token_invalid"),
+    Refusal("expired", "Expired token", "It lasts one second, and is used later.", "401 token_expired"),
+    Refusal("replaced", "Replaced token", "Used after a second mint.", "401 token_superseded"),
+    Refusal("revoked", "Revoked token", "Used after it was revoked.", "401 token_revoked"),
+    Refusal("used", "Used token", "A single-use token, used twice.", "401 token_used"),
+    Refusal("access-lost", "Access lost", "Cleo's grant was removed after the mint.", "401 access_revoked"),
+    Refusal("garbage", "Made-up token", "It was never minted.", "401 token_invalid"),
     Refusal("no-access", "No access", "Dan may not open the app: no token.", "403 app_forbidden"),
     Refusal("unframed", "Outside a frame", "The same address, in a tab.", "403 not_framed"),
     Refusal("too-many", "Too many mints", "A client with the default limit.", "429 rate_limited"),
@@ -81,9 +81,9 @@ def _hang() -> None:
     _fail()
 
 
-#: What the token endpoint does before it mints, by the page's name for it.
+#: The page's name for a behaviour of the token endpoint → the call before the mint.
 ENDPOINTS: Final[dict[str, Callable[[], None]]] = {"answers": lambda: None, "fails": _fail, "hangs": _hang}
-#: Session lengths in minutes, by the page's name for them.
+#: The page's name for a session length → minutes.
 SESSIONS: Final = {"long": SESSION_EXPIRY, "short": SHORT_SESSION}
 
 
@@ -115,18 +115,18 @@ def home() -> BaseResponse | str:
 
 
 def open_app() -> dict[str, Any]:
-    """Mint what the JSON body names, and return what the page is to frame."""
-    wish = _wish()
+    """Mint for the user and app in the JSON body, and return the answer for the page."""
+    body = _read_body()
     with _nothing_else():
-        visit, case = _visit(wish), CASES[wish["case"]]
+        visit, case = _visit(body), CASES[body["case"]]
     return case(_back_end(), visit).shown()
 
 
 def give_token() -> dict[str, Any]:
     """Act as the token endpoint: return the mint's answer, and the request for the page to show."""
-    wish = _wish()
+    body = _read_body()
     with _nothing_else():
-        visit, endpoint, minutes = _visit(wish), ENDPOINTS[wish["endpoint"]], SESSIONS[wish["session"]]
+        visit, endpoint, minutes = _visit(body), ENDPOINTS[body["endpoint"]], SESSIONS[body["session"]]
     endpoint()
     outcome = normal(_back_end(), visit, minutes)
     minted = outcome.answer and outcome.answer.minted
@@ -136,9 +136,9 @@ def give_token() -> dict[str, Any]:
 
 def end_sessions() -> dict[str, Any]:
     """Revoke a token that this portal minted. Sessions of its user and app end too."""
-    wish = _wish()
+    body = _read_body()
     with _nothing_else():
-        token_id = str(UUID(wish["tokenId"]))
+        token_id = str(UUID(body["tokenId"]))
     answer = _back_end().revoke(token_id)
     return {"curl": answer.curl, "answer": answer.shown()}
 
@@ -154,7 +154,7 @@ def blueprint() -> Blueprint:
     return portal
 
 
-def _wish() -> dict[str, Any]:
+def _read_body() -> dict[str, Any]:
     """Return the JSON object that the portal's own page sent, or refuse."""
     _refuse_other_sites()
     return read_object()
@@ -169,8 +169,8 @@ def _nothing_else() -> Iterator[None]:
         abort(HTTPStatus.BAD_REQUEST)
 
 
-def _visit(wish: dict[str, Any]) -> Visit:
-    visit = Visit(PEOPLE[wish["person"]], APPS[wish["app"]], wish["region"])
+def _visit(body: dict[str, Any]) -> Visit:
+    visit = Visit(PEOPLE[body["person"]], APPS[body["app"]], body["region"])
     if visit.region not in REGION_CHOICES:
         raise KeyError(visit.region)
     return visit
@@ -184,7 +184,7 @@ def _back_end() -> BackEnd:
 
 
 def _refuse_other_sites() -> None:
-    """Let only the portal's own page mint: no other site, no other machine, no other name of this one."""
+    """Let only the portal's own page mint: on this machine, under the name localhost."""
     same_site = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
     same_origin = request.headers.get("Origin") == f"http://{request.host}"
     here = HERE.fullmatch(request.host) and ip_address(request.remote_addr or "::").is_loopback
@@ -193,7 +193,7 @@ def _refuse_other_sites() -> None:
 
 
 def _guard(response: Response) -> Response:
-    """Give the portal a policy of its own, as a careful customer's page has one."""
+    """Give the portal a Content-Security-Policy, as a careful customer would."""
     policy = {
         "default-src": "'none'",
         "script-src": f"'self' {_script()}",

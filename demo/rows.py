@@ -24,15 +24,15 @@ ON_THE_WAY: Final = timedelta(days=7)  # until it has arrived
 REGION_BY_DIGIT: Final = ("north",) * 4 + ("south",) * 3 + ("west",) * 3
 #: Written for the customer's own name in `demo/rows.json`.
 ME: Final = "me"
-#: What each customer buys and asks, by email. `busy` above 1 gives the later months more of the orders.
+#: Email → the customer's orders and tickets. If `busy` is above 1, later months have more orders.
 CUSTOMERS: Final[dict[str, Any]] = json.loads(Path(__file__).with_name("rows.json").read_text("utf-8"))
 
 
 def load_rows(connection: Connection, users: Mapping[str, str], now: datetime) -> None:
     """Give Ana and Ben their orders and tickets in the demo's workspace, inside the caller's transaction.
 
-    `users` has user ids by email. A customer without an id is left out. A customer with orders gets no more
-    of them; the same goes for tickets. Times count back from `now`.
+    `users` has user ids by email. A customer without an id is left out. A customer who already has orders
+    gets no new ones; likewise for tickets. Times count back from `now`.
     """
     workspace_id = connection.execute(
         select(Workspace.id).where(Workspace.slug == people.WORKSPACE)

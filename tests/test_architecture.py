@@ -45,7 +45,7 @@ def test_the_contracts_of_import_linter_are_kept() -> None:
     assert "0 broken" in done.stdout
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     modules = [*PROJECT.glob("*.py"), *(m for folder in FOLDERS for m in (PROJECT / folder).rglob("*.py"))]
     assert len(modules) > 30
     assert [m for m in modules if not ast.get_docstring(ast.parse(m.read_text("utf-8")))] == []

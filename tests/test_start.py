@@ -49,14 +49,14 @@ def findings(database: Path | str, redis_url: str | None = None) -> list[tuple[s
 # Imports
 
 #: Modules of the commands, the demo, and stores that this worker does not use.
-SPARED = ("alembic", "demo", "flask_migrate", "mako", "pat_service.cli", "psycopg", "redis")
+UNUSED = ("alembic", "demo", "flask_migrate", "mako", "pat_service.cli", "psycopg", "redis")
 LOADED = f"""
 import sys
 from app import create_app
 
 client = create_app().test_client()
 assert client.get("/readyz").status_code == 200
-print(*sys.modules.keys() & set({SPARED}))
+print(*sys.modules.keys() & set({UNUSED}))
 """
 
 
@@ -183,7 +183,7 @@ def test_without_redis_a_second_worker_never_serves(
     assert process.poll() is None
 
 
-def test_a_check_of_a_deployment_requires_what_only_development_can_omit(
+def test_check_deploy_requires_settings_that_development_can_omit(
     make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:
     def check(app: Flask, *options: str) -> list[str]:

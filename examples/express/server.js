@@ -7,7 +7,7 @@ import express from "express";
 const { PAT_SERVICE, CLIENT_ID, CLIENT_SECRET, PORT = 8000, PAGES = import.meta.dirname } = process.env;
 const AUTHORIZATION = `Basic ${Buffer.from(`${CLIENT_ID}:${CLIENT_SECRET}`).toString("base64")}`;
 const APPS = ["orders"];
-const sessions = new Map(); // yours: a store that outlives this process
+const sessions = new Map(); // replace with a store that outlives this process
 
 const html = (name) => readFileSync(resolve(PAGES, name), "utf8").replaceAll("{{ service }}", PAT_SERVICE);
 const app = express();
@@ -23,7 +23,7 @@ app.get("/", (request, response) => {
 
 app.post("/sign-in", (request, response) => {
   const id = randomUUID();
-  sessions.set(id, "ana@acme.test"); // yours: a password, single sign-on, …
+  sessions.set(id, "ana@acme.test"); // replace with a password, single sign-on, …
   response.cookie("portal", id, { httpOnly: true, sameSite: "lax" }).redirect("/");
 });
 
@@ -31,10 +31,10 @@ app.post("/sign-in", (request, response) => {
 app.post("/embed-token", express.json(), async (request, response) => {
   // A page of another site can make this browser post a form with our cookie, but cannot send these headers.
   if ((request.get("Sec-Fetch-Site") ?? "same-origin") !== "same-origin" || !request.is("json"))
-    return response.status(403).json({ detail: "This is for our own pages." });
+    return response.status(403).json({ detail: "Send JSON from one of the portal's own pages." });
   if (!request.email) return response.status(401).json({ detail: "Sign in first." });
   if (!APPS.includes(request.body.app))
-    return response.status(404).json({ detail: "There is no such app in this portal." });
+    return response.status(404).json({ detail: "This portal does not have this app." });
   const mint = await fetch(`${PAT_SERVICE}/api/ext/users/personal-access-token`, {
     method: "POST",
     headers: { "Content-Type": "application/json", Authorization: AUTHORIZATION },

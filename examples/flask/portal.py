@@ -23,7 +23,7 @@ def home():
 
 @app.post("/sign-in")
 def sign_in():
-    session["email"] = "ana@acme.test"  # yours: a password, single sign-on, …
+    session["email"] = "ana@acme.test"  # replace with a password, single sign-on, …
     return redirect("/")
 
 
@@ -33,15 +33,15 @@ def embed_token():
     # A page of another site can make this browser post a form with our cookie, but cannot send these
     # headers.
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or not request.is_json:
-        return {"detail": "This is for our own pages."}, 403
+        return {"detail": "Send JSON from one of the portal's own pages."}, 403
     if "email" not in session:
         return {"detail": "Sign in first."}, 401
     if request.json.get("app") not in APPS:
-        return {"detail": "There is no such app in this portal."}, 404
-    wish = {"email": session["email"], "appSlug": request.json["app"], "sessionExpiry": 60, "patExpiry": 300}
+        return {"detail": "This portal does not have this app."}, 404
+    body = {"email": session["email"], "appSlug": request.json["app"], "sessionExpiry": 60, "patExpiry": 300}
     mint = Request(
         f"{SERVICE}/api/ext/users/personal-access-token",
-        json.dumps(wish).encode(),
+        json.dumps(body).encode(),
         {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(CLIENT.encode()).decode()}"},
     )
     try:

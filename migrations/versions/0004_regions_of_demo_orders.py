@@ -13,7 +13,7 @@ LAST_DIGIT = "substr(number, length(number), 1)"
 
 def upgrade() -> None:
     op.add_column("demo_orders", sa.Column("region", sa.String(length=16), nullable=True))
-    # The rule of demo/rows.py, so that a demo loaded before has orders in each region.
+    # The same rule as in demo/rows.py, so that existing demo data has orders in each region.
     op.execute(
         f"UPDATE demo_orders SET region = CASE WHEN {LAST_DIGIT} IN ('0', '1', '2', '3') THEN 'north' "
         f"WHEN {LAST_DIGIT} IN ('4', '5', '6') THEN 'south' ELSE 'west' END"

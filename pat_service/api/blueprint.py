@@ -48,7 +48,7 @@ class ApiBlueprint(Blueprint):
     """flask-smorest's blueprint, with our parser. It documents each view by its name, path and scopes."""
 
     ARGUMENTS_PARSER = StrictParser()
-    # A view that also takes JSON documents that itself.
+    # The default content type. A view that accepts JSON too must document JSON itself.
     DEFAULT_LOCATION_CONTENT_TYPE_MAPPING = Blueprint.DEFAULT_LOCATION_CONTENT_TYPE_MAPPING | {
         "json_or_form": FORM
     }

@@ -44,7 +44,7 @@ def list_events(query: dict[str, Any]) -> Listing:
 def export_events(query: dict[str, Any]) -> Response:
     """Stream audit events up to now, oldest first, one JSON object per line.
 
-    To follow the trail, send the `id` of the last line as `cursor` in the next request: each event comes
+    To follow the trail, send the `id` of the last line as `cursor` in the next request. Each event comes
     once. Resume an interrupted stream in the same way.
     """
     batches = audit_export.export(g.caller, query["event_filter"], query["cursor"] or 0)

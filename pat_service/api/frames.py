@@ -1,4 +1,4 @@
-"""Operations of frames in the API's document. Pages and data of an app are its own and not listed."""
+"""Operations of frames in the API's document. It does not list pages and data, which each app defines."""
 
 from typing import Any, Final
 
@@ -55,7 +55,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
         "type": "object",
         "properties": {
             TOKEN_PARAMETER: token,
-            "session": {"type": "string", "description": "Instead of the token: to move to another app."},
+            "session": {"type": "string", "description": "Replaces the token in a move to another app."},
         },
         # Other fields are ignored, but NUL is refused everywhere.
         "additionalProperties": _NO_NUL,

@@ -63,11 +63,11 @@ def add_links(paths: dict[str, Any]) -> None:
 def _by_ids(ids: dict[str, str], operations: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for target, (path, operation) in operations.items():
-        wanted = _names(path)
-        # Operations of frames know their ids from the session.
+        needed = _names(path)
+        # Frame operations need no link: they take their ids from the session.
         by_client = any("client" in way for way in operation["security"])
-        if by_client and set(wanted) <= set(ids) and set(wanted) & set(list(ids)[:1]):
-            parameters = {f"path.{name}": f"$response.body#{ids[name]}" for name in wanted}
+        if by_client and set(needed) <= set(ids) and set(needed) & set(list(ids)[:1]):
+            parameters = {f"path.{name}": f"$response.body#{ids[name]}" for name in needed}
             found[target] = {"operationId": target, "parameters": parameters}
     return found
 

@@ -92,7 +92,7 @@ class MintRequestSchema(RequestSchema):
     app_slug = any_text(load_default=None, metadata={"example": "orders"})
     workspace_id = uuid(
         load_default=None,
-        metadata={"description": "Instead of an app: for all its apps that the user may open."},
+        metadata={"description": "Instead of an app. The token opens all its apps that the user may open."},
     )
     workspace_slug = any_text(load_default=None, metadata={"example": "acme"})
     session_expiry = Duration("SESSION", "minutes", metadata={"example": 60})

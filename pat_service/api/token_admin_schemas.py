@@ -94,7 +94,7 @@ class TokensRequestSchema(_FilteredListSchema):
     live = QueryBoolean(
         metadata={
             "description": "true: only tokens with the status live. false: only the others. "
-            "The user's access does not count here; each opening checks it."
+            "The user's access makes no difference here; each opening checks it."
         }
     )
 

@@ -31,12 +31,12 @@ from pat_service.storage.readiness import START_DATABASE
 #: In the order of the output.
 LEVELS: Final = (PROBLEM, WARNING, OK)
 COLOURS: Final = {OK: "green", WARNING: "yellow", PROBLEM: "red"}
-#: No resource has this id. Its answer has the headers of any other.
+#: No resource has this id. The 404 has the same headers as every answer.
 NO_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class _WrongArgument(click.ClickException):
-    """An argument is malformed or names nothing."""
+    """An argument is malformed or names something that does not exist."""
 
     exit_code = 2
 
@@ -67,7 +67,7 @@ def doctor(
 ) -> None:
     """Say why a frame stays blank or refuses, and what to change. It writes nothing and shows no token.
 
-    Exit with 1 for a problem, with 2 if an argument names nothing.
+    Exit with 1 for a problem, with 2 if an argument names something that does not exist.
     """
     around = [_parse_parent(text) for text in parents]
     for check, text, name in (

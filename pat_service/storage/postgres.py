@@ -61,7 +61,7 @@ class TimeoutConnection(psycopg.Connection[Any]):
 
 
 def limit_waits(engine: Engine, statement_timeout_ms: int) -> None:
-    """Let the engine's connections wait for a reply little longer than a statement may run."""
+    """Limit each wait for a reply to slightly more than the statement timeout."""
     breaker = CircuitBreaker()
 
     @event.listens_for(engine, "do_connect")

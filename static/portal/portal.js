@@ -249,11 +249,11 @@ frame.send("filter", { status: "shipped" });`;
     return asking;
   }
 
-  async function ask(what, wish, signal) {
+  async function ask(what, options, signal) {
     const answer = await fetch(`/portal/${what}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(wish),
+      body: JSON.stringify(options),
       credentials: "omit",
       cache: "no-store",
       signal,

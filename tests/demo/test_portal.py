@@ -516,7 +516,7 @@ def test_the_token_endpoint_passes_on_the_mints_answer(
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
     found: dict[str, Any] = answer.json  # type: ignore[assignment]
     minted = found["minted"]
-    assert [change["sessionExpiry"] for change in wishes(sent)] == [minutes]
+    assert [change["sessionExpiry"] for change in mint_bodies(sent)] == [minutes]
     assert minted["sessionExpiresIn"] == 60 * minutes
     assert set(minted) == {"personalAccessToken", "redirectUrl", "tokenId", "expiresIn", "sessionExpiresIn"}
     assert found["shownToken"] == f"{minted['personalAccessToken'][:8]}…"
@@ -559,7 +559,7 @@ def test_ending_revokes_the_token_over_http_and_ends_its_sessions(
     problem_of(answer, 401, "session_revoked")
 
 
-def wishes(sent: list[Request]) -> list[dict[str, Any]]:
+def mint_bodies(sent: list[Request]) -> list[dict[str, Any]]:
     return [json.loads(call.data or b"{}") for call in sent]  # type: ignore[arg-type]
 
 
@@ -568,7 +568,7 @@ def test_a_region_is_minted_as_an_attribute_and_shown_as_one(
     portal: Portal, sent: list[Request], slug: str
 ) -> None:
     shown = outcome(portal.client, "ana", slug, region="south")
-    assert [change["attributes"] for change in wishes(sent)] == [{"region": "south"}]
+    assert [change["attributes"] for change in mint_bodies(sent)] == [{"region": "south"}]
     assert '"region": "south"' in shown["curl"]
     assert shown["region"] == "South"
     assert opened(portal.client, shown["redirectUrl"]) == (200, "")
@@ -577,12 +577,12 @@ def test_a_region_is_minted_as_an_attribute_and_shown_as_one(
 def test_a_region_does_not_affect_the_support_desk(portal: Portal, sent: list[Request]) -> None:
     assert outcome(portal.client, "ana", "support", region="south")["region"] == ""
     assert outcome(portal.client, "ana", "orders")["region"] == ""
-    assert not [change for change in wishes(sent) if "attributes" in change]
+    assert not [change for change in mint_bodies(sent) if "attributes" in change]
 
 
 def test_all_apps_opens_with_a_workspace_token(portal: Portal, sent: list[Request]) -> None:
     shown = outcome(portal.client, "ana", "all", region="north")
-    (change,) = wishes(sent)
+    (change,) = mint_bodies(sent)
     assert change["workspaceSlug"] == "acme"
     assert not {"appSlug", "appId"} & set(change)
     ((workspace_id,),) = portal.service.rows(select(Workspace.id).where(Workspace.slug == "acme"))
@@ -641,7 +641,7 @@ def test_the_used_token_opens_twice_only_as_a_repeat_of_the_first(
 ) -> None:
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         shown = outcome(portal.client, case="used")
-        assert [change["singleUse"] for change in wishes(sent)] == [True]
+        assert [change["singleUse"] for change in mint_bodies(sent)] == [True]
         assert shown["againAfter"] == PAST_REPEAT > 10
         assert opened(portal.client, shown["redirectUrl"]) == (200, "")
         clock.shift(9)

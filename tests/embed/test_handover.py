@@ -42,7 +42,7 @@ def test_the_waiting_page_contains_no_personal_data(shared: Service) -> None:
     started = boot(answer)
     assert started.keys() == {"base", "parents", "locale", "language", "theme"}
     assert (started["base"], started["parents"]) == (f"/embed-apps/{ORDERS}", [PORTAL])
-    shown = re.sub(r' nonce="[^"]+"', "", answer.text)  # chance may write anything
+    shown = re.sub(r' nonce="[^"]+"', "", answer.text)  # a random nonce may contain these texts
     for text in ("ana@", "Ana", "Acme", "Orders", "pat_", "eyJ"):
         assert text not in shown
     assert shared.count(Session) == before
@@ -194,7 +194,7 @@ def test_the_tokens_own_origins_count_as_well(service: Service) -> None:
 
 
 @pytest.mark.parametrize("parent", ["https://any.example", "null", "capacitor://any", "http://[::1]:3000"])
-def test_an_app_for_any_page_opens_from_any(service: Service, parent: str) -> None:
+def test_an_app_that_allows_all_origins_opens_in_any_page(service: Service, parent: str) -> None:
     provision(service.app, changed("apps", "orders", allowed_origins=["*"]))
     opened(hand_over(service, handed(service.token(), parentOrigin=parent)))
 
@@ -241,7 +241,7 @@ def test_a_workspace_token_opens_the_launcher(service: Service) -> None:
     )
 
 
-def test_a_workspace_token_that_is_handed_to_an_app_leads_nowhere_else(service: Service) -> None:
+def test_a_workspace_token_handed_to_an_app_opens_only_this_app(service: Service) -> None:
     """The policy of the waiting page allows no form target."""
     found = opened(hand_over(service, handed(workspace_token(service)[0], nonce=NONCE)))
     assert found["ways"] == []

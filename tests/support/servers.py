@@ -27,7 +27,7 @@ NOBODY = 65534  # PostgreSQL refuses to run as root
 HOST = "embed.example"
 #: An unknown address: any answer shows that the application is loaded.
 _ASK = b"GET /is-the-server-up HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-#: Names of the program, the cheapest first: Chromium without a window.
+#: Names of the program. The first starts fastest: Chromium without a window.
 CHROMIUM_NAMES = (
     "chromium-headless-shell",
     "chromium",
@@ -84,7 +84,7 @@ def chromium() -> str:
     for name in CHROMIUM_NAMES:
         if path := shutil.which(name):
             return path
-    raise FileNotFoundError("No Chromium here: apt-get install chromium-headless-shell libatomic1")
+    raise FileNotFoundError("Chromium is missing: run apt-get install chromium-headless-shell libatomic1")
 
 
 def program(name: str) -> str:
@@ -93,7 +93,7 @@ def program(name: str) -> str:
     folders = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
     if path := shutil.which(name, path=folders):
         return path
-    raise FileNotFoundError(f"No {name} here: make programs")
+    raise FileNotFoundError(f"{name} is missing: run make programs")
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ def gunicorn(
     app: str = "app:create_app()",
     cwd: Path = PROJECT,
 ) -> Iterator[WebServer]:
-    """Gunicorn with the gunicorn.conf.py of `cwd`, on a port or on the socket `at`.
+    """Run gunicorn with the gunicorn.conf.py of `cwd`, on a port or on the socket `at`.
 
     Pass a `free_port()` as `port` if `env` must name it. Without `log`, the log is deleted with the server.
     """
@@ -303,12 +303,12 @@ class PostgresSwitch:
 
     def crash(self) -> None:
         """Kill every process at once, as a power failure does."""
-        # The parent first: it would restart after the end of a child.
+        # Kill the parent first: it would restart when a child ends.
         pids = self.pids
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # Until it is reaped, the next server believes that it runs.
+        # The next server would take an unreaped process for a running one.
         if self.process:
             self.process.wait(STOP_SECONDS)
         else:
@@ -610,7 +610,7 @@ def _tail(log: Path) -> str:
 
 
 def _postgres_identity(folder: Path) -> dict[str, Any]:
-    """Return the user for PostgreSQL: nobody instead of root, who then owns `folder`."""
+    """Return the user that runs PostgreSQL. Instead of root it is `nobody`, the new owner of `folder`."""
     if os.geteuid() != 0:
         return {}
     os.chown(folder, NOBODY, NOBODY)

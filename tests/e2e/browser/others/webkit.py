@@ -98,7 +98,7 @@ def installed() -> str:
     program("Xvfb")
     if found := glob(BROWSERS):
         return found[0]
-    raise FileNotFoundError("No MiniBrowser of WebKitGTK here: make programs")
+    raise FileNotFoundError("WebKitGTK's MiniBrowser is missing: run make programs")
 
 
 @contextmanager
