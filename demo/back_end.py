@@ -220,15 +220,15 @@ class BackEnd:
         """Revoke a token that this portal minted."""
         return self._call("DELETE", f"{TOKENS_PATH}/{token_id}", people.PORTAL_CLIENT)
 
-    def _call(self, method: str, path: str, client: str, body: dict[str, Any] | None = None) -> Answer:
+    def _call(self, method: str, path: str, client: str, options: dict[str, Any] | None = None) -> Answer:
         """Call the service over HTTP. A missing answer is an answer too."""
         url = self.service + path
         basic = base64.b64encode(f"{client}:{self.demo.secrets[client]}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}"}
-        lines = [f"curl {url}" if body else f"curl -X {method} {url}", f'-u "{client}:$CLIENT_SECRET"']
+        lines = [f"curl {url}" if options else f"curl -X {method} {url}", f'-u "{client}:$CLIENT_SECRET"']
         data = None
-        if body:
-            text = json.dumps(body, indent=4)
+        if options:
+            text = json.dumps(options, indent=4)
             data = text.encode()
             headers["Content-Type"] = "application/json"
             lines += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(text)}"]
