@@ -32,7 +32,6 @@ from demo.back_end import (
     CLEO,
     ORDERS,
     PAST_REPEAT,
-    PAST_SHORTEST_PAT,
     SUPPORT,
     TOKENS_PATH,
     BackEnd,
@@ -41,7 +40,7 @@ from demo.back_end import (
 )
 from demo.portal import HANG, REFUSALS, TOKEN_TIMEOUT, Refusal
 from pat_service.storage.models import Grant, Token, User, Workspace
-from tests.support.people import MINT, Service, basic, boot, long_lived_service, problem_of
+from tests.support.people import MINT, Service, basic, boot, problem_of
 
 pytestmark = pytest.mark.slow
 
@@ -66,26 +65,10 @@ class Portal:
         return set(self.service.rows(select(User.email, Grant.app_id).join(User, User.id == Grant.user_id)))
 
 
-def load(app: Flask) -> Portal:
-    done = app.test_cli_runner().invoke(args=["demo", "load"])
-    assert done.exit_code == 0, done.output
-    clients = json.loads(Path(app.instance_path, "demo.json").read_text())["clients"]
-    return Portal(Service(app.test_client()), {id_: client["secret"] for id_, client in clients.items()})
-
-
 @pytest.fixture
-def new_portal(app: Flask) -> Portal:
-    """A portal for a test that changes it."""
-    return load(app)
-
-
-@pytest.fixture(scope="module")
-def portal(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    """One portal for all other tests."""
-    folder = tmp_path_factory.mktemp("portal")
-    with long_lived_service(schema, folder, PUBLIC_URL="") as service:
-        service.app.instance_path = str(folder / "instance")
-        yield load(service.app)
+def portal(loaded: Service) -> Portal:
+    clients = json.loads(Path(loaded.app.instance_path, "demo.json").read_text())["clients"]
+    return Portal(loaded, {id_: client["secret"] for id_, client in clients.items()})
 
 
 @pytest.fixture
@@ -194,25 +177,15 @@ def opened(client: FlaskClient, url: str, dest: str = "iframe") -> tuple[int, st
 
 
 def test_before_the_demo_is_loaded_the_start_page_explains_how(client: FlaskClient) -> None:
-    answer = visit(client)
-    assert answer.status_code == 200
-    assert "<title>pat-service is running</title>" in answer.text
-    assert 'id="load-command">flask --app app demo load</code>' in answer.text
-
-
-def test_on_another_port_the_command_names_the_portals_origin(client: FlaskClient) -> None:
+    load = 'id="load-command">flask --app app demo load'
+    for host in ("localhost:5000", "127.0.0.1:5000", "[::1]:5000", "laptop.local:5000", ""):
+        answer = visit(client, host)
+        assert answer.status_code == 200
+        assert "<title>pat-service is running</title>" in answer.text
+        assert f"{load}</code>" in answer.text
     answer = visit(client, "localhost:8080", "5001")
-    assert 'id="load-command">flask --app app demo load --origin http://localhost:5001</code>' in answer.text
+    assert f"{load} --origin http://localhost:5001</code>" in answer.text
     assert "8080" not in answer.text
-
-
-def test_the_start_page_answers_under_each_name_of_the_machine(client: FlaskClient) -> None:
-    for host in ("127.0.0.1:5000", "[::1]:5000", "laptop.local:5000", ""):
-        assert "demo load" in visit(client, host).text
-
-
-@pytest.mark.usefixtures("sent")
-def test_nothing_opens_before_the_demo_is_loaded(client: FlaskClient) -> None:
     problem = problem_of(ask(client), 409, "conflict")
     assert "flask --app app demo load" in problem["detail"]
 
@@ -410,35 +383,29 @@ def test_a_person_or_app_that_the_page_does_not_offer_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "status", "code"),
+    "body",
     [
-        ("", "application/json", 400, "invalid_payload"),
-        ("{", "application/json", 400, "invalid_payload"),
-        ("null", "application/json", 400, "invalid_payload"),
-        ("[]", "application/json", 400, "invalid_payload"),
-        ('"ana"', "application/json", 400, "invalid_payload"),
-        ("{}", "application/json", 400, "invalid_payload"),
-        (b"\xff", "application/json", 400, "invalid_payload"),
-        ("[" * 5000, "application/json", 400, "invalid_payload"),
-        (
-            "person=ana&app=orders&case=normal&region=",
-            "application/x-www-form-urlencoded",
-            415,
-            "unsupported_media_type",
-        ),
-        ('{"person":"ana","app":"orders","case":"normal"}', "application/json", 400, "invalid_payload"),
-        (
-            '{"person":"ana","app":"orders","case":"normal","region":""}',
-            "text/plain",
-            415,
-            "unsupported_media_type",
-        ),
+        "",
+        "{",
+        "null",
+        "[]",
+        '"ana"',
+        "{}",
+        b"\xff",
+        "[" * 5000,
+        '{"person":"ana","app":"orders","case":"normal"}',
     ],
 )
-def test_a_body_that_is_not_a_json_object_is_refused(
-    portal: Portal, sent: list[Request], body: str | bytes, content_type: str, status: int, code: str
+def test_a_body_that_is_not_a_complete_json_object_is_refused(
+    portal: Portal, sent: list[Request], body: str | bytes
 ) -> None:
-    problem_of(ask(portal.client, data=body, content_type=content_type), status, code)
+    problem_of(ask(portal.client, data=body), 400, "invalid_payload")
+    assert sent == []
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain"])
+def test_a_body_of_another_type_is_refused(portal: Portal, sent: list[Request], content_type: str) -> None:
+    problem_of(ask(portal.client, content_type=content_type), 415, "unsupported_media_type")
     assert sent == []
 
 
@@ -526,9 +493,9 @@ def test_the_token_endpoint_passes_on_the_mints_answer(
 
 
 @pytest.mark.usefixtures("sent")
-def test_a_refused_mint_gives_no_token(new_portal: Portal) -> None:
-    new_portal.service.change(delete(User))
-    found: dict[str, Any] = want_token(new_portal.client).json  # type: ignore[assignment]
+def test_a_refused_mint_gives_no_token(portal: Portal) -> None:
+    portal.service.change(delete(User))
+    found: dict[str, Any] = want_token(portal.client).json  # type: ignore[assignment]
     assert (found["minted"], found["shownToken"]) == (None, None)
     assert found["answer"]["problem"]["code"] == "user_not_found"
 
@@ -563,21 +530,18 @@ def mint_bodies(sent: list[Request]) -> list[dict[str, Any]]:
     return [json.loads(call.data or b"{}") for call in sent]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("slug", ["orders", "all"])
-def test_a_region_is_minted_as_an_attribute_and_shown_as_one(
-    portal: Portal, sent: list[Request], slug: str
+def test_a_region_is_minted_as_an_attribute_except_for_the_support_desk(
+    portal: Portal, sent: list[Request]
 ) -> None:
-    shown = outcome(portal.client, "ana", slug, region="south")
-    assert [change["attributes"] for change in mint_bodies(sent)] == [{"region": "south"}]
-    assert '"region": "south"' in shown["curl"]
-    assert shown["region"] == "South"
-    assert opened(portal.client, shown["redirectUrl"]) == (200, "")
-
-
-def test_a_region_does_not_affect_the_support_desk(portal: Portal, sent: list[Request]) -> None:
-    assert outcome(portal.client, "ana", "support", region="south")["region"] == ""
-    assert outcome(portal.client, "ana", "orders")["region"] == ""
-    assert not [change for change in mint_bodies(sent) if "attributes" in change]
+    for slug in ("orders", "all"):
+        shown = outcome(portal.client, "ana", slug, region="south")
+        assert mint_bodies(sent)[-1]["attributes"] == {"region": "south"}
+        assert '"region": "south"' in shown["curl"]
+        assert shown["region"] == "South"
+        assert opened(portal.client, shown["redirectUrl"]) == (200, "")
+    for slug, region in (("support", "south"), ("orders", "")):
+        assert outcome(portal.client, "ana", slug, region=region)["region"] == ""
+        assert "attributes" not in mint_bodies(sent)[-1]
 
 
 def test_all_apps_opens_with_a_workspace_token(portal: Portal, sent: list[Request]) -> None:
@@ -671,21 +635,6 @@ def test_a_refused_revocation_is_shown_in_place_of_the_frame(monkeypatch: pytest
     assert (shown["redirectUrl"], shown["answer"]["problem"]) == (None, {"code": "scope_missing"})
 
 
-@pytest.mark.usefixtures("sent")
-def test_the_expired_token_is_used_after_its_last_second(portal: Portal, naps: list[float]) -> None:
-    outcome(portal.client, case="expired")
-    assert naps == [PAST_SHORTEST_PAT]
-    assert PAST_SHORTEST_PAT > 1
-
-
-@pytest.mark.usefixtures("sent")
-def test_the_address_in_a_tab_would_open_in_a_frame(portal: Portal) -> None:
-    shown = outcome(portal.client, case="unframed")
-    assert shown["framed"] is False
-    assert opened(portal.client, shown["redirectUrl"], "document") == (403, "not_framed")
-    assert opened(portal.client, shown["redirectUrl"]) == (200, "")
-
-
 def test_the_invented_token_is_not_minted(portal: Portal, sent: list[Request]) -> None:
     shown = outcome(portal.client, case="garbage")
     assert sent == []
@@ -694,14 +643,14 @@ def test_the_invented_token_is_not_minted(portal: Portal, sent: list[Request]) -
 
 
 def test_the_limited_client_gets_ten_tokens_and_the_other_is_not_affected(
-    new_portal: Portal, sent: list[Request]
+    portal: Portal, sent: list[Request]
 ) -> None:
-    shown = outcome(new_portal.client, case="too-many")
+    shown = outcome(portal.client, case="too-many")
     assert len(sent) == 11
     assert "It got 10 tokens this time." in shown["note"]
     assert int(shown["answer"]["headers"]["Retry-After"]) > 0
-    assert "It got no tokens this time." in outcome(new_portal.client, case="too-many")["note"]
-    assert outcome(new_portal.client)["answer"]["status"] == 201
+    assert "It got no tokens this time." in outcome(portal.client, case="too-many")["note"]
+    assert outcome(portal.client)["answer"]["status"] == 201
 
 
 def test_a_higher_limit_of_the_server_still_ends_the_demonstration(
@@ -735,10 +684,10 @@ def test_only_cleo_loses_the_support_desk_and_her_next_visit_restores_it(portal:
 
 
 @pytest.mark.usefixtures("sent")
-def test_a_demo_with_deleted_people_is_refused_without_a_500(new_portal: Portal) -> None:
-    new_portal.service.change(delete(User))
-    assert outcome(new_portal.client)["answer"]["problem"]["code"] == "user_not_found"
-    problem = problem_of(ask(new_portal.client, "cleo", "support"), 409, "conflict")
+def test_a_demo_with_deleted_people_is_refused_without_a_500(portal: Portal) -> None:
+    portal.service.change(delete(User))
+    assert outcome(portal.client)["answer"]["problem"]["code"] == "user_not_found"
+    problem = problem_of(ask(portal.client, "cleo", "support"), 409, "conflict")
     assert "cleo@acme.test" in problem["detail"]
 
 
@@ -869,18 +818,22 @@ def test_a_traceback_would_print_no_secret() -> None:
         {"PUBLIC_URL": "http://127.0.0.1:8000", "SERVER_SOFTWARE": "gunicorn/27.0.1"},
     ],
 )
-def test_outside_development_there_is_no_portal(
-    make_app: Callable[..., Flask], new_portal: Portal, tmp_path: Path, environ: dict[str, str]
+def test_outside_development_there_is_neither_a_portal_nor_a_command(
+    make_app: Callable[..., Flask], tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    assert "customer portal" in visit(new_portal.client).text
     app = make_app(**environ)
     app.instance_path = str(tmp_path / "instance")
-    client = app.test_client()
+    client, runner = app.test_client(), app.test_cli_runner()
     for accept in ("*/*", "text/html"):
         problem_of(client.get("/", headers={"Accept": accept, "Host": "localhost:5000"}), 404, "not_found")
     problem_of(ask(client), 404, "not_found")
     answer = client.get("/")
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    done = runner.invoke(args=["demo", "load"])
+    assert done.exit_code == 2
+    assert "No such command 'demo'" in done.output
+    assert "demo" not in runner.invoke(args=["--help"]).output
+    assert not Path(app.instance_path).exists()
 
 
 # ---- The service's own address without configuration ----
