@@ -19,7 +19,7 @@ from tests.e2e.browser.portal import (
     tag,
 )
 from tests.e2e.browser.recorder import Recorder
-from tests.e2e.browser.site import wait_until_ready
+from tests.e2e.browser.site import IS_READY
 
 HUGE: Final = "1f6f3c52-0f0e-4b5a-8a57-4a2c5d1e9b70"
 #: Everything that a script can find about its page.
@@ -86,6 +86,11 @@ def test_one_tag_opens_an_app_and_reports_its_events(portal: Portal) -> None:
     go(frame, "Second page")
     (navigated,) = portal.events("navigate")
     assert (navigated["page"], navigated["title"]) == ("second", "Second")
+    # Without auto-height the height stays.
+    grow(frame, 900)
+    portal.page.wait_for_timeout(200)
+    assert height(portal) == 300
+    assert "resize" not in portal.page.evaluate("events.map(({ name }) => name)")
 
 
 def test_the_token_is_in_the_body_of_one_request_and_nowhere_else(
@@ -257,25 +262,24 @@ def test_wrong_options_are_a_type_error(portal: Portal) -> None:
     assert portal.token_requests == []
 
 
-@pytest.mark.parametrize("by_tag", [True, False])
-def test_a_page_of_two_megabytes_opens_completely(portal: Portal, by_tag: bool) -> None:
+def test_a_page_of_two_megabytes_opens_completely(portal: Portal) -> None:
     def add_huge(document: dict[str, Any]) -> None:
         document["apps"].append(document["apps"][0] | {"id": HUGE, "slug": "huge", "template": "huge"})
 
     portal.installation.provision(add_huge)
-    if by_tag:
-        portal.visit(tag(app="huge"))
-        portal.events("loaded", timeout_seconds=90)
-        frame = portal.opened_frame()
-    else:
-        portal.visit(f'<iframe src="{portal.installation.address(app="huge")}"></iframe>')
+    for by_tag in (True, False):
+        if by_tag:
+            portal.visit(tag(app="huge"))
+            portal.events("loaded", timeout_seconds=90)
+        else:
+            portal.visit(f'<iframe src="{portal.installation.address(app="huge")}"></iframe>')
         frame = portal.frame()
-        wait_until_ready(frame)
-    assert frame.evaluate("new Blob([document.documentElement.outerHTML]).size") > 2_000_000
-    expect(frame.locator("#last")).to_have_text("The end")
-    before = frame.evaluate("document.getElementById('last').previousElementSibling.textContent")
-    assert before.startswith("23999 Ä “quoted” & <escaped>")
-    assert frame.evaluate("embed.fetch('session').then(({ ok }) => ok)")
+        frame.wait_for_function(IS_READY, polling=50, timeout=90_000)
+        assert frame.evaluate("new Blob([document.documentElement.outerHTML]).size") > 2_000_000
+        expect(frame.locator("#last")).to_have_text("The end")
+        before = frame.evaluate("document.getElementById('last').previousElementSibling.textContent")
+        assert before.startswith("23999 Ä “quoted” & <escaped>")
+        assert frame.evaluate("embed.fetch('session').then(({ ok }) => ok)")
 
 
 # ---- Allowed origins ----
@@ -321,10 +325,17 @@ def test_an_app_opens_inside_a_nested_page(portal: Portal) -> None:
 # ---- The token endpoint ----
 
 
-def test_a_failed_token_request_is_retried(portal: Portal, recorder: Recorder) -> None:
+@pytest.mark.parametrize("answer", ["500", "none"])
+def test_a_failed_or_silent_token_request_is_retried(portal: Portal, recorder: Recorder, answer: str) -> None:
     recorder.allow("status of 500", "Trying again.")
-    portal.answers = [status_answer(500)]
-    portal.open()
+    portal.answers = [status_answer(500) if answer == "500" else portal.paused.append]
+    portal.page.clock.install()
+    with portal.page.expect_console_message(lambda line: "Trying again." in line.text):
+        portal.visit(tag())
+        if answer == "none":
+            portal.wait_for_paused()
+            portal.fast_forward(31)
+    portal.events("loaded")
     assert portal.reasons == ["initial", "initial"]
     assert portal.event_names() == ["ready", "loaded"]
 
@@ -352,13 +363,6 @@ def test_a_busy_token_endpoint_is_retried_after_its_retry_after(portal: Portal, 
     assert len(portal.token_requests) == 1
     portal.fast_forward(51)
     portal.opened_frame()
-    assert len(portal.token_requests) == 2
-
-
-def test_a_silent_token_endpoint_times_out_and_is_retried(portal: Portal, recorder: Recorder) -> None:
-    recorder.allow("Trying again.")
-    portal.answers = [portal.paused.append]
-    portal.open('token-timeout="300"')
     assert len(portal.token_requests) == 2
 
 
@@ -566,15 +570,16 @@ def test_the_frames_own_texts_follow_the_language(portal: Portal) -> None:
 # ---- Height ----
 
 
-def grow(frame: Frame, pixels: int) -> None:
+def grow(frame: Frame, pixels: int, id_: str = "block") -> None:
+    """Add a block of this height to the page's end, or change the block's height."""
     frame.evaluate(
-        """(pixels) => {
-            const block = document.getElementById("block") ?? document.createElement("div");
-            block.id = "block";
+        """([pixels, id]) => {
+            const block = document.getElementById(id) ?? document.createElement("div");
+            block.id = id;
             block.style.height = `${pixels}px`;
             document.getElementById("embed-main").append(block);
         }""",
-        pixels,
+        [pixels, id_],
     )
 
 
@@ -599,27 +604,21 @@ def test_the_frames_height_follows_its_content(portal: Portal) -> None:
     expect_height(portal, 50, 599)
 
 
-@pytest.mark.parametrize("high", ["100vh", "calc(100vh + 10px)", "120vh"])
-def test_content_in_viewport_units_does_not_grow_forever(portal: Portal, high: str) -> None:
+def test_content_in_viewport_units_does_not_grow_forever(portal: Portal) -> None:
     frame = portal.open("auto-height")
-    frame.evaluate(
-        """(high) => {
-            document.getElementById("embed-main").innerHTML = "<div id=block></div>";
-            block.style.height = high;
-        }""",
-        high,
-    )
-    before = settled_height(portal)
-    assert before < 5000
-    # Content below it still adds to the height.
-    frame.evaluate(
-        """() => {
-            const added = document.createElement("div");
-            added.style.height = "500px";
-            block.after(added);
-        }"""
-    )
-    expect_height(portal, round(before) + 490, round(before) + 550)
+    for high in ("100vh", "calc(100vh + 10px)", "120vh"):
+        frame.evaluate(
+            """(high) => {
+                document.getElementById("embed-main").innerHTML = "<div id=block></div>";
+                block.style.height = high;
+            }""",
+            high,
+        )
+        before = settled_height(portal)
+        assert before < 5000, high
+        # Content below it still adds to the height.
+        grow(frame, 500, id_="more")
+        expect_height(portal, round(before) + 490, round(before) + 550)
 
 
 def test_moving_content_in_viewport_units_does_not_grow_forever(portal: Portal) -> None:
@@ -648,43 +647,29 @@ def test_the_frames_height_follows_a_transition(portal: Portal) -> None:
     expect_height(portal, 900, 1200)
 
 
-def test_an_app_that_is_busy_after_it_loads_is_not_taken_for_blank(
-    page_with_site_processes: Page, installation: Installation
+@pytest.mark.parametrize(
+    "busy",
+    [
+        f"addEventListener('load', () => {KEEP_BUSY})",
+        f"""const {{ close }} = Document.prototype;
+        Document.prototype.close = function () {{
+            addEventListener("load", () => {KEEP_BUSY});
+            close.call(this);
+        }};""",
+    ],
+    ids=["opening page", "app"],
+)
+def test_a_busy_frame_is_not_taken_for_blank(
+    page_with_site_processes: Page, installation: Installation, busy: str
 ) -> None:
+    """Frames of one site share a process, so a busy frame can delay the next one's opening page."""
     portal = Portal(page_with_site_processes, installation)
-    portal.page.context.add_init_script(
-        f"""if (parent !== window) {{
-            const {{ close }} = Document.prototype;
-            Document.prototype.close = function () {{
-                addEventListener("load", () => {KEEP_BUSY});
-                close.call(this);
-            }};
-        }}"""
-    )
+    portal.page.context.add_init_script(f"if (parent !== window) {{ {busy} }}")
     portal.visit(IMPATIENT_HTML + tag())
     portal.events("loaded")
     portal.page.wait_for_timeout(3500)
     assert portal.event_names() == ["ready", "loaded"]
     expect(heading(portal.opened_frame()).first).to_be_visible()
-
-
-def test_a_busy_opening_page_is_not_taken_for_blank(
-    page_with_site_processes: Page, installation: Installation
-) -> None:
-    """Frames of one site share a process, so a busy frame can delay the next one's opening page."""
-    portal = Portal(page_with_site_processes, installation)
-    portal.page.context.add_init_script(f"if (parent !== window) addEventListener('load', () => {KEEP_BUSY})")
-    portal.visit(IMPATIENT_HTML + tag())
-    portal.events("loaded")
-    assert portal.event_names() == ["ready", "loaded"]
-
-
-def test_without_auto_height_the_height_stays(portal: Portal) -> None:
-    frame = portal.open()
-    grow(frame, 900)
-    portal.page.wait_for_timeout(200)
-    assert height(portal) == 300
-    assert "resize" not in portal.page.evaluate("events.map(({ name }) => name)")
 
 
 # ---- Keyboard and screen readers ----
