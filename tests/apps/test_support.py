@@ -78,19 +78,10 @@ def tickets_of(service: Service, email: str) -> list[Any]:
     )
 
 
-def answered(service: Service, id_: str, message: str = "We will see to it.", count: int = 1) -> None:
+def answered(service: Service, id_: str, count: int = 1) -> None:
     """Add replies of the desk. The app has no page for them."""
-    rows = [
-        {
-            "id": new_id(),
-            "ticket_id": id_,
-            "author": "Maya",
-            "from_desk": True,
-            "message": message,
-            "created_at": datetime.now(UTC),
-        }
-        for _ in range(count)
-    ]
+    reply = {"ticket_id": id_, "author": "Maya", "from_desk": True, "message": "We will see to it."}
+    rows = [reply | {"id": new_id(), "created_at": datetime.now(UTC)} for _ in range(count)]
     service.change(insert(TicketReply).values(rows))
 
 
@@ -198,23 +189,17 @@ def test_dora_opens_a_ticket_and_it_is_hers(service: Service, dora: Frame) -> No
     assert counts(index) == {"open": 1, "closed": 0, "all": 1}
 
 
-def test_a_new_ticket_is_the_first_of_the_list(service: Service, dora: Frame) -> None:
-    for subject in ("First", "Second", "Third"):
-        opened(service, dora, subject=subject)
+def test_the_list_begins_with_the_newest_ticket_or_reply(service: Service, dora: Frame) -> None:
+    tickets = [opened(service, dora, subject=subject) for subject in ("First", "Second", "Third")]
     assert subjects(service.get(dora, "pages/index")) == ["Third", "Second", "First"]
+    post(service, dora, f"reply?id={tickets[0]}", {"message": "Any news?"})
+    assert subjects(service.get(dora, "pages/index")) == ["First", "Third", "Second"]
 
 
 def test_unknown_fields_change_nothing(service: Service, dora: Frame, ben: Frame) -> None:
     before = tickets_of(service, "ben@acme.test")
-    forged = {
-        "id": NOBODYS,
-        "user_id": before[0].user_id,
-        "workspace_id": NOBODYS,
-        "closed_at": "2020-01-01",
-        "created_at": "2020-01-01",
-        "viewer": "ben",
-    }
-    opened(service, dora, **forged)
+    forged = {"id": NOBODYS, "workspace_id": NOBODYS, "user_id": before[0].user_id, "viewer": "ben"}
+    opened(service, dora, **forged, closed_at="2020-01-01", created_at="2020-01-01")
     (row,) = tickets_of(service, "dora@acme.test")
     assert row.id != NOBODYS
     assert row.closed_at is None
@@ -223,26 +208,22 @@ def test_unknown_fields_change_nothing(service: Service, dora: Frame, ben: Frame
     assert "Broken cup" not in subjects(service.get(ben, "pages/index"))
 
 
+TOO_LONG: Final = "Use {} characters at most. These are {}."
+INVALID: Final[list[dict[str, str | None]]] = [
+    *({"subject": text} for text in (None, "", " \t\r\n", "\u200b\u2060\ufeff\u00a0", "\x07\x1b")),
+    *({"topic": text} for text in (None, "", "Delivery", "delivery\n", HOSTILE)),
+    *({"message": text} for text in (None, "", "\n\n")),
+    {"subject": None, "topic": None, "message": None},
+]
+
+
 @pytest.mark.parametrize(
     ("fields", "texts"),
     [
-        ({"subject": ""}, {"subject": ASK["subject"]}),
-        ({"subject": " \t\r\n"}, {"subject": ASK["subject"]}),
-        ({"subject": "\u200b\u2060\ufeff\u00a0"}, {"subject": ASK["subject"]}),
-        ({"subject": "\x07\x1b"}, {"subject": ASK["subject"]}),
-        ({"subject": None}, {"subject": ASK["subject"]}),
-        ({"subject": "a" * 121}, {"subject": "Use 120 characters at most. These are 121."}),
-        ({"subject": "a" * 100_000}, {"subject": "Use 120 characters at most. These are 100,000."}),
-        ({"topic": ""}, {"topic": ASK["topic"]}),
-        ({"topic": None}, {"topic": ASK["topic"]}),
-        ({"topic": "Delivery"}, {"topic": ASK["topic"]}),
-        ({"topic": "delivery\n"}, {"topic": ASK["topic"]}),
-        ({"topic": HOSTILE}, {"topic": ASK["topic"]}),
-        ({"message": ""}, {"message": ASK["message"]}),
-        ({"message": "\n\n"}, {"message": ASK["message"]}),
-        ({"message": None}, {"message": ASK["message"]}),
-        ({"message": "a" * 4001}, {"message": "Use 4,000 characters at most. These are 4,001."}),
-        ({"subject": None, "topic": None, "message": None}, ASK),
+        *((fields, {name: ASK[name] for name in fields}) for fields in INVALID),
+        ({"subject": "a" * 121}, {"subject": TOO_LONG.format("120", "121")}),
+        ({"subject": "a" * 100_000}, {"subject": TOO_LONG.format("120", "100,000")}),
+        ({"message": "a" * 4001}, {"message": TOO_LONG.format("4,000", "4,001")}),
     ],
 )
 def test_an_invalid_ticket_shows_errors_and_keeps_its_fields(
@@ -303,20 +284,6 @@ def test_a_file_does_not_count_as_a_text(service: Service, dora: Frame) -> None:
     assert wrong(answer) == {"subject": ASK["subject"]}
 
 
-def test_hostile_words_in_a_ticket_are_escaped(service: Service, dora: Frame) -> None:
-    created = post(service, dora, "create", {"subject": HOSTILE, "topic": "other", "message": HOSTILE})
-    id_ = tickets_of(service, "dora@acme.test")[0].id
-    refused = post(service, dora, "create", {"subject": HOSTILE, "topic": HOSTILE, "message": HOSTILE})
-    replied = post(service, dora, f"reply?id={id_}", {"message": HOSTILE})
-    index = service.get(dora, "pages/index")
-    for answer in (created, refused, replied, index):
-        assert "<img" not in answer.text
-        assert "{{ 7 * 7 }}" in answer.text
-    assert said(replied) == [("Dora", HOSTILE), ("Dora", HOSTILE)]
-    assert subjects(index) == [HOSTILE]
-    assert (typed(refused, "subject"), typed(refused, "message")) == (HOSTILE, HOSTILE)
-
-
 # ---- Answering ----
 
 
@@ -335,13 +302,6 @@ def test_a_reply_appears_below_the_ticket(service: Service, dora: Frame) -> None
     assert badge(answer) == "Waiting for us"
     assert typed(answer, "message") == ""
     assert "2 replies" in service.get(dora, "pages/index").text
-
-
-def test_a_reply_moves_its_ticket_to_the_top(service: Service, dora: Frame) -> None:
-    first = opened(service, dora, subject="First")
-    opened(service, dora, subject="Second")
-    post(service, dora, f"reply?id={first}", {"message": "Any news?"})
-    assert subjects(service.get(dora, "pages/index")) == ["First", "Second"]
 
 
 def test_dora_cannot_reply_as_the_desk(service: Service, dora: Frame) -> None:
@@ -364,54 +324,40 @@ def test_messages_show_doras_current_name(service: Service, dora: Frame) -> None
     assert authors == ["Dora </bdi><i>Ray", "Dora </bdi><i>Ray", "Maya"]
 
 
-@pytest.mark.parametrize(
-    ("sent", "text"),
-    [
-        ({}, "Write your reply first."),
-        ({"message": ""}, "Write your reply first."),
-        ({"message": " \r\n\t"}, "Write your reply first."),
-        ({"message": "\u200b"}, "Write your reply first."),
-        ({"message": "\n" + "a" * 4001}, "Use 4,000 characters at most. These are 4,001."),
-    ],
-)
-def test_an_invalid_reply_is_not_stored_and_keeps_its_text(
-    service: Service, dora: Frame, sent: dict[str, str], text: str
-) -> None:
-    id_ = opened(service, dora)
-    before = ticket(service, id_)
+def refused_reply(service: Service, dora: Frame, id_: str, sent: dict[str, str], text: str) -> TestResponse:
+    """Send a reply that changes nothing and comes back with this error, and return the answer."""
+    before = ticket(service, id_), replies(service, id_)
     answer = post(service, dora, f"reply?id={id_}", sent)
     assert answer.status_code == 422
     assert answer.text.startswith("<title>Not sent yet: Broken cup</title>")
     assert wrong(answer) == {"message": text}
     assert typed(answer, "message") == sent.get("message", "")
-    assert replies(service, id_) == []
-    assert ticket(service, id_) == before
+    assert (ticket(service, id_), replies(service, id_)) == before
+    return answer
+
+
+def test_an_invalid_reply_is_not_stored_and_keeps_its_text(service: Service, dora: Frame) -> None:
+    id_ = opened(service, dora)
+    for sent in ({}, {"message": ""}, {"message": " \r\n\t"}, {"message": "\u200b"}):
+        refused_reply(service, dora, id_, sent, "Write your reply first.")
+    refused_reply(service, dora, id_, {"message": "\n" + "a" * 4001}, TOO_LONG.format("4,000", "4,001"))
 
 
 def test_a_reply_to_a_closed_ticket_is_not_stored_and_keeps_its_text(service: Service, dora: Frame) -> None:
     id_ = opened(service, dora)
     post(service, dora, f"close?id={id_}")
-    before = ticket(service, id_)
-    answer = post(service, dora, f"reply?id={id_}", {"message": "One more thing & more"})
-    assert answer.status_code == 422
-    assert wrong(answer) == {"message": "This ticket is closed now. Reopen it to reply."}
-    assert typed(answer, "message") == "One more thing & more"
+    text = "This ticket is closed now. Reopen it to reply."
+    answer = refused_reply(service, dora, id_, {"message": "One more thing & more"}, text)
     assert "Reopen ticket</button>" in answer.text
-    assert replies(service, id_) == []
-    assert ticket(service, id_) == before
 
 
 def test_a_ticket_accepts_at_most_two_hundred_replies(service: Service, dora: Frame) -> None:
     id_ = opened(service, dora)
     answered(service, id_, count=MAX_REPLIES - 1)
     assert post(service, dora, f"reply?id={id_}", {"message": "The last one."}).status_code == 200
-    before = ticket(service, id_)
-    answer = post(service, dora, f"reply?id={id_}", {"message": "One too many."})
-    assert answer.status_code == 422
-    assert wrong(answer) == {"message": "This ticket has no room left. Please open a new one."}
-    assert typed(answer, "message") == "One too many."
+    text = "This ticket has no room left. Please open a new one."
+    refused_reply(service, dora, id_, {"message": "One too many."}, text)
     assert len(replies(service, id_)) == MAX_REPLIES
-    assert ticket(service, id_) == before
     page = service.get(dora, f"pages/ticket?id={id_}").text
     assert "This ticket has no room left for replies." in page
     assert "<textarea" not in page

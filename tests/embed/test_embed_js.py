@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from pat_service.embed import embed_js
 from pat_service.embed.embed_js import Script
 from pat_service.errors import BY_CODE
-from tests.support.people import ORDERS, Service, database_folder, lose_the_database, problem_of
+from tests.support.people import ORDERS, Service, problem_of
 from tools.publish_embed import RECORD, STATIC, publish, read_record
 
 SOURCE: Final = (STATIC / "embed.js").read_text("utf-8")
@@ -98,11 +98,6 @@ def test_pages_of_every_site_may_load_it_and_it_reads_nothing_of_them(shared: Se
         answer.headers.keys()
     )
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
-
-
-def test_it_needs_no_database(service: Service) -> None:
-    lose_the_database(service.app, database_folder(service.app))
-    assert [get(service, path).status_code for path in PATHS] == [200] * len(PATHS)
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,7 @@ def test_viewers_get_a_refusal_as_a_page_and_programs_as_a_problem(
 
 
 def test_the_host_chooses_a_refusals_language_and_theme(shared: Service) -> None:
+    """Refusals are cached by language and theme: each row differs from one before in one of them."""
     spanish = HTML | {"Accept-Language": "es"}
     for query, headers, language, theme in [
         ("", HTML, "en", "auto"),
@@ -222,19 +223,6 @@ def test_the_host_chooses_a_refusals_language_and_theme(shared: Service) -> None
         assert f' data-theme="{theme}">' in answer.text
         scheme = "light dark" if theme == "auto" else theme
         assert f'<meta name="color-scheme" content="{scheme}">' in answer.text
-
-
-def test_cached_refusals_differ_by_language_and_theme(shared: Service) -> None:
-    """The cache key has problem, origins, language and theme. Request id and nonce are new each time."""
-    seen = [
-        shared.client.get(f"{PATH}?locale={locale}&theme={theme}", headers=HTML).text
-        for _ in range(2)
-        for locale in ("en", "es")
-        for theme in ("light", "dark")
-    ]
-    assert len(set(seen)) == len(seen)
-    kept = {re.sub(r'nonce="[^"]*"|[0-9a-f-]{36}', "", text) for text in seen}
-    assert len(kept) == 4
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,7 @@ PLANTED: Final[dict[str, dict[str, list[str]]]] = {
             '{% block head %}{% endblock %}<script src="a.js" nonce="{{ csp_nonce }}">',
         ],
     },
-    "inline script": {
-        "portal": ["<script>go()</script>"],
-    },
+    "inline script": {"portal": ["<script>go()</script>"]},
     "resource from elsewhere": {
         "portal": ['<script src="https://cdn.example/x.js"></script>'],
         "embed": ['<link rel="stylesheet" href="https://fonts.example/a">'],
