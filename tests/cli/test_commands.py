@@ -309,7 +309,7 @@ def test_allow_adds_an_origin_and_disallow_removes_it(runner: Runner, kind: str,
     assert succeed(runner, kind, "disallow", slug, "https://b.example").stdout == left
 
 
-def test_an_allowed_origin_counts_at_once(runner: Runner, service: Service) -> None:
+def test_an_allowed_origin_takes_effect_at_once(runner: Runner, service: Service) -> None:
     def ancestors() -> str:
         policy = service.open(service.token()).headers["Content-Security-Policy"]
         return policy.partition("frame-ancestors ")[2].partition(";")[0]

@@ -140,7 +140,7 @@ def test_times_are_stored_in_utc_whatever_the_servers_time_zone(service: Service
 
 
 @pytest.mark.parametrize("loss", ACCESS_LOSSES.values(), ids=ACCESS_LOSSES.keys())
-def test_lost_access_counts_at_once_and_can_return(service: Service, loss: dict[str, Any]) -> None:
+def test_lost_access_takes_effect_at_once_and_can_return(service: Service, loss: dict[str, Any]) -> None:
     frame, token = service.frame(), service.token()
     provision(service.app, loss)
     assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]

@@ -55,7 +55,7 @@ def test_the_event_of_a_grant_names_app_and_user(directory: Directory) -> None:
     }
 
 
-def test_a_removed_grant_counts_on_the_next_request_of_an_open_frame(directory: Directory) -> None:
+def test_a_removed_grant_takes_effect_on_the_next_request_of_an_open_frame(directory: Directory) -> None:
     service = directory.service
     frame, token = service.frame(), service.token()
     directory.ok("DELETE", path(directory, ANA), status=204)

@@ -96,7 +96,7 @@ def test_a_client_cannot_give_a_role_above_its_highest(directory: Directory) -> 
     directory.ok("PUT", path(directory, ANA), {"role": "end-user"})
 
 
-def test_a_changed_role_counts_on_the_next_request_of_an_open_frame(directory: Directory) -> None:
+def test_a_changed_role_takes_effect_on_the_next_request_of_an_open_frame(directory: Directory) -> None:
     service = directory.service
     frame = service.frame()
     directory.ok("PUT", path(directory, ANA), {"role": "builder"})
@@ -107,7 +107,9 @@ def test_a_changed_role_counts_on_the_next_request_of_an_open_frame(directory: D
     assert [row.role for row in rows] == ["builder"]
 
 
-def test_a_removed_membership_counts_at_once_and_its_return_restores_access(directory: Directory) -> None:
+def test_a_removed_membership_takes_effect_at_once_and_its_return_restores_access(
+    directory: Directory,
+) -> None:
     service = directory.service
     frame, token = service.frame(), service.token()
     directory.ok("DELETE", path(directory, ANA), status=204)

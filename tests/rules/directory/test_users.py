@@ -243,7 +243,7 @@ def test_a_taken_email_is_a_conflict_without_details(directory: Directory) -> No
     assert directory.take_event_facts() == []
 
 
-def test_archiving_ana_counts_on_the_next_request_of_her_open_frame(directory: Directory) -> None:
+def test_archiving_ana_takes_effect_on_the_next_request_of_her_open_frame(directory: Directory) -> None:
     service = directory.service
     frame, token = service.frame(), service.token()
     directory.ok("PATCH", f"users/{directory.user(ANA)}", {"status": "archived"})
