@@ -181,9 +181,7 @@ def test_a_revoked_client_is_invalid_even_if_a_secret_is_left(service: Service) 
     problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
 
 
-def test_a_secret_is_valid_while_its_key_is_a_fallback(
-    make_app: Callable[..., Flask],
-) -> None:
+def test_a_secret_is_valid_while_its_key_is_a_fallback(make_app: Callable[..., Flask]) -> None:
     provision(make_app(), WORLD)
     newer = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
     assert newer.mint().status_code == 201
@@ -211,9 +209,7 @@ def test_only_the_used_secret_is_recorded(service: Service) -> None:
     new = rotate(service, datetime.now(UTC), DAY)
     assert mint_with_secret(service, new).status_code == 201
     problem_of(mint_with_secret(service, "w" * 40), 401, "invalid_client")
-    used = service.rows(
-        select(ClientSecret.expires_at).where(ClientSecret.last_used_at.is_not(None)),
-    )
+    used = service.rows(select(ClientSecret.expires_at).where(ClientSecret.last_used_at.is_not(None)))
     assert [row.expires_at for row in used] == [None]
 
 
@@ -322,9 +318,7 @@ def test_a_forwarded_address_counts_for_nothing_without_a_trusted_proxy(
     problem_of(mint_with_secret(limited, "w" * 40, X_Forwarded_For="203.0.113.9"), 429, "rate_limited")
 
 
-def test_a_trusted_proxys_address_of_the_client_counts(
-    make_app: Callable[..., Flask],
-) -> None:
+def test_a_trusted_proxys_address_of_the_client_counts(make_app: Callable[..., Flask]) -> None:
     app = make_app(TRUSTED_PROXIES="1")
     provision(app, WORLD)
     service = Service(app.test_client())

@@ -483,9 +483,7 @@ def test_concurrent_mints_create_one_user_once(service: Service) -> None:
         assert recorded == 1, type_
 
 
-def test_no_mint_fails_during_the_deletion_of_its_new_user(
-    service: Service,
-) -> None:
+def test_no_mint_fails_during_the_deletion_of_its_new_user(service: Service) -> None:
     fields: dict[str, Any] = {"client": "manager", "email": "nia@acme.test", "provision": {"name": "Nia"}}
 
     def mint(caller: Service) -> list[int]:
@@ -519,9 +517,7 @@ def test_concurrent_openings_rekey_a_digest_once(service: Service) -> None:
     assert count(service, Event, Event.type == "token:rekeyed") == 1
 
 
-def test_a_transaction_has_sqlites_write_lock_from_its_start(
-    make_app: Callable[..., Flask],
-) -> None:
+def test_a_transaction_has_sqlites_write_lock_from_its_start(make_app: Callable[..., Flask]) -> None:
     """Otherwise it would fail if another process writes between its first read and first write."""
     app = make_app()
     other = sqlite3.connect(database_folder(app) / "pat-service.db", isolation_level=None, timeout=0)

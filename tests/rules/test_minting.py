@@ -58,9 +58,7 @@ def body(**fields: Any) -> dict[str, Any]:
 # The answer.
 
 
-def test_a_mint_answers_with_token_address_id_and_durations(
-    shared: Service,
-) -> None:
+def test_a_mint_answers_with_token_address_id_and_durations(shared: Service) -> None:
     answer = shared.mint(sessionExpiry=60, patExpiry=1_000_000)
     assert (answer.status_code, answer.content_type) == (201, "application/json")
     assert answer.headers["Cache-Control"] == "no-store"
@@ -405,8 +403,7 @@ def test_ana_has_one_token_under_every_spelling_of_her_email(service: Service) -
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"patExpiry": 0}, {"email": "eve@acme.test"}, {"appSlug": "nothing"}, {"appSlug": "ledger"}],
+    "fields", [{"patExpiry": 0}, {"email": "eve@acme.test"}, {"appSlug": "nothing"}, {"appSlug": "ledger"}]
 )
 def test_a_refused_mint_replaces_nothing_and_ends_nothing(service: Service, fields: dict[str, Any]) -> None:
     frame = service.frame()

@@ -6,16 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from pat_service.storage.models import Event, Grant, Member, Token, User
-from tests.support.people import (
-    LEDGER,
-    ORDERS,
-    SUPPORT,
-    Service,
-    boot,
-    changed,
-    problem_of,
-    provision,
-)
+from tests.support.people import LEDGER, ORDERS, SUPPORT, Service, boot, changed, problem_of, provision
 
 MADE = (User, Member, Grant, Token)
 NEW_USER: dict[str, Any] = {

@@ -107,9 +107,7 @@ def test_a_revocation_during_a_mint_ends_one_token_or_finds_none(service: Servic
 
 
 @pytest.mark.slow
-def test_revocations_by_app_user_and_workspace_never_deadlock(
-    service: Service,
-) -> None:
+def test_revocations_by_app_user_and_workspace_never_deadlock(service: Service) -> None:
     acme, ana, ben = (
         id_of(service, Workspace, "acme"),
         *(id_of(service, User, email) for email in ("ana@acme.test", BEN)),

@@ -331,13 +331,7 @@ class Lives(RuleBasedStateMachine):
         self.introspect(token)
         return self.open(token, None)
 
-    @rule(
-        target=sessions,
-        email=people,
-        app=st.none() | apps,
-        place=places,
-        seconds=st.sampled_from([9, 10]),
-    )
+    @rule(target=sessions, email=people, app=st.none() | apps, place=places, seconds=st.sampled_from([9, 10]))
     def use_once(self, email: str, app: str | None, place: str, seconds: int) -> Any:
         """A single-use token until its end, which random steps seldom reach."""
         for name, home in self.world.home.items():

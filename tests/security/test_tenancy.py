@@ -217,8 +217,7 @@ CASES: dict[str, Call] = {
     "DELETE /users/<id:user_id>": at("DELETE", "users/{user_id}"),
     "GET /apps": listing("apps", "slug", "workspaceId"),
     "POST /apps": creates(
-        "apps",
-        lambda foreign, _: {"slug": "new", "name": "New", "workspaceId": foreign.ids["workspace_id"]},
+        "apps", lambda foreign, _: {"slug": "new", "name": "New", "workspaceId": foreign.ids["workspace_id"]}
     ),
     "GET /apps/<id:app_id>": at("GET", "apps/{app_id}"),
     "PATCH /apps/<id:app_id>": changes_an_app,

@@ -94,7 +94,7 @@ def test_ana_mints_opens_reads_and_ends_a_session(service: Service) -> None:
     assert service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer).status_code == 204
     assert service.get(frame, "session").json["code"] == "session_revoked"  # type: ignore[index]
     assert [row.type for row in service.rows(select(Event.type).order_by(Event.id))][-4:] == [
-        *("token:minted", "session:opened", "session:ended", "session:refused"),
+        *("token:minted", "session:opened", "session:ended", "session:refused")
     ]
 
 

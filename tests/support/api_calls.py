@@ -21,11 +21,7 @@ EXCHANGE: Final = "/api/ext/users/session"
 UNKNOWN: Final = "00000000-0000-4000-8000-000000000000"
 BEN: Final = "ben@acme.test"
 
-CALLERS: Final = {
-    "shop": ["mint", "mint:workspace"],
-    "keeper": ["provision"],
-    "watcher": ["mint", "audit"],
-}
+CALLERS: Final = {"shop": ["mint", "mint:workspace"], "keeper": ["provision"], "watcher": ["mint", "audit"]}
 _SECRETS: Final = SECRETS | {id_: id_[0] * 40 + id_ for id_ in CALLERS}
 
 

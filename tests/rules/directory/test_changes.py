@@ -30,9 +30,5 @@ def test_origins_are_added_and_removed_once() -> None:
 
 
 def test_a_violated_constraint_is_a_conflict(service: Service) -> None:
-    with (
-        service.app.app_context(),
-        pytest.raises(Conflict),
-        changing(OPERATOR, datetime.now(UTC)) as change,
-    ):
+    with service.app.app_context(), pytest.raises(Conflict), changing(OPERATOR, datetime.now(UTC)) as change:
         change.connection.execute(insert(Grant), {"app_id": ORDERS, "user_id": UNKNOWN})

@@ -204,9 +204,7 @@ def test_a_change_leaves_other_columns(directory: Directory) -> None:
     ]
 
 
-def test_a_new_email_does_not_inherit_access_from_other_tenants(
-    directory: Directory,
-) -> None:
+def test_a_new_email_does_not_inherit_access_from_other_tenants(directory: Directory) -> None:
     """Mallory moves from Globex to Acme, whose client changes her email; then Globex adds the user."""
     service, user_id = directory.service, directory.user(MALLORY)
     frame = service.frame(LEDGER, client="rival", email=MALLORY)
