@@ -1,4 +1,4 @@
-"""Fixtures for every test: an app with its own database and the people of `tests.support.people`."""
+"""Fixtures for every test. Tests share one app; each starts with a fresh copy of its database."""
 
 import io
 import json
@@ -21,9 +21,16 @@ from pat_service.observability.lines import LINES
 from pat_service.rules import callers, events
 from pat_service.storage.database import db
 from tests.support.directory import directory  # noqa: F401 - a fixture
-from tests.support.people import KEY, PUBLIC_URL, Service, long_lived_service, skip_fsync
+from tests.support.people import KEY, PUBLIC_URL, Service, skip_fsync
 from tests.support.servers import TooSlow, postgres
-from tests.support.shared_fixtures import app_and_snapshot, clock, limited, make_shared, shared  # noqa: F401 - fixtures
+from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
+    app_and_snapshot,
+    clock,
+    limited,
+    make_shared,
+    shared,
+    shared_app,
+)
 
 # A slow machine is no failure: no test measures time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,14 +64,6 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
         upgrade_schema()
         db.engine.dispose()
     return folder / "pat-service.db"
-
-
-@pytest.fixture(scope="session")
-def database_with_people(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of an SQLite file with the people of `tests.support.people`, digested with KEY."""
-    folder = tmp_path_factory.mktemp("people")
-    with long_lived_service(schema, folder):
-        return folder / "pat-service.db"
 
 
 @pytest.fixture(scope="session")
@@ -104,13 +103,6 @@ def request_lines(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
     return lambda: [
         line for line in map(json.loads, written.getvalue().splitlines()) if line["event"] == "request"
     ]
-
-
-@pytest.fixture
-def app(make_app: Callable[..., Flask], database_with_people: Path, tmp_path: Path) -> Flask:
-    """The service with its people."""
-    shutil.copy(database_with_people, tmp_path / "pat-service.db")
-    return make_app(OPEN_RATE_LIMIT="10000 per minute", FAILURE_RATE_LIMIT="10000 per minute")
 
 
 @pytest.fixture

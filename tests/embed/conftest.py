@@ -1,11 +1,9 @@
-"""These tests share one app, and one service per module."""
+"""These tests share one service per module."""
 
 import pytest
 
 from tests.support.people import Service
-from tests.support.shared_fixtures import MakeService, app
-
-__all__ = ["app"]
+from tests.support.shared_fixtures import MakeService
 
 
 @pytest.fixture(scope="module")

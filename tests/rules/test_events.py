@@ -1,7 +1,6 @@
 """The audit trail: each event with its ids, and no event that unknown callers could flood it with."""
 
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,6 @@ from pat_service.storage import circuit_breaker
 from pat_service.storage.models import App, Event, Session, Token, User, Workspace
 from tests.support.api_calls import BEN, id_of
 from tests.support.people import (
-    ACCESS_LOSSES,
     LEDGER,
     MINT,
     ORDERS,
@@ -185,43 +183,8 @@ def test_an_opening_is_an_event(service: Service, way: str) -> None:
     )
 
 
-def expire(service: Service) -> None:
-    service.change(update(Token).values(expires_at=LONG_AGO))
-
-
 def revoke(service: Service) -> None:
     service.change(update(Token).values(revoked_at=LONG_AGO))
-
-
-def take_access(service: Service) -> None:
-    provision(service.app, ACCESS_LOSSES["she loses her grant"])
-
-
-def move(service: Service) -> None:
-    provision(service.app, changed("apps", "orders", workspace="globex"))
-
-
-@pytest.mark.parametrize(
-    ("happens", "code"),
-    [
-        (expire, "token_expired"),
-        (revoke, "token_revoked"),
-        (take_access, "access_revoked"),
-        (move, "access_revoked"),
-        (Service.token, "token_superseded"),
-    ],
-)
-def test_the_refusal_of_a_former_token_is_an_event(
-    service: Service, happens: Callable[[Service], Any], code: str
-) -> None:
-    token = service.token()
-    happens(service)
-    before = service.rows(select(func.count()).select_from(Session))
-    answer = open_as_json(service, token)
-    problem_of(answer, 401, code)
-    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
-    assert_event(service, answer, "session:open-refused", code, **expected)
-    assert service.rows(select(func.count()).select_from(Session)) == before
 
 
 def test_the_refusal_of_a_token_at_another_app_has_its_own_ids(service: Service) -> None:
@@ -250,26 +213,6 @@ def test_two_ends_of_one_session_are_one_event(service: Service) -> None:
         for session in both:
             sessions.end(session, now)
     assert [event.type for event in trail(service)].count("session:ended") == 1
-
-
-@pytest.mark.parametrize(
-    ("happens", "code"),
-    [
-        (lambda service: service.change(update(Session).values(ended_at=LONG_AGO)), "session_revoked"),
-        (lambda service: service.change(update(Session).values(expires_at=LONG_AGO)), "session_expired"),
-        (take_access, "access_revoked"),
-    ],
-)
-def test_the_refusal_of_a_former_session_is_an_event(
-    service: Service, happens: Callable[[Service], Any], code: str
-) -> None:
-    frame = service.frame()
-    session = last(service).session_id
-    happens(service)
-    answer = service.client.get(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
-    problem_of(answer, 401, code)
-    expected = anas(service) | {"token_id": token_id(service), "client_id": "portal"}
-    assert_event(service, answer, "session:refused", code, session_id=session, **expected)
 
 
 def test_the_refusal_of_a_long_expired_session_is_an_event(service: Service) -> None:

@@ -17,7 +17,6 @@ from tests.support.api_calls import (
     BEN,
     CALLERS,
     INTROSPECT,
-    SESSIONS,
     TOKENS,
     add_clients,
     call,
@@ -150,22 +149,6 @@ def test_tokens_and_sessions_are_active_until_expiry(service: Service, clock: ti
     assert not active(service, jwt)
 
 
-def test_a_replaced_token_is_inactive_and_its_session_is_not(service: Service) -> None:
-    old, _ = mint(service)
-    jwt, _ = open_session(service, old)
-    new, _ = mint(service)
-    assert [active(service, text) for text in (old, new, jwt)] == [False, True, True]
-
-
-def test_revoked_tokens_and_ended_sessions_are_inactive(service: Service) -> None:
-    token, id_ = mint(service)
-    (one, one_id), (other, _) = (open_session(service, token) for _ in range(2))
-    call(service, "DELETE", f"{SESSIONS}/{one_id}")
-    assert [active(service, text) for text in (one, other, token)] == [False, True, True]
-    call(service, "DELETE", f"{TOKENS}/{id_}")
-    assert [active(service, text) for text in (one, other, token)] == [False] * 3
-
-
 def test_a_single_use_token_is_active_as_long_as_it_opens(
     service: Service, clock: time_machine.Traveller
 ) -> None:
@@ -177,28 +160,6 @@ def test_a_single_use_token_is_active_as_long_as_it_opens(
     clock.shift(timedelta(seconds=1))
     assert not active(service, token)
     assert service.refusal(token) == "token_used"
-
-
-@pytest.mark.parametrize("loss", ACCESS_LOSSES)
-def test_anas_token_and_session_are_inactive_while(service: Service, loss: str) -> None:
-    token, _ = mint(service)
-    jwt, _ = open_session(service, token)
-    provision(service.app, ACCESS_LOSSES[loss])
-    assert not active(service, token)
-    assert not active(service, jwt)
-    provision(service.app, WORLD)
-    assert active(service, token)
-    assert active(service, jwt)
-
-
-def test_tokens_and_sessions_of_a_moved_app_stay_inactive(service: Service) -> None:
-    token, _ = mint(service, "everywhere")
-    jwt, _ = open_session(service, token)
-    for where in ({"workspace": "globex", "users": []}, {}):
-        provision(service.app, changed("apps", "orders", **where))
-        for client in ("everywhere", "manager"):
-            assert not active(service, token, client)
-            assert not active(service, jwt, client)
 
 
 # Reach.

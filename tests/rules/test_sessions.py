@@ -12,13 +12,12 @@ import jwt
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from pat_service.credentials import Key
-from pat_service.storage.models import App, Token
+from pat_service.storage.models import Token
 from tests.support.people import (
-    ACCESS_LOSSES,
     KEY,
     LEDGER,
     ORDERS,
@@ -375,34 +374,6 @@ def test_a_session_of_one_app_is_invalid_at_another(
 
 
 # ---- Access that changes while a frame is open ----
-
-
-@pytest.mark.parametrize("lost", ACCESS_LOSSES)
-def test_anas_open_frame_is_refused_once(service: Service, lost: str) -> None:
-    """It works again when she regains access."""
-    frame, bens = service.frame(), service.frame(email="ben@acme.test")
-    provision(service.app, ACCESS_LOSSES[lost])
-    for path in ("session", "pages/index", "data/orders.csv"):
-        problem_of(bearing(service, frame.jwt, path=path), 401, "access_revoked")
-    problem_of(service.post(frame, "data/orders.csv"), 401, "access_revoked")
-    assert service.get(bens, "session").status_code == 200
-    provision(service.app, WORLD)
-    assert service.get(frame, "session").status_code == 200
-
-
-def test_a_move_ends_open_frames_for_good(service: Service) -> None:
-    provision(service.app, changed("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
-    frame = service.frame()
-    for workspace in ("globex", "acme"):
-        provision(service.app, changed("apps", "orders", workspace=workspace))
-        problem_of(bearing(service, frame.jwt), 401, "access_revoked")
-    assert service.get(service.frame(), "session").status_code == 200
-
-
-def test_a_session_of_a_deleted_app_is_invalid(service: Service) -> None:
-    frame = service.frame()
-    service.change(delete(App).where(App.id == ORDERS))
-    problem_of(bearing(service, frame.jwt), 401, "session_invalid")
 
 
 # ---- Key rotation ----

@@ -9,17 +9,15 @@ from typing import Any, Final
 
 import pytest
 import time_machine
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 
 from pat_service.embed import ancestors
 from pat_service.rules import tokens
-from pat_service.storage.models import App, Session, Token, User
+from pat_service.storage.models import Session, Token
 from tests.support.people import (
-    ACCESS_LOSSES,
     LEDGER,
     ORDERS,
     SUPPORT,
-    WORLD,
     Service,
     boot,
     changed,
@@ -101,59 +99,10 @@ def test_a_superseded_token_is_invalid_at_another_app(shared: Service) -> None:
     assert shared.refusal(older, SUPPORT) == "token_invalid"
 
 
-def test_a_revoked_token_is_revoked_before_and_after_its_expiry(service: Service) -> None:
-    with time_machine.travel(START, tick=False) as clock:
-        token = service.token(patExpiry=10)
-        service.change(update(Token).values(revoked_at=START))
-        assert service.refusal(token) == "token_revoked"
-        clock.move_to(START + timedelta(seconds=10))
-        assert service.refusal(token) == "token_revoked"
-    assert service.count(Session) == 0
-
-
-@pytest.mark.parametrize("lost", ACCESS_LOSSES)
-def test_ana_opens_nothing_once(service: Service, lost: str) -> None:
-    """The token opens again when she regains access."""
-    token = service.token()
-    provision(service.app, ACCESS_LOSSES[lost])
-    assert service.refusal(token) == "access_revoked"
-    assert service.count(Session) == 0
-    provision(service.app, WORLD)
-    assert service.open(token).status_code == 200
-
-
-def test_a_token_from_before_a_move_never_opens_again(service: Service) -> None:
-    provision(service.app, ANA_IN_BOTH)
-    token = service.token()
-    provision(service.app, MOVED)
-    assert service.refusal(token) == "access_revoked"
-    provision(service.app, changed("apps", "orders"))
-    assert service.refusal(token) == "access_revoked"
-    assert service.count(Session) == 0
-    assert service.open(service.token()).status_code == 200
-
-
-def test_a_superseded_token_stays_superseded_after_a_move(service: Service) -> None:
-    older, _newer = service.token(), service.token()
-    provision(service.app, MOVED)
-    assert service.refusal(older) == "token_superseded"
-
-
 def test_a_token_of_the_new_workspace_opens_a_moved_app(service: Service) -> None:
     provision(service.app, ANA_IN_BOTH | MOVED)
     frame = service.frame(client="rival")
     assert service.facts(frame)["workspace"]["slug"] == "globex"
-
-
-@pytest.mark.parametrize(
-    "deletion", [delete(App).where(App.id == ORDERS), delete(User).where(User.email == "ana@acme.test")]
-)
-def test_a_token_of_a_deleted_app_or_user_stays_invalid(service: Service, deletion: Any) -> None:
-    token = service.token()
-    service.change(deletion)
-    assert service.refusal(token) == "token_invalid"
-    provision(service.app, WORLD)
-    assert service.refusal(token) == "token_invalid"
 
 
 @pytest.mark.parametrize("unlucky", ["mints again", "revokes"])

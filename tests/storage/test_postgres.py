@@ -150,15 +150,6 @@ def test_lost_access_takes_effect_at_once_and_can_return(service: Service, loss:
     assert service.open(token).status_code == 200
 
 
-def test_a_move_ends_everything_for_good(service: Service) -> None:
-    provision(service.app, changed("users", "ana@acme.test", workspaces={"acme": "admin", "globex": "admin"}))
-    frame, token = service.frame(), service.token()
-    for workspace in ("globex", "acme"):
-        provision(service.app, changed("apps", "orders", workspace=workspace))
-        assert service.refusal(token) == "access_revoked"
-        assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
-
-
 #: Texts that make the driver fail.
 UNFIT = ["\0", "a\0b", "\ud800", "\udfff", "a\ud83d", "\udcff"]
 
@@ -212,46 +203,6 @@ def test_forms_that_no_database_stores_make_nothing_fail(service: Service, unfit
 def at_once(threads: int, times: int, do: Callable[[int], Any]) -> list[Any]:
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(do, range(times)))
-
-
-@pytest.fixture
-def patient(app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Flask]:
-    """The same with a connection for each thread and a long lock timeout, for busy machines."""
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 60_000)
-    monkeypatch.setattr("pat_service.storage.postgres.CONNECT_TIMEOUT_SECONDS", 60)
-    patient = build(url, tmp_path, WEB_THREADS="20")
-    yield patient
-    with patient.app_context():
-        db.engine.dispose()
-
-
-@pytest.mark.slow
-def test_two_hundred_mints_from_twenty_threads_leave_one_token_that_opens(patient: Flask) -> None:
-    answers: list[TestResponse] = at_once(20, 200, lambda _: Service(patient.test_client()).mint())
-    assert Counter(answer.status_code for answer in answers) == {201: 200}
-    tokens = [answer.json["personalAccessToken"] for answer in answers]  # type: ignore[index]
-    service = Service(patient.test_client())
-    codes = Counter(
-        "opens" if service.open(token).status_code == 200 else service.refusal(token) for token in tokens
-    )
-    assert codes == {"opens": 1, "token_superseded": 1, "token_invalid": 198}
-
-
-@pytest.mark.slow
-def test_a_mint_that_ends_sessions_ends_those_of_concurrent_openings_too(patient: Flask) -> None:
-    """No session of the old token is live once the mint has answered."""
-    for _ in range(15):
-        service = Service(patient.test_client())
-        old = service.token()
-
-        def race(n: int, old: str = old) -> TestResponse:
-            mine = Service(patient.test_client())
-            return mine.mint(endSessions=True) if n == 3 else mine.open(old)
-
-        answers = at_once(8, 8, race)
-        assert answers[3].status_code == 201
-        assert {answer.status_code for answer in answers} <= {200, 201, 401}
-        assert service.rows(select(Session.id).where(Session.ended_at.is_(None))) == []
 
 
 def test_concurrent_provisioning_leaves_one_result_or_an_error(app: Flask) -> None:

@@ -25,9 +25,9 @@ def app_and_snapshot(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         yield service.app, Path(copy(folder / "pat-service.db", folder / "as-it-was"))
 
 
-@pytest.fixture
-def app(app_and_snapshot: tuple[Flask, Path]) -> Flask:
-    """Replace the `app` of tests/conftest.py by the shared app on a restored database."""
+@pytest.fixture(name="app")
+def shared_app(app_and_snapshot: tuple[Flask, Path]) -> Flask:
+    """The shared app on a restored database. A test that changes the app itself uses `make_app`."""
     app, as_it_was = app_and_snapshot
     restore_database(app, as_it_was)
     counters = app.extensions["pat_service.limiter"].storage
