@@ -162,13 +162,14 @@ def test_the_port_is_part_of_the_host(make_shared: MakeService) -> None:
 
 
 def test_the_api_answers_on_every_host(hosts: Hosts) -> None:
-    for host in (OWN, COMMON, "10.0.0.7:8000"):
+    for host in (OWN, COMMON, NOBODYS, "10.0.0.7:8000"):
         body = {"appId": ORDERS, "accessToken": hosts.service.token()}
         answer = hosts.service.client.post(EXCHANGE, json=body, headers={"Host": host})
         assert answer.status_code == 201
         assert call(hosts.service, "GET", "/api/ext/apps", headers={"Host": host}).status_code == 200
-        with hosts.service.client.get("/static/embed/frame.js", headers={"Host": host}) as script:
-            assert script.status_code == 200
+        for path in ("/static/embed/frame.js", "/embed.js"):
+            with hosts.service.client.get(path, headers={"Host": host}) as script:
+                assert script.status_code == 200
 
 
 def test_a_new_slug_moves_the_app_to_its_new_host_at_once(make_shared: MakeService) -> None:
