@@ -32,7 +32,7 @@ from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
     shared_app,
 )
 
-# A slow machine is no failure: no test measures time.
+# Set no deadline: a slow machine must not fail a test.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _clear_worker_memory() -> None:
-    """Clear what a worker remembers between requests."""
+    """Clear the state that a worker keeps between requests."""
     ancestors._known.clear()
     events._refusals.clear()
     for module in (events, callers):

@@ -114,7 +114,7 @@ def test_every_spelling_of_postgresql_means_psycopg_3(instance: Path, scheme: st
 INVALID_LIMITS = [
     *("10", "per minute", "ten per minute", "0 per minute", "-1 per minute", "1.5 per minute", "off"),
     *("10 per fortnight", "10 per minute or so", "about 10 per minute", "１０ per minute"),
-    # Only the first of two would count.
+    # The service would apply only the first of two limits.
     *("10 per minute;100 per day", "10 per minute, 100 per day"),
     # Beyond the range of counters and clocks.
     *("10 per 99999999999999999999 years", "99999999999999999999999 per minute"),
@@ -257,7 +257,7 @@ def test_events_stay_longer_than_expired_tokens(instance: Path) -> None:
         *("http://{app}.localhost:5000", "http://{app}.embed.localhost:5000"),
     ],
 )
-def test_without_a_public_url_or_with_a_loopback_host_it_is_development(
+def test_the_service_is_in_development_without_a_public_url_or_with_a_loopback_host(
     instance: Path, public_url: str | None
 ) -> None:
     environ = {} if public_url is None else {"PUBLIC_URL": public_url}
@@ -419,7 +419,7 @@ def test_an_invalid_value_stops_every_command_with_one_line(command: list[str]) 
     assert done.stderr == "pat-service: PORT must be a whole number from 1 to 65535\n"
 
 
-def test_workers_without_redis_are_refused_whatever_settings_gunicorn_was_given(instance: Path) -> None:
+def test_workers_without_redis_are_refused_with_any_gunicorn_settings(instance: Path) -> None:
     outside = {
         "SECRET_KEY": "k" * 64,
         "PUBLIC_URL": "https://embed.example",

@@ -198,7 +198,7 @@ def test_tokens_and_client_secrets_are_redacted_in_every_spelling(text: str) -> 
     "form", ["Basic {}", "basic  {}", "Authorization: Basic {}", "'Authorization Basic {}'"]
 )
 def test_client_credentials_are_redacted(form: str) -> None:
-    # portal: and a secret of an operator, which lacks our prefix
+    # `portal:` and an operator's own secret, which lacks our prefix
     credentials = "cG9ydGFsOmNvcnJlY3QgaG9yc2UgYmF0dGVyeSBzdGFwbGUgYW5kIG1vcmU="
     shown = redact(form.format(credentials))
     assert credentials[:12] not in shown

@@ -1,4 +1,4 @@
-"""The headers of every answer, of frames and all others, and the origins that may frame an app."""
+"""The headers of frames and of all other answers, and the origins that may frame an app."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ Ask = Callable[[Service, Frame], TestResponse]
 
 @pytest.fixture(scope="module")
 def shared(make_shared: MakeService) -> Service:
-    """One service for the module: its tests leave what the others need."""
+    """One service for the module. Its tests keep the state that later tests need."""
     return make_shared()
 
 
@@ -60,7 +60,7 @@ def with_session(method: str, path: str, **options: Any) -> Ask:
     )
 
 
-#: A request for every kind of answer of a frame's addresses, with its status.
+#: Requests for every kind of answer at a frame's addresses, with the status of each.
 ANSWERS: Final[dict[str, tuple[int, Ask]]] = {
     "an opened frame": (200, lambda service, frame: frame.response),
     "a frame opened by form": (
@@ -254,20 +254,20 @@ def test_each_app_has_its_own_allowed_origins(shared: Service) -> None:
     provision(shared.app, changed("apps", "ledger", allowed_origins=["https://globex.example"]))
     origins = {ORDERS: PORTAL, SUPPORT: PORTAL, LEDGER: "https://globex.example"}
     assert {app: ancestors_of(shared.client.get(f"/embed-apps/{app}")) for app in origins} == origins
-    # A refusal has those of the address, not of the token's app.
+    # A refusal allows the origins of the app in the address, not of the token's app.
     assert ancestors_of(shared.open(shared.token(), LEDGER)) == "https://globex.example"
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds by which a worker's memory of origins grows old."""
+    """A worker's clock for its cached origins, which the test moves."""
     now = [0.0]
     monkeypatch.setattr(ancestors, "_known", {})
     monkeypatch.setattr(ancestors, "_timer", lambda: now[0])
     return now
 
 
-def test_new_origins_count_at_once_for_openings_and_within_a_minute_for_refusals(
+def test_new_origins_apply_to_openings_at_once_and_to_refusals_within_a_minute(
     service: Service, clock: list[float]
 ) -> None:
     frame = service.frame()
@@ -289,7 +289,7 @@ def test_a_refusal_after_a_query_has_the_current_origins(service: Service, clock
     assert ancestors_of(service.open(older)) == "https://new.example"
 
 
-def test_without_a_database_the_last_known_origins_count_for_a_minute(
+def test_without_a_database_the_last_known_origins_apply_for_a_minute(
     service: Service, clock: list[float]
 ) -> None:
     frame, token = service.frame(), service.token()

@@ -40,7 +40,7 @@ MakeService = Callable[..., Service]
 
 @pytest.fixture
 def make_service(make_app: Callable[..., Flask]) -> MakeService:
-    """Build a service with these limits and otherwise the contract's."""
+    """Build a service with these limits; the others are the contract's."""
 
     def make(**environ: str) -> Service:
         app = make_app(**environ)
@@ -76,7 +76,7 @@ def wait_of(answer: TestResponse) -> int:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_60_seconds_contain_11_mints_and_every_retry_after_is_right(
+def test_at_most_10_mints_pass_in_any_60_seconds_and_every_retry_after_is_right(
     limited: Service, clock: time_machine.Traveller, seed: int
 ) -> None:
     """At random moments, at most 10 mints pass in 60 s, and a mint after Retry-After passes."""

@@ -31,7 +31,7 @@ from tests.support.servers import gunicorn
 EXCHANGE = "/api/ext/users/session"
 MAX_BODY_BYTES = 16 * 1024
 GOOD = json.dumps(MINT_BODY).encode()
-#: The good body without its last brace, for another member.
+#: The valid body without its last brace, so that a test can add a member.
 OPEN_BODY = GOOD[:-1]
 DEEP = 100_000
 
@@ -61,7 +61,7 @@ NOT_ONE_OBJECT = [
     *(GOOD.decode().encode(name) for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
     '{"email": "zoë@acme.test"}'.encode("latin-1"),
     *(OPEN_BODY + b', "x": "' + text + b'"}' for text in (b"\xed\xa0\x80", b"\xc0\xaf", b"\t", b"\0")),
-    # Numbers of other languages.
+    # Numbers that other languages accept.
     *(OPEN_BODY + f', "x": {number}}}'.encode() for number in ("060", "+60", "0x3c", "６０", "٣", "1_000")),
     *(b"[" * 16_000, b"[" * 8000 + b"]" * 8000, b'{"a":' * 3000),
     *(start + b"[" * 8000 + b"]" * 8000 + b"}" for start in (OPEN_BODY + b', "x": ', b'{"email": ')),

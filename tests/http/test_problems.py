@@ -233,7 +233,7 @@ def test_without_a_usable_database_every_request_gets_503(
     break_database(database_folder(service.app), harm)
     for name in ACTIONS:
         unavailable(act(service, name, token, frame))
-    # Without a database, no secret can be called wrong.
+    # Without a database, the service cannot call a secret wrong.
     unavailable(service.client.post(MINT, json=MINT_BODY, headers=basic("portal", "w" * 40)))
     assert token not in caplog.text
     assert frame.jwt not in caplog.text
@@ -325,7 +325,7 @@ def test_open_frames_work_without_redis_unless_they_have_a_limit(
 # The request's id.
 
 
-def test_every_answer_has_its_own_request_id_which_the_log_has_too(
+def test_every_answer_has_its_own_request_id_and_the_log_has_the_same(
     shared: Service, request_lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
     token = shared.token()
@@ -360,7 +360,7 @@ def test_a_trusted_proxys_request_id_is_used_if_it_is_valid(make_app: Callable[.
 
 @pytest.mark.slow
 def test_a_real_server_ignores_a_proxys_headers_without_trusted_proxies(schema: Path, tmp_path: Path) -> None:
-    """Only TRUSTED_PROXIES counts, not the machine's own address, from which proxies often connect."""
+    """The server trusts TRUSTED_PROXIES only, not the loopback address that proxies often use."""
     copy(schema, tmp_path / "pat-service.db")
     database = f"sqlite:///{tmp_path / 'pat-service.db'}"
     environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database}

@@ -16,7 +16,7 @@ FINE = {"database": "ok", "schema": "ok", "limiter": "ok"}
 
 @pytest.fixture(autouse=True)
 def _forget_answers(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests share the app, whose states would stay fresh for a second."""
+    """Forget the shared app's states, which would stay fresh for a second."""
     fresh = tuple(
         Probe(tuple(p._unavailable), p._check) for p in service.app.extensions["pat_service.probes"]
     )

@@ -187,11 +187,11 @@ def test_a_scrape_contains_no_secret(service: Service) -> None:
     assert "ana@" not in text
 
 
-# What docs/operate/monitoring.md says
+# The claims of docs/operate/monitoring.md
 
 
 def names_in(text: str) -> set[str]:
-    """The metrics that a text speaks of, without what a histogram or counter adds to the name."""
+    """Return the metrics that a text names, without the suffixes of histograms and counters."""
     return {re.sub(r"_(bucket|count|sum|total)\Z", "", name) for name in re.findall(r"\bpat_[a-z_]+", text)}
 
 

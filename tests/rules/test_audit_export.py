@@ -146,7 +146,7 @@ def test_a_worker_survives_lost_followers_and_broken_streams(schema: Path, tmp_p
                     with connection.getresponse() as answer:
                         yield answer
 
-            for _ in range(6):  # more than there are threads
+            for _ in range(6):  # more followers than threads
                 with following() as answer:
                     assert answer.read(1000).startswith(b'{"id"')
             with following() as answer:
@@ -230,7 +230,7 @@ def all_ids(service: Service) -> list[str]:
 def test_an_export_misses_no_event_that_is_being_written(
     large: Service, url: str, pool: ThreadPoolExecutor, older: str, commits: bool
 ) -> None:
-    """A follower relies on ids, whichever transaction began first."""
+    """A follower relies on the order of ids, not on the order in which transactions began."""
     begin = "SELECT pg_current_xact_id()"
     with psycopg.connect(url) as held, psycopg.connect(url) as committed:
         for connection in (held, committed) if older == "the one that is held" else (committed, held):

@@ -310,7 +310,7 @@ def test_each_address_has_its_own_failures(limited: Service, clock: time_machine
     fail(limited, 1, address="2001:db8::1")
 
 
-def test_a_forwarded_address_counts_for_nothing_without_a_trusted_proxy(
+def test_a_forwarded_address_is_ignored_without_a_trusted_proxy(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     for number in range(30):
@@ -318,7 +318,7 @@ def test_a_forwarded_address_counts_for_nothing_without_a_trusted_proxy(
     problem_of(mint_with_secret(limited, "w" * 40, X_Forwarded_For="203.0.113.9"), 429, "rate_limited")
 
 
-def test_a_trusted_proxys_address_of_the_client_counts(make_app: Callable[..., Flask]) -> None:
+def test_the_client_address_from_a_trusted_proxy_is_used(make_app: Callable[..., Flask]) -> None:
     app = make_app(TRUSTED_PROXIES="1")
     provision(app, WORLD)
     service = Service(app.test_client())

@@ -182,7 +182,7 @@ def test_concurrent_mints_that_end_sessions_leave_only_the_last_ones(service: Se
     assert {session.token_id for session in live_sessions(service)} <= {token.id}
 
 
-def test_a_mint_that_ends_sessions_is_concurrent_with_their_own_end(service: Service) -> None:
+def test_a_mint_can_end_sessions_while_viewers_end_them(service: Service) -> None:
     for _ in range(3):
         token = service.token()
         opened = [exchange(service, token) for _ in range(6)]
@@ -239,7 +239,7 @@ def test_no_token_or_session_survives_a_concurrent_move(service: Service) -> Non
                 assert facts(service, answer).status_code == (200 if lives else 401)
 
 
-def test_a_grant_that_comes_and_goes_never_fails_a_request(service: Service) -> None:
+def test_a_grant_that_is_removed_and_restored_never_fails_a_request(service: Service) -> None:
     def take_and_give(caller: Service) -> None:
         for users in ([], ["ana@acme.test", "ben@acme.test"]) * 3:
             provision(caller.app, changed("apps", "orders", users=users))
@@ -518,7 +518,7 @@ def test_concurrent_openings_rekey_a_digest_once(service: Service) -> None:
 
 
 def test_a_transaction_has_sqlites_write_lock_from_its_start(make_app: Callable[..., Flask]) -> None:
-    """Otherwise it would fail if another process writes between its first read and first write."""
+    """Otherwise it would fail if another process writes between its first read and its first write."""
     app = make_app()
     other = sqlite3.connect(database_folder(app) / "pat-service.db", isolation_level=None, timeout=0)
     with app.app_context():
@@ -532,7 +532,7 @@ def test_a_transaction_has_sqlites_write_lock_from_its_start(make_app: Callable[
 
 @pytest.mark.redis
 def test_two_worker_processes_agree_on_tokens_sessions_and_limits(service: Service) -> None:
-    """Mints that end sessions against openings, and the default limit."""
+    """The processes run concurrent mints that end sessions, openings, and mints up to the default limit."""
     with service.app.app_context():
         database = db.engine.url.render_as_string(hide_password=False)
     provision(service.app, changed("clients", "portal", mint_limit="1000000 per minute"))

@@ -229,7 +229,7 @@ def test_the_refusal_of_a_long_expired_session_is_an_event(service: Service) -> 
 
 
 def test_the_event_of_a_refusal_survives_the_rollback(service: Service) -> None:
-    """The mint leaves its refusal only."""
+    """The mint leaves only the event of its refusal."""
     before = service.rows(select(Token.__table__))
     service.mint(email="ben@acme.test", appSlug="support")
     assert service.rows(select(Token.__table__)) == before

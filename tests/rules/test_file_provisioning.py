@@ -218,7 +218,7 @@ def test_a_client_loses_the_limit_that_it_no_longer_lists(app: Flask, service: S
     assert service.rows(select(Client.mint_limit).where(Client.id == "portal")) == [(None,)]
 
 
-def test_a_client_whose_file_names_no_workspaces_reaches_all(app: Flask, service: Service) -> None:
+def test_a_client_without_workspaces_in_the_file_reaches_all(app: Flask, service: Service) -> None:
     everywhere = {"clients": [{"id": "rival", "secret": SECRETS["rival"]}]}
     (note,) = provision(app, everywhere).notes
     assert note.startswith("client rival was limited to globex and reaches all workspaces now")
@@ -278,7 +278,7 @@ def test_a_missing_secret_is_generated_once(app: Flask, client: FlaskClient) -> 
         assert mint_status(client, id_, secret.reveal()) == 201
 
 
-def test_a_secret_that_is_left_out_later_stays(app: Flask, client: FlaskClient) -> None:
+def test_a_secret_stays_if_a_later_file_omits_it(app: Flask, client: FlaskClient) -> None:
     assert load(app, 'clients = [{ id = "portal" }]').secrets == {}
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
 
@@ -453,7 +453,9 @@ for control in ("\\u0000", "\\n", "\\u001b", "\\u0085"):
 
 
 @pytest.mark.parametrize(("text", "place"), REFUSED_SHAPES, ids=[str(n) for n in range(len(REFUSED_SHAPES))])
-def test_a_wrong_file_is_refused_with_the_place(shared_app: Flask, text: str, place: str) -> None:
+def test_a_wrong_file_is_refused_and_the_error_names_the_place(
+    shared_app: Flask, text: str, place: str
+) -> None:
     with pytest.raises(InvalidPayload) as refused:
         load(shared_app, text)
     assert list(refused.value.errors) == [place]

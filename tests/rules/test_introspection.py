@@ -56,7 +56,7 @@ def service(service: Service) -> Service:
 
 @pytest.fixture(scope="module")
 def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """For tests that change nothing."""
+    """A service for tests that change nothing."""
     with long_lived_service(schema, tmp_path_factory.mktemp("introspect")) as service:
         yield add_clients(service)
 
@@ -149,7 +149,7 @@ def test_tokens_and_sessions_are_active_until_expiry(service: Service, clock: ti
     assert not active(service, jwt)
 
 
-def test_a_single_use_token_is_active_as_long_as_it_opens(
+def test_a_single_use_token_is_active_while_it_can_open_a_frame(
     service: Service, clock: time_machine.Traveller
 ) -> None:
     token, _ = mint(service, singleUse=True)

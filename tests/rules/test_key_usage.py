@@ -131,7 +131,7 @@ def test_a_key_without_client_secrets_is_reported_and_does_not_stop_the_start(
         assert done.exit_code == 1
         (line,) = done.stderr.splitlines()
         assert line.startswith("pat-service: No client secret uses a configured key, so SECRET_KEY is not")
-    # gunicorn asks this before it starts.
+    # gunicorn runs this check before it starts.
     assert mistyped.app.extensions["pat_service.findings"]() == []
     findings = json.loads(runner.invoke(args=["doctor", "--offline", "--json"]).output)["findings"]
     assert [found["level"] for found in findings if found["about"] == "SECRET_KEY"] == ["problem"]
@@ -175,7 +175,7 @@ def test_each_key_is_listed_once_in_order(installation: Installation) -> None:
 
 
 def test_instances_serve_each_others_tokens_during_a_rolling_restart(installation: Installation) -> None:
-    """Both have both keys; during the restart they differ in the current one."""
+    """Both instances have both keys. During the restart, their current keys differ."""
     before, after = installation.start(KEY, NEW), installation.start(NEW, KEY)
     token = before.token()
     for instance in (before, after, before, after):

@@ -146,7 +146,7 @@ def test_anas_narrow_token_does_not_narrow_bens_frame(service: Service) -> None:
     assert frame_ancestors(service.open("pat_garbage")) == f"{PORTAL} {ELSEWHERE}"
 
 
-def test_an_origin_that_the_app_loses_is_lost_in_open_frames(service: Service) -> None:
+def test_an_origin_removed_from_the_app_is_removed_from_open_frames(service: Service) -> None:
     provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, ELSEWHERE]))
     frame = service.frame(allowedOrigins=[ELSEWHERE])
     provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL]))

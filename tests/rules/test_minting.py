@@ -351,7 +351,7 @@ def test_only_an_unlimited_client_finds_a_user_without_a_workspace(service: Serv
 
 
 @pytest.mark.parametrize("loss", ACCESS_LOSSES)
-def test_ana_gets_no_token_once(service: Service, loss: str) -> None:
+def test_ana_gets_no_token_after_losing_access(service: Service, loss: str) -> None:
     provision(service.app, ACCESS_LOSSES[loss])
     problem_of(service.mint(client="everywhere"), 403, "app_forbidden")
     assert service.count(Token) == 0

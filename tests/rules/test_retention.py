@@ -29,7 +29,7 @@ def purge(
 
 
 def age(service: Service, days: float, table: Any = None) -> datetime:
-    """Let every row expire this many days ago, and return the moment."""
+    """Set every row's expiry to this many days ago, and return that moment."""
     then = NOW - timedelta(days=days)
     for one in (Token, Session) if table is None else (table,):
         service.change(update(one).values(expires_at=then))
@@ -92,7 +92,7 @@ def test_a_row_that_was_ended_before_its_expiry_did_not_expire(
     assert len(service.events("session:expired") + service.events("token:expired")) == expired
 
 
-def test_the_pause_is_longer_than_the_batch_took(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pause_lasts_longer_than_the_batch(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     clock = itertools.count()
     monkeypatch.setattr(

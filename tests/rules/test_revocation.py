@@ -102,7 +102,7 @@ def test_a_revocation_during_a_mint_ends_one_token_or_finds_none(service: Servic
         revoked, again = race(service, ending(path, "shop"), lambda caller: mint(caller, "shop")[0])
         assert revoked.status_code in (204, 404)
         assert session_code(service, jwt) == ("session_revoked" if revoked.status_code == 204 else "served")
-        assert code_of(exchange(service, again)) == "opened"  # the mint came last, or its token is another
+        assert code_of(exchange(service, again)) == "opened"  # the mint came last, or made another token
         call(service, "DELETE", f"{TOKENS}?appId={ORDERS}", "keeper")
 
 
@@ -166,7 +166,7 @@ def test_thousands_of_tokens_and_sessions_end_in_one_transaction(service: Servic
 
 
 def test_the_list_and_the_opening_agree_on_live_tokens(service: Service) -> None:
-    """The list asks the database what `tokens.check_token` asks in Python."""
+    """The list checks in SQL; `tokens.check_token` checks in Python."""
     now = datetime.now(UTC)
     token, _ = mint(service, "shop", singleUse=True)
     open_session(service, token)

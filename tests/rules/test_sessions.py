@@ -92,7 +92,7 @@ def test_the_jwt_has_the_documented_claims(service: Service) -> None:
     assert (claims["iat"], claims["nbf"], claims["exp"]) == (now, now, now + 3600)
 
 
-def test_facts_have_the_present_names(service: Service) -> None:
+def test_facts_have_the_current_names(service: Service) -> None:
     frame = service.frame()
     provision(service.app, changed("users", "ana@acme.test", name="Ana Ruiz"))
     provision(service.app, changed("workspaces", "acme", name="Acme & Co"))
@@ -125,7 +125,7 @@ def test_ana_ends_her_session_and_no_other(shared: Service) -> None:
 
 
 def test_a_session_expires_at_its_exact_second(service: Service) -> None:
-    """First by its row, even if the JWT claims to last longer; after the leeway by the JWT itself."""
+    """The row ends it first, even if the JWT claims a later expiry. After the leeway, the JWT does."""
     with time_machine.travel(START, tick=False) as clock:
         frame = service.frame(sessionExpiry=1)
         header, claims = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
@@ -283,7 +283,7 @@ def test_a_header_or_payload_that_is_no_object_is_refused(shared: Service, frame
 
 
 def test_ana_cannot_become_ben(shared: Service, frame: Frame) -> None:
-    """Neither with his claims under her signature, nor with mixed claims that we signed."""
+    """She can use neither his claims with her signature nor mixed claims that we signed."""
     anas, bens = frame.jwt, shared.frame(email="ben@acme.test").jwt
     header, _, signature = anas.split(".")
     as_ben = segment(claims_of(anas) | {"sub": claims_of(bens)["sub"]})
@@ -356,7 +356,7 @@ def test_a_request_without_a_session_is_refused_with_a_challenge(shared: Service
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_session_counts_only_in_the_header(shared: Service, frame: Frame) -> None:
+def test_a_session_is_read_only_from_the_header(shared: Service, frame: Frame) -> None:
     for query in ({"access_token": frame.jwt}, {"session": frame.jwt}):
         answer = shared.client.get(f"/embed-apps/{ORDERS}/session", query_string=query)
         problem_of(answer, 401, "session_invalid")

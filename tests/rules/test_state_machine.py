@@ -54,7 +54,7 @@ class Token:
     text: str
     id: str
     email: str
-    app: str | None  # None: of the whole workspace
+    app: str | None  # None: the whole workspace
     workspace: str
     moves: int
     expires: datetime
@@ -333,7 +333,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(target=sessions, email=people, app=st.none() | apps, place=places, seconds=st.sampled_from([9, 10]))
     def use_once(self, email: str, app: str | None, place: str, seconds: int) -> Any:
-        """A single-use token until its end, which random steps seldom reach."""
+        """Use a single-use token to its end, which random steps seldom reach."""
         for name, home in self.world.home.items():
             if app is None and home == place:
                 self.grant(email, name, there=True)

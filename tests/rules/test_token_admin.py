@@ -57,7 +57,7 @@ def service(service: Service) -> Service:
 
 @pytest.fixture(scope="module")
 def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """For tests that change nothing: Ana and Ben each have a token of `portal` and a session."""
+    """A service for tests that change nothing. Ana and Ben each have a token of `portal` and a session."""
     with long_lived_service(schema, tmp_path_factory.mktemp("tokens")) as service:
         add_clients(service)
         for email in (ANA, BEN):
@@ -76,7 +76,7 @@ def delete(service: Service, path: str, id_: str, client: str = "manager") -> in
 
 
 def delete_all(service: Service, path: str, client: str = "manager", **token_filter: str) -> tuple[int, ...]:
-    """Revoke tokens or end sessions, and return how many tokens and sessions that were."""
+    """Revoke tokens or end sessions, and return the number of each."""
     answer = call(service, "DELETE", path, client, query_string=token_filter)
     assert answer.status_code == 200, answer.text
     counts: dict[str, int] = answer.json  # type: ignore[assignment]
@@ -340,7 +340,7 @@ def test_a_moved_apps_tokens_and_sessions_are_in_neither_workspace(service: Serv
     _, id_ = mint_and_open(service, path)
     _, in_workspace = mint_and_open(service, path, "shop", workspaceSlug="acme")
     provision(service.app, changed("apps", "orders", workspace="globex", users=[]))
-    for _ in range(2):  # there and back
+    for _ in range(2):  # the app moves there and back
         for client in ("manager", "portal", "rival", "everywhere"):
             assert id_ not in list_ids(service, path, client)
             for method in ("GET", "DELETE"):
@@ -542,7 +542,7 @@ def test_a_client_that_replaced_a_token_ends_the_sessions_of_the_old_one(service
     assert session_code(service, old) == "session_revoked"
 
 
-def test_a_client_leaves_the_sessions_of_other_clients_users(service: Service) -> None:
+def test_a_client_does_not_end_the_sessions_of_other_clients_users(service: Service) -> None:
     jwt, _ = mint_and_open(service, SESSIONS, "shop")
     mint(service, "portal", email=BEN)
     assert delete_all(service, TOKENS, "portal", appId=ORDERS) == (1, 0)

@@ -251,7 +251,7 @@ def test_a_form_posted_to_the_frame_opens_it(shared: Service, kind: str) -> None
         assert boot(answer)["viewer"]["user"]["email"] == "ana@acme.test"
 
 
-def test_a_token_counts_only_in_the_form_of_a_post_and_the_address_of_a_get(shared: Service) -> None:
+def test_a_token_is_read_only_from_the_form_of_a_post_or_the_address_of_a_get(shared: Service) -> None:
     token, json_only = shared.token(), {"Accept": "application/json"}
     query = {PARAMETER: token}
     in_address = shared.client.post(PATH, query_string=query, data={"x": "1"}, headers=json_only)
@@ -286,7 +286,7 @@ def test_the_opening_form_has_at_most_16_kib(shared: Service, chunked: bool, siz
     body += b"x" * (size - len(body))
     options: dict[str, Any] = {"data": body}
     if chunked:
-        # A server passes on a chunked body like this.
+        # A server passes a chunked body on like this.
         options = {"input_stream": io.BytesIO(body), "environ_overrides": {"wsgi.input_terminated": True}}
     answer = shared.client.post(PATH, content_type=FORM, headers={"Accept": "text/html"}, **options)
     assert answer.status_code == status
@@ -348,7 +348,7 @@ def test_a_prefetch_opens_no_session(
     assert service.open(token).status_code == 200
 
 
-#: Sec-Fetch-Dest, Sec-Fetch-Mode, and whether it is served if EMBED_FRAMED_ONLY is on.
+#: Sec-Fetch-Dest, Sec-Fetch-Mode, and whether the app is served if EMBED_FRAMED_ONLY is on.
 FETCHES: Final = [
     ("iframe", "navigate", True),
     ("frame", "navigate", True),

@@ -17,7 +17,7 @@ from tests.support.people import MINT, MINT_BODY, ORDERS, Service, basic, proble
 
 
 class DelayedBody(io.BytesIO):
-    """A body whose sender waits until something happens."""
+    """A body that causes an event before its first byte is read."""
 
     def __init__(self, body: bytes, event: Callable[[], None]) -> None:
         super().__init__(body)

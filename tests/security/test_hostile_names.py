@@ -161,7 +161,7 @@ def harmless(shared: Service, frames: dict[str, Frame]) -> dict[str, Seen]:
 
 @pytest.fixture(scope="module", params=NAMES)
 def name(request: pytest.FixtureRequest, shared: Service, harmless: dict[str, Seen]) -> str:
-    """A hostile name that everything has."""
+    """The hostile name that every person, app and row now has."""
     hostile = NAMES[request.param]
     name_everything(shared, hostile)
     return hostile

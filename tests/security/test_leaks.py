@@ -233,7 +233,9 @@ def walk(service: Service, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) ->
     return walked
 
 
-def test_a_whole_walk_leaks_nothing(walk: Walk, log: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_complete_run_leaks_nothing(
+    walk: Walk, log: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert len(walk.answers) > 150
     assert len(walk.secrets) > 20
 

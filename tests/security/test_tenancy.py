@@ -79,7 +79,7 @@ def manager(service: Service, method: str, path: str, **options: Any) -> TestRes
 
 
 def at(method: str, path: str, body: Any = None) -> Call:
-    """Call the address with Globex's ids; with two ids, also with one of them Acme's."""
+    """Call the address with Globex's ids. If it has two ids, also replace one with Acme's."""
 
     def call(service: Service, foreign: Foreign) -> list[TestResponse]:
         own = {

@@ -252,7 +252,7 @@ def test_a_deletion_and_an_opening_do_not_deadlock(
         found = use(*args)
         if not used.is_set():
             used.set()
-            with psycopg.connect(url, autocommit=True) as other:  # until the deletion holds Ana
+            with psycopg.connect(url, autocommit=True) as other:  # until the deletion has locked Ana's row
                 wait_for(lambda: other.execute(waits).fetchone() == (1,))
         return found
 
@@ -267,7 +267,7 @@ def test_a_deletion_and_an_opening_do_not_deadlock(
     assert service.rows(select(Session.id)) == []
 
 
-def test_a_migration_waits_for_another_one_beyond_the_statement_timeout(
+def test_a_migration_waits_for_another_one_longer_than_the_statement_timeout(
     postgres_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Two releases may start at the same time."""

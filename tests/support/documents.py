@@ -62,5 +62,5 @@ def rows(page: str, title: str) -> list[list[str]]:
 
 
 def codes_in(page: str, title: str, column: int = 0) -> list[str]:
-    """Return all that this column of the section's tables has in backticks."""
+    """Return every text in backticks in this column of the section's tables."""
     return [code for row in rows(page, title) for code in CODE.findall(row[column])]

@@ -31,7 +31,7 @@ def before_load_schema(_: schemathesis.HookContext, raw_schema: dict[str, Any]) 
 
 @schemathesis.hook
 def filter_body(_: schemathesis.HookContext, body: Any) -> bool:
-    """Skip 60.0: it is an integer for JSON Schema, but a refused float for this API."""
+    """Skip 60.0: JSON Schema calls it an integer, but this API refuses it as a float."""
     values = body.values() if isinstance(body, dict) else []
     return not any(isinstance(value, float) and value.is_integer() for value in values)
 

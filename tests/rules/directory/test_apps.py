@@ -98,7 +98,7 @@ def test_name_and_template_default_to_the_slug_and_the_id_can_be_chosen(director
 
 
 def test_a_taken_slug_or_id_is_a_conflict_without_details(directory: Directory) -> None:
-    """Also if another tenant has it."""
+    """This also holds if another tenant has it."""
     answers = [
         directory.call("POST", "apps", new(directory, **body))
         for body in ({"slug": "orders"}, {"slug": "ledger"}, {"id": ORDERS}, {"id": LEDGER.upper()})

@@ -89,7 +89,7 @@ def test_a_client_cannot_find_members_outside_its_workspaces(directory: Director
 
 
 def test_a_client_cannot_give_a_role_above_its_highest(directory: Directory) -> None:
-    """The manager's is builder. Removing a higher role is allowed."""
+    """The manager's highest role is builder. Removing a higher role is allowed."""
     problem_of(directory.call("PUT", path(directory, ANA), {"role": "admin"}), 403, "scope_missing")
     assert directory.take_event_facts() == []
     directory.ok("PUT", path(directory, ANA), {"role": "admin"}, "everywhere")

@@ -146,7 +146,7 @@ def test_a_user_cannot_be_created_in_another_tenants_workspace(directory: Direct
 
 
 def test_a_client_cannot_create_a_user_with_a_role_above_its_highest(directory: Directory) -> None:
-    """The manager's is builder."""
+    """The manager's highest role is builder."""
     for role, status in (("end-user", 201), ("builder", 201), ("admin", 403)):
         membership = [{"workspaceId": directory.acme, "role": role}]
         body = zoe(directory, email=f"zoe-{role}@acme.test", memberships=membership)
@@ -205,7 +205,7 @@ def test_a_change_leaves_other_columns(directory: Directory) -> None:
 
 
 def test_a_new_email_does_not_inherit_access_from_other_tenants(directory: Directory) -> None:
-    """Mallory moves from Globex to Acme, whose client changes her email; then Globex adds the user."""
+    """Mallory moves from Globex to Acme. Acme's client changes her email. Then Globex adds the user."""
     service, user_id = directory.service, directory.user(MALLORY)
     frame = service.frame(LEDGER, client="rival", email=MALLORY)
     token = service.token(client="rival", email=MALLORY, appSlug="ledger")
