@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from werkzeug.test import TestResponse
 
 from pat_service.storage.models import App, Session, Token, User, Workspace
@@ -111,8 +111,12 @@ def test_every_entrance_gives_the_same_reason_and_records_it(service: Service, f
     token = service.token(client="manager")
     opened = service.open(token)
     frame = Frame(opened, ORDERS, boot(opened)["session"])
+    token_id = service.rows(select(Token.id).where(Token.user_id == ids[2]))[0].id
     happen(service)
     assert codes_at_every_entrance(service, token, frame) == ({of_token}, {of_session})
+    if of_session != SERVED:
+        path = f"/embed-apps/{ORDERS}/data/orders.csv"
+        assert code_of(service.client.post(path, headers=frame.bearer | JSON)) == of_session
     if fate in ACCESS_LOSSES:
         assert service.get(bens, "session").status_code == 200
     for type_, code in (("session:open-refused", of_token), ("session:refused", of_session)):
@@ -121,7 +125,8 @@ def test_every_entrance_gives_the_same_reason_and_records_it(service: Service, f
         for event in recorded:
             assert (event.client_id, event.app_id, event.user_id, event.workspace_id) == ids
             assert (event.session_id is None) == (type_ == "session:open-refused")
-            assert event.token_id
+            # A replaced token has given its row to the newer one.
+            assert (event.token_id == token_id) == (code != "token_superseded")
     provision(service.app, WORLD)
     later = ({SERVED}, {SERVED}) if fate in ACCESS_LOSSES else ({of_token}, {of_session})
     assert codes_at_every_entrance(service, token, frame) == later
