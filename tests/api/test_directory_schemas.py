@@ -114,7 +114,7 @@ def directory(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def all_rows(directory: Directory) -> dict[str, list[str]]:
-    """Return every row, except events and client secrets, which keep when they were last used."""
+    """Return every row. Leave out events, and client secrets, whose time of last use changes."""
     with directory.service.app.app_context(), reading() as connection:
         return {
             table.name: sorted(map(repr, connection.execute(select(table))))
@@ -246,6 +246,6 @@ _names = st.sampled_from(sorted({field for _, _, field, _ in WRONG}))
 @given(body=st.dictionaries(_names, _json, max_size=4))
 def test_random_bodies_are_refused_by_the_contract(directory: Directory, body: dict[str, Any]) -> None:
     for method, path in BODIES:
-        # The unknown field makes every body wrong, so that none changes anything.
+        # The unknown field makes every body invalid, so none changes anything.
         answer = send(directory, method, path, json.dumps(body | {"colour": 1}))
         problem_of(answer, 400, "invalid_payload")

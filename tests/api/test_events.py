@@ -57,7 +57,7 @@ def export(service: Service, client: str = "auditor", **query: Any) -> list[dict
 
 
 def read_both_ways(service: Service, client: str = "auditor", **query: Any) -> list[dict[str, Any]]:
-    """Return the events, which the list and the export show alike."""
+    """Return the events, after checking that the list and the export show the same."""
     found = list_all(service, client, **query)
     assert export(service, client, **query) == found
     return found
@@ -359,7 +359,7 @@ def test_a_follower_gets_each_event_once(service: Service) -> None:
 
 @pytest.fixture
 def stream(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iterator[list[dict[str, Any]]]]:
-    """The export in batches of ten, of thirty events; at its end no connection is in use."""
+    """An export of thirty events in batches of ten; at its end no connection is in use."""
     monkeypatch.setattr(audit_export, "BATCH_ROWS", 10)
     for _ in range(30):
         write(service, "app:thing", workspace_id=acme(service))

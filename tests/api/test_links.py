@@ -19,7 +19,7 @@ CLIENT = {
     "mint_limit": "1000000 per minute",
 }
 MINT_BODY = {"email": "ana@acme.test", "appId": ORDERS, "sessionExpiry": 60, "patExpiry": 1000}
-#: Bodies of operations that links lead to, if the link gives none.
+#: Bodies for operations that links lead to, if the link has no body.
 BODIES = {"putMember": {"role": "end-user"}, "changeWorkspace": {}, "changeUser": {}, "changeApp": {}}
 
 

@@ -1,4 +1,4 @@
-"""schemathesis sends a running service what the API's document allows, and follows its links.
+"""schemathesis sends requests that the API's document allows to a running service, and follows its links.
 
 `make fuzz` sends many more cases than `make test`. Each run has its own database.
 """

@@ -75,7 +75,7 @@ def test_a_program_gets_the_session_of_a_frame(service: Service) -> None:
         *({"Sec-Fetch-Dest": destination} for destination in ("empty", "document", "iframe")),
     ],
 )
-def test_headers_do_not_matter_and_each_opening_is_a_new_session(
+def test_headers_are_ignored_and_each_opening_is_a_new_session(
     shared: Service, headers: dict[str, str]
 ) -> None:
     token = shared.token()

@@ -1,7 +1,7 @@
 """One service for the tests of the demo apps. Ana and Ben are customers of Acme, Ana also of Globex.
 
-Cleo, Dora and Emil may open both apps at Acme. Cleo has no rows, Dora those of one test, and Emil those of
-a module.
+Cleo, Dora and Emil may open both apps at Acme. Cleo has no rows. Dora's rows belong to one test, and Emil's
+to a module.
 """
 
 import re

@@ -114,7 +114,7 @@ def test_the_list_has_all_rows_of_its_viewer_and_no_others(
     ("owner", "person"),
     [("ana", "ben"), ("ben", "ana"), ("ana", "cleo"), ("ana", "ana at globex"), ("ana at globex", "ana")],
 )
-def test_a_row_of_another_viewer_or_workspace_is_as_absent_as_one_that_never_existed(
+def test_a_row_of_another_viewer_or_workspace_answers_like_a_missing_row(
     service: Service, viewer: Viewer, route: Route, owner: str, person: str
 ) -> None:
     app, method, path, fields = route
@@ -146,7 +146,7 @@ def test_a_text_that_is_no_id_is_not_found(
 
 
 @each_route
-def test_an_id_counts_as_it_is_written_and_in_the_address_only(
+def test_an_id_is_valid_only_as_it_is_stored_and_in_the_address(
     service: Service, viewer: Viewer, route: Route
 ) -> None:
     app, method, path, fields = route
@@ -168,7 +168,7 @@ FIRST: Final = (
 
 @each_app
 @pytest.mark.parametrize("page", [*FIRST, "last", "99", "999999999"])
-def test_an_unknown_page_shows_the_nearest_and_an_invalid_one_the_first(
+def test_an_unknown_page_shows_the_nearest_one_and_an_invalid_page_the_first(
     service: Service, viewer: Viewer, app: str, page: str
 ) -> None:
     demo = APPS[app]

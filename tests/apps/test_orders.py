@@ -85,7 +85,7 @@ def emil(service: Service) -> Shelf:
 
 @pytest.fixture(scope="module")
 def anas_at_globex(service: Service, ana_at_globex: Frame) -> Iterator[list[str]]:
-    """Ana has two orders at Globex. Their ids."""
+    """Return the ids of Ana's two orders at Globex."""
     shelf = Shelf(service, ana_at_globex, *ids(service, "ana@acme.test", "globex"))
     yield [shelf.put("Ledger paper", number="GX-1"), shelf.put("Ink", number="GX-2", days_ago=2)]
     for number in shelf.numbers:
@@ -160,7 +160,7 @@ REGIONS: Final = ["north", "south", "west"]
 
 
 def held(service: Service, *regions: str, email: str = "ana@acme.test") -> list[Any]:
-    """The orders of these regions, as the database has them."""
+    """Return the orders of these regions from the database."""
     return [order for order in orders_of(service, email) if order.region in regions]
 
 
@@ -434,21 +434,21 @@ def test_a_cancelled_order_has_no_delivery_and_no_label(dora: Shelf) -> None:
     assert "label.svg" not in answer.text
 
 
-def test_an_order_without_lines_is_shown_as_well(dora: Shelf) -> None:
+def test_an_order_without_lines_is_also_shown(dora: Shelf) -> None:
     id_ = dora.put()
     assert listed(dora.service, dora.frame) == ["T-1"]
     assert dora.service.get(dora.frame, f"pages/order?id={id_}").status_code == 200
     assert table(dora.service.get(dora.frame, "data/orders.csv"))[0]["Items"] == ""
 
 
-# Code 39: two of a character's five bars are wide, and say which of ten; one of its four spaces is, and says
-# which ten.
+# Code 39: two of a character's five bars are wide and choose one of ten. One of its four spaces is wide and
+# chooses the set of ten.
 BARS: Final = ("10001", "01001", "11000", "00101", "10100", "01100", "00011", "10010", "01010", "00110")
 SPACES: Final = {"0100": "1234567890", "0010": "ABCDEFGHIJ", "0001": "KLMNOPQRST", "1000": "UVWXYZ-. *"}
 
 
 def read_bars(picture: bytes) -> str:
-    """Read a Code 39 label as a scanner does: from the widths of its bars and of the spaces between."""
+    """Read a Code 39 label as a scanner does: from the widths of its bars and spaces."""
     group = ElementTree.fromstring(picture).find("{http://www.w3.org/2000/svg}g")
     assert group is not None
     drawn = [(int(bar.attrib["x"]), int(bar.attrib["width"])) for bar in group]
@@ -517,7 +517,7 @@ def test_the_file_is_named_after_the_day(service: Service) -> None:
 @pytest.mark.parametrize(
     "start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", " =", "  @", "＝", "＋", "－", "＠"]
 )
-def test_no_cell_is_a_formula_to_a_spreadsheet(dora: Shelf, start: str) -> None:
+def test_a_spreadsheet_reads_no_cell_as_a_formula(dora: Shelf, start: str) -> None:
     hostile = f"{start}HYPERLINK(1)"
     dora.put((1, hostile, 100), (-1, hostile, 100), number=hostile)
     dora.put((-1, hostile, 100), days_ago=2)
@@ -623,7 +623,7 @@ def test_the_last_thirty_days_are_compared_with_the_thirty_before(
 
 @pytest.mark.parametrize("highest", [1, 99, 100, 399, 400, 401, 999, 2_000, 12_345, 99_999, 2_000_000_000])
 @time_machine.travel(MARCH, tick=False)
-def test_the_charts_few_lines_reach_the_highest_bar(dora: Shelf, highest: int) -> None:
+def test_the_charts_lines_are_few_and_reach_the_highest_bar(dora: Shelf, highest: int) -> None:
     dora.put(total_cents=highest)
     text = dora.service.get(dora.service.frame(email="dora@acme.test"), "pages/index").text
     ticks = [int(tick.replace(",", "")) for tick in re.findall(r'class="tick"[^>]*>€([\d,]+)<', text)]
@@ -644,7 +644,7 @@ def test_the_chart_works_for_an_account_without_spending(dora: Shelf) -> None:
     assert set(bars_of(answer.text).values()) == {0}
 
 
-# ---- Nothing there ----
+# ---- Empty accounts and lists ----
 
 
 def test_cleo_sees_that_she_has_no_orders(service: Service, cleo: Frame) -> None:

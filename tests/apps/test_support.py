@@ -79,7 +79,7 @@ def tickets_of(service: Service, email: str) -> list[Any]:
 
 
 def answered(service: Service, id_: str, count: int = 1) -> None:
-    """Add replies of the desk. The app has no page for them."""
+    """Add the desk's replies to the database, since the app has no page for them."""
     reply = {"ticket_id": id_, "author": "Maya", "from_desk": True, "message": "We will see to it."}
     rows = [reply | {"id": new_id(), "created_at": datetime.now(UTC)} for _ in range(count)]
     service.change(insert(TicketReply).values(rows))
@@ -278,7 +278,7 @@ def test_invalid_unicode_is_stored_as_valid_text(service: Service, dora: Frame) 
     assert all(row.subject.encode() for row in tickets_of(service, "dora@acme.test"))
 
 
-def test_a_file_does_not_count_as_a_text(service: Service, dora: Frame) -> None:
+def test_a_file_is_no_text_field(service: Service, dora: Frame) -> None:
     file = {"subject": (io.BytesIO(b"Broken cup"), "subject.txt")}
     answer = post(service, dora, "create", GOOD | file, content_type="multipart/form-data")
     assert wrong(answer) == {"subject": ASK["subject"]}
@@ -423,7 +423,7 @@ def test_the_link_back_leads_to_the_list_with_the_ticket(
     assert subjects(service.client.get(back, headers=dora.bearer)) == ["Broken cup"]
 
 
-# ---- How a time is said ----
+# ---- How a time is shown ----
 
 NOW: Final = datetime(2027, 3, 15, 12, tzinfo=UTC)
 

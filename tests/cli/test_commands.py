@@ -213,7 +213,7 @@ def test_rotate_ends_the_old_secret_at_once(runner: Runner, client: FlaskClient)
 
 
 @pytest.mark.parametrize(("overlap", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604800)])
-def test_an_overlap_has_a_unit(runner: Runner, service: Service, overlap: str, seconds: int) -> None:
+def test_an_overlap_needs_a_unit(runner: Runner, service: Service, overlap: str, seconds: int) -> None:
     with time_machine.travel(NOON, tick=False):
         succeed(runner, "client", "rotate", "portal", "--overlap", overlap)
     ends = service.rows(select(ClientSecret.expires_at).where(ClientSecret.client_id == "portal"))
@@ -240,7 +240,7 @@ def test_a_revoked_client_cannot_be_limited_rotated_revoked_or_created(runner: R
     assert "no live client 'portal'" in fail(runner, "client", "revoke", "portal")
     said = fail(runner, "client", "create", "portal")
     assert "revoked" in said
-    assert "rotate" not in said  # which would not help
+    assert "rotate" not in said  # the advice `client rotate` would not help
 
 
 def test_changes_of_clients_are_audited_without_secrets(runner: Runner, service: Service) -> None:

@@ -39,7 +39,7 @@ def load(runner: FlaskCliRunner, *options: str) -> Result:
 
 
 def refused(runner: FlaskCliRunner, *options: str, code: int) -> str:
-    """Run a load that must be refused in plain words, and return them."""
+    """Run a load that must be refused, and return the error's text."""
     done = runner.invoke(args=["demo", "load", *options])
     assert isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code == code
@@ -70,7 +70,7 @@ def everything(service: Service) -> dict[str, list[Any]]:
 # ---- The result of a load ----
 
 
-def test_a_load_writes_secrets_that_open_the_demo_to_its_owners_file_alone(
+def test_a_load_writes_secrets_to_a_file_that_only_its_owner_can_read(
     app: Flask, runner: FlaskCliRunner, client: FlaskClient
 ) -> None:
     before = os.umask(0)

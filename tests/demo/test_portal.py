@@ -111,7 +111,7 @@ def post(
     content_type: str = "application/json",
     headers: dict[str, str | None] | None = None,
 ) -> TestResponse:
-    """Ask as the portal's own script does, with these headers changed. None leaves a header out."""
+    """Send a request as the portal's own script does, with these headers changed. None removes a header."""
     usual = {"Host": "localhost:5000", "Origin": HERE, "Sec-Fetch-Site": "same-origin"}
     given = {name: value for name, value in (usual | (headers or {})).items() if value is not None}
     return client.post(
@@ -141,7 +141,7 @@ def ask(
 def want_token(
     client: FlaskClient, *, headers: dict[str, str | None] | None = None, **changes: Any
 ) -> TestResponse:
-    """Ask the token endpoint as the page's script does."""
+    """Call the token endpoint as the page's script does."""
     change = {"person": "ana", "app": "orders", "region": "", "session": "long", "endpoint": "answers"}
     return post(client, "/portal/token", json.dumps(change | changes), headers=headers)
 
@@ -206,7 +206,7 @@ def test_before_the_demo_is_loaded_the_start_page_explains_how(client: FlaskClie
         b'{"clients": {"portal": {"secret": "x"}, "portal-limited": {"secret": "x"}}}',
     ],
 )
-def test_a_damaged_file_counts_as_no_file(app: Flask, client: FlaskClient, kept: bytes) -> None:
+def test_a_damaged_file_is_treated_as_a_missing_file(app: Flask, client: FlaskClient, kept: bytes) -> None:
     folder = Path(app.instance_path)
     folder.mkdir()
     (folder / "demo.json").write_bytes(kept)
@@ -264,7 +264,7 @@ def test_a_portal_with_another_origin_than_the_demo_says_so(portal: Portal) -> N
     assert "flask --app app demo load --origin http://localhost:5001" in text
 
 
-def test_the_portals_policy_allows_its_own_scripts_and_frames_alone(
+def test_the_portals_policy_allows_only_its_own_scripts_and_frames(
     portal: Portal,
 ) -> None:
     for answer in (
@@ -308,7 +308,7 @@ def test_frames_come_from_the_public_url_if_there_is_one(
     assert f"script-src 'self' {sources.split()[0]}/embed.js;" in policy
 
 
-# ---- Who may ask ----
+# ---- Callers of the token endpoint ----
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_the_portal_takes_no_other_methods(client: FlaskClient) -> None:
     problem_of(client.post("/"), 405, "method_not_allowed")
 
 
-# ---- What the page gets ----
+# ---- The answers to the page ----
 
 
 @pytest.mark.parametrize("slug", ["orders", "support", "all"])
@@ -564,7 +564,7 @@ def test_all_apps_opens_with_a_workspace_token(portal: Portal, sent: list[Reques
 @pytest.mark.parametrize("slug", ["orders", "support", "all"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("naps")
-def test_no_answer_has_a_client_secret_or_a_token_outside_the_frames_address(
+def test_no_answer_has_a_client_secret_and_only_a_frames_address_has_a_token(
     portal: Portal, sent: list[Request], case: str, slug: str
 ) -> None:
     answer = ask(portal.client, app=slug, case=case, region="north")
@@ -744,7 +744,7 @@ def test_a_silent_server_is_shown_as_silent() -> None:
         b"no HTTP at all\r\n\r\n",
     ],
 )
-def test_a_truncated_answer_counts_as_no_answer(answer: bytes) -> None:
+def test_a_truncated_answer_is_treated_as_no_answer(answer: bytes) -> None:
     with listening(answer) as (url, _):
         found = mint(url)
     assert found.status is None
@@ -757,7 +757,7 @@ def test_a_truncated_answer_counts_as_no_answer(answer: bytes) -> None:
     [b"", b"<h1>Hello</h1>", b"[]", b'"x"', b"\xff", b"1" * 100_000, b"[" * 60_000, b'{"redirectUrl": "http'],
 )
 @pytest.mark.parametrize("status", ["201 Created", "502 Bad Gateway"])
-def test_an_answer_that_is_not_a_json_object_is_shown_as_one(status: str, body: bytes) -> None:
+def test_an_answer_that_is_not_a_json_object_is_reported_as_malformed(status: str, body: bytes) -> None:
     with listening(response(status, body)) as (url, _):
         answer = mint(url)
     assert answer.status == int(status[:3])

@@ -58,7 +58,7 @@ def bad(findings: Findings) -> list[tuple[str, str, str]]:
 
 
 def only_one(findings: Findings, level: str, part: str) -> str:
-    """Return the text and change of the only finding that is not ok, which has this level and part."""
+    """Return the text and change of the only finding that is not ok. It must have this level and part."""
     ((its_level, its_part, text),) = bad(findings)
     assert (its_level, its_part) == (level, part)
     return text
@@ -207,7 +207,7 @@ def test_the_proposed_commands_fix_the_origins(app: Flask, kind: str, allowed: l
     assert not [text for _, _, text in bad(examine(app, *args)) if f"frame {kind} {slug}" in text]
 
 
-def test_a_parents_address_counts_by_its_origin(app: Flask) -> None:
+def test_only_the_origin_of_a_parents_address_matters(app: Flask) -> None:
     found = examine(app, "--app", "orders", "--parent", "HTTP://ana@Portal.Example:80/orders/?a#b")
     assert bad(found) == []
     assert any("is http://portal.example; only that counts" in finding["text"] for finding in found)
@@ -221,7 +221,7 @@ def test_a_parents_address_counts_by_its_origin(app: Flask) -> None:
         (f"blob:{PORTAL}/5f0c2f4e", f"is {PORTAL}; only that counts"),
     ],
 )
-def test_a_page_without_an_address_counts_as_its_creator(app: Flask, parent: str, text: str) -> None:
+def test_a_page_without_an_address_has_the_origin_of_its_creator(app: Flask, parent: str, text: str) -> None:
     found = examine(app, "--app", "orders", "--parent", parent, "--parent", PORTAL)
     assert bad(found) == []
     assert any(text in finding["text"] for finding in found)
@@ -452,7 +452,7 @@ def test_the_proposed_requests_give_ana_access(service: Service, loss: str, text
 
 
 @pytest.mark.parametrize("loss", ACCESS_LOSSES)
-def test_sessions_of_a_user_without_access_do_not_count_as_open(service: Service, loss: str) -> None:
+def test_sessions_of_a_user_without_access_are_not_listed_as_open(service: Service, loss: str) -> None:
     def sessions() -> str:
         (found,) = (f for f in examine(service.app, *ANA) if f["about"] == "sessions")
         return str(found["text"])
@@ -523,7 +523,7 @@ def test_the_doctor_judges_a_token_as_an_opening_does(service: Service, change: 
     assert tokens == {"ok" if opens else "problem"}
 
 
-def test_a_workspace_token_counts_at_its_launcher_and_at_each_app(service: Service) -> None:
+def test_a_workspace_token_is_valid_at_its_launcher_and_at_each_app(service: Service) -> None:
     service.mint(client="manager", appSlug=None, workspaceSlug="acme")
     for place in (["--workspace", "acme"], ["--app", "orders"], ["--app", "support"]):
         (token,) = (

@@ -30,7 +30,7 @@ Ask = Callable[..., Findings]
 POLICY: Final = "Content-Security-Policy"
 
 
-#: A good answer of the service, as far as the doctor checks it, except for the date.
+#: The parts of a good answer that the doctor checks, except for the date.
 HEALTHY: Final = (
     b"HTTP/1.1 200 OK\r\nX-Request-Id: 1\r\nDate: %s\r\n"
     b"Content-Security-Policy: frame-ancestors http://portal.example\r\n"
@@ -54,7 +54,7 @@ def serving(served: "WSGIApplication", tls: ssl.SSLContext | None = None) -> Ite
 
 @contextmanager
 def answering(text: bytes, *, drip: float = 0) -> Iterator[int]:
-    """Answer every request with this text, or with one byte of it each `drip` seconds. Yield the port."""
+    """Answer every request with this text, or with one byte of it every `drip` seconds. Yield the port."""
     stopped = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)
@@ -124,7 +124,7 @@ def only_problem(
     level: str = "problem",
     url: str = "http://127.0.0.1:PORT",
 ) -> str:
-    """Return the text of the only finding that is not ok, once its level and part are as expected."""
+    """Check the level and part of the only finding that is not ok, and return its text."""
     with server as port:
         (found,) = bad(ask(url.replace("PORT", str(port))))
     assert found[:2] == (level, part)

@@ -34,7 +34,7 @@ def is_own(name: str) -> bool:
 
 @pytest.fixture
 def commands(app: Flask) -> dict[str, click.Command]:
-    """Every command by its full name, also those that only development has."""
+    """Return every command by its full name, including those of development only."""
     app.cli.add_command(demo_commands)
     return dict(leaves(app.cli))
 

@@ -27,9 +27,9 @@ EVERYWHERE: Final = {"method_not_allowed", "internal_error"}
 #: Classes that only the frame's own pages and scripts use.
 OWN_CLASSES: Final = re.compile(r"embed-|hue-|launch|htmx-request|reference|request-id|by-hand")
 
-#: What `pat_service.embed` has for `app.py`, and not for apps.
+#: Names that `pat_service.embed` has for `app.py`, and not for apps.
 FOR_THE_SERVICE: Final = {"Registry", "init_app", "refusal_page"}
-#: What Flask and Jinja give every template.
+#: Names that Flask and Jinja give every template.
 FRAMEWORKS_NAMES: Final = {
     *DEFAULT_NAMESPACE,
     *("config", "g", "get_flashed_messages", "request", "session", "url_for"),

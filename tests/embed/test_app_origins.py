@@ -66,7 +66,7 @@ def code_of(answer: TestResponse) -> tuple[int, str]:
     return answer.status_code, (answer.json or {})["code"]
 
 
-# ---- What a mint says ----
+# ---- The answer to a mint ----
 
 
 def test_the_address_of_a_frame_is_on_its_apps_host(hosts: Hosts) -> None:
@@ -147,7 +147,7 @@ def test_a_foreign_host_serves_no_frame(hosts: Hosts, host: str) -> None:
 
 
 def test_the_error_names_the_proxy_that_drops_the_host(hosts: Hosts) -> None:
-    """Viewers see that there is nothing."""
+    """Viewers only see that the page does not exist."""
     token = hosts.service.token()
     problem = problem_of(hosts.open(token, "127.0.0.1:8000", **JSON), 404, "not_found")
     assert "must pass the Host header on" in problem["detail"]
@@ -185,7 +185,7 @@ def test_a_new_slug_moves_the_app_to_its_new_host_at_once(make_shared: MakeServi
     assert hosts.open(token, f"purchases.{COMMON}").status_code == 200
 
 
-# ---- The launcher, and the ways between hosts ----
+# ---- The launcher, and moves between hosts ----
 
 
 def policy_of(answer: TestResponse) -> dict[str, str]:

@@ -30,7 +30,7 @@ SOURCE_LIMIT_BYTES: Final = 6500
 OF_BACK_ENDS: Final = {
     *("invalid_client", "scope_missing", "app_forbidden", "user_not_found", "app_not_found", "conflict"),
 }
-#: Codes that frames and the script report without an answer of the service.
+#: Codes that frames and the script report when the service has not answered.
 OF_SCRIPTS: Final = {"fetch_token_failed", "timeout", "unreachable", "redirect_refused", "unknown"}
 
 
@@ -79,7 +79,9 @@ def test_the_script_is_the_file_and_the_module_adds_exports(shared: Service) -> 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_pages_of_every_site_may_load_it_and_it_reads_nothing_of_them(shared: Service, path: str) -> None:
+def test_pages_of_every_site_may_load_the_script_and_it_reads_nothing_of_them(
+    shared: Service, path: str
+) -> None:
     with shared.statements() as statements:
         answer = get(shared, path, Origin="https://portal.example", Cookie="a=b")
     assert statements == []
@@ -108,7 +110,9 @@ def test_pages_of_every_site_may_load_it_and_it_reads_nothing_of_them(shared: Se
         *(("gzip;q=x", False), (",;=,", False), ("a," * 100_000 + "gzip", False), ("\xff\xfe", False)),
     ],
 )
-def test_a_browser_that_accepts_gzip_gets_it(shared: Service, accepted: str, packed: bool) -> None:
+def test_a_browser_that_accepts_gzip_gets_a_compressed_script(
+    shared: Service, accepted: str, packed: bool
+) -> None:
     for path in PATHS:
         plain, answer = get(shared, path), get(shared, path, Accept_Encoding=accepted)
         assert answer.status_code == 200
@@ -150,7 +154,7 @@ def test_the_answer_to_an_unknown_version_names_the_current_one(shared: Service,
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_other_addresses_that_begin_alike_are_no_script(shared: Service) -> None:
+def test_other_addresses_with_the_same_beginning_are_no_script(shared: Service) -> None:
     for path in (f"/embed-{VERSION}.ts", f"/embed-{VERSION}", "/embed-1.0.0/.js", "/embed.json"):
         problem_of(get(shared, path), 404, "not_found")
     problem_of(get(shared, f"/embed-apps/{ORDERS}.js", Accept="application/json"), 401, "token_missing")

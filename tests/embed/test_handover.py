@@ -174,7 +174,7 @@ def test_an_invalid_body_is_refused_and_not_repeated(shared: Service, body: Any)
     assert "<script>" not in answer.text
 
 
-# ---- From which page ----
+# ---- The parent page ----
 
 
 @pytest.mark.parametrize("parent", ["https://evil.example", "null", PORTAL.upper(), f"{PORTAL}/", "*"])
@@ -191,7 +191,7 @@ def test_an_app_that_allows_all_origins_opens_in_any_page(service: Service, pare
     opened(hand_over(service, handed(service.token(), parentOrigin=parent)))
 
 
-# ---- Once only, and a whole workspace ----
+# ---- Single use, and a whole workspace ----
 
 
 def test_only_a_single_use_token_is_marked_in_the_mints_answer(shared: Service) -> None:

@@ -445,7 +445,7 @@ def test_hostile_names_are_escaped_in_the_launcher(service: Service) -> None:
         assert json.dumps(boot(answer)["viewer"]["user"]["name"]) == json.dumps(hostile)
 
 
-def test_a_changed_role_counts_at_the_launcher_too(service: Service) -> None:
+def test_a_changed_role_takes_effect_at_the_launcher_too(service: Service) -> None:
     launcher = launch(service)
     service.change(update(Member).where(Member.role == "end-user").values(role="admin"))
     assert boot(launcher.go(launcher.path))["viewer"]["role"] == "admin"

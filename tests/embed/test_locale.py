@@ -1,4 +1,4 @@
-"""A frame's locale, language and theme: from the host, else from the browser."""
+"""A frame's locale, language and theme: chosen by the host, or else by the browser."""
 
 import pytest
 from flask import Flask

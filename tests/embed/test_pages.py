@@ -192,14 +192,16 @@ TEMPLATES: Final = {
 }
 
 
-#: Without a title of its own.
+#: An app without a title of its own.
 BARE_INDEX: Final = "{% extends layout %}{% block content %}<h1>{{ viewer.role }}</h1>{% endblock %}"
 BARE_NAME: Final = "</title><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
 def desk(shared: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
-    """The service with an app of its own: `apps/desk.py` and `templates/apps/desk/`, and two without code."""
+    """The service with an app of its own, and two without code. Its files are `apps/desk.py` and
+    `templates/apps/desk/`.
+    """
     folder = tmp_path_factory.mktemp("own")
     package = folder / "own_apps"
     package.mkdir()
@@ -233,7 +235,7 @@ def frame(desk: Service) -> Frame:
 
 
 def body(answer: TestResponse) -> str:
-    """A fragment's text with its space collapsed."""
+    """Return a fragment's text with its spaces collapsed."""
     return " ".join(answer.text.split())
 
 
@@ -280,7 +282,7 @@ def test_a_page_function_cannot_hide_the_common_context(desk: Service, frame: Fr
 def test_a_page_function_may_answer_with_another_page(
     desk: Service, frame: Frame, page: str, greeting: str
 ) -> None:
-    """Without a context, with that of the other page's own function."""
+    """Without a context, the other page has that of its own function."""
     assert f"<h1>{greeting}</h1>" in desk.get(frame, f"pages/{page}").text
 
 
@@ -398,7 +400,7 @@ def test_a_form_of_another_type_is_415(desk: Service, frame: Frame, kind: str) -
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("size", "status"), [(MIB, 200), (MIB + 1, 413)])
 @pytest.mark.parametrize("path", ["pages/ask", "data/sizes"])
-def test_a_form_takes_a_mebibyte(
+def test_a_form_may_have_a_mebibyte(
     desk: Service, frame: Frame, path: str, size: int, status: int, chunked: bool
 ) -> None:
     data = b"subject=Ink&padding="
@@ -410,7 +412,7 @@ def test_a_form_takes_a_mebibyte(
 
 
 def multipart(**fields: str) -> dict[str, Any]:
-    """A multipart form; the client itself would leave a large one in a file."""
+    """Return a multipart form; the client itself would leave a large one in a file."""
     parts = [f'--x\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
     return {"data": "".join(parts) + "--x--\r\n", "content_type": "multipart/form-data; boundary=x"}
 
@@ -435,7 +437,7 @@ def test_one_field_of_a_multipart_form_may_fill_it(desk: Service, frame: Frame, 
         ("POST", "data/note?q=%00", {"json": {"text": "a"}}, "q"),
     ],
 )
-def test_nul_reaches_no_function(
+def test_no_function_receives_a_nul_character(
     desk: Service, frame: Frame, method: str, path: str, options: dict[str, Any], field: str
 ) -> None:
     address = f"/embed-apps/{DESK}/{path}"
@@ -446,7 +448,9 @@ def test_nul_reaches_no_function(
 
 
 @pytest.mark.parametrize(("method", "place"), [("GET", "query"), ("POST", "form"), ("POST", "query")])
-def test_nul_reaches_no_function_when_the_frame_opens(desk: Service, method: str, place: str) -> None:
+def test_no_function_receives_a_nul_character_when_the_frame_opens(
+    desk: Service, method: str, place: str
+) -> None:
     sent: dict[str, dict[str, str]] = {"query": {}, "form": {}}
     way = "query" if method == "GET" else "form"
     sent[way]["personal-access-token"] = desk.token(appSlug=None, appId=DESK)
@@ -489,7 +493,7 @@ def test_data_may_be_a_file(desk: Service, frame: Frame) -> None:
     assert answer.headers["Content-Disposition"] == 'attachment; filename="r e.pdf"'
 
 
-def test_data_is_posted_too(desk: Service, frame: Frame) -> None:
+def test_data_can_be_posted_too(desk: Service, frame: Frame) -> None:
     assert desk.post(frame, "data/note", json={"text": "hello"}).json == {"text": "hello"}
     assert desk.get(frame, "data/note").json == {"text": "so far"}
 
@@ -534,7 +538,7 @@ def test_a_broken_module_stops_the_start(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_app_has_only_its_own_functions(desk: Service) -> None:
-    """Bare has no module: nothing of the desk's is there."""
+    """Bare has no module, so it has none of the desk's functions."""
     bare = desk.frame(BARE)
     problem_of(desk.get(bare, "data/numbers"), 404, "not_found")
     assert desk.get(bare, "pages/form").status_code == 404

@@ -34,7 +34,7 @@ HTMX_BLOCKED: Final = ("hx-on", "hx-push-url", "hx-replace-url", "hx-history", "
 
 
 class Scan(HTMLParser):
-    """Collect the faults of one template. The policy depends on `area`: embed, apps, portal or api."""
+    """Collect the faults of one template. `area` selects the policy: embed, apps, portal or api."""
 
     def __init__(self, source: str, area: str) -> None:
         super().__init__(convert_charrefs=True)

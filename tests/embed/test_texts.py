@@ -111,7 +111,7 @@ def test_the_button_is_offered_only_if_it_can_help() -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_serves_english_loads_no_catalog() -> None:
-    """Babel adds a tenth of a second to a start, and megabytes."""
+    """Babel would add a tenth of a second to a start, and megabytes of memory."""
     asked = "import sys, app; from pat_service.embed import advice; advice.script_texts('en')"
     subprocess.run(
         [sys.executable, "-c", f"{asked}; assert 'babel' not in sys.modules"], cwd=ROOT, check=True

@@ -39,7 +39,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def shell(command: str, tree: Path, **environ: str) -> str:
-    """Run the command in `tree`, and return its standard output."""
+    """Run the command in the copy `tree`, and return its standard output."""
     # The docs write `flask` or `.venv/bin/flask`; the tests' own environment has the same program.
     command = re.sub(r"(?:\.venv/bin/)?\bflask (?=--app)", f"{sys.executable} -m flask ", command)
     done = subprocess.run(

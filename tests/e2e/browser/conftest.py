@@ -95,7 +95,7 @@ def recorder(context: BrowserContext) -> Recorder:
 
 @pytest.fixture
 def page(context: BrowserContext, recorder: Recorder, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A blank page that has to be quiet. A failed test leaves a screenshot in failures/."""
+    """A page that is blank at first and must stay quiet. A failed test leaves a screenshot in failures/."""
     page = context.new_page()
     yield page
     if any(report.failed for report in request.node.stash.get(TEST_REPORTS, [])):

@@ -50,11 +50,11 @@ IMPATIENT_HTML: Final = """<script>
   const set = setTimeout;
   setTimeout = (work, ms, ...rest) => set(work, ms === 5000 ? 1000 : ms, ...rest);
 </script>"""
-#: Blocks a page for longer than that.
+#: Blocks a page for longer than that second.
 KEEP_BUSY: Final = (
     "setTimeout(() => { for (const end = performance.now() + 2500; performance.now() < end;); })"
 )
-#: A session that is renewed after two minutes of its three.
+#: The session lasts three minutes and is renewed after two.
 SHORT_SESSION: Final = {"sessionExpiry": 3}
 #: A short session is renewed before this time, whatever the jitter.
 NEARLY_EXPIRED_SECONDS: Final = 165
@@ -180,7 +180,7 @@ class Portal:
     def nearly_expire(self) -> None:
         """Move the clocks to the time at which a short session is about to expire.
 
-        The time that a slow machine has taken since the mint counts, or the session could expire.
+        Subtract the time since the mint: on a slow machine the session could expire otherwise.
         """
         self.fast_forward(max(0, NEARLY_EXPIRED_SECONDS - (monotonic() - self.minted_at)))
 
@@ -243,7 +243,8 @@ def tag(attributes: str = "", app: str = "lab") -> str:
 
 @pytest.fixture
 def portal(page: Page, installation: Installation, recorder: Recorder) -> Iterator[Portal]:
-    # Chromium warns about this pair for every frame; docs/host/bare-iframe.md says why a frame needs both.
+    # Chromium warns about this pair for every frame; docs/host/bare-iframe.md explains why a frame needs
+    # both.
     recorder.allow("allow-scripts and allow-same-origin")
     portal = Portal(page, installation)
     yield portal

@@ -27,7 +27,7 @@ class Recorder:
     allowed: list[str] = field(default_factory=list)
 
     def record(self, context: BrowserContext) -> None:
-        # Playwright marks its handlers, and a bound method of a list takes no mark.
+        # Playwright sets an attribute on each handler, which a bound method of a list does not accept.
         context.on("console", lambda message: self.console.append(message))
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         context.on("request", lambda request: self.requests.append(request))
@@ -74,7 +74,7 @@ class Recorder:
         return [(url, value) for url, value in found if value is not None]
 
     def assert_no_cookie(self, context: BrowserContext) -> None:
-        """Fail if a server set a cookie, a script did, or a request sent one."""
+        """Fail if a server or a script set a cookie, or if a request sent one."""
         assert context.cookies() == []
         assert not self.response_headers("set-cookie")
         assert not self.request_headers("cookie")

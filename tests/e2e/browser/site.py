@@ -1,4 +1,4 @@
-"""A web site of a customer or an attacker, and waiting for what the browser does with it."""
+"""A web site of a customer or an attacker, and functions that wait for the browser."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ ISOLATED: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
 }
-#: The app's scripts and htmx have run; style sheets and pictures are loaded.
+#: Whether the app's scripts and htmx have run, and style sheets and pictures are loaded.
 IS_READY: Final = """() => window.embed && document.readyState === "complete"
     && !document.querySelector("[data-embed-src]:not([src])")
     && [...document.querySelectorAll("link[rel=stylesheet]")].every(({ sheet }) => sheet)"""

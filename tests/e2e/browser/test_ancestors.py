@@ -15,7 +15,7 @@ PORTAL: Final = "https://portal.example"
 #: A frame whose policy names the origins around it, and one whose policy allows every origin.
 SERVICE: Final = ("https://embed.example/listed", "https://embed.example/any")
 FRAMES: Final = "".join(f'<iframe src="{url}"></iframe>' for url in SERVICE)
-#: By the innermost page as named to the doctor: the HTML of the outermost page.
+#: The innermost page as the doctor's argument, and the HTML of the outermost page.
 INNER: Final = {
     "about:srcdoc": f'<iframe srcdoc="{escape(FRAMES)}"></iframe>',
     "about:blank": f"""<iframe id="made"></iframe>
@@ -63,7 +63,7 @@ def test_the_doctor_and_chromium_agree_about_a_parent(
             expected.add(url)
 
     def decided() -> bool:
-        """Chromium has shown or refused both frames, or refused the page around them."""
+        """Return whether Chromium has shown or refused both frames, or refused the page around them."""
         refused = sum("frame-ancestors" in line for line in recorder.complaints())
         return len(shown) + refused >= len(SERVICE) or recorder.complained("Mixed Content")
 

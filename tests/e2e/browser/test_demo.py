@@ -51,7 +51,7 @@ class Demo:
         return self.tree / "instance/demo.json"
 
     def end_repeats(self) -> None:
-        """Move every first use back, so that the 10 s for a second use are over."""
+        """Move every first use back, past the ten seconds for a second use."""
         with closing(sqlite3.connect(self.tree / "instance/pat-service.db")) as connection, connection:
             earlier = "strftime('%Y-%m-%d %H:%M:%S.000000', first_used_at, '-11 seconds')"
             connection.execute(f"UPDATE tokens SET first_used_at = {earlier}")
@@ -79,7 +79,7 @@ class DemoPortal:
 
     def visit(self, person: str = "ana", app: str = "orders", region: str = "") -> FrameLocator:
         """Open the portal as this person, and return the frame when its app is ready."""
-        self.page.goto("about:blank")  # a change behind # alone would not reload the page
+        self.page.goto("about:blank")  # a change after the # alone would not reload the page
         self.page.goto(f"{self.demo.portal}/#/{person}/{app}" + (f"/{region}" if region else ""))
         return self.opened()
 
@@ -389,7 +389,7 @@ def test_the_filter_works_by_keyboard_and_keeps_the_focus(portal: DemoPortal) ->
     expect(following).to_be_focused()
 
 
-# ---- The refusals ----
+# ---- Refusals ----
 
 
 def test_each_refusal_is_shown_in_the_frame_and_in_the_portal(portal: DemoPortal) -> None:
@@ -455,7 +455,7 @@ def test_dan_gets_no_token_so_there_is_no_frame(portal: DemoPortal) -> None:
     expect(portal.page.locator("iframe")).to_have_count(0)
 
 
-def test_too_many_mints_say_how_long_to_wait(portal: DemoPortal) -> None:
+def test_too_many_mints_show_how_long_to_wait(portal: DemoPortal) -> None:
     portal.visit()
     portal.show_refusal("Too many mints")
     expect(portal.page.locator("#mint-state")).to_have_text("429 Too Many Requests")
@@ -617,7 +617,7 @@ def test_a_token_endpoint_that_fails_or_hangs_is_retried(
     expect(portal.page.locator("#frame-state")).to_have_text("loaded")
 
 
-# ---- The code that is shown ----
+# ---- The displayed code ----
 
 
 def test_both_curls_of_a_revocation_are_shown_and_the_second_works(portal: DemoPortal) -> None:
@@ -632,7 +632,7 @@ def test_both_curls_of_a_revocation_are_shown_and_the_second_works(portal: DemoP
         assert shell(revoke + " -sSf", portal.demo.tree, CLIENT_SECRET=portal.demo.secret()) == ""
 
 
-def test_a_bare_frame_shows_its_html_has_no_controls_and_reopens_by_one_click(portal: DemoPortal) -> None:
+def test_a_bare_frame_shows_its_html_has_no_controls_and_reopens_with_one_click(portal: DemoPortal) -> None:
     portal.visit()
     portal.show_refusal("Used token")
     portal.opened()

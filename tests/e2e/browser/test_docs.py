@@ -34,14 +34,16 @@ def docs(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield f"{server.url}/api/docs"
 
 
-def test_the_operations_are_readable_and_nothing_is_asked_or_sent(
+def test_the_operations_are_readable_without_inputs_or_requests(
     page: Page, recorder: Recorder, docs: str
 ) -> None:
     with urlopen(docs.replace("/docs", "/openapi.json"), timeout=10) as answer:
         paths = json.load(answer)["paths"].values()
     page.goto(f"{docs}#/Minting/mint")
     mint = page.locator("#operations-Minting-mint")
-    expect(page.locator("#operations-Minting-mint.is-open")).to_be_visible()  # its address opens it
+    expect(
+        page.locator("#operations-Minting-mint.is-open")
+    ).to_be_visible()  # the operation's address opens it
     for operation in OPERATIONS[1:]:
         page.locator(f"#operations-{operation} .opblock-summary-control").click()
     for operation in OPERATIONS:

@@ -9,7 +9,7 @@ from tests.e2e.browser.installation import LAB, OTHER_ORIGIN, click, expect_head
 from tests.e2e.browser.portal import BLOCKED_LINES, Portal, tag
 from tests.e2e.browser.recorder import Recorder
 
-#: Connects to the frame as embed.js does, and records the answers. `how` finds its window.
+#: Connects to the frame as embed.js does, and records the answers. `how` is an expression for its window.
 CONNECT: Final = """(how) => {
   window.got ??= [];
   const { port1, port2 } = new MessageChannel();
@@ -18,7 +18,7 @@ CONNECT: Final = """(how) => {
   eval(how).postMessage(message, "*", [port2]);
   port1.postMessage({ type: "token", id: 1, token: "pat_1" });
 }"""
-#: Values that are no messages of the two scripts, and messages out of place.
+#: Values that are no messages of the two scripts, and messages at the wrong time.
 MALFORMED: Final = """[
   null, undefined, 0, "", "pat-embed:connect", [], new Map(), new Date(NaN), { type: null }, { type: {} },
   { type: "constructor" }, { type: "__proto__", name: "__proto__" }, { type: "token" },
@@ -55,7 +55,7 @@ def add_mallory(portal: Portal, host: str = "127.0.0.1") -> Frame:
 
 
 def expect_no_effect(portal: Portal, frame: Frame) -> None:
-    """The frame has its own theme, no new event or request, and is still connected to its host page."""
+    """Check that the frame has its own theme, no new event or request, and its connection to the host page."""
     portal.page.wait_for_timeout(200)
     assert portal.event_names() == ["ready", "loaded"]
     assert portal.reasons == ["initial"]
@@ -232,6 +232,6 @@ def test_a_frame_posts_only_to_its_parents_origin(portal: Portal, recorder: Reco
     assert message["origin"] == portal.installation.url
     expected = ("origin_not_allowed", 403) if refused else ("not_found", 404)
     assert (message["code"], message["error"]) == expected
-    # The first message of its page, and this one.
+    # The first message of the frame's page, and this one.
     portal.wait_until(lambda: len(targets) >= 2)
     assert targets == [portal.installation.site.origin] * 2

@@ -139,7 +139,7 @@ def test_two_frames_are_independent_but_share_a_mint(portal: Portal) -> None:
     assert first.is_detached()
 
 
-def test_a_fetch_token_function_wins_over_the_token_url(portal: Portal) -> None:
+def test_a_fetch_token_function_overrides_the_token_url(portal: Portal) -> None:
     portal.visit(tag() + '<div class="slot" id="slot"></div>')
     portal.page.evaluate(
         """(bens) => PatEmbed.mount("#slot", {
@@ -285,7 +285,9 @@ def test_a_page_of_two_megabytes_opens_completely(portal: Portal) -> None:
 # ---- Allowed origins ----
 
 
-def test_a_parent_not_on_the_list_is_told_to_run_the_doctor(portal: Portal, recorder: Recorder) -> None:
+def test_an_error_tells_a_parent_not_on_the_list_to_run_the_doctor(
+    portal: Portal, recorder: Recorder
+) -> None:
     recorder.allow(*BLOCKED_LINES)
     lab = portal.installation.lab_for(OTHER_ORIGIN)
     portal.page.clock.install()
@@ -366,7 +368,7 @@ def test_a_busy_token_endpoint_is_retried_after_its_retry_after(portal: Portal, 
     assert len(portal.token_requests) == 2
 
 
-def test_an_endpoints_refusal_is_reported_in_its_own_words(portal: Portal, recorder: Recorder) -> None:
+def test_an_endpoints_refusal_is_reported_with_its_own_text(portal: Portal, recorder: Recorder) -> None:
     recorder.allow("fetch_token_failed", "status of 401")
     portal.visit(SLOT_HTML)
     for detail, message in (
@@ -421,7 +423,7 @@ def test_a_failing_fetch_token_is_reported(portal: Portal, recorder: Recorder) -
     ("function", "code"),
     [("() => Promise.reject()", "fetch_token_failed"), ("() => new Promise(() => {})", "timeout")],
 )
-def test_a_fetch_token_that_keeps_failing_is_given_up(
+def test_a_fetch_token_that_keeps_failing_is_not_retried_forever(
     portal: Portal, recorder: Recorder, function: str, code: str
 ) -> None:
     recorder.allow("pat-embed:")

@@ -10,14 +10,14 @@ from playwright.sync_api import CDPSession, Page
 from tests.e2e.browser.portal import NEARLY_EXPIRED_SECONDS, SHORT_SESSION, Portal, tag
 from tests.e2e.browser.recorder import Recorder
 
-#: Compiled code and caches of the first rounds are no leak.
+#: Compiled code and caches grow in the first rounds without a leak.
 WARM_UP: Final = 5
 ROUNDS: Final = 12
 HEAP_WARM_UP: Final = 25
 HEAP_ROUNDS: Final = 60
-#: Less than 150 leaked sessions would take.
+#: 150 leaked sessions would take more.
 HEAP_TOLERANCE_BYTES: Final = 100_000
-#: One collection can release what keeps another object alive.
+#: A single collection is not enough: it can release an object that keeps another one alive.
 COLLECTIONS: Final = 5
 
 
@@ -75,7 +75,7 @@ class Process:
 
 
 def forget(portal: Portal) -> None:
-    """Drop the page's own records, and let every timer of a late answer run out."""
+    """Clear the page's own records, and let every timer of a late answer run out."""
     portal.page.evaluate("events.length = messages.length = 0")
     portal.fast_forward(31)
 
@@ -91,7 +91,7 @@ def expect_no_leak(portal: Portal, repeat: Callable[[], None], check_heap: bool 
 
     warm_up, rounds = (HEAP_WARM_UP, HEAP_ROUNDS) if check_heap else (WARM_UP, ROUNDS)
     before, heap = after(warm_up)
-    # Compiled code comes and goes, but a leak shows each time.
+    # Other growth varies between rounds, but a leak shows each time.
     later = [after(rounds), after(3), after(3)]
     for objects, _ in later:
         for name, count in vars(objects).items():

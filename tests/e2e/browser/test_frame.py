@@ -98,7 +98,7 @@ def test_the_browser_stores_nothing_and_no_request_carries_a_token(
         click(frame, "Report")
     assert touched == []
 
-    frame.evaluate("() => { window.name = 'spied'; try { sessionStorage } catch {} }")  # the spy works
+    frame.evaluate("() => { window.name = 'spied'; try { sessionStorage } catch {} }")  # the test's spy works
     wait_until(host.page, lambda: len(touched) == 2)
     assert [text.partition(" ")[2] for text in touched] == ["name = spied", "sessionStorage"]
     recorder.assert_no_cookie(context)
@@ -159,7 +159,7 @@ def test_the_address_opens_nothing_outside_a_frame(page: Page, installation: Ins
 
 
 def expect_refusal(host: HostPage, frame: Frame, code: str, title: str, id_: str = "app") -> None:
-    """The frame shows the refusal, and its parent has received the same one, once."""
+    """Check that the frame shows the refusal, and that its parent received the same one once."""
     expect_heading(frame, title)
     [message] = host.messages()
     assert message.pop("message")
@@ -184,13 +184,13 @@ def expect_refusal(host: HostPage, frame: Frame, code: str, title: str, id_: str
 def test_a_refusal_is_shown_to_the_viewer_and_posted_to_the_parent(
     host: HostPage, installation: Installation, token: str, code: str, title: str
 ) -> None:
-    host.open()  # the worker learns the app's origins
+    host.open()  # the worker caches the app's origins
     frame = host.embed(f"{installation.app_url(LAB)}?personal-access-token={token}", "refused")
     expect_refusal(host, frame, code, title, "refused")
     assert frame.evaluate("location.search") == ""
 
 
-def test_an_app_with_several_origins_posts_to_the_present_one(
+def test_an_app_with_several_origins_posts_to_the_one_that_embeds_it(
     host: HostPage, installation: Installation, recorder: Recorder
 ) -> None:
     recorder.allow("does not match the recipient window's origin")
@@ -242,7 +242,7 @@ def test_an_app_for_any_origin_opens_anywhere(page: Page, installation: Installa
 @pytest.fixture
 def documented_page(page: Page, installation: Installation, recorder: Recorder) -> HostPage:
     """The host page of docs/host/bare-iframe.md, and its server."""
-    # Chromium warns while the frame is still empty, and so of the host page's own site.
+    # Chromium logs its warning while the frame is still empty, with the host page's own site.
     recorder.allow("allow-scripts and allow-same-origin")
     [snippet] = snippets(BARE_IFRAME, "The page")
     assert "https://embed.example" in snippet.text
@@ -529,7 +529,9 @@ def test_an_apps_script_finds_no_session_and_no_token(host: HostPage) -> None:
     assert frame.evaluate("search()") == []
     # A wrapper around fetch sees no request that carries the session.
     assert frame.evaluate("JSON.stringify(wrapped)") == "[]"
-    assert frame.evaluate("window.leak = 'eyJa.eyJb.sig'; search()") == ["window.leak"]  # the search works
+    assert frame.evaluate("window.leak = 'eyJa.eyJb.sig'; search()") == [
+        "window.leak"
+    ]  # the search itself works
 
 
 OUTSIDE: Final = [

@@ -76,7 +76,7 @@ def test_a_launcher_in_an_isolated_host_page_leads_to_an_app_and_back(
 def test_without_either_header_an_isolated_host_page_shows_nothing(
     page: Page, installation: LauncherInstallation, recorder: Recorder, lost: str
 ) -> None:
-    """This is what a proxy breaks when it drops one."""
+    """A proxy that drops one of the headers causes this."""
     recorder.allow("ERR_BLOCKED_BY_RESPONSE", "chrome-error://", "Failed to load resource")
 
     def drop(route: Route) -> None:

@@ -211,7 +211,7 @@ def test_no_script_of_the_app_sees_the_form_with_the_session(host: HostPage) -> 
 
 
 def test_the_session_is_sent_only_to_a_frames_address(host: HostPage, recorder: Recorder) -> None:
-    """An app's own markup cannot send it anywhere else."""
+    """An app's own markup can send it to no other address."""
     recorder.allow("Invalid URL")
     frame = host.launch()
     go(frame, "Orders")
@@ -348,7 +348,7 @@ def test_the_launcher_works_by_keyboard_with_a_visible_focus(host: HostPage) -> 
 
 @pytest.fixture
 def many_apps(installation: LauncherInstallation) -> Any:
-    """Ten more apps with long names, which are taken away again at the end."""
+    """Ten more apps with long names, which are removed at the end."""
     names = [LONG_NAME, "x" * 120, "الطلبات", *(f"App {number}" for number in range(7))]
     app = {"workspace": "acme", "template": "orders"}
     more = [{**app, "slug": f"app-{number}", "name": name} for number, name in enumerate(names)]

@@ -21,7 +21,7 @@ SERVICE = "http://127.0.0.1:5000"
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader who followed the guide: the installation, and the command that mints."""
+    """The installation of a reader who followed the guide, and the command that mints."""
 
     tree: Path
     service: str

@@ -50,7 +50,7 @@ def expect_the_note(frame: Frame) -> None:
 
 
 def expire(installation: Installation) -> None:
-    """Let all sessions expire, on the server alone."""
+    """Expire all sessions, on the server alone."""
     installation.change(update(Session).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
 
 
@@ -84,10 +84,10 @@ def test_a_session_is_renewed_in_place(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize(("minutes", "lead_seconds"), [(3, 18), (60, 60)])
-def test_a_renewal_begins_a_tenth_of_the_session_but_at_most_a_minute_before_its_end(
+def test_a_renewal_begins_after_nine_tenths_of_the_session_or_in_its_last_minute(
     portal: Portal, minutes: int, lead_seconds: int
 ) -> None:
-    """Up to half of that earlier, so that frames do not all renew at once."""
+    """It can begin half of that time earlier, so that frames do not all renew at once."""
     portal.mint_options = {"sessionExpiry": minutes}
     # The server's clock does not run ahead, so the frame must not get its answer.
     portal.page.route("**/session", lambda route: route.fulfill(status=404))

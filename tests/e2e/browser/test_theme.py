@@ -94,7 +94,7 @@ def test_a_refusal_has_the_theme_of_the_host_page(shown: Show, service: Service)
 
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_a_refusal_fits_a_frame_of_any_size(shown: Show, service: Service, language: str) -> None:
-    """140 pixels are 280 at twice the size."""
+    """At twice the zoom, a frame of 280 pixels has only 140."""
     page = shown(f"{address(service, 'refusal')}&locale={language}")
     page.locator("#embed-retry").evaluate("button => { button.hidden = false }")
     assert not page.locator(".by-hand").is_visible()

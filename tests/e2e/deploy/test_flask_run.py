@@ -111,7 +111,7 @@ def test_the_first_start_creates_the_schema_and_the_start_page_explains_the_demo
     assert stat.S_IMODE((laptop.folder / "instance" / "secret_key").stat().st_mode) == 0o600
 
 
-def test_it_prints_one_address(laptop: Laptop) -> None:
+def test_the_server_prints_one_address(laptop: Laptop) -> None:
     printed = re.findall(r"https?://\S+", laptop.server.log.read_text())
     assert printed == [f"http://localhost:{laptop.server.port}/"]
 
@@ -147,7 +147,9 @@ def test_ana_mints_and_opens_and_the_log_has_no_token(peopled: Laptop) -> None:
     ],
     ids=str,
 )
-def test_the_redirect_url_is_its_own_loopback_address(peopled: Laptop, headers: dict[str, str]) -> None:
+def test_the_redirect_url_is_the_servers_own_loopback_address(
+    peopled: Laptop, headers: dict[str, str]
+) -> None:
     minted = peopled.mint(**headers)
     assert minted["redirectUrl"] == (
         f"http://127.0.0.1:{peopled.server.port}/embed-apps/{ORDERS}"

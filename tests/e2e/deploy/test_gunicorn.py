@@ -97,7 +97,7 @@ def test_exactly_five_of_twenty_concurrent_openings_of_one_token_pass(fleet: Web
     assert Counter(answer.status for answer in answers) == {200: 5, 429: 15}
 
 
-def test_a_flood_of_wrong_secrets_is_limited_and_hurts_no_client(fleet: WebServer) -> None:
+def test_a_flood_of_wrong_secrets_is_limited_and_affects_no_client(fleet: WebServer) -> None:
     answers = run_concurrently(20, lambda _: mint(fleet, secret="w" * 40))
     assert Counter(answer.status for answer in answers) == {401: 7, 429: 13}
     assert mint(fleet).status == 201
@@ -264,7 +264,7 @@ def test_gunicorns_own_access_log_shows_no_token(environ: dict[str, str], tmp_pa
 
 
 def start(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Start gunicorn, which must refuse."""
+    """Start gunicorn, check that it refuses, and return its output."""
     return subprocess.run(
         [sys.executable, "-m", "gunicorn", *args, "app:create_app()"],
         cwd=PROJECT,

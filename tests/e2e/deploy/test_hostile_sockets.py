@@ -209,7 +209,7 @@ def test_a_request_that_arrives_while_the_worker_is_paused_is_answered(environ: 
 
 
 def test_an_unfinished_request_frees_its_thread(environ: dict[str, str], tmp_path: Path) -> None:
-    """Half a header, half a body, or one byte now and then, from more senders than threads."""
+    """More senders than threads send half a header, half a body, or single bytes."""
     log = tmp_path / "log"
     halves = ["GET / HTTP/1.1\r\nHost:", f"{POST}{CREDENTIALS}Content-Length: 100\r\n\r\n{{"]
     impatient = {"GUNICORN_CMD_ARGS": "--worker-class tests.e2e.deploy.short_wait_worker.Worker"}

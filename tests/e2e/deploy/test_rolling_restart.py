@@ -17,7 +17,7 @@ from tests.support.servers import WebServer, free_port, gunicorn, paused, wait_f
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
-#: How often everything restarts: make rolling RESTARTS=50.
+#: The number of restarts: make rolling RESTARTS=50.
 RESTARTS = int(os.environ.get("RESTARTS", "1"))
 
 

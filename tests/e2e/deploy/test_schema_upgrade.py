@@ -15,7 +15,7 @@ from tests.support.servers import PROJECT, gunicorn, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
-#: As CONTRIBUTING.md asks: they only add, and the index is built concurrently in a migration of its own.
+#: CONTRIBUTING.md requires this: they only add, and build the index concurrently in its own migration.
 NEXT = '''
 """what the next release will use"""
 

@@ -1,4 +1,4 @@
-"""The service with shorter timeouts, so that tests wait less than callers may."""
+"""The service with timeouts shorter than in production, so that tests wait less."""
 
 import os
 

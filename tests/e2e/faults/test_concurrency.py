@@ -64,7 +64,7 @@ def test_twenty_processes_mint_for_one_user_and_one_token_opens(
 def test_crosswise_mints_for_twenty_users_leave_one_token_each(
     server: WebServer, installation: Installation
 ) -> None:
-    """Each process visits all users, from another start and in the other direction."""
+    """Each process visits all users, from a different start and in either direction."""
     turns = [PAIRS[n:] + PAIRS[:n] for n in range(PROCESSES)]
     turns[1::2] = [turn[::-1] for turn in turns[1::2]]
     orders_of_mints = [list(islice(cycle(turn), 2 * MINTS)) for turn in turns]

@@ -30,7 +30,7 @@ from tests.support.servers import (
 
 pytestmark = pytest.mark.slow
 
-#: How often each kind of kill happens. `make soak` uses more.
+#: The number of kills of each kind. `make soak` uses more.
 KILLS: Final = int(os.environ.get("FAULT_KILLS", "1"))
 MINTERS: Final = 6
 _chance = Random(7)

@@ -74,7 +74,7 @@ def test_no_two_second_window_has_a_sixth_hit_and_no_fifth_is_refused(server: We
     refused = [one for one in hits if one.status == 429]
     assert len(passed) >= 2 * MOST
     for one in passed:
-        # Certainly counted in the window that begins with this hit.
+        # These hits are certainly in the window that begins with this hit.
         end = one.sent + WINDOW
         assert sum(one.sent <= other.sent and other.answered < end for other in passed) <= MOST
     for one in refused:

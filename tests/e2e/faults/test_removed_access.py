@@ -40,7 +40,7 @@ class Manager:
 
 
 class Lane:
-    """One app and one user, round after round: some threads mint and open while others remove access."""
+    """One app and one user in many rounds: some threads mint and open while others remove access."""
 
     def __init__(self, number: int, threads: ThreadPoolExecutor, callers: list[HttpConnection]) -> None:
         self.name, self.random, self.threads = f"lane{number}", Random(SEED * LANES + number), threads
@@ -132,7 +132,7 @@ class Lane:
         return found
 
     def check(self, done: dict[str, float], opened: list[tuple[float, str, float, str | None]]) -> None:
-        """Nothing runs now: access removed before or during a mint must open nothing."""
+        """Check, after all threads end: access removed before or during a mint must open nothing."""
         reader = self.minters[0]
         access = done.keys() - {"revoke tokens", "end sessions"}
         codes = {token: reader.exchange(token, self.app).code for _, token, _, _ in opened}
@@ -154,7 +154,7 @@ class Lane:
                 assert reader.exchange(token, self.app).code != "served"  # permanently
 
 
-def test_removed_access_opens_nothing_whatever_happened_at_the_same_time(
+def test_removed_access_opens_nothing_during_concurrent_mints_and_openings(
     server: WebServer, installation: Installation
 ) -> None:
     def play(number: int) -> None:

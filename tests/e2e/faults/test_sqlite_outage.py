@@ -89,9 +89,7 @@ def ask(rig: Rig, token: str, jwt: str, number: int) -> tuple[bool, Answer]:
 
 
 @pytest.mark.parametrize("fault", [locked, full])
-def test_a_database_that_cannot_be_written_still_serves_reads_and_then_recovers(
-    rig: Rig, fault: Fault
-) -> None:
+def test_a_database_that_refuses_writes_still_serves_reads_and_then_recovers(rig: Rig, fault: Fault) -> None:
     with HttpConnection(rig.web.port) as caller:
         token = caller.mint().json["personalAccessToken"]
         jwt = caller.exchange(token).json["signedPat"]
