@@ -208,7 +208,7 @@ def test_viewers_get_a_refusal_as_a_page_and_programs_as_a_problem(
 
 
 def test_the_host_chooses_a_refusals_language_and_theme(shared: Service) -> None:
-    """Refusals are cached by language and theme. Each row differs from an earlier one in language or theme."""
+    """Refusals are cached by language and theme. Each row differs from an earlier one in either."""
     spanish = HTML | {"Accept-Language": "es"}
     for query, headers, language, theme in [
         ("", HTML, "en", "auto"),

@@ -375,7 +375,7 @@ def tab_to(target: Locator, most: int = 80) -> None:
 
 
 def expect_visible_focus(target: Locator, around: Locator | None = None) -> None:
-    """Fail if a picture of the target, or around it, is the same without the focus. The target stays focused."""
+    """Fail if a picture of the target, or around it, is the same without the focus. Keep the focus."""
     picture = around or target
     focused = picture.screenshot()
     target.evaluate("element => element.blur()")

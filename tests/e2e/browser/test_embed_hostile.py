@@ -55,7 +55,7 @@ def add_mallory(portal: Portal, host: str = "127.0.0.1") -> Frame:
 
 
 def expect_no_effect(portal: Portal, frame: Frame) -> None:
-    """Check that the frame has its own theme, no new event or request, and its connection to the host page."""
+    """Check that the frame has its own theme, no new event or request, and is still connected."""
     portal.page.wait_for_timeout(200)
     assert portal.event_names() == ["ready", "loaded"]
     assert portal.reasons == ["initial"]
