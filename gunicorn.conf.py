@@ -15,7 +15,7 @@ from gunicorn.workers.base import Worker
 from config import Config, ConfigError, check_workers, list_findings
 from pat_service.observability.lines import RedactingFormatter, configure
 
-#: Variables of pat_service.metrics, which the master does not import: the metrics folder and a worker's slot.
+#: Environment variables of pat_service.metrics, which the master does not import.
 FOLDER_VARIABLE, SLOT_VARIABLE = "PROMETHEUS_MULTIPROC_DIR", "PAT_SERVICE_WORKER"
 
 
@@ -54,13 +54,13 @@ def on_starting(server: Arbiter) -> None:
             os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix=prefix)
         except OSError as error:
             os.environ.pop(FOLDER_VARIABLE, None)
-            server.log.warning("Each worker counts on its own: %s", error)
+            server.log.warning("Each worker counts its metrics separately: %s", error)
 
 
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
-    """Check the start. Later refuse another worker (SIGTTIN) that would count the rate limits alone.
+    """Check the start. Later refuse a worker (SIGTTIN) that would count the rate limits separately.
 
-    gunicorn calls it first before it opens a port or writes a log line.
+    gunicorn makes the first call before it opens a port or writes a log line.
     """
     if old is None:
         _check_start(server, new)
@@ -75,10 +75,10 @@ def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
-    """Give the worker the lowest free slot, whose counts it continues."""
+    """Give the worker the lowest free slot. The worker continues the counts of that slot."""
     taken = {other.slot for other in server.WORKERS.values()}
     worker.slot = min(set(range(len(taken) + 1)) - taken)
-    # The garbage collector then leaves the master's memory shared: a worker has 33 MB of its own, not 44.
+    # Frozen objects stay in memory shared with the master: a worker has 33 MB of its own, not 44.
     gc.freeze()
 
 

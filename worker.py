@@ -1,7 +1,7 @@
 """gunicorn's threaded worker, without its three endless waits.
 
 gunicorn's worker gives a thread to every connection, and waits for a request without a limit. Its main loop
-waits for the other side to close. Eight idle or half-dead connections stop it. See docs/operate/proxy.md.
+waits for the other side to close. Eight idle or half-dead connections can stop it. See docs/operate/proxy.md.
 """
 
 import errno
@@ -52,7 +52,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # Connections that have or await a thread, oldest first, with the time at which each got its thread.
+        # Connections that have or await a thread, oldest first → the time when the thread began.
         self._busy: dict[TConn, float] = {}
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -72,7 +72,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Answer a request, with `Connection: close` if no other can follow.
 
         gunicorn promises to keep the connection, then closes it if too much of the body is unread. A proxy
-        may lose another user's request that way.
+        can then lose another user's request.
         """
         asked_to_close = req.should_close
 
@@ -117,7 +117,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 conn.sock.shutdown(socket.SHUT_RD)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """On a stop, take the connections that the kernel has already accepted, since they would be lost."""
+        """On a stop, accept the connections that wait in the kernel, since they would otherwise be lost."""
         super().set_accept_enabled(enabled)
         if enabled or self.alive:
             return

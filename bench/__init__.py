@@ -1,1 +1,1 @@
-"""The service's speed as ratios to the least that the same work costs: `make bench`."""
+"""`make bench`: the cost of the service as ratios to the least possible cost of the same work."""

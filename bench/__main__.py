@@ -12,9 +12,9 @@ from bench import growth, report, rig, speed, start
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["speed", "growth"], default="speed")
-    parser.add_argument("--on", choices=["sqlite", "postgresql"], help="one database; else both")
+    parser.add_argument("--on", choices=["sqlite", "postgresql"], help="measure one database (default: both)")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: 7)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each side in a round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each server in a round")
     parser.add_argument(
         "--connections", type=int, default=16, help="open connections, each with one request in progress"
     )

@@ -17,7 +17,7 @@ from pat_service.storage.database import parse_url
 from tests.support.servers import PROJECT, fresh_database
 
 TOKENS: Final = 1_000_000
-#: Tokens of each filling user, with sessions and events of each token.
+#: Tokens of each user that fills the database, and sessions and events of each token.
 APPS, SESSIONS, EVENTS = 10, 1, 5
 #: Tokens of one user, compared with a user who has one token.
 HOARD: Final = 10_000
@@ -178,7 +178,7 @@ def _purging(environ: dict[str, str]) -> Iterator[None]:
     process = subprocess.Popen(command, cwd=PROJECT, env=rig.clean(environ), stdout=subprocess.DEVNULL)
     time.sleep(3)  # wait until the purge has started
     if process.poll() is not None:
-        raise RuntimeError("there was nothing left to purge")
+        raise RuntimeError("the purge ended before the measurement")
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """The limit: the same work in the fewest raw driver calls, without any checks.
 
-It has the same tables, reads and writes, one hit of the limiter's store, the same JWT, and one access log
-line.
+It has the same tables, reads, writes and JWT. Each request counts one hit in the limiter's store and writes
+one access log line.
 
 Nothing here is secure: it compares no secret and checks no permission.
 """
@@ -34,7 +34,7 @@ from psycopg.rows import tuple_row
 from pat_service.http.counters import WorkerStorage
 
 KEY = b"k" * 32
-#: The place of the session in the page that answers an opening.
+#: A placeholder for the session's JWT in the page that answers an opening.
 JWT_PLACE = "@session@"
 MANY = parse("100000000 per minute")
 _log = logging.getLogger("bench.limit")

@@ -1,4 +1,4 @@
-"""A closed loop of clients in one thread: each connection sends its next request after its answer.
+"""A closed loop of clients in one thread: each connection awaits an answer before its next request.
 
 It uses raw sockets, because an HTTP library would cost more than the measured server.
 """
@@ -57,7 +57,7 @@ class _Connection:
         """Take the received bytes, and return the status once the answer is complete."""
         part = self.socket.recv(READ)
         if not part:
-            raise ConnectionError("the server closed the connection in mid-answer")
+            raise ConnectionError("the server closed the connection during an answer")
         self._buffer += part
         if self._wanted < 0:
             head, found, _ = self._buffer.partition(b"\r\n\r\n")
@@ -69,7 +69,7 @@ class _Connection:
 
 
 def run(port: int, requests: Iterator[bytes], connections: int, seconds: float, workers: list[int]) -> Run:
-    """Load the server on `port` for this many seconds. `workers` are the processes whose time counts."""
+    """Load the server on `port` for this many seconds. `workers` are the processes to measure."""
     clients = [_Connection(port) for _ in range(connections)]
     latencies: list[float] = []
     statuses: Counter[int] = Counter()

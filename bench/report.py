@@ -27,7 +27,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Row:
-    """A series against its base: medians of the ratios of all rounds, and its own figures."""
+    """A series against its base: medians of the ratios of all rounds, and the series' own figures."""
 
     kind: str
     work: str
@@ -97,7 +97,7 @@ class Results:
             print(row.line(), flush=True)
 
     def compare(self, what: str, unit: str, values: Mapping[str, Sequence[float]], most: float) -> None:
-        """Report how much more the first takes than the second. The aim is `most`."""
+        """Report the first series as a multiple of the second. The aim is at most `most`."""
         (name, its), (base, bases) = values.items()
         ratio = statistics.median(one / other for one, other in zip(its, bases, strict=True))
         self.say(

@@ -26,7 +26,7 @@ MINT: Final = "/api/ext/users/personal-access-token"
 PEOPLE: Final = 1000
 MANY: Final = "100000000 per minute"
 GARBAGE: Final = f"pat_{'0123456789abcdef' * 4}00000000"
-#: For the servers: they run in the project's folder and load modules of this package.
+#: The servers run in the project's folder and load modules of this package.
 PATHS: Final = {"PYTHONPATH": str(PROJECT)}
 #: Statuses other than 200, by kind of work.
 STATUSES: Final = {"mint": 201, "garbage": 401}
@@ -38,7 +38,7 @@ FILL: Final = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure: interleaved rounds of slices, with their seconds and connections."""
+    """The plan of a measurement: interleaved rounds of slices, with their seconds and connections."""
 
     rounds: int
     seconds: float
@@ -53,7 +53,7 @@ def settings(database: str, redis: str | None) -> dict[str, str]:
 
 
 def world(people: int = PEOPLE) -> dict[str, Any]:
-    """What is provisioned: users of one workspace who may all open one app."""
+    """Return the directory to provision: users of one workspace, who may all open one app."""
     users = [
         {"email": f"user{number}@acme.test", "name": f"User {number}", "workspaces": {"acme": "end-user"}}
         for number in range(people)
@@ -157,10 +157,10 @@ def session_of(page: str) -> str:
 
 
 def interleaved(targets: Mapping[str, Target], work: str, plan: Plan) -> dict[str, list[load.Run]]:
-    """Run each in turn, round after round, so that changes of the machine affect all."""
+    """Run the targets in turn in each round, so that changes of the machine affect all."""
     runs: dict[str, list[load.Run]] = {name: [] for name in targets}
     for target in targets.values():
-        target.run(work, plan, seconds=0.3)  # warm
+        target.run(work, plan, seconds=0.3)  # warm up
     for _ in range(plan.rounds):
         for name, target in targets.items():
             runs[name].append(target.run(work, plan))
@@ -169,7 +169,7 @@ def interleaved(targets: Mapping[str, Target], work: str, plan: Plan) -> dict[st
 
 @contextmanager
 def servers(database: str, redis: str | None, folder: Path, plan: Plan) -> Iterator[dict[str, Target]]:
-    """Start the service, the limit and the bare view on the first processor; all else uses the others."""
+    """Start the service, the limit and the bare view on the first processor. The rest uses the others."""
     half = PEOPLE // 2
     with ExitStack() as stack:
         served = stack.enter_context(service("service", database, redis, folder, plan))
@@ -244,5 +244,5 @@ def fill(database: str, redis: str | None) -> None:
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that a command of the service needs, and nothing else of this shell."""
+    """Return the environment that a command of the service needs, and nothing else from this shell."""
     return {"PATH": os.environ["PATH"], "FLASK_SKIP_DOTENV": "1"} | dict(environ)

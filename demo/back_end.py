@@ -1,6 +1,6 @@
 """The portal's server side. It holds the client secrets and mints over HTTP as any customer's back end would.
 
-It also has every case that the page can ask for: opening an app, and each refusal.
+It also has every case that the page can request: opening an app, and each refusal.
 """
 
 import base64
@@ -30,7 +30,7 @@ from pat_service.storage.database import reading
 MINT_PATH: Final = "/api/ext/users/personal-access-token"
 TOKENS_PATH: Final = "/api/ext/personal-access-tokens"
 CALL_TIMEOUT: Final = 5.0  # seconds
-MAX_ANSWER: Final = 65_536  # bytes of an answer that are read
+MAX_ANSWER: Final = 65_536  # bytes to read of an answer
 PAT_EXPIRY: Final = 300  # seconds: the page uses a token at once, so it can be short-lived
 SESSION_EXPIRY: Final = 60  # minutes
 SHORT_SESSION: Final = 1  # minute: short enough to watch a renewal
@@ -60,7 +60,7 @@ class Person:
 
 @dataclass(frozen=True)
 class App:
-    """A thing the portal embeds: an app, or, without an id, the launcher of its workspace."""
+    """An app that the portal embeds. Without an id, it is the launcher of the workspace."""
 
     slug: str
     id: str | None
@@ -70,7 +70,7 @@ class App:
 
     @property
     def target(self) -> dict[str, str]:
-        """Return the fields that name it in a mint."""
+        """Return the fields that name the app in a mint."""
         return {"appSlug": self.slug} if self.id else {"workspaceSlug": people.WORKSPACE}
 
 
@@ -84,13 +84,13 @@ ORDERS: Final = App("orders", people.ORDERS_ID, "Orders", "Your orders, and wher
 SUPPORT: Final = App("support", people.SUPPORT_ID, "Support desk", "Your questions, and our answers.")
 ALL_APPS: Final = App("all", None, "All apps", "One token, and whatever you may open.", True)
 APPS: Final = {app.slug: app for app in (ORDERS, SUPPORT, ALL_APPS)}
-#: Regions that the visitor can limit Orders to. The empty one is no limit.
+#: Regions to which the visitor can limit Orders. The empty region means no limit.
 REGION_CHOICES: Final = {"": "All"} | REGIONS
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A person and what they want to open. A region limits Orders."""
+    """A person, and the app to open. A region limits Orders."""
 
     person: Person
     app: App
@@ -98,7 +98,7 @@ class Visit:
 
     @property
     def attributes(self) -> dict[str, dict[str, str]]:
-        """Return what the mint says about the visitor."""
+        """Return the mint's fields about the visitor."""
         return {"attributes": {"region": self.region}} if self.region and self.app.has_regions else {}
 
     @property
@@ -129,9 +129,7 @@ def loaded_demo(instance: str) -> Demo | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """One request to the service, as a curl command, with its answer. `status` is None if there was no
-    answer.
-    """
+    """One request to the service, as a curl command, and its answer. Without an answer, `status` is None."""
 
     curl: str
     status: int | None
@@ -165,10 +163,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the page is to show: who opens what, the mint if there was one, and the frame's address.
+    """The result that the page shows: the visit, the mint if there was one, and the frame's address.
 
-    `also` lists requests before or after the mint. With `again_after`, in seconds, the page offers to frame
-    the same address a second time.
+    `also` is another request, before or after the mint. If `again_after` is set, the page offers to frame the
+    address again after that many seconds.
     """
 
     visit: Visit
@@ -243,7 +241,7 @@ class BackEnd:
 
 def send(call: Request) -> tuple[int, Message, bytes]:
     """Return the status, headers and body of the answer, or raise OSError or HTTPException."""
-    # With this handler alone, credentials follow no redirect and use no proxy of the environment.
+    # With this handler alone, no redirect or proxy can get the credentials.
     opener = OpenerDirector()
     opener.add_handler(HTTPHandler())
     with opener.open(call, timeout=CALL_TIMEOUT) as reply:
@@ -275,7 +273,7 @@ def shorten(text: str) -> str:
     return TOKEN_IN_TEXT.sub(r"\1…", text)
 
 
-# What the page can ask for. Each case returns a `Visit`.
+# The cases that the page can request. Each returns an `Outcome`.
 
 
 def normal(back_end: BackEnd, visit: Visit, minutes: int = SESSION_EXPIRY) -> Outcome:
@@ -302,7 +300,7 @@ def replaced(back_end: BackEnd, visit: Visit) -> Outcome:
     second = back_end.mint(visit)
     if second.redirect_url is None:
         return Outcome(visit, second)
-    note = "The portal minted twice, and framed the first address: the second mint had replaced its token."
+    note = "The portal minted twice, and framed the first address. The second mint had replaced its token."
     return Outcome(visit, first, first.redirect_url, note=note)
 
 
@@ -324,8 +322,8 @@ def used(back_end: BackEnd, visit: Visit) -> Outcome:
     if answer.redirect_url is None:
         return Outcome(visit, answer)
     note = (
-        "This token opens one frame: this one. A browser may load a frame twice in a row, so within "
-        f"{REPEAT_WITHIN.seconds} seconds the address opens again, in place of the first. Then it is refused."
+        "This token opens one frame: this one. A browser may load a frame twice in a row. So the address "
+        f"opens again within {REPEAT_WITHIN.seconds} seconds, in place of the first. Then it is refused."
     )
     return Outcome(visit, answer, answer.redirect_url, note=note, again_after=PAST_REPEAT)
 
@@ -351,7 +349,7 @@ def no_access(back_end: BackEnd, visit: Visit) -> Outcome:
     answer = back_end.mint(visit)
     if answer.status != HTTPStatus.FORBIDDEN:
         return Outcome(visit, answer, answer.redirect_url)
-    note = "Dan is a member of the workspace, but has no grant for an app, so there is no token to frame."
+    note = "Dan is a member of the workspace, but has no grant for an app. So the service mints no token."
     return Outcome(visit, answer, answer.redirect_url, note=note)
 
 
@@ -405,7 +403,7 @@ CASES: Final[dict[str, Callable[[BackEnd, Visit], Outcome]]] = {
 
 
 def give_grant(app: App, person: Person) -> None:
-    """Grant the person access to the app. It reaches into the service, which no customer can do."""
+    """Grant the person access to the app. It calls the service's own code, which no customer can do."""
     directory.grants.put(OPERATOR, str(app.id), _id_of(person), datetime.now(UTC))
 
 

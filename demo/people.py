@@ -39,7 +39,7 @@ def directory(origin: str) -> dict[str, Any]:
             _app(SUPPORT_ID, "support", "Support desk", origin),
         ],
         "clients": [
-            # A person who clicks around must not reach the limit. The second client demonstrates it.
+            # A visitor's clicks must not reach the limit. The second client demonstrates the limit.
             {
                 "id": PORTAL_CLIENT,
                 "workspaces": [WORKSPACE],

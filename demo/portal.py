@@ -42,7 +42,7 @@ from pat_service.http.payload import read_object
 from pat_service.http.public_url import APP_LABEL
 
 USUAL_PORT: Final = "5000"  # the default origin of `demo load`
-TOKEN_TIMEOUT: Final = 5.0  # seconds that the page waits for a token
+TOKEN_TIMEOUT: Final = 5.0  # seconds to wait for a token
 HANG: Final = 2 * TOKEN_TIMEOUT
 HERE: Final = re.compile(r"localhost(:\d{1,5})?")
 
@@ -199,7 +199,7 @@ def _guard(response: Response) -> Response:
         "script-src": f"'self' {_script()}",
         "style-src": "'self'",
         "img-src": "'self' data:",
-        # The script asks whether the address of a blank frame answers.
+        # The script requests the address of a blank frame, to see whether it answers.
         "connect-src": f"'self' {_frame_sources()}",
         "frame-src": _frame_sources(),
         "form-action": "'self'",

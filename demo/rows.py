@@ -32,7 +32,7 @@ def load_rows(connection: Connection, users: Mapping[str, str], now: datetime) -
     """Give Ana and Ben their orders and tickets in the demo's workspace, inside the caller's transaction.
 
     `users` has user ids by email. A customer without an id is left out. A customer who already has orders
-    gets no new ones; likewise for tickets. Times count back from `now`.
+    gets no new orders, and the same holds for tickets. Times count back from `now`.
     """
     workspace_id = connection.execute(
         select(Workspace.id).where(Workspace.slug == people.WORKSPACE)
@@ -64,14 +64,14 @@ def _orders(
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yield each order with its lines, the oldest first."""
     number = customer["first_number"]
-    # One order in each equal part of the year: regular, but on no particular day.
+    # One order on a random day in each equal part of the year.
     older = customer["orders"] - len(LATEST)
     ages = [DAYS * ((place + random.random()) / older) ** customer["busy"] for place in range(older)]
     ages = sorted(ages + [age * random.uniform(0.7, 1.3) for age in LATEST], reverse=True)
     for place, age in enumerate(ages):
         number += random.randint(3, 40)
         placed_at = now - timedelta(days=age)
-        # One in fifteen is cancelled, but none of the newest: these show parcels on their way.
+        # One in fifteen is cancelled, but none of the newest, which show parcels on their way.
         cancelled = place % 15 == 9 and age > DAYS / 12
         order_id = new_id()
         lines: list[dict[str, Any]] = [

@@ -13,9 +13,9 @@ from sqlalchemy.exc import OperationalError
 
 from pat_service.storage.database import UtcDateTime, db
 
-#: Limit of a migration's wait for a table, since requests queue behind it. Then it fails without a change and
-#: can be repeated. Below PostgreSQL's deadlock_timeout (1 s), so that a deadlock never ends a request
-#: instead.
+#: Limit of a migration's wait for a table, since requests queue behind it. After that time the migration
+#: fails without a change, and can be repeated. The limit is below PostgreSQL's deadlock_timeout (1 s), so a
+#: deadlock never ends a request.
 LOCK_TIMEOUT_MS = 500
 #: Seconds between two attempts to get the lock.
 LOCK_POLL_SECONDS = 0.2
@@ -55,7 +55,7 @@ def without_cascades(connection: Connection) -> Iterator[None]:
 
 
 def connect() -> Connection:
-    """Return a connection. Raise ClickException with the driver's first line, which has no password."""
+    """Return a connection. Raise ClickException with the driver's first line, which contains no password."""
     try:
         return db.engine.connect().execution_options(writes=True)
     except OperationalError as error:
@@ -65,8 +65,8 @@ def connect() -> Connection:
 
 @contextmanager
 def one_at_a_time(connection: Connection) -> Iterator[None]:
-    """Keep other processes from migrating this PostgreSQL. Lift all time limits but that of locks."""
-    # A session of its own, since CREATE INDEX CONCURRENTLY commits the migration's transaction.
+    """Migrate this PostgreSQL in one process at a time. Lift all time limits except the one for locks."""
+    # The lock has its own session, since CREATE INDEX CONCURRENTLY commits the migration's transaction.
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as keeper:
         for session, lock_timeout_ms in ((keeper, 0), (connection, LOCK_TIMEOUT_MS)):
             driver: Any = session.connection.dbapi_connection
@@ -75,7 +75,7 @@ def one_at_a_time(connection: Connection) -> Iterator[None]:
             session.execute(text("SET idle_in_transaction_session_timeout = 0"))
             session.execute(text(f"SET lock_timeout = {lock_timeout_ms}"))
         connection.commit()
-        # Polled, since CREATE INDEX CONCURRENTLY waits for sessions that wait in a statement.
+        # The lock is polled, since CREATE INDEX CONCURRENTLY waits for sessions with a running statement.
         while not keeper.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
             time.sleep(LOCK_POLL_SECONDS)
         try:

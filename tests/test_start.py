@@ -192,7 +192,7 @@ def test_check_deploy_requires_settings_that_development_can_omit(
         return [line.removeprefix("pat-service: ") for line in done.stderr.splitlines()]
 
     no_database = (
-        "DATABASE_URL must be set for a deployment: postgresql://…, or for SQLite its file, "
+        "DATABASE_URL must be set for a deployment: postgresql://…, or a SQLite file, "
         "such as sqlite:////var/lib/pat-service/pat-service.db"
     )
     for unset, missing in (({"PUBLIC_URL": "", "SECRET_KEY": ""}, ["SECRET_KEY", "PUBLIC_URL"]), ({}, [])):

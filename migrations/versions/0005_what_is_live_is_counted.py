@@ -15,12 +15,12 @@ ENDS = {"tokens": "revoked_at", "sessions": "ended_at"}
 
 @contextmanager
 def beside_traffic() -> Iterator[None]:
-    """Let PostgreSQL create indexes while the service writes. SQLite cannot, and is quick."""
+    """Let PostgreSQL create indexes while the service writes. SQLite cannot do so, but is quick."""
     if op.get_context().dialect.name != "postgresql":
         yield
         return
     with op.get_context().autocommit_block():
-        # It waits for running transactions, and no transaction waits for it.
+        # CREATE INDEX CONCURRENTLY waits for running transactions, and no transaction waits for it.
         op.execute("SET lock_timeout = 0")
         yield
 

@@ -31,9 +31,9 @@ def utcnow() -> datetime:
 def client_required(
     *scopes: str, minting: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Open a view to clients with one of these scopes, and set `g.caller`.
+    """Allow only clients with one of these scopes to call a view, and set `g.caller`.
 
-    The order of checks is part of the contract: client, scope, rate of mints; the view then reads the body.
+    The order of checks is part of the contract: client, scope, mint rate limit, then the body.
     """
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +51,7 @@ def client_required(
                 raise
             return view(*args, **kwargs)
 
-        # For the API's document.
+        # The OpenAPI document lists the scopes.
         called.scopes = scopes  # type: ignore[attr-defined]
         return called
 

@@ -1,9 +1,9 @@
 """Moving windows counted in this process: the limiter's store without Redis.
 
-The memory store of `limits` (5.8) keeps every key forever and visits all of them after each hit, so a
-stranger with invented tokens could fill a worker's memory. Delete this module once `limits` drops empty keys
-from `MemoryStorage.events`: see https://github.com/alisaifee/flask-limiter/issues/4, closed without that, and
-https://github.com/alisaifee/limits/issues/132.
+The memory store of `limits` (5.8) keeps every key forever and visits all of them after each hit. A client
+with invented tokens could therefore fill a worker's memory. Delete this module once `limits` drops empty keys
+from `MemoryStorage.events`. Issues: https://github.com/alisaifee/flask-limiter/issues/4 (closed without that
+change) and https://github.com/alisaifee/limits/issues/132.
 """
 
 import time

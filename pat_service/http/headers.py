@@ -25,11 +25,11 @@ _DENIED_FEATURES: Final = (
     "magnetometer microphone midi payment publickey-credentials-get serial usb"
 )
 PERMISSIONS: Final = ", ".join(f"{feature}=()" for feature in _DENIED_FEATURES.split())
-#: A page with `Cross-Origin-Embedder-Policy` (HTML Standard) loads only answers with this header,
+#: A page with `Cross-Origin-Embedder-Policy` (HTML Standard) loads only answers that have this header.
 RESOURCE_POLICY: Final = "Cross-Origin-Resource-Policy"
 FOR_ANY_SITE: Final = (RESOURCE_POLICY, "cross-origin")
 FOR_OWN_ORIGIN: Final = (RESOURCE_POLICY, "same-origin")
-#: and frames only pages that have the policy too. Our frames load nothing from other origins.
+#: A page with this policy frames only pages that have it too. Our frames load nothing from other origins.
 EMBEDDER_POLICY: Final = "Cross-Origin-Embedder-Policy"
 ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
 #: The headers of every answer.
@@ -67,7 +67,7 @@ def use_nonce(nonce: str) -> None:
 
 
 def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
-    """Add the headers outside of Flask, whose header objects search for each one.
+    """Add the headers outside of Flask, since its header objects search for each one.
 
     `has_app_origins`: each app has an origin of its own.
     """
@@ -75,7 +75,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
     if https:
         fixed.append(("Strict-Transport-Security", HSTS))
     if has_app_origins:
-        # Else two hosts of one domain share a process and can set a common `document.domain`.
+        # Otherwise two hosts of one domain share a process and can set a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
     for_files = [*fixed, FOR_ANY_SITE]
     for_frames = [*fixed, NOT_STORED, FOR_ANY_SITE, ISOLATED]

@@ -39,7 +39,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
         storage_uri=redis_url or f"{WorkerStorage.STORAGE_SCHEME[0]}://",
         storage_options=options,
     )
-    # Registered in advance, so that it adds no hook: it would search each request for its decorators.
+    # A registered limiter adds no hook. The hook would search each request for decorators.
     app.extensions.setdefault("limiter", set()).add(limiter)
     limiter.init_app(app)
     app.extensions["pat_service.limiter"] = limiter.limiter
@@ -69,7 +69,7 @@ def hit(name: str, limit: str | None, subject: str) -> None:
     metrics.count_limit_decision(name, allowed)
     if not allowed:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
-        # A hit exactly as old as the window still counts, so the wait ends a second later.
+        # A hit exactly as old as the window still counts, so wait one second more.
         raise RateLimited(max(1, floor(reset_at - time.time()) + 1))
 
 

@@ -18,7 +18,7 @@ from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMedia
 MAX_BODY_BYTES: Final = 16 * 1024
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
-#: More than any field takes; Python refuses to parse thousands.
+#: More digits than any field allows. Python refuses to parse thousands of digits.
 MAX_DIGITS: Final = 100
 #: Stands for the field in errors of the whole body.
 BODY: Final = "body"
@@ -44,7 +44,7 @@ def read_object() -> dict[str, Any]:
     except UnicodeDecodeError:
         raise InvalidPayload({BODY: ["Must be JSON in UTF-8."]}) from None
     except RecursionError:
-        raise InvalidPayload({BODY: ["Must not be nested deeply."]}) from None
+        raise InvalidPayload({BODY: ["Must not be nested too deeply."]}) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InvalidPayload({BODY: [f"Must be one JSON object: see {place}."]}) from None
@@ -65,7 +65,7 @@ def _read_form() -> dict[str, str]:
     try:
         pairs = parse_qsl(read_body(MAX_BODY_BYTES).decode("ascii"), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
-        raise InvalidPayload({BODY: ["Must be an URL-encoded form in UTF-8."]}) from None
+        raise InvalidPayload({BODY: ["Must be a URL-encoded form in UTF-8."]}) from None
     # A parameter without a value counts as omitted (RFC 6749, 3.2).
     return _unique((name, value) for name, value in pairs if value)
 
@@ -93,8 +93,8 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 def receive_body(limit_bytes: int) -> None:
     """Wait for the body before the caller's rights are checked.
 
-    A sender can delay a body for a long time, and the rights may change until it arrives. `read_body` later
-    refuses a wrong size.
+    A sender can delay a body, and the rights may change before it arrives. `read_body` later refuses a wrong
+    size.
     """
     environ = request.environ
     if not (environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ):
@@ -107,7 +107,7 @@ def receive_body(limit_bytes: int) -> None:
 
 def read_body(limit_bytes: int) -> bytes:
     """Return the request's body, and cache it for later parsers. Raise PayloadTooLarge beyond the limit."""
-    # Werkzeug cuts a chunked body off at the limit without an error, so allow one byte more and count.
+    # Werkzeug silently cuts a chunked body off at the limit, so allow one byte more and count.
     request.max_content_length = request.max_form_memory_size = limit_bytes + 1
     if (request.content_length or 0) > limit_bytes:
         raise PayloadTooLarge

@@ -30,7 +30,7 @@ _DATABASE_ERRORS: Final = (DBAPIError, TimeoutError)
 _log = logging.getLogger(__name__)
 
 Problem = dict[str, Any]
-#: Returns a problem as a page if the request asks for a page, else None.
+#: Returns a problem as a page if the request asks for one, otherwise None.
 PageOf = Callable[[Problem, int], Response | None]
 
 
@@ -122,7 +122,7 @@ def problem(error: Refused | type[Refused], request_id: str) -> Problem:
 
 
 def problem_of_status(status: int, name: str, request_id: str) -> Problem:
-    """Return the problem of a framework's error, by its status and HTTP's name of the status."""
+    """Return the problem for a framework's error: its status, and HTTP's name for that status."""
     if status in HTTP_ERRORS:
         found = problem(HTTP_ERRORS[status], request_id)
     else:

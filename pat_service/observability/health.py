@@ -102,7 +102,7 @@ def show_liveness() -> dict[str, str]:
 
 @blueprint.get("/readyz")
 def show_readiness() -> Response:
-    """Answer 200 if requests can be served, else 503 with the parts that fail."""
+    """Answer 200 if requests can be served, otherwise 503 with the failing parts."""
     checks = read_states()
     failing = [part for part, state in checks.items() if state != OK]
     if not failing:

@@ -1,6 +1,6 @@
 """The form of a log line, and the removal of secrets from it.
 
-Every log record of the process becomes one line of JSON on standard error: ours, the libraries', gunicorn's,
+Every log record of the process becomes one line of JSON on standard error. This includes libraries, gunicorn,
 warnings and tracebacks. A terminal gets coloured lines instead.
 """
 
@@ -75,7 +75,7 @@ class RedactingFormatter(logging.Formatter):
 
 
 class Lines(logging.StreamHandler[Any]):
-    """Standard error. Request lines skip the log record, which would double their cost."""
+    """Writes to standard error. Request lines skip the log record, which would double their cost."""
 
     def __init__(self) -> None:
         super().__init__()

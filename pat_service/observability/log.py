@@ -15,9 +15,9 @@ from pat_service.observability.lines import LINES, render
 from pat_service.rules import events
 from pat_service.shapes import is_uuid
 
-#: Limits how much a stranger can add to the log.
+#: Limits the text that an unknown client can add to the log.
 MAX_PATH_CHARS: Final = 500
-#: Logged and counted for an unknown address or method.
+#: The values logged and counted for an unknown address or method.
 NO_ROUTE: Final = "none"
 OTHER_METHOD: Final = "other"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})

@@ -61,7 +61,7 @@ class _Stores(Collector):
 
 
 def init_app(app: Flask, engine: Engine) -> None:
-    """Add the route, and sample the pool when requests come, since it is in use then."""
+    """Add the route. Sample the pool during requests, since it is in use then."""
     app.extensions["pat_service.stores"] = _Stores()
     app.register_blueprint(blueprint)
     last_sample, due = (-1, -1, -1), 0.0

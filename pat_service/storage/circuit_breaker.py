@@ -11,8 +11,8 @@ OPEN_SECONDS: Final = 3
 class CircuitBreaker:
     """Saves threads from waiting for a server that has timed out.
 
-    Closed, every call goes through. Open, calls fail at once, but for one probe every `OPEN_SECONDS`. The
-    probe's caller either resets the breaker, which closes it, or trips it again.
+    A closed breaker lets every call through. An open breaker fails calls at once, except one probe every
+    `OPEN_SECONDS`. The probe's caller either resets the breaker, which closes it, or trips it again.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class CircuitBreaker:
         self._open_until: float | None = None
 
     def is_open(self) -> bool:
-        """Return whether to fail at once. The first call after `OPEN_SECONDS` gets False and is the probe."""
+        """Return whether a call must fail at once. After `OPEN_SECONDS` one call, the probe, gets False."""
         if self._open_until is None:
             return False
         with self._lock:

@@ -23,12 +23,12 @@ from sqlalchemy.types import TypeDecorator
 
 from pat_service.errors import Unavailable
 
-#: Limit of one statement's run and lock wait; the caller then gets a 503.
+#: Limit of a statement's run and of its wait for a lock. After it, the caller gets a 503.
 STATEMENT_TIMEOUT_MS: Final = 5000
 
 #: Page cache of one SQLite connection.
 SQLITE_CACHE_KIB: Final = 8192
-#: A shorter wait for the writer is not worth a PRAGMA that shortens the next one.
+#: After a shorter wait for the writer, reducing SQLite's own wait is not worth a PRAGMA.
 NOTICEABLE_WAIT_MS: Final = 500
 
 # Stable constraint names: migrations on both databases refer to them.
@@ -103,7 +103,7 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
         "paramstyle": "named" if url.get_backend_name() == "sqlite" else "pyformat",
         # Each user of a connection ends its own transaction.
         "pool_reset_on_return": None,
-        # The connection used last has a warm cache on SQLite; on PostgreSQL the others may idle.
+        # On SQLite the connection used last has a warm cache. On PostgreSQL the others may idle.
         "pool_use_lifo": True,
     }
     if url.get_backend_name() == "sqlite":
@@ -121,7 +121,7 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
 
 
 def configure(engine: Engine) -> None:
-    """Set what engine options cannot: how transactions begin, and each connection's settings."""
+    """Set the start of transactions and each connection's settings, which engine options cannot do."""
     if engine.dialect.name == "sqlite":
         _configure_sqlite(engine)
     else:
@@ -142,7 +142,7 @@ def _configure_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkout")
     def checked_out(connection: Any, _record: Any, _proxy: Any) -> None:
-        # Readable before any query means that the server closed it: the pool then opens new ones.
+        # If the socket is readable before any query, the server has closed it. The pool then opens new ones.
         if connection.closed:
             raise InvalidatePoolError
         poller = select.poll()
@@ -214,7 +214,7 @@ def reading() -> Iterator[Connection]:
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """Yield a connection whose work is committed at the end, or rolled back on an exception.
+    """Yield a connection. Commit its work at the end, or roll it back on an exception.
 
     A thread has one transaction at a time. Raise Unavailable if SQLite's writer is busy for too long.
     """
@@ -260,7 +260,7 @@ def reduced_timeout(driver: Any, waited_ms: int) -> Iterator[None]:
 def add(connection: Connection, table: type[Base], row: dict[str, Any]) -> bool:
     """Insert the row unless one of its keys exists; return whether it was inserted.
 
-    Concurrent inserts of one key run one after the other; the later one finds the first one's row.
+    Concurrent inserts of one key run one after the other. The later one finds the first one's row.
     """
     statement = _inserts[connection.dialect.name](table).on_conflict_do_nothing()
     # SQLAlchemy has no rowcount for an INSERT on PostgreSQL.

@@ -1,7 +1,7 @@
-"""The tables with their constraints, and the condition that a session is live.
+"""The tables with their constraints, and the condition for a live session.
 
-Ids are lower-case UUID texts. Rules use these tables with Core statements; the classes name and type the
-columns, and migrations create them.
+Ids are lower-case UUID texts. Rules use these tables with Core statements. The classes name and type the
+columns; migrations create them.
 """
 
 import secrets
@@ -35,7 +35,7 @@ USER_STATUSES: Final = ("active", "archived")
 #: The default role.
 LEAST_ROLE: Final = ROLES[-1]
 
-#: Row ids that count up: SQLite counts in INTEGER primary keys only.
+#: Row ids that count up. SQLite counts only in INTEGER primary keys.
 Counter = BigInteger().with_variant(Integer, "sqlite")
 Id = String(36)
 
@@ -151,7 +151,7 @@ class ClientWorkspace(Model):
 
 
 class ClientSecret(Model):
-    """A client's secret, as a digest. Two may overlap. A revoked one stays, so that it cannot return."""
+    """A client's secret, as a digest. Two may be valid at once. A revoked one stays, so it cannot return."""
 
     __tablename__ = "client_secrets"
 
@@ -167,7 +167,7 @@ class ClientSecret(Model):
 class Token(Model):
     """The one token of a pair: of app and user, or of workspace and user if `app_id` is null.
 
-    The pair is unique, so a new mint replaces the row's token, and `id` with it. `superseded_digest`
+    The pair is unique, so a new mint replaces the token and the `id` of the row. `superseded_digest`
     identifies the replaced token, to answer its holder. `workspace_id` is the app's workspace at the mint.
     """
 

@@ -1,6 +1,6 @@
 """Long lists, one page at a time. A cursor is the key of the last row of a page.
 
-Consecutive pages show each row that stays exactly once, despite concurrent inserts and deletes. No page is
+Consecutive pages show each lasting row exactly once, despite concurrent inserts and deletes. No page is
 slower than the first.
 """
 
@@ -52,5 +52,5 @@ def page(
 
 
 def match(table: type[Any], **values: object) -> list[ColumnElement[bool]]:
-    """Return the conditions that each column has the given value. None leaves its column out."""
+    """Return a condition for each column and its value. Skip a column if its value is None."""
     return [getattr(table, name) == value for name, value in values.items() if value is not None]

@@ -25,7 +25,7 @@ def connect_args(statement_timeout_ms: int) -> dict[str, Any]:
     settings = {
         "statement_timeout": statement_timeout_ms,
         "lock_timeout": statement_timeout_ms,
-        # Frees the locks of a worker that hangs or has vanished.
+        # The server frees the locks of a worker that hangs or has vanished.
         "idle_in_transaction_session_timeout": 2 * statement_timeout_ms,
     }
     return {
@@ -37,7 +37,7 @@ def connect_args(statement_timeout_ms: int) -> dict[str, Any]:
 class TimeoutConnection(psycopg.Connection[Any]):
     """Closes itself if the server times out or has become read-only.
 
-    A read-only server is a former primary: a new connection finds the new one.
+    A read-only server is a former primary, and a new connection reaches the new primary.
     """
 
     #: None: no limit.

@@ -1,7 +1,7 @@
 """Statements of the hot path: compiled once, and executed on the driver's own connection.
 
-Mints, openings and frame requests use them, since SQLAlchemy's execution takes several times as long as the
-driver's. All other code uses Core. Both raise SQLAlchemy's errors.
+Mints, openings and frame requests use them, since SQLAlchemy takes several times as long as the driver. All
+other code uses Core. Both raise SQLAlchemy's errors.
 """
 
 from collections import namedtuple
@@ -148,7 +148,7 @@ class Writes:
         self._compiled = _PerDialect()
 
     def run(self, values: Values, *rows: Values, within: Connection | None = None) -> bool:
-        """Execute it all; return whether the guard changed a row. `within`: in this transaction."""
+        """Run all of it, and return whether the guard changed a row. `within`: in this transaction."""
         if within is not None:
             return self._run_within(within, values, rows)
         engine = db.engine
@@ -234,7 +234,7 @@ class _driver:  # noqa: N801 - used like the context managers of `database`
             return
         connection: Any = self._proxy.dbapi_connection
         gone = dialect.is_disconnect(error, connection, None)
-        # A connection whose rollback failed is not reused either.
+        # A connection is not reused either if its rollback failed.
         if gone or getattr(connection, "in_transaction", False):
             self._proxy.invalidate(error)
         check_in_connection()

@@ -50,7 +50,7 @@ _FINDINGS: Final = {
 
 
 def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
-    """Return what keeps a service with these stores from serving. Open new connections for it."""
+    """Return the findings that keep a service with these stores from serving. Open new connections for it."""
     unwritable = _check_file(database_url)
     if unwritable is not None:
         return [unwritable, *_to_findings(_check_redis(redis_url))]
@@ -79,7 +79,7 @@ def _check_file(database_url: str) -> Finding | None:
 def _connect_and_check(database_url: str) -> dict[str, str]:
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        # To connect would create it.
+        # A connection would create the file.
         return {"database": OK, "schema": BEHIND}
     connect_args = engine_options(url, 1).get("connect_args", {})
     return check_database(create_engine(url, poolclass=NullPool, connect_args=connect_args))
@@ -112,7 +112,7 @@ def check_database(engine: Engine) -> dict[str, str]:
 
 
 def _check_writable(connection: Connection) -> str:
-    """Check whether the database can be written, as far as that shows without a write."""
+    """Check without a write whether the database seems writable."""
     if connection.dialect.name == "postgresql":
         read_only = connection.scalar(text("SELECT current_setting('transaction_read_only')"))
         return READ_ONLY if read_only == "on" else OK
