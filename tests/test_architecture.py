@@ -74,7 +74,7 @@ def test_views_never_commit() -> None:
     } == {}
 
 
-def test_apps_import_the_public_api_alone() -> None:
+def test_apps_import_only_the_public_api() -> None:
     modules = sorted((PROJECT / "apps").rglob("*.py"))
     assert len(modules) >= 3
     for file in modules:

@@ -67,7 +67,7 @@ VARIABLES = list(config.SETTINGS)
 
 @pytest.mark.parametrize("nothing", ["", " ", "\t\n"])
 @pytest.mark.parametrize("name", VARIABLES)
-def test_an_empty_variable_counts_as_unset(instance: Path, name: str, nothing: str) -> None:
+def test_an_empty_variable_is_treated_as_unset(instance: Path, name: str, nothing: str) -> None:
     assert Config.from_environment({name: nothing}, instance) == Config.from_environment({}, instance)
 
 
@@ -316,7 +316,7 @@ def test_a_fallback_key_with_a_final_blank_still_verifies(instance: Path, blank:
 # Development's own key
 
 
-def test_a_key_is_generated_once_and_readable_by_its_owner_alone(instance: Path) -> None:
+def test_a_key_is_generated_once_and_only_its_owner_can_read_it(instance: Path) -> None:
     umask = os.umask(0)
     try:
         first = Config.from_environment({}, instance)

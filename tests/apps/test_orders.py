@@ -122,7 +122,7 @@ def words(answer: TestResponse) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
 
 
-# ---- Whose orders ----
+# ---- Orders of other viewers ----
 
 
 @pytest.mark.usefixtures("anas_at_globex")
@@ -634,7 +634,7 @@ def test_the_charts_lines_are_few_and_reach_the_highest_bar(dora: Shelf, highest
     assert 2 <= len(ticks) <= 5
 
 
-def test_the_chart_works_for_an_account_without_spending(dora: Shelf) -> None:
+def test_the_chart_works_for_an_account_with_no_spending_in_a_year(dora: Shelf) -> None:
     dora.put("Cup", status="cancelled")
     dora.put("Cup", days_ago=800)
     answer = dora.service.get(dora.frame, "pages/index")

@@ -249,7 +249,7 @@ def test_length_limits_count_characters_in_any_script(service: Service, dora: Fr
     assert set(wrong(answer)) == {"subject", "message"}
 
 
-def test_a_line_end_counts_as_one_character(service: Service, dora: Frame) -> None:
+def test_a_line_end_is_one_character(service: Service, dora: Frame) -> None:
     id_ = opened(service, dora, message="a\r\n" * 1999 + "bc")
     assert ticket(service, id_).message == "a\n" * 1999 + "bc"
 

@@ -673,7 +673,7 @@ def test_a_higher_limit_of_the_server_still_ends_the_demonstration(
 @pytest.mark.usefixtures("sent")
 def test_only_cleo_loses_the_support_desk_and_her_next_visit_restores_it(portal: Portal) -> None:
     before, taken = portal.grants(), {(people.CLEO, people.SUPPORT_ID)}
-    # The demonstration is Cleo's, whoever is selected in the page.
+    # The demonstration is Cleo's, even if the page selects another person.
     shown = outcome(portal.client, "ana", "orders", "access-lost")
     assert (shown["person"]["name"], shown["app"]["slug"]) == (CLEO.name, SUPPORT.slug)
     assert portal.grants() == before - taken

@@ -11,7 +11,7 @@ from bench.rig import Plan
 
 
 @pytest.mark.parametrize(("part", "other"), [("speed", "growth"), ("growth", "speed")])
-def test_a_benchmark_writes_its_own_table_alone(
+def test_a_benchmark_writes_only_its_own_table(
     part: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Path(shutil.copy(report.PAGE, tmp_path))

@@ -178,7 +178,7 @@ def names_in(context: Context) -> str:
 
 @pytest.fixture(scope="module")
 def bare_frame(make_shared: MakeService) -> TestResponse:
-    """A frame of an app whose only page prints the names that a template has."""
+    """A frame of an app with one page, which prints the names that a template has."""
     service = make_shared()
     templates = service.app.jinja_env
     assert templates.loader

@@ -143,7 +143,7 @@ def test_a_request_with_wrong_credentials_or_another_method_does_not_count(
     assert statuses(limited.mint, 11) == [201] * 10 + [429]
 
 
-def test_each_client_has_one_count_for_all_addresses_users_and_apps(
+def test_each_client_has_one_counter_for_all_addresses_users_and_apps(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     for number in range(10):
@@ -227,7 +227,7 @@ def test_the_61st_opening_of_one_token_in_a_minute_is_refused(
     assert limited.open(token).status_code == 200
 
 
-def test_each_token_has_its_own_count_of_openings(tight: Service, clock: time_machine.Traveller) -> None:
+def test_each_token_has_its_own_counter_of_openings(tight: Service, clock: time_machine.Traveller) -> None:
     anas, bens = tight.token(), tight.token(email="ben@acme.test")
     assert statuses(lambda: tight.open(anas), 3) == [200, 200, 429]
     assert statuses(lambda: tight.open(bens), 3) == [200, 200, 429]

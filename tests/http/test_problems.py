@@ -290,7 +290,7 @@ def test_a_refusal_stays_the_same_if_its_event_cannot_be_recorded(impatient: Ser
 
 @pytest.fixture
 def without_redis(make_app: Callable[..., Flask]) -> Service:
-    """A service whose Redis was never available."""
+    """A service without an available Redis."""
     app = make_app(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     provision(app, WORLD)
     return Service(app.test_client())

@@ -128,7 +128,9 @@ def test_only_the_first_checks_wait_for_a_store_that_hangs() -> None:
     first.join()
 
 
-def test_a_failing_check_counts_as_not_ready(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_check_that_raises_an_error_reports_its_stores_as_unavailable(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def ask() -> dict[str, str]:
         raise ZeroDivisionError
 

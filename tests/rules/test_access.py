@@ -88,7 +88,7 @@ def test_a_workspace_token_does_not_end_with_a_move_of_one_app() -> None:
     assert require_viewer(ana(target_app=None, moves=0)).app.id == "orders"
 
 
-def test_the_launcher_asks_for_membership_alone() -> None:
+def test_the_launcher_requires_only_membership() -> None:
     assert require_visitor(ana(granted=None)).user.id == "ana"
     for change in ({"user_status": "archived"}, {"role": None}):
         with pytest.raises(AccessRevoked):

@@ -279,7 +279,7 @@ def test_the_31st_failure_of_an_address_in_a_minute_is_refused(
     fail(limited, 1)
 
 
-def test_malformed_headers_count_as_failures_too(limited: Service, clock: time_machine.Traveller) -> None:
+def test_malformed_headers_are_failures_too(limited: Service, clock: time_machine.Traveller) -> None:
     for name in list(MALFORMED)[:30]:
         problem_of(mint_with_header(limited, MALFORMED[name]), 401, "invalid_client")
     problem_of(mint_with_header(limited, None), 429, "rate_limited")

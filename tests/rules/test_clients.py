@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 # Secrets over time.
 
 
-def test_secrets_are_stored_as_digests_alone(service: Service) -> None:
+def test_only_digests_of_secrets_are_stored(service: Service) -> None:
     rotated = rotate(service, NOON)
     stored = b"".join(file.read_bytes() for file in database_folder(service.app).glob("pat-service.db*"))
     digests = [row.digest for row in service.rows(select(ClientSecret.digest))]
@@ -78,7 +78,7 @@ def test_a_retired_secret_stays_invalid_after_a_rotation(service: Service) -> No
         problem_of(mint_with_secret(service, SECRETS["portal"]), 401, "invalid_client")
 
 
-def test_a_rotation_leaves_other_clients_alone(service: Service) -> None:
+def test_a_rotation_does_not_affect_other_clients(service: Service) -> None:
     rotate(service, NOON)
     problem_of(mint_with_secret(service, SECRETS["rival"], "rival"), 404, "user_not_found")
 

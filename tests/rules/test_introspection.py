@@ -211,7 +211,7 @@ def test_introspection_changes_nothing(service: Service) -> None:
     assert call(service, "GET", f"{TOKENS}/{id_}").json["lastUsedAt"] is None  # type: ignore[index]
 
 
-def test_introspection_counts_no_opening(make_app: Callable[..., Flask]) -> None:
+def test_introspection_is_not_counted_as_an_opening(make_app: Callable[..., Flask]) -> None:
     app = make_app(OPEN_RATE_LIMIT="2 per hour", SESSION_RATE_LIMIT="2 per hour")
     provision(app, WORLD)
     service = Service(app.test_client())

@@ -181,7 +181,7 @@ def test_a_mint_names_the_user_once_and_the_app_once(
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG_FIELDS)
-def test_a_wrong_field_is_named_alone(shared: Service, name: str, value: Any) -> None:
+def test_only_the_wrong_field_is_named(shared: Service, name: str, value: Any) -> None:
     fields = body(**{name: value})
     fields.pop(RIVALS.get(name, "-"), None)
     problem = problem_of(shared.mint(json.dumps(fields)), 400, "invalid_payload")
@@ -378,7 +378,7 @@ def test_an_expired_token_is_replaced_too(service: Service) -> None:
         assert service.refusal(old) == "token_superseded"
 
 
-def test_a_mint_leaves_other_users_and_apps_tokens_alone(service: Service) -> None:
+def test_a_mint_does_not_affect_the_tokens_of_other_users_and_apps(service: Service) -> None:
     of_ben = service.token(email="ben@acme.test")
     of_support = service.token(appSlug="support")
     for _ in range(2):

@@ -55,7 +55,7 @@ def replace_and_move(service: Service) -> None:
     move_orders(service)
 
 
-#: What happens, and the codes of Ana's token and of its session afterwards.
+#: The change, and the codes of Ana's token and of her session after it.
 FATES: Final[dict[str, tuple[Callable[[Service], Any], tuple[str, str]]]] = {
     "nothing happens": (lambda _: None, (SERVED, SERVED)),
     "the token expires": (setting(Token, expires_at=LONG_AGO), ("token_expired", SERVED)),

@@ -198,7 +198,7 @@ def test_a_token_is_live_until_it_is_expired_revoked_or_used(
     assert statuses() == ["expired", "expired", "revoked", "expired"]
 
 
-def test_a_list_counts_live_sessions_only(service: Service, clock: time_machine.Traveller) -> None:
+def test_a_list_counts_only_live_sessions(service: Service, clock: time_machine.Traveller) -> None:
     token, token_id = mint(service, sessionExpiry=1)
     ended, live = (open_session(service, token)[1] for _ in range(2))
     delete(service, SESSIONS, ended)
@@ -351,7 +351,7 @@ def test_a_moved_apps_tokens_and_sessions_are_in_neither_workspace(service: Serv
 
 
 @both
-def test_audit_alone_ends_nothing(shared: Service, path: str) -> None:
+def test_a_client_with_only_the_scope_audit_ends_nothing(shared: Service, path: str) -> None:
     for address in (path, f"{path}/{UNKNOWN}"):
         answer = call(shared, "DELETE", address, "auditor", query_string={"appId": ORDERS})
         problem_of(answer, 403, "scope_missing")
@@ -407,7 +407,7 @@ def test_a_revoked_workspace_token_ends_its_sessions_at_every_app(service: Servi
     assert session_code(service, of_app) == "served"
 
 
-def test_an_ended_session_ends_alone_and_its_token_still_opens(service: Service) -> None:
+def test_ending_a_session_keeps_its_token_and_other_sessions(service: Service) -> None:
     token, token_id = mint(service)
     (one, one_id), (other, _) = (open_session(service, token) for _ in range(2))
     assert delete(service, SESSIONS, one_id, "portal") == 204

@@ -251,7 +251,7 @@ def test_a_form_posted_to_the_frame_opens_it(shared: Service, kind: str) -> None
         assert boot(answer)["viewer"]["user"]["email"] == "ana@acme.test"
 
 
-def test_a_token_is_read_only_from_the_form_of_a_post_or_the_address_of_a_get(shared: Service) -> None:
+def test_a_token_is_read_only_from_a_posts_form_or_a_gets_address(shared: Service) -> None:
     token, json_only = shared.token(), {"Accept": "application/json"}
     query = {PARAMETER: token}
     in_address = shared.client.post(PATH, query_string=query, data={"x": "1"}, headers=json_only)

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.postgres
 
 @pytest.fixture(scope="module")
 def url(postgres_server: str) -> Iterator[str]:
-    """A database whose server has another time zone."""
+    """A database in another time zone than UTC."""
     with fresh_database(postgres_server) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname

@@ -610,7 +610,7 @@ def _tail(log: Path) -> str:
 
 
 def _postgres_identity(folder: Path) -> dict[str, Any]:
-    """Return the user that runs PostgreSQL. Instead of root it is `nobody`, the new owner of `folder`."""
+    """Return the user that runs PostgreSQL: `nobody` in place of root. It becomes the owner of `folder`."""
     if os.geteuid() != 0:
         return {}
     os.chown(folder, NOBODY, NOBODY)

@@ -1,4 +1,4 @@
-"""A copy of the project, and a shell in it, for tests that do what a reader of the docs does."""
+"""A copy of the project, and a shell in it, for tests that follow the docs as a reader does."""
 
 import json
 import os

@@ -225,7 +225,7 @@ class LauncherInstallation(Installation):
         return f"{self.origin()}/embed-workspaces/{workspace_id}"
 
 
-#: Returns the installation whose frames are on this host, reset.
+#: Resets and returns the installation with frames on this host.
 Launchers = Callable[[str], LauncherInstallation]
 ONE_HOST: Final = "127.0.0.1"
 HOST_PER_APP: Final = "{app}.embed.localhost"

@@ -50,7 +50,7 @@ def expect_the_note(frame: Frame) -> None:
 
 
 def expire(installation: Installation) -> None:
-    """Expire all sessions, on the server alone."""
+    """Expire all sessions, on the server only."""
     installation.change(update(Session).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
 
 

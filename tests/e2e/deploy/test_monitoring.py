@@ -120,7 +120,7 @@ def workers(server: WebServer) -> list[int]:
 MINTS = ("pat_mints_total", "[]")
 
 
-def test_every_worker_reports_all_counts_and_a_killed_worker_loses_none(fleet: WebServer) -> None:
+def test_every_worker_reports_all_counts_and_a_killed_worker_loses_no_count(fleet: WebServer) -> None:
     before = scrape(fleet).get(MINTS, 0)
     at_once(lambda: mint(fleet))
     assert {found[MINTS] for found in at_once(lambda: scrape(fleet))} == {before + MANY}
