@@ -1,4 +1,4 @@
-"""The embedded apps: one module each, named after its template folder. Helpers that both demo apps use."""
+"""The embedded apps: one module each, named after its template folder. Both demo apps use these helpers."""
 
 import math
 import re
@@ -15,7 +15,7 @@ UNPRINTABLE: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def tidy(text: str) -> str:
     """Return the text with plain line ends, without control characters and without space around it.
 
-    Text without a visible character, such as zero-width characters only, becomes empty.
+    A text without visible characters becomes empty, for example if it has only zero-width characters.
     """
     text = UNPRINTABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
     is_visible = any(unicodedata.category(character)[0] not in "CZ" for character in text)

@@ -1,7 +1,7 @@
 """Orders: the viewer's own customer account.
 
-Every query filters by the viewer's id and workspace, so it never returns another user's orders. If the
-mint named regions in the attribute `region`, queries also filter by these.
+Every query filters by the viewer's id and workspace, so it never returns another user's orders. If the mint
+named regions in the attribute `region`, queries also filter by them.
 """
 
 import csv
@@ -108,7 +108,7 @@ LINE: Final = OrderLine.__table__.columns
 
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
-    """The orders that a visitor asks for. Invalid values count as absent."""
+    """A visitor's filter for orders. Invalid values count as absent."""
 
     status: str
     search: str
@@ -132,7 +132,7 @@ class OrderFilter:
 def regions_of(viewer: Viewer) -> list[str] | None:
     """Return the viewer's regions, or None if the mint named none.
 
-    An invalid attribute gives no region: a mistake must not show everything.
+    An invalid attribute gives no region, so that a mistake does not show everything.
     """
     if REGION not in viewer.attributes:
         return None
@@ -168,7 +168,7 @@ def matching(viewer: Viewer, order_filter: OrderFilter) -> ColumnElement[bool]:
 
 
 def find(connection: Connection, viewer: Viewer) -> Row[Any]:
-    """Return the viewer's order with the id in the request, or answer 404, also for another user's order."""
+    """Return the viewer's order with the id in the request. Any other id gives 404."""
     order_id = request.args.get("id", "")
     if is_id(order_id):
         row = connection.execute(select(*ORDER).where(own(viewer), Order.id == order_id)).first()
@@ -429,7 +429,7 @@ QUIET: Final = 10  # white on both sides, in narrow elements
 
 
 def draw_bars(text: str) -> tuple[list[tuple[int, int]], int]:
-    """Return the Code 39 bars of the text as (x, width), and the total width, in narrow elements."""
+    """Return the text's Code 39 bars as (x, width), and the total width. The unit is a narrow element."""
     drawn = []
     x = QUIET
     for character in f"*{text}*":

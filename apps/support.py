@@ -95,7 +95,7 @@ SHOWS: Final = {
 
 
 class Words(fields.String):
-    """Tidied text of at most `max_length` characters. `ask` is the error of an empty text."""
+    """Tidied text of at most `max_length` characters. `ask` is the error for an empty text."""
 
     def __init__(self, *, ask: str, max_length: int, lines: bool = False) -> None:
         super().__init__(required=True, error_messages={"required": ask})
@@ -146,12 +146,12 @@ def requested_ticket(viewer: Viewer) -> ColumnElement[bool]:
 
 
 def find(connection: Connection, chosen: ColumnElement[bool]) -> Row[Any]:
-    """Return the ticket, or answer 404, also for another user's ticket."""
+    """Return the viewer's ticket. Another user's ticket gives 404, like a missing one."""
     return connection.execute(select(*TICKET).where(chosen)).first() or abort(404)
 
 
 def replies_to(connection: Connection, tickets: Sequence[str]) -> dict[str, list[bool]]:
-    """Return each ticket's replies by ticket id, oldest first: True for a reply of the desk."""
+    """Return a list for each ticket id, oldest reply first. True means that the desk wrote the reply."""
     found: dict[str, list[bool]] = defaultdict(list)
     for ticket_id, from_desk in connection.execute(
         select(TicketReply.ticket_id, TicketReply.from_desk)
@@ -188,7 +188,7 @@ def moment(at: datetime, now: datetime) -> dict[str, str]:
 
 
 def state(ticket: Row[Any], replies: Sequence[bool]) -> tuple[str, str]:
-    """Return the ticket's state in words and the style of its badge. `replies` says which are the desk's."""
+    """Return the ticket's state in words and the style of its badge. `replies`: True for the desk's."""
     if ticket.closed_at:
         return "Closed", ""
     if replies and replies[-1]:
@@ -241,7 +241,7 @@ def thread(
     ).all()
     first = message(viewer.user.name, ticket.message, ticket.created_at, False, now)
     rest = [
-        # The other replies are the viewer's, who may have a new name.
+        # The viewer wrote the other replies, and may have a new name.
         message(
             reply.author if reply.from_desk else viewer.user.name,
             reply.message,

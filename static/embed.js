@@ -106,7 +106,7 @@
       const token = answer.personalAccessToken ?? searchParams.get("personal-access-token");
       if (/^https?:$/.test(protocol) && /^pat_\w+$/.test(token)) return { url: `${origin}${pathname}/frame`, token, single: answer.singleUse };
     } catch {}
-    throw failed("What came is not what the mint answers: redirectUrl and personalAccessToken.");
+    throw failed("The answer must be the mint's, with redirectUrl and personalAccessToken.");
   }
 
   // ---- A frame ----
@@ -121,7 +121,7 @@
     #port;
     #firstToken;
     #loads = 0;
-    // A page that has sent a message is not blank, even if it is busy for long afterwards.
+    // A page that has sent a message is not blank, even if it is busy afterwards.
     #spoke;
     #restarts = [];
     // The host's messages until the app has loaded; null afterwards.
@@ -260,7 +260,7 @@
       this.#timer = setTimeout(() => this.#reportBlank(ms === HELLO_TIMEOUT_MS), ms);
     }
 
-    // A frame that the browser blocked has loaded but says nothing. If its address answers, framing is not allowed.
+    // A blocked frame loads but sends nothing. If its address answers, framing is not allowed.
     async #reportBlank(loaded) {
       const { url } = this;
       const { origin } = location;
@@ -350,7 +350,7 @@
       if (to.protocol === from.protocol && `.${to.host}`.endsWith(`.${from.host}`)) this.#origin = to.origin;
     }
 
-    // Show an error that no frame can show.
+    // Show an error in the host page, since no frame can show it.
     #fail(error) {
       if (this.#unmounted) return;
       warn(`${error.code}: ${error.message}`);
@@ -370,7 +370,7 @@
     const element = typeof target === "string" ? document.querySelector(target) : target;
     if (!(element instanceof Element)) throw new TypeError(`Nothing to mount into: ${target}`);
     const { app, workspace, fetchToken, tokenUrl } = options;
-    if (!app && !workspace) throw new TypeError("app is needed");
+    if (!app && !workspace) throw new TypeError("app or workspace is needed");
     if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
     return new Frame(element, given(options)).settled();
   }

@@ -25,7 +25,7 @@ TAGS: Final = {
 }
 
 
-#: Error statuses of every operation, and of those that read parameters or a body.
+#: Error statuses of every operation, and of operations that read parameters or a body.
 ALWAYS: Final = (401, 403, 429, 503)
 OF_PARAMETERS: Final = (400,)
 OF_BODIES: Final = (400, 413, 415)
@@ -54,7 +54,7 @@ class ApiBlueprint(Blueprint):
     }
 
     def arguments(self, schema: Any, *, location: str = "json", **options: Any) -> Callable[[Any], Any]:
-        """Read the arguments and document the errors of reading them."""
+        """Read the arguments, and document the errors that this can cause."""
         decorate = super().arguments(schema, location=location, **options)
         statuses = OF_PARAMETERS if location == "query" else OF_BODIES
         return lambda view: problems(*statuses)(decorate(view))

@@ -57,7 +57,7 @@ def list_workspaces(query: dict[str, Any]) -> Listing:
 @blueprint.response(201, WorkspaceAnswerSchema)
 @problems(409)
 def create_workspace(request: dict[str, Any]) -> Any:
-    """Create a workspace. Clients that are limited to workspaces cannot."""
+    """Create a workspace. A client that is limited to workspaces cannot create one."""
     return workspaces.create(g.caller, **request, now=utcnow())
 
 

@@ -109,7 +109,7 @@ class AppChangeSchema(RequestSchema):
 
 
 class NewAppSchema(AppChangeSchema):
-    """A new app. Its name and template default to its slug. Only a new app can choose its id."""
+    """A new app. Its name and template default to its slug. Only this request can choose the id."""
 
     id = uuid(attribute="app_id", **NULLABLE)
     slug = slug(required=True)

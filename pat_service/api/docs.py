@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, render_template, url_for
 
 from pat_service.http.headers import csp_nonce
 
-#: Swagger UI, unchanged, below static/. It works under POLICY; the other renderers that we tried do not.
+#: Swagger UI, unchanged, below static/. Other renderers that we tried fail under POLICY.
 RENDERER: Final = "vendor/swagger-ui-5.35.0"
 #: Swagger UI's style sheet has images as `data:`.
 POLICY: Final = (

@@ -34,10 +34,9 @@ VERSION: Final = "1"
 ABOUT: Final = """\
 Mints Personal Access Tokens that open apps in frames, and manages users, apps and grants.
 
-- Bodies are JSON objects in UTF-8. Unknown or repeated fields and parameters, and values of a wrong
-  type, are refused with 400; `errors` names each. `null` for an optional field means absent.
-- A client gets 404 for everything outside its workspaces, with the same text as for something that
-  does not exist.
+- Bodies are JSON objects in UTF-8. The service refuses unknown or repeated fields and parameters,
+  and values of a wrong type, with 400. `errors` names each. `null` for an optional field means absent.
+- A client gets 404 for everything outside its workspaces, as if it did not exist.
 - A list answers `items` and `nextCursor`. Send `nextCursor` as `cursor` to get the next page. It is
   `null` on the last page.
 - An error is a problem (RFC 9457) with a `code`. Each operation lists its errors. Every operation can
@@ -72,7 +71,7 @@ SECURITY: Final = {
 }
 FRAME_CODES: Final = frozenset({"token_missing", "not_framed"})
 HANDOVER_CODES: Final = frozenset({"token_missing", "origin_not_allowed"})
-#: Operation → codes that few others can answer.
+#: Operation → codes that few other operations can answer.
 OWN_CODES: Final[dict[str, Collection[str]]] = {
     "mint": {"app_forbidden"},
     "openSession": {"origin_not_allowed"},
@@ -135,7 +134,7 @@ class DocumentedApi(Api):
         self._lock = Lock()
 
     def register_blueprint(self, blp: Blueprint, **options: Any) -> None:
-        """Add the views. The first reader of the document waits for their documentation, not the start."""
+        """Add the views. The first reader of the document, not the start, waits for their documentation."""
         self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
         self._app.register_blueprint(blp, **options)
         self._blueprints.append(blp)
@@ -227,7 +226,7 @@ def _finish(operation: dict[str, Any], named: set[str], components: dict[str, An
 
 
 def _messages(operation: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the request's body and the answers that are no errors."""
+    """Return the request's body and the answers without errors."""
     body = [operation["requestBody"]] if "requestBody" in operation else []
     return body + [answer for status, answer in operation["responses"].items() if int(status) < 400]
 

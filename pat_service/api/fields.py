@@ -67,7 +67,7 @@ class Duration(fields.Integer):
 
 
 class StrictBoolean(fields.Boolean):
-    """A JSON boolean; texts and numbers are refused."""
+    """A JSON boolean. It refuses texts and numbers."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> bool:
         if type(value) is not bool:
@@ -209,7 +209,9 @@ def page_of(item: type[AnswerSchema]) -> Schema:
         "items": fields.List(fields.Nested(item)),
         "next_cursor": fields.String(
             allow_none=True,
-            metadata={"description": "Send it as `cursor` to get the next page. null: there is none."},
+            metadata={
+                "description": "Send it as `cursor` to get the next page. null: this is the last page."
+            },
         ),
     }
     return AnswerSchema.from_dict(kinds, name=f"{item.__name__.removesuffix('Schema')}Page")()

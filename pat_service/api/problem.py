@@ -39,7 +39,7 @@ CODES_BY_CREDENTIALS: Final = {
     ),
     "session": frozenset({"session_invalid", "session_expired", "session_revoked", "access_revoked"}),
 }
-#: Path parameter or field → the code if it names nothing.
+#: Path parameter or field → the code if nothing has this id or name.
 NOT_FOUND_CODES: Final = {"appId": "app_not_found", "userId": "user_not_found"}
 
 _EXAMPLE_REQUEST_ID: Final = "6f1c9a52-0c3e-4f7a-9d0b-5a8e2f4c7b11"

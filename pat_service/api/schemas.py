@@ -92,7 +92,7 @@ class MintRequestSchema(RequestSchema):
     app_slug = any_text(load_default=None, metadata={"example": "orders"})
     workspace_id = uuid(
         load_default=None,
-        metadata={"description": "Instead of an app. The token opens all its apps that the user may open."},
+        metadata={"description": "Instead of an app. The token opens its apps, if the user may open them."},
     )
     workspace_slug = any_text(load_default=None, metadata={"example": "acme"})
     session_expiry = Duration("SESSION", "minutes", metadata={"example": 60})
@@ -167,7 +167,7 @@ class MintRequestSchema(RequestSchema):
 
 
 class MintAnswerSchema(AnswerSchema):
-    """A new token, which only this answer shows. Durations are in seconds."""
+    """A new token. Only this answer shows it. Durations are in seconds."""
 
     optional = frozenset({"single_use"})
 

@@ -31,7 +31,11 @@ from pat_service.storage.paging import Listing
 @blueprint.arguments(TokensRequestSchema, location="query")
 @blueprint.response(200, page_of(TokenItemSchema))
 def list_tokens(query: dict[str, Any]) -> Listing:
-    """List the client's own tokens, or with the scope audit or provision all tokens in its workspaces."""
+    """List tokens.
+
+    A client sees the tokens that it minted. With the scope `audit` or `provision` it sees all tokens in its
+    workspaces.
+    """
     return token_admin.list_tokens(
         g.caller, query["token_filter"], query["page_request"], utcnow(), live=query.get("live")
     )
@@ -70,7 +74,11 @@ def revoke_tokens(token_filter: TokenFilter) -> dict[str, int]:
 @blueprint.arguments(SessionsRequestSchema, location="query")
 @blueprint.response(200, page_of(SessionItemSchema))
 def list_sessions(query: dict[str, Any]) -> Listing:
-    """List live sessions of the client's own tokens, or with those scopes all in its workspaces."""
+    """List live sessions.
+
+    A client sees the sessions of the tokens that it minted. With the scope `audit` or `provision` it sees all
+    in its workspaces.
+    """
     return token_admin.list_sessions(g.caller, query["token_filter"], query["page_request"], utcnow())
 
 

@@ -111,7 +111,7 @@ class _TokenOrSessionSchema(AnswerSchema):
     app = NestedColumns(
         PlaceSchema,
         allow_none=True,
-        metadata={"description": "null: it opens every app of the workspace that the user may open."},
+        metadata={"description": "null: it opens the apps of the workspace, if the user may open them."},
     )
     workspace = NestedColumns(PlaceSchema)
     user = NestedColumns(PersonSchema)
@@ -186,7 +186,10 @@ class IntrospectRequestSchema(RequestSchema):
 
 
 class IntrospectAnswerSchema(Schema):
-    """Whether the token or session is active now. If not, or if the client cannot see it: `active` only."""
+    """Whether the token or session is active now.
+
+    The answer has only `active` if it is not, or if the client cannot see it.
+    """
 
     active = fields.Boolean(required=True)
     token_type = fields.String(metadata={"enum": ["pat", "session"]})
@@ -208,7 +211,9 @@ class IntrospectAnswerSchema(Schema):
         metadata={"description": "Expiry time, in seconds since 1970.", "example": 1_795_346_100}
     )
     workspace = fields.Nested(PlaceSchema)
-    app = fields.Nested(PlaceSchema, allow_none=True, metadata={"description": "null: for the workspace."})
+    app = fields.Nested(
+        PlaceSchema, allow_none=True, metadata={"description": "null: it is for the whole workspace."}
+    )
     role = fields.String(metadata={"enum": list(ROLES)})
     attributes = fields.Dict(
         metadata={"description": "The attributes that the mint set.", "example": {"region": "north"}}

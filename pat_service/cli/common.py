@@ -26,7 +26,7 @@ def upgrade_schema() -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn refusals and database errors into a line or a few, and exit with 1."""
+    """Print refusals and database errors as plain lines, and exit with 1."""
     try:
         yield
     except InvalidPayload as refusal:
@@ -43,7 +43,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def escape(text: str) -> str:
-    """Return a text from outside with its control characters escaped, for a terminal."""
+    """Return a text from outside for a terminal, with its control characters escaped."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
@@ -55,7 +55,7 @@ _KINDS: Final[dict[str, Any]] = {
 
 
 def find(kind: str, name: str) -> AnyRow:
-    """Return the user, app or workspace with this email or slug, or raise the error of its kind."""
+    """Return the user, app or workspace with this email or slug. Raise its error if there is none."""
     list_rows, column, check, missing = _KINDS[kind]
     with suppress(ValidationError):
         check(name)
@@ -66,7 +66,7 @@ def find(kind: str, name: str) -> AnyRow:
 
 
 def find_id(kind: str, name: str | None) -> str | None:
-    """Return the id of what `find` finds; None without a name."""
+    """Return the id of the user, app or workspace with this name; None without a name."""
     return None if name is None else str(find(kind, name).id)
 
 

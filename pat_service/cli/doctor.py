@@ -1,4 +1,4 @@
-"""The command that says why a frame stays blank or refuses, and what to change."""
+"""The command that explains why a frame stays blank or refuses, and how to fix it."""
 
 import json
 from collections import Counter
@@ -65,7 +65,7 @@ def doctor(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Say why a frame stays blank or refuses, and what to change. It writes nothing and shows no token.
+    """Explain why a frame stays blank or refuses, and how to fix it. It writes nothing and shows no token.
 
     Exit with 1 for a problem, with 2 if an argument names something that does not exist.
     """

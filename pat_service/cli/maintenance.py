@@ -32,9 +32,9 @@ def version() -> None:
 @click.option("--deploy", is_flag=True, help="Also check the settings that only a deployment needs.")
 @with_appcontext
 def check(deploy: bool) -> None:
-    """Say what keeps the service from starting or serving, and which SECRET_KEY is in use.
+    """Check whether the service can start and serve, and show which SECRET_KEY is in use.
 
-    Exit with 1 if something does. You can remove an old key that is not in use.
+    Exit with 1 if it cannot. You can remove an old key that is not in use.
     """
     findings: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
     for finding in findings:
@@ -77,9 +77,9 @@ def _count(use: KeyUse) -> str:
 @click.command()
 @with_appcontext
 def purge() -> None:
-    """Delete tokens and sessions that expired over RETAIN_DAYS ago, and events over RETAIN_EVENT_DAYS.
+    """Delete tokens and sessions that expired over RETAIN_DAYS ago, and events older than RETAIN_EVENT_DAYS.
 
-    It works in small batches and can run while the service does.
+    It works in small batches and can run while the service is running.
     """
     event_days = current_app.config["RETAIN_EVENT_DAYS"]
     with plain_errors():

@@ -28,7 +28,7 @@ _FILTERS = (
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command three filters as `token_filter`, which is None without any."""
+    """Add three options to the command. It receives them as `token_filter`, or None if all are absent."""
 
     @wraps(command)
     def called(user: str | None, app: str | None, workspace: str | None, **options: Any) -> None:
@@ -85,7 +85,7 @@ def list_tokens(everything: bool, token_filter: TokenFilter | None) -> None:
 @click.argument("id_", metavar="[ID]", required=False)
 @with_filters
 def revoke_tokens(id_: str | None, token_filter: TokenFilter | None) -> None:
-    """Revoke the token with this ID, or those of a user, app or workspace, and end their sessions."""
+    """Revoke the token with this ID, or all of a user, app or workspace, and end their sessions."""
     _require_one(id_, token_filter)
     now = datetime.now(UTC)
     if token_filter is not None:
@@ -123,7 +123,7 @@ def end_sessions(id_: str | None, token_filter: TokenFilter | None) -> None:
 
 
 def _parse_id(id_: str | None, missing: type[TokenNotFound | SessionNotFound]) -> str:
-    """Return the id as it is stored, or raise: PostgreSQL fails on some texts that are no UUID."""
+    """Return the id in its stored form. Raise if it is no UUID: PostgreSQL fails on some other texts."""
     found = (id_ or "").lower()
     if not is_uuid(found):
         raise missing

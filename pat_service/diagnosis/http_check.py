@@ -1,4 +1,4 @@
-"""Requests a frame over HTTP, as a browser does, and checks the answer and its headers."""
+"""Request a frame over HTTP as a browser does, and check the answer and its headers."""
 
 import http.client
 import json
@@ -19,13 +19,13 @@ from pat_service.http.headers import FOR_ANY_SITE, ISOLATED, POLICY_HEADER, REQU
 
 PART: Final = "address"
 HEADERS: Final = "headers"
-#: For the name, the connection and the answer together.
+#: For name resolution, connection and answer together.
 TIMEOUT_SECONDS: Final = 5.0
-#: A problem is shorter than this.
+#: The service's problems are shorter.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_SHOWN_CHARACTERS: Final = 200
 
-#: The headers of a browser that opens a frame, but a refusal is in JSON and so has its code.
+#: Headers of a browser that opens a frame. `Accept` asks for JSON, so that a refusal has its code.
 _REQUEST_HEADERS: Final = {
     "Accept": "application/json",
     "Sec-Fetch-Dest": "iframe",
@@ -155,11 +155,11 @@ def _parse_problem(body: bytes) -> dict[str, object]:
 def _clock_ahead(date: str | None, sent: datetime) -> timedelta | None:
     try:
         its_time = parsedate_to_datetime(date or "")
-        # This raises for a time without a zone, which is no HTTP date.
+        # This raises for a time without a zone, which HTTP dates cannot be.
         ahead, behind = its_time - datetime.now(UTC), sent - its_time
     except (ValueError, TypeError, OverflowError):
         return None
-    # The server wrote it after `sent`, and rounded down to whole seconds.
+    # The server wrote the date after `sent`, and rounded it down to whole seconds.
     if ahead > timedelta(0):
         return ahead
     return -max(timedelta(0), behind - timedelta(seconds=1))
@@ -169,7 +169,7 @@ def _clock_ahead(date: str | None, sent: datetime) -> timedelta | None:
 
 
 def _check_sender(url: str, answer: Answer) -> Finding | None:
-    """Return a problem if the answer is not this service's, or not for this address."""
+    """Return a problem if another server answered, or if the service refused this address or failed."""
     if 300 <= answer.status < 400:
         (location,) = answer.header("Location")[:1] or ["nowhere"]
         return problem(
@@ -248,7 +248,7 @@ def _check_frame_options(answer: Answer) -> list[Finding]:
 
 
 def _framing(answer: Answer) -> list[list[str]]:
-    """Return the sources of each `frame-ancestors` that arrives."""
+    """Return the sources of each `frame-ancestors` in the answer."""
     return [sources for sources in map(_ancestors, answer.header(POLICY_HEADER)) if sources]
 
 

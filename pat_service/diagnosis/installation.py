@@ -16,11 +16,11 @@ from pat_service.storage.database import reading
 
 #: The settings, by their names in docs/operate/configuration.md.
 Settings = Mapping[str, Any]
-#: Beyond this, a machine refuses sessions that another one signed, as from the future.
+#: With a larger difference, a machine refuses another one's sessions because they start in the future.
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
-#: Requests by which an open frame checks its session.
+#: An open frame checks its session this often.
 CHECKS_PER_MINUTE: Final = 3
-#: Below these, a page with a few frames or a portal with a few viewers meets the limit.
+#: Lower limits refuse a page with a few frames, or a portal with a few viewers.
 LOW_REQUESTS_PER_MINUTE: Final = 30
 LOW_OPENINGS_PER_MINUTE: Final = 20
 LOW_MINTS_PER_MINUTE: Final = 60
@@ -31,7 +31,7 @@ LOW_FAILURES_PER_MINUTE: Final = 5
 
 
 def check_public_url(settings: Settings, slug: str | None, parents: Sequence[Parent]) -> list[Finding]:
-    """Check PUBLIC_URL without a request. `slug`: of the app in the frame, if any."""
+    """Check PUBLIC_URL without a request. `slug`: the app's, if the frame shows one."""
     part = "PUBLIC_URL"
     public_url: str | None = settings["PUBLIC_URL"]
     remote = [parent.origin for parent in parents if not parent.is_local]
@@ -72,7 +72,7 @@ def check_public_url(settings: Settings, slug: str | None, parents: Sequence[Par
 
 
 def check_proxies(settings: Settings) -> list[Finding]:
-    """Check that a proxy is trusted if the address is https: the service itself speaks no TLS."""
+    """Check that a proxy is trusted if the address is https, since the service itself speaks no TLS."""
     hops = settings["TRUSTED_PROXIES"]
     if not hops and (settings["PUBLIC_URL"] or "").startswith("https:"):
         return [
@@ -197,7 +197,7 @@ def check_keys(keyring: Keyring, now: datetime) -> list[Finding]:
     lost = [use for use in uses if use.place is None]
     if not lost:
         return [ok("SECRET_KEY", "Every live token, secret and session uses a configured key.")]
-    # Without client secrets no portal can mint; tokens and sessions would only end early.
+    # Without client secrets no portal can mint. Lost tokens and sessions only end early.
     level = problem if key_usage.all_secrets_lost(uses) else warning
     return [
         level(
@@ -221,7 +221,7 @@ def database_clock() -> timedelta | None:
 
 
 def check_clock(ahead: timedelta | None, name: str) -> list[Finding]:
-    """Check that another clock, `ahead` of this machine's by that much, is close enough."""
+    """Check that another clock is close enough. `ahead`: how far it is ahead of this machine's."""
     if ahead is None:
         return []
     seconds = abs(ahead).total_seconds()

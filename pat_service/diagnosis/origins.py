@@ -107,7 +107,7 @@ def check_origins(target: Target, parents: Sequence[Parent]) -> list[Finding]:
         found.append(
             warning(
                 PART,
-                f"Every web page may frame {target} and learns of its refusals, because * is allowed.",
+                f"Every web page may frame {target} and receives its errors, because * is allowed.",
                 _fix(
                     target,
                     _add_parents([origin for origin in target.origins if origin != ANY_ORIGIN], parents),
@@ -160,7 +160,7 @@ def _check_parent(target: Target, parent: Parent, complete: list[str]) -> list[F
         return [
             problem(
                 PART,
-                f"{parent.written} has no origin that can be allowed, not even by *: browsers send null for "
+                f"{parent.written} has no origin that can be allowed, not even by *. Browsers send null for "
                 "a file, for data:, and for a sandboxed page without allow-same-origin.",
                 "Serve the page from a web server. If it is in a sandbox, add allow-same-origin.",
             )

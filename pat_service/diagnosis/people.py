@@ -76,7 +76,8 @@ def check_tokens(
 ) -> list[Finding]:
     """Check the user's tokens for the target: for the app, and for its workspace.
 
-    `admitted`: whether the user may open it now. Without access sessions last, but are refused.
+    `admitted`: whether the user may open it now. Without access, sessions stay open but their requests are
+    refused.
     """
     values = {"user": user_id, "target": target.id, "now": now}
     with reading() as connection:
@@ -136,7 +137,7 @@ def _check_token(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -
 
 
 def _check_narrowing(row: AnyRow, target: Target, parents: Sequence[Parent]) -> list[Finding]:
-    """Check for parents that the target allows and the token's own list leaves out."""
+    """Find parents that the target allows but the token's own origins do not."""
     left = narrow_origins(list(target.origins), row.allowed_origins)
     return [
         problem(

@@ -14,7 +14,7 @@ from pat_service.storage.models import App, Workspace
 
 #: A refusal that needs no database uses origins of at most this age.
 MAX_AGE_SECONDS: Final = 60
-#: Beyond this number of places the worker empties its memory.
+#: The worker forgets all places if it knows more than this.
 MAX_PLACES: Final = 10_000
 
 _of_app = select(App.allowed_origins).where(App.id == bindparam("id"))
@@ -32,7 +32,7 @@ def remember(place: Place, origins: list[str]) -> None:
 
 
 def remembered_origins(place: Place) -> list[str]:
-    """Return the place's allowed origins without a query: the database has just failed."""
+    """Return the place's allowed origins without a query, since the database has just failed."""
     return _remembered(place) or []
 
 

@@ -1,4 +1,4 @@
-"""What all responses of apps and launchers share: input checks, the policy, and refusals as pages."""
+"""Shared by all responses of apps and launchers: input checks, the policy, and refusal pages."""
 
 import re
 import secrets
@@ -96,7 +96,7 @@ def read_token(given: list[str]) -> Secret:
 
 
 def read_opening() -> tuple[list[str], str | None]:
-    """Return the tokens of the form that opens a frame, and the session that another frame passed on."""
+    """Return the tokens of the opening form, and the session that another frame passed on."""
     form: MultiDict[str, str] = read_form(OPENING_LIMIT_BYTES) if request.mimetype else MultiDict()
     tokens, sessions = form.getlist(TOKEN_PARAMETER), form.getlist(SESSION_FIELD)
     if not any(sessions):
@@ -153,7 +153,7 @@ def frame_headers(response: Response) -> Response:
 
 
 def current_origins(place: Place) -> list[str]:
-    """Query the allowed origins of this response, or raise NotFound if the place's id is no UUID."""
+    """Query the allowed origins of this response. Raise NotFound if the place's id is no UUID."""
     if not is_uuid(place.app_id or place.workspace_id or ""):
         raise NotFound
     g.database_asked = True

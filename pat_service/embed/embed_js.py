@@ -20,15 +20,15 @@ SCRIPT: Final = "embed.js"
 TYPES: Final = "embed.d.ts"
 #: The folder of published versions, as `<version>.js`.
 VERSIONS: Final = "embed-versions"
-#: What each kind adds to the script. The `integrity` of modules depends on it.
+#: The end of the script, by kind. The `integrity` of modules depends on it.
 KINDS: Final = {
     "js": "",
     "mjs": "\nexport const PatEmbed = globalThis.PatEmbed;\nexport default PatEmbed;\n",
 }
-#: `no-transform`, since a proxy that minifies would break `integrity`. A year, and five minutes.
+#: `no-transform`, since a proxy that minifies would break `integrity`.
 FOREVER: Final = "public, max-age=31536000, immutable, no-transform"
 SHORT: Final = "public, max-age=300, no-transform"
-#: Pages of every site load the script, isolated ones too.
+#: Pages of every site load the script, including isolated pages.
 CROSS_ORIGIN: Final = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 MAX_ACCEPT_LENGTH: Final = 1000
 
@@ -99,7 +99,7 @@ def script() -> Script:
 
 @blueprint.after_request
 def _allow_every_site(response: Response) -> Response:
-    # Refusals too, or the console of the browser would report CORS and hide the reason.
+    # Refusals need them too: otherwise the browser's console reports CORS and hides the reason.
     response.headers.update(CROSS_ORIGIN)
     return response
 

@@ -1,4 +1,4 @@
-"""The endpoints that frames of apps and launchers share, from the opening to the end of a session."""
+"""Endpoints that apps and launchers share, from opening a frame to ending its session."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ def open_by_address(**_: str) -> Response:
 
 
 def open_by_form(**_: str) -> Response:
-    """Open a frame with the token in a form, or with the session of another frame of the workspace."""
+    """Open a frame with the token in a form, or with a session of the same workspace."""
     require_frame()
     tokens, passed_on = answers.read_opening()
     if passed_on is None:
@@ -43,10 +43,10 @@ def open_by_form(**_: str) -> Response:
 
 
 def wait(**_: str) -> Response:
-    """Answer with an empty page, to which the host's script hands a token."""
+    """Answer with an empty page. It waits for a token from the host's script."""
     require_frame()
     place = answers.requested_place()
-    # Before there is a session: the launcher's policy lets its form reach the apps.
+    # No session sets this yet, and the launcher's policy must let its form reach the apps.
     g.workspace_wide = place.app_id is None
     return show_waiting(request.path.removesuffix(answers.HANDOVER), answers.current_origins(place))
 

@@ -18,7 +18,7 @@ PARENT_PARAMETER: Final = "parent"
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A token, the origin of the page that sent it, and the nonce for the page to return, if any.
+    """A token, the origin of its sender, and the nonce for the page to return, if any.
 
     The origin may be any text, such as `null`: it is compared and never stored.
     """

@@ -50,8 +50,8 @@ def launcher_prefix() -> str:
 def form_action(place: Place) -> str:
     """Return the `form-action` of a frame of a workspace: the hosts that may receive its session.
 
-    A launcher's header uses a wildcard, since a list of hosts could exceed the size of a header. The
-    launcher's page then names the hosts of its visitor's apps.
+    A launcher's header uses a wildcard, since a list of hosts could be too long for a header. The launcher's
+    page then names the hosts of its visitor's apps.
     """
     if not has_app_origins():
         return "'self'"

@@ -20,7 +20,7 @@ from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.rules.access import ViewedApp, Viewer, Visitor, list_openable_apps
 from pat_service.rules.sessions import AnySession, OpenLauncher, OpenSession
 
-#: The addresses that a frame may pass its session to, with their apps; a launcher has none.
+#: Addresses that may receive a frame's session, each with its app. The launcher's has none.
 Destinations: TypeAlias = Mapping[str, ViewedApp | None]
 
 DOCUMENT: Final = "embed/frame.html"

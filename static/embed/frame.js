@@ -8,9 +8,9 @@
   const MAX_TIMEOUT_MS = 2 ** 31 - 1; // browsers run longer timers at once
   const BLOB_LIFETIME_MS = 60_000; // a browser may read a saved blob some time after the click
   const CHECK_MS = 20_000; // between checks of the session in a visible, idle frame
-  const MAX_LEAD_MS = 60_000; // a session is renewed this long before its end, or a tenth of its life
+  const MAX_LEAD_MS = 60_000; // renew a session this long before its end, or a tenth of its life
   const MAX_STALE = 3; // attempts with another token after a stale one
-  const MAX_FAILURES = 6; // failures of network or server before the viewer has to press a button
+  const MAX_FAILURES = 6; // failures of network or server before the viewer must press a button
   const MAX_WAIT_SECONDS = 60; // longest Retry-After that the script waits for by itself
   const MAX_GROWTH = 8; // times that the content may grow in a row before the script looks for a loop
   const REST_MS = 200; // a host sets a frame's height within this time
@@ -173,9 +173,9 @@
   let lifetime = 0; // ms from the session's start to its end
   let timer, checkTimer;
   let checkedAt = 0; // when the server last confirmed the session
-  let renewing = null; // a promise of a renewal: is there a valid session?
+  let renewing = null; // a promise of a renewal: true if it got a session
   let stopped = null; // the problem that a new token cannot fix
-  let expired = false; // has the host got the event?
+  let expired = false; // true when the host has got the event
 
   function take(opening) {
     ({ session, viewer } = opening);
@@ -349,13 +349,13 @@
     return response.json().catch(() => { throw UNREACHABLE; });
   }
 
-  // Write the page into this document, so that this script and its connection to the host go on.
+  // Write the page into this document, which keeps this script and its connection to the host.
   function install(opening) {
     ({ ways, language, locale, theme } = opening);
     take(opening);
     say("written"); // writing fires a load as well, and the app may be busy then
     document.open(); // removes all listeners of document and window
-    awaitCall(); // before any script of the app can
+    awaitCall(); // before any script of the app listens
     // Runs when the page is parsed, before deferred scripts.
     document.addEventListener("readystatechange", start, { once: true });
     document.write(opening.page);
@@ -418,7 +418,7 @@
     });
   }
 
-  // Report a request or body that broke off. An abort is intended and no failure.
+  // Report an interrupted request or body. An abort is intended and no failure.
   function lost(error) {
     if (error?.name !== "AbortError") fail(UNREACHABLE);
     throw error;
@@ -497,7 +497,7 @@
 
   // End the frame and remove its page.
   function end(found) {
-    // Without access to this app, a viewer with a session of the workspace can still go back to the launcher.
+    // A viewer with a session of the workspace can still go back to the launcher.
     const bar = found.code === "access_revoked" ? document.querySelector("body > .embed-bar") : null;
     if (!bar) session = "";
     problem = found;
@@ -508,7 +508,7 @@
     focus(document.querySelector("h1"));
   }
 
-  // Show in the waiting page why it got no session.
+  // Show the reason in the waiting page if it got no session.
   function refuse(found) {
     report(found);
     document.body.replaceChildren(panel(found, () => {
@@ -781,7 +781,7 @@
   }
 
   // Find out whether the content grows by itself, as in a transition, or because its frame grows. In the second case
-  // it grows again after one more height, and would without end.
+  // each new height makes it grow again, without end.
   function judge(before) {
     const height = contentHeight();
     size(height);
