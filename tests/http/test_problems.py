@@ -12,7 +12,7 @@ from shutil import copy
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from werkzeug.exceptions import abort, default_exceptions
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
@@ -199,6 +199,13 @@ def test_an_apps_http_error_is_a_problem_with_its_status(
     assert code == CODES.get(status, code)
 
 
+def test_an_app_can_abort_with_its_own_response(shared: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Response("Ask Ben.", 403)
+    monkeypatch.setitem(shared.app.view_functions, "embed.data", lambda **_: abort(own))
+    answer = shared.client.get(f"{FRAME}/data/orders.csv")
+    assert (answer.status_code, answer.text) == (403, "Ask Ben.")
+
+
 # 503: the database is unavailable.
 
 
@@ -381,3 +388,16 @@ def test_the_api_always_answers_in_json(shared: Service) -> None:
     for accept in ("text/html", "*/*", "", "image/png"):
         answer = shared.client.post(MINT, json=MINT_BODY, headers={"Accept": accept})
         problem_of(answer, 401, "invalid_client")
+
+
+def test_no_part_of_a_request_becomes_markup_in_the_answer(shared: Service) -> None:
+    evil = "<script>alert(1)</script>"
+    answers = [
+        shared.mint(json.dumps({evil: evil})),
+        shared.mint(email=f"{evil}@acme.test"),
+        shared.client.get(f"/{evil}"),
+        shared.client.get(f"{FRAME}/pages/{evil}"),
+    ]
+    for answer in answers:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.mimetype == "application/problem+json" or evil not in answer.text
