@@ -49,8 +49,8 @@ export type TokenSource =
   /** Your back end mints. It gets a POST with your site's credentials and `{"app": …, "reason": …}`. */
   | { tokenUrl: string; fetchToken?: undefined }
   /**
-   * The same in code. Frames of one app with the same function share a token. The script tries again after an error,
-   * unless it has `retryable: false`, for example if the user is signed out. `retryAfter` is the delay in seconds.
+   * The same in code. Frames of one app with the same function share a token. The script tries again after an error.
+   * It stops if the error has `retryable: false`, for example if the user is signed out. `retryAfter` is the delay in seconds.
    */
   | { fetchToken: (request: TokenRequest) => Minted | Promise<Minted>; tokenUrl?: undefined };
 

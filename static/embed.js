@@ -7,7 +7,7 @@
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
   // Attempts to get the first token. The frame asks for later tokens itself.
   const MAX_ATTEMPTS = 5;
-  // Frames of the same app and source share a mint of at most this age.
+  // Frames with the same app and source share a mint until it has this age.
   const SHARED_MS = 5000;
   // Time for a frame's page to load, and then to say hello.
   const LOAD_TIMEOUT_MS = 60_000;
@@ -344,7 +344,7 @@
       this.#begin();
     }
 
-    // A frame that moves between launcher and apps may change to a host below the launcher's.
+    // A frame may move between launcher and apps, to a host below the launcher's.
     #follow(origin) {
       const [from, to] = [new URL(this.url), new URL(origin)];
       if (to.protocol === from.protocol && `.${to.host}`.endsWith(`.${from.host}`)) this.#origin = to.origin;

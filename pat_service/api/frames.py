@@ -97,7 +97,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
             "post": {
                 "tags": [TAG],
                 "operationId": f"open{kind}ByForm",
-                "summary": f"Open the {what} in a frame, with the token in a form whose target is the frame.",
+                "summary": f"Open the {what} in a frame, with the token in a form that targets the frame.",
                 "description": "The token is then in no address. A frame of a workspace token moves between "
                 "apps in the same way, with its `session` in the form.",
                 "security": [],

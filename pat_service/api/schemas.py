@@ -105,7 +105,9 @@ class MintRequestSchema(RequestSchema):
     single_use = StrictBoolean(
         load_default=False,
         allow_none=True,
-        metadata={"description": "The token opens one frame. A repeat within 10 s replaces that opening."},
+        metadata={
+            "description": "The token opens one frame. Another opening within 10 s replaces the first."
+        },
     )
     new_user = fields.Nested(
         NewcomerRequestSchema,
