@@ -1,7 +1,8 @@
 """Tokens and secrets as text, their digests, and the session JWT: pure functions of keys and time.
 
-A token or secret is `<prefix>_`, 64 hex digits (32 random bytes) and 8 hex digits: the CRC-32 of all
-before them. A scanner can recognize a real one offline, and garbage is refused without a query.
+A token or secret is `<prefix>_`, 64 hex digits (32 random bytes), and a checksum. The checksum is the CRC-32
+of everything before it, in 8 hex digits. A scanner can recognize a real one offline, and garbage is refused
+without a query.
 """
 
 import hashlib
@@ -21,8 +22,8 @@ from pat_service.errors import SessionExpired, SessionInvalid, TokenInvalid
 
 TOKEN_PREFIX: Final = "pat"
 CLIENT_SECRET_PREFIX: Final = "pcs"
-#: A secret anywhere in a text, to redact logs: with a literal or URL-encoded underscore, as a JWT, or as
-#: Basic credentials.
+#: Matches secrets anywhere in a text, to redact logs. They can have a literal or URL-encoded underscore, or
+#: be JWTs or Basic credentials.
 SECRET_TEXT: Final = re.compile(
     r"(?:pat|pcs)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,2000}\.[\w-]+|basic\s+[\w+/-]{16,}=*",
     re.IGNORECASE,
@@ -99,7 +100,7 @@ class Key:
 
     @cached_property
     def id(self) -> str:
-        """The public name of the key: stored with each digest, and the `kid` of a JWT."""
+        """The key's public name. It is stored with each digest, and is the `kid` of a JWT."""
         return self.derive("key-id").hex()[:12]
 
     @cached_property
@@ -156,9 +157,9 @@ class Keyring:
         return jwt.encode(payload, self.current.for_sessions, algorithm=JWT_ALGORITHM, headers=headers)
 
     def read_session(self, text: str, app_id: str | None) -> SessionClaims:
-        """Return the claims of a session JWT for this app or for a workspace. None accepts the latter only.
+        """Return the claims of a session JWT for this app or for a workspace. None accepts only a workspace.
 
-        Raise SessionExpired if a genuine session is past its time, else SessionInvalid.
+        Raise SessionExpired if a genuine session has expired, else SessionInvalid.
         """
         try:
             claims = self.read_any_session(text)
@@ -171,9 +172,9 @@ class Keyring:
         return claims
 
     def read_any_session(self, text: str) -> SessionClaims:
-        """Return the claims of a session JWT for any app or workspace; raise as `read_session`.
+        """Return the claims of a session JWT for any app or workspace. Raise the errors of `read_session`.
 
-        It accepts one algorithm, one type, a known key, and exactly our claims (RFC 8725).
+        Accept one algorithm, one type, a known key, and exactly our claims (RFC 8725).
         """
         claims, not_before = self._verified(text)
         now = time.time()
@@ -191,7 +192,7 @@ class Keyring:
     def _verify(self, text: str) -> tuple[SessionClaims, int]:
         """Return the claims of a JWT that we signed, and the time from which it is valid.
 
-        Raise SessionInvalid for any other text. The result is cached, so this reads no clock.
+        Raise SessionInvalid for any other text. This must not read a clock, since the result is cached.
         """
         if not _JWT_FORM.fullmatch(text):
             raise SessionInvalid
@@ -225,7 +226,7 @@ def build_audience(app_id: str | None, workspace_id: str) -> str:
 
 
 def _parse_claims(payload: dict[str, Any]) -> SessionClaims:
-    # PyJWT also accepts times as floats or padded texts; we sign whole numbers.
+    # PyJWT also accepts times as floats or padded texts, but we sign only whole numbers.
     texts = all(type(payload[name]) is str for name in ("sub", "jti", "wid", "aud"))
     texts = texts and all(_ID.fullmatch(payload[name]) for name in ("sub", "jti", "wid"))
     times = all(type(payload[name]) is int for name in ("iat", "nbf", "exp"))

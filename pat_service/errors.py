@@ -1,4 +1,4 @@
-"""Every error of an answer, with its status, code and texts. A new error is a class here."""
+"""The errors of answers, each with its status, code and texts. A new error is a class here."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Self
@@ -21,13 +21,13 @@ class Refused(Exception):
         super().__init__(self.detail)
 
     def about(self, **ids: str | None) -> Self:
-        """Add recognised ids (None: not recognised) and return the refusal, to raise it."""
+        """Add recognised ids and return the refusal, to raise it. None means not recognised."""
         self.subject.update({name: id_ for name, id_ in ids.items() if id_ is not None})
         return self
 
 
 class InvalidPayload(Refused):
-    """The body or a parameter breaks the contract. `errors`: field → what it must be."""
+    """The body or a parameter breaks the contract. `errors` maps each field to texts on what it must be."""
 
     status, code, title = 400, "invalid_payload", "Invalid payload"
     detail = "Some fields of the request are invalid; see errors."
@@ -43,7 +43,9 @@ class BadRequest(InvalidPayload):
 
 
 def flatten(messages: Any, root: str, path: str | None = None) -> dict[str, list[str]]:
-    """Turn a schema's nested messages into `apps.0.slug` → texts. `root` gets those without a field."""
+    """Return the texts of a schema's nested messages by path, as `apps.0.slug`. `root` is for those without a
+    field.
+    """
     if not isinstance(messages, Mapping):
         texts = messages if isinstance(messages, list) else [messages]
         return {root if path is None else path: [str(text) for text in texts]}
@@ -176,7 +178,7 @@ class TokenUsed(Refused):
 
 
 class TooManySessions(Refused):
-    """`retry_after` is in whole seconds, at least 1, until the token's first session expires."""
+    """`retry_after` is the time until the token's first session expires, in whole seconds, at least 1."""
 
     status, code, title = 429, "too_many_sessions", "Too many sessions"
     detail = "This access token has reached its limit of open frames. Close one, or ask for a new token."
@@ -222,7 +224,7 @@ class Conflict(Refused):
 
 
 class SlugUnfit(Conflict):
-    """Each app has its own host, and this slug cannot be a part of one."""
+    """Each app has its own host, and this slug cannot be part of a host name."""
 
     def __init__(self, slug: str) -> None:
         super().__init__(
@@ -232,7 +234,7 @@ class SlugUnfit(Conflict):
 
 
 class NotServedHere(NotFound):
-    """The detail is for the operator, since a wrong host is a proxy's fault."""
+    """The detail addresses the operator, since a proxy causes a wrong host."""
 
     title = "Not on this host"
     detail = "This is served on another host. A proxy in front must pass the Host header on unchanged."

@@ -1,4 +1,4 @@
-"""Findings of the checks: a line that says what is wrong, and a line that says what to change."""
+"""Findings of the checks: one line says what is wrong, and one says what to change."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,9 +10,9 @@ PROBLEM: Final = "problem"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`part` is the part of the installation. `change` says what to do; None if all is well.
+    """`part` names a part of the installation. `change` says what to do, and is None if all is well.
 
-    A `transient` one does not stop a start: the service answers 503 until the store is back.
+    A `transient` finding does not prevent a start: the service answers 503 until the store is back.
     """
 
     level: str
@@ -27,15 +27,15 @@ def ok(part: str, text: str) -> Finding:
 
 
 def warning(part: str, text: str, change: str) -> Finding:
-    """Return a finding that affects some viewers, or only later."""
+    """Return a finding about something that affects only some viewers, or only later."""
     return Finding(WARNING, part, text, change)
 
 
 def problem(part: str, text: str, change: str, *, transient: bool = False) -> Finding:
-    """Return a finding that keeps the service from serving, or a frame blank or unsafe."""
+    """Return a finding about something that stops the service, or makes a frame blank or unsafe."""
     return Finding(PROBLEM, part, text, change, transient)
 
 
 def at_most_warning(finding: Finding) -> Finding:
-    """Return the finding with a problem lowered to a warning."""
+    """Return the finding, with a problem lowered to a warning."""
     return replace(finding, level=WARNING) if finding.level == PROBLEM else finding

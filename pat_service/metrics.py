@@ -1,7 +1,7 @@
 """The Prometheus metrics of the service. `rules` and `http` count; `observability.monitoring` serves them.
 
-Under gunicorn each worker writes its own files in PROMETHEUS_MULTIPROC_DIR, which gunicorn.conf.py
-creates, and a scrape adds them up. The files are named by the worker's slot, not by its process id. A
+Under gunicorn each worker writes its own files in PROMETHEUS_MULTIPROC_DIR, and a scrape adds them up.
+gunicorn.conf.py creates this folder. The files are named by the worker's slot, not by its process id. A
 worker that replaces a dead one continues its files, so counts survive and files do not pile up.
 """
 
@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 #: The environment variable in which gunicorn.conf.py gives a worker its slot.
 SLOT_VARIABLE: Final = "PAT_SERVICE_WORKER"
-#: From the time of a session check to the time after which a store counts as unavailable.
+#: From the duration of a session check to the time when a store counts as unavailable.
 BUCKETS_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: Decisions of a rate limit.
 ALLOWED, REFUSED = "allowed", "refused"
 
 #: The environment variable that names the folder of the workers' files.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: The size of each file; there are few labels.
+#: The size of each file. It suffices, since there are few labels.
 FILE_SIZE_BYTES: Final = 2**20
 FILE_KINDS: Final = ("counter", "gauge_liveall", "histogram")
 
@@ -30,7 +30,7 @@ _slot = os.environ.get(SLOT_VARIABLE, "0")
 def _reserve_files() -> bool:
     """Create the worker's files with all their blocks; return whether the disk has room.
 
-    The files are mapped into memory: a write to a block that a full disk lacks would kill the process.
+    The files are mapped into memory. If the disk is full, a write to a missing block would kill the process.
     """
     try:
         folder = Path(os.environ[FOLDER_VARIABLE])
@@ -46,7 +46,7 @@ def _reserve_files() -> bool:
 disable_created_metrics()
 #: Whether the workers share their counts in files; otherwise each process has its own.
 IN_FILES: Final = _reserve_files()
-# Set before the first metric, which reads it.
+# Set this before the first metric, which reads it.
 values.ValueClass = values.MultiProcessValue(lambda: _slot) if IN_FILES else values.MutexValue
 
 REGISTRY: Final = CollectorRegistry()
@@ -87,7 +87,7 @@ POOL_USED: Final = Gauge(
     registry=REGISTRY,
 )
 
-# Create one child now, so that every file is open if the folder disappears later.
+# Create one child now, so every file stays open even if the folder disappears later.
 _requests.labels("GET", "none", "2xx")
 # Finding a child by its labels costs more than counting, so each is found once.
 _refusal_children: dict[tuple[str, str], Counter] = {}
@@ -104,7 +104,7 @@ def count_refusal(code: str, kind: str) -> None:
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Count a request by the template of its route, never its path, and by the class of its status."""
+    """Count a request by its route's template, never its path, and by the class of its status."""
     key = (method, route, status // 100)
     child = _request_children.get(key)
     if child is None:

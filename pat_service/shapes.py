@@ -1,7 +1,7 @@
 """Check and parse text input: emails, ids, origins, limits.
 
-The functions raise marshmallow's ValidationError, so the schemas of the API, the provisioning file and
-the environment can use them directly.
+The functions raise marshmallow's ValidationError. So the schemas of the API, the provisioning file and the
+environment can use them directly.
 """
 
 import re
@@ -18,7 +18,7 @@ ANY_ORIGIN: Final = "*"
 #: In characters. A host has at most 253 (RFC 1035).
 MAX_ORIGIN_LENGTH: Final = len("https://") + 253 + len(":65535")
 
-#: The bounds of a rate limit: more requests are no limit, and a longer window is a typing error.
+#: The bounds of a rate limit. More requests would be no limit, and a longer window is a typing error.
 MAX_LIMIT_REQUESTS: Final = 10**9
 MAX_LIMIT_WINDOW_SECONDS: Final = 366 * 86400
 
@@ -35,7 +35,7 @@ _UUID = re.compile(_UUID_PATTERN, re.ASCII)
 #: A host that a content security policy can name in every browser: no underscore, IPv6 address or final dot.
 _HOST: Final = r"[a-z0-9-]+(?:\.[a-z0-9-]+)*"
 _PORT: Final = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-#: Mobile and desktop shells, and browser extensions: the pattern of the host, and its name in an error.
+#: Origins of mobile and desktop shells and browser extensions: the host's pattern, and its name in an error.
 #: None of them has a port.
 _SHELL: Final = ("localhost", "localhost")
 _EXTENSION: Final = (_UUID_PATTERN, "<the extension's UUID>")
@@ -145,7 +145,7 @@ def _describe_valid_origin(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether browsers take this host for their own machine. IPv6 addresses may have brackets."""
+    """Return whether browsers treat this host as their own machine. IPv6 addresses may have brackets."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -1,6 +1,7 @@
 """The rules of the service. They take plain values and know no HTTP.
 
-`access` decides who may open an app. `minting` shows the order of a mint's checks, `tokens` the checks of a
-token and the repeat of a single-use token, and `sessions` the life of a session. `callers` authenticates
-clients, `clients` and `directory` change what exists, and `events` records the audit trail.
+`access` decides whether a user may open an app. `minting` checks a mint and stores the new token. `tokens`
+checks a token and lets a single-use token be repeated. `sessions` opens, checks and ends sessions. `callers`
+authenticates clients. `clients` and `directory` change clients and the directory. `events` records the audit
+trail.
 """

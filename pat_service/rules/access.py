@@ -1,8 +1,8 @@
-"""Decide who may open an app. This module is the only place that decides it.
+"""Decide whether a user may open an app. No other module decides this.
 
-An active user may open an app with a membership of the app's workspace and a grant of the app:
-`may_open`. A mint, an opening and each request of an open frame join their row with `join_facts`, select
-`FACTS`, and apply the same rule to the present state of the database.
+`may_open` requires an active user, a membership of the app's workspace, and a grant of the app. A mint, an
+opening and each request of an open frame apply this rule. They join their row with `join_facts` and select
+`FACTS`, so they see the present state of the database.
 """
 
 from collections.abc import Sequence
@@ -138,7 +138,7 @@ class CredentialFacts(AccessFacts, Protocol):
 
 
 def select_credentials(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:
-    """Select tokens or sessions with their facts at the app of the parameter `app`."""
+    """Select tokens or sessions, with their facts for the app in the parameter `app`."""
     common = (table.client_id, table.app_id.label("target_app"), table.moves, table.attributes)
     app, user = App.id == bindparam("app"), User.id == table.user_id
     facts = join_facts(table.__table__, app, user, Workspace.id == table.workspace_id)
@@ -148,7 +148,7 @@ def select_credentials(table: type[Token | Session], *columns: Any) -> Select[*t
 def join_facts(
     source: FromClause, app: ColumnElement[bool], user: ColumnElement[bool], workspace: ColumnElement[bool]
 ) -> Join:
-    """Join `source` with the app, user and workspace of the conditions, their membership and their grant."""
+    """Join `source` with the app, user and workspace that match, and with their membership and grant."""
     return (
         source.outerjoin(App, app)
         .outerjoin(User, user)
@@ -169,14 +169,14 @@ def may_open(facts: AccessFacts) -> bool:
 
 
 def is_for_place(facts: CredentialFacts, place: Place) -> bool:
-    """Return whether the token or session was made for this place, valid or not."""
+    """Return whether the token or session was made for this place, even if it is no longer valid."""
     if place.app_id is None:
         return facts.target_app is None and facts.workspace_id == place.workspace_id
     if place.slug is not None and facts.app_slug != place.slug:
         return False
     if facts.target_app is not None:
         return facts.target_app == place.app_id
-    # An app that has left the workspace matches too, so the holder gets AccessRevoked.
+    # Also match an app that has left the workspace, so the holder gets AccessRevoked.
     return facts.workspace_id in (facts.app_workspace, facts.app_moved_from)
 
 
@@ -190,8 +190,8 @@ def require_visitor(facts: CredentialFacts) -> Visitor:
 def require_viewer(facts: CredentialFacts) -> Viewer:
     """Return the viewer of the app, or raise AccessRevoked.
 
-    A move of the app ends tokens and sessions for that app for good. Those for a workspace open the apps
-    that are in it now.
+    Moving an app permanently ends its own tokens and sessions. Tokens and sessions for a workspace open the
+    apps that are in it now.
     """
     moved = facts.target_app is not None and facts.moves != facts.app_moves
     if moved or not may_open(facts):
@@ -214,7 +214,7 @@ def _build_workspace(facts: AccessFacts) -> ViewedWorkspace:
 
 
 def narrow_origins(origins: list[str], allowed: Sequence[str] | None) -> list[str]:
-    """Return the origins of a frame that its token also allows. A token never adds an origin."""
+    """Return the frame's origins that its token allows too. A token never adds an origin."""
     if allowed is None or ANY_ORIGIN in allowed:
         return origins
     if ANY_ORIGIN in origins:
@@ -223,7 +223,7 @@ def narrow_origins(origins: list[str], allowed: Sequence[str] | None) -> list[st
 
 
 def list_openable_apps(visitor: Visitor) -> list[ViewedApp]:
-    """Return the apps of the workspace that the visitor may open, by name."""
+    """Return the apps of the workspace that the visitor may open, sorted by name."""
     with reading() as connection:
         rows = connection.execute(_granted_apps, {"workspace": visitor.workspace.id, "user": visitor.user.id})
         apps = [ViewedApp(row.id, row.slug, row.name, row.template) for row in rows]

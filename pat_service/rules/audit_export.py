@@ -1,6 +1,6 @@
 """Read the audit trail: a page with the newest events first, or an export with the oldest first.
 
-A caller sees the events of its workspaces, and its own events without a workspace.
+A caller sees the events of its workspaces, and its own events that have no workspace.
 """
 
 import time
@@ -21,16 +21,16 @@ from pat_service.storage.paging import Listing, match
 
 #: Rows that an export reads and keeps in memory at a time.
 BATCH_ROWS: Final = 500
-#: Up to this number, each workspace is queried by itself, through its own index.
+#: With at most this many workspaces, each is queried separately, through its own index.
 MAX_SINGLE_WORKSPACES: Final = 20
-#: The time that an export waits for events that are being written.
+#: An export waits at most this time for uncommitted events.
 WRITERS_TIMEOUT_MS: Final = STATEMENT_TIMEOUT_MS
 POLL_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Selects the events that match every given value, from `since` to before `until`."""
+    """Selects events that match every given value, from `since` up to but not including `until`."""
 
     type: str | None = None
     code: str | None = None
@@ -56,17 +56,17 @@ def list_latest(caller: Caller, event_filter: EventFilter, before: int | None, l
     """Return the newest events that the caller sees, older than the event with the id `before`."""
     conditions = event_filter.conditions() + ([] if before is None else [Event.id < before])
     with reading() as connection:
-        # One row more shows whether another page follows.
+        # One extra row shows whether another page follows.
         rows = _read(connection, caller, conditions, limit + 1, newest_first=True)
     return Listing(rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None)
 
 
 def export(caller: Caller, event_filter: EventFilter, after: int) -> Iterator[list[AnyRow]]:
-    """Return the events after the one with the id `after` up to now, oldest first, in batches.
+    """Return the events after the id `after`, up to now, oldest first, in batches.
 
-    Read the first batch at once and the others on demand. A caller that continues with the last id misses no
-    event: transactions may commit in another order than their ids, so this waits for the writing ones.
-    Raise Unavailable if that takes too long.
+    Read the first batch at once and the others on demand. Transactions may commit in another order than their
+    ids, so this waits for uncommitted ones. Then a caller that continues with the last id misses no event.
+    Raise Unavailable if the wait takes too long.
     """
     with reading() as connection:
         end = connection.execute(_last).scalar() or 0
@@ -94,12 +94,12 @@ def _require_live(connection: Connection, caller: Caller) -> None:
 
 
 def _wait_for_writers(connection: Connection) -> None:
-    """Wait for each transaction that may have an event id without having committed the event.
+    """Wait for each transaction that may have taken an event id but not yet committed the event.
 
-    A transaction locks the table, in the mode that writers share, before it takes an id.
+    Before it takes an id, a transaction locks the table in the mode that writers share.
     """
     if connection.dialect.name == "sqlite":
-        return  # its one writer commits ids in order
+        return  # SQLite has one writer, so it commits ids in order
     deadline = time.monotonic() + WRITERS_TIMEOUT_MS / 1000
     writing = set(connection.execute(_writers).scalars())
     while writing:
@@ -117,7 +117,7 @@ def _read(
     *,
     newest_first: bool,
 ) -> list[AnyRow]:
-    """Query up to `limit` events of each part that the caller sees, and return the first `limit` of all."""
+    """Query up to `limit` events of each part, and return the first `limit` of them all."""
     parts = [
         select(Event.__table__)
         .where(part, *conditions)
@@ -134,8 +134,8 @@ def _read(
 def _build_parts(connection: Connection, caller: Caller) -> list[ColumnElement[bool]]:
     """Return disjoint conditions that together match the events that the caller sees.
 
-    Each of a few workspaces is a separate part: its index has the right order, so a small workspace among
-    large ones is read quickly.
+    A few workspaces become one part each, since the index of a workspace has the right order. Reading a small
+    workspace is then fast, even if others are large.
     """
     if caller.all_workspaces:
         return [true()]

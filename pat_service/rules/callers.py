@@ -29,12 +29,12 @@ MINT_WORKSPACE: Final = "mint:workspace"
 PROVISION: Final = "provision"
 AUDIT: Final = "audit"
 SCOPES: Final = (MINT, MINT_WORKSPACE, PROVISION, AUDIT)
-#: The use of a secret is recorded at most once in this time.
+#: The use of a secret is recorded at most once in this interval.
 RECORD_USE_EVERY: Final = timedelta(minutes=1)
 
 _log = logging.getLogger(__name__)
 _NO_DIGEST: Final = bytes(32)
-#: While open, no use is recorded, so no request waits for a failing database.
+#: While the breaker is open, no use is recorded, so no request waits for a failing database.
 _breaker = CircuitBreaker()
 
 _by_id = Query(
@@ -56,7 +56,7 @@ _by_id = Query(
         or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime)),
     )
 )
-#: The old digest is a guard: of concurrent requests one re-keys it.
+#: The old digest guards the update: only one of several concurrent requests re-keys it.
 _record_use = (
     update(ClientSecret)
     .where(ClientSecret.id == bindparam("secret"), ClientSecret.digest == bindparam("old_digest"))
@@ -170,7 +170,7 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
 
 
 def _record(keyring: Keyring, row: _SecretRow, secret: Secret, now: datetime) -> None:
-    """Record the use of the secret. A failing database neither refuses nor delays the caller for long."""
+    """Record the use of the secret. A failing database refuses no caller, and delays it only briefly."""
     if _breaker.is_open():
         return
     current = keyring.current

@@ -51,7 +51,7 @@ def create(keyring: Keyring, client_id: str, options: ClientOptions, now: dateti
 def put(
     connection: Connection, client_id: str, options: ClientOptions, now: datetime
 ) -> dict[str, Any] | None:
-    """Create the client, or change it to have exactly these options. Its secrets stay.
+    """Create the client, or change it to have exactly these options. Its secrets stay the same.
 
     Return its former audited values, or None if it is new.
     """
@@ -107,9 +107,9 @@ def _read_audited(connection: Connection, client: AnyRow) -> dict[str, Any]:
 
 
 def knows_secret(connection: Connection, keyring: Keyring, client_id: str, secret: Secret) -> bool:
-    """Return whether the client has this secret already.
+    """Return whether the client already has this secret.
 
-    Raise Conflict if `rotate` or `revoke` has retired it: it may have leaked, so it stays dead.
+    Raise Conflict if `rotate` or `revoke` has retired it: it may have leaked, so it stays invalid.
     """
     statement = select(ClientSecret.digest, ClientSecret.key_id, ClientSecret.expires_at).where(
         ClientSecret.client_id == client_id
@@ -124,7 +124,7 @@ def knows_secret(connection: Connection, keyring: Keyring, client_id: str, secre
 
 
 def has_secret(connection: Connection, client_id: str) -> bool:
-    """Return whether the client has a secret without an end."""
+    """Return whether the client has a secret that does not expire."""
     statement = select(ClientSecret.id).where(
         ClientSecret.client_id == client_id, ClientSecret.expires_at.is_(None)
     )
@@ -149,7 +149,7 @@ def add_secret(
 def replace_secret(
     connection: Connection, keyring: Keyring, client_id: str, secret: Secret, now: datetime
 ) -> None:
-    """Replace the client's secret, which ends at once."""
+    """Replace the client's secrets. The old ones end at once."""
     lasting = ClientSecret.expires_at.is_(None)
     connection.execute(delete(ClientSecret).where(ClientSecret.client_id == client_id, lasting))
     _retire_secrets(connection, client_id, now)
@@ -166,7 +166,7 @@ def _retire_secrets(connection: Connection, client_id: str, ends_at: datetime) -
 
 
 def rotate(keyring: Keyring, client_id: str, now: datetime, overlap: timedelta = timedelta(0)) -> Secret:
-    """Return a new secret of the client, which is shown once. The old ones still work for `overlap`.
+    """Return a new secret of the client, which is shown once. Its old secrets still work for `overlap`.
 
     Raise Conflict if the client is not live.
     """
@@ -214,7 +214,7 @@ def _require_limit(mint_limit: str | None) -> None:
 
 
 def _locked(client_id: str) -> Select[*tuple[Any, ...]]:
-    # Concurrent rotations wait for each other, so each sees the secret of the last one.
+    # Concurrent rotations wait for each other, so each one sees the previous one's secret.
     return select(Client.__table__).where(Client.id == client_id).with_for_update()
 
 
@@ -228,7 +228,7 @@ def _require_live(connection: Connection, client_id: str) -> AnyRow:
 
 @dataclass(frozen=True, slots=True)
 class ListedSecret:
-    """A secret that has not ended. Without a known key it is dead all the same."""
+    """A secret that has not ended. It cannot be used if its key is not configured."""
 
     created_at: datetime
     expires_at: datetime | None
@@ -255,7 +255,7 @@ class ClientView:
 
 
 def list_clients(keyring: Keyring, now: datetime) -> list[ClientView]:
-    """Return every client by id, with its live secrets from the oldest to the newest."""
+    """Return all clients, sorted by id. Each has its live secrets, oldest first."""
     slugs, secrets = defaultdict[str, list[str]](list), defaultdict[str, list[ListedSecret]](list)
     with reading() as connection:
         for client_id, slug in connection.execute(_slugs):

@@ -59,12 +59,12 @@ APP_MOVED: Final = "app:moved"
 APP_DELETED: Final = "app:deleted"
 DIRECTORY_PROVISIONED: Final = "directory:provisioned"
 
-#: A worker records the same refusal of the same subject once in this time, with the number of refusals.
-#: So the holder of a dead token cannot fill the table either.
+#: In this time a worker records the same refusal of the same subject once, with a count. So the holder of a
+#: revoked token cannot fill the table either.
 REFUSAL_WINDOW_SECONDS: Final = 60
 #: Kinds of refusals that a worker counts at a time.
 MAX_COUNTED: Final = 10_000
-#: Refusals of closed windows that one transaction records.
+#: Closed windows whose counts one transaction records.
 MAX_RECORDED: Final = 100
 
 #: The id of the current request, for its events and log lines.
@@ -72,14 +72,15 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _log = logging.getLogger(__name__)
 _insert = insert(Event)
-#: While open, refusals are counted but not recorded, so no answer waits for a failing database.
+#: While the breaker is open, refusals are counted but not recorded, so no answer waits for a failing
+#: database.
 _breaker = CircuitBreaker()
 #: An event as a row for `prepared.Writes`.
 ROW: Final = (Event, [column.name for column in Event.__table__.c if column.name not in ("id", "code")])
 
 
 def build(type_: str, at: datetime, **ids: Any) -> dict[str, Any]:
-    """Return an event with the columns of `ROW`. Other ids are null."""
+    """Return an event with the columns of `ROW`. Ids that are not given are null."""
     return dict.fromkeys(ROW[1]) | {"type": type_, "at": at, "request_id": request_id.get()} | ids
 
 
@@ -92,20 +93,20 @@ def record(
     details: dict[str, Any] | None = None,
     **ids: Any,
 ) -> None:
-    """Record an event in the transaction of its cause."""
+    """Record an event in the transaction that causes it."""
     event = {"type": type_, "at": at, "code": code, "details": details, "request_id": request_id.get()} | ids
     connection.execute(_insert, event)
 
 
 def record_many(connection: Connection, events: list[dict[str, Any]]) -> None:
-    """Record events that have the same columns, with one statement."""
+    """Record events with the same columns, in one statement."""
     if events:
         connection.execute(_insert, events)
 
 
 @contextmanager
 def recording_refusals(type_: str, at: datetime, **ids: str) -> Iterator[None]:
-    """Record a refusal that leaves the block, in its own transaction: it survives the rollback."""
+    """Record a refusal that the block raises. Its own transaction keeps it despite the rollback."""
     try:
         yield
     except Refused as refusal:
@@ -157,9 +158,9 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Refusals of one kind that are not recorded yet, with the time and request of the last one.
+    """Unrecorded refusals of one kind, with the time and request of the last one.
 
-    The window of the kind closes at `ends`, on the timer of `Refusals`.
+    The window of the kind closes at `ends`, measured by the timer of `Refusals`.
     """
 
     kind: _Kind
@@ -172,13 +173,14 @@ class _Series:
 class Refusals:
     """Counts refusals by kind, and returns those to record: each kind once in a window.
 
-    The next refusal of the kind records the count; once the window has closed, the next of any kind does.
-    Counts are lost only if the process ends.
+    The first refusal in a window is recorded at once, and later ones are counted. After the window has
+    closed, the next recorded refusal of any kind also records the count. Counts are lost only if the process
+    ends.
     """
 
     def __init__(self, max_counted: int = MAX_COUNTED, timer: Callable[[], float] = time.monotonic) -> None:
         self._max_counted, self._timer = max_counted, timer
-        # All windows are equally long, so the first one in is the first to close.
+        # All windows are equally long, so the oldest one closes first.
         self._series: OrderedDict[_Kind, _Series] = OrderedDict()
         self._lock = Lock()
 
@@ -213,7 +215,7 @@ class Refusals:
                 yield first
 
     def give_back(self, due: list[_Series]) -> None:
-        """Count series again that could not be recorded. The next refusal tries to record them."""
+        """Put back series that could not be recorded. The next refusal tries to record them again."""
         with self._lock:
             for series in due:
                 newer = self._series.pop(series.kind, None)

@@ -1,6 +1,6 @@
 """Provision workspaces, users, apps and clients from one document.
 
-Each listed thing becomes exactly as the document describes it. Other things stay as they are.
+Each listed entry is created or changed to match the document exactly. Everything else stays unchanged.
 """
 
 import re
@@ -88,7 +88,7 @@ class DocumentSchema(Schema):
 
     @validates_schema
     def check_listed_once(self, document: dict[str, list[dict[str, Any]]], **_: Any) -> None:
-        # The second entry of a thing would silently undo the first.
+        # A second entry with the same name would silently undo the first.
         names = (
             ("workspaces", "slug"),
             ("users", "email"),
@@ -128,7 +128,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Provisioned:
-    """Create or update everything that the document lists, or nothing. A repetition changes nothing.
+    """Create or update everything that the document lists, or nothing. Applying it again changes nothing.
 
     Raise InvalidPayload for an invalid document, and Conflict for an unknown reference or a wrong id.
     """
@@ -136,7 +136,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
         listed = _document_schema.load(document)
     except ValidationError as error:
         messages = flatten(error.normalized_messages(), "file")
-        # marshmallow names the key and the value of an entry, which the author of the file does not know.
+        # marshmallow ends the path of these errors in `key` or `value`, which the file does not contain.
         raise InvalidPayload(
             {_SIDE.sub(r"\g<entry>", name): texts for name, texts in messages.items()}
         ) from None
@@ -170,7 +170,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
 
 @contextmanager
 def _naming(thing: str) -> Iterator[None]:
-    """Prefix a conflict with the entry of the file that caused it."""
+    """Prefix the text of a conflict with the entry of the file that caused it."""
     try:
         yield
     except Conflict as conflict:

@@ -1,6 +1,6 @@
 """Introspect a token or session for the back end of an app that runs elsewhere (RFC 7662).
 
-It applies the rules of an opening or of a request, but changes nothing: it records no use and no event, and
+It applies the rules of an opening or of a request, but changes nothing. It records no use and no event, and
 no limit counts it.
 """
 
@@ -35,7 +35,7 @@ class Active:
 
 
 def introspect(caller: Caller, keyring: Keyring, text: str, now: datetime) -> Active | None:
-    """Return the token or session, or None if it is not valid now or the caller may not see it."""
+    """Return the token or session. Return None if it is not valid now or the caller may not see it."""
     for introspect_kind in (_introspect_token, _introspect_session):
         try:
             return introspect_kind(caller, keyring, text, now)

@@ -16,7 +16,7 @@ class KeyUse:
     """The numbers of live tokens, client secrets and sessions that use one key.
 
     `place` is the key's index in the keyring; 0 is the current key. Without a `place` the key is not
-    configured, so they are dead until it becomes a fallback.
+    configured. Its tokens, secrets and sessions do not work until it becomes a fallback key.
     """
 
     key_id: str
@@ -31,7 +31,7 @@ class KeyUse:
 
 
 def key_uses(keyring: Keyring, now: datetime) -> list[KeyUse]:
-    """Return the usage of each key of the keyring, in its order, then of keys that are not configured."""
+    """Return the usage of each key: first the keyring in its order, then keys that are not configured."""
     with reading() as connection:
         counts = [dict(connection.execute(statement).all()) for statement in _count_live(now)]
     ours = list(dict.fromkeys(key.id for key in keyring.keys))
@@ -43,7 +43,7 @@ def key_uses(keyring: Keyring, now: datetime) -> list[KeyUse]:
 
 
 def all_secrets_lost(uses: Sequence[KeyUse]) -> bool:
-    """Return whether client secrets are live, but all of them use keys that are not configured.
+    """Return whether live client secrets exist and all of them use keys that are not configured.
 
     This happens after a SECRET_KEY is lost or mistyped.
     """

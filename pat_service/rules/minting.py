@@ -1,7 +1,8 @@
 """Mint a token for a user and an app, or for a user and a workspace.
 
-`mint` checks in this order: scopes, user, app or workspace, access. Before it, `http` and `api` check the
-client, its rate, and the body.
+`mint` checks in this order: scopes, user, app or workspace, slug, access. It checks the app's slug only if
+PUBLIC_URL contains `{app}`. A slug that cannot be part of a host name is a conflict. Before `mint`, `http`
+and `api` check the client, its rate, and the body.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ LAST_SHOWN: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class MintRequest:
-    """The options of a mint. It names one of `email` and `user_id`, and one app or one workspace."""
+    """The options of a mint. It names a user by `email` or `user_id`, and one app or one workspace."""
 
     email: str | None
     user_id: str | None
@@ -48,7 +49,7 @@ class MintRequest:
     attributes: dict[str, Any] | None = None
     allowed_origins: list[str] | None = None
     single_use: bool = False
-    #: The app's slug becomes part of a host name.
+    #: Each app has its own host, whose name contains the app's slug.
     own_host: bool = False
 
     @property
@@ -75,11 +76,11 @@ class MintFacts(AccessFacts, Protocol):
 
 
 def mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
-    """Replace the token of the user and app, or of the user and workspace, by a new one.
+    """Replace the token of the user and app, or of the user and workspace, with a new one.
 
     The old token stops opening frames at once. Open frames continue, unless `end_sessions` is set. Raise
     ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit or AppForbidden. A user, app or
-    workspace outside the caller's workspaces is not found.
+    workspace outside the caller's workspaces counts as not found.
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, request)
@@ -198,7 +199,7 @@ def _replace_token(
         "digest": keyring.current.digest(minted.secret),
         "key_id": keyring.current.id,
         "last_four": minted.secret.reveal()[-LAST_SHOWN:],
-        # The count that was checked: if the app moves in between, the token never opens.
+        # Store the count that was checked: if the app has moved since, the token never opens.
         "moves": facts.app_moves if request.for_app else 0,
         "session_seconds": request.session_seconds,
         "attributes": request.attributes,
@@ -243,7 +244,7 @@ def _build_facts_query(user: ColumnElement[bool], by: str) -> Query:
     return Query(statement.select_from(join_facts(select(literal(1)).subquery("one"), app, user, workspace)))
 
 
-#: By whether an email names the user, and by the field that names the app or workspace.
+#: The keys say whether an email names the user, and which field names the app or workspace.
 _facts_queries = {
     (by_email, by): _build_facts_query((User.email if by_email else User.id) == bindparam("user"), by)
     for by_email in (True, False)

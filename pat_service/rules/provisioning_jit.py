@@ -1,6 +1,6 @@
 """Just-in-time provisioning: a mint may create its user, so a client need not synchronize two directories.
 
-The transaction of the mint creates the missing rows, and never changes an existing one.
+The transaction of the mint creates the missing rows. It never changes an existing row.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pat_service.shapes import normalize_email
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """The values of a new user. Without a name, the email is the name."""
+    """The values of a new user. The name defaults to the email."""
 
     name: str | None
     role: str
@@ -29,7 +29,7 @@ def provision_user(
 ) -> None:
     """Create the missing user (if an email names them), membership and grant.
 
-    Constraints order concurrent mints for one person: each finds the rows that the first has created.
+    Constraints make concurrent mints for one person wait, so each finds the rows that the first has created.
     """
     if user_id is None:
         assert email is not None  # noqa: S101 - the schema of a mint requires an email or an id
@@ -38,7 +38,7 @@ def provision_user(
         user_id = change.add(users.USER, facts, [workspace_id]) or users.find_id(
             change.connection, normalized
         )
-    # A concurrent request may have created and deleted the user: then the mint refuses.
+    # A concurrent request may have created and deleted the user. The mint then refuses.
     if user_id is not None:
         members.give(change, workspace_id, user_id, new_user.role)
         if app_id is not None:

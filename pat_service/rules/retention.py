@@ -13,8 +13,8 @@ from pat_service.rules import events
 from pat_service.storage.database import AnyRow, UtcDateTime, transaction
 from pat_service.storage.models import SAME_PAIR, Event, Session, Token
 
-#: Rows that one transaction deletes. After it the purge pauses for `REST_FACTOR` times its duration, so that
-#: traffic has the database for itself.
+#: Rows that one transaction deletes. The purge then pauses for `REST_FACTOR` times the transaction's
+#: duration, to leave the database to requests.
 BATCH_ROWS: Final = 100
 REST_FACTOR: Final = 20
 MIN_REST_SECONDS: Final = 0.05
@@ -30,11 +30,11 @@ class Purged:
 
 
 def purge(now: datetime, retain: timedelta, retain_events: timedelta | None = None) -> Purged:
-    """Delete tokens and sessions that expired more than `retain` ago, and record that each expired.
+    """Delete tokens and sessions that expired more than `retain` ago, and record each expiry.
 
     First delete events older than `retain_events`; None keeps them all. A batch and its events are one
-    transaction, so a purge may be interrupted, repeated or run concurrently: each expiry is recorded once.
-    Client secrets stay, so a retired secret stays dead.
+    transaction, so each expiry is recorded once. A purge may therefore be interrupted, repeated or run
+    concurrently. Client secrets stay, so a retired secret stays invalid.
     """
     events_deleted = 0 if retain_events is None else _delete_in_batches(_purge_events, now - retain_events)
     return Purged(
@@ -78,7 +78,7 @@ def _delete_expired(
 ) -> list[AnyRow]:
     """Delete a batch of rows that expired before this time, and return them.
 
-    Rows that another transaction has locked are skipped: a mint may be renewing them.
+    Skip rows that another transaction has locked, since a mint may be renewing them.
     """
     expired = select(table.__table__).where(table.expires_at < before, *conditions)
     batch = expired.order_by(table.expires_at).limit(BATCH_ROWS).with_for_update(skip_locked=True)
@@ -87,7 +87,7 @@ def _delete_expired(
     return rows
 
 
-#: A session of the token's user and app is not deleted yet, and revoking the token must be able to end it.
+#: Keep a token while its user and app have an open session, so revoking the token can end it.
 _has_open_session = exists().where(
     SAME_PAIR,
     Session.ended_at.is_(None),
@@ -96,7 +96,7 @@ _has_open_session = exists().where(
 
 
 def _record_expiries(connection: Connection, type_: str, rows: list[AnyRow], **ids: str) -> None:
-    """Record the expiry of each row. `ids` maps further columns of the event to columns of the row."""
+    """Record the expiry of each row. `ids` maps more columns of the event to columns of the row."""
     columns = ids | {name: name for name in ("client_id", "workspace_id", "app_id", "user_id")}
     events.record_many(
         connection,
@@ -109,7 +109,7 @@ def _record_expiries(connection: Connection, type_: str, rows: list[AnyRow], **i
 
 
 def _purge_events(connection: Connection, before: datetime) -> int:
-    # The last event stays: SQLite would give its id to the next event, which an export would then miss.
+    # Keep the last event: SQLite would reuse its id, and an export would miss the next event.
     last = select(func.max(Event.id)).scalar_subquery()
     batch = select(Event.id).where(Event.at < before, Event.id < last).order_by(Event.id).limit(BATCH_ROWS)
     return connection.execute(delete(Event).where(Event.id.in_(batch))).rowcount

@@ -28,8 +28,8 @@ class SessionRow(CredentialFacts, Protocol):
 class Opened:
     """A session that is valid now. `expires_in` is in whole seconds.
 
-    `own_origins` are the allowed origins of the app or launcher, `origins` those that the token allows
-    too. A `workspace_wide` session opens every app of the workspace that the user may open.
+    `own_origins` are the allowed origins of the app or launcher. `origins` are those of them that the token
+    allows too. A `workspace_wide` session opens every app of the workspace that the user may open.
     """
 
     id: str
@@ -69,8 +69,8 @@ def open(
 ) -> tuple[AnySession, Secret]:
     """Open the place with the token; return the session and its signed JWT.
 
-    `max_sessions` limits the live sessions of one token. `parent` is the origin of the page that handed
-    the token over, if known. Raise the errors of `tokens.check_token`, OriginNotAllowed or TooManySessions.
+    `max_sessions` limits the live sessions of one token. `parent` is the origin of the page that passed on
+    the token, if known. Raise the errors of `tokens.check_token`, OriginNotAllowed or TooManySessions.
     """
     with events.recording_refusals(events.OPEN_REFUSED, now):
         while True:
@@ -113,7 +113,7 @@ def _insert_session(
         "created_at": now,
         "expires_at": now + timedelta(seconds=row.session_seconds),
     }
-    # The event names the opened app, also if the token is for the whole workspace.
+    # The event names the opened app, even if the token is for the whole workspace.
     event = events.build(events.SESSION_OPENED, now, session_id=session_id, **ids | {"app_id": row.app_id})
     if not row.single_use and max_sessions is None and token.is_under(keyring.current):
         return _insert_at_once.run(build_use_values(keyring, secret, token, now), session, event)
@@ -130,7 +130,7 @@ def _insert_session(
 
 
 def _end_replaced(connection: Connection, token_id: str, session_id: str, now: datetime) -> None:
-    """End the first session of a single-use token: the repeat replaces it."""
+    """End the first session of a single-use token, since a repeated opening replaces it."""
     for ended in connection.execute(_end_of_token, {"token": token_id, "now": now}).all():
         details = {"by": session_id}
         events.record(connection, events.SESSION_REPLACED, now, details=details, **ended._asdict())
@@ -154,8 +154,9 @@ def _build_session(session_id: str, expires_in: int, viewer: AnyViewer, row: Cre
 def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySession:
     """Return the session of the JWT if it is valid at the place now.
 
-    Each check queries the database, so a revocation, an archived user, a removed grant or a moved app
-    takes effect on the next request. Raise SessionInvalid, SessionExpired, SessionRevoked or AccessRevoked.
+    Each check queries the database, so every change of access takes effect on the next request. Revocations,
+    archived users, removed grants and moved apps are changes of access. Raise SessionInvalid, SessionExpired,
+    SessionRevoked or AccessRevoked.
     """
     row = None
     try:
@@ -178,7 +179,7 @@ def find(claims: SessionClaims, place: Place) -> SessionRow:
 
 
 def require_valid(row: SessionRow, place: Place, now: datetime) -> AnyViewer:
-    """Return the viewer or visitor of the session at the place, or raise as `check`."""
+    """Return the viewer or visitor of the session at the place, or raise the errors of `check`."""
     if not access.is_for_place(row, place):
         raise errors.SessionInvalid
     if row.ended_at is not None:

@@ -1,8 +1,8 @@
 """List, read and end tokens and sessions.
 
 A client sees the tokens and sessions that it minted, within its workspaces. With the scope `audit` or
-`provision` it sees all in its workspaces, and with `provision` it can end them all. A token or session that
-ended when its app moved is hidden: it belongs to neither workspace.
+`provision` it sees all of them in its workspaces. With `provision` it can also end them all. A token or
+session that ended when its app moved is hidden, since it belongs to neither workspace.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,14 +22,14 @@ from pat_service.storage.database import UtcDateTime, reading, transaction
 from pat_service.storage.models import LIVE_SESSION, SAME_PAIR, App, Grant, Session, Token, User, Workspace
 from pat_service.storage.paging import Listing, PageRequest
 
-#: The scopes of which a client needs one to read, and to end, tokens and sessions.
+#: A client needs one of these scopes to read, or to end, tokens and sessions.
 READERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.AUDIT, callers.PROVISION)
 ENDERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.PROVISION)
 #: With one of these scopes a client also sees, or ends, the tokens and sessions of other clients.
 SEES_ALL: Final = frozenset({callers.AUDIT, callers.PROVISION})
 ENDS_ALL: Final = frozenset({callers.PROVISION})
 
-#: Ids in one statement.
+#: The largest number of ids in one statement.
 CHUNK: Final = 1000
 
 LIVE: Final = "live"
@@ -38,7 +38,7 @@ TOKEN_STATUSES: Final = (LIVE, "expired", "revoked", "used")
 
 @dataclass(frozen=True, slots=True)
 class TokenFilter:
-    """Selects the tokens or sessions with all these ids. None matches every id."""
+    """Selects tokens or sessions by their ids. None matches every id."""
 
     app_id: str | None = None
     user_id: str | None = None
@@ -59,7 +59,7 @@ class Counts:
 
 
 class IssuedRow(Protocol):
-    """A token or session, without the columns that are only listed."""
+    """A token or session, without the columns that only lists show."""
 
     id: str
     client_id: str
@@ -88,7 +88,7 @@ def list_tokens(
     *,
     live: bool | None = None,
 ) -> Listing:
-    """Return a page of the tokens that the caller sees, filtered by whether they can open frames."""
+    """Return a page of the tokens that the caller sees. `live` filters by whether they can open frames."""
     statement = _tokens.where(*token_filter.conditions(Token))
     if live is not None:
         statement = statement.where(_status == LIVE if live else _status != LIVE)
@@ -122,7 +122,7 @@ def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> C
     """Revoke the matching tokens that the caller may revoke, and end the matching sessions.
 
     With the scope `provision` the caller ends all sessions in its workspaces. Without it, the caller ends the
-    sessions that it minted, and all of a user and app whose token it revokes.
+    sessions that it minted. It also ends all sessions of a user and app if it revokes their token.
     """
     with transaction() as connection:
         revocable = [*token_filter.conditions(Token), is_visible(Token)]
@@ -172,10 +172,10 @@ def end_sessions(caller: Caller, token_filter: TokenFilter, now: datetime) -> in
 
 
 def revoke_outside(connection: Connection, caller: Caller, user_id: str, now: datetime) -> None:
-    """Remove grants and end tokens and sessions of this user outside the caller's workspaces.
+    """Remove this user's grants, and end their tokens and sessions, outside the caller's workspaces.
 
-    The id is about to belong to another person, who must not inherit them. Their audit events do not name
-    the client. Lock the user's tokens first.
+    The user's id is about to belong to another person, who must not inherit them. The audit events do not
+    name the client. Lock the user's tokens before this call.
     """
     outside = ~reaches_workspace(App.workspace_id)
     statement = select(Grant.app_id, Grant.user_id, App.workspace_id).join(App, App.id == Grant.app_id)
@@ -190,7 +190,7 @@ def revoke_outside(connection: Connection, caller: Caller, user_id: str, now: da
 
 
 def visibility(caller: Caller, scopes: frozenset[str] = SEES_ALL) -> dict[str, Any]:
-    """Return the parameters of `is_visible`. With one of the scopes a caller also sees others' rows."""
+    """Return the parameters of `is_visible`. With one of the scopes a caller sees all clients' rows."""
     return caller.reach() | {"sees_all": not caller.scopes.isdisjoint(scopes)}
 
 
@@ -230,9 +230,9 @@ def _end(
 ) -> int:
     """Revoke the matching live tokens or end the matching live sessions, and return their number.
 
-    `by` is the type of the event that caused it. Lock the rows in one order first, to avoid a deadlock with
-    other transactions, and change only these. Locked tokens also make openings wait, so the sessions of
-    earlier openings are ended too.
+    `by` is the type of the event that caused this. Lock the rows first, in one order, to avoid a deadlock
+    with other transactions. Change only the locked rows. Locked tokens also make openings wait, so the
+    sessions of earlier openings are ended too.
     """
     type_, lock, change = _endings[table]
     parameters = visibility(caller, ENDS_ALL) | {"now": now}
@@ -262,7 +262,7 @@ def _is_own(table: type[Token | Session]) -> ColumnElement[bool]:
 
 
 def is_visible(table: type[Token | Session]) -> ColumnElement[bool]:
-    """Return the condition that the caller reaches the row, and minted it or sees the rows of others."""
+    """Return the condition that the caller reaches the row, and minted it or sees other clients' rows."""
     return _is_reached(table) & _is_own(table)
 
 
@@ -306,7 +306,7 @@ _live_counts = tuple(
     for table, ended in ((Token, Token.revoked_at), (Session, Session.ended_at))
 )
 
-# The order of `tokens.check_token`, so that the list agrees with an opening.
+# Use the order of `tokens.check_token`, so the list agrees with an opening.
 _status = case(
     (Token.revoked_at.is_not(None), "revoked"),
     (Token.expires_at <= _now, "expired"),

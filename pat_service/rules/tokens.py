@@ -1,9 +1,9 @@
 """Check a token, and use it to open a session.
 
 `check_token` applies the checks in this order: made for this place, not revoked, not expired, not used,
-access. A single-use token may be used again for `REPEAT_WITHIN` after its first use, since browsers load
-some frames twice; `is_used` decides this, `MARK_USED` guards it against concurrent openings, and
-`sessions` ends the first session when the repeat opens its own.
+access. Browsers load some frames twice, so a single-use token may be used again for `REPEAT_WITHIN`.
+`is_used` decides this, and `MARK_USED` guards it against concurrent openings. When the repeat opens a
+session, `sessions` ends the first one.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def check_token(keyring: Keyring, secret: Secret, place: Place, now: datetime) -
 
 def _find_older(keyring: Keyring, secret: Secret, place: Place) -> TokenRow:
     """Return the token whose digest an older key made, or raise TokenSuperseded or TokenInvalid."""
-    # One query for all keys, since a digest may be re-keyed between two queries.
+    # Query all keys at once, since a digest may be re-keyed between two queries.
     values = {"digests": [key.digest(secret) for key in keyring.keys], "app": place.valid_app_id}
     row: TokenRow | None
     with reading() as connection:
@@ -88,7 +88,7 @@ def _find_older(keyring: Keyring, secret: Secret, place: Place) -> TokenRow:
 
 
 def is_used(row: TokenRow, now: datetime) -> bool:
-    """Return whether a single-use token was used and its time for a repeat is over."""
+    """Return whether a single-use token was used and can no longer be repeated."""
     return row.single_use and row.first_used_at is not None and row.first_used_at <= now - REPEAT_WITHIN
 
 
@@ -138,7 +138,7 @@ def build_use_values(keyring: Keyring, secret: Secret, token: ValidToken, now: d
 def in_pair(
     table: type[Token | Session], user_id: str, app_id: str | None, workspace_id: str
 ) -> list[ColumnElement[bool]]:
-    """Return the conditions on rows of this user and app, or of this user and workspace without an app."""
+    """Return the conditions for rows of this user and app. Without an app, use this user and workspace."""
     conditions = [table.user_id == user_id, table.app_id == app_id]
     return conditions if app_id is not None else [*conditions, table.workspace_id == workspace_id]
 
@@ -161,8 +161,8 @@ _by_digests = _tokens.where(Token.digest.in_(_digests))
 _by_superseded_digests = _tokens.where(Token.superseded_digest.in_(_digests))
 
 _used_now: ColumnElement[datetime] = bindparam("used_now", type_=UtcDateTime)
-#: The guard of an opening. Its row lock on PostgreSQL makes a concurrent revocation wait, which then ends the
-#: new session too; SQLite has one writer.
+#: This guards an opening. On PostgreSQL its row lock makes a concurrent revocation wait, which then ends the
+#: new session too. SQLite has only one writer.
 MARK_USED: Final = (
     update(Token)
     .where(

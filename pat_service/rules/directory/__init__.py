@@ -1,7 +1,8 @@
 """The directory: workspaces, users, members, apps and grants.
 
-Each module lists, reads, creates, changes and removes rows within the caller's workspaces, with one
-transaction for each. `put` with a `Change` and `put_all` join the transaction of the provisioning file.
+Each module lists, reads, creates, changes and removes rows within the caller's workspaces. Each of these
+operations is one transaction. `put` with a `Change`, and `put_all`, join the transaction of the provisioning
+file.
 """
 
 from pat_service.rules.directory import apps, grants, members, users, workspaces

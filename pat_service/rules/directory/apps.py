@@ -23,7 +23,7 @@ APP: Final = Noun(
     events.APP_CREATED,
     events.APP_CHANGED,
     events.APP_DELETED,
-    # Not its workspace: that is an id of the event.
+    # The workspace is not listed here, since the event has it as an id.
     audited=("slug", "name", "template", "allowed_origins"),
 )
 
@@ -44,7 +44,7 @@ def read(caller: Caller, app_id: str) -> AppRow:
 
 
 def list_unfit_slugs() -> list[str]:
-    """Return the slugs that cannot be part of a host name, in order."""
+    """Return the slugs that cannot be part of a host name, sorted."""
     with reading() as connection:
         return sorted(
             slug for slug in connection.execute(select(App.slug)).scalars() if not is_dns_label(slug)
@@ -62,7 +62,7 @@ def create(
     allowed_origins: Sequence[str] = (),
     app_id: str | None = None,
 ) -> AppRow:
-    """Create an app. Its name and template are the slug by default. Raise WorkspaceNotFound or Conflict."""
+    """Create an app. Its name and template default to the slug. Raise WorkspaceNotFound or Conflict."""
     with changing(caller, now) as change:
         change.find_workspace(workspace_id)
         facts = {
@@ -79,7 +79,7 @@ def create(
 
 
 def change(caller: Caller, app_id: str, changes: dict[str, Any], now: datetime) -> AppRow:
-    """Change the slug, name, workspace_id, template or allowed_origins. Another workspace moves the app.
+    """Change the slug, name, workspace_id, template or allowed_origins. A new workspace_id moves the app.
 
     Raise AppNotFound, WorkspaceNotFound or Conflict.
     """
@@ -125,7 +125,7 @@ def put(
 ) -> str:
     """Create the app, or change it to have exactly these values, and return its id.
 
-    The id finds the app, or the slug if there is no id. Raise Conflict if both are given and belong to
+    The id finds the app; without an id, the slug does. Raise Conflict if the id and the slug belong to
     different apps, or if the workspace is unknown.
     """
     facts = {
@@ -158,7 +158,7 @@ def _change(change: Change, current: AppRow, facts: Mapping[str, Any]) -> None:
 
 
 def _move(change: Change, current: AppRow, facts: Mapping[str, Any]) -> None:
-    """Move the app to another workspace: end its tokens and sessions for good, and remove its grants.
+    """Move the app to another workspace. Permanently end its tokens and sessions, and remove its grants.
 
     The lock on the app makes concurrent moves and new grants wait.
     """
@@ -172,7 +172,7 @@ def _move(change: Change, current: AppRow, facts: Mapping[str, Any]) -> None:
         change.record(events.GRANT_REMOVED, user_id=user_id, **old)
     moved = {"moves": App.moves + 1, "moved_from": current.workspace_id}
     change.connection.execute(update(App).where(App.id == current.id).values(after | moved))
-    # Two events, since neither tenant may learn the other workspace of the app.
+    # Record two events, since neither tenant may learn the app's other workspace.
     change.record(events.APP_MOVED, {"before": APP.audit(current, {})}, **old)
     change.record(events.APP_MOVED, {"after": APP.audit(current, after)}, **new)
 

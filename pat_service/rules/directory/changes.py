@@ -21,7 +21,7 @@ from pat_service.storage.models import App, User, Workspace, new_id
 class Noun:
     """A table of the directory, the types of its events, and the columns that they show.
 
-    `id_name` is the name of its id in an event.
+    `id_name` is the name of the row's id in an event.
     """
 
     table: type[Workspace | User | App]
@@ -32,7 +32,7 @@ class Noun:
     audited: tuple[str, ...]
 
     def audit(self, row: object, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the audited columns of the row, with the facts in place of its values."""
+        """Return the row's audited values. The facts override them."""
         return {name: facts[name] if name in facts else getattr(row, name) for name in self.audited}
 
 
@@ -40,7 +40,7 @@ class Noun:
 class Change(Reach):
     """A transaction in which a caller changes the directory.
 
-    Each event of `workspace_ids` is recorded once for each of them, since each tenant has its own trail.
+    An event with `workspace_ids` is recorded once per workspace, since each tenant has its own trail.
     """
 
     now: datetime
@@ -52,7 +52,7 @@ class Change(Reach):
         workspace_ids: Collection[str] = (),
         id_: str | None = None,
     ) -> str | None:
-        """Add a row and return its id, or None if one of its keys is taken."""
+        """Add a row and return its id. Return None if one of its keys is taken."""
         facts, id_ = _clean(facts), id_ or new_id()
         if not add(self.connection, noun.table, {**facts, "id": id_, "created_at": self.now}):
             return None
@@ -83,15 +83,15 @@ class Change(Reach):
             self.record(type_, details, **{"workspace_id": workspace_id, noun.id_name: id_})
 
     def record(self, type_: str, details: dict[str, Any] | None = None, **ids: str | None) -> None:
-        """Record an event of the caller."""
+        """Record an event that the caller causes."""
         events.record(self.connection, type_, self.now, client_id=self.caller.id, details=details, **ids)
 
 
 @contextmanager
 def changing(caller: Caller, now: datetime) -> Iterator[Change]:
-    """Yield a change, and record a refusal that leaves the block.
+    """Yield a change, and record a refusal that the block raises.
 
-    If a concurrent change trips a constraint, raise Conflict.
+    Raise Conflict if a concurrent change made this one violate a constraint.
     """
     with events.recording_refusals(events.CLIENT_REFUSED, now, client_id=caller.id):
         try:
@@ -102,7 +102,7 @@ def changing(caller: Caller, now: datetime) -> Iterator[Change]:
 
 
 def difference(row: object, facts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of the row that the facts change, before and after."""
+    """Return the row's values that the facts change: before and after."""
     after = {name: value for name, value in _clean(facts).items() if getattr(row, name) != value}
     return {name: getattr(row, name) for name in after}, after
 

@@ -81,7 +81,7 @@ def put_all(change: Change, app_id: str, user_ids: Collection[str]) -> None:
 
 
 def give(change: Change, app_id: str, workspace_id: str, user_id: str) -> bool:
-    """Grant the app unless the user has a grant; return whether it is new."""
+    """Grant the app unless the user already has a grant; return whether the grant is new."""
     is_new = add(change.connection, Grant, {"app_id": app_id, "user_id": user_id})
     if is_new:
         change.record(events.GRANT_ADDED, app_id=app_id, workspace_id=workspace_id, user_id=user_id)
@@ -89,7 +89,7 @@ def give(change: Change, app_id: str, workspace_id: str, user_id: str) -> bool:
 
 
 def list_ineffective(connection: Connection, app_ids: Collection[str]) -> list[tuple[str, str]]:
-    """Return the app slug and email of each grant whose user is no member of the app's workspace."""
+    """Return the app slug and email of each grant whose user is not a member of the app's workspace."""
     statement = (
         select(App.slug, User.email)
         .join(Grant, Grant.app_id == App.id)
@@ -123,7 +123,7 @@ def _remove(change: Change, app_id: str, workspace_id: str, user_id: str) -> Non
 # Statements, built once.
 
 _grant: Final = Grant.__table__.alias("grant_")
-#: With the facts of `access`, so that `effective` follows the rule that opens the app.
+#: Select the facts of `access`, so `effective` follows the same rule as an opening.
 _grants = (
     select(*FACTS, _grant.c.user_id.label("key"))
     .select_from(

@@ -1,6 +1,6 @@
 """Members are the users of a workspace, each with a role.
 
-Removing a membership leaves the user's grants: they have no effect until the user is a member again.
+Removing a membership keeps the user's grants. They have no effect until the user is a member again.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ def remove(caller: Caller, workspace_id: str, user_id: str, now: datetime) -> No
 
 
 def give(change: Change, workspace_id: str, user_id: str, role: str) -> bool:
-    """Make the user a member unless they are one; return whether the membership is new."""
+    """Make the user a member unless they already are one; return whether the membership is new."""
     ids = {"workspace_id": workspace_id, "user_id": user_id}
     is_new = add(change.connection, Member, ids | {"role": role})
     if is_new:
@@ -88,7 +88,7 @@ def give(change: Change, workspace_id: str, user_id: str, role: str) -> bool:
 
 
 def put_all(change: Change, user_id: str, roles: Mapping[str, str]) -> None:
-    """Make the user a member of exactly the workspaces with these ids, in these roles."""
+    """Make the user a member of exactly these workspaces (by id), in these roles."""
     for workspace_id in list_workspace_ids(change.connection, user_id):
         if workspace_id not in roles:
             _remove(change, workspace_id, user_id)
@@ -101,7 +101,7 @@ def list_workspace_ids(connection: Connection, user_id: str) -> list[str]:
 
 
 def find_workspaces(connection: Connection, roles: Mapping[str, str]) -> dict[str, str]:
-    """Return the roles by workspace id instead of slug, or raise Conflict: the operator has named them."""
+    """Return the roles by workspace id instead of slug. Raise Conflict if one is unknown."""
     return {workspaces.find_by_slug(connection, slug): role for slug, role in roles.items()}
 
 

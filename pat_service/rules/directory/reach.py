@@ -1,7 +1,7 @@
 """Find the workspaces, users and apps within a caller's workspaces, and lock the tokens of a deletion.
 
-A row outside the caller's workspaces raises the same error as a missing one. `lock` prevents every change of
-a row until the transaction ends, `share` only its move and its deletion.
+A row outside the caller's workspaces raises the same error as a missing one. Until the transaction ends,
+`lock` prevents every change of a row. `share` prevents only its move and its deletion.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +19,14 @@ from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.storage.database import reading
 from pat_service.storage.models import App, Token, User, Workspace
 
-#: The condition on the tokens that a transaction has locked, and their ids.
+#: A condition on tokens, and the ids of the matching tokens that a transaction has locked.
 LockedTokens = tuple[ColumnElement[bool], set[str]]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class TargetRow(Protocol):
-    """A workspace, or the common columns of an app."""
+    """A workspace, or the columns of an app that a workspace has too."""
 
     id: str
     slug: str
@@ -79,7 +79,7 @@ class Reach:
 
 @contextmanager
 def reading_as(caller: Caller) -> Iterator[Reach]:
-    """Yield a reach that sees one state of the database."""
+    """Yield a reach whose queries see the same state of the database."""
     with reading() as connection:
         yield Reach(connection, caller)
 
@@ -91,8 +91,8 @@ class NewTokens(Exception):
 def lock_tokens(connection: Connection, condition: ColumnElement[bool]) -> LockedTokens:
     """Lock the tokens that a deletion also deletes, and return them.
 
-    An opening locks its token before the rows that its session references. Lock the tokens first too, and in
-    the order that every transaction uses, to avoid a deadlock.
+    An opening locks its token before the rows that its session references. To avoid a deadlock, lock the
+    tokens first here too, in the order that every transaction uses.
     """
     order = (Token.user_id, Token.app_id, Token.workspace_id)
     statement = select(Token.id).where(condition).order_by(*order).with_for_update()
@@ -100,9 +100,9 @@ def lock_tokens(connection: Connection, condition: ColumnElement[bool]) -> Locke
 
 
 def require_all_locked(connection: Connection, locked: LockedTokens) -> None:
-    """Raise NewTokens if there are others now. Lock the row that they reference before this.
+    """Raise NewTokens if other tokens match now. Before this call, lock the row that they reference.
 
-    Waiting for the new tokens could be a deadlock with openings that wait for that row.
+    Waiting for the new tokens could cause a deadlock with openings that wait for that row.
     """
     condition, ids = locked
     if not ids.issuperset(connection.execute(select(Token.id).where(condition)).scalars()):

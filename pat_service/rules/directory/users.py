@@ -1,7 +1,8 @@
-"""Users are the people who view apps. One email is one user, with memberships of any workspaces.
+"""Users are the people who view apps. Each email belongs to one user, who may be a member of several
+workspaces.
 
-A client that is limited to workspaces can change and delete a user only if all memberships are in its
-workspaces. Any other user it can only add to its workspaces.
+A client may be limited to workspaces. It can change or delete a user only if all memberships are in these
+workspaces. For any other user, it can only add and remove memberships of these workspaces.
 """
 
 from collections.abc import Mapping
@@ -78,11 +79,11 @@ def create(
     name: str | None = None,
     status: str = "active",
 ) -> tuple[VisibleUser, bool]:
-    """Create a user with these roles by workspace id. Their name is the email by default.
+    """Create a user with these roles by workspace id. Their name defaults to the email.
 
-    An existing user whom the caller does not see gets the memberships and stays the same; then the second
-    value is False. Raise InvalidPayload if a limited client names no workspace, ScopeMissing if it cannot
-    give a role, WorkspaceNotFound, or Conflict if the caller already sees the user.
+    If the user exists but the caller does not see them, only add the memberships. The second value is then
+    False. Raise InvalidPayload if a limited client names no workspace, and ScopeMissing if it cannot give a
+    role. Raise WorkspaceNotFound for an unknown workspace, and Conflict if the caller already sees the user.
     """
     with changing(caller, now) as change:
         if not roles and not caller.all_workspaces:
@@ -104,7 +105,7 @@ def create(
 def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime) -> VisibleUser:
     """Change the email, name or status. Raise UserNotFound or Conflict.
 
-    A status takes effect on the next request of every open frame.
+    A new status takes effect on the next request of every open frame.
     """
     with changing(caller, now) as change:
         connection = change.connection
@@ -116,7 +117,8 @@ def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime)
             if find_id(connection, changes["email"]) not in (None, user_id):
                 raise Conflict("This email is another user's.")
             if changes["email"] != current.email:
-                # The new email may belong to another person, who must not inherit what others have granted.
+                # The new email may belong to another person, who must not inherit access that others have
+                # granted.
                 token_admin.revoke_outside(connection, caller, user_id, now)
         _update(change, current, changes)
         return _read(change, user_id)
@@ -124,7 +126,7 @@ def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime)
 
 @reach.retry_on_new_tokens
 def remove(caller: Caller, user_id: str, now: datetime) -> None:
-    """Delete the user with their memberships, grants, tokens and sessions; raise as `change`."""
+    """Delete the user with their memberships, grants, tokens and sessions. Raise the errors of `change`."""
     with changing(caller, now) as change:
         locked = reach.lock_tokens(change.connection, Token.user_id == user_id)
         current = _lock_own(change, user_id)
@@ -139,12 +141,12 @@ def remove(caller: Caller, user_id: str, now: datetime) -> None:
 def put(change: Change, email: str, *, name: str, status: str, roles: Mapping[str, str]) -> str | None:
     """Create the user, or change them to have exactly these values and these roles by workspace slug.
 
-    Return their former status, or None.
+    Return their former status, or None if they are new.
     """
     before: str | None = None
     facts = {"email": normalize_email(email), "name": name, "status": status}
     by_id = members.find_workspaces(change.connection, roles)
-    # Try to add the user first: then there is a row to lock, also if another request has added it.
+    # Add the user first, so there is a row to lock even if another request has added it.
     user_id = change.add(USER, facts, sorted(by_id))
     if user_id is None:
         statement = select(User.__table__).where(User.email == facts["email"])
@@ -156,13 +158,13 @@ def put(change: Change, email: str, *, name: str, status: str, roles: Mapping[st
 
 
 def find_id(connection: Connection, email: str) -> str | None:
-    """Return the id of the user with the normalized email."""
+    """Return the id of the user with this normalized email, or None."""
     user_id: str | None = connection.execute(_by_email, {"email": email}).scalar()
     return user_id
 
 
 def require_id(connection: Connection, email: str) -> str:
-    """Return the user's id, or raise Conflict: the operator has named the user."""
+    """Return the user's id. Raise Conflict if the operator named an unknown user."""
     user_id = find_id(connection, normalize_email(email))
     if user_id is None:
         raise Conflict(f"There is no user {email!r}.")
@@ -171,7 +173,7 @@ def require_id(connection: Connection, email: str) -> str:
 
 def _find_unseen(change: Change, email: str) -> str:
     """Return the id of the user with this email, or raise Conflict if the caller sees them."""
-    # Lock the user before the check, so that one of several concurrent requests adds the memberships.
+    # Lock the user before the check, so only one of several concurrent requests adds the memberships.
     change.connection.execute(_by_email.with_for_update(key_share=True), {"email": email}).first()
     row = change.connection.execute(_reached_by_email, {"email": email} | change.caller.reach()).first()
     if row is None or row.reached:
@@ -181,7 +183,7 @@ def _find_unseen(change: Change, email: str) -> str:
 
 def _lock_own(change: Change, user_id: str) -> UserRow:
     """Lock and return a user whose memberships are all in the caller's workspaces, or raise."""
-    # A concurrent new membership waits for the lock, so check the memberships in a later statement.
+    # Check the memberships in a later statement: this one may have waited while another was added.
     current = change.find_user(user_id, lock=True)
     if change.connection.execute(_elsewhere, {"user": user_id} | change.caller.reach()).first():
         raise Conflict(

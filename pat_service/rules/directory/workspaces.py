@@ -1,4 +1,6 @@
-"""Workspaces are the tenants. Only a client of all workspaces can create one: no other would reach it."""
+"""Workspaces are the tenants. A client that is limited to workspaces cannot create one, since it would not
+reach it.
+"""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -27,7 +29,7 @@ WORKSPACE: Final = Noun(
 
 
 def list_workspaces(caller: Caller, page_request: PageRequest, slug: str | None = None) -> Listing:
-    """Return a page of the caller's workspaces, or the one with this slug."""
+    """Return a page of the caller's workspaces, or only the one with this slug."""
     statement = _reached.where(*match(Workspace, slug=slug))
     with reading() as connection:
         return page(connection, statement, Workspace.id, page_request, caller.reach())
@@ -47,7 +49,7 @@ def create(
     name: str | None = None,
     allowed_origins: Sequence[str] = (),
 ) -> TargetRow:
-    """Create a workspace. Its name is the slug by default. Raise ScopeMissing or Conflict."""
+    """Create a workspace. Its name defaults to the slug. Raise ScopeMissing or Conflict."""
     with changing(caller, now) as change:
         if not caller.all_workspaces:
             raise ScopeMissing("This client is limited to workspaces, so it cannot create one.")
@@ -103,14 +105,14 @@ def remove(caller: Caller, workspace_id: str, now: datetime) -> None:
 def put(change: Change, slug: str, *, name: str, allowed_origins: Sequence[str]) -> None:
     """Create the workspace, or change it to have exactly this name and these origins."""
     facts = {"slug": slug, "name": name, "allowed_origins": allowed_origins}
-    # Try to add it first: then there is a row to lock, also if another request has added it.
+    # Add it first, so there is a row to lock even if another request has added it.
     if change.add(WORKSPACE, facts) is None:
         statement = _select_by_slug(slug).with_for_update(key_share=True)
         change.update(WORKSPACE, change.connection.execute(statement).one(), facts)
 
 
 def find_by_slug(connection: Connection, slug: str) -> str:
-    """Return the id of the workspace, or raise Conflict: the operator has named it."""
+    """Return the id of the workspace. Raise Conflict if the operator named an unknown one."""
     row = connection.execute(_select_by_slug(slug)).first()
     if row is None:
         raise Conflict(f"There is no workspace {slug!r}.")
