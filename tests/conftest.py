@@ -21,7 +21,7 @@ from pat_service.observability.lines import LINES
 from pat_service.rules import callers, events
 from pat_service.storage.database import db
 from tests.support.directory import directory  # noqa: F401 - a fixture
-from tests.support.people import KEY, PUBLIC_URL, Service, skip_fsync
+from tests.support.people import KEY, PUBLIC_URL, Service, prepare_for_tests
 from tests.support.servers import TooSlow, postgres
 from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
     app_and_snapshot,
@@ -85,7 +85,7 @@ def make_app(schema: Path, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
 
     def make(**environ: str) -> Flask:
         app = create_app(_config(tmp_path, environ))
-        skip_fsync(app)
+        prepare_for_tests(app)
         made.append(app)
         return app
 

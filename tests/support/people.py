@@ -296,15 +296,23 @@ def long_lived_service(schema: Path, folder: Path, **environ: str) -> Iterator[S
     limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
     settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | limits | environ
     app = create_app(Config.from_environment(settings, folder))
-    skip_fsync(app)
+    prepare_for_tests(app)
     provision(app, WORLD)
     yield Service(app.test_client())
     with app.app_context():
         db.engine.dispose()
 
 
-def skip_fsync(app: Flask) -> None:
-    """Stop SQLite from waiting for the disk, which takes longer than the rest of a mint."""
+class BufferedClient(FlaskClient):
+    """A client that reads each answer. An unread stream would end inside a later test."""
+
+    def open(self, *args: Any, buffered: bool = True, **options: Any) -> TestResponse:
+        return super().open(*args, buffered=buffered, **options)
+
+
+def prepare_for_tests(app: Flask) -> None:
+    """Read every answer, and stop SQLite from waiting for the disk, which is slower than a mint."""
+    app.test_client_class = BufferedClient
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             event.listen(db.engine, "connect", _skip_fsync)
