@@ -238,10 +238,13 @@ def _end(
     parameters = visibility(caller, ENDS_ALL) | {"now": now}
     locked = connection.execute(lock.where(*conditions), parameters).scalars().all()
     common = {"client_id": caller.id, "details": {"by": by} if by else None} | ids
+    ended: list[dict[str, Any]] = []
     for start in range(0, len(locked), CHUNK):
         chunk = {"locked": locked[start : start + CHUNK], "now": now}
-        changed = [row._asdict() for row in connection.execute(change, chunk)]
-        events.record_many(connection, [events.build(type_, now, **common, **row) for row in changed])
+        ended += [
+            events.build(type_, now, **common, **row._asdict()) for row in connection.execute(change, chunk)
+        ]
+    events.record_many(connection, ended)
     return len(locked)
 
 
