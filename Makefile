@@ -60,17 +60,19 @@ quick: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
-	  $(PY) -m pytest -q -m '' tests/api/test_schemathesis.py tests/rules/test_state_machine.py $(ARGS)
+	  $(PY) -m pytest -q -m '' -o faulthandler_timeout=0 \
+	  tests/api/test_schemathesis.py tests/rules/test_state_machine.py $(ARGS)
 
 # Inject faults with the service's real time limits. This takes a night.
 soak: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FAULT_ROUNDS=$(ROUNDS) FAULT_KILLS=$(KILLS) FAULT_MINTS=50 FAULT_SEED=$(SEED) FAULT_STATEMENT_TIMEOUT=5000 \
-	  $(PY) -m pytest -q -n 0 -m '' --timeout 0 tests/e2e/faults $(ARGS)
+	  $(PY) -m pytest -q -n 0 -m '' --timeout 0 -o faulthandler_timeout=0 tests/e2e/faults $(ARGS)
 	@$(PY) -m tests.e2e.faults.soak $(REQUESTS)
 
 rolling: $(VENV)/.dev programs
-	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' tests/e2e/deploy/test_rolling_restart.py $(ARGS)
+	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' -o faulthandler_timeout=0 \
+	  tests/e2e/deploy/test_rolling_restart.py $(ARGS)
 
 # Measure ratios on an idle machine. BENCH=--write puts the tables into docs/dev/performance-notes.md.
 bench: $(VENV)/.dev

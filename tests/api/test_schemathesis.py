@@ -16,15 +16,17 @@ from pat_service.storage.models import App, User, Workspace
 from tests.support.people import KEY, ORDERS, SECRETS, Service, long_lived_service, provision
 from tests.support.servers import PROJECT, gunicorn
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
-
 #: Maximum cases of each operation, and maximum chains of links.
 CASES = int(os.environ.get("FUZZ_CASES", "3"))
 CHAINS = int(os.environ.get("FUZZ_CHAINS", "40"))
 #: The coverage phase tests schemas, not access: only `make fuzz` repeats it for a limited client.
 NARROW = "examples,coverage,fuzzing" if "FUZZ_CASES" in os.environ else "examples,fuzzing"
 SEED = os.environ.get("FUZZ_SEED", "11")
+TIMEOUT_SECONDS = 300 + 60 * CASES
 MANY = "1000000 per minute"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_SECONDS + 60)]
+
 CLIENT: dict[str, Any] = {
     "id": "fuzzer",
     "secret": SECRETS["manager"],
@@ -108,6 +110,7 @@ def run(
             capture_output=True,
             text=True,
             check=False,
+            timeout=TIMEOUT_SECONDS,
         )
 
 
