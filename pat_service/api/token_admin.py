@@ -64,7 +64,10 @@ def revoke_token(token_id: str) -> None:
 @blueprint.arguments(TokenFiltersSchema, location="query")
 @blueprint.response(200, RevokedAnswerSchema)
 def revoke_tokens(token_filter: TokenFilter) -> dict[str, int]:
-    """Revoke the tokens of an app, a user or a workspace, and end their sessions."""
+    """Revoke the tokens of an app, a user, a workspace or a client, and end their sessions.
+
+    A client without the scope `provision` revokes only tokens that it minted.
+    """
     revoked = token_admin.revoke_tokens(g.caller, token_filter, utcnow())
     return {"revoked": revoked.tokens, "ended_sessions": revoked.sessions}
 
@@ -105,7 +108,10 @@ def end_session(session_id: str) -> None:
 @blueprint.arguments(SessionFiltersSchema, location="query")
 @blueprint.response(200, EndedAnswerSchema)
 def end_sessions(token_filter: TokenFilter) -> dict[str, int]:
-    """End the sessions of an app, a user, a workspace or a token. The tokens stay valid."""
+    """End the sessions of an app, a user, a workspace, a client or a token. The tokens stay valid.
+
+    A client without the scope `provision` ends only sessions of tokens that it minted.
+    """
     return {"ended": token_admin.end_sessions(g.caller, token_filter, utcnow())}
 
 

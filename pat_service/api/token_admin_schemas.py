@@ -55,6 +55,7 @@ class _FilterSchema(RequestSchema):
     app_id = _filter("app", " Workspace tokens and their sessions belong to no app.")
     user_id = _filter("user")
     workspace_id = _filter("workspace")
+    client_id = any_text(metadata={"description": "Only those that this client minted.", "example": "portal"})
 
     def token_filter(self, query: dict[str, Any]) -> TokenFilter:
         names = ("app_id", "user_id", "workspace_id", "token_id", "client_id")
@@ -90,7 +91,6 @@ class _FilteredListSchema(ListRequestSchema, _FilterSchema):
 
 
 class TokensRequestSchema(_FilteredListSchema):
-    client_id = any_text(metadata={"description": "Only those that this client minted.", "example": "portal"})
     live = QueryBoolean(
         metadata={
             "description": "true: only tokens with the status live. false: only the others. "

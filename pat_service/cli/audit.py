@@ -15,7 +15,7 @@ from pat_service.api.events_schemas import EVENT, EVENT_TYPE_PATTERN
 from pat_service.api.fields import Moment
 from pat_service.cli.common import find_id, plain_errors
 from pat_service.errors import Unavailable
-from pat_service.rules import audit_export
+from pat_service.rules import audit_export, clients
 from pat_service.rules.audit_export import EventFilter
 from pat_service.rules.callers import OPERATOR
 
@@ -45,6 +45,7 @@ def _check_type(_context: Any, _parameter: Any, text: str | None) -> str | None:
 )
 @click.option("--user", "email", metavar="EMAIL", help="Only events of this user.")
 @click.option("--app", "app_slug", metavar="SLUG", help="Only events of this app.")
+@click.option("--client", "client_id", metavar="ID", help="Only events that this client caused.")
 @click.option(
     "--since", metavar="TIME", callback=_parse_time, help="From this time on, such as 2026-11-22T10:15:00Z."
 )
@@ -56,6 +57,7 @@ def events(
     type_: str | None,
     email: str | None,
     app_slug: str | None,
+    client_id: str | None,
     since: datetime | None,
     after: int,
     follow: bool,
@@ -66,6 +68,7 @@ def events(
             type=type_,
             user_id=find_id("user", email or None),
             app_id=find_id("app", app_slug or None),
+            client_id=clients.require_existing(client_id) if client_id else None,
             since=since,
         )
         after = _print(event_filter, after)

@@ -9,8 +9,9 @@ from flask.cli import AppGroup
 
 from pat_service.cli.common import plain_errors, show_secret
 from pat_service.http.authentication import keyring
-from pat_service.rules import clients
-from pat_service.rules.callers import SCOPES
+from pat_service.rules import clients, token_admin
+from pat_service.rules.callers import OPERATOR, SCOPES
+from pat_service.rules.token_admin import TokenFilter
 from pat_service.storage.models import LEAST_ROLE, ROLES
 
 _DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
@@ -107,8 +108,14 @@ def rotate_client(client_id: str, overlap: str) -> None:
 
 @client_commands.command("revoke")
 @click.argument("client_id", metavar="ID")
-def revoke_client(client_id: str) -> None:
-    """Revoke a client at once. Tokens that it minted stay valid until they expire."""
+@click.option("--tokens", is_flag=True, help="Also revoke the tokens that it minted, and end their sessions.")
+def revoke_client(client_id: str, tokens: bool) -> None:
+    """Revoke a client at once. Without --tokens, tokens that it minted stay valid until they expire."""
     with plain_errors():
+        # The client goes first, so that it cannot mint while its tokens are being revoked.
         clients.revoke(client_id, datetime.now(UTC))
-    click.echo(f"Client {client_id} is revoked.")
+        click.echo(f"Client {client_id} is revoked.")
+        if tokens:
+            of_client = TokenFilter(client_id=client_id)
+            revoked = token_admin.revoke_tokens(OPERATOR, of_client, datetime.now(UTC))
+            click.echo(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")

@@ -64,7 +64,7 @@ def _verdict(use: KeyUse) -> str:
     if use.place == 0:
         return _count(use)
     if use.place is None:
-        return f"{_count(use)} are dead; add the key to SECRET_KEY_FALLBACKS to revive them"
+        return f"{_count(use)} are dead; add the key to SECRET_KEY_FALLBACKS to revive them, unless it leaked"
     if use.idle:
         return "not in use: you can remove it, unless it is the next key"
     return f"in use: {_count(use)}"

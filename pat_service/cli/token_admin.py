@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 
 from pat_service.cli.common import find_id, plain_errors
 from pat_service.errors import SessionNotFound, TokenNotFound
-from pat_service.rules import token_admin
+from pat_service.rules import clients, token_admin
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.token_admin import TokenFilter
 from pat_service.shapes import is_uuid
@@ -24,19 +24,23 @@ _FILTERS = (
     click.option("--user", metavar="EMAIL", help="Only those of this user."),
     click.option("--app", metavar="SLUG", help="Only those of this app."),
     click.option("--workspace", metavar="SLUG", help="Only those of this workspace."),
+    click.option("--client", metavar="ID", help="Only those that this client minted."),
 )
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add three options to the command. It receives them as `token_filter`, or None if all are absent."""
+    """Add the options to the command. It receives them as `token_filter`, or None if all are absent."""
 
     @wraps(command)
-    def called(user: str | None, app: str | None, workspace: str | None, **options: Any) -> None:
+    def called(
+        user: str | None, app: str | None, workspace: str | None, client: str | None, **options: Any
+    ) -> None:
         with plain_errors():
             token_filter = TokenFilter(
                 app_id=find_id("app", app),
                 user_id=find_id("user", user),
                 workspace_id=find_id("workspace", workspace),
+                client_id=None if client is None else clients.require_existing(client),
             )
             command(token_filter=None if token_filter == TokenFilter() else token_filter, **options)
 
@@ -57,7 +61,9 @@ def _iterate(page: Callable[[PageRequest], Listing]) -> Iterator[AnyRow]:
 
 def _require_one(id_: str | None, token_filter: TokenFilter | None) -> None:
     if (id_ is None) == (token_filter is None):
-        raise click.UsageError("Name either an ID, or at least one of --user, --app and --workspace.")
+        raise click.UsageError(
+            "Name either an ID, or at least one of --user, --app, --workspace and --client."
+        )
 
 
 def _echo(row: AnyRow, *more: str) -> None:
@@ -85,7 +91,7 @@ def list_tokens(everything: bool, token_filter: TokenFilter | None) -> None:
 @click.argument("id_", metavar="[ID]", required=False)
 @with_filters
 def revoke_tokens(id_: str | None, token_filter: TokenFilter | None) -> None:
-    """Revoke the token with this ID, or all of a user, app or workspace, and end their sessions."""
+    """Revoke the token with this ID, or all of a user, app, workspace or client, and end their sessions."""
     _require_one(id_, token_filter)
     now = datetime.now(UTC)
     if token_filter is not None:
@@ -112,7 +118,7 @@ def list_sessions(token_filter: TokenFilter | None) -> None:
 @click.argument("id_", metavar="[ID]", required=False)
 @with_filters
 def end_sessions(id_: str | None, token_filter: TokenFilter | None) -> None:
-    """End the session with this ID, or those of a user, app or workspace. Their tokens stay valid."""
+    """End the session with this ID, or those of a user, app, workspace or client. Tokens stay valid."""
     _require_one(id_, token_filter)
     now = datetime.now(UTC)
     if token_filter is not None:

@@ -226,6 +226,15 @@ def _require_live(connection: Connection, client_id: str) -> AnyRow:
     return current
 
 
+def require_existing(client_id: str) -> str:
+    """Return the id of the client, live or revoked. Raise Conflict if there is none."""
+    with reading() as connection:
+        statement = select(Client.id).where(Client.id == client_id)
+        if not is_client_id(client_id) or connection.execute(statement).first() is None:
+            raise Conflict(f"There is no client {client_id!r}.")
+    return client_id
+
+
 @dataclass(frozen=True, slots=True)
 class ListedSecret:
     """A secret that has not ended. It cannot be used if its key is not configured."""

@@ -113,7 +113,7 @@ def test_a_key_removed_too_early_disables_its_tokens_and_secrets_until_it_return
     assert uses(early)[-1] == KeyUse(OLD_ID, None, 1, CLIENTS, 0)
     assert check(early, code=1)[-1] == (
         f"Unknown key {OLD_ID}: 1 token(s), {CLIENTS} client secret(s), 0 session(s) are dead; "
-        "add the key to SECRET_KEY_FALLBACKS to revive them"
+        "add the key to SECRET_KEY_FALLBACKS to revive them, unless it leaked"
     )
     back = installation.start(NEW, KEY)
     assert back.open(token).status_code == 200

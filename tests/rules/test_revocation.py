@@ -254,6 +254,32 @@ def test_an_operator_ends_one_session_or_many(service: Service) -> None:
     assert code_of(exchange(service, token)) == "opened"
 
 
+def test_an_operator_ends_all_that_one_client_minted(service: Service) -> None:
+    shops, bens = (
+        open_session(service, mint(service, "shop", email=email)[0])[0] for email in ("ana@acme.test", BEN)
+    )
+    portals, _ = open_session(service, mint(service, "portal", appSlug="support")[0], SUPPORT)
+    assert {row[3] for row in lines(service, "token", "list", "--client", "shop")} == {"shop"}
+    assert len(lines(service, "session", "list", "--client", "portal")) == 1
+    assert invoke(service, "session", "end", "--client", "shop").output == "Ended 2 session(s).\n"
+    done = invoke(service, "token", "revoke", "--client", "shop")
+    assert done.output == "Revoked 2 token(s), ended 0 session(s).\n"
+    assert [session_code(service, jwt) for jwt in (shops, bens)] == ["session_revoked"] * 2
+    assert session_code(service, portals, SUPPORT) == "served"
+    assert lines(service, "token", "list", "--client", "shop") == []
+
+
+def test_a_client_is_revoked_with_all_that_it_minted(service: Service) -> None:
+    token, _ = mint(service, "shop")
+    jwt, _ = open_session(service, token)
+    kept, _ = mint(service, "portal", email=BEN)
+    done = invoke(service, "client", "revoke", "shop", "--tokens")
+    assert done.output == "Client shop is revoked.\nRevoked 1 token(s), ended 1 session(s).\n"
+    assert code_of(exchange(service, token)) == "token_revoked"
+    assert session_code(service, jwt) == "session_revoked"
+    assert code_of(exchange(service, kept)) == "opened"
+
+
 @pytest.mark.parametrize("command", [("token", "revoke"), ("session", "end")])
 def test_wrong_arguments_are_refused_in_one_line_and_end_nothing(
     service: Service, command: tuple[str, str]
@@ -277,6 +303,9 @@ def test_wrong_arguments_are_refused_in_one_line_and_end_nothing(
         ["--workspace", "nowhere"],
         ["--workspace", "Acme"],
         ["--app", "orders", "--user", "nobody@acme.test"],
+        ["--client", "nobody"],
+        ["--client", ""],
+        ["--client", "\udcff"],
     ):
         done = invoke(service, *command, *args)
         assert (done.exit_code, done.stdout) == (1, ""), args
