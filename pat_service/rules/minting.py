@@ -251,7 +251,7 @@ _facts_queries = {
     for by in ("app_id", "app_slug", "workspace_id", "workspace_slug")
 }
 
-_CLEARED: Final = ("revoked_at", "first_used_at", "last_used_at")
+_CLEARED: Final = ("revoked_at", "first_used_at", "last_used_at", "repeat_by")
 #: The columns that a new token replaces in the row of its user and app.
 _REPLACED: Final = tuple(
     name

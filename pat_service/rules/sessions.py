@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
@@ -223,9 +223,13 @@ def _ids(row: CredentialFacts) -> dict[str, Any]:
 
 # Statements, built once.
 
+#: Columns that `_insert_at_once` leaves null.
+SET_LATER: Final = (
+    *("ended_at", "workspace_token", "launcher_session_id", "code_digest", "replaced_by", "unconfirmed"),
+)
 _insert_at_once = Writes(
     {"sqlite": MARK_USED, "postgresql": MARK_USED},
-    (Session, [column.name for column in Session.__table__.c if column.name != "ended_at"]),
+    (Session, [column.name for column in Session.__table__.c if column.name not in SET_LATER]),
     events.ROW,
 )
 _live_of_token = (Session.token_id == bindparam("token"), *LIVE_SESSION)

@@ -204,13 +204,17 @@ class Token(Model):
     first_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    repeat_by: Mapped[str | None] = mapped_column(Text)
 
 
 class Session(Model):
     """One opened frame. `id` is the `jti` of its JWT; `ended_at` ends it at once.
 
-    `app_id` is null for a session of a workspace token, which opens every app of its workspace. The token's
-    `attributes` and `allowed_origins` are copied, since a new mint may replace the token.
+    `app_id` is null for a launcher's session. The token's `attributes` and `allowed_origins` are copied, since
+    a new mint may replace the token. `workspace_token`: a token for the whole workspace opened the session.
+    `launcher_session_id` is the session of the launcher that opened the app. `code_digest` is the digest of a
+    one-time code that claims the session. `replaced_by` is the session that a renewal opened. The first
+    request of an `unconfirmed` session ends the session that it replaces, and the repeat of its token.
     """
 
     __tablename__ = "sessions"
@@ -218,6 +222,7 @@ class Session(Model):
         Index("ix_sessions_app_id_user_id", "app_id", "user_id"),
         Index("ix_sessions_workspace_id_id", "workspace_id", "id"),
         Index("ix_sessions_expires_at_ended_at", "expires_at", "ended_at"),
+        Index("ix_sessions_code_digest", "code_digest", **_where("code_digest IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -233,16 +238,24 @@ class Session(Model):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    workspace_token: Mapped[bool | None]
+    launcher_session_id: Mapped[str | None] = mapped_column(Id)
+    code_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    replaced_by: Mapped[str | None] = mapped_column(Id)
+    unconfirmed: Mapped[bool | None]
 
 
 #: A session is live at the statement's parameter `now`.
 LIVE_SESSION: Final = (Session.ended_at.is_(None), Session.expires_at > bindparam("now", type_=UtcDateTime))
+#: A token for one app opened the session. `OF_WORKSPACE`: a token for the whole workspace.
+OF_APP: Final = and_(Session.app_id.is_not(None), Session.workspace_token.is_not(True))
+OF_WORKSPACE: Final = or_(Session.app_id.is_(None), Session.workspace_token.is_(True))
 #: Token and session have the same pair; another token of the pair may have opened the session.
 SAME_PAIR: Final = and_(
     Token.user_id == Session.user_id,
     or_(
-        Token.app_id == Session.app_id,
-        and_(Token.app_id.is_(None), Session.app_id.is_(None), Token.workspace_id == Session.workspace_id),
+        and_(Token.app_id == Session.app_id, OF_APP),
+        and_(Token.app_id.is_(None), OF_WORKSPACE, Token.workspace_id == Session.workspace_id),
     ),
 )
 
