@@ -54,6 +54,11 @@ _WEB_ORIGIN = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[
 _OTHER_ORIGIN = re.compile(_OTHERS, re.ASCII)
 
 
+def visible(text: str) -> str:
+    """Return the text for a terminal: characters that could move its cursor or reorder a line are escaped."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def check_text(text: str) -> None:
     """Refuse control characters and lone surrogates."""
     if any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in text):

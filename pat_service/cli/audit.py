@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 
 from pat_service.api.events_schemas import EVENT, EVENT_TYPE_PATTERN
 from pat_service.api.fields import Moment
-from pat_service.cli.common import find_id, plain_errors
+from pat_service.cli.common import find_id, plain_errors, show
 from pat_service.errors import Unavailable
 from pat_service.rules import audit_export, clients
 from pat_service.rules.audit_export import EventFilter
@@ -83,6 +83,6 @@ def _print(event_filter: EventFilter, after: int) -> int:
     """Print the events after the event with this id. Return the id of the last one."""
     for batch in audit_export.export(OPERATOR, event_filter, after):
         for row in batch:
-            click.echo(json.dumps(EVENT.dump(row)))
+            show(json.dumps(EVENT.dump(row)))
             after = row.id
     return after

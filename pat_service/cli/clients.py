@@ -7,7 +7,7 @@ from typing import Final
 import click
 from flask.cli import AppGroup
 
-from pat_service.cli.common import plain_errors, show_secret
+from pat_service.cli.common import plain_errors, show, show_secret
 from pat_service.http.authentication import keyring
 from pat_service.rules import clients, token_admin
 from pat_service.rules.callers import OPERATOR, SCOPES
@@ -67,9 +67,9 @@ def list_clients() -> None:
         reach = "all workspaces" if row.workspaces is None else ", ".join(row.workspaces) or "no workspace"
         limit = row.mint_limit or "default limit"
         role = f"roles up to {row.highest_role}"
-        click.echo(f"{row.id}\t{reach}\t{', '.join(row.scopes)}\t{limit}\t{role}\t{state}")
+        show(row.id, reach, ", ".join(row.scopes), limit, role, state)
         for secret in row.secrets if row.revoked_at is None else ():
-            click.echo(f"\t{_describe(secret)}")
+            show("", _describe(secret))
 
 
 def _describe(secret: clients.ListedSecret) -> str:
@@ -87,7 +87,7 @@ def limit_client(client_id: str, mint_limit: str) -> None:
     own = None if mint_limit == "none" else mint_limit
     with plain_errors():
         clients.limit(client_id, own, datetime.now(UTC))
-    click.echo(f"Client {client_id} may mint {own or 'as often as MINT_RATE_LIMIT says'}.")
+    show(f"Client {client_id} may mint {own or 'as often as MINT_RATE_LIMIT says'}.")
 
 
 @client_commands.command("rotate")
@@ -114,8 +114,8 @@ def revoke_client(client_id: str, tokens: bool) -> None:
     with plain_errors():
         # The client goes first, so that it cannot mint while its tokens are being revoked.
         clients.revoke(client_id, datetime.now(UTC))
-        click.echo(f"Client {client_id} is revoked.")
+        show(f"Client {client_id} is revoked.")
         if tokens:
             of_client = TokenFilter(client_id=client_id)
             revoked = token_admin.revoke_tokens(OPERATOR, of_client, datetime.now(UTC))
-            click.echo(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")
+            show(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")

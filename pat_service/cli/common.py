@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, users, workspaces
-from pat_service.shapes import check_email, check_slug
+from pat_service.shapes import check_email, check_slug, visible
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import PageRequest
 
@@ -30,10 +30,10 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except InvalidPayload as refusal:
-        lines = [f"{escape(field)}: {text}" for field, texts in refusal.errors.items() for text in texts]
-        raise click.ClickException("\n".join(lines)) from None
+        lines = [f"{field}: {text}" for field, texts in refusal.errors.items() for text in texts]
+        raise click.ClickException("\n".join(map(visible, lines))) from None
     except Refused as refusal:
-        raise click.ClickException(refusal.detail) from None
+        raise click.ClickException(visible(refusal.detail)) from None
     except IntegrityError:
         raise click.ClickException("A concurrent change conflicts with this one; try again.") from None
     except DBAPIError:
@@ -42,9 +42,9 @@ def plain_errors() -> Iterator[None]:
         ) from None
 
 
-def escape(text: str) -> str:
-    """Return a text from outside for a terminal, with its control characters escaped."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+def show(*fields: str, err: bool = False) -> None:
+    """Print a line of fields, separated by tabs. A field may come from outside."""
+    click.echo("\t".join(map(visible, fields)), err=err)
 
 
 _KINDS: Final[dict[str, Any]] = {
@@ -71,5 +71,5 @@ def find_id(kind: str, name: str | None) -> str | None:
 
 
 def show_secret(client_id: str, secret: str) -> None:
-    click.echo(f"Secret of client {client_id}, shown this once:", err=True)
-    click.echo(secret)
+    show(f"Secret of client {client_id}, shown this once:", err=True)
+    show(secret)

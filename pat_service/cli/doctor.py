@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from pat_service.cli.common import escape, find
+from pat_service.cli.common import find
 from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed.answers import APPS, LAUNCHERS
@@ -24,7 +24,7 @@ from pat_service.http.authentication import keyring
 from pat_service.http.public_url import app_url, has_app_origins, public_url
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.rules.directory import workspaces
-from pat_service.shapes import check_email, check_slug, is_dns_label
+from pat_service.shapes import check_email, check_slug, is_dns_label, visible
 from pat_service.storage.database import AnyRow
 from pat_service.storage.readiness import START_DATABASE
 
@@ -91,14 +91,14 @@ def _parse_parent(text: str) -> Parent:
     try:
         return origins.parse_parent(text)
     except ValidationError as error:
-        raise _WrongArgument(f"--parent {escape(text)}: {error.messages[0]}") from None
+        raise _WrongArgument(f"--parent {visible(text)}: {error.messages[0]}") from None
 
 
 def _check_argument(check: Callable[[str], object], text: str, name: str) -> None:
     try:
         check(text)
     except ValidationError as error:
-        raise _WrongArgument(f"{name} {escape(text)}: {error.messages[0]}") from None
+        raise _WrongArgument(f"{name} {visible(text)}: {error.messages[0]}") from None
 
 
 # ---- Checks ----
@@ -232,9 +232,9 @@ def _print_lines(found: list[Finding]) -> None:
     parts = max(len(finding.part) for finding in found)
     for finding in found:
         level = click.style(finding.level.ljust(levels), fg=COLOURS[finding.level])
-        click.echo(f"{level}  {finding.part.ljust(parts)}  {escape(finding.text)}")
+        click.echo(f"{level}  {finding.part.ljust(parts)}  {visible(finding.text)}")
         if finding.change is not None:
-            click.echo(f"{' ' * (levels + parts + 2)}→ {escape(finding.change)}")
+            click.echo(f"{' ' * (levels + parts + 2)}→ {visible(finding.change)}")
     counts = Counter(finding.level for finding in found)
     click.echo(f"{counts[PROBLEM]} problem(s), {counts[WARNING]} warning(s).")
 

@@ -4,6 +4,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from pat_service.cli.common import show
 from pat_service.embed.embed_js import script
 from pat_service.http.public_url import public_url
 
@@ -20,11 +21,11 @@ def embed_tag(module: bool) -> None:
     newest = script().newest
     kind = "mjs" if module else "js"
     if not newest.published:
-        click.echo(
+        show(
             f"Version {newest.version} is not published, so it and its integrity may still change.", err=True
         )
     start, end = ('<script type="module" ', "") if module else ("<script ", " defer")
-    click.echo(
+    show(
         f'{start}src="{public_url()}/embed-{newest.version}.{kind}" '
         f'integrity="{newest.files[kind].integrity}" crossorigin="anonymous"{end}></script>'
     )

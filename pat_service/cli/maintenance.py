@@ -8,7 +8,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from pat_service import __version__
-from pat_service.cli.common import plain_errors
+from pat_service.cli.common import plain_errors, show
 from pat_service.findings import Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
@@ -25,7 +25,7 @@ _WRONG_KEY: Final = (
 @click.command()
 def version() -> None:
     """Print the version of the service."""
-    click.echo(f"pat-service {__version__}")
+    show(f"pat-service {__version__}")
 
 
 @click.command()
@@ -38,18 +38,18 @@ def check(deploy: bool) -> None:
     """
     findings: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
     for finding in findings:
-        click.echo(f"pat-service: {finding.text}", err=True)
+        show(f"pat-service: {finding.text}", err=True)
     if findings:
         raise SystemExit(1)
     with plain_errors():
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
         unfit_slugs = apps.list_unfit_slugs() if has_app_origins() else []
     for use in uses:
-        click.echo(f"{_name(use)} {use.key_id}: {_verdict(use)}")
+        show(f"{_name(use)} {use.key_id}: {_verdict(use)}")
     if wrong_key := key_usage.all_secrets_lost(uses):
-        click.echo(f"pat-service: {_WRONG_KEY}", err=True)
+        show(f"pat-service: {_WRONG_KEY}", err=True)
     for slug in unfit_slugs:
-        click.echo(f"App {slug} cannot open: its slug cannot be the first part of its host")
+        show(f"App {slug} cannot open: its slug cannot be the first part of its host")
     if wrong_key:
         raise SystemExit(1)
 
@@ -88,6 +88,4 @@ def purge() -> None:
             timedelta(days=current_app.config["RETAIN_DAYS"]),
             None if event_days is None else timedelta(days=event_days),
         )
-    click.echo(
-        f"Deleted {deleted.tokens} token(s), {deleted.sessions} session(s), {deleted.events} event(s)."
-    )
+    show(f"Deleted {deleted.tokens} token(s), {deleted.sessions} session(s), {deleted.events} event(s).")

@@ -8,11 +8,11 @@ import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
 
-from pat_service.cli.common import escape, find, plain_errors
+from pat_service.cli.common import find, plain_errors, show
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, workspaces
 from pat_service.rules.directory.reach import TargetRow
-from pat_service.shapes import parse_origin
+from pat_service.shapes import parse_origin, visible
 
 app_commands = AppGroup("app", help="Allowed origins of apps.")
 workspace_commands = AppGroup("workspace", help="Allowed origins of launchers.")
@@ -54,12 +54,12 @@ def _origin(text: str) -> str:
     try:
         return parse_origin(text)
     except ValidationError as error:
-        raise click.ClickException(f"{escape(text)}: {error.messages[0]}") from None
+        raise click.ClickException(f"{visible(text)}: {error.messages[0]}") from None
 
 
 def _print_origins(row: TargetRow) -> None:
     for origin in row.allowed_origins:
-        click.echo(escape(origin))
+        show(origin)
 
 
 _add_commands(app_commands, "app", apps, "app")

@@ -7,7 +7,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from pat_service.cli.common import plain_errors, show_secret
+from pat_service.cli.common import plain_errors, show, show_secret
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import file_provisioning
@@ -26,7 +26,7 @@ def provision(file: Path) -> None:
     with plain_errors():
         done = file_provisioning.provision(keyring(), file_provisioning.parse(text), datetime.now(UTC))
     counts = (f"{count} {kind[: -1 if count == 1 else None]}" for kind, count in done.counts.items())
-    click.echo(f"Provisioned {', '.join(counts)}.")
+    show(f"Provisioned {', '.join(counts)}.")
     for slug, template in done.templates.items():
         folder = Path(current_app.root_path, current_app.template_folder or "", "apps", template)
         if not (folder / "index.html").is_file():
@@ -34,6 +34,6 @@ def provision(file: Path) -> None:
         if has_app_origins() and not is_dns_label(slug):
             done.notes.append(f"{slug} cannot open: its slug cannot be the first part of its host")
     for note in done.notes:
-        click.echo(f"Note: {note}.", err=True)
+        show(f"Note: {note}.", err=True)
     for client_id, secret in done.secrets.items():
         show_secret(client_id, secret.reveal())

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from pat_service.cli.common import find_id, plain_errors
+from pat_service.cli.common import find_id, plain_errors, show
 from pat_service.errors import SessionNotFound, TokenNotFound
 from pat_service.rules import clients, token_admin
 from pat_service.rules.callers import OPERATOR
@@ -69,7 +69,7 @@ def _require_one(id_: str | None, token_filter: TokenFilter | None) -> None:
 def _echo(row: AnyRow, *more: str) -> None:
     place = f"{row.workspace_slug}/{row.app_slug or '*'}"
     expires = f"until {row.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-    click.echo("\t".join((row.id, place, row.user_email, row.client_id, expires, *more)))
+    show(row.id, place, row.user_email, row.client_id, expires, *more)
 
 
 @token_commands.command("list")
@@ -98,7 +98,7 @@ def revoke_tokens(id_: str | None, token_filter: TokenFilter | None) -> None:
         revoked = token_admin.revoke_tokens(OPERATOR, token_filter, now)
     else:
         revoked = token_admin.revoke_token(OPERATOR, _parse_id(id_, TokenNotFound), now)
-    click.echo(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")
+    show(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")
 
 
 @session_commands.command("list")
@@ -125,7 +125,7 @@ def end_sessions(id_: str | None, token_filter: TokenFilter | None) -> None:
         ended = token_admin.end_sessions(OPERATOR, token_filter, now)
     else:
         ended = token_admin.end_session(OPERATOR, _parse_id(id_, SessionNotFound), now)
-    click.echo(f"Ended {ended} session(s).")
+    show(f"Ended {ended} session(s).")
 
 
 def _parse_id(id_: str | None, missing: type[TokenNotFound | SessionNotFound]) -> str:

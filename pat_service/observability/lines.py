@@ -15,6 +15,7 @@ from typing import Any, Final
 from flask import g, has_request_context
 
 from pat_service.credentials import redact
+from pat_service.shapes import visible
 
 #: The query of an address. The lookbehind excludes SQL's placeholders.
 _QUERY = re.compile(r"(?<=[^\s=(,\[?])\?\S+")
@@ -31,19 +32,20 @@ Fields = dict[str, Any]
 
 
 def render_colored(fields: Fields) -> str:
+    """Return the fields as a coloured line for a terminal. No field can send escape sequences to it."""
     level, exception = fields.pop("level"), fields.pop("exception", None)
     parts = [
         f"{_DIM}{fields.pop('timestamp')}{_RESET}",
         f"[{_LEVEL_COLORS.get(level, '')}{level:<9}{_RESET}]",
-        f"{_BRIGHT}{fields.pop('event'):<8}{_RESET}",
+        f"{_BRIGHT}{visible(fields.pop('event')):<8}{_RESET}",
     ]
     if "logger" in fields:
-        parts.append(f"[{_RESET}{_BRIGHT}{_BLUE}{fields.pop('logger')}{_RESET}]{_RESET}")
+        parts.append(f"[{_RESET}{_BRIGHT}{_BLUE}{visible(fields.pop('logger'))}{_RESET}]{_RESET}")
     for name in sorted(fields):
         text = str(fields[name])
-        shown = repr(text) if set(" \t=\r\n\"'") & set(text) else text
+        shown = repr(text) if set(" \t=\r\n\"'") & set(text) else visible(text)
         parts.append(f"{_CYAN}{name}{_RESET}={_MAGENTA}{shown}{_RESET}")
-    return " ".join(parts) + ("" if exception is None else f"\n{exception}")
+    return "\n".join([" ".join(parts), *map(visible, (exception or "").splitlines())])
 
 
 render: Callable[[Fields], str] = (

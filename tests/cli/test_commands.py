@@ -20,10 +20,11 @@ from sqlalchemy import select, update
 
 from pat_service import __version__
 from pat_service.credentials import Key
-from pat_service.storage.models import App, Client, ClientSecret, Event
+from pat_service.storage.models import App, Client, ClientSecret, Event, User
 from tests.support.people import (
     KEY,
     MINT,
+    PORTAL,
     PUBLIC_URL,
     SECRETS,
     WORLD,
@@ -530,3 +531,24 @@ def test_a_shell_takes_the_secrets_and_errors_of_real_processes(
     assert mint_status(client, "till", secret) == 201
     refused = flask("provision", write("frobs = 1"))
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "Error: frobs: Unknown field.\n")
+
+
+# Terminals
+
+
+def test_lists_escape_what_could_control_a_terminal(runner: Runner, service: Service) -> None:
+    """Names that an older version stored may contain anything."""
+    hostile = "\u202ean\x1b]0;x\x07a\x9b@acme.test"
+    service.token()
+    service.change(update(User).where(User.email == "ana@acme.test").values(email=hostile))
+    service.change(update(App).where(App.slug == "orders").values(allowed_origins=["http://\x1b[2J"]))
+    shown = succeed(runner, "token", "list").stdout + succeed(runner, "app", "allow", "orders", PORTAL).stdout
+    assert r"\u202ean\x1b]0;x\x07a\x9b@acme.test" in shown
+    assert r"http://\x1b[2J" in shown
+    assert shown.isascii()
+    assert not set(shown) - {*map(chr, range(32, 127)), "\t", "\n"}
+
+
+def test_every_command_prints_by_the_function_that_escapes() -> None:
+    sources = {path.name: path.read_text() for path in (PROJECT / "pat_service/cli").glob("*.py")}
+    assert {name for name, source in sources.items() if "click.echo(" in source} == {"common.py", "doctor.py"}

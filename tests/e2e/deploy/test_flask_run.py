@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 
 from tests.support.people import MINT, ORDERS, PORTAL, WORLD, basic, provision
-from tests.support.servers import WebServer, flask_run
+from tests.support.servers import WebServer, flask_run, free_port, wait_for, web_server
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +132,20 @@ def test_ana_mints_and_opens_and_the_log_has_no_token(peopled: Laptop) -> None:
     assert log.count('"request_id"') >= 6
     for secret in (token, token[4:], jwt, jwt.split(".")[2], SECRET):
         assert secret not in log
+
+
+def test_a_request_cannot_send_escape_sequences_to_the_terminal(tmp_path: Path) -> None:
+    """Any web page can make a developer's browser request an address of a local server."""
+    port = free_port()
+    serve = [sys.executable, "-m", "flask", "--app", "app", "run", "--port", str(port)]
+    in_terminal = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", *serve]
+    folder = checkout(tmp_path)
+    with web_server(in_terminal, {}, port=port, cwd=folder) as server:
+        Laptop(folder, server).call("GET", "/%1b%5d0;owned%07%1b%5b2Jhello%e2%80%ae")
+        wait_for(lambda: "hello" in server.log.read_text())
+        printed = server.log.read_text()
+    assert r"\x1b]0;owned\x07\x1b[2Jhello\u202e" in printed
+    assert [text for text in ("\x07", "\x1b]", "\x1b[2J", "\u202e") if text in printed] == []
 
 
 @pytest.mark.parametrize(
