@@ -203,7 +203,8 @@
     const lead = Math.min(MAX_LEAD_MS, lifetime / 10) * (1 + jitter / 2);
     if (renewable && left <= lead && !document.hidden) renew(reason ?? "expiring");
     const next = renewable && left > lead ? left - lead : left;
-    timer = setTimeout(watch, Math.min(next, MAX_TIMEOUT_MS));
+    // Whole milliseconds: the rest of a rounding error would run the timer again at the same time.
+    timer = setTimeout(watch, Math.min(Math.ceil(next), MAX_TIMEOUT_MS));
   }
 
   function expire(reason) {
