@@ -12,7 +12,7 @@ from config import Config, ConfigError, list_findings
 from pat_service import api, embed
 from pat_service.credentials import Keyring
 from pat_service.embed import embed_js
-from pat_service.http import headers, limits, problems
+from pat_service.http import headers, limits, problems, request_checks
 from pat_service.http.public_url import APP_LABEL
 from pat_service.observability import health, lines, log, monitoring
 from pat_service.storage import database, models  # noqa: F401 - models: for migrations
@@ -51,6 +51,7 @@ def create_app(config: Config | None = None) -> Flask:
     lines.configure()
     _configure(app, config)
     log.init_app(app)
+    request_checks.init_app(app)
     public_url = config.public_url or ""
     headers.init_app(app, https=public_url.startswith("https:"), has_app_origins=APP_LABEL in public_url)
     limits.init_app(app, config.redis_url)

@@ -26,7 +26,7 @@ STRANGE: Final = [
     *(COMMON, "127.0.0.1:8000", "mallory.example", "orders.mallory.example", "ordersembed.example"),
     *("a.orders.embed.example", "orders.embed.example.", "orders.embed.example:8443"),
     *("orders.embed.example.mallory.example", "orders.embed.example@mallory.example", "orders"),
-    *("orders.embed.example, support.embed.example", "orders.xembed.example", "", "{app}.embed.example:8443"),
+    *("orders.embed.example, support.embed.example", "orders.xembed.example", "{app}.embed.example:8443"),
 ]
 #: Valid slugs that cannot be part of a host.
 UNFIT: Final = ["my_orders", "orders-", "o" * 64, "xn--orders", "a_"]

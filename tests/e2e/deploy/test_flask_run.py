@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -146,6 +147,16 @@ def test_a_request_cannot_send_escape_sequences_to_the_terminal(tmp_path: Path) 
         printed = server.log.read_text()
     assert r"\x1b]0;owned\x07\x1b[2Jhello\u202e" in printed
     assert [text for text in ("\x07", "\x1b]", "\x1b[2J", "\u202e") if text in printed] == []
+
+
+def test_http_1_1_without_a_host_is_400(laptop: Laptop) -> None:
+    def status(request: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", laptop.server.port), timeout=30) as connection:
+            connection.sendall(f"{request}Connection: close\r\n\r\n".encode())
+            return connection.makefile("rb").readline().split()[1]
+
+    assert status("GET /healthz HTTP/1.1\r\n") == b"400"
+    assert status("GET /healthz HTTP/1.0\r\n") == b"200"
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,26 @@ def test_an_answer_before_the_end_of_the_body_closes_the_connection(
     assert "\r\nConnection: close\r\n" in answer
 
 
+@pytest.mark.parametrize(
+    "host", ["", "Host: \r\n", "X-Host: x\r\n"], ids=["no host", "an empty host", "another header"]
+)
+def test_http_1_1_without_a_host_is_400_and_http_1_0_needs_none(server: WebServer, host: str) -> None:
+    """RFC 9112, 3.2. The address may be absolute and name a host."""
+    for target in ("/healthz", "http://x/healthz"):
+        with sender(server, f"GET {target} HTTP/1.1\r\n{host}Connection: close\r\n\r\n") as connection:
+            assert statuses(everything(connection)) == [400]
+        with sender(server, f"GET {target} HTTP/1.0\r\n{host}\r\n") as connection:
+            assert everything(connection).startswith("HTTP/1.0 200 ")
+
+
+@pytest.mark.parametrize(
+    "path", ["//healthz", "///healthz", "/%2fhealthz", "//x/healthz", "http://x//healthz"]
+)
+def test_a_path_that_begins_with_two_slashes_is_404(server: WebServer, path: str) -> None:
+    with sender(server, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
+        assert statuses(everything(connection)) == [404]
+
+
 def test_pipelined_requests_are_answered_in_order(server: WebServer) -> None:
     body = json.dumps(minting())
     mint = f"{POST}{CREDENTIALS}Content-Length: {len(body)}\r\n\r\n{body}"
