@@ -629,20 +629,23 @@
     );
   }
 
+  // An app puts `hx-ignore` around markup that users wrote. Nothing in it sends the session.
+  const ignored = (node) => node.closest("[hx-ignore]") !== null;
+
   // Leave links and forms with a target, a download or htmx attributes to the browser and htmx.
-  const leftAlone = (node) => node.getAttributeNames().some((name) => /^(target$|download$|(data-)?hx-)/.test(name));
+  const leftAlone = (node) => ignored(node) || node.getAttributeNames().some((name) => /^(target$|download$|hx-)/.test(name));
 
   function clicked(event) {
     const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
     if (event.defaultPrevented || elsewhere) return;
-    const target = event.target.closest("[data-embed-go], [data-embed-download], a[href]");
+    const target = event.target.closest("[data-embed-go], [embed-download], a[href]");
     if (!target) return;
     if (target.hasAttribute("data-embed-go")) {
       event.preventDefault();
       go(target.dataset.embedGo);
       return;
     }
-    if (target.hasAttribute("data-embed-download")) {
+    if (target.hasAttribute("embed-download") && !ignored(target)) {
       event.preventDefault();
       download(target);
       return;
@@ -719,9 +722,9 @@
   const sources = new WeakMap(); // image → the address that it should show
 
   function fill() {
-    for (const image of document.querySelectorAll("img[data-embed-src]")) {
-      const source = image.dataset.embedSrc;
-      if (sources.get(image) === source) continue;
+    for (const image of document.querySelectorAll("img[embed-src]")) {
+      const source = image.getAttribute("embed-src");
+      if (sources.get(image) === source || ignored(image)) continue;
       sources.set(image, source);
       file(source).then(({ blob }) => {
         if (!blob || sources.get(image) !== source) return;
@@ -737,10 +740,10 @@
   async function download(target) {
     if (target.ariaBusy === "true") return;
     target.ariaBusy = "true";
-    const { response, blob } = await file(target.dataset.embedDownload);
+    const { response, blob } = await file(target.getAttribute("embed-download"));
     target.ariaBusy = null;
     if (!blob) return;
-    const name = fileName(response) || target.dataset.embedFilename || response.url.split("/").pop();
+    const name = fileName(response) || target.getAttribute("embed-filename") || response.url.split("/").pop();
     const link = element("a", { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), BLOB_LIFETIME_MS);
@@ -871,7 +874,7 @@
     when(document, "htmx:config:request", configured);
     when(document, "visibilitychange", wake);
     when(window, "pageshow", (event) => event.persisted && wake());
-    const observed = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["data-embed-src"] };
+    const observed = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["embed-src"] };
     new MutationObserver(fill).observe(document.body, observed);
     fill();
     window.embed = embed;

@@ -530,8 +530,8 @@ def test_a_spreadsheet_reads_no_cell_as_a_formula(dora: Shelf, start: str) -> No
 def test_the_download_keeps_the_filter_but_not_the_page(service: Service, ana: Frame) -> None:
     text = service.get(ana, "pages/list", query_string={"q": "cup", "status": "delivered", "page": 2}).text
     address = f"/embed-apps/{ORDERS}/data/orders.csv?status=delivered&amp;q=cup"
-    assert f'data-embed-download="{address}">Download these as CSV' in text
-    all_of_them = f'data-embed-download="/embed-apps/{ORDERS}/data/orders.csv">Download all as CSV'
+    assert f'embed-download="{address}">Download these as CSV' in text
+    all_of_them = f'embed-download="/embed-apps/{ORDERS}/data/orders.csv">Download all as CSV'
     assert all_of_them in service.get(ana, "pages/list?page=3").text
 
 
@@ -651,7 +651,7 @@ def test_cleo_sees_that_she_has_no_orders(service: Service, cleo: Frame) -> None
     for answer in (cleo.response, service.get(cleo, "pages/index")):
         assert "<h2>No orders yet</h2>" in answer.text
         assert not [
-            tag for tag in ("<table", 'class="chart"', "<form", "data-embed-download") if tag in answer.text
+            tag for tag in ("<table", 'class="chart"', "<form", "embed-download") if tag in answer.text
         ]
 
 

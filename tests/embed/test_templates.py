@@ -31,6 +31,8 @@ LOADS: Final = ("src", "srcset", "href", "xlink:href", "data", "poster", "action
 FRAMES: Final = ("iframe", "frame", "object", "embed", "applet", "base")
 #: htmx evaluates these as scripts or writes to the browser's history.
 HTMX_BLOCKED: Final = ("hx-on", "hx-push-url", "hx-replace-url", "hx-history", "hx-preserve")
+#: Sanitizers leave attributes that begin with data-, so the frame reads none of them.
+WITHOUT_EFFECT: Final = ("data-hx-", "data-embed-")
 
 
 class Scan(HTMLParser):
@@ -69,10 +71,7 @@ class Scan(HTMLParser):
         if tag.startswith("jinja-"):
             self.in_head = tag == "jinja-head"
             return
-        given = {
-            name.removeprefix("data-") if name.startswith("data-hx-") else name: value or ""
-            for name, value in attrs
-        }
+        given = {name: value or "" for name, value in attrs}
         self._check_tag(tag, given)
         for name, value in given.items():
             self._check_attribute(tag, name, value)
@@ -107,6 +106,8 @@ class Scan(HTMLParser):
             self.wrong.append("address that is a script")
         if name in LOADS and tag != "a" and ELSEWHERE.match(value.partition(",")[0]):
             self.wrong.append("resource from elsewhere")
+        if name.startswith(WITHOUT_EFFECT):
+            self.wrong.append("attribute that nothing reads")
         if name.startswith(HTMX_BLOCKED):
             self.wrong.append("htmx that the policy blocks")
         if name.startswith("hx-") and re.match(r"\s*(js|javascript):", value):
@@ -194,9 +195,14 @@ PLANTED: Final[dict[str, dict[str, list[str]]]] = {
     },
     "htmx that the policy blocks": {
         "apps": [
-            *('<a hx-on:click="go()">', '<a hx-on--after-request="go()">', '<a data-hx-on:click="go()">'),
+            *('<a hx-on:click="go()">', '<a hx-on--after-request="go()">'),
             *('<a hx-get="x" hx-push-url="true">', "<a hx-vals='js:{a: b}'>"),
             '<a hx-trigger="click[ctrlKey && go()]">',
+        ],
+    },
+    "attribute that nothing reads": {
+        "apps": [
+            *('<a data-hx-get="x">', "<img data-embed-src=\"{{ data_url('a.png') }}\" alt=''>"),
         ],
     },
     "unescaped": {
@@ -228,8 +234,8 @@ def test_the_scan_finds_planted_faults(wrong: str) -> None:
 
 HARMLESS: Final = [
     ("apps", '<a href="{{ page_url(\'index\') }}">On = "on"</a>'),
-    ("apps", '<img data-embed-src="{{ data_url(\'a.png\') }}" alt="">'),
-    ("apps", "<button data-embed-download=\"{{ data_url('a.csv') }}\">"),
+    ("apps", '<img embed-src="{{ data_url(\'a.png\') }}" alt="">'),
+    ("apps", "<button embed-download=\"{{ data_url('a.csv') }}\">"),
     ("apps", '<form method="post" action="{{ page_url(\'ask\') }}">'),
     ("apps", '<input hx-trigger="submit, change target:input[type=radio], input delay:250ms">'),
     (

@@ -22,7 +22,7 @@ ISOLATED: Final = {
 }
 #: Whether the app's scripts and htmx have run, and style sheets and pictures are loaded.
 IS_READY: Final = """() => window.embed && document.readyState === "complete"
-    && !document.querySelector("[data-embed-src]:not([src])")
+    && !document.querySelector("[embed-src]:not([src])")
     && [...document.querySelectorAll("link[rel=stylesheet]")].every(({ sheet }) => sheet)"""
 
 

@@ -240,9 +240,9 @@ def test_htmx_forms_pictures_and_events_work_in_an_opened_page(portal: DrivenPor
 
 def test_a_download_comes_with_the_session(portal: DrivenPortal) -> None:
     portal.open()
-    portal.frame.click("[data-embed-download]")
+    portal.frame.click("[embed-download]")
     file = portal.browser.downloads / "Bericht für.txt"
-    portal.frame.until("() => !document.querySelector('[data-embed-download]').ariaBusy")
+    portal.frame.until("() => !document.querySelector('[embed-download]').ariaBusy")
     end = monotonic() + TIMEOUT_SECONDS
     while not (file.exists() and file.read_text()):
         assert monotonic() < end, list(portal.browser.downloads.iterdir())
