@@ -15,6 +15,7 @@ from pat_service import errors
 from pat_service.credentials import Secret, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import advice, retryable
+from pat_service.embed.handover import named_parent
 from pat_service.embed.hosts import form_action
 from pat_service.embed.locale import language, theme
 from pat_service.embed.script_texts import texts_in
@@ -192,21 +193,23 @@ def refusal_page(problem: dict[str, Any], status: int) -> Response | None:
     if parsed is None or _is_for_script(parsed[1]) or _prefers_json(accept):
         return None
     preferences = language(), theme()
+    origins = allowed_origins()
+    parents = tuple(named_parent(origins).values() if parsed[1] == HANDOVER else origins)
     if "errors" in problem:
-        return Response(_page(problem, allowed_origins(), csp_nonce(), *preferences), status)
+        return Response(_page(problem, parents, csp_nonce(), *preferences), status)
     template_problem = tuple((problem | {"requestId": _REQUEST_ID}).items())
-    html = _cached_page(template_problem, tuple(allowed_origins()), *preferences)
+    html = _cached_page(template_problem, parents, *preferences)
     return Response(html.replace(_REQUEST_ID, problem["requestId"]).replace(_NONCE, csp_nonce()), status)
 
 
 @lru_cache(maxsize=512)
 def _cached_page(
-    problem: tuple[tuple[str, Any], ...], origins: tuple[str, ...], language: str, theme: str
+    problem: tuple[tuple[str, Any], ...], parents: tuple[str, ...], language: str, theme: str
 ) -> str:
-    return _page(dict(problem), origins, _NONCE, language, theme)
+    return _page(dict(problem), parents, _NONCE, language, theme)
 
 
-def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str, language: str, theme: str) -> str:
+def _page(problem: dict[str, Any], parents: Sequence[str], nonce: str, language: str, theme: str) -> str:
     title, sentence = advice(problem["code"], language)
     preferences = {"locale": language, "language": language, "theme": theme}
     return render_template(
@@ -214,7 +217,7 @@ def _page(problem: dict[str, Any], origins: Sequence[str], nonce: str, language:
         title=title,
         advice=sentence,
         retry=retryable(problem["code"]),
-        boot={"problem": problem, "parents": origins, **preferences},
+        boot={"problem": problem, "parents": parents, **preferences},
         texts=texts_in(language),
         csp_nonce=nonce,
         direction=direction(language),

@@ -111,9 +111,13 @@ def _address_builder(folder: str) -> Callable[..., str]:
 # ---- First pages of frames ----
 
 
-def show_waiting(root: str, parents: list[str]) -> Response:
-    """Answer with an empty page that waits for a token from one of the parents."""
-    boot = {"base": root, "parents": parents} | named_parent(parents) | preferences()
+def show_waiting(root: str, origins: list[str]) -> Response:
+    """Answer with an empty page that waits for a token from its named parent, if the origins include it.
+
+    The page names no other origin, since anybody may ask for it.
+    """
+    parent = named_parent(origins)
+    boot = {"base": root, "parents": [each.lower() for each in parent.values()]} | parent | preferences()
     return Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce()))
 
 

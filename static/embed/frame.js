@@ -1,6 +1,7 @@
 // The script of every frame: of open apps, of pages that wait for a token, and of refusals. It sends the session with
 // every request of the app, swaps pages in place, renews the session, and reports errors to the viewer and to the host
-// page. Only this closure holds the session: no cookie, no storage, no window.name, no attribute.
+// page. It stores the session nowhere in the browser: no cookie, no storage, no window.name, no attribute. It does not
+// hide the session from scripts of the app, which could send any request with it: it opens this app and nothing else.
 (() => {
   "use strict";
 
@@ -24,16 +25,30 @@
   const REDIRECTED = { status: 0, code: "redirect_refused", detail: "The app redirected this request to an address that is not allowed." };
   const NO_TOKEN = { status: 0, code: "timeout", detail: "The host page gave no token in time.", retryable: true };
 
-  // Saved before the app's scripts run: a script that wraps them later would see the session.
-  const fetch = window.fetch;
+  // Saved before the app's scripts run, so that wrappers, such as those of monitoring scripts, log no session.
+  const { fetch } = window;
+  const { addEventListener } = EventTarget.prototype;
   const { submit } = HTMLFormElement.prototype;
   const { attachShadow } = Element.prototype;
   const { postMessage } = MessagePort.prototype;
-  const { set } = Headers.prototype;
+
+  // An element can hide a member of the document or the window from every script, by its name (HTML, named access):
+  // <img name="getElementById">. It loses that name.
+  const HIDING = "form[name], img[name], iframe[name], embed[name], object:is([name], [id]), [id$=Event], [id$=Listener]";
+  function unhide(page) {
+    for (const found of Document.prototype.querySelectorAll.call(page, HIDING)) {
+      for (const attribute of ["name", "id"]) {
+        const name = Element.prototype.getAttribute.call(found, attribute);
+        if (name in Document.prototype) Element.prototype.removeAttribute.call(found, attribute);
+      }
+    }
+  }
+  const names = { childList: true, subtree: true, attributes: true, attributeFilter: ["name", "id"] };
+  new MutationObserver(() => unhide(document)).observe(document, names);
+
   const { nonce } = document.currentScript;
-  const block = document.getElementById("embed-boot");
-  const boot = JSON.parse(block.textContent);
-  block.remove();
+  const [boot, firstTexts] = window.embedBoot;
+  delete window.embedBoot;
 
   const { base = "", parents } = boot;
   // Sent before the app's scripts can keep this page busy: the host treats a silent page as blank.
@@ -46,10 +61,10 @@
   }
   const empty = !boot.session && !boot.problem; // embed.js made this frame and will hand it a token
   const root = new URL(`${base}/`, location.origin);
-  let texts = JSON.parse(document.getElementById("embed-texts").textContent);
+  let texts = firstTexts;
   let { language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
   let main, notice, announcer; // elements of the shown page
-  let life; // an AbortController, aborted when the frame is over
+  const life = new AbortController(); // aborted when the frame is over
 
   // Return the URL if it belongs to this app (below `folder`), else null. Parsing resolves "..", "//host" and
   // backslashes. Encoded slashes, dots and percents are refused, since a proxy may decode them.
@@ -68,7 +83,7 @@
   const now = () => performance.now(); // a clock that cannot be set
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const between = (least, most) => least + Math.random() * (most - least);
-  const when = (target, type, listener) => target.addEventListener(type, listener);
+  const when = (target, type, listener, options) => addEventListener.call(target, type, listener, options);
 
   function element(tag, properties, ...children) {
     const made = Object.assign(document.createElement(tag), properties);
@@ -97,7 +112,7 @@
   function connect(event) {
     const { source, origin, data, ports } = event;
     if (source !== window.parent || source === window || data?.type !== "pat-embed:connect" || ports.length !== 1) return;
-    event.stopImmediatePropagation(); // the port brings tokens, so the app's scripts must not get it
+    event.stopImmediatePropagation(); // the port is for this script
     if (!parents.includes(origin.toLowerCase()) && !parents.includes("*")) return; // Safari writes ids in capitals
     // Writing a page fires a load as well, after which embed.js connects again.
     const again = Boolean(port && session);
@@ -117,7 +132,7 @@
     else if (!renewing) open("initial");
   }
 
-  const awaitCall = () => window.addEventListener("message", connect, true);
+  const awaitCall = () => when(window, "message", connect, true);
 
   function say(type, fields) {
     if (port) postMessage.call(port, { type, ...fields });
@@ -358,9 +373,9 @@
     document.open(); // removes all listeners of document and window
     awaitCall(); // before any script of the app listens
     // Runs when the page is parsed, before deferred scripts.
-    document.addEventListener("readystatechange", start, { once: true });
+    when(document, "readystatechange", start, { once: true });
     document.write(opening.page);
-    document.close();
+    Document.prototype.close.call(document); // the page may have an element of this name
   }
 
   function opened() {
@@ -404,11 +419,13 @@
   }
 
   function ask(url, init = {}) {
-    const headers = new Headers(init.headers);
-    for (const [name, value] of Object.entries(preferences())) if (!headers.has(name)) headers.set(name, value);
-    set.call(headers, "Accept", ACCEPT);
-    set.call(headers, "Authorization", `Bearer ${session}`);
+    // Without a prototype, so that a wrapper of a built-in does not log the session.
+    const headers = { __proto__: null, "accept-language": locale, "x-embed-theme": theme };
+    for (const [name, value] of new Headers(init.headers)) headers[name] = value;
+    headers.accept = ACCEPT;
+    headers.authorization = `Bearer ${session}`;
     return fetch(url, {
+      __proto__: null,
       ...init,
       headers,
       mode: "same-origin",
@@ -614,9 +631,10 @@
 
   function show(html, invalid, anchor) {
     const page = new DOMParser().parseFromString(html, "text/html");
+    unhide(page);
     notice.replaceChildren();
     main.replaceChildren(...page.body.childNodes);
-    window.htmx?.process(main);
+    window.htmx?.process?.(main);
     resetFit();
     document.title = page.title || document.title;
     announcer.textContent = document.title;
@@ -860,7 +878,7 @@
 
   // Runs for the page that loaded this script, and for each page that is written into it.
   function start() {
-    life = new AbortController();
+    unhide(document);
     main = document.getElementById("embed-main");
     notice = document.getElementById("embed-notice");
     announcer = document.getElementById("embed-status");
@@ -885,6 +903,7 @@
 
   if (session) take(boot);
   awaitCall();
-  start();
+  if (document.readyState === "loading") when(document, "readystatechange", start, { once: true });
+  else start();
   if (problem) report(problem);
 })();

@@ -41,7 +41,7 @@ def test_the_waiting_page_contains_no_personal_data(shared: Service) -> None:
     answer = shared.client.get(f"/embed-apps/{ORDERS}/frame", headers=FRAMED)
     started = boot(answer)
     assert started.keys() == {"base", "parents", "locale", "language", "theme"}
-    assert (started["base"], started["parents"]) == (f"/embed-apps/{ORDERS}", [PORTAL])
+    assert (started["base"], started["parents"]) == (f"/embed-apps/{ORDERS}", [])
     shown = re.sub(r' nonce="[^"]+"', "", answer.text)  # a random nonce may contain these texts
     for text in ("ana@", "Ana", "Acme", "Orders", "pat_", "eyJ"):
         assert text not in shown
@@ -78,6 +78,19 @@ def test_the_waiting_page_greets_only_an_allowed_parent(
     monkeypatch.setattr(answers, "current_origins", lambda app_id: allowed)
     answer = shared.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named})
     assert boot(answer).get("parent") == parent
+    assert boot(answer)["parents"] == ([parent.lower()] if parent else [])
+
+
+@pytest.mark.parametrize(("named", "parents"), [(PORTAL, [PORTAL]), ("https://other.example", []), ("", [])])
+def test_a_refusal_of_the_waiting_page_names_only_its_parent(
+    service: Service, named: str, parents: list[str]
+) -> None:
+    """Anybody may ask for this page, and an app's origins name its customers."""
+    provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, "https://customer.example"]))
+    tab = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}
+    answer = service.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named}, headers=tab)
+    assert answer.status_code == 403
+    assert boot(answer)["parents"] == parents
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_an_inner_frame_and_the_app_itself_cannot_connect(portal: Portal, record
     assert frame.evaluate("got") == inner.evaluate("got") == []
 
 
-def test_a_script_of_the_app_cannot_get_the_port(portal: Portal) -> None:
+def test_a_listener_of_the_app_does_not_get_the_port(portal: Portal) -> None:
     frame = portal.open()
     portal.page.wait_for_timeout(200)
     frame.evaluate("postMessage({ type: 'own' })")
@@ -197,7 +197,7 @@ def test_malformed_messages_are_ignored(portal: Portal) -> None:
             }};
             document.body.append(iframe);
         }}""",
-        f"{portal.installation.url}/embed-apps/{LAB}/frame",
+        f"{portal.installation.url}/embed-apps/{LAB}/frame?parent={portal.installation.site.origin}",
     )
     portal.page.wait_for_function("() => got.some(({ type }) => type === 'want-token')")
     portal.page.wait_for_timeout(100)

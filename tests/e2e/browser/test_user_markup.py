@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 from playwright.sync_api import Frame
 
-from tests.e2e.browser.installation import LAB, HostPage, Installation
+from tests.e2e.browser.installation import LAB, HostPage
 from tests.e2e.browser.recorder import Recorder
 
 ROOT: Final = f"/embed-apps/{LAB}"
@@ -26,8 +26,19 @@ IGNORED: Final = {
 }
 CASES: Final = [
     *(pytest.param(markup, id=name) for name, markup in LEFT.items()),
-    *(pytest.param(f"<div hx-ignore>{markup}</div>", id=f"ignored {name}") for name, markup in IGNORED.items()),
+    *(
+        pytest.param(f"<div hx-ignore>{markup}</div>", id=f"ignored {name}")
+        for name, markup in IGNORED.items()
+    ),
 ]
+
+
+def requests_with_session(host: HostPage, recorder: Recorder, markup: str) -> list[str]:
+    """Show the markup, and return the addresses that then get the session."""
+    frame = host.open()
+    before = len(recorder.requests)
+    show(frame, markup)
+    return [each.url for each in recorder.requests[before:] if "authorization" in each.all_headers()]
 
 
 def show(frame: Frame, markup: str) -> None:
@@ -51,20 +62,10 @@ def test_markup_of_users_sends_no_request_with_the_session(
     host: HostPage, recorder: Recorder, markup: str
 ) -> None:
     recorder.allow("form-action", "violates the following Content Security Policy")
-    frame = host.open()
-    before = len(recorder.requests)
-    show(frame, markup)
-    sent = [request for request in recorder.requests[before:] if "authorization" in request.all_headers()]
-    assert [request.url for request in sent] == []
+    assert requests_with_session(host, recorder, markup) == []
 
 
 @pytest.mark.parametrize("markup", IGNORED.values(), ids=IGNORED)
-def test_the_same_markup_of_the_app_itself_works(
-    host: HostPage, installation: Installation, recorder: Recorder, markup: str
-) -> None:
+def test_the_same_markup_of_the_app_itself_works(host: HostPage, recorder: Recorder, markup: str) -> None:
     """So the test above would notice a request."""
-    frame = host.open()
-    before = len(recorder.requests)
-    show(frame, markup)
-    sent = [request for request in recorder.requests[before:] if "authorization" in request.all_headers()]
-    assert len(sent) == 1
+    assert requests_with_session(host, recorder, markup)
