@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 from marshmallow.fields import Boolean
 
 from pat_service.findings import Finding, problem
-from pat_service.shapes import is_loopback, parse_limit
+from pat_service.shapes import check_variety, is_loopback, parse_limit
 from pat_service.storage import readiness
 from pat_service.storage.database import parse_url
 
@@ -58,6 +58,24 @@ def _parse_key(text: str) -> str:
     return text
 
 
+def _parse_current_key(text: str) -> str:
+    """Return the key. An older installation may have a weak one, which it can rotate."""
+    try:
+        check_variety(_parse_key(text))
+    except ValidationError as error:
+        raise ConfigError(
+            f"{_to_predicate(error)} Rotate it: a weak key may become a SECRET_KEY_FALLBACKS. "
+            "docs/operate/maintenance.md has the steps, in Rotating SECRET_KEY"
+        ) from None
+    return text
+
+
+def _to_predicate(error: ValidationError) -> str:
+    """Return the text of the error, to follow the name of a setting."""
+    text = str(error.messages[0])
+    return text[0].lower() + text[1:]
+
+
 def _parse_keys(text: str) -> tuple[str, ...]:
     return tuple(_parse_key(part.strip()) for part in text.split(",") if part.strip())
 
@@ -66,6 +84,12 @@ def _parse_metrics_token(text: str) -> str:
     # A header carries only these characters unchanged.
     if len(text) < MIN_KEY_BYTES or re.fullmatch(r"[!-~]+", text) is None:
         raise ConfigError(f"must be at least {MIN_KEY_BYTES} ASCII characters without blanks")
+    try:
+        check_variety(text)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{_to_predicate(error)} Create one like a SECRET_KEY, and give it to Prometheus too"
+        ) from None
     return text
 
 
@@ -147,7 +171,7 @@ class Config:
     gunicorn: bool
     #: The variables that the environment sets.
     given: frozenset[str] = field(compare=False, repr=False)
-    secret_key: str = _setting(_parse_key, secret=True)
+    secret_key: str = _setting(_parse_current_key, secret=True)
     secret_key_fallbacks: tuple[str, ...] = _setting(_parse_keys, (), secret=True)
     database_url: str = _setting(_parse_database_url, secret=True)
     redis_url: str | None = _setting(_parse_redis_url, secret=True)

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from bench import load
 from bench.limit import JWT_PLACE
+from tests.support.people import KEY, make_secret
 from tests.support.servers import PROJECT, WebServer, fresh_database, gunicorn, postgres, redis_server
 
 APP: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 CLIENT: Final = "bench"
-SECRET: Final = "b" * 40
+SECRET: Final = make_secret("portal")
 MINT: Final = "/api/ext/users/personal-access-token"
 #: Users with a token each. One half belongs to the service, the other to the limit.
 PEOPLE: Final = 1000
@@ -48,7 +49,7 @@ class Plan:
 
 def settings(database: str, redis: str | None) -> dict[str, str]:
     limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "OPEN", "FAILURE")}
-    own = {"SECRET_KEY": "k" * 64, "PUBLIC_URL": "https://embed.example", "DATABASE_URL": database}
+    own = {"SECRET_KEY": KEY, "PUBLIC_URL": "https://embed.example", "DATABASE_URL": database}
     return limits | own | ({"REDIS_URL": redis} if redis else {})
 
 

@@ -22,6 +22,9 @@ MAX_ORIGIN_LENGTH: Final = len("https://") + 253 + len(":65535")
 MAX_LIMIT_REQUESTS: Final = 10**9
 MAX_LIMIT_WINDOW_SECONDS: Final = 366 * 86400
 
+#: A text with less variety is no random secret.
+MIN_DIFFERENT_CHARACTERS: Final = 8
+
 #: Control characters, and lone surrogates, which no database stores.
 _FORBIDDEN_CATEGORIES: Final = ("Cc", "Cs")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -70,6 +73,17 @@ def check_name(text: str) -> None:
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
         raise ValidationError(f"Must be a text of 1 to {MAX_NAME_LENGTH} characters.")
     check_text(text)
+
+
+def check_variety(secret: str) -> None:
+    """Refuse a secret of low variety: with few different characters, or a repeated shorter text."""
+    different = len(set(secret))
+    repeats = any(secret[n:] == secret[:-n] for n in range(1, len(secret) // 2 + 1))
+    if different < MIN_DIFFERENT_CHARACTERS or repeats:
+        raise ValidationError(
+            f"Must have at least {MIN_DIFFERENT_CHARACTERS} different characters, "
+            "and must not repeat a shorter text."
+        )
 
 
 def check_slug(text: str) -> None:

@@ -15,9 +15,10 @@ from app import create_app
 from config import Config, ConfigError, check_workers
 from pat_service.credentials import Keyring
 from pat_service.storage.database import parse_url
+from tests.support.people import make_secret
 
 PROJECT = Path(config.__file__).parent
-KEY, OLD, OLDEST = "k" * 32, "o" * 32, "p" * 32
+KEY, OLD, OLDEST = make_secret("key", 32), "o" * 32, "p" * 32
 OUTSIDE = {"SECRET_KEY": KEY, "PUBLIC_URL": "https://embed.example"}
 GUNICORN = {"SERVER_SOFTWARE": "gunicorn/27.0.1"}
 #: A part of every secret value, which no error may show.
@@ -82,7 +83,10 @@ def test_unknown_variables_are_ignored(instance: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("SECRET_KEY", {KEY: KEY, "é" * 16: "é" * 16}),  # 32 bytes each
+        (
+            "SECRET_KEY",
+            {text: text for text in (KEY, "éàèùâêîôûëïüÿçœñ", "abcdefgh" * 3 + "i" * 8)},
+        ),  # 32 bytes
         ("SECRET_KEY_FALLBACKS", {OLD: (OLD,), f"{OLD},{OLDEST}": (OLD, OLDEST)}),
         ("SECRET_KEY_FALLBACKS", {f" {OLD} , {OLDEST} ,": (OLD, OLDEST)}),
         ("REDIS_URL", {url: url for url in ("redis://localhost:6379/0", "rediss://:pw@redis.example")}),
@@ -91,7 +95,7 @@ def test_unknown_variables_are_ignored(instance: Path) -> None:
         *((f"{kind}_RATE_LIMIT", {"600 per minute": "600 per minute"}) for kind in ("MINT", "FAILURE")),
         ("OPEN_RATE_LIMIT", {"5/second": "5/second"}),
         ("SESSION_RATE_LIMIT", {"100 per 5 minutes": "100 per 5 minutes"}),
-        ("METRICS_TOKEN", {"m" * 32: "m" * 32}),
+        ("METRICS_TOKEN", {KEY: KEY}),
     ],
 )
 def test_a_variable_is_read(instance: Path, name: str, values: dict[str, object]) -> None:
@@ -106,6 +110,27 @@ def test_every_spelling_of_postgresql_means_psycopg_3(instance: Path, scheme: st
     assert url.drivername == "postgresql+psycopg"
     assert (url.username, url.password, url.host, url.port) == ("ana", "p@w/d", "db.example", 5433)
     assert url.database == "pat"
+
+
+def test_fallback_keys_of_low_variety_are_accepted(instance: Path) -> None:
+    """An installation must be able to rotate a weak key."""
+    for weak in LOW_VARIETY:
+        given = {"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": weak}
+        assert Config.from_environment(given, instance).secret_key_fallbacks == (weak,)
+
+
+def test_a_stored_development_key_of_low_variety_is_accepted(instance: Path) -> None:
+    instance.mkdir()
+    (instance / "secret_key").write_text("a" * 32)
+    assert Config.from_environment({}, instance).secret_key == "a" * 32
+
+
+def test_the_refusal_of_a_weak_key_names_the_rotation(instance: Path) -> None:
+    with pytest.raises(ConfigError, match=r"SECRET_KEY must have at least 8 different") as raised:
+        Config.from_environment({"SECRET_KEY": "a" * 32}, instance)
+    assert "SECRET_KEY_FALLBACKS" in str(raised.value)
+    assert "docs/operate/maintenance.md" in str(raised.value)
+    assert "## Rotating SECRET_KEY" in (PROJECT / "docs/operate/maintenance.md").read_text()
 
 
 # Invalid values
@@ -123,8 +148,10 @@ INVALID_NUMBERS = ["x", "-1", "1.0", "1e3", "0x1", "1_0", "１", "٣", "true", "
 NUMBERS = [
     name for name in VARIABLES if re.search("PROXIES|_EXPIRY|^WEB_|^PORT|^RETAIN_|_SESSIONS_PER_", name)
 ]
+#: Seven different characters; a shorter text that is repeated, with and without a rest.
+LOW_VARIETY = ["a" * 32, "abcdefg" * 4 + "gfedcba", KEY[:16] * 2, KEY[:16] * 3 + KEY[:5], "0123456789" * 4]
 INVALID_VALUES = {
-    "SECRET_KEY": ["short", "k" * 31, "é" * 15, "\udcff" * 40, "k" * 20 + "," + "k" * 20],
+    "SECRET_KEY": ["short", KEY[:31], "éàèùâêîôûëïüÿçœ", "\udcff" * 40, f"{KEY},{KEY[::-1]}", *LOW_VARIETY],
     "SECRET_KEY_FALLBACKS": ["short", f"{OLD},short", f"short,{OLD}", "\udcff" * 40],
     "DATABASE_URL": [
         *("x", "mysql://ana:correct-horse@db/pat", "postgres://ana:correct-horse@db:port/pat"),
@@ -159,11 +186,12 @@ INVALID_VALUES = {
     ],
     "METRICS_TOKEN": [
         "short",
-        "m" * 31,
-        "m" * 20 + " " + "m" * 20,
-        "é" * 40,
+        KEY[:31],
+        f"{KEY} {KEY[::-1]}",
+        "éàèùâêîôûëïüÿçœñ" * 2,
         "\udcff" * 40,
-        "m" * 40 + "\x7f",
+        f"{KEY}\x7f",
+        *LOW_VARIETY,
     ],
     "EMBED_FRAMED_ONLY": ["maybe", "2", "-1", "disabled", "on off"],
 } | dict.fromkeys(NUMBERS, INVALID_NUMBERS)
@@ -307,8 +335,9 @@ def test_the_public_url_is_stored_as_browsers_write_it(instance: Path, written: 
 @pytest.mark.parametrize("blank", [" ", "\n", "\r\n"])
 def test_a_fallback_key_with_a_final_blank_still_verifies(instance: Path, blank: str) -> None:
     """A secret from a file often ends with a newline."""
-    before = Config.from_environment({"SECRET_KEY": OLD + blank}, instance)
-    after = Config.from_environment({"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": OLD + blank}, instance)
+    old = make_secret("old")
+    before = Config.from_environment({"SECRET_KEY": old + blank}, instance)
+    after = Config.from_environment({"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": old + blank}, instance)
     used = Keyring(before.secret_key, before.secret_key_fallbacks).current
     assert Keyring(after.secret_key, after.secret_key_fallbacks).get(used.id) is not None
 
@@ -378,11 +407,11 @@ def test_concurrent_first_starts_share_one_key(tmp_path: Path) -> None:
 def test_secrets_stay_out_of_the_repr(instance: Path) -> None:
     settings = Config.from_environment(
         {
-            "SECRET_KEY": HIDDEN * 3,
+            "SECRET_KEY": f"{HIDDEN}-{KEY}",
             "SECRET_KEY_FALLBACKS": HIDDEN * 4,
             "DATABASE_URL": f"postgres://ana:{HIDDEN}@db/pat",
             "REDIS_URL": f"redis://:{HIDDEN}@redis/0",
-            "METRICS_TOKEN": f"{HIDDEN}-{'m' * 32}",
+            "METRICS_TOKEN": f"{HIDDEN}-{KEY}",
         },
         instance,
     )
@@ -421,7 +450,7 @@ def test_an_invalid_value_stops_every_command_with_one_line(command: list[str]) 
 
 def test_workers_without_redis_are_refused_with_any_gunicorn_settings(instance: Path) -> None:
     outside = {
-        "SECRET_KEY": "k" * 64,
+        "SECRET_KEY": KEY,
         "PUBLIC_URL": "https://embed.example",
         "SERVER_SOFTWARE": "gunicorn/27",
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http_calls import call
-from tests.support.people import KEY, PUBLIC_URL
+from tests.support.people import KEY, PUBLIC_URL, make_secret
 from tests.support.servers import PROJECT, children_of, gunicorn, small_disk, wait_for
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def test_workers_survive_a_full_disk_and_a_deleted_metrics_folder(
             "SECRET_KEY": KEY,
             "PUBLIC_URL": PUBLIC_URL,
             "DATABASE_URL": f"sqlite:///{shutil.copy(schema, tmp_path / 'pat.db')}",
-            "METRICS_TOKEN": "w" * 40,
+            "METRICS_TOKEN": make_secret("metrics"),
             "TMPDIR": str(folder),
         }
         with gunicorn(environ, workers=1, log=tmp_path / "log") as server:

@@ -14,12 +14,14 @@ from pat_service.shapes import (
     ORIGIN_PATTERN,
     check_email,
     check_text,
+    check_variety,
     is_loopback,
     is_uuid,
     normalize_email,
     parse_origin,
     parse_uuid,
 )
+from tests.support.people import make_secret
 
 CONTROLS = ["\0", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\ud800", "\udfff"]
 ORDERS = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
@@ -354,3 +356,18 @@ def test_a_host_of_the_viewers_own_machine_is_loopback(host: str) -> None:
 )
 def test_another_host_is_not_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+# Variety of secrets.
+
+
+@pytest.mark.parametrize(
+    "secret", ["a" * 40, "abcdefg" * 6, "0123456789abcdef" * 2, "0123456789abcdef" * 2 + "0", "12" * 16]
+)
+def test_a_secret_of_low_variety_is_refused(secret: str) -> None:
+    assert is_refused(check_variety, secret)
+
+
+@pytest.mark.parametrize("secret", ["abcdefgh" + "a" * 24, "0123456789abcdef" * 2 + "1", make_secret("x")])
+def test_a_varied_secret_is_accepted(secret: str) -> None:
+    check_variety(secret)

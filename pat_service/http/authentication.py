@@ -3,18 +3,23 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from flask import current_app, g, request
 from werkzeug.datastructures import Authorization
 
-from pat_service.credentials import Keyring, Secret
+from pat_service.credentials import Keyring, Secret, redact
 from pat_service.errors import InvalidClient, Refused, SessionInvalid
 from pat_service.http import limits
 from pat_service.http.payload import MAX_BODY_BYTES, receive_body
 from pat_service.rules import callers, events
 from pat_service.rules.callers import Caller
+from pat_service.rules.clients import MIN_SECRET_LENGTH
 from pat_service.rules.sessions import Opened
+from pat_service.shapes import is_client_id
+
+#: A proxy may pass on a longer text than an address.
+MAX_ADDRESS_CHARS: Final = 64
 
 AnySession = TypeVar("AnySession", bound=Opened)
 
@@ -72,12 +77,20 @@ def _caller() -> Caller:
         if sent is None or sent.type != "basic" or not sent.username or not sent.password:
             raise InvalidClient
         caller = callers.authenticate(keyring(), sent.username, Secret(sent.password), utcnow())
-    except InvalidClient:
+    except InvalidClient as refusal:
+        g.address = redact(limits.address())[:MAX_ADDRESS_CHARS]
+        g.claimed_client = refusal.subject.get("client_id") or _claimed_client(sent)
         # Counted per address, so that the real client of this id keeps its quota.
         limits.hit_failure()
         raise
     g.client_id = caller.id
     return caller
+
+
+def _claimed_client(sent: Authorization | None) -> str | None:
+    """Return an unknown client's id for the log. A longer text may be a secret that was sent as the id."""
+    text = sent.username if sent is not None and sent.type == "basic" else None
+    return redact(text) if text and len(text) < MIN_SECRET_LENGTH and is_client_id(text) else None
 
 
 def bearer() -> str:

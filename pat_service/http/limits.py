@@ -23,7 +23,8 @@ STORE_TIMEOUT_SECONDS: Final = 2
 _parse = lru_cache(maxsize=256)(parse_limit)
 
 
-def _address() -> str:
+def address() -> str:
+    """Return the address of the request's sender, as far as the trusted proxies tell it."""
     # The limiter lets every request with an empty key pass.
     return request.remote_addr or "unknown"
 
@@ -34,7 +35,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
     if redis_url:
         options |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), STORE_TIMEOUT_SECONDS)
     limiter = Limiter(
-        key_func=_address,
+        key_func=address,
         strategy="moving-window",
         storage_uri=redis_url or f"{WorkerStorage.STORAGE_SCHEME[0]}://",
         storage_options=options,
@@ -81,4 +82,4 @@ def hit_open(token: Secret) -> None:
 
 def hit_failure() -> None:
     """Count a failed client authentication of the request's address."""
-    hit("failure", current_app.config["FAILURE_RATE_LIMIT"], _address())
+    hit("failure", current_app.config["FAILURE_RATE_LIMIT"], address())

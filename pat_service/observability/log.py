@@ -78,7 +78,7 @@ def _record(ended: Request, state: dict[str, Any], status: int) -> None:
     # The id in an address may be any text, even a secret.
     if app_id and is_uuid(app_id):
         line["app_id"] = app_id
-    for name in ("code", "client_id", "app_id", "session_id"):
-        if name in state:
+    for name in ("code", "client_id", "app_id", "session_id", "address", "claimed_client"):
+        if state.get(name) is not None:
             line[name] = state[name]
     LINES.write(render(line))

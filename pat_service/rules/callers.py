@@ -143,7 +143,8 @@ def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
 def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime) -> Caller:
     """Return the caller, or raise InvalidClient. An unknown id takes as long as a wrong secret.
 
-    Record the use of the secret, and re-key its digest if an older key made it.
+    The error is about the client if its id is known. Record the use of the secret, and re-key its digest if
+    an older key made it.
     """
     rows: list[_SecretRow] = _by_id.all({"id": client_id, "now": now}) if is_client_id(client_id) else []
     matched = None
@@ -156,7 +157,7 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
     if not rows:
         hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
     if matched is None:
-        raise InvalidClient
+        raise InvalidClient().about(client_id=rows[0].id if rows else None)
     recorded = matched.last_used_at
     if recorded is None or recorded <= now - RECORD_USE_EVERY or matched.key_id != keyring.current.id:
         _record(keyring, matched, secret, now)

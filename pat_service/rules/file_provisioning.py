@@ -157,9 +157,9 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
         for item in listed["apps"]:
             with _naming(f"App {item['slug']!r}"):
                 apps.append(_put_app(change, item, done))
-        for item in listed["clients"]:
+        for place, item in enumerate(listed["clients"]):
             with _naming(f"Client {item['id']!r}"):
-                _put_client(connection, keyring, item, done, now)
+                _put_client(connection, keyring, item, place, done, now)
         for slug, email in directory.grants.list_ineffective(connection, apps):
             done.notes.append(
                 f"{email} has a grant of {slug} but is no member of its workspace, so the grant has no effect"
@@ -207,7 +207,12 @@ def _put_app(change: Change, item: dict[str, Any], done: Provisioned) -> str:
 
 
 def _put_client(
-    connection: Connection, keyring: Keyring, item: dict[str, Any], done: Provisioned, now: datetime
+    connection: Connection,
+    keyring: Keyring,
+    item: dict[str, Any],
+    place: int,
+    done: Provisioned,
+    now: datetime,
 ) -> None:
     client_id = item["id"]
     before = clients.put(
@@ -227,7 +232,21 @@ def _put_client(
     if item["secret"] is not None:
         secret = Secret(item["secret"])
         if not clients.knows_secret(connection, keyring, client_id, secret):
+            # A stored secret stays valid, so only a new one is checked.
+            _check_new_secret(secret, place)
             clients.replace_secret(connection, keyring, client_id, secret, now)
     elif not clients.has_secret(connection, client_id):
         done.secrets[client_id] = generate(CLIENT_SECRET_PREFIX)
         clients.add_secret(connection, keyring, client_id, done.secrets[client_id], now)
+
+
+def _check_new_secret(secret: Secret, place: int) -> None:
+    """Raise InvalidPayload for a secret of low variety. `place` is the index of its client in the file."""
+    try:
+        shapes.check_variety(secret.reveal())
+    except ValidationError as error:
+        way_out = (
+            "Leave the secret out: a new client gets a generated one. For another client, see "
+            "Rotating a client's secret in docs/operate/maintenance.md."
+        )
+        raise InvalidPayload({f"clients.{place}.secret": [f"{error.messages[0]} {way_out}"]}) from None

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from pat_service.rules import audit_export
 from pat_service.storage.database import db
 from pat_service.storage.models import Event, User, Workspace
-from tests.support.people import LEDGER, ORDERS, Service, basic, changed, problem_of, provision
+from tests.support.people import LEDGER, ORDERS, SECRETS, Service, basic, changed, problem_of, provision
 
 EVENTS: Final = "/api/ext/events"
 EXPORT: Final = "/api/ext/events/export"
@@ -430,5 +430,5 @@ def test_no_secret_is_in_the_trail(service: Service) -> None:
     service.get(frame, "session")
     service.open(token)
     shown = json.dumps(read_both_ways(service, "everywhere"))
-    for secret in (token, frame.jwt, "p" * 40, "a" * 40):
+    for secret in (token, frame.jwt, SECRETS["portal"], SECRETS["auditor"]):
         assert secret not in shown

@@ -9,11 +9,20 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.support.people import MINT, ORDERS, Service, basic, long_lived_service, problem_of, provision
+from tests.support.people import (
+    MINT,
+    ORDERS,
+    Service,
+    basic,
+    long_lived_service,
+    make_secret,
+    problem_of,
+    provision,
+)
 
 EXCHANGE = "/api/ext/users/session"
 MAX_BODY_BYTES = 16 * 1024
-SECRET = "x" * 40
+SECRET = make_secret("limited clients")
 
 Break = Callable[[dict[str, Any]], Any]
 

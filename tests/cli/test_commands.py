@@ -24,6 +24,7 @@ from pat_service.storage.models import App, Client, ClientSecret, Event, User
 from tests.support.people import (
     KEY,
     MINT,
+    NEW_KEY,
     PORTAL,
     PUBLIC_URL,
     SECRETS,
@@ -32,6 +33,7 @@ from tests.support.people import (
     basic,
     database_folder,
     long_lived_service,
+    make_secret,
     provision,
 )
 from tests.support.servers import free_port
@@ -170,7 +172,7 @@ def test_list_shows_creation_expiry_and_last_use_of_each_secret(runner: Runner, 
 
 def test_list_shows_that_a_secret_of_an_unknown_key_is_dead(make_app: Callable[..., Flask]) -> None:
     provision(make_app(), WORLD)
-    newer = make_app(SECRET_KEY="n" * 64).test_cli_runner()
+    newer = make_app(SECRET_KEY=NEW_KEY).test_cli_runner()
     shown = succeed(newer, "client", "list").stdout
     assert "1 live secret(s)" not in shown
     assert shown.count("0 live secret(s)") == len(WORLD["clients"])
@@ -331,9 +333,9 @@ def test_provision_prints_a_new_secret_once(runner: Runner, client: FlaskClient,
 def test_provision_never_prints_a_secret_from_the_file(
     runner: Runner, client: FlaskClient, write: Write
 ) -> None:
-    file = write(f'[[clients]]\nid = "shop"\nsecret = "{"s" * 40}"\n')
-    assert "s" * 40 not in succeed(runner, "provision", file).output
-    assert mint_status(client, "shop", "s" * 40) == 201
+    file = write(f'[[clients]]\nid = "shop"\nsecret = "{make_secret("s")}"\n')
+    assert make_secret("s") not in succeed(runner, "provision", file).output
+    assert mint_status(client, "shop", make_secret("s")) == 201
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,14 @@ from tests.support.people import (
     KEY,
     ORDERS,
     PORTAL,
+    SECRETS,
     WORLD,
     Service,
     basic,
     changed,
     database_folder,
     lose_the_database,
+    make_secret,
     provision,
 )
 from tests.support.servers import fresh_database, postgres
@@ -101,7 +103,7 @@ def test_the_doctor_only_reads_and_prints_no_secret(service: Service) -> None:
         output = json.dumps(examine(service.app, *ANA, "--workspace", "acme"))
     assert statements
     assert all(statement.startswith(("SELECT", "WITH")) for statement in statements)
-    for secret in (token, token[-8:], jwt, KEY, "pat_", "p" * 40):
+    for secret in (token, token[-8:], jwt, KEY, "pat_", SECRETS["portal"]):
         assert secret not in output
 
 
@@ -438,14 +440,16 @@ def test_a_clock_that_is_close_enough(seconds: float) -> None:
 )
 def test_the_proposed_requests_give_ana_access(service: Service, loss: str, texts: list[str]) -> None:
     provision(service.app, ACCESS_LOSSES[loss])
-    office = {"id": "office", "secret": "o" * 40, "scopes": ["provision"]}
+    office = {"id": "office", "secret": make_secret("office"), "scopes": ["provision"]}
     provision(service.app, {"clients": [office]})
     found = [text for _, about, text in bad(examine(service.app, *ANA)) if about == "access"]
     for line, text in zip(found, texts, strict=True):
         assert text in line
         method, path, *body = line.partition(". ")[2].split(" ", 2)
         change = json.loads(body[0]) if body else None
-        answer = service.client.open(path, method=method, json=change, headers=basic("office", "o" * 40))
+        answer = service.client.open(
+            path, method=method, json=change, headers=basic("office", make_secret("office"))
+        )
         assert answer.status_code in (200, 201), answer.text
     service.token()
     assert bad(examine(service.app, *ANA)) == []

@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 from pat_service.diagnosis import http_check
 from pat_service.embed import ancestors
 from tests.diagnosis.test_doctor import Findings, bad
-from tests.support.people import PORTAL, Service, changed, provision
+from tests.support.people import KEY, PORTAL, Service, changed, provision
 from tests.support.servers import _certificate, free_port, within
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def test_a_real_command_prints_only_its_findings(service: Service) -> None:
             cwd=project,
             env={
                 "PATH": "/usr/bin:/bin",
-                "SECRET_KEY": "k" * 64,
+                "SECRET_KEY": KEY,
                 "PUBLIC_URL": f"http://127.0.0.1:{port}",
                 "DATABASE_URL": str(service.app.config["SQLALCHEMY_DATABASE_URI"]),
             },

@@ -9,9 +9,8 @@ from flask import Flask
 
 from pat_service.credentials import Keyring
 from tests.support.documents import text_of
-from tests.support.people import KEY, MINT, MINT_BODY, SECRETS, WORLD, Service, basic, provision
+from tests.support.people import KEY, MINT, MINT_BODY, NEW_KEY, SECRETS, WORLD, Service, basic, provision
 
-NEW: Final = "0123456789abcdef" * 3 + "fedcba9876543210"
 PAGE: Final = text_of("docs/operate/maintenance.md")
 
 Start = Callable[..., Service]
@@ -81,8 +80,8 @@ def test_a_leaked_key_among_the_fallbacks_still_verifies_forged_sessions(start: 
     """The reason for the runbook's warning."""
     frame = start(KEY).frame()
     frame.jwt = forge(frame.jwt)
-    assert start(NEW, KEY).get(frame, "session").status_code == 200
-    assert start(NEW).get(frame, "session").status_code == 401
+    assert start(NEW_KEY, KEY).get(frame, "session").status_code == 200
+    assert start(NEW_KEY).get(frame, "session").status_code == 401
 
 
 def forge(jwt: str) -> str:
@@ -95,7 +94,7 @@ def test_the_steps_after_a_leaked_secret_key_end_all_that_it_signed(start: Start
     old = start(KEY)
     token, frame = old.token(email="ben@acme.test"), old.frame()
     frame.jwt = forge(frame.jwt)
-    service = start(NEW)
+    service = start(NEW_KEY)
     title = "A leaked SECRET_KEY"
     assert [command.split()[0] for command in commands_of(title)] == ["client", "token", "client", "check"]
     assert "client list | cut -f 1" in section(title)
@@ -108,7 +107,7 @@ def test_the_steps_after_a_leaked_secret_key_end_all_that_it_signed(start: Start
     assert service.refusal(token) == "token_invalid"
     assert [mint_status(service, secret) for secret in (SECRETS["portal"], secrets["portal"])] == [401, 201]
     # Even if somebody restores the leaked key, nothing of it revives.
-    restored = start(NEW, KEY)
+    restored = start(NEW_KEY, KEY)
     assert restored.get(frame, "session").json["code"] == "session_revoked"  # type: ignore[index]
     assert restored.refusal(token) == "token_revoked"
     assert mint_status(restored, SECRETS["portal"]) == 401

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from pat_service.rules import events
 from pat_service.storage.models import App, Event, Session, Token
 from tests.support.api_calls import EXCHANGE, call, dump_database
-from tests.support.people import LEDGER, ORDERS, SUPPORT, Service, boot, changed, problem_of, provision
+from tests.support.people import KEY, LEDGER, ORDERS, SUPPORT, Service, boot, changed, problem_of, provision
 from tests.support.shared_fixtures import MakeService
 
 COMMON: Final = "embed.example"
@@ -155,7 +155,7 @@ def test_the_error_names_the_proxy_that_drops_the_host(hosts: Hosts) -> None:
 
 
 def test_the_port_is_part_of_the_host(make_shared: MakeService) -> None:
-    hosts = Hosts(make_shared(PUBLIC_URL="http://{app}.localhost:5000", SECRET_KEY="k" * 64))
+    hosts = Hosts(make_shared(PUBLIC_URL="http://{app}.localhost:5000", SECRET_KEY=KEY))
     assert hosts.open(hosts.service.token(), "orders.localhost:5000").status_code == 200
     for host in ("orders.localhost", "orders.localhost:5001", "localhost:5000"):
         assert hosts.open(hosts.service.token(), host).status_code == 404

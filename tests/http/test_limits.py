@@ -21,12 +21,14 @@ from tests.support.people import (
     MINT,
     MINT_BODY,
     ORDERS,
+    SECRETS,
     SUPPORT,
     WORLD,
     Service,
     basic,
     changed,
     long_lived_service,
+    make_secret,
     problem_of,
     provision,
 )
@@ -160,11 +162,11 @@ def test_each_client_has_one_counter_for_all_addresses_users_and_apps(
 def test_a_client_can_have_its_own_limit(
     limited: Service, clock: time_machine.Traveller, limit: str, amount: int, seconds: int
 ) -> None:
-    own = {"id": limit.replace(" ", "-").replace("/", "-"), "secret": "o" * 40, "mint_limit": limit}
+    own = {"id": limit.replace(" ", "-").replace("/", "-"), "secret": make_secret("own"), "mint_limit": limit}
     provision(limited.app, {"clients": [own]})
 
     def mint() -> TestResponse:
-        return limited.client.post(MINT, json=MINT_BODY, headers=basic(own["id"], "o" * 40))
+        return limited.client.post(MINT, json=MINT_BODY, headers=basic(own["id"], make_secret("own")))
 
     assert statuses(mint, amount + 1) == [201] * amount + [429]
     wait = wait_of(mint())
@@ -288,7 +290,7 @@ def test_the_store_contains_no_token_and_no_secret(limited: Service, clock: time
     limited.mint(json.dumps({}))
     texts = texts_in(limited.app.extensions["pat_service.limiter"].storage)
     assert any("portal" in text for text in texts)
-    assert not [text for text in texts if token[4:68] in text or "p" * 40 in text]
+    assert not [text for text in texts if token[4:68] in text or SECRETS["portal"] in text]
 
 
 def test_invented_tokens_do_not_fill_the_memory(

@@ -20,11 +20,12 @@ from tests.support.people import (
     basic,
     database_folder,
     lose_the_database,
+    make_secret,
     provision,
 )
 from tests.support.servers import PROJECT
 
-TOKEN = "metrics-" + "m" * 32
+TOKEN = "metrics-" + make_secret("metrics")
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PAGE = (PROJECT / "docs" / "operate" / "monitoring.md").read_text("utf-8")
 

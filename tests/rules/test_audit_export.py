@@ -25,6 +25,7 @@ from pat_service.storage.database import db, transaction
 from pat_service.storage.models import Event, Session, Token, new_id
 from tests.support.people import (
     KEY,
+    NEW_KEY,
     ORDERS,
     PUBLIC_URL,
     WORLD,
@@ -380,7 +381,7 @@ def test_concurrent_purges_record_each_expiry_once(
 def test_concurrent_requests_rekey_a_secret_once(
     large: Service, url: str, pool: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
-    settings = {"SECRET_KEY": "n" * 64, "SECRET_KEY_FALLBACKS": KEY, "PUBLIC_URL": PUBLIC_URL}
+    settings = {"SECRET_KEY": NEW_KEY, "SECRET_KEY_FALLBACKS": KEY, "PUBLIC_URL": PUBLIC_URL}
     many = {"MINT_RATE_LIMIT": "10000 per minute", "DATABASE_URL": url}
     newer = create_app(Config.from_environment(settings | many, tmp_path))
 

@@ -20,11 +20,13 @@ from tests.support.people import (
     KEY,
     MINT,
     MINT_BODY,
+    NEW_KEY,
     ORDERS,
     SECRETS,
     WORLD,
     Service,
     changed,
+    make_secret,
     problem_of,
     provision,
 )
@@ -73,7 +75,7 @@ MALFORMED = {
     "a colon behind the secret": "Basic " + encoded(RIGHT + b":"),
     "a space before the id": "Basic " + encoded(b" " + RIGHT),
     "another case of the id": "Basic " + encoded(RIGHT.replace(b"portal", b"Portal")),
-    "another case of the secret": "Basic " + encoded(RIGHT.replace(b"p" * 40, b"P" * 40)),
+    "another case of the secret": "Basic " + encoded(RIGHT.swapcase()),
     "SQL": "Basic " + encoded(b"' OR '1'='1:" + SECRETS["portal"].encode()),
     "a wildcard": "Basic " + encoded(b"%:" + SECRETS["portal"].encode()),
     "another client's secret": "Basic " + encoded(b"portal:" + SECRETS["rival"].encode()),
@@ -110,12 +112,12 @@ def test_the_case_of_the_scheme_does_not_matter(shared: Service, scheme: str) ->
 @pytest.mark.parametrize(
     "secret",
     [
-        "co:lon:" + "s" * 40,
-        ":" * 40,
-        "zoë🦉" * 10,
-        "p" * 1024,
-        " surrounded by spaces, " * 3,
-        "%s%(x)s{0}" * 5,
+        "co:lon:" + make_secret("colon"),
+        "::::" + make_secret("colons") + "::::",
+        "zoë🦉" + make_secret("zoe"),
+        make_secret("long", 1024),
+        " surrounded by spaces, before and after ",
+        "%s%(x)s{0}" + make_secret("format"),
     ],
 )
 def test_a_secret_may_have_any_characters(service: Service, secret: str) -> None:
@@ -183,9 +185,9 @@ def test_a_revoked_client_is_invalid_even_if_a_secret_is_left(service: Service) 
 
 def test_a_secret_is_valid_while_its_key_is_a_fallback(make_app: Callable[..., Flask]) -> None:
     provision(make_app(), WORLD)
-    newer = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
+    newer = Service(make_app(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
     assert newer.mint().status_code == 201
-    newest = Service(make_app(SECRET_KEY="n" * 64).test_client())
+    newest = Service(make_app(SECRET_KEY=NEW_KEY).test_client())
     problem_of(newest.mint(client="rival"), 401, "invalid_client")
     assert newest.mint().status_code == 201, "it was re-keyed when it was used"
 
@@ -233,7 +235,7 @@ def test_a_use_that_cannot_be_recorded_refuses_no_request(
 
 def test_concurrent_requests_rekey_a_secret_once(make_app: Callable[..., Flask]) -> None:
     provision(make_app(), WORLD)
-    newer = make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY)
+    newer = make_app(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=KEY)
 
     def mint(_: int) -> int:
         return Service(newer.test_client()).mint().status_code
@@ -243,7 +245,7 @@ def test_concurrent_requests_rekey_a_secret_once(make_app: Callable[..., Flask])
     service = Service(newer.test_client())
     events = service.events("client:rekeyed")
     assert [(event.client_id, event.details) for event in events] == [
-        ("portal", {"before": {"key": Key(KEY.encode()).id}, "after": {"key": Key(b"n" * 64).id}})
+        ("portal", {"before": {"key": Key(KEY.encode()).id}, "after": {"key": Key(NEW_KEY.encode()).id}})
     ]
 
 
@@ -283,6 +285,54 @@ def test_malformed_headers_are_failures_too(limited: Service, clock: time_machin
     for name in list(MALFORMED)[:30]:
         problem_of(mint_with_header(limited, MALFORMED[name]), 401, "invalid_client")
     problem_of(mint_with_header(limited, None), 429, "rate_limited")
+
+
+def test_a_failure_is_logged_with_its_address_and_the_claimed_client(
+    limited: Service, clock: time_machine.Traveller, request_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    fail(limited, 30)
+    mint_with_secret(limited, "w" * 40, address="2001:db8::7")
+    mint_with_secret(limited, "w" * 40, "nobody")
+    known, *_, other, limited_line = request_lines()
+    assert (known["address"], known["claimed_client"], known["code"]) == (
+        "192.0.2.1",
+        "portal",
+        "invalid_client",
+    )
+    assert (other["address"], other["claimed_client"]) == ("2001:db8::7", "portal")
+    assert limited_line["code"] == "rate_limited"
+    assert limited_line["claimed_client"] == "nobody"
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    ["por tal", "pörtal", "x" * 65, "\x1b[2J", make_secret("sent as the id", 40), "pat_55555555"],
+)
+def test_a_claimed_client_is_not_logged_if_it_is_no_client_id_or_may_be_a_secret(
+    service: Service, request_lines: Callable[[], list[dict[str, Any]]], claimed: str
+) -> None:
+    mint_with_secret(service, SECRETS["portal"], claimed)
+    mint_with_header(service, None)
+    mint_with_header(service, "Bearer x")
+    for line in request_lines():
+        assert "address" in line
+        assert claimed not in str(line)
+        assert "claimed_client" not in line or claimed.startswith("pat_")
+
+
+def test_a_long_id_of_a_known_client_is_logged(
+    service: Service, request_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    provision(service.app, {"clients": [{"id": "p" * 64, "workspaces": ["acme"]}]})
+    mint_with_secret(service, "w" * 40, "p" * 64)
+    assert request_lines()[-1]["claimed_client"] == "p" * 64
+
+
+def test_a_right_secret_leaves_no_address_in_the_log(
+    service: Service, request_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    assert service.mint().status_code == 201
+    assert not {"address", "claimed_client"} & set(request_lines()[-1])
 
 
 def test_failures_never_refuse_a_right_secret_or_use_its_quota(

@@ -11,7 +11,16 @@ from pat_service.errors import Conflict
 from pat_service.rules import clients
 from pat_service.storage.models import ClientSecret, Event
 from tests.support.api_calls import keyring, mint_with_secret, rotate
-from tests.support.people import SECRETS, WORLD, Service, changed, database_folder, problem_of, provision
+from tests.support.people import (
+    SECRETS,
+    WORLD,
+    Service,
+    changed,
+    database_folder,
+    make_secret,
+    problem_of,
+    provision,
+)
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -156,7 +165,7 @@ def test_the_same_file_again_is_no_change(service: Service) -> None:
 def test_a_restored_client_is_an_event(service: Service) -> None:
     with service.app.app_context():
         clients.revoke("portal", datetime.now(UTC))
-    provision(service.app, changed("clients", "portal", secret="n" * 40))
+    provision(service.app, changed("clients", "portal", secret=make_secret("new")))
     events = [event for event in events_of(service, "portal") if event.type == "client:changed"]
     assert [event.details for event in events] == [{"before": {"revoked": True}, "after": {"revoked": False}}]
-    assert mint_with_secret(service, "n" * 40).status_code == 201
+    assert mint_with_secret(service, make_secret("new")).status_code == 201

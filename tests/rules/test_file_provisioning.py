@@ -13,12 +13,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import delete, select
 
+from pat_service.credentials import Secret
 from pat_service.errors import Conflict, InvalidPayload, Refused
 from pat_service.http.authentication import utcnow
 from pat_service.rules import clients, events, file_provisioning
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.file_provisioning import Provisioned
-from pat_service.storage.database import db, reading
+from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import App, Client, ClientSecret, Event, Grant, Member, User, Workspace
 from tests.support.people import (
     MINT,
@@ -29,6 +30,7 @@ from tests.support.people import (
     Service,
     changed,
     long_lived_service,
+    make_secret,
     provision,
 )
 
@@ -264,9 +266,9 @@ def test_a_new_slug_or_template_is_no_move(app: Flask, service: Service) -> None
 
 
 def test_a_changed_secret_replaces_the_old_one_at_once(app: Flask, client: FlaskClient) -> None:
-    provision(app, changed("clients", "portal", secret="n" * 32))
+    provision(app, changed("clients", "portal", secret=make_secret("new", 32)))
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
-    assert mint_status(client, "portal", "n" * 32) == 201
+    assert mint_status(client, "portal", make_secret("new", 32)) == 201
 
 
 def test_a_missing_secret_is_generated_once(app: Flask, client: FlaskClient) -> None:
@@ -298,10 +300,10 @@ def test_a_new_secret_in_the_file_ends_a_rotation_and_its_overlap(app: Flask, cl
         rotated = clients.rotate(keyring, "portal", utcnow(), timedelta(hours=1)).reveal()
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
     assert mint_status(client, "portal", rotated) == 201
-    provision(app, changed("clients", "portal", secret="n" * 40))
+    provision(app, changed("clients", "portal", secret=make_secret("new")))
     assert mint_status(client, "portal", rotated) == 401
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
-    assert mint_status(client, "portal", "n" * 40) == 201
+    assert mint_status(client, "portal", make_secret("new")) == 201
 
 
 def test_only_a_new_secret_restores_a_revoked_client(app: Flask, client: FlaskClient) -> None:
@@ -311,9 +313,34 @@ def test_only_a_new_secret_restores_a_revoked_client(app: Flask, client: FlaskCl
     with pytest.raises(Conflict, match="Client 'portal': This secret was retired"):
         provision(app, changed("clients", "portal"))
     assert mint_status(client, "portal", SECRETS["portal"]) == 401
-    notes = provision(app, changed("clients", "portal", secret="n" * 40)).notes
+    notes = provision(app, changed("clients", "portal", secret=make_secret("new"))).notes
     assert any("portal" in note and "revoked" in note for note in notes)
-    assert mint_status(client, "portal", "n" * 40) == 201
+    assert mint_status(client, "portal", make_secret("new")) == 201
+
+
+@pytest.mark.parametrize("weak", ["s" * 40, "abcdefg" * 5, "correct-horse-battery" * 2])
+def test_a_new_secret_of_low_variety_is_refused_and_the_error_names_the_rotation(
+    app: Flask, client: FlaskClient, weak: str
+) -> None:
+    with pytest.raises(InvalidPayload) as refused:
+        provision(app, {"clients": [{"id": "other"}, *changed("clients", "portal", secret=weak)["clients"]]})
+    [(field, [text])] = refused.value.errors.items()
+    assert field == "clients.1.secret"
+    assert text.startswith("Must have at least 8 different characters")
+    assert "Rotating a client's secret in docs/operate/maintenance.md" in text
+    assert weak not in text
+    assert mint_status(client, "portal", SECRETS["portal"]) == 201
+
+
+def test_a_stored_secret_of_low_variety_stays_in_the_file(app: Flask, client: FlaskClient) -> None:
+    """An older version accepted it."""
+    weak = "s" * 40
+    with app.app_context(), transaction() as connection:
+        keyring = app.extensions["pat_service.keyring"]
+        clients.add_secret(connection, keyring, "portal", Secret(weak), utcnow())
+    for _ in range(2):
+        provision(app, changed("clients", "portal", secret=weak))
+    assert mint_status(client, "portal", weak) == 201
 
 
 # All or nothing
@@ -503,7 +530,7 @@ def test_a_refusal_does_not_repeat_a_secret(shared_app: Flask) -> None:
             ],
             "apps",
         ),
-        ({"clients": [{"id": "portal"}, {"id": "portal", "secret": "s" * 32}]}, "clients"),
+        ({"clients": [{"id": "portal"}, {"id": "portal", "secret": make_secret("s")}]}, "clients"),
     ],
 )
 def test_an_entry_that_is_listed_twice_is_refused(shared_app: Flask, document: Any, kind: str) -> None:

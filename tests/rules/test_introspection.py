@@ -29,6 +29,7 @@ from tests.support.people import (
     ACCESS_LOSSES,
     KEY,
     LEDGER,
+    NEW_KEY,
     ORDERS,
     SUPPORT,
     WORLD,
@@ -228,13 +229,13 @@ def test_a_token_of_a_fallback_key_is_active_and_is_not_rekeyed(make_app: Callab
     service = Service(old.test_client())
     token, _ = mint(service)
     jwt, _ = open_session(service, token)
-    rotated = Service(make_app(SECRET_KEY="n" * 64, SECRET_KEY_FALLBACKS=KEY).test_client())
+    rotated = Service(make_app(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
     call(rotated, "GET", TOKENS, "portal")  # this re-keys the secret of `portal`
     before = dump_database(rotated)
     assert active(rotated, token, "portal")
     assert active(rotated, jwt, "portal")
     assert dump_database(rotated) == before
-    newest = Service(make_app(SECRET_KEY="n" * 64).test_client())
+    newest = Service(make_app(SECRET_KEY=NEW_KEY).test_client())
     assert not active(newest, token, "portal")
     assert not active(newest, jwt, "portal")
 

@@ -16,11 +16,21 @@ from pat_service.credentials import Key
 from pat_service.rules import key_usage
 from pat_service.rules.key_usage import KeyUse
 from pat_service.storage.models import Client, ClientSecret, Session, Token
-from tests.support.people import KEY, ORDERS, SUPPORT, WORLD, Service, problem_of, provision
+from tests.support.people import (
+    KEY,
+    NEW_KEY,
+    ORDERS,
+    SUPPORT,
+    WORLD,
+    Service,
+    make_secret,
+    problem_of,
+    provision,
+)
 
-NEW: Final = "n" * 64
+OTHER: Final = make_secret("other key")
 OLD_ID: Final = Key(KEY.encode()).id
-NEW_ID: Final = Key(NEW.encode()).id
+NEW_ID: Final = Key(NEW_KEY.encode()).id
 START: Final = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CLIENTS: Final = len(WORLD["clients"])
 
@@ -64,7 +74,7 @@ def test_a_key_is_rotated_and_nothing_is_lost(installation: Installation) -> Non
         frame = old.frame(email="ben@acme.test", appSlug=None, appId=ORDERS, patExpiry=1_000_000)
         bens = old.token(email="ben@acme.test", patExpiry=1_000_000)
 
-        new = installation.start(NEW, KEY)
+        new = installation.start(NEW_KEY, KEY)
         assert uses(new) == [KeyUse(NEW_ID, 0, 0, 0, 0), KeyUse(OLD_ID, 1, 2, CLIENTS, 1)]
         assert check(new)[1].endswith(f"in use: 2 token(s), {CLIENTS} client secret(s), 1 session(s)")
 
@@ -86,7 +96,7 @@ def test_a_key_is_rotated_and_nothing_is_lost(installation: Installation) -> Non
         idle = "not in use: you can remove it, unless it is the next key"
         assert check(new)[1] == f"Fallback key 1 {OLD_ID}: {idle}"
 
-        alone = installation.start(NEW)
+        alone = installation.start(NEW_KEY)
         assert uses(alone) == [KeyUse(NEW_ID, 0, 2, CLIENTS, 1)]
         assert alone.open(bens).status_code == 200
         assert alone.get(new_frame, "session").status_code == 200
@@ -96,7 +106,7 @@ def test_a_key_is_rotated_and_nothing_is_lost(installation: Installation) -> Non
 def test_tokens_and_secrets_are_rekeyed_once(installation: Installation) -> None:
     old = installation.start(KEY)
     token = old.token()
-    new = installation.start(NEW, KEY)
+    new = installation.start(NEW_KEY, KEY)
     for _ in range(3):
         assert new.open(token).status_code == 200
         new.mint(appSlug="nothing")
@@ -107,7 +117,7 @@ def test_a_key_removed_too_early_disables_its_tokens_and_secrets_until_it_return
     installation: Installation,
 ) -> None:
     token = installation.start(KEY).token()
-    early = installation.start(NEW)
+    early = installation.start(NEW_KEY)
     problem_of(early.mint(), 401, "invalid_client")
     assert early.refusal(token) == "token_invalid"
     assert uses(early)[-1] == KeyUse(OLD_ID, None, 1, CLIENTS, 0)
@@ -115,7 +125,7 @@ def test_a_key_removed_too_early_disables_its_tokens_and_secrets_until_it_return
         f"Unknown key {OLD_ID}: 1 token(s), {CLIENTS} client secret(s), 0 session(s) are dead; "
         "add the key to SECRET_KEY_FALLBACKS to revive them, unless it leaked"
     )
-    back = installation.start(NEW, KEY)
+    back = installation.start(NEW_KEY, KEY)
     assert back.open(token).status_code == 200
     assert back.mint().status_code == 201
 
@@ -124,7 +134,7 @@ def test_a_key_without_client_secrets_is_reported_and_does_not_stop_the_start(
     installation: Installation, tmp_path: Path
 ) -> None:
     database = f"sqlite:///{tmp_path / 'pat-service.db'}"
-    mistyped = Service(installation.make(SECRET_KEY=NEW, DATABASE_URL=database).test_client())
+    mistyped = Service(installation.make(SECRET_KEY=NEW_KEY, DATABASE_URL=database).test_client())
     runner = mistyped.app.test_cli_runner()
     for args in (["check"], ["check", "--deploy"]):
         done = runner.invoke(args=args)
@@ -159,24 +169,24 @@ def test_only_live_rows_count(installation: Installation) -> None:
 
 
 def test_each_key_is_listed_once_in_order(installation: Installation) -> None:
-    service = installation.start(NEW, "z" * 64, KEY, "z" * 64, NEW)
+    service = installation.start(NEW_KEY, OTHER, KEY, OTHER, NEW_KEY)
     assert [(use.key_id, use.place) for use in uses(service)] == [
         (NEW_ID, 0),
-        (Key(b"z" * 64).id, 1),
+        (Key(OTHER.encode()).id, 1),
         (OLD_ID, 2),
     ]
     lines = check(service)
-    assert not [key for key in (NEW, KEY) if key in "".join(lines)], "keys themselves are never shown"
+    assert not [key for key in (NEW_KEY, KEY) if key in "".join(lines)], "keys themselves are never shown"
     assert [line.partition(":")[0] for line in lines] == [
         f"Current key {NEW_ID}",
-        f"Fallback key 1 {Key(b'z' * 64).id}",
+        f"Fallback key 1 {Key(OTHER.encode()).id}",
         f"Fallback key 2 {OLD_ID}",
     ]
 
 
 def test_instances_serve_each_others_tokens_during_a_rolling_restart(installation: Installation) -> None:
     """Both instances have both keys. During the restart, their current keys differ."""
-    before, after = installation.start(KEY, NEW), installation.start(NEW, KEY)
+    before, after = installation.start(KEY, NEW_KEY), installation.start(NEW_KEY, KEY)
     token = before.token()
     for instance in (before, after, before, after):
         frame = instance.frame(SUPPORT)

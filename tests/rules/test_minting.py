@@ -29,6 +29,7 @@ from tests.support.people import (
     Service,
     basic,
     database_folder,
+    make_secret,
     problem_of,
     provision,
 )
@@ -336,8 +337,12 @@ def test_an_unlimited_client_finds_users_and_apps_of_every_workspace(shared: Ser
 def test_a_client_finds_users_and_apps_of_each_of_its_workspaces(
     service: Service, workspaces: list[str], status: int, code: str
 ) -> None:
-    provision(service.app, {"clients": [{"id": "other", "secret": "o" * 40, "workspaces": workspaces}]})
-    answer = service.client.post(MINT, json=body(appSlug="ledger"), headers=basic("other", "o" * 40))
+    provision(
+        service.app, {"clients": [{"id": "other", "secret": make_secret("other"), "workspaces": workspaces}]}
+    )
+    answer = service.client.post(
+        MINT, json=body(appSlug="ledger"), headers=basic("other", make_secret("other"))
+    )
     problem_of(answer, status, code)
 
 

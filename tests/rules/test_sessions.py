@@ -20,6 +20,7 @@ from pat_service.storage.models import Token
 from tests.support.people import (
     KEY,
     LEDGER,
+    NEW_KEY,
     ORDERS,
     SUPPORT,
     WORLD,
@@ -33,7 +34,6 @@ from tests.support.people import (
 from tests.support.shared_fixtures import MakeService
 
 START: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-NEWER_KEY: Final = "n" * 64
 SIGNING: Final = Key(KEY.encode()).for_sessions
 
 
@@ -298,7 +298,7 @@ def test_ana_cannot_become_ben(shared: Service, frame: Frame) -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        Key(NEWER_KEY.encode()).for_sessions,
+        Key(NEW_KEY.encode()).for_sessions,
         Key(KEY.encode()).for_digests,
         Key(KEY.encode()).id.encode(),
         KEY.encode(),
@@ -389,18 +389,18 @@ def older(make_app: Callable[..., Flask]) -> Service:
 
 def test_an_older_key_verifies_and_never_signs(older: Service, make_app: Callable[..., Flask]) -> None:
     token, frame = older.token(), older.frame(SUPPORT)
-    newer = Service(make_app(SECRET_KEY=NEWER_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
+    newer = Service(make_app(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
 
     assert newer.get(frame, "session").status_code == 200
     assert newer.open(token).status_code == 200
     newly_signed = newer.frame()
-    ids = {Key(NEWER_KEY.encode()).id}
+    ids = {Key(NEW_KEY.encode()).id}
     assert {jwt.get_unverified_header(newly_signed.jwt)["kid"]} == ids
     assert {row.key_id for row in newer.rows(select(Token.key_id).where(Token.app_id == ORDERS))} == ids
 
     # The older process rejects the newer key; the newer one rejects the older key once it is removed.
     problem_of(bearing(older, newly_signed.jwt), 401, "session_invalid")
-    alone = Service(make_app(SECRET_KEY=NEWER_KEY).test_client())
+    alone = Service(make_app(SECRET_KEY=NEW_KEY).test_client())
     assert alone.get(newly_signed, "session").status_code == 200
     problem_of(bearing(alone, frame.jwt, SUPPORT), 401, "session_invalid")
     # Opening the older token re-keyed its digest.
@@ -411,6 +411,6 @@ def test_a_token_of_the_older_key_is_superseded_by_one_of_the_newer(
     older: Service, make_app: Callable[..., Flask]
 ) -> None:
     token = older.token()
-    newer = Service(make_app(SECRET_KEY=NEWER_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
+    newer = Service(make_app(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
     newer.token()
     assert newer.refusal(token) == "token_superseded"

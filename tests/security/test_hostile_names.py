@@ -16,7 +16,17 @@ from sqlalchemy import insert, select, update
 from apps.orders import Order, OrderLine
 from apps.support import Ticket, TicketReply
 from pat_service.storage.models import User, Workspace
-from tests.support.people import ORDERS, SUPPORT, Frame, Service, boot, changed, long_lived_service, provision
+from tests.support.people import (
+    ORDERS,
+    SUPPORT,
+    Frame,
+    Service,
+    boot,
+    changed,
+    long_lived_service,
+    make_secret,
+    provision,
+)
 
 NAMES: Final = {
     "closes a script": "</script><img src=x onerror=alert(1)>",
@@ -228,14 +238,14 @@ def test_the_portal_shows_a_hostile_origin_as_text(
     """The portal's page shows the origin of the demo."""
     app = make_app(PUBLIC_URL="http://127.0.0.1:5000")
     app.instance_path = str(tmp_path)
-    clients = {name: {"id": name, "secret": "x" * 40} for name in ("portal", "portal-limited")}
+    clients = {name: {"id": name, "secret": make_secret("x")} for name in ("portal", "portal-limited")}
     client = app.test_client()
     pages = []
     for origin in (hostile, PLAIN):
         (tmp_path / "demo.json").write_text(json.dumps({"clients": clients, "origin": origin}))
         answer = client.get("/", base_url="http://localhost:5000")
         assert answer.status_code == 200
-        assert "x" * 40 not in answer.text
+        assert make_secret("x") not in answer.text
         pages.append(Seen(answer.text))
     assert hostile in pages[0].text
     assert (pages[0].tags, pages[0].attributes) == (pages[1].tags, pages[1].attributes)
@@ -249,7 +259,7 @@ def test_the_portal_never_repeats_the_host_header(
 ) -> None:
     app = make_app(PUBLIC_URL="http://127.0.0.1:5000")
     app.instance_path = str(tmp_path)
-    clients = {name: {"id": name, "secret": "x" * 40} for name in ("portal", "portal-limited")}
+    clients = {name: {"id": name, "secret": make_secret("x")} for name in ("portal", "portal-limited")}
     (tmp_path / "demo.json").write_text(json.dumps({"clients": clients, "origin": "http://localhost:5000"}))
     answer = app.test_client().get("/", headers={"Host": host})
     assert "evil" not in answer.text + str(answer.headers)

@@ -33,11 +33,13 @@ from tests.support.people import (
     MINT,
     ORDERS,
     PUBLIC_URL,
+    SECRETS,
     SUPPORT,
     WORLD,
     Service,
     basic,
     changed,
+    make_secret,
     problem_of,
     provision,
 )
@@ -156,7 +158,7 @@ UNFIT = ["\0", "a\0b", "\ud800", "\udfff", "a\ud83d", "\udcff"]
 
 @pytest.mark.parametrize("raw", [b"\x00", b"por\x00tal", b"\xed\xa0\x80", b"\xff", b"portal\x00"])
 def test_credentials_that_no_database_stores_are_wrong_credentials(service: Service, raw: bytes) -> None:
-    for pair in (raw + b":" + b"p" * 40, b"portal:" + raw):
+    for pair in (raw + b":" + SECRETS["portal"].encode(), b"portal:" + raw):
         header = {"Authorization": "Basic " + b64encode(pair).decode()}
         answer = service.client.post(MINT, json={}, headers=header)
         assert (answer.status_code, answer.json["code"]) == (401, "invalid_client")  # type: ignore[index]
@@ -209,7 +211,7 @@ def test_concurrent_provisioning_leaves_one_result_or_an_error(app: Flask) -> No
     document = {
         "workspaces": [{"slug": "new"}],
         "users": [{"email": "new@acme.test", "workspaces": {"new": "admin"}}],
-        "clients": [{"id": "new", "secret": "n" * 40}],
+        "clients": [{"id": "new", "secret": make_secret("new")}],
     }
 
     def run(_: int) -> str:

@@ -12,7 +12,17 @@ from werkzeug.test import TestResponse
 from pat_service.credentials import Keyring
 from pat_service.rules import clients
 from pat_service.storage.database import Base
-from tests.support.people import MINT, MINT_BODY, ORDERS, SECRETS, Service, basic, problem_of, provision
+from tests.support.people import (
+    MINT,
+    MINT_BODY,
+    ORDERS,
+    SECRETS,
+    Service,
+    basic,
+    make_secret,
+    problem_of,
+    provision,
+)
 
 TOKENS: Final = "/api/ext/personal-access-tokens"
 SESSIONS: Final = "/api/ext/sessions"
@@ -22,7 +32,7 @@ UNKNOWN: Final = "00000000-0000-4000-8000-000000000000"
 BEN: Final = "ben@acme.test"
 
 CALLERS: Final = {"shop": ["mint", "mint:workspace"], "keeper": ["provision"], "watcher": ["mint", "audit"]}
-_SECRETS: Final = SECRETS | {id_: id_[0] * 40 + id_ for id_ in CALLERS}
+_SECRETS: Final = SECRETS | {id_: make_secret(id_) for id_ in CALLERS}
 
 
 def add_clients(service: Service) -> Service:

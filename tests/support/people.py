@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import shake_256
 from pathlib import Path
 from shutil import copy, rmtree
 from typing import Any, Final
@@ -27,20 +28,22 @@ from pat_service.storage import prepared
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import Event
 
-KEY: Final = "k" * 64
+
+def make_secret(name: str, length: int = 64) -> str:
+    """Return a secret or key that is always the same, and as varied as a random one."""
+    return shake_256(name.encode()).hexdigest(length)[:length]
+
+
+KEY: Final = make_secret("key")
+#: The key after a rotation.
+NEW_KEY: Final = make_secret("new key")
 PUBLIC_URL: Final = "https://embed.example"
 PORTAL: Final = "http://portal.example"
 MINT: Final = "/api/ext/users/personal-access-token"
 ORDERS: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 SUPPORT: Final = "3d1c0a52-94e7-4c0b-9f65-2b7f4e8a6d10"
 LEDGER: Final = "11111111-2222-4333-8444-555555555555"
-SECRETS: Final = {
-    "portal": "p" * 40,
-    "rival": "r" * 40,
-    "everywhere": "e" * 40,
-    "auditor": "a" * 40,
-    "manager": "m" * 40,
-}
+SECRETS: Final = {name: make_secret(name) for name in ("portal", "rival", "everywhere", "auditor", "manager")}
 
 WORLD: Final[dict[str, Any]] = {
     "workspaces": [

@@ -26,13 +26,13 @@ from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import App, User, Workspace
 from tests.e2e.browser.checkout import copy_project
 from tests.e2e.browser.site import Site, mint, site, wait_until_ready
-from tests.support.people import ORDERS, SUPPORT, provision
+from tests.support.people import KEY, ORDERS, SUPPORT, make_secret, provision
 from tests.support.servers import PROJECT, WebServer, free_port, gunicorn, redis_server
 
 ANA: Final = "ana@acme.test"
 BEN: Final = "ben@acme.test"
 LAB: Final = "5f0c2f4e-7a3b-4f0e-9a51-0c6f1d2e3b4a"
-SECRET: Final = "p" * 40
+SECRET: Final = make_secret("portal")
 ELSEWHERE: Final = "https://elsewhere.example"
 OTHER_ORIGIN: Final = "https://other.example"
 HOSTILE_NAME: Final = (
@@ -169,7 +169,7 @@ def _run(
     with site() as host:
         host.pages["/"] = HOST_HTML
         env = {
-            "SECRET_KEY": "k" * 64,
+            "SECRET_KEY": KEY,
             "PUBLIC_URL": f"http://{host_of_frames}:{port}",
             "DATABASE_URL": f"sqlite:///{folder / 'pat-service.db'}",
         } | env

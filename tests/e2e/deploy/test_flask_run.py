@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 import pytest
 from flask import Flask
 
-from tests.support.people import MINT, ORDERS, PORTAL, WORLD, basic, provision
+from tests.support.people import KEY, MINT, ORDERS, PORTAL, WORLD, basic, make_secret, provision
 from tests.support.servers import WebServer, flask_run, free_port, wait_for, web_server
 
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).resolve().parents[3]
-SECRET = "s" * 40
+SECRET = make_secret("s")
 DIRECTORY = f"""
 [[workspaces]]
 slug = "acme"
@@ -210,7 +210,7 @@ def test_a_second_start_keeps_key_and_data(tmp_path: Path) -> None:
 def test_a_public_url_on_the_internet_brings_no_schema_and_no_portal(tmp_path: Path) -> None:
     """A public address means a deployment, and there `db upgrade` creates the schema."""
     checkout(tmp_path)
-    with running(tmp_path, PUBLIC_URL="https://embed.example", SECRET_KEY="k" * 64) as laptop:
+    with running(tmp_path, PUBLIC_URL="https://embed.example", SECRET_KEY=KEY) as laptop:
         assert laptop.call("GET", "/")[0] == 404
         status, headers, _ = laptop.call("POST", MINT, {}, **basic("portal", SECRET))
         assert (status, bool(headers["Retry-After"])) == (503, True)

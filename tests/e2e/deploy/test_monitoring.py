@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from config import Config
 from pat_service.storage.database import db
-from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, provision
+from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, make_secret, provision
 from tests.support.servers import WebServer, fresh_database, gunicorn, redis_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
-TOKEN = "metrics-" + "m" * 32
+TOKEN = "metrics-" + make_secret("metrics")
 #: Enough concurrent requests to reach both workers.
 MANY = 24
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.faults.installation import Installation, installed
 from tests.support.http_calls import HttpConnection
+from tests.support.people import make_secret
 from tests.support.servers import WebServer, redis_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.redis]
@@ -18,7 +19,7 @@ WORKERS: Final = 4
 MOST: Final = 5
 WINDOW: Final = 2.0  # seconds
 CALLERS: Final = 8
-SECRET: Final = "s" * 40
+SECRET: Final = make_secret("s")
 COUNTED: Final = [
     {"id": id_, "secret": SECRET, "workspaces": ["acme"], "mint_limit": limit}
     for id_, limit in (("hasty", f"{MOST} per {WINDOW:.0f} seconds"), ("steady", f"{MOST} per hour"))
