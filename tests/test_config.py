@@ -98,7 +98,7 @@ def test_unknown_variables_are_ignored(instance: Path) -> None:
         ("METRICS_TOKEN", {KEY: KEY}),
     ],
 )
-def test_a_variable_is_read(instance: Path, name: str, values: dict[str, object]) -> None:
+def test_each_variable_sets_its_setting(instance: Path, name: str, values: dict[str, object]) -> None:
     for text, value in values.items():
         assert getattr(Config.from_environment({name: text}, instance), name.lower()) == value
 

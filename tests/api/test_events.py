@@ -127,7 +127,7 @@ def test_a_refusal_has_its_code_and_its_count(service: Service) -> None:
 # Pages.
 
 
-def test_pages_show_each_event_once_newest_first(service: Service) -> None:
+def test_pages_show_each_event_once_and_begin_with_the_newest(service: Service) -> None:
     for _ in range(7):
         write(service, workspace_id=acme(service))
     ids = [item["id"] for item in page(service, limit=200)["items"]]
@@ -332,7 +332,7 @@ def test_an_error_names_the_repeated_parameter(shared: Service, address: str, na
     assert problem["errors"] == {name: ["Must be given once."]}
 
 
-def test_an_export_takes_no_limit(shared: Service) -> None:
+def test_an_export_refuses_the_parameter_limit(shared: Service) -> None:
     assert list(problem_of(ask(shared, EXPORT, limit="10"), 400, "invalid_payload")["errors"]) == ["limit"]
 
 

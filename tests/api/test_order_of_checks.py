@@ -93,22 +93,22 @@ def ask(service: Service, broken: tuple[str, ...]) -> TestResponse:
     )
 
 
-def test_a_request_that_breaks_no_rule_mints(service: Service) -> None:
+def test_a_request_that_breaks_no_rule_gets_a_token(service: Service) -> None:
     assert ask(service, ()).status_code == 201
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_each_broken_rule_has_its_error(service: Service, rule: str) -> None:
+def test_each_broken_rule_is_answered_with_its_error(service: Service, rule: str) -> None:
     problem_of(ask(service, (rule,)), *RULES[rule][1:])
 
 
 @pytest.mark.parametrize(("earlier", "later"), list(combinations(RULES, 2)))
-def test_the_earlier_of_two_broken_rules_answers(service: Service, earlier: str, later: str) -> None:
+def test_the_answer_names_the_earlier_of_two_broken_rules(service: Service, earlier: str, later: str) -> None:
     problem_of(ask(service, (earlier, later)), *RULES[earlier][1:])
 
 
 @pytest.mark.parametrize("first", range(len(RULES)))
-def test_the_first_of_many_broken_rules_answers(service: Service, first: int) -> None:
+def test_the_answer_names_the_first_of_many_broken_rules(service: Service, first: int) -> None:
     broken = tuple(RULES)[first:]
     problem_of(ask(service, broken), *RULES[broken[0]][1:])
 

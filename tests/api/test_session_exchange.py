@@ -181,7 +181,7 @@ def test_openings_and_refusals_of_real_tokens_are_audited_and_garbage_is_not(ser
     assert opened.json["signedPat"] not in str(trail)
 
 
-def test_one_token_has_one_limit_here_and_in_frames(make_app: Callable[..., Flask]) -> None:
+def test_openings_here_and_in_frames_share_one_limit(make_app: Callable[..., Flask]) -> None:
     app = make_app(OPEN_RATE_LIMIT="3 per minute")
     provision(app, WORLD)
     service = Service(app.test_client())
@@ -199,5 +199,5 @@ def test_one_token_has_one_limit_here_and_in_frames(make_app: Callable[..., Flas
     assert sessions(service) == 5
 
 
-def test_a_token_is_no_session(shared: Service) -> None:
+def test_a_token_is_refused_as_a_session(shared: Service) -> None:
     problem_of(read_session(shared, shared.token()), 401, "session_invalid")

@@ -192,7 +192,7 @@ def test_ana_sees_only_the_orders_of_her_regions(
     assert sum(int(number) for number in re.findall(r'"count">(\d+)</span>', whole.text)) == 2 * len(expected)
 
 
-def test_the_figures_and_the_chart_are_those_of_the_region(dora: Shelf) -> None:
+def test_figures_and_chart_count_only_orders_of_the_region(dora: Shelf) -> None:
     dora.put(total_cents=20_00, status="shipped", region="north")
     dora.put(total_cents=30_00, status="shipped", region="south", days_ago=2)
     dora.put(total_cents=40_00, status="processing", region="south", days_ago=40)
@@ -307,7 +307,7 @@ def test_a_page_is_full_before_another_begins(dora: Shelf, count: int, pages: li
     assert sorted(number for answer in answers for number in numbers(answer)) == sorted(dora.numbers)
 
 
-def test_orders_with_the_same_time_appear_on_one_page_each(dora: Shelf) -> None:
+def test_orders_with_the_same_time_each_appear_on_one_page_only(dora: Shelf) -> None:
     at = datetime.now(UTC) - timedelta(days=1)
     for _ in range(25):
         dora.put("Cup", placed_at=at)

@@ -242,7 +242,7 @@ def test_an_invalid_ticket_shows_errors_and_keeps_its_fields(
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "漢", "😀", "&", "<"])
-def test_length_limits_count_characters_in_any_script(service: Service, dora: Frame, letter: str) -> None:
+def test_length_limits_count_characters_of_any_alphabet(service: Service, dora: Frame, letter: str) -> None:
     id_ = opened(service, dora, subject=letter * 120, message=letter * 4000)
     assert (ticket(service, id_).subject, ticket(service, id_).message) == (letter * 120, letter * 4000)
     answer = post(service, dora, "create", GOOD | {"subject": letter * 121, "message": letter * 4001})
@@ -278,7 +278,7 @@ def test_invalid_unicode_is_stored_as_valid_text(service: Service, dora: Frame) 
     assert all(row.subject.encode() for row in tickets_of(service, "dora@acme.test"))
 
 
-def test_a_file_is_no_text_field(service: Service, dora: Frame) -> None:
+def test_an_uploaded_file_is_refused_as_a_text(service: Service, dora: Frame) -> None:
     file = {"subject": (io.BytesIO(b"Broken cup"), "subject.txt")}
     answer = post(service, dora, "create", GOOD | file, content_type="multipart/form-data")
     assert wrong(answer) == {"subject": ASK["subject"]}

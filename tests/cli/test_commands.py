@@ -521,7 +521,7 @@ def flask(app: Flask) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.slow
-def test_a_shell_takes_the_secrets_and_errors_of_real_processes(
+def test_a_shell_captures_secrets_and_errors_of_real_processes(
     flask: Callable[..., Any], client: FlaskClient, write: Write
 ) -> None:
     made = flask("client", "create", "shop")

@@ -600,9 +600,7 @@ def test_each_refusal_matches_its_button(
         assert opened(portal.client, outcome(portal.client, person, slug)["redirectUrl"]) == (200, "")
 
 
-def test_the_used_token_opens_twice_only_as_a_repeat_of_the_first(
-    portal: Portal, sent: list[Request]
-) -> None:
+def test_the_used_token_opens_again_only_within_ten_seconds(portal: Portal, sent: list[Request]) -> None:
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         shown = outcome(portal.client, case="used")
         assert [change["singleUse"] for change in mint_bodies(sent)] == [True]
@@ -653,7 +651,7 @@ def test_the_limited_client_gets_ten_tokens_and_the_other_is_not_affected(
     assert outcome(portal.client)["answer"]["status"] == 201
 
 
-def test_a_higher_limit_of_the_server_still_ends_the_demonstration(
+def test_a_demonstration_of_too_many_mints_ends_even_under_a_higher_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     minted: list[str] = []

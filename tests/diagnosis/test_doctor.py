@@ -107,7 +107,7 @@ def test_the_doctor_only_reads_and_prints_no_secret(service: Service) -> None:
         assert secret not in output
 
 
-def test_each_finding_is_a_line_and_its_change_another(app: Flask) -> None:
+def test_each_finding_has_a_line_and_its_change_has_the_next(app: Flask) -> None:
     done = app.test_cli_runner().invoke(args=["doctor", "--offline", "--app", "orders", "--parent", WWW])
     lines = done.output.splitlines()
     assert done.exit_code == 1
@@ -332,7 +332,7 @@ def test_a_fault_is_the_only_finding(
         ([], {"PUBLIC_URL": "https://embed.example"}, ["--parent", "http://portal.example"]),
     ],
 )
-def test_settings_without_a_fault(
+def test_settings_without_a_fault_have_no_finding(
     app: Flask, setting: Setting, changes: Changes, settings: dict[str, Any], args: list[str]
 ) -> None:
     for change in changes:
@@ -361,7 +361,7 @@ def test_a_stored_origin_that_no_browser_writes_is_a_problem(service: Service) -
         (None, "http://localhost:3000", "warning", "PUBLIC_URL is unset"),
     ],
 )
-def test_an_address_that_the_parent_cannot_frame(
+def test_the_doctor_reports_an_address_that_the_parent_cannot_frame(
     app: Flask, setting: Setting, public_url: str | None, parent: str, level: str, text: str
 ) -> None:
     setting("PUBLIC_URL", public_url)
@@ -392,7 +392,7 @@ def test_the_doctor_warns_of_a_client_with_a_low_limit(app: Flask) -> None:
     assert bad(examine(app, "--app", "orders")) == []
 
 
-def test_a_workspace_in_which_no_client_can_mint(app: Flask) -> None:
+def test_the_doctor_reports_a_workspace_in_which_no_client_can_mint(app: Flask) -> None:
     commands = app.test_cli_runner()
     for client in ("rival", "everywhere"):
         assert commands.invoke(args=["client", "revoke", client]).exit_code == 0
@@ -405,7 +405,7 @@ def test_a_workspace_in_which_no_client_can_mint(app: Flask) -> None:
     assert bad(examine(app, "--app", "ledger")) == []
 
 
-def test_a_token_of_an_unknown_key(service: Service) -> None:
+def test_the_doctor_reports_a_token_of_an_unknown_key(service: Service) -> None:
     service.token()
     service.change(update(Token).values(key_id="gone"))
     found = bad(examine(service.app, *ANA))
@@ -414,7 +414,7 @@ def test_a_token_of_an_unknown_key(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(6, "6 s ahead of this"), (-3600, "3600 s behind this")])
-def test_a_database_with_a_wrong_clock(
+def test_the_doctor_reports_a_database_with_a_wrong_clock(
     app: Flask, monkeypatch: pytest.MonkeyPatch, seconds: int, text: str
 ) -> None:
     monkeypatch.setattr(installation, "database_clock", lambda: timedelta(seconds=seconds))
@@ -423,7 +423,7 @@ def test_a_database_with_a_wrong_clock(
 
 
 @pytest.mark.parametrize("seconds", [0, 4.9, -4.9])
-def test_a_clock_that_is_close_enough(seconds: float) -> None:
+def test_a_clock_that_is_close_enough_is_ok(seconds: float) -> None:
     assert [finding.level for finding in check_clock(timedelta(seconds=seconds), "the database")] == ["ok"]
 
 
@@ -475,7 +475,7 @@ def test_mallory_lacks_a_membership_and_a_grant(app: Flask) -> None:
     assert [about for level, about, _ in found if level == "problem"] == ["access"]
 
 
-def test_an_app_that_has_moved(service: Service) -> None:
+def test_the_doctor_reports_an_app_that_has_moved(service: Service) -> None:
     service.token()
     provision(service.app, changed("apps", "orders", workspace="globex", users=[]))
     found = [
@@ -491,7 +491,7 @@ def test_an_app_that_has_moved(service: Service) -> None:
     assert "ended for good when the app moved" in found[0]
 
 
-def test_the_states_of_anas_token(service: Service) -> None:
+def test_the_doctor_explains_each_state_of_anas_token(service: Service) -> None:
     def token() -> tuple[str, str]:
         (found,) = (f for f in examine(service.app, *ANA) if f["about"] == "token")
         return found["level"], found["text"]
@@ -549,7 +549,7 @@ def test_a_bad_workspace_token_is_only_a_warning_at_an_app(service: Service) -> 
     assert [level for level, about, _ in bad(examine(service.app, *launcher))] == ["problem"]
 
 
-def test_a_token_for_fewer_origins_than_the_app_has(service: Service) -> None:
+def test_the_doctor_reports_a_token_for_fewer_origins_than_the_app_has(service: Service) -> None:
     provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, WWW]))
     service.token(allowedOrigins=[PORTAL])
     around = ["--parent", PORTAL, "--parent", WWW]
@@ -557,7 +557,7 @@ def test_a_token_for_fewer_origins_than_the_app_has(service: Service) -> None:
     assert "minted for fewer origins, without http://www.portal.example" in text
 
 
-def test_a_token_with_its_maximum_of_sessions(service: Service, setting: Setting) -> None:
+def test_the_doctor_reports_a_token_with_its_maximum_of_sessions(service: Service, setting: Setting) -> None:
     setting("MAX_SESSIONS_PER_TOKEN", 2)
     token = service.token()
     service.open(token)
@@ -577,14 +577,16 @@ def test_without_a_database_the_other_checks_still_run(app: Flask) -> None:
     assert "DATABASE_URL" in text
 
 
-def test_a_database_that_fails_during_the_checks(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_a_database_that_fails_during_the_checks(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lose_the_database(app, database_folder(app))
     monkeypatch.setitem(app.extensions, "pat_service.findings", lambda: [])
     found = bad(examine(app, *ANA))
     assert ("problem", "database") in [found[:2] for found in found]
 
 
-def test_a_schema_that_is_behind(app: Flask) -> None:
+def test_the_doctor_reports_a_schema_that_is_behind(app: Flask) -> None:
     for file in database_folder(app).glob("pat-service.db*"):
         file.unlink()
     text = only_one(examine(app, *ANA), "problem", "database")
@@ -599,7 +601,7 @@ def test_a_schema_that_is_behind(app: Flask) -> None:
         ({"WEB_CONCURRENCY": "2"}, "REDIS_URL must be set for 2 worker processes"),
     ],
 )
-def test_an_unavailable_or_missing_store_of_the_limits(
+def test_the_doctor_reports_an_unavailable_or_missing_store_of_the_limits(
     make_app: Callable[..., Flask], environ: dict[str, str], text: str
 ) -> None:
     found = only_one(examine(make_app(TRUSTED_PROXIES="1", **environ)), "problem", "limits")

@@ -160,7 +160,7 @@ def test_the_doctor_requests_each_app_on_its_own_host(app: Flask, ask: Ask, args
     assert hosts == [f"{slug}embed.localhost:{port}"]
 
 
-def test_a_proxy_that_changes_the_host(app: Flask, ask: Ask) -> None:
+def test_the_doctor_reports_a_proxy_that_changes_the_host(app: Flask, ask: Ask) -> None:
     def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
         # Every address of a frame answers this.
         path = environ["PATH_INFO"].replace("/frame", "/session")
@@ -190,11 +190,13 @@ def test_a_proxy_that_changes_the_host(app: Flask, ask: Ask) -> None:
         (without("Cross-Origin-Embedder-Policy"), "warning", "Cross-Origin-Embedder-Policy: require-corp is"),
     ],
 )
-def test_a_proxy_that_changes_a_header(app: Flask, ask: Ask, change: Change, level: str, text: str) -> None:
+def test_the_doctor_reports_a_proxy_that_changes_a_header(
+    app: Flask, ask: Ask, change: Change, level: str, text: str
+) -> None:
     assert text in only_problem(ask, serving(proxied(app, change)), "headers", level)
 
 
-def test_x_frame_options_instead_of_the_policy(app: Flask, ask: Ask) -> None:
+def test_the_doctor_reports_x_frame_options_instead_of_the_policy(app: Flask, ask: Ask) -> None:
     def change(headers: Headers) -> Headers:
         return [*without(POLICY)(headers), ("X-Frame-Options", "DENY")]
 
@@ -203,7 +205,9 @@ def test_x_frame_options_instead_of_the_policy(app: Flask, ask: Ask) -> None:
     assert [finding[:2] for finding in found] == [("problem", "headers")] * 2
 
 
-def test_a_server_with_another_database(app: Flask, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_a_server_with_another_database(
+    app: Flask, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(app.wsgi_app) as port:
         monkeypatch.setattr(ancestors, "current_origins", lambda place: ["http://portal.example"])
         provision(app, changed("apps", "orders", allowed_origins=["https://new.example"]))
@@ -221,7 +225,7 @@ def test_a_server_with_another_database(app: Flask, ask: Ask, monkeypatch: pytes
         ("Fri, 01 Jan 2100 00:00:00 GMT", "s ahead of this machine's"),
     ],
 )
-def test_a_server_with_a_wrong_clock(ask: Ask, date: str, text: str) -> None:
+def test_the_doctor_reports_a_server_with_a_wrong_clock(ask: Ask, date: str, text: str) -> None:
     assert text in only_problem(ask, answering(HEALTHY % date.encode()), "clock")
 
 
@@ -266,7 +270,9 @@ def plain(status: str, *headers: tuple[str, str], body: bytes = b"") -> "WSGIApp
         (plain("500 Oops", ("X-Request-Id", "\x1b[31m"), body=b'{"code": 7}'), "The service answers 500 (7)"),
     ],
 )
-def test_another_server_or_a_failing_service(ask: Ask, served: "WSGIApplication", text: str) -> None:
+def test_the_doctor_reports_another_server_or_a_failing_service(
+    ask: Ask, served: "WSGIApplication", text: str
+) -> None:
     assert text in only_problem(ask, serving(served))
 
 
@@ -287,7 +293,7 @@ def test_garbage_is_a_finding_and_no_traceback(ask: Ask, answer: bytes, text: st
     assert text in found or "accepts no connection" in found
 
 
-def test_a_port_without_a_server(ask: Ask) -> None:
+def test_the_doctor_reports_a_port_without_a_server(ask: Ask) -> None:
     text = only_problem(ask, nullcontext(free_port()))
     assert "accepts no connection: Connection refused" in text
 
@@ -302,7 +308,7 @@ def test_the_doctor_does_not_wait_for_a_silent_or_dripping_server(
     assert "did not answer within" in found[2]
 
 
-def test_a_name_that_does_not_resolve(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_a_name_that_does_not_resolve(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -314,7 +320,9 @@ def test_a_name_that_does_not_resolve(ask: Ask, monkeypatch: pytest.MonkeyPatch)
     assert "*.embed.example" in found[2]
 
 
-def test_a_certificate_that_browsers_do_not_trust(app: Flask, ask: Ask, tmp_path: Path) -> None:
+def test_the_doctor_reports_a_certificate_that_browsers_do_not_trust(
+    app: Flask, ask: Ask, tmp_path: Path
+) -> None:
     _certificate(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "key.pem")
@@ -322,7 +330,7 @@ def test_a_certificate_that_browsers_do_not_trust(app: Flask, ask: Ask, tmp_path
     assert "Browsers do not trust the certificate of localhost: self-signed certificate" in text
 
 
-def test_https_on_a_port_that_speaks_http(app: Flask, ask: Ask) -> None:
+def test_the_doctor_reports_https_on_a_port_that_speaks_http(app: Flask, ask: Ask) -> None:
     text = only_problem(ask, serving(app.wsgi_app), url="https://localhost:PORT")
     assert "The TLS handshake with" in text
 

@@ -38,7 +38,7 @@ def test_the_layers_are_those_of_import_linter() -> None:
 
 
 @pytest.mark.parametrize(("file", "names"), NAMED)
-def test_files_and_functions_exist(file: str, names: str) -> None:
+def test_named_files_and_functions_exist(file: str, names: str) -> None:
     text = find(file).read_text("utf-8")
     for name in re.findall(r"\w+", names):
         assert re.search(rf"^(?:def |class )?{name}\b", text, re.MULTILINE), (file, name)

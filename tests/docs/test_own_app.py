@@ -35,7 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["pytest", "ruff check", "ruff format"],
 )
-def test_the_app_passes(tree: Path, command: list[str]) -> None:
+def test_the_example_app_passes_the_tests_of_apps(tree: Path, command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=tree, capture_output=True, text=True, timeout=100
     )

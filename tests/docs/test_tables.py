@@ -73,7 +73,7 @@ def test_every_code_is_documented_with_its_status(document: dict[str, Any]) -> N
     assert statuses_of("A mint") | statuses_of("A token or a session") == real
 
 
-def test_the_codes_of_a_mint_are_its_own(document: dict[str, Any]) -> None:
+def test_the_table_of_a_mint_has_exactly_the_codes_of_a_mint(document: dict[str, Any]) -> None:
     components = document["components"]
     answers = document["paths"]["/api/ext/users/personal-access-token"]["post"]["responses"].values()
     real = set(EVERYWHERE)
@@ -126,27 +126,27 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
 # ---- embed.js ----
 
 
-def test_options_and_attributes_are_those_of_the_types() -> None:
+def test_the_documented_options_are_those_of_the_types() -> None:
     attributes, options = codes_in(EMBED_JS, "Options"), codes_in(EMBED_JS, "Options", 1)
     assert set(attributes) == set(interface("PatEmbedAttributes"))
     assert set(options) == {*interface("FrameOptions"), "tokenUrl", "fetchToken"}
 
 
-def test_reasons_are_those_of_the_types() -> None:
+def test_the_documented_reasons_are_those_of_the_types() -> None:
     documented = {row[0].strip("`") for row in rows(EMBED_JS, "The token endpoint") if row[0].startswith("`")}
     assert documented == union("TokenReason")
 
 
-def test_events_are_those_of_the_types() -> None:
+def test_the_documented_events_are_those_of_the_types() -> None:
     assert codes_in(EMBED_JS, "Events") == interface("FrameEvents")
 
 
-def test_members_of_a_frame_are_those_of_the_types() -> None:
+def test_the_documented_members_of_a_frame_are_those_of_the_types() -> None:
     documented = {name.partition("(")[0] for name in codes_in(EMBED_JS, "The frame")}
     assert documented == set(interface("Frame"))
 
 
-def test_errors_are_those_of_the_types() -> None:
+def test_the_documented_errors_are_those_of_the_types() -> None:
     in_tables = {row[0].strip("`") for row in rows(EMBED_JS, "Errors")}
     members, own = set(interface("PatEmbedError")), union("PatEmbedErrorCode")
     assert in_tables == members | {"message"} | (
@@ -205,7 +205,7 @@ def test_the_policy_of_a_frame_is_documented(bare_frame: TestResponse) -> None:
     assert ancestors == f"frame-ancestors {PORTAL}"
 
 
-def test_css_classes_are_those_of_the_sheet() -> None:
+def test_the_documented_css_classes_are_those_of_the_style_sheet() -> None:
     sheet = re.sub(r"/\*.*?\*/", "", text_of("static/embed/embed.css"), flags=re.DOTALL)
     selectors = re.findall(r"([^{}]+)\{", sheet)
     real = {name for selector in selectors for name in re.findall(r"\.([a-z][a-z0-9-]*)", selector)}

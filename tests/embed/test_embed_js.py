@@ -154,7 +154,7 @@ def test_the_answer_to_an_unknown_version_names_the_current_one(shared: Service,
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_other_addresses_with_the_same_beginning_are_no_script(shared: Service) -> None:
+def test_other_addresses_with_the_same_beginning_serve_no_script(shared: Service) -> None:
     for path in (f"/embed-{VERSION}.ts", f"/embed-{VERSION}", "/embed-1.0.0/.js", "/embed.json"):
         problem_of(get(shared, path), 404, "not_found")
     problem_of(get(shared, f"/embed-apps/{ORDERS}.js", Accept="application/json"), 401, "token_missing")
@@ -268,7 +268,7 @@ def test_the_types_list_every_event() -> None:
     )
 
 
-def test_the_types_list_every_code_that_a_frame_can_meet() -> None:
+def test_the_types_list_every_code_that_a_frame_can_report() -> None:
     types = (STATIC / "embed.d.ts").read_text("utf-8")
     found = re.search(r"export type PatEmbedErrorCode =(.*?);$", types, re.DOTALL | re.MULTILINE)
     assert found

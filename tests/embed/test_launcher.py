@@ -341,7 +341,7 @@ def test_an_app_that_has_moved_away_stays_closed(service: Service) -> None:
     problem_of(launch(service).go(f"/embed-apps/{LEDGER}"), 401, "session_invalid")
 
 
-def test_moves_between_apps_have_the_limit_of_openings(make_app: Callable[..., Flask]) -> None:
+def test_moves_between_apps_count_as_openings_for_the_limit(make_app: Callable[..., Flask]) -> None:
     app = make_app(OPEN_RATE_LIMIT="3 per minute")
     provision(app, WORLD)
     launcher = launch(Service(app.test_client()))

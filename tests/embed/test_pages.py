@@ -418,7 +418,9 @@ def multipart(**fields: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["pages/ask", "data/sizes"])
-def test_one_field_of_a_multipart_form_may_fill_it(desk: Service, frame: Frame, path: str) -> None:
+def test_one_field_of_a_multipart_form_may_have_the_whole_size(
+    desk: Service, frame: Frame, path: str
+) -> None:
     large, too_large = (multipart(subject="Ink", padding="x" * size) for size in (900_000, MIB))
     assert desk.post(frame, path, **large).status_code == 200
     assert desk.post(frame, path, **too_large).status_code == 413
@@ -469,7 +471,7 @@ def test_a_form_needs_a_session_before_it_is_read(desk: Service) -> None:
     assert answer.status_code == 401
 
 
-def test_a_page_takes_no_form_and_a_form_is_no_page(desk: Service, frame: Frame) -> None:
+def test_a_page_refuses_post_and_a_form_refuses_get(desk: Service, frame: Frame) -> None:
     for path in ("pages/index", "pages/part"):
         taken = desk.post(frame, path, data={"a": "b"})
         assert (taken.status_code, taken.headers["Allow"]) == (405, "GET")

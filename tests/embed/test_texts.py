@@ -102,7 +102,7 @@ def test_the_script_has_a_text_for_every_code(language: str) -> None:
     assert given["codes"]["token_expired"] == list(advice("token_expired", language))
 
 
-def test_the_button_is_offered_only_if_it_can_help() -> None:
+def test_the_frame_offers_a_button_only_if_another_try_can_help() -> None:
     for code in ("token_expired", "session_expired", "rate_limited", "unavailable", "timeout", "unreachable"):
         assert retryable(code)
     for code in ("access_revoked", "origin_not_allowed", "not_framed", "not_found", "invalid_payload"):

@@ -122,7 +122,7 @@ def test_refused_mints_do_not_extend_the_wait(limited: Service, clock: time_mach
     assert statuses(limited.mint, 11) == [201] * 10 + [429]
 
 
-def test_a_mint_with_a_refused_body_user_or_app_counts(
+def test_a_mint_with_a_refused_body_user_or_app_counts_for_the_limit(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_a_mint_with_a_refused_body_user_or_app_counts(
     problem_of(limited.mint(), 429, "rate_limited")
 
 
-def test_a_request_with_wrong_credentials_or_another_method_does_not_count(
+def test_a_request_with_wrong_credentials_or_method_does_not_count(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     for _ in range(15):
@@ -186,7 +186,7 @@ def test_a_changed_limit_takes_effect_at_once(
     problem_of(service.mint(), 429, "rate_limited")
 
 
-def test_of_40_concurrent_mints_10_pass(make_service: MakeService) -> None:
+def test_exactly_10_of_40_concurrent_mints_pass(make_service: MakeService) -> None:
     service = make_service()
     start = Barrier(20)
 

@@ -96,7 +96,7 @@ DUPLICATE_KEYS = {
 
 
 @pytest.mark.parametrize("name", DUPLICATE_KEYS)
-def test_a_duplicate_key_is_refused_by_name(send: Send, name: str) -> None:
+def test_a_duplicate_key_is_refused_and_named(send: Send, name: str) -> None:
     problem = problem_of(send(DUPLICATE_KEYS[name]), 400, "invalid_payload")
     assert list(problem["errors"]) == [name]
 
@@ -132,7 +132,7 @@ NOT_WHOLE_NUMBERS = [
 
 
 @pytest.mark.parametrize("field", ["sessionExpiry", "patExpiry"])
-def test_a_value_that_is_no_whole_number_is_refused_by_its_field(shared: Service, field: str) -> None:
+def test_the_error_of_a_value_that_is_no_whole_number_names_its_field(shared: Service, field: str) -> None:
     for text in NOT_WHOLE_NUMBERS:
         body = (
             OPEN_BODY.replace(f'"{field}": {MINT_BODY[field]}'.encode(), f'"{field}": {text}'.encode()) + b"}"
@@ -162,7 +162,7 @@ HOSTILE_VALUES = {name: f'"{text}"' for name, text in HOSTILE_TEXTS.items()} | {
 
 
 @pytest.mark.parametrize("name", HOSTILE_VALUES)
-def test_a_value_that_no_database_stores_is_refused_by_its_field(shared: Service, name: str) -> None:
+def test_the_error_of_a_value_that_no_database_stores_names_its_field(shared: Service, name: str) -> None:
     for field in ("email", "userId", "appSlug", "appId", "endSessions", "x"):
         replaced = {"userId": "email", "appId": "appSlug"}.get(field, field)
         rest = json.dumps({key: value for key, value in MINT_BODY.items() if key != replaced})

@@ -115,7 +115,9 @@ def test_the_launcher_requires_only_membership() -> None:
         ),
     ],
 )
-def test_a_token_is_for_one_place(change: dict[str, Any], place: Place, meant: bool) -> None:
+def test_a_token_is_valid_only_for_its_app_or_workspace(
+    change: dict[str, Any], place: Place, meant: bool
+) -> None:
     assert is_for_place(ana(**change), place) is meant
 
 

@@ -307,7 +307,7 @@ def test_a_follower_misses_nothing_of_many_writers(large: Service, pool: ThreadP
 
 
 @pytest.mark.postgres
-def test_the_list_and_its_filters_are_as_on_sqlite(large: Service) -> None:
+def test_the_list_and_its_filters_work_as_on_sqlite(large: Service) -> None:
     with large.app.app_context():
         large.frame()
     large.token(client="rival", email="mallory@globex.test", appSlug="ledger")

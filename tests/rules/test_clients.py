@@ -112,7 +112,7 @@ def events_of(service: Service, client: str) -> list[Any]:
     return service.rows(select(Event.__table__).where(*of_client).order_by(Event.id))
 
 
-def test_a_new_client_is_an_event_with_its_rights(service: Service) -> None:
+def test_the_event_of_a_new_client_has_its_rights(service: Service) -> None:
     created, *_ = events_of(service, "manager")
     assert (created.type, created.details) == (
         "client:created",
@@ -143,7 +143,7 @@ def test_a_new_client_is_an_event_with_its_rights(service: Service) -> None:
         ),
     ],
 )
-def test_a_change_is_an_event_with_before_and_after(
+def test_the_event_of_a_change_has_the_values_before_and_after(
     service: Service, change: dict[str, Any], before: dict[str, Any]
 ) -> None:
     number = len(events_of(service, "portal"))
@@ -156,13 +156,13 @@ def test_a_change_is_an_event_with_before_and_after(
     assert len(events_of(service, "portal")) == number + 1, "nothing changed the second time"
 
 
-def test_the_same_file_again_is_no_change(service: Service) -> None:
+def test_the_same_file_again_changes_nothing(service: Service) -> None:
     before = [events_of(service, client) for client in SECRETS]
     provision(service.app, WORLD)
     assert [events_of(service, client) for client in SECRETS] == before
 
 
-def test_a_restored_client_is_an_event(service: Service) -> None:
+def test_restoring_a_client_is_recorded(service: Service) -> None:
     with service.app.app_context():
         clients.revoke("portal", datetime.now(UTC))
     provision(service.app, changed("clients", "portal", secret=make_secret("new")))

@@ -111,7 +111,7 @@ def live_sessions(service: Service) -> list[Any]:
 # Mint against mint.
 
 
-def test_all_of_200_concurrent_mints_succeed_and_one_token_opens(service: Service) -> None:
+def test_all_of_200_concurrent_mints_succeed_and_only_one_token_opens(service: Service) -> None:
     def mint_ten(caller: Service) -> list[TestResponse]:
         return [caller.mint() for _ in range(MINTS // THREADS)]
 
@@ -199,7 +199,7 @@ def test_a_mint_can_end_sessions_while_viewers_end_them(service: Service) -> Non
         assert live_sessions(service) == []
 
 
-def test_concurrent_ends_of_a_session_are_one_event(service: Service) -> None:
+def test_concurrent_ends_of_a_session_are_recorded_once(service: Service) -> None:
     opened = exchange(service, service.token())
     bearer = {"Authorization": f"Bearer {(opened.json or {})['signedPat']}"}
     ends = [lambda caller: caller.client.delete(f"/embed-apps/{ORDERS}/session", headers=bearer).status_code]
@@ -269,7 +269,7 @@ def test_concurrent_rotations_leave_one_live_secret(service: Service) -> None:
     assert sorted(answers) == [400] + [401] * 8
 
 
-def test_concurrent_provisions_of_one_file_end_as_one(service: Service) -> None:
+def test_concurrent_provisions_of_one_file_have_the_result_of_one(service: Service) -> None:
     race(service, *[lambda caller: provision(caller.app, WORLD)] * 6)
     assert count(service, App) == len(WORLD["apps"])
     assert service.mint().status_code == 201
@@ -331,7 +331,7 @@ def test_concurrent_changes_of_a_membership_are_each_recorded(service: Service) 
     assert count(service, Member, Member.user_id == directory.user(BEN)) == 1 + found[201] - found[204]
 
 
-def test_concurrent_new_users_with_one_email_are_one_user(service: Service) -> None:
+def test_concurrent_new_users_with_one_email_become_one_user(service: Service) -> None:
     """The other tenant's user joins; a tenant that already has the user gets 409."""
     directory = Directory(service)
 
@@ -346,7 +346,7 @@ def test_concurrent_new_users_with_one_email_are_one_user(service: Service) -> N
     assert kinds == {"user:created": 1, "member:added": 2}
 
 
-def test_one_of_two_concurrent_apps_or_users_gets_a_name(service: Service) -> None:
+def test_only_one_of_two_concurrent_changes_gets_a_slug_or_email(service: Service) -> None:
     directory = Directory(service)
     for number in range(4):
         slug, email = f"taken-{number}", f"taken{number}@acme.test"
@@ -375,7 +375,7 @@ def test_no_grant_follows_an_app_to_another_workspace(service: Service) -> None:
         assert count(service, Grant, Grant.app_id == ORDERS) == 0
 
 
-def test_a_user_who_is_joining_another_tenant_is_shared(service: Service) -> None:
+def test_a_user_who_is_joining_another_tenant_counts_as_shared(service: Service) -> None:
     """The change waits for the uncommitted membership, and finds it."""
     directory = Directory(service)
     ana = directory.user(ANA)

@@ -106,7 +106,7 @@ def open_as_json(service: Service, token: str, app_id: str = ORDERS) -> TestResp
 # ---- Events ----
 
 
-def test_a_mint_is_an_event(service: Service) -> None:
+def test_a_mint_is_recorded(service: Service) -> None:
     answer = service.mint()
     ids = anas(service) | {"client_id": "portal", "token_id": answer.get_json()["tokenId"]}
     assert_event(service, answer, "token:minted", None, **ids)
@@ -147,12 +147,12 @@ def test_the_event_of_a_refused_mint_has_the_ids_that_the_client_sees(
     assert_event(service, answer, "token:mint-refused", code, **expected)
 
 
-def test_a_missing_scope_is_an_event(service: Service) -> None:
+def test_a_missing_scope_is_recorded(service: Service) -> None:
     answer = service.mint(client="auditor")
     assert_event(service, answer, "token:mint-refused", "scope_missing", client_id="auditor")
 
 
-def test_a_client_past_its_limit_is_an_event(service: Service) -> None:
+def test_a_client_beyond_its_limit_is_recorded(service: Service) -> None:
     provision(service.app, changed("clients", "portal", mint_limit="1 per minute"))
     service.mint()
     answer = service.mint()
@@ -161,7 +161,7 @@ def test_a_client_past_its_limit_is_an_event(service: Service) -> None:
 
 
 @pytest.mark.parametrize("way", ["address", "form", "program"])
-def test_an_opening_is_an_event(service: Service, way: str) -> None:
+def test_an_opening_is_recorded(service: Service, way: str) -> None:
     token = service.token()
     if way == "address":
         answer = service.open(token)
@@ -193,7 +193,7 @@ def test_the_refusal_of_a_token_at_another_app_has_its_own_ids(service: Service)
     assert_event(service, answer, "session:open-refused", "token_invalid", **expected)
 
 
-def test_the_end_of_a_session_is_an_event_once(service: Service) -> None:
+def test_the_end_of_a_session_is_recorded_once(service: Service) -> None:
     frame = service.frame()
     session = last(service).session_id
     assert session == jwt.decode(frame.jwt, options={"verify_signature": False})["jti"]
@@ -204,7 +204,7 @@ def test_the_end_of_a_session_is_an_event_once(service: Service) -> None:
     assert len(service.events("session:ended")) == 1
 
 
-def test_two_ends_of_one_session_are_one_event(service: Service) -> None:
+def test_two_ends_of_one_session_are_recorded_once(service: Service) -> None:
     """Both requests passed the check before either ended the session."""
     frame, now = service.frame(), datetime.now(UTC)
     with service.app.app_context():
@@ -215,7 +215,7 @@ def test_two_ends_of_one_session_are_one_event(service: Service) -> None:
     assert [event.type for event in trail(service)].count("session:ended") == 1
 
 
-def test_the_refusal_of_a_long_expired_session_is_an_event(service: Service) -> None:
+def test_the_refusal_of_a_long_expired_session_is_recorded(service: Service) -> None:
     with time_machine.travel(START, tick=False) as clock:
         frame = service.frame(sessionExpiry=1)
         session = last(service).session_id
@@ -353,7 +353,7 @@ def test_refusals_that_could_not_be_recorded_are_recorded_later(
     assert times_of(service, "token_superseded") == [4]
 
 
-def test_a_worker_counts_a_limited_number_of_kinds_and_loses_none(service: Service) -> None:
+def test_a_worker_counts_a_limited_number_of_refusals_and_loses_none(service: Service) -> None:
     clock = Clock()
     few = events.Refusals(max_counted=3, timer=clock)
     recorded = [few.count(kind(name), START) for name in ("a", "a", "b", "b", "b", "c", "d")]

@@ -595,7 +595,7 @@ def test_an_origin_that_is_listed_twice_is_stored_once(app: Flask, service: Serv
     ]
 
 
-def test_client_ids_that_differ_by_case_are_two(app: Flask) -> None:
+def test_client_ids_that_differ_by_case_are_two_clients(app: Flask) -> None:
     assert list(load(app, "clients = [{ id = 'shop' }, { id = 'Shop' }]").secrets) == ["shop", "Shop"]
 
 
@@ -625,7 +625,7 @@ def test_an_ineffective_grant_is_noted(app: Flask, service: Service) -> None:
     assert service.mint(client="everywhere", email="mallory@globex.test").status_code == 403
 
 
-def test_the_run_is_an_event_without_secrets(empty: Flask) -> None:
+def test_the_event_of_a_run_has_no_secrets(empty: Flask) -> None:
     made = load(empty, EXAMPLE + '\n[[clients]]\nid = "second"\n').secrets["second"].reveal()
     service = Service(empty.test_client())
     trail = service.rows(select(Event.__table__))
@@ -636,7 +636,7 @@ def test_the_run_is_an_event_without_secrets(empty: Flask) -> None:
     assert made not in repr(trail)
 
 
-def test_concurrent_runs_end_as_one(empty: Flask) -> None:
+def test_concurrent_runs_have_the_result_of_one(empty: Flask) -> None:
     start, failures = threading.Barrier(6), []
 
     def run() -> None:
@@ -695,7 +695,7 @@ def test_a_second_run_records_no_change(app: Flask, trail: Any) -> None:
     assert trail() == []
 
 
-def test_each_new_entry_is_an_event(empty: Flask) -> None:
+def test_each_new_entry_is_recorded(empty: Flask) -> None:
     load(empty, EXAMPLE)
     rows = Service(empty.test_client()).rows(select(Event.__table__).order_by(Event.id))
     assert [(row.type, row.details) for row in rows if row.client_id == OPERATOR.id] == [
@@ -721,7 +721,7 @@ def test_each_new_entry_is_an_event(empty: Flask) -> None:
     assert app.app_id == grant.app_id == ORDERS
 
 
-def test_only_real_changes_are_events(app: Flask, trail: Any) -> None:
+def test_only_real_changes_are_recorded(app: Flask, trail: Any) -> None:
     provision(app, changed("workspaces", "acme", name="Acme & Sons"))
     assert trail() == [
         ("workspace:changed", "acme", None, {"before": {"name": "Acme"}, "after": {"name": "Acme & Sons"}})

@@ -288,7 +288,7 @@ def ask(service: Service, data: Any, content_type: str | None = FORM) -> TestRes
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "session", "whatever", "%F0%9F%A6%89", ""])
-def test_a_form_may_have_any_hint(shared: Service, hint: str) -> None:
+def test_a_form_may_have_any_token_type_hint(shared: Service, hint: str) -> None:
     answer = ask(shared, f"token={mint(shared)[0]}&token_type_hint={hint}")
     assert (answer.json or {})["active"] is True
 

@@ -92,7 +92,7 @@ def test_the_jwt_has_the_documented_claims(service: Service) -> None:
     assert (claims["iat"], claims["nbf"], claims["exp"]) == (now, now, now + 3600)
 
 
-def test_facts_have_the_current_names(service: Service) -> None:
+def test_the_facts_of_a_session_have_current_names(service: Service) -> None:
     frame = service.frame()
     provision(service.app, changed("users", "ana@acme.test", name="Ana Ruiz"))
     provision(service.app, changed("workspaces", "acme", name="Acme & Co"))

@@ -221,7 +221,7 @@ def test_an_address_that_is_no_id_causes_no_query(shared: Service) -> None:
 @pytest.mark.parametrize(
     "query", ["", f"?{PARAMETER}=", f"?{PARAMETER}", f"?{PARAMETER}=&{PARAMETER}=", "?x=1"]
 )
-def test_no_token_is_token_missing(shared: Service, query: str) -> None:
+def test_an_opening_without_a_token_is_token_missing(shared: Service, query: str) -> None:
     with shared.statements() as statements:
         answer = shared.client.get(PATH + query, headers={"Accept": "application/json"})
     problem_of(answer, 401, "token_missing")
@@ -315,7 +315,7 @@ def test_head_opens_no_session(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/session", "/pages/index", "/data/orders.csv"])
-def test_head_is_405_below_a_frame_and_not_in_allow(shared: Service, path: str) -> None:
+def test_head_is_405_below_a_frame_and_absent_from_allow(shared: Service, path: str) -> None:
     frame = shared.frame()
     answer = shared.client.head(PATH + path, headers=frame.bearer)
     assert answer.status_code == 405

@@ -81,11 +81,11 @@ def version() -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def test_there_is_one_head() -> None:
+def test_the_migrations_have_one_head() -> None:
     assert len(ScriptDirectory(MIGRATIONS).get_heads()) == 1
 
 
-def test_a_database_made_by_migrations_serves(empty: Flask) -> None:
+def test_a_database_made_by_migrations_serves_requests(empty: Flask) -> None:
     upgrade(MIGRATIONS)
     assert version() == HEAD
     provision(empty, WORLD)
@@ -235,7 +235,7 @@ def test_new_migrations_do_not_break_the_previous_release() -> None:
     assert {path: faults for path, source in new.items() if (faults := breaks_old_code(source))} == {}
 
 
-def test_a_table_a_column_and_an_index_can_be_added() -> None:
+def test_a_migration_can_add_a_table_a_column_and_an_index() -> None:
     assert breaks_old_code(NEXT) == breaks_old_code(INDEX) == []
 
 

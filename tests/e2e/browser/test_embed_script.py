@@ -247,7 +247,7 @@ def test_a_fetch_token_set_before_the_script_loads_is_used(portal: Portal) -> No
     assert portal.page.evaluate("Object.hasOwn(it, 'fetchToken')") is False
 
 
-def test_wrong_options_are_a_type_error(portal: Portal) -> None:
+def test_wrong_options_raise_a_type_error(portal: Portal) -> None:
     portal.visit(SLOT_HTML)
     for arguments in (
         '"#nothing", { app: "lab", tokenUrl: "/embed-token" }',

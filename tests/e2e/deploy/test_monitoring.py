@@ -145,7 +145,7 @@ def test_live_tokens_and_sessions_are_counted_on_postgresql(fleet: WebServer) ->
     assert found["pat_up", "[('part', 'database')]"] == 1
 
 
-def test_readiness_follows_redis_down_and_up(fleet: WebServer, store: str) -> None:
+def test_readiness_changes_when_redis_stops_and_returns(fleet: WebServer, store: str) -> None:
     with contextlib.closing(redis.Redis.from_url(store)) as connection:
         facts: Any = connection.info("server")
     assert all_are(fleet)
@@ -157,7 +157,7 @@ def test_readiness_follows_redis_down_and_up(fleet: WebServer, store: str) -> No
     wait_for(lambda: all_are(fleet))
 
 
-def test_readiness_follows_the_database_down_and_up(
+def test_readiness_changes_when_the_database_stops_and_returns(
     fleet: WebServer, database: str, postgres_server: str
 ) -> None:
     name = database.rpartition("/")[2]

@@ -51,7 +51,7 @@ def one_opens(server: WebServer, pair: tuple[str, str], tokens: list[str]) -> No
     assert codes == {"served": 1, "token_superseded": 1, "token_invalid": len(tokens) - 2}
 
 
-def test_twenty_processes_mint_for_one_user_and_one_token_opens(
+def test_twenty_processes_mint_for_one_user_and_only_one_token_opens(
     server: WebServer, installation: Installation
 ) -> None:
     pair = PAIRS[0]

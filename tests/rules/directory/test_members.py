@@ -126,6 +126,6 @@ def test_a_removed_membership_takes_effect_at_once_and_its_return_restores_acces
     assert service.open(token).status_code == 200
 
 
-def test_a_membership_is_removed_once(directory: Directory) -> None:
+def test_removing_a_membership_again_is_not_found(directory: Directory) -> None:
     directory.ok("DELETE", path(directory, BEN), status=204)
     problem_of(directory.call("DELETE", path(directory, BEN)), 404, "not_found")

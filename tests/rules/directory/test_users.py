@@ -321,7 +321,7 @@ def test_a_recreated_user_starts_without_access(directory: Directory) -> None:
     problem_of(directory.service.mint(), 403, "app_forbidden")
 
 
-def test_the_paths_of_minting_are_not_users(directory: Directory) -> None:
+def test_the_paths_of_minting_are_not_taken_for_user_ids(directory: Directory) -> None:
     for path in ("users/session", "users/personal-access-token"):
         problem_of(directory.call("GET", path), 405, "method_not_allowed")
     problem_of(directory.call("GET", "users/nobody"), 404, "not_found")

@@ -141,7 +141,7 @@ def test_the_browser_blocks_cookies_of_another_sites_frame(portal: DrivenPortal)
     assert portal.page.run("() => document.cookie") == "kept=1"
 
 
-def test_a_bare_iframe_opens_leads_on_and_reports_a_reload(portal: DrivenPortal) -> None:
+def test_a_bare_iframe_opens_follows_links_and_reports_a_reload(portal: DrivenPortal) -> None:
     portal.embed(portal.installation.address())
     portal.frame.reads("h1", "Lab of Ana")
     assert portal.frame.run("() => location.href") == f"{portal.installation.url}/embed-apps/{LAB}"
