@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 #: The environment variable in which gunicorn.conf.py gives a worker its slot.
 SLOT_VARIABLE: Final = "PAT_SERVICE_WORKER"
-#: From the duration of a session check to the time when a store counts as unavailable.
+#: The shortest bucket fits a session check; the longest, a request that waits for an unavailable store.
 BUCKETS_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: Decisions of a rate limit.
 ALLOWED, REFUSED = "allowed", "refused"
 
 #: The environment variable that names the folder of the workers' files.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: The size of each file. It suffices, since there are few labels.
+#: The size of each file, which suffices for our few labels.
 FILE_SIZE_BYTES: Final = 2**20
 FILE_KINDS: Final = ("counter", "gauge_liveall", "histogram")
 

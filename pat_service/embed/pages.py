@@ -20,7 +20,7 @@ from pat_service.http.headers import csp_nonce, use_nonce
 from pat_service.rules.access import ViewedApp, Viewer, Visitor, list_openable_apps
 from pat_service.rules.sessions import AnySession, OpenLauncher, OpenSession
 
-#: Addresses that may receive a frame's session, each with its app. The launcher's has none.
+#: Addresses that may receive a frame's session, each with its app, or None for the launcher.
 Destinations: TypeAlias = Mapping[str, ViewedApp | None]
 
 DOCUMENT: Final = "embed/frame.html"
@@ -130,7 +130,7 @@ def show_first_page(session: AnySession, signed: Secret) -> Response:
 def hand_over_page(session: AnySession, signed: Secret, handover: Handover) -> Response:
     """Answer with the session and, if the handover has a nonce, with the frame's first page.
 
-    An app's frame cannot move to the launcher: the policy of its empty page allows no form target.
+    An app's frame gets no destinations: the policy of the empty page forbids forms to other pages.
     """
     destinations = {} if isinstance(session, OpenSession) else _destinations(session)
     page = None

@@ -72,7 +72,7 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
         return answer(problem_of_status(status, error.name, g.get("request_id", "")), headers)
 
     app.register_error_handler(Refused, refused)
-    # Rules raise it when a reachable database is busy for too long.
+    # Rules raise Unavailable when a database answers, but is busy for too long.
     app.register_error_handler(Unavailable, busy)
     app.register_error_handler(HTTPException, failed)
     app.register_error_handler(InternalServerError, failed)

@@ -1,7 +1,7 @@
 """Statements of the hot path: compiled once, and executed on the driver's own connection.
 
 Mints, openings and frame requests use them, since SQLAlchemy takes several times as long as the driver. All
-other code uses Core. Both raise SQLAlchemy's errors.
+other code uses SQLAlchemy Core. Both ways raise SQLAlchemy's errors.
 """
 
 from collections import namedtuple
@@ -31,7 +31,7 @@ _Processor = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """A statement's text in one dialect, with its types' processors for parameters and results."""
+    """A statement's text in one dialect, and the functions that convert its parameters and results."""
 
     text: str
     constants: dict[str, Any]
@@ -85,7 +85,7 @@ def execute(connection: Any, compiled: _Compiled, values: Values) -> Any:
 
 
 class _PerDialect:
-    """Values that are compiled at their first use in a dialect."""
+    """Compiled statements by dialect; each is compiled at its first use."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
@@ -101,14 +101,14 @@ _fetch_one, _fetch_all = methodcaller("fetchone"), methodcaller("fetchall")
 
 
 class Query:
-    """A SELECT. Its rows have the names of its columns, like Core's."""
+    """A SELECT. The cells of a row have the names of the columns, as in SQLAlchemy Core."""
 
     def __init__(self, statement: Select[*tuple[Any, ...]]) -> None:
         self.statement = statement
         self._compiled = _PerDialect()
 
     def first(self, values: Values, within: Connection | None = None) -> Any:
-        """Return the first row, or None. `within`: in this transaction."""
+        """Return the first row, or None. With `within`, run in this transaction."""
         if within is not None:
             return within.execute(self.statement, dict(values)).first()
         compiled, cells = self._read(values, _fetch_one)
@@ -128,7 +128,7 @@ class Query:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        # The server ended that connection, and a read can be repeated.
+        # Repeat the read on a new connection, since the server ended the old one.
         with _driver(engine) as connection:
             return compiled, fetch(execute(connection, compiled, values))
 
@@ -148,7 +148,7 @@ class Writes:
         self._compiled = _PerDialect()
 
     def run(self, values: Values, *rows: Values, within: Connection | None = None) -> bool:
-        """Run all of it, and return whether the guard changed a row. `within`: in this transaction."""
+        """Run everything; return whether the guard changed a row. With `within`, run in this transaction."""
         if within is not None:
             return self._run_within(within, values, rows)
         engine = db.engine
@@ -234,7 +234,7 @@ class _driver:  # noqa: N801 - used like the context managers of `database`
             return
         connection: Any = self._proxy.dbapi_connection
         gone = dialect.is_disconnect(error, connection, None)
-        # A connection is not reused either if its rollback failed.
+        # Also drop a connection whose rollback failed.
         if gone or getattr(connection, "in_transaction", False):
             self._proxy.invalidate(error)
         check_in_connection()

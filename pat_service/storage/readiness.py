@@ -50,7 +50,7 @@ _FINDINGS: Final = {
 
 
 def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
-    """Return the findings that keep a service with these stores from serving. Open new connections for it."""
+    """Return the findings that would stop a service with these stores. The check opens new connections."""
     unwritable = _check_file(database_url)
     if unwritable is not None:
         return [unwritable, *_to_findings(_check_redis(redis_url))]
@@ -79,7 +79,7 @@ def _check_file(database_url: str) -> Finding | None:
 def _connect_and_check(database_url: str) -> dict[str, str]:
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        # A connection would create the file.
+        # Connecting would create the missing file.
         return {"database": OK, "schema": BEHIND}
     connect_args = engine_options(url, 1).get("connect_args", {})
     return check_database(create_engine(url, poolclass=NullPool, connect_args=connect_args))

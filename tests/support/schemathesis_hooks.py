@@ -14,9 +14,10 @@ FOLLOWS_LINKS = os.environ["FUZZ_PHASES"] == "stateful"
 
 @schemathesis.hook
 def before_load_schema(_: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
-    """Send the body of a link without generated fields, which would change its meaning.
+    """Send a link's body as it is: generated fields would change its meaning.
 
-    If links are followed, mint the examples: generated users would get no token.
+    If schemathesis follows links, mint only with the documented examples, since a generated user gets no
+    token.
     """
     for item in raw_schema["paths"].values():
         for operation in (value for value in item.values() if isinstance(value, dict)):
@@ -38,14 +39,14 @@ def filter_body(_: schemathesis.HookContext, body: Any) -> bool:
 
 @schemathesis.hook
 def map_query(context: schemathesis.HookContext, query: Any) -> Any:
-    """List everything if the links of a list are followed."""
+    """If schemathesis follows links, list without filters, so that there are rows to follow."""
     lists = context.operation is not None and context.operation.method.upper() == "GET"
     return {} if lists and FOLLOWS_LINKS else query
 
 
 @schemathesis.hook
 def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, Any]) -> None:
-    """Never delete the people, apps and workspaces of the test; created ones may be deleted."""
+    """Never delete the test's own people, apps and workspaces. Others may be deleted."""
     path = case.path_parameters or {}
     if case.method == "DELETE" and any(str(id_).lower() in KEPT for id_ in path.values()):
         case.path_parameters = dict.fromkeys(path, str(UUID(int=0)))

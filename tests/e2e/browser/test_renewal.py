@@ -43,7 +43,7 @@ def type_a_note(frame: Frame) -> None:
 
 
 def expect_the_note(frame: Frame) -> None:
-    """The typed text, the focus and the selection are unchanged."""
+    """Check that the typed text, the focus and the selection are unchanged."""
     expect(frame.get_by_label("Note")).to_have_value("Half a sentence")
     state = "(({ name, selectionStart, selectionEnd }) => [name, selectionStart, selectionEnd])"
     assert frame.evaluate(f"{state}(document.activeElement)") == ["text", 2, 6]
@@ -87,9 +87,10 @@ def test_a_session_is_renewed_in_place(portal: Portal) -> None:
 def test_a_renewal_begins_after_nine_tenths_of_the_session_or_in_its_last_minute(
     portal: Portal, minutes: int, lead_seconds: int
 ) -> None:
-    """It can begin half of that time earlier, so that frames do not all renew at once."""
+    """A random share of that lead is added, at most half, so that frames do not all renew at once."""
     portal.mint_options = {"sessionExpiry": minutes}
-    # The server's clock does not run ahead, so the frame must not get its answer.
+    # Replace the server's answer: only the browser's clock runs ahead, so the server would deny that the
+    # session ends.
     portal.page.route("**/session", lambda route: route.fulfill(status=404))
     portal.open()
     earliest = 1.5 * lead_seconds
@@ -227,9 +228,9 @@ def test_a_frame_continues_after_a_day_of_sleep(portal: Portal, clocks: str) -> 
 
 def test_ana_sees_that_the_frame_reconnects(portal: Portal) -> None:
     portal.visit(SLOT_HTML)
-    frame = portal.mount("tokenTimeout: 600_000")  # the token request may precede the clock's jump
+    frame = portal.mount("tokenTimeout: 600_000")  # the clock may jump while the token request waits
     type_a_note(frame)
-    portal.fast_forward(MINT_SHARING_OVER_SECONDS)  # or the first mint could serve again
+    portal.fast_forward(MINT_SHARING_OVER_SECONDS)  # after this time the renewal needs a mint of its own
     portal.answers = [portal.paused.append]
     expire(portal.installation)
     frame.evaluate("void embed.fetch('data/me')")
