@@ -23,9 +23,8 @@ client_commands = AppGroup("client", help="Back ends that may call this service.
 
 @client_commands.command("create")
 @click.argument("client_id", metavar="ID")
-@click.option(
-    "--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this one. Default: all."
-)
+@click.option("--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this one.")
+@click.option("--all-workspaces", is_flag=True, help="Let it reach all workspaces, also future ones.")
 @click.option(
     "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Allow this. Default: mint."
 )
@@ -40,11 +39,14 @@ client_commands = AppGroup("client", help="Back ends that may call this service.
 def create_client(
     client_id: str,
     workspaces: tuple[str, ...],
+    all_workspaces: bool,
     scopes: tuple[str, ...],
     highest_role: str,
     mint_limit: str | None,
 ) -> None:
-    """Create a client and print its secret, once."""
+    """Create a client and print its secret, once. It needs --workspace or --all-workspaces."""
+    if bool(workspaces) == all_workspaces:
+        raise click.UsageError("Name either --workspace, once or more, or --all-workspaces.")
     with plain_errors():
         secret = clients.create(
             keyring(),

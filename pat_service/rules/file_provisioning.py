@@ -75,9 +75,16 @@ class ClientSchema(Schema):
         ],
     )
     workspaces = fields.List(_slug(), load_default=None)
+    all_workspaces = fields.Boolean(load_default=None, truthy={True}, falsy={False})
     scopes = fields.List(fields.String(validate=OneOf(SCOPES)), load_default=lambda: ["mint"])
     mint_limit = fields.String(load_default=None, validate=shapes.parse_limit)
     highest_role = fields.String(load_default=LEAST_ROLE, validate=OneOf(ROLES))
+
+    @validates_schema
+    def check_reach(self, client: dict[str, Any], **_: Any) -> None:
+        if client["all_workspaces"] not in (None, client["workspaces"] is None):
+            text = "Must be true without workspaces, and false or absent with them."
+            raise ValidationError(text, "all_workspaces")
 
 
 class DocumentSchema(Schema):
@@ -223,12 +230,8 @@ def _put_client(
     )
     if before is not None and before["revoked"]:
         done.notes.append(f"client {client_id} was revoked and is live again")
-    if before is not None and before["workspaces"] is not None and item["workspaces"] is None:
-        slugs = ", ".join(before["workspaces"]) or "no workspace"
-        done.notes.append(
-            f"client {client_id} was limited to {slugs} and reaches all workspaces now, "
-            "since the file names none for it"
-        )
+    if item["workspaces"] is None and not item["all_workspaces"]:
+        done.notes.append(_note_reach(client_id, before))
     if item["secret"] is not None:
         secret = Secret(item["secret"])
         if not clients.knows_secret(connection, keyring, client_id, secret):
@@ -238,6 +241,16 @@ def _put_client(
     elif not clients.has_secret(connection, client_id):
         done.secrets[client_id] = generate(CLIENT_SECRET_PREFIX)
         clients.add_secret(connection, keyring, client_id, done.secrets[client_id], now)
+
+
+def _note_reach(client_id: str, before: dict[str, Any] | None) -> str:
+    """Return the note about a client of all workspaces that the file does not confirm."""
+    change = "reaches all workspaces"
+    if before is not None and before["workspaces"] is not None:
+        slugs = ", ".join(before["workspaces"]) or "no workspace"
+        change = f"was limited to {slugs} and reaches all workspaces now"
+    reason = "since the file names none for it; all_workspaces = true in the file confirms that"
+    return f"client {client_id} {change}, {reason}"
 
 
 def _check_new_secret(secret: Secret, place: int) -> None:

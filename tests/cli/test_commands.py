@@ -89,7 +89,7 @@ def test_version_needs_no_database(broken: Runner) -> None:
 
 
 def test_create_prints_only_a_valid_secret(runner: Runner, client: FlaskClient) -> None:
-    done = succeed(runner, "client", "create", "shop")
+    done = succeed(runner, "client", "create", "shop", "--all-workspaces")
     assert mint_status(client, "shop", secret_of(done)) == 201
     assert "shop" in done.stderr
     assert "once" in done.stderr
@@ -107,6 +107,14 @@ def test_create_takes_workspaces_scopes_and_a_limit(runner: Runner, service: Ser
     assert "shop\tacme, globex\taudit, mint\t600 per minute\troles up to end-user\t1 live" in listed
 
 
+@pytest.mark.parametrize("given", [[], ["--workspace", "acme", "--all-workspaces"]])
+def test_create_needs_workspaces_or_all_of_them(runner: Runner, service: Service, given: list[str]) -> None:
+    """A client of all tenants must not be an accident."""
+    said = fail(runner, "client", "create", "shop", *given, code=2)
+    assert "Name either --workspace, once or more, or --all-workspaces." in said
+    assert service.rows(select(Client.id).where(Client.id == "shop")) == []
+
+
 def test_a_client_of_globex_cannot_mint_for_ana_of_acme(runner: Runner, client: FlaskClient) -> None:
     globex = secret_of(succeed(runner, "client", "create", "globex-only", "--workspace", "globex"))
     acme = secret_of(succeed(runner, "client", "create", "acme-only", "--workspace", "acme"))
@@ -117,14 +125,14 @@ def test_a_client_of_globex_cannot_mint_for_ana_of_acme(runner: Runner, client: 
 def test_a_new_client_has_only_the_scope_mint_by_default(
     runner: Runner, client: FlaskClient, service: Service
 ) -> None:
-    succeed(runner, "client", "create", "shop")
+    succeed(runner, "client", "create", "shop", "--all-workspaces")
     assert service.rows(select(Client.scopes).where(Client.id == "shop")) == [(["mint"],)]
-    auditor = secret_of(succeed(runner, "client", "create", "books", "--scope", "audit"))
+    auditor = secret_of(succeed(runner, "client", "create", "books", "--all-workspaces", "--scope", "audit"))
     assert mint_status(client, "books", auditor) == 403
 
 
 def test_creating_a_client_again_is_refused_and_changes_nothing(runner: Runner, client: FlaskClient) -> None:
-    said = fail(runner, "client", "create", "portal", "--scope", "audit")
+    said = fail(runner, "client", "create", "portal", "--all-workspaces", "--scope", "audit")
     assert "portal" in said
     assert "rotate" in said
     assert mint_status(client, "portal", SECRETS["portal"]) == 201
@@ -134,7 +142,7 @@ def test_creating_a_client_again_is_refused_and_changes_nothing(runner: Runner, 
 
 
 def test_list_shows_every_client_and_no_secret(runner: Runner, service: Service, app: Flask) -> None:
-    made = secret_of(succeed(runner, "client", "create", "shop"))
+    made = secret_of(succeed(runner, "client", "create", "shop", "--all-workspaces"))
     shown = succeed(runner, "client", "list").stdout
     assert [line.partition("\t")[0] for line in shown.splitlines() if line[0] != "\t"] == [
         *("auditor", "everywhere", "manager", "portal", "rival", "shop")
@@ -149,7 +157,7 @@ def test_list_shows_every_client_and_no_secret(runner: Runner, service: Service,
 def test_list_shows_creation_expiry_and_last_use_of_each_secret(runner: Runner, client: FlaskClient) -> None:
     key = Key(KEY.encode()).id
     with time_machine.travel(NOON, tick=False) as clock:
-        first = secret_of(succeed(runner, "client", "create", "shop"))
+        first = secret_of(succeed(runner, "client", "create", "shop", "--all-workspaces"))
         clock.shift(timedelta(hours=1))
         assert mint_status(client, "shop", first) == 201
         second = secret_of(succeed(runner, "client", "rotate", "shop", "--overlap", "24h"))
@@ -241,13 +249,13 @@ def test_a_revoked_client_cannot_be_limited_rotated_revoked_or_created(runner: R
     assert "no live client 'portal'" in fail(runner, "client", "rotate", "portal")
     assert "no live client 'portal'" in fail(runner, "client", "limit", "portal", "none")
     assert "no live client 'portal'" in fail(runner, "client", "revoke", "portal")
-    said = fail(runner, "client", "create", "portal")
+    said = fail(runner, "client", "create", "portal", "--all-workspaces")
     assert "revoked" in said
     assert "rotate" not in said  # the advice `client rotate` would not help
 
 
 def test_changes_of_clients_are_audited_without_secrets(runner: Runner, service: Service) -> None:
-    made = secret_of(succeed(runner, "client", "create", "shop"))
+    made = secret_of(succeed(runner, "client", "create", "shop", "--all-workspaces"))
     new = secret_of(succeed(runner, "client", "rotate", "shop"))
     succeed(runner, "client", "revoke", "shop")
     trail = service.rows(select(Event.__table__).where(Event.client_id == "shop").order_by(Event.id))
@@ -378,17 +386,20 @@ def test_a_refused_file_changes_nothing(runner: Runner, service: Service, write:
 #: Arguments of `client` → a part of the error.
 WRONG_CLIENTS = {
     "nowhere": ["create shop --workspace nowhere", "create shop --workspace acme --workspace nowhere"],
-    "plenty": ["create shop --mint-limit plenty", "limit portal plenty"],
+    "plenty": ["create shop --all-workspaces --mint-limit plenty", "limit portal plenty"],
     "nobody": ["limit nobody none", "rotate nobody", "revoke nobody"],
     "Portal": ["revoke Portal"],
 }
 BAD_IDS = ["", "por tal", "por:tal", "pörtal", "portal\n", "p" * 65, NOT_UTF8]
 WRONG: list[tuple[list[str], str]] = [
     *((["client", *args.split()], said) for said, rows in WRONG_CLIENTS.items() for args in rows),
-    *((["client", "create", id_], "client id") for id_ in BAD_IDS),
+    *((["client", "create", id_, "--all-workspaces"], "client id") for id_ in BAD_IDS),
     *((["client", "create", "shop", "--workspace", slug], "workspace") for slug in ("", NOT_UTF8)),
     *(
-        (["client", "create", "shop", "--mint-limit", limit], limit if limit != NOT_UTF8 else "limit")
+        (
+            ["client", "create", "shop", "--all-workspaces", "--mint-limit", limit],
+            limit if limit != NOT_UTF8 else "limit",
+        )
         for limit in ("0 per minute", "10 per minute;1 per day", NOT_UTF8)
     ),
     *((["client", "limit", "portal", limit], "limit") for limit in ("", NOT_UTF8)),
@@ -431,10 +442,13 @@ def test_a_wrong_value_is_refused_in_one_line(shared_runner: Runner, args: list[
     [
         *(
             ["client", "create"],
-            ["client", "create", "shop", "--scope", "everything"],
+            ["client", "create", "shop", "--all-workspaces", "--scope", "everything"],
             ["client", "frobnicate"],
         ),
-        *(["client", "create", "shop", "--secret", "mine"], ["provision", "no-such-file.toml"]),
+        *(
+            ["client", "create", "shop", "--all-workspaces", "--secret", "mine"],
+            ["provision", "no-such-file.toml"],
+        ),
         *(["provision", "."], ["provision", ""]),
         *(
             ["client", "rotate", "portal", "--overlap", time]
@@ -487,7 +501,7 @@ def broken(request: pytest.FixtureRequest, make_app: Callable[..., Flask], tmp_p
 
 def test_a_failing_database_gives_one_clear_line(broken: Runner, write: Write) -> None:
     for args in (
-        ["client", "create", "shop"],
+        ["client", "create", "shop", "--all-workspaces"],
         ["client", "list"],
         ["client", "rotate", "portal"],
         ["client", "revoke", "portal"],
@@ -524,7 +538,7 @@ def flask(app: Flask) -> Callable[..., subprocess.CompletedProcess[str]]:
 def test_a_shell_captures_secrets_and_errors_of_real_processes(
     flask: Callable[..., Any], client: FlaskClient, write: Write
 ) -> None:
-    made = flask("client", "create", "shop")
+    made = flask("client", "create", "shop", "--all-workspaces")
     assert (made.returncode, made.stderr) == (0, "Secret of client shop, shown this once:\n")
     assert mint_status(client, "shop", made.stdout.strip()) == 201
     done = flask("provision", write('[[clients]]\nid = "till"\n'))

@@ -225,7 +225,19 @@ def test_a_client_without_workspaces_in_the_file_reaches_all(app: Flask, service
     (note,) = provision(app, everywhere).notes
     assert note.startswith("client rival was limited to globex and reaches all workspaces now")
     assert service.mint(client="rival").status_code == 201
-    assert provision(app, everywhere).notes == []
+    (note,) = provision(app, everywhere).notes
+    assert note == (
+        "client rival reaches all workspaces, since the file names none for it; "
+        "all_workspaces = true in the file confirms that"
+    )
+
+
+def test_a_confirmed_client_of_all_workspaces_is_not_noted(app: Flask, service: Service) -> None:
+    confirmed = "[[clients]]\nid = 'rival'\nall_workspaces = true"
+    assert load(app, confirmed).notes == load(app, confirmed).notes == []
+    assert service.mint(client="rival").status_code == 201
+    assert load(app, "[[clients]]\nid = 'rival'\nworkspaces = ['globex']\nall_workspaces = false").notes == []
+    assert service.mint(client="rival").status_code == 404
 
 
 def test_a_reactivated_user_is_noted(app: Flask, service: Service) -> None:
@@ -464,6 +476,9 @@ REFUSED_SHAPES = [
     (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 31}'", "clients.0.secret"),
     (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 1025}'", "clients.0.secret"),
     ("[[clients]]\nid = 'portal'\nsecret = ''", "clients.0.secret"),
+    ("[[clients]]\nid = 'portal'\nall_workspaces = true\nworkspaces = []", "clients.0.all_workspaces"),
+    ("[[clients]]\nid = 'portal'\nall_workspaces = false", "clients.0.all_workspaces"),
+    ("[[clients]]\nid = 'portal'\nall_workspaces = 'true'", "clients.0.all_workspaces"),
     # the second of two
     ("[[workspaces]]\nslug = 'acme'\n[[workspaces]]\nslug = 'B'", "workspaces.1.slug"),
 ]

@@ -97,7 +97,12 @@ WORLD: Final[dict[str, Any]] = {
             "workspaces": ["globex"],
             "mint_limit": "1000 per minute",
         },
-        {"id": "everywhere", "secret": SECRETS["everywhere"], "mint_limit": "1000 per minute"},
+        {
+            "id": "everywhere",
+            "secret": SECRETS["everywhere"],
+            "all_workspaces": True,
+            "mint_limit": "1000 per minute",
+        },
         {"id": "auditor", "secret": SECRETS["auditor"], "workspaces": ["acme"], "scopes": ["audit"]},
         {
             "id": "manager",
