@@ -37,7 +37,8 @@ class _Json(DefaultJSONProvider):
 
 class _Service(Flask):
     def ensure_sync(self, func: Any) -> Any:
-        # All views and hooks are plain functions. Flask's check takes longer than most of them.
+        # All views and hooks are plain functions, and Flask's check for coroutines takes longer than most of
+        # them.
         return func
 
 

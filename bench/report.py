@@ -97,7 +97,7 @@ class Results:
             print(row.line(), flush=True)
 
     def compare(self, what: str, unit: str, values: Mapping[str, Sequence[float]], most: float) -> None:
-        """Report the first series as a multiple of the second. The aim is at most `most`."""
+        """Report the first series as a multiple of the second. The aim is a multiple of at most `most`."""
         (name, its), (base, bases) = values.items()
         ratio = statistics.median(one / other for one, other in zip(its, bases, strict=True))
         self.say(

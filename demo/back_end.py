@@ -241,7 +241,7 @@ class BackEnd:
 
 def send(call: Request) -> tuple[int, Message, bytes]:
     """Return the status, headers and body of the answer, or raise OSError or HTTPException."""
-    # With this handler alone, no redirect or proxy can get the credentials.
+    # Without other handlers, no redirect is followed and no proxy is used: neither can get the credentials.
     opener = OpenerDirector()
     opener.add_handler(HTTPHandler())
     with opener.open(call, timeout=CALL_TIMEOUT) as reply:

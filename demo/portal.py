@@ -223,13 +223,13 @@ def _port() -> str:
 
 
 def _frame_origin() -> str:
-    """Return the origin of frames. With `{app}` in it, each app has its own."""
+    """Return the origin of frames. With `{app}` in that origin, each app has its own."""
     public = urlsplit(current_app.config.get("PUBLIC_URL") or f"http://127.0.0.1:{_port()}")
     return f"{public.scheme}://{public.netloc}"
 
 
 def _script() -> str:
-    """Return the address of the embedding script. The common host serves it too."""
+    """Return the address of embed.js on the common host."""
     return f"{_frame_origin().replace(APP_LABEL, '')}/embed.js"
 
 

@@ -134,7 +134,7 @@ class DocumentedApi(Api):
         self._lock = Lock()
 
     def register_blueprint(self, blp: Blueprint, **options: Any) -> None:
-        """Add the views. The first reader of the document, not the start, waits for their documentation."""
+        """Add the views. `document` documents them later, so that the start does not wait for this."""
         self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
         self._app.register_blueprint(blp, **options)
         self._blueprints.append(blp)

@@ -66,7 +66,7 @@ def _verdict(use: KeyUse) -> str:
     if use.place is None:
         return f"{_count(use)} are dead; add the key to SECRET_KEY_FALLBACKS to revive them, unless it leaked"
     if use.idle:
-        return "not in use: you can remove it, unless it is the next key"
+        return "not in use: you can remove it, unless you added it for a rotation"
     return f"in use: {_count(use)}"
 
 

@@ -17,14 +17,14 @@ from pat_service.shapes import is_uuid
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import MAX_LIMIT, Listing, PageRequest
 
-token_commands = AppGroup("token", help="Tokens, which open frames.")
-session_commands = AppGroup("session", help="Sessions of open frames.")
+token_commands = AppGroup("token", help="List and revoke tokens.")
+session_commands = AppGroup("session", help="List and end the sessions of open frames.")
 
 _FILTERS = (
-    click.option("--user", metavar="EMAIL", help="Only those of this user."),
-    click.option("--app", metavar="SLUG", help="Only those of this app."),
-    click.option("--workspace", metavar="SLUG", help="Only those of this workspace."),
-    click.option("--client", metavar="ID", help="Only those that this client minted."),
+    click.option("--user", metavar="EMAIL", help="Only tokens or sessions of this user."),
+    click.option("--app", metavar="SLUG", help="Only tokens or sessions of this app."),
+    click.option("--workspace", metavar="SLUG", help="Only tokens or sessions of this workspace."),
+    click.option("--client", metavar="ID", help="Only tokens or sessions that this client minted."),
 )
 
 

@@ -46,7 +46,7 @@ def wait(**_: str) -> Response:
     """Answer with an empty page. It waits for a token from the host's script."""
     require_frame()
     place = answers.requested_place()
-    # No session sets this yet, and the launcher's policy must let its form reach the apps.
+    # The launcher's policy must let its form reach the apps, also before there is a session.
     g.workspace_wide = place.app_id is None
     return show_waiting(request.path.removesuffix(answers.HANDOVER), answers.current_origins(place))
 

@@ -18,7 +18,7 @@ from pat_service.rules.clients import MIN_SECRET_LENGTH
 from pat_service.rules.sessions import Opened
 from pat_service.shapes import is_client_id
 
-#: A proxy may pass on a longer text than an address.
+#: A proxy may pass on any text as the address, so longer texts are cut.
 MAX_ADDRESS_CHARS: Final = 64
 
 AnySession = TypeVar("AnySession", bound=Opened)

@@ -20,7 +20,7 @@ JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
 #: More digits than any field allows. Python refuses to parse thousands of digits.
 MAX_DIGITS: Final = 100
-#: Stands for the field in errors of the whole body.
+#: The name of the field in an error about the whole body.
 BODY: Final = "body"
 
 

@@ -125,7 +125,7 @@ def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[b
     )
 
 
-_membership = aliased(Member)  # not the membership that an enclosing statement joins
+_membership = aliased(Member)  # an alias, since an enclosing statement may join `members` too
 
 
 def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:

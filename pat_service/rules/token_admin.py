@@ -251,7 +251,7 @@ def _end(
 # Conditions and statements, built once.
 
 _now = bindparam("now", type_=UtcDateTime)
-_home = aliased(App)  # not the app that an enclosing statement joins
+_home = aliased(App)  # an alias, since an enclosing statement may join `apps` too
 
 
 def _is_reached(table: type[Token | Session]) -> ColumnElement[bool]:

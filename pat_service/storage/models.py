@@ -210,11 +210,12 @@ class Token(Model):
 class Session(Model):
     """One opened frame. `id` is the `jti` of its JWT; `ended_at` ends it at once.
 
-    `app_id` is null for a launcher's session. The token's `attributes` and `allowed_origins` are copied, since
-    a new mint may replace the token. `workspace_token`: a token for the whole workspace opened the session.
-    `launcher_session_id` is the session of the launcher that opened the app. `code_digest` is the digest of a
-    one-time code that claims the session. `replaced_by` is the session that a renewal opened. The first
-    request of an `unconfirmed` session ends the session that it replaces, and the repeat of its token.
+    `app_id` is null for a launcher's session. The session copies the token's `attributes` and
+    `allowed_origins`, since a new mint may replace the token. `workspace_token`: a token for the whole
+    workspace opened the session. `launcher_session_id` is the session of the launcher that opened the app.
+    `code_digest` is the digest of a one-time code that claims the session. `replaced_by` is the session that
+    a renewal opened. The first request of an `unconfirmed` session ends the session that it replaces, and the
+    repeat of its token.
     """
 
     __tablename__ = "sessions"

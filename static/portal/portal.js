@@ -5,13 +5,13 @@
   const $ = (id) => document.getElementById(id);
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
   // Codes after which a new token opens the app again.
-  const MENDABLE = new Map([
-    ["token_missing", "The frame was reloaded, or went back. Its token had left the address, so it cannot open a second time."],
-    ["session_expired", "The session in this frame is over."],
-    ["token_expired", "That token was too old."],
-    ["token_superseded", "That token was replaced by a newer one."],
-    ["token_used", "That token was for one opening, and has had it."],
-    ["unavailable", "The service was away for a moment."],
+  const REOPENABLE = new Map([
+    ["token_missing", "The frame was reloaded, or the browser went back. The address no longer has the token."],
+    ["session_expired", "The session in this frame has expired."],
+    ["token_expired", "The token had expired."],
+    ["token_superseded", "A newer token had replaced this one."],
+    ["token_used", "This single-use token had already been used."],
+    ["unavailable", "The service was unavailable for a moment."],
   ]);
   const RELOAD_DEMO = new Set(["invalid_client", "scope_missing", "user_not_found", "app_not_found", "not_found"]);
 
@@ -25,20 +25,20 @@
   const cases = [...document.querySelectorAll("[data-case]")];
   const { script, workspace, tokenTimeout } = $("stage").dataset;
 
-  let embed = null; // the <pat-embed> that is shown or comes
+  let embed = null; // the <pat-embed> that is shown, or that replaces it once it has loaded
   let frame = null; // the bare iframe that is shown
-  let frameOrigin = null; // where that came from
-  let loaded = false; // its first page is there
-  let refused = false; // it has said so
+  let frameOrigin = null; // the origin of its address
+  let loaded = false; // whether the shown frame has loaded its first page
+  let refused = false; // whether the shown frame has reported a refusal
   let asking = null; // the AbortController of the opening under way
-  let minted = null; // what the last mint for the <pat-embed> answered
-  let over = 0; // when its session ends, by performance.now()
-  let ticking; // the timer that counts down to that
-  let overAgain = null; // what the button over a bare frame does
+  let minted = null; // the answer of the last mint for the <pat-embed>
+  let over = 0; // the time when its session ends, by performance.now()
+  let ticking; // the timer that shows the time left
+  let overAgain = null; // the action of the button over a bare frame
   let waiting; // the timer of a button that cannot be pressed yet
 
-  // Only messages from frame origins count. With {app} each app has an origin of its own, and a launcher leads from
-  // one to the next.
+  // Read messages only from the origins of frames. With {app}, each app has an origin of its own, and a
+  // launcher leads from one to another.
   const [before, after] = $("stage").dataset.frames.split("{app}.");
   const heard = (origin) => origin === frameOrigin || (after && origin.startsWith(before) && origin.endsWith(`.${after}`));
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
@@ -74,7 +74,7 @@
     }
   }
 
-  // ---- Open an app: embed.js does it, and gets each token here.
+  // ---- Open an app with embed.js, which calls fetchToken for each token.
 
   function open() {
     begin("normal");
@@ -90,7 +90,7 @@
     made.setAttribute("token-timeout", tokenTimeout);
     made.toggleAttribute("auto-height", $("auto-height").checked);
     made.fetchToken = ({ reason, signal }) => fetchToken(made, { person, app, region }, reason, signal);
-    for (const type of EVENTS) made.addEventListener(type, ({ detail }) => { if (made === embed) told(made, type, detail); });
+    for (const type of EVENTS) made.addEventListener(type, ({ detail }) => { if (made === embed) handleEvent(made, type, detail); });
     const who = `${link.textContent} as ${name}${regionName && `, ${regionName}`}`;
     $("stage-who").textContent = who;
     $("stage-where").textContent = new URL(script).origin;
@@ -132,7 +132,7 @@
     return minted;
   }
 
-  function told(made, type, detail) {
+  function handleEvent(made, type, detail) {
     logEvent(type, detail);
     if (type === "loaded") {
       loaded = true;
@@ -229,7 +229,7 @@ frame.send("filter", { status: "shipped" });`;
     try {
       outcome = await ask("open", { ...choice(), case: kind }, mine.signal);
     } catch (error) {
-      if (mine.signal.aborted) return; // a newer question has taken over
+      if (mine.signal.aborted) return; // a newer request has replaced this one
       outcome = { failed: error.message };
     }
     if (mine !== asking) return;
@@ -403,7 +403,7 @@ frame.send("filter", { status: "shipped" });`;
     link.href = url;
     link.target = "_blank";
     link.rel = "noopener noreferrer";
-    const text = "The token is good, but the browser tells the service that this is no frame, and no session is opened.";
+    const text = "The token is valid. But the browser tells the service that the address is not in a frame, so the service opens no session.";
     say("A link is ready that opens the address outside a frame.");
     return element("div", "panel", element("h2", "", "The same address, outside a frame"), element("p", "", text), link);
   }
@@ -421,8 +421,8 @@ frame.send("filter", { status: "shipped" });`;
     if (loaded && message.error !== 401 && message.error !== 403) return;
     refused = true;
     state("frame-state", `${message.error} ${message.code}`, "bad");
-    if (MENDABLE.has(message.code)) {
-      offer(MENDABLE.get(message.code), "Open again", open);
+    if (REOPENABLE.has(message.code)) {
+      offer(REOPENABLE.get(message.code), "Open again", open);
     }
   });
 
@@ -498,7 +498,7 @@ frame.send("filter", { status: "shipped" });`;
   }
 
   function renew() {
-    embed?.frame?.refresh().catch(() => {}); // told as an event
+    embed?.frame?.refresh().catch(() => {}); // an event reports the failure
   }
 
   async function end() {
@@ -509,7 +509,7 @@ frame.send("filter", { status: "shipped" });`;
       const outcome = await ask("end", { tokenId: minted.tokenId });
       if (mine === embed) showExchange(outcome);
       text = outcome.answer.status === 204
-        ? "The token is revoked, and its sessions are over. An idle frame looks every 20 s; one that is used knows at once."
+        ? "The token is revoked, and its sessions have ended. An idle frame asks every 20 s; a frame in use notices at once."
         : outcome.answer.line;
     } catch (error) {
       text = error.message;
@@ -527,7 +527,7 @@ frame.send("filter", { status: "shipped" });`;
     radio.addEventListener("change", () => { location.hash = address({ ...choice(), region: radio.value }); });
   }
   for (const link of links) {
-    // The same link changes no address, but its user wants the app again.
+    // A click on the current link does not change the address, but the visitor wants to open the app again.
     link.addEventListener("click", () => { if (link.hash === location.hash) open(); });
   }
   for (const button of cases) {
@@ -557,8 +557,8 @@ frame.send("filter", { status: "shipped" });`;
   $("clear").addEventListener("click", () => $("log").replaceChildren());
   addEventListener("hashchange", () => { if (location.hash.startsWith("#/")) open(); });
 
-  // A first visit opens the app. So does Back: the frame's token was used, and a page kept in memory may hold an ended
-  // session. <pat-embed> handles this itself.
+  // A first visit opens the app. Going back opens it too: the frame's token was used, and a page kept in
+  // memory may have an ended session. <pat-embed> handles this itself.
   addEventListener("pageshow", (event) => {
     if (event.persisted && embed) return;
     const [visit] = performance.getEntriesByType("navigation");

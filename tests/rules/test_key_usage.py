@@ -93,7 +93,7 @@ def test_a_key_is_rotated_and_nothing_is_lost(installation: Installation) -> Non
         clock.shift(timedelta(minutes=61))
         new_frame = new.frame(appSlug=None, appId=ORDERS)
         assert uses(new) == [KeyUse(NEW_ID, 0, 2, CLIENTS, 1), KeyUse(OLD_ID, 1, 0, 0, 0)]
-        idle = "not in use: you can remove it, unless it is the next key"
+        idle = "not in use: you can remove it, unless you added it for a rotation"
         assert check(new)[1] == f"Fallback key 1 {OLD_ID}: {idle}"
 
         alone = installation.start(NEW_KEY)
