@@ -48,7 +48,7 @@ RULES: dict[str, tuple[Break, int, str]] = {
     "app": (field(appSlug="nothing"), 404, "app_not_found"),
     "access": (field(email="ben@acme.test", appSlug="support"), 403, "app_forbidden"),
 }
-#: Breaking access sets fields that other breaks overwrite, so it goes first.
+#: The rule "access" first: it sets fields that breaking another rule overwrites.
 ACCESS_FIRST = sorted(RULES, key=lambda name: name != "access")
 
 

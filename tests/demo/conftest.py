@@ -30,7 +30,7 @@ def app_and_files(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def app(app_and_files: tuple[Flask, Path], schema: Path) -> Flask:
-    """Its database has no users, and the demo is not loaded."""
+    """The app before a `demo load`, with a database without users."""
     app, _ = app_and_files
     restore_database(app, schema)
     rmtree(app.instance_path, ignore_errors=True)

@@ -289,7 +289,7 @@ def test_an_app_session_is_invalid_at_the_launcher_and_at_other_apps(service: Se
     for target in (path, f"/embed-apps/{SUPPORT}"):
         answer = service.client.post(target, data={"session": frame.jwt}, headers=JSON)
         problem_of(answer, 401, "session_invalid")
-    # It is valid at its own app, as with a Bearer header.
+    # At its own app the session is valid in a form too.
     assert service.client.post(f"/embed-apps/{ORDERS}", data={"session": frame.jwt}).status_code == 200
 
 

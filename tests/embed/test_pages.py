@@ -282,7 +282,7 @@ def test_a_page_function_cannot_hide_the_common_context(desk: Service, frame: Fr
 def test_a_page_function_may_answer_with_another_page(
     desk: Service, frame: Frame, page: str, greeting: str
 ) -> None:
-    """Without a context, the other page has that of its own function."""
+    """If the answer has no context, the other page's own function provides it."""
     assert f"<h1>{greeting}</h1>" in desk.get(frame, f"pages/{page}").text
 
 

@@ -227,7 +227,7 @@ def test_the_scan_finds_planted_faults(wrong: str) -> None:
     page = (TEMPLATES / "apps" / "orders" / "order.html").read_text("utf-8")
     for area, sources in PLANTED[wrong].items():
         for source in sources:
-            # The scan also finds it inside one of our pages.
+            # The scan must find the fault alone, and inside one of our pages.
             for text in (source, page + source):
                 assert wrong in Scan(text, area).wrong, (area, text)
 

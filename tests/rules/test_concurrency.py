@@ -518,7 +518,8 @@ def test_concurrent_openings_rekey_a_digest_once(service: Service) -> None:
 
 
 def test_a_transaction_has_sqlites_write_lock_from_its_start(make_app: Callable[..., Flask]) -> None:
-    """Otherwise it would fail if another process writes between its first read and its first write."""
+    """Otherwise the transaction fails if another process writes between its first read and its first
+    write."""
     app = make_app()
     other = sqlite3.connect(database_folder(app) / "pat-service.db", isolation_level=None, timeout=0)
     with app.app_context():

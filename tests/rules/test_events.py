@@ -1,4 +1,4 @@
-"""The audit trail: each event with its ids, and no event that unknown callers could flood it with."""
+"""The audit trail: each event with its ids, and none that an unknown caller could cause without limit."""
 
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -353,13 +353,13 @@ def test_refusals_that_could_not_be_recorded_are_recorded_later(
     assert times_of(service, "token_superseded") == [4]
 
 
-def test_a_worker_counts_a_limited_number_of_refusals_and_loses_none(service: Service) -> None:
+def test_a_worker_counts_a_limited_number_of_kinds_of_refusals_and_loses_none(service: Service) -> None:
     clock = Clock()
     few = events.Refusals(max_counted=3, timer=clock)
     recorded = [few.count(kind(name), START) for name in ("a", "a", "b", "b", "b", "c", "d")]
     assert [[(series.kind.code, series.times) for series in due] for due in recorded] == [
         *([("a", 1)], [], [("b", 1)], [], [], [("c", 1)]),
-        [("a", 1), ("d", 1)],  # a is recorded early, to make room
+        [("a", 1), ("d", 1)],  # the series of a is recorded early, to make room for d
     ]
     clock.now = 60
     assert [(series.kind.code, series.times) for series in few.count(kind("c"), START)] == [

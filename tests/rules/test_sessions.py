@@ -125,7 +125,7 @@ def test_ana_ends_her_session_and_no_other(shared: Service) -> None:
 
 
 def test_a_session_expires_at_its_exact_second(service: Service) -> None:
-    """The row ends it first, even if the JWT claims a later expiry. After the leeway, the JWT does."""
+    """The row's expiry counts, even if the JWT claims a later one. The JWT's expiry counts after a leeway."""
     with time_machine.travel(START, tick=False) as clock:
         frame = service.frame(sessionExpiry=1)
         header, claims = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
@@ -337,7 +337,7 @@ def test_a_mangled_jwt_is_refused(shared: Service, frame: Frame, mangled: str) -
 
 
 def test_the_last_digit_of_a_signature_has_one_spelling(shared: Service, frame: Frame) -> None:
-    """Two of its bits are unused, so a lax decoder accepts four texts for one session."""
+    """Two bits of that digit are unused, so a lax decoder would accept four texts for one session."""
     text = frame.jwt
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     place = digits.index(text[-1])

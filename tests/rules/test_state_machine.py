@@ -130,7 +130,8 @@ class World:
     def request(self, session: Session, app: str, now: datetime) -> str | None:
         if session.token.app not in (None, app):
             return "session_invalid"
-        # The JWT's expiry is checked before the row; this clock never meets its leeway.
+        # The service checks the JWT's expiry before the row. The clock of this test never stops within the
+        # JWT's leeway.
         if session.expires <= now:
             return "session_expired"
         why = self.refusal(session.token, app, "session")
@@ -148,7 +149,7 @@ class Lives(RuleBasedStateMachine):
     sessions = Bundle("sessions")
     people = st.sampled_from(PEOPLE)
     apps = st.sampled_from(sorted(APPS))
-    #: None: at the app that the token is for, or its workspace's first.
+    #: The app to open. None: the token's app, or the first app of its workspace.
     where = st.none() | apps
     places = st.sampled_from(PLACES)
 

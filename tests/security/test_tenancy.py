@@ -39,7 +39,7 @@ class Foreign:
     @property
     def texts(self) -> set[str]:
         names = {MALLORY, "Mallory", "Globex", "globex", "Ledger", "ledger", "rival"}
-        # Any id may contain four letters, so search for the quoted value.
+        # Search for the value with its quotes: an id may contain the same four letters.
         ending = json.dumps(json.dumps(self.token[-4:]))[1:-1]
         return names | set(self.ids.values()) | {ending, self.token, self.jwt}
 

@@ -51,7 +51,7 @@ class Demo:
         return self.tree / "instance/demo.json"
 
     def end_repeats(self) -> None:
-        """Move every first use back, past the ten seconds for a second use."""
+        """Set the first use of every token to eleven seconds ago, so that none can be used again."""
         with closing(sqlite3.connect(self.tree / "instance/pat-service.db")) as connection, connection:
             earlier = "strftime('%Y-%m-%d %H:%M:%S.000000', first_used_at, '-11 seconds')"
             connection.execute(f"UPDATE tokens SET first_used_at = {earlier}")

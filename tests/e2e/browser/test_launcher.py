@@ -211,7 +211,7 @@ def test_no_script_of_the_app_sees_the_form_with_the_session(host: HostPage) -> 
 
 
 def test_the_session_is_sent_only_to_a_frames_address(host: HostPage, recorder: Recorder) -> None:
-    """An app's own markup can send it to no other address."""
+    """Markup of the app cannot send the session to any other address."""
     recorder.allow("Invalid URL")
     frame = host.launch()
     go(frame, "Orders")

@@ -39,7 +39,7 @@ _chance = Random(7)
 class Rig:
     """An installation whose servers can be killed and restarted."""
 
-    switch: PostgresSwitch  # if there is one
+    switch: PostgresSwitch  # set only if the database is PostgreSQL
 
     def __init__(self, installation: Installation, folder: Path, stack: ExitStack) -> None:
         self.installation, self.port = installation, free_port()

@@ -42,7 +42,7 @@ def server(installation: Installation) -> Iterator[WebServer]:
 
 @dataclass(frozen=True)
 class Hit:
-    """One request. The service counted it between these two moments."""
+    """One request, which the service counted between `sent` and `answered`."""
 
     sent: float
     answered: float
