@@ -16,7 +16,7 @@ from pat_service.api.events_schemas import (
 from pat_service.api.fields import page_of
 from pat_service.http.authentication import client_required
 from pat_service.rules import audit_export, callers
-from pat_service.storage.database import AnyRow
+from pat_service.rules.audit_export import VisibleEvent
 from pat_service.storage.paging import Listing
 
 NDJSON: Final = "application/x-ndjson"
@@ -51,7 +51,7 @@ def export_events(query: dict[str, Any]) -> Response:
     return Response(stream_with_context(format_lines(batches)), mimetype=NDJSON)
 
 
-def format_lines(batches: Iterable[list[AnyRow]]) -> Iterator[str]:
+def format_lines(batches: Iterable[list[VisibleEvent]]) -> Iterator[str]:
     """Yield each batch of events as NDJSON."""
     for batch in batches:
         yield "".join(f"{json.dumps(EVENT.dump(row))}\n" for row in batch)

@@ -39,9 +39,11 @@ class PlaceSchema(AnswerSchema):
 
 
 class PersonSchema(AnswerSchema):
+    """A user. The email and the name are null if the client no longer reaches the user."""
+
     id = uuid()
-    email = fields.String(metadata={"example": "ana@acme.test"})
-    name = fields.String(metadata={"example": "Ana"})
+    email = fields.String(allow_none=True, metadata={"example": "ana@acme.test"})
+    name = fields.String(allow_none=True, metadata={"example": "Ana"})
 
 
 # Filters.

@@ -1,6 +1,7 @@
 """Read the audit trail: a page with the newest events first, or an export with the oldest first.
 
-A caller sees the events of its workspaces, and its own events that have no workspace.
+A caller sees the events of its workspaces, and its own events that have no workspace. It sees the emails and
+names of users whom it still reaches.
 """
 
 import time
@@ -8,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, func, select, text, true, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.errors import InvalidClient, Unavailable
-from pat_service.rules.callers import OPERATOR, Caller
+from pat_service.rules.callers import OPERATOR, Caller, reaches_user
 from pat_service.storage.database import STATEMENT_TIMEOUT_MS, AnyRow, reading
 from pat_service.storage.models import Client, ClientWorkspace, Event
 from pat_service.storage.paging import Listing, match
@@ -52,6 +53,24 @@ class EventFilter:
         return conditions
 
 
+@dataclass(frozen=True, slots=True)
+class VisibleEvent:
+    """An event as the caller sees it."""
+
+    id: int
+    at: datetime
+    type: str
+    code: str | None
+    request_id: str | None
+    client_id: str | None
+    workspace_id: str | None
+    app_id: str | None
+    user_id: str | None
+    token_id: str | None
+    session_id: str | None
+    details: dict[str, Any] | None
+
+
 def list_latest(caller: Caller, event_filter: EventFilter, before: int | None, limit: int) -> Listing:
     """Return the newest events that the caller sees, older than the event with the id `before`."""
     conditions = event_filter.conditions() + ([] if before is None else [Event.id < before])
@@ -61,7 +80,7 @@ def list_latest(caller: Caller, event_filter: EventFilter, before: int | None, l
     return Listing(rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None)
 
 
-def export(caller: Caller, event_filter: EventFilter, after: int) -> Iterator[list[AnyRow]]:
+def export(caller: Caller, event_filter: EventFilter, after: int) -> Iterator[list[VisibleEvent]]:
     """Return the events after the id `after`, up to now, oldest first, in batches.
 
     Read the first batch at once and the others on demand. Transactions may commit in another order than their
@@ -75,7 +94,9 @@ def export(caller: Caller, event_filter: EventFilter, after: int) -> Iterator[li
     return chain(list(islice(batches, 1)), batches)
 
 
-def _batches(caller: Caller, conditions: list[ColumnElement[bool]], after: int) -> Iterator[list[AnyRow]]:
+def _batches(
+    caller: Caller, conditions: list[ColumnElement[bool]], after: int
+) -> Iterator[list[VisibleEvent]]:
     while True:
         with reading() as connection:
             _require_live(connection, caller)
@@ -116,7 +137,7 @@ def _read(
     limit: int,
     *,
     newest_first: bool,
-) -> list[AnyRow]:
+) -> list[VisibleEvent]:
     """Query up to `limit` events of each part, and return the first `limit` of them all."""
     parts = [
         select(Event.__table__)
@@ -127,8 +148,23 @@ def _read(
         for part in _build_parts(connection, caller)
     ]
     all_ = union_all(*(select(part) for part in parts)).subquery()
-    statement = select(all_).order_by(all_.c.id.desc() if newest_first else all_.c.id).limit(limit)
-    return list(connection.execute(statement, caller.reach()))
+    statement = select(all_, reaches_user(all_.c.user_id).label("user_reached"))
+    statement = statement.order_by(all_.c.id.desc() if newest_first else all_.c.id).limit(limit)
+    return [_build(row) for row in connection.execute(statement, caller.reach())]
+
+
+def _build(row: AnyRow) -> VisibleEvent:
+    event = row._asdict()
+    if not event.pop("user_reached") and row.user_id is not None and row.details is not None:
+        event["details"] = {name: _hide_person(value) for name, value in row.details.items()}
+    return VisibleEvent(**event)
+
+
+def _hide_person(value: Any) -> Any:
+    """Return the values before or after a change, without the email and the name of a user."""
+    if not isinstance(value, dict):
+        return value
+    return {name: one for name, one in value.items() if name not in ("email", "name")}
 
 
 def _build_parts(connection: Connection, caller: Caller) -> list[ColumnElement[bool]]:

@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from pat_service.errors import Refused, ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.rules import callers, events
-from pat_service.rules.callers import Caller, reaches_workspace
+from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.tokens import REPEAT_WITHIN, in_pair
 from pat_service.storage import paging
 from pat_service.storage.database import UtcDateTime, reading, transaction
@@ -320,8 +320,12 @@ _live_sessions = select(func.count()).select_from(Session).where(Session.token_i
 
 
 def _select_visible(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:
-    """Select the rows that the caller sees, with the names of their app, workspace and user."""
-    named = {"app": (App, "slug"), "workspace": (Workspace, "slug"), "user": (User, "email")}
+    """Select the rows that the caller sees, with the names of their app, workspace and user.
+
+    The email and the name are null if the caller no longer reaches the user: they may have left its
+    workspaces, and have another name since.
+    """
+    named = {"app": App, "workspace": Workspace}
     return (
         select(
             table.id.label("key"),
@@ -331,14 +335,17 @@ def _select_visible(table: type[Token | Session], *columns: Any) -> Select[*tupl
             table.expires_at,
             *(
                 getattr(model, column).label(f"{noun}_{column}")
-                for noun, (model, short) in named.items()
-                for column in ("id", short, "name")
+                for noun, model in named.items()
+                for column in ("id", "slug", "name")
             ),
+            table.user_id,
+            User.email.label("user_email"),
+            User.name.label("user_name"),
             *columns,
         )
         .select_from(table)
         .join(Workspace, Workspace.id == table.workspace_id)
-        .join(User, User.id == table.user_id)
+        .outerjoin(User, (User.id == table.user_id) & reaches_user(User.id))
         .outerjoin(App, App.id == table.app_id)
         .where(is_visible(table))
     )
