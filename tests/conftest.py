@@ -20,7 +20,7 @@ from pat_service.embed import ancestors
 from pat_service.observability.lines import LINES
 from pat_service.rules import callers, events
 from pat_service.storage.database import db
-from tests.support.directory import directory  # noqa: F401 - a fixture
+from tests.support.directory import directory, tenants  # noqa: F401 - fixtures
 from tests.support.people import KEY, PUBLIC_URL, Service, prepare_for_tests
 from tests.support.servers import TooSlow, postgres
 from tests.support.shared_fixtures import (  # noqa: F401 - fixtures

@@ -1,6 +1,6 @@
 """Requests and answers of the directory. They check shape only."""
 
-from typing import Any
+from typing import Any, Final
 
 from marshmallow import ValidationError, fields, post_load, validates, validates_schema
 from marshmallow.validate import OneOf
@@ -22,6 +22,9 @@ from pat_service.http.public_url import has_app_origins
 from pat_service.shapes import is_dns_label
 from pat_service.storage.models import LEAST_ROLE, USER_STATUSES
 
+STATUS: Final = (
+    "A client that is limited to workspaces sets it there; another client sets it for the installation."
+)
 NULLABLE: Any = {"allow_none": True}
 
 
@@ -58,14 +61,24 @@ class UserChangeSchema(RequestSchema):
 
     email = email(**NULLABLE)
     name = name(**NULLABLE)
-    status = status(metadata={"example": "archived"}, **NULLABLE)
+    status = status(metadata={"example": "archived", "description": STATUS}, **NULLABLE)
+    home_workspace_id = uuid(
+        metadata={"description": "Moves the home. Only a client of all workspaces can send it."}, **NULLABLE
+    )
 
 
 class NewUserSchema(UserChangeSchema):
     """A new user. The name defaults to the email, the status to active."""
 
     email = email(required=True)
-    status = status(metadata={"example": "active"}, **NULLABLE)
+    status = status(metadata={"example": "active", "description": STATUS}, **NULLABLE)
+    home_workspace_id = uuid(
+        metadata={
+            "description": "Default: the first workspace of memberships. "
+            "Only a client of all workspaces can send it."
+        },
+        **NULLABLE,
+    )
     memberships = fields.List(
         fields.Nested(NewMembershipSchema),
         load_default=list[Any],
@@ -157,12 +170,27 @@ class PersonAnswerSchema(AnswerSchema):
     id = fields.UUID()
     email = fields.String()
     name = fields.String(metadata={"example": "Ana"})
-    status = fields.String(validate=OneOf(USER_STATUSES))
+    status = fields.String(
+        validate=OneOf(USER_STATUSES),
+        metadata={
+            "description": "archived: the user is archived in the installation, "
+            "or in a workspace to which the client is limited."
+        },
+    )
 
 
 class UserAnswerSchema(PersonAnswerSchema):
     """A user, with the memberships in the client's workspaces."""
 
+    optional = frozenset({"home_workspace_id"})
+
+    home_workspace_id = fields.UUID(
+        allow_none=True,
+        metadata={
+            "description": "The workspace whose clients can change the user's name. null: there is none. "
+            "Only clients of all workspaces get this field."
+        },
+    )
     memberships = fields.List(fields.Nested(MembershipAnswerSchema))
     created_at = Moment()
 

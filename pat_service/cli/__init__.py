@@ -11,6 +11,7 @@ from pat_service.cli.maintenance import check, purge, version
 from pat_service.cli.origins import app_commands, workspace_commands
 from pat_service.cli.provision import provision
 from pat_service.cli.token_admin import session_commands, token_commands
+from pat_service.cli.users import user_commands
 
 __all__ = ["init_app", "plain_errors", "upgrade_schema"]
 
@@ -21,6 +22,7 @@ def init_app(app: Flask) -> None:
         client_commands,
         app_commands,
         workspace_commands,
+        user_commands,
         check,
         doctor,
         purge,

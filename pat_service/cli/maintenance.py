@@ -13,12 +13,17 @@ from pat_service.findings import Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
-from pat_service.rules.directory import apps
+from pat_service.rules.directory import apps, users
 from pat_service.rules.key_usage import KeyUse
 
 _WRONG_KEY: Final = (
     "No client secret uses a configured key, so SECRET_KEY is not the key of this database. "
     "Set that key, or add it to SECRET_KEY_FALLBACKS"
+)
+
+
+_HOMELESS: Final = (
+    "only clients of all workspaces can change their names. flask --app app user home EMAIL SLUG gives a home"
 )
 
 
@@ -44,12 +49,15 @@ def check(deploy: bool) -> None:
     with plain_errors():
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
         unfit_slugs = apps.list_unfit_slugs() if has_app_origins() else []
+        homeless = users.count_homeless()
     for use in uses:
         show(f"{_name(use)} {use.key_id}: {_verdict(use)}")
     if wrong_key := key_usage.all_secrets_lost(uses):
         show(f"pat-service: {_WRONG_KEY}", err=True)
     for slug in unfit_slugs:
         show(f"App {slug} cannot open: its slug cannot be the first part of its host")
+    if homeless:
+        show(f"{homeless} user(s) have no home workspace: {_HOMELESS}")
     if wrong_key:
         raise SystemExit(1)
 

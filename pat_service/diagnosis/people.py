@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from shlex import quote
 from typing import Final
 
 from sqlalchemy import bindparam, false, func, literal, or_, select
@@ -22,7 +23,7 @@ from pat_service.rules.access import (
 )
 from pat_service.rules.tokens import is_used
 from pat_service.storage.database import AnyRow, reading
-from pat_service.storage.models import LIVE_SESSION, App, Session, Token, User, Workspace
+from pat_service.storage.models import ACTIVE, ARCHIVED, LIVE_SESSION, App, Session, Token, User, Workspace
 
 ACCESS: Final = "access"
 TOKEN: Final = "token"
@@ -39,9 +40,21 @@ def check_access(email: str, user_id: str, target: Target) -> list[Finding]:
             ok(ACCESS, f"{email} may open {target}, as {facts.role} of workspace {facts.workspace_slug}.")
         ]
     found = []
-    if facts.user_status != "active":
+    if facts.user_status != ACTIVE:
         found.append(
-            problem(ACCESS, f"{email} is archived.", f'PATCH /api/ext/users/{user_id} {{"status": "active"}}')
+            problem(
+                ACCESS,
+                f"{email} is archived in the whole installation.",
+                f'PATCH /api/ext/users/{user_id} {{"status": "active"}}',
+            )
+        )
+    if facts.status_in_workspace == ARCHIVED:
+        found.append(
+            problem(
+                ACCESS,
+                f"{email} is archived in workspace {facts.workspace_slug}.",
+                f"flask --app app user activate {quote(email)} --workspace {facts.workspace_slug}",
+            )
         )
     if facts.role is None:
         members = f"/api/ext/workspaces/{facts.workspace_id}/members"

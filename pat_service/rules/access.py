@@ -1,8 +1,9 @@
 """Decide whether a user may open an app. No other module decides this.
 
-`may_open` requires an active user, a membership of the app's workspace, and a grant of the app. A mint, an
-opening and each request of an open frame apply this rule. They join their row with `join_facts` and select
-`FACTS`, so they see the present state of the database.
+`may_open` requires an active user, a membership of the app's workspace, and a grant of the app. The user must
+be active in the installation and in the workspace. A mint, an opening and each request of an open frame apply
+this rule. They join their row with `join_facts` and select `FACTS`, so they see the present state of the
+database.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,18 @@ from sqlalchemy.sql.selectable import FromClause, Join
 from pat_service.errors import AccessRevoked
 from pat_service.shapes import ANY_ORIGIN, is_uuid
 from pat_service.storage.database import reading
-from pat_service.storage.models import App, Grant, Member, Session, Token, User, Workspace
+from pat_service.storage.models import (
+    ACTIVE,
+    ARCHIVED,
+    App,
+    Grant,
+    Member,
+    Session,
+    Token,
+    User,
+    Workspace,
+    WorkspaceStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,7 @@ FACTS = (
     User.email.label("user_email"),
     User.name.label("user_name"),
     User.status.label("user_status"),
+    WorkspaceStatus.status.label("status_in_workspace"),
     App.id.label("app_id"),
     App.slug.label("app_slug"),
     App.name.label("app_name"),
@@ -109,6 +122,7 @@ class AccessFacts(Protocol):
     user_email: str
     user_name: str
     user_status: str
+    status_in_workspace: str | None
     app_id: str
     app_slug: str
     app_name: str
@@ -148,19 +162,28 @@ def select_credentials(table: type[Token | Session], *columns: Any) -> Select[*t
 def join_facts(
     source: FromClause, app: ColumnElement[bool], user: ColumnElement[bool], workspace: ColumnElement[bool]
 ) -> Join:
-    """Join `source` with the app, user and workspace that match, and with their membership and grant."""
+    """Join `source` with the app, user and workspace that match, and their status, membership and grant."""
     return (
         source.outerjoin(App, app)
         .outerjoin(User, user)
         .outerjoin(Workspace, workspace)
+        .outerjoin(
+            WorkspaceStatus,
+            and_(WorkspaceStatus.workspace_id == Workspace.id, WorkspaceStatus.user_id == User.id),
+        )
         .outerjoin(Member, and_(Member.workspace_id == Workspace.id, Member.user_id == User.id))
         .outerjoin(Grant, and_(Grant.app_id == App.id, Grant.user_id == User.id))
     )
 
 
+def is_active(facts: AccessFacts) -> bool:
+    """Return whether the user is archived neither in the installation nor in the workspace."""
+    return facts.user_status == ACTIVE and facts.status_in_workspace != ARCHIVED
+
+
 def may_visit(facts: AccessFacts) -> bool:
     """Return whether the user is an active member of the workspace. Every role may visit."""
-    return facts.user_status == "active" and facts.role is not None
+    return is_active(facts) and facts.role is not None
 
 
 def may_open(facts: AccessFacts) -> bool:

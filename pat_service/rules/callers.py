@@ -7,7 +7,7 @@ import hmac
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Boolean, bindparam, exists, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -99,10 +99,15 @@ class Caller:
 
     def require_role(self, role: str) -> None:
         """Raise ScopeMissing if the role is above the highest that the client can give."""
+        self._require_at_most(role, "can give no role")
+
+    def require_rank(self, role: str) -> None:
+        """Raise ScopeMissing if the client cannot change a user who has this role."""
+        self._require_at_most(role, "can change no user with a role")
+
+    def _require_at_most(self, role: str, limit: str) -> None:
         if ROLES.index(role) < ROLES.index(self.highest_role):
-            raise ScopeMissing(f"This client can give no role above {self.highest_role}.").about(
-                client_id=self.id
-            )
+            raise ScopeMissing(f"This client {limit} above {self.highest_role}.").about(client_id=self.id)
 
     def reach(self) -> dict[str, object]:
         """Return the parameters of the conditions `reaches_workspace` and `reaches_user`."""
@@ -115,8 +120,8 @@ OPERATOR: Final = Caller("(operator)", frozenset(SCOPES), all_workspaces=True)
 _everywhere: ColumnElement[bool] = bindparam("everywhere", type_=Boolean)
 
 
-def reaches_workspace(workspace_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
-    """Return the condition that the workspace is one of the caller's."""
+def reaches_workspace(workspace_id: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+    """Return the condition that the workspace is one of the caller's. No limited caller reaches null."""
     return or_(
         _everywhere,
         exists().where(

@@ -58,6 +58,7 @@ APP_CHANGED: Final = "app:changed"
 APP_MOVED: Final = "app:moved"
 APP_DELETED: Final = "app:deleted"
 DIRECTORY_PROVISIONED: Final = "directory:provisioned"
+TRAIL_PURGED: Final = "trail:purged"
 
 #: In this time a worker records the same refusal of the same subject once, with a count. So the holder of a
 #: revoked token cannot fill the table either.

@@ -53,6 +53,7 @@ class UserSchema(Schema):
     workspaces = fields.Dict(
         keys=_slug(), values=fields.String(validate=OneOf(ROLES)), load_default=dict[str, str]
     )
+    home = _slug(load_default=None)
 
 
 class AppSchema(Schema):
@@ -191,6 +192,7 @@ def _put_user(change: Change, item: dict[str, Any], done: Provisioned) -> None:
         name=item.get("name", item["email"]),
         status=item["status"],
         roles=item["workspaces"],
+        home=item["home"],
     )
     if before == "archived" and item["status"] == "active":
         done.notes.append(f"{item['email']} was archived and is active again")

@@ -1,6 +1,7 @@
 """Just-in-time provisioning: a mint may create its user, so a client need not synchronize two directories.
 
-The transaction of the mint creates the missing rows. It never changes an existing row.
+The transaction of the mint creates the missing rows, and the workspace of the mint is the new user's home. It
+never changes an existing row. So a user who is archived in the workspace stays archived, whatever their role.
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pat_service.rules.directory import grants, members, users
 from pat_service.rules.directory.changes import Change
 from pat_service.shapes import normalize_email
+from pat_service.storage.models import ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,9 @@ def provision_user(
     if user_id is None:
         assert email is not None  # noqa: S101 - the schema of a mint requires an email or an id
         normalized = normalize_email(email)
-        facts = {"email": normalized, "name": new_user.name or email, "status": "active"}
-        user_id = change.add(users.USER, facts, [workspace_id]) or users.find_id(
-            change.connection, normalized
-        )
+        facts = {"email": normalized, "name": new_user.name or email, "status": ACTIVE}
+        new_id = change.add(users.USER, facts | {"home_workspace_id": workspace_id}, [workspace_id])
+        user_id = new_id or users.find_id(change.connection, normalized)
     # A concurrent request may have created and deleted the user. The mint then refuses.
     if user_id is not None:
         members.give(change, workspace_id, user_id, new_user.role)

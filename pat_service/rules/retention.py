@@ -1,8 +1,8 @@
 """Retention: delete tokens, sessions and events that are too old."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -10,8 +10,17 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, not_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.rules import events
-from pat_service.storage.database import AnyRow, UtcDateTime, transaction
-from pat_service.storage.models import SAME_PAIR, Event, Session, Token
+from pat_service.storage.database import AnyRow, UtcDateTime, add, transaction
+from pat_service.storage.models import (
+    ACTIVE,
+    SAME_PAIR,
+    Event,
+    Session,
+    Token,
+    User,
+    Workspace,
+    WorkspaceStatus,
+)
 
 #: Rows that one transaction deletes. The purge then pauses for `REST_FACTOR` times the transaction's
 #: duration, to leave the database to requests.
@@ -34,14 +43,23 @@ def purge(now: datetime, retain: timedelta, retain_events: timedelta | None = No
 
     First delete events older than `retain_events`; None keeps them all. A batch and its events are one
     transaction, so each expiry is recorded once. A purge may therefore be interrupted, repeated or run
-    concurrently. Client secrets stay, so a retired secret stays invalid.
+    concurrently. Client secrets stay, so a retired secret stays invalid. If the purge deleted something, its
+    last event has the numbers and the bounds.
     """
-    events_deleted = 0 if retain_events is None else _delete_in_batches(_purge_events, now - retain_events)
-    return Purged(
-        sessions=_delete_in_batches(_purge_sessions, now - retain),
-        tokens=_delete_in_batches(_purge_tokens, now - retain),
+    events_before = None if retain_events is None else now - retain_events
+    events_deleted = 0 if events_before is None else _delete_in_batches(_purge_events, events_before)
+    expired_before = now - retain
+    purged = Purged(
+        sessions=_delete_in_batches(_purge_sessions, expired_before),
+        tokens=_delete_in_batches(_purge_tokens, expired_before),
         events=events_deleted,
     )
+    if any(asdict(purged).values()):
+        bounds = {"expired_before": expired_before, "events_before": events_before}
+        times = {name: bound.isoformat() for name, bound in bounds.items() if bound is not None}
+        with transaction() as connection:
+            events.record(connection, events.TRAIL_PURGED, now, details=asdict(purged) | times)
+    return purged
 
 
 def _delete_in_batches(delete_batch: Callable[[Connection, datetime], int], before: datetime) -> int:
@@ -112,4 +130,36 @@ def _purge_events(connection: Connection, before: datetime) -> int:
     # Keep the last event: SQLite would reuse its id, and an export would miss the next event.
     last = select(func.max(Event.id)).scalar_subquery()
     batch = select(Event.id).where(Event.at < before, Event.id < last).order_by(Event.id).limit(BATCH_ROWS)
-    return connection.execute(delete(Event).where(Event.id.in_(batch))).rowcount
+    ids = connection.execute(batch.with_for_update(skip_locked=True)).scalars().all()
+    _remember_workspaces(connection, ids)
+    return connection.execute(delete(Event).where(Event.id.in_(ids))).rowcount
+
+
+def _remember_workspaces(connection: Connection, event_ids: Sequence[int]) -> None:
+    """Store which workspaces have known which users, before these events are deleted.
+
+    The rights to change and to delete a user depend on it: see `directory.users`.
+    """
+    # The lock prevents a concurrent deletion of the user or the workspace.
+    locked = _known.where(Event.id.in_(event_ids)).with_for_update(
+        read=True, key_share=True, of=(User, Workspace)
+    )
+    for workspace_id, user_id in sorted(
+        {(row.workspace_id, row.user_id) for row in connection.execute(locked)}
+    ):
+        row = {"workspace_id": workspace_id, "user_id": user_id, "status": ACTIVE}
+        add(connection, WorkspaceStatus, row)
+
+
+_known = (
+    select(Event.workspace_id, Event.user_id)
+    .join(User, User.id == Event.user_id)
+    .join(Workspace, Workspace.id == Event.workspace_id)
+    .where(
+        not_(
+            exists().where(
+                WorkspaceStatus.workspace_id == Event.workspace_id, WorkspaceStatus.user_id == Event.user_id
+            )
+        )
+    )
+)

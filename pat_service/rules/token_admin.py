@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Boolean, Connection, Select, bindparam, case, delete, exists, func, or_, select, update
+from sqlalchemy import Boolean, Connection, Select, bindparam, case, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
@@ -19,7 +19,7 @@ from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.tokens import REPEAT_WITHIN, in_pair
 from pat_service.storage import paging
 from pat_service.storage.database import UtcDateTime, reading, transaction
-from pat_service.storage.models import LIVE_SESSION, SAME_PAIR, App, Grant, Session, Token, User, Workspace
+from pat_service.storage.models import LIVE_SESSION, SAME_PAIR, App, Session, Token, User, Workspace
 from pat_service.storage.paging import Listing, PageRequest
 
 #: A client needs one of these scopes to read, or to end, tokens and sessions.
@@ -171,24 +171,6 @@ def end_sessions(caller: Caller, token_filter: TokenFilter, now: datetime) -> in
         )
 
 
-def revoke_outside(connection: Connection, caller: Caller, user_id: str, now: datetime) -> None:
-    """Remove this user's grants, and end their tokens and sessions, outside the caller's workspaces.
-
-    The user's id is about to belong to another person, who must not inherit them. The audit events do not
-    name the client. Lock the user's tokens before this call.
-    """
-    outside = ~reaches_workspace(App.workspace_id)
-    statement = select(Grant.app_id, Grant.user_id, App.workspace_id).join(App, App.id == Grant.app_id)
-    grants = connection.execute(statement.where(Grant.user_id == user_id, outside), caller.reach()).all()
-    app_ids = [grant.app_id for grant in grants]
-    connection.execute(delete(Grant).where(Grant.user_id == user_id, Grant.app_id.in_(app_ids)))
-    removed = [events.build(events.GRANT_REMOVED, now, **grant._asdict()) for grant in grants]
-    events.record_many(connection, removed)
-    for table in (Token, Session):
-        outside = ~reaches_workspace(table.workspace_id)
-        _end(connection, table, [table.user_id == user_id, outside], caller, now, client_id=None)
-
-
 def visibility(caller: Caller, scopes: frozenset[str] = SEES_ALL) -> dict[str, Any]:
     """Return the parameters of `is_visible`. With one of the scopes a caller sees all clients' rows."""
     return caller.reach() | {"sees_all": not caller.scopes.isdisjoint(scopes)}
@@ -226,7 +208,6 @@ def _end(
     now: datetime,
     *,
     by: str | None = None,
-    **ids: str | None,
 ) -> int:
     """Revoke the matching live tokens or end the matching live sessions, and return their number.
 
@@ -237,7 +218,7 @@ def _end(
     type_, lock, change = _endings[table]
     parameters = visibility(caller, ENDS_ALL) | {"now": now}
     locked = connection.execute(lock.where(*conditions), parameters).scalars().all()
-    common = {"client_id": caller.id, "details": {"by": by} if by else None} | ids
+    common: dict[str, Any] = {"client_id": caller.id, "details": {"by": by} if by else None}
     ended: list[dict[str, Any]] = []
     for start in range(0, len(locked), CHUNK):
         chunk = {"locked": locked[start : start + CHUNK], "now": now}
@@ -251,13 +232,17 @@ def _end(
 # Conditions and statements, built once.
 
 _now = bindparam("now", type_=UtcDateTime)
-_home = aliased(App)  # an alias, since an enclosing statement may join `apps` too
+_app = aliased(App)  # an alias, since an enclosing statement may join `apps` too
+
+
+def has_stayed(table: type[Token | Session]) -> ColumnElement[bool]:
+    """Return the condition that no move of the app has ended the row."""
+    return table.app_id.is_(None) | exists().where(_app.id == table.app_id, _app.moves == table.moves)
 
 
 def _is_reached(table: type[Token | Session]) -> ColumnElement[bool]:
     """Return the condition that the caller reaches the workspace, and that no move has ended the row."""
-    stayed = exists().where(_home.id == table.app_id, _home.moves == table.moves)
-    return reaches_workspace(table.workspace_id) & (table.app_id.is_(None) | stayed)
+    return reaches_workspace(table.workspace_id) & has_stayed(table)
 
 
 def _is_own(table: type[Token | Session]) -> ColumnElement[bool]:

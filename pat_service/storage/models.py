@@ -31,7 +31,9 @@ from pat_service.storage.database import Model, UtcDateTime
 
 #: The highest first.
 ROLES: Final = ("admin", "builder", "end-user")
-USER_STATUSES: Final = ("active", "archived")
+ACTIVE: Final = "active"
+ARCHIVED: Final = "archived"
+USER_STATUSES: Final = (ACTIVE, ARCHIVED)
 #: The default role.
 LEAST_ROLE: Final = ROLES[-1]
 
@@ -71,7 +73,12 @@ class Workspace(Model):
 
 
 class User(Model):
-    """A person. `email` is the result of `shapes.normalize_email`."""
+    """A person. `email` is the result of `shapes.normalize_email`.
+
+    `home_workspace_id` has no foreign key, so a deletion of the workspace locks no users. The id of a deleted
+    workspace counts as none. `status` holds in the whole installation. `archived_at` is null if the user was
+    archived before workspaces had statuses of their own.
+    """
 
     __tablename__ = "users"
     __table_args__ = (CheckConstraint(_one_of("status", USER_STATUSES), "status"),)
@@ -81,6 +88,8 @@ class User(Model):
     name: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    home_workspace_id: Mapped[str | None] = mapped_column(Id)
+    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Member(Model):
@@ -92,6 +101,22 @@ class Member(Model):
         ForeignKey(User.id, ondelete="CASCADE"), primary_key=True, index=True
     )
     role: Mapped[str] = mapped_column(Text)
+
+
+class WorkspaceStatus(Model):
+    """The status of a user in one workspace, set by its clients. Without a row the user is active there.
+
+    A row outlives the membership. It also shows that the workspace has known the user.
+    """
+
+    __tablename__ = "workspace_statuses"
+    __table_args__ = (CheckConstraint(_one_of("status", USER_STATUSES), "status"),)
+
+    workspace_id: Mapped[str] = mapped_column(ForeignKey(Workspace.id, ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey(User.id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+    status: Mapped[str] = mapped_column(Text)
 
 
 class App(Model):

@@ -440,7 +440,8 @@ def test_a_clock_that_is_close_enough_is_ok(seconds: float) -> None:
 )
 def test_the_proposed_requests_give_ana_access(service: Service, loss: str, texts: list[str]) -> None:
     provision(service.app, ACCESS_LOSSES[loss])
-    office = {"id": "office", "secret": make_secret("office"), "scopes": ["provision"]}
+    secret = make_secret("office")
+    office = {"id": "office", "secret": secret, "scopes": ["provision"], "highest_role": "admin"}
     provision(service.app, {"clients": [office]})
     found = [text for _, about, text in bad(examine(service.app, *ANA)) if about == "access"]
     for line, text in zip(found, texts, strict=True):

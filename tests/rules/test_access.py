@@ -22,6 +22,7 @@ ANA: Final[dict[str, Any]] = {
     "user_email": "ana@acme.test",
     "user_name": "Ana",
     "user_status": "active",
+    "status_in_workspace": None,
     "app_id": "orders",
     "app_slug": "orders",
     "app_name": "Orders",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 
 from pat_service.rules import clients, events, retention
 from pat_service.storage.database import transaction
@@ -205,7 +205,7 @@ def test_events_are_deleted_after_their_own_retention(service: Service) -> None:
     service.change(update(Event).values(at=NOW - 91 * DAY))
     service.token()
     assert purge(service, retain_events=90 * DAY).events == len(old)
-    assert [row.type for row in service.rows(select(Event.type))] == ["token:minted"]
+    assert [row.type for row in service.rows(select(Event.type))] == ["token:minted", "trail:purged"]
 
 
 def test_a_purge_keeps_the_events_that_it_records(service: Service) -> None:
@@ -219,9 +219,32 @@ def test_the_last_event_stays_so_that_no_id_is_used_twice(service: Service) -> N
     service.change(update(Event).values(at=NOW - 91 * DAY))
     last = service.rows(select(func.max(Event.id)))[0][0]
     purge(service, retain_events=90 * DAY)
+    service.change(delete(Event).where(Event.type == "trail:purged"))
     assert [row.id for row in service.rows(select(Event.id))] == [last]
     service.token()
     assert service.rows(select(func.max(Event.id)))[0][0] == last + 1
+
+
+def test_a_purge_records_its_numbers_and_bounds_if_it_deleted_something(service: Service) -> None:
+    purge(service, retain_events=90 * DAY)
+    assert service.events("trail:purged") == []
+    service.frame()
+    age(service, 31)
+    purge(service)
+    (first,) = service.events("trail:purged")
+    expired_before = (NOW - MONTH).isoformat()
+    assert (first.at, first.workspace_id, first.client_id) == (NOW, None, None)
+    assert first.details == {"tokens": 1, "sessions": 1, "events": 0, "expired_before": expired_before}
+    service.change(update(Event).values(at=NOW - 91 * DAY))
+    number = service.count(Event) - 1
+    purge(service, retain_events=90 * DAY)
+    assert service.events("trail:purged")[-1].details == {
+        "tokens": 0,
+        "sessions": 0,
+        "events": number,
+        "expired_before": expired_before,
+        "events_before": (NOW - 90 * DAY).isoformat(),
+    }
 
 
 def test_many_events_are_deleted_in_batches(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,19 @@
 """Calls on the directory as a client, the ids in it, and its audit events."""
 
 import json
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
+from flask import Flask
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
+from pat_service.cli import upgrade_schema
+from pat_service.storage.database import db
 from pat_service.storage.models import Event, User, Workspace
-from tests.support.people import Service, basic, changed, provision
+from tests.support.people import WORLD, Service, basic, changed, provision
+from tests.support.servers import fresh_database
 
 UNKNOWN: Final = "99999999-9999-4999-8999-999999999999"
 SUBJECTS: Final = ("workspace:", "user:", "member:", "app:", "grant:")
@@ -70,6 +75,20 @@ class Directory:
             if cursor is None:
                 return found
 
+    def join(self, email: str, client: str, role: str = "end-user", **fields: Any) -> Any:
+        """Let the client add a person to its workspace, and return the user."""
+        workspace = self.globex if client == "rival" else self.acme
+        body = {"email": email, "memberships": [{"workspaceId": workspace, "role": role}]} | fields
+        answer = self.call("POST", "users", body, client)
+        assert answer.status_code in (200, 201), answer.text
+        self.users[email] = (answer.json or {})["id"]
+        return answer.json
+
+    def leave(self, email: str, client: str) -> None:
+        """Let the client remove the person from its workspace."""
+        workspace = self.globex if client == "rival" else self.acme
+        self.ok("DELETE", f"workspaces/{workspace}/members/{self.user(email)}", None, client, 204)
+
     def user(self, email: str) -> str:
         return str(self.users[email])
 
@@ -95,3 +114,21 @@ class Directory:
 @pytest.fixture
 def directory(service: Service) -> Directory:
     return Directory(service)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.slow])])
+def tenants(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Iterator[Directory]:
+    """The directory on each database."""
+    if request.param == "sqlite":
+        app = make_app()
+        provision(app, WORLD)
+        yield Directory(Service(app.test_client()))
+        return
+    with fresh_database(request.getfixturevalue("postgres_server")) as url:
+        app = make_app(DATABASE_URL=url)
+        with app.app_context():
+            upgrade_schema()
+        provision(app, WORLD)
+        yield Directory(Service(app.test_client()))
+        with app.app_context():
+            db.engine.dispose()

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, select, update
 from pat_service.errors import Conflict
 from pat_service.rules import events
 from pat_service.rules.callers import Caller, reaches_workspace
-from pat_service.rules.directory import reach, workspaces
+from pat_service.rules.directory import deletion, reach, workspaces
 from pat_service.rules.directory.changes import Change, Noun, changing, difference, edit_origins
 from pat_service.rules.directory.reach import AppRow, reading_as
 from pat_service.shapes import is_dns_label
@@ -110,7 +110,7 @@ def remove(caller: Caller, app_id: str, now: datetime) -> None:
         locked = reach.lock_tokens(change.connection, Token.app_id == app_id)
         current = change.find_app(app_id, lock=True)
         reach.require_all_locked(change.connection, locked)
-        change.delete(APP, current, [current.workspace_id])
+        deletion.delete(change, APP, current, [current.workspace_id])
 
 
 def put(

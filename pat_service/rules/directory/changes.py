@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from pat_service.errors import Conflict
@@ -67,11 +67,6 @@ class Change(Reach):
         if after:
             self.connection.execute(update(noun.table).where(noun.table.id == row.id).values(after))
             self._record(noun.changed, noun, row.id, workspace_ids, {"before": before, "after": after})
-
-    def delete(self, noun: Noun, row: Any, workspace_ids: Collection[str] = ()) -> None:
-        """Delete a locked row, and the rows that reference it."""
-        self.record_deletion(noun, row, workspace_ids)
-        self.connection.execute(delete(noun.table).where(noun.table.id == row.id))
 
     def record_deletion(self, noun: Noun, row: Any, workspace_ids: Collection[str]) -> None:
         self._record(noun.deleted, noun, row.id, workspace_ids, {"before": noun.audit(row, {})})

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from sqlalchemy import Connection, bindparam, delete, select
 
@@ -11,6 +11,7 @@ from pat_service.errors import GrantNotFound
 from pat_service.rules import events
 from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open
 from pat_service.rules.callers import Caller, reaches_user
+from pat_service.rules.directory import members, statuses
 from pat_service.rules.directory.changes import Change, changing
 from pat_service.rules.directory.members import Person
 from pat_service.rules.directory.reach import Reach, reading_as
@@ -27,6 +28,10 @@ class GrantView:
     user_id: str
     effective: bool
     user: Person
+
+
+class _GrantRow(AccessFacts, Protocol):
+    shown_status: str
 
 
 def list_grants(caller: Caller, app_id: str, page_request: PageRequest) -> Listing:
@@ -48,24 +53,26 @@ def read(caller: Caller, app_id: str, user_id: str) -> GrantView:
 def put(caller: Caller, app_id: str, user_id: str, now: datetime) -> tuple[GrantView, bool]:
     """Let the user open the app; return the grant and whether it is new.
 
-    Raise AppNotFound or UserNotFound.
+    Raise AppNotFound, UserNotFound or ScopeMissing.
     """
     with changing(caller, now) as change:
         # The lock prevents a concurrent move: a grant must not follow the app to another workspace.
         app = change.find_app(app_id, share=True)
         change.find_user(user_id)
+        members.require_rank(change, user_id)
         is_new = give(change, app_id, app.workspace_id, user_id)
         return _read(change, app_id, user_id), is_new
 
 
 def remove(caller: Caller, app_id: str, user_id: str, now: datetime) -> None:
-    """Remove the grant, or raise AppNotFound or GrantNotFound.
+    """Remove the grant, or raise AppNotFound, GrantNotFound or ScopeMissing.
 
     It takes effect on the next request of every open frame.
     """
     with changing(caller, now) as change:
         app = change.find_app(app_id, share=True)
         _read(change, app_id, user_id)
+        members.require_rank(change, user_id)
         _remove(change, app_id, app.workspace_id, user_id)
 
 
@@ -109,8 +116,8 @@ def _read(reached: Reach, app_id: str, user_id: str) -> GrantView:
     return _build(row)
 
 
-def _build(row: AccessFacts) -> GrantView:
-    person = Person(row.user_id, row.user_email, row.user_name, row.user_status)
+def _build(row: _GrantRow) -> GrantView:
+    person = Person(row.user_id, row.user_email, row.user_name, row.shown_status)
     return GrantView(row.app_id, row.user_id, may_open(row), person)
 
 
@@ -125,7 +132,11 @@ def _remove(change: Change, app_id: str, workspace_id: str, user_id: str) -> Non
 _grant: Final = Grant.__table__.alias("grant_")
 #: Select the facts of `access`, so `effective` follows the same rule as an opening.
 _grants = (
-    select(*FACTS, _grant.c.user_id.label("key"))
+    select(
+        *FACTS,
+        _grant.c.user_id.label("key"),
+        statuses.build_shown_status(App.workspace_id).label("shown_status"),
+    )
     .select_from(
         join_facts(
             _grant, App.id == _grant.c.app_id, User.id == _grant.c.user_id, Workspace.id == App.workspace_id

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 from pat_service.errors import MemberNotFound
 from pat_service.rules import events
 from pat_service.rules.callers import Caller, reaches_workspace
-from pat_service.rules.directory import workspaces
+from pat_service.rules.directory import statuses, workspaces
 from pat_service.rules.directory.changes import Change, changing
-from pat_service.rules.directory.reach import reading_as
+from pat_service.rules.directory.reach import Reach, reading_as
 from pat_service.storage.database import AnyRow, add
 from pat_service.storage.models import Member, User
 from pat_service.storage.paging import Listing, PageRequest, page
@@ -42,7 +42,7 @@ def list_members(caller: Caller, workspace_id: str, page_request: PageRequest) -
     """Return a page of the workspace's members, or raise WorkspaceNotFound."""
     with reading_as(caller) as reached:
         reached.find_workspace(workspace_id)
-        values = {"workspace": workspace_id}
+        values = {"workspace": workspace_id} | caller.reach()
         listing = page(reached.connection, _members, Member.user_id, page_request, values)
     return replace(listing, items=[_build(row) for row in listing.items])
 
@@ -51,29 +51,32 @@ def read(caller: Caller, workspace_id: str, user_id: str) -> Membership:
     """Return the membership, or raise WorkspaceNotFound or MemberNotFound."""
     with reading_as(caller) as reached:
         reached.find_workspace(workspace_id)
-        return _read(reached.connection, workspace_id, user_id)
+        return _read(reached, workspace_id, user_id)
 
 
 def put(caller: Caller, workspace_id: str, user_id: str, role: str, now: datetime) -> tuple[Membership, bool]:
     """Make the user a member with this role; return the membership and whether it is new.
 
-    Raise ScopeMissing if the caller cannot give the role, WorkspaceNotFound or UserNotFound.
+    Raise ScopeMissing if the caller cannot give the role or change the user, WorkspaceNotFound or
+    UserNotFound.
     """
     with changing(caller, now) as change:
         caller.require_role(role)
         change.find_workspace(workspace_id)
         change.find_user(user_id)
+        require_rank(change, user_id)
         is_new = _put(change, workspace_id, user_id, role)
-        return _read(change.connection, workspace_id, user_id), is_new
+        return _read(change, workspace_id, user_id), is_new
 
 
 def remove(caller: Caller, workspace_id: str, user_id: str, now: datetime) -> None:
-    """Remove the membership, or raise WorkspaceNotFound or MemberNotFound.
+    """Remove the membership, or raise WorkspaceNotFound, MemberNotFound or ScopeMissing.
 
     It takes effect on the next request of every open frame.
     """
     with changing(caller, now) as change:
         change.find_workspace(workspace_id)
+        require_rank(change, user_id)
         if not _remove(change, workspace_id, user_id):
             raise MemberNotFound
 
@@ -105,6 +108,12 @@ def find_workspaces(connection: Connection, roles: Mapping[str, str]) -> dict[st
     return {workspaces.find_by_slug(connection, slug): role for slug, role in roles.items()}
 
 
+def require_rank(reached: Reach, user_id: str) -> None:
+    """Raise ScopeMissing if the user has a role above the caller's highest in one of its workspaces."""
+    for row in list_roles(reached.connection, reached.caller, [user_id])[user_id]:
+        reached.caller.require_rank(row.role)
+
+
 def list_roles(connection: Connection, caller: Caller, user_ids: list[str]) -> dict[str, list[AnyRow]]:
     """Return the users' memberships in the caller's workspaces, by user."""
     roles: dict[str, list[AnyRow]] = {user_id: [] for user_id in user_ids}
@@ -113,9 +122,10 @@ def list_roles(connection: Connection, caller: Caller, user_ids: list[str]) -> d
     return roles
 
 
-def _read(connection: Connection, workspace_id: str, user_id: str) -> Membership:
+def _read(reached: Reach, workspace_id: str, user_id: str) -> Membership:
     statement = _members.where(Member.user_id == bindparam("user"))
-    row = connection.execute(statement, {"workspace": workspace_id, "user": user_id}).first()
+    values = {"workspace": workspace_id, "user": user_id} | reached.caller.reach()
+    row = reached.connection.execute(statement, values).first()
     if row is None:
         raise MemberNotFound
     return _build(row)
@@ -141,6 +151,8 @@ def _change_role(change: Change, workspace_id: str, user_id: str, role: str) -> 
     in_pair = (Member.workspace_id == workspace_id, Member.user_id == user_id)
     before = change.connection.execute(select(Member.role).where(*in_pair).with_for_update()).scalar()
     if before is not None and before != role:
+        # A concurrent request may have raised the role since `require_rank`.
+        change.caller.require_rank(before)
         change.connection.execute(update(Member).where(*in_pair).values(role=role))
         details = {"before": {"role": before}, "after": {"role": role}}
         change.record(events.MEMBER_CHANGED, details, **ids)
@@ -151,6 +163,7 @@ def _remove(change: Change, workspace_id: str, user_id: str) -> bool:
     in_pair = (Member.workspace_id == workspace_id, Member.user_id == user_id)
     role = change.connection.execute(delete(Member).where(*in_pair).returning(Member.role)).scalar()
     if role is not None:
+        change.caller.require_rank(role)
         details = {"before": {"role": role}}
         change.record(events.MEMBER_REMOVED, details, workspace_id=workspace_id, user_id=user_id)
     return role is not None
@@ -166,7 +179,7 @@ _members = (
         Member.role,
         User.email,
         User.name,
-        User.status,
+        statuses.build_shown_status(Member.workspace_id).label("status"),
     )
     .join(User, User.id == Member.user_id)
     .where(Member.workspace_id == bindparam("workspace"))

@@ -35,11 +35,21 @@ class TargetRow(Protocol):
 
 
 class UserRow(Protocol):
+    """A user. `status` is that of the installation."""
+
     id: str
     email: str
     name: str
     status: str
     created_at: datetime
+    home_workspace_id: str | None
+    archived_at: datetime | None
+
+
+class FoundUserRow(UserRow, Protocol):
+    """A user, and whether the caller reaches the home."""
+
+    home_reached: bool
 
 
 class AppRow(TargetRow, Protocol):
@@ -58,8 +68,8 @@ class Reach:
         row: TargetRow = self._find(_workspace, workspace_id, WorkspaceNotFound, lock=lock)
         return row
 
-    def find_user(self, user_id: str, *, lock: bool = False) -> UserRow:
-        row: UserRow = self._find(_user, user_id, UserNotFound, lock=lock)
+    def find_user(self, user_id: str, *, lock: bool = False) -> FoundUserRow:
+        row: FoundUserRow = self._find(_user, user_id, UserNotFound, lock=lock)
         return row
 
     def find_app(self, app_id: str, *, lock: bool = False, share: bool = False) -> AppRow:
@@ -126,5 +136,7 @@ def retry_on_new_tokens(rule: Callable[Arguments, Result]) -> Callable[Arguments
 _workspace = select(Workspace.__table__).where(
     Workspace.id == bindparam("id"), reaches_workspace(Workspace.id)
 )
-_user = select(User.__table__).where(User.id == bindparam("id"), reaches_user(User.id))
+_user: Select[*tuple[Any, ...]] = select(
+    *User.__table__.c, reaches_workspace(User.home_workspace_id).label("home_reached")
+).where(User.id == bindparam("id"), reaches_user(User.id))
 _app = select(App.__table__).where(App.id == bindparam("id"), reaches_workspace(App.workspace_id))

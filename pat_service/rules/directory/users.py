@@ -1,26 +1,46 @@
 """Users are the people who view apps. Each email belongs to one user, who may be a member of several
 workspaces.
 
-A client may be limited to workspaces. It can change or delete a user only if all memberships are in these
-workspaces. For any other user, it can only add and remove memberships of these workspaces.
+A user has a home workspace: the first one of the request that created the user. A client that is limited to
+workspaces can change
+
+- the name, if it reaches the home;
+- the email, and delete the user, if it reaches the home and no workspace outside its own has known the user;
+- the status in its workspaces: see `statuses`.
+
+Clients of all workspaces, the provisioning file and commands are not limited.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, not_, select
+from sqlalchemy import Connection, bindparam, exists, func, not_, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
+from sqlalchemy.sql.selectable import Exists
 
-from pat_service.errors import Conflict, InvalidPayload
-from pat_service.rules import events, token_admin
-from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
-from pat_service.rules.directory import members, reach
-from pat_service.rules.directory.changes import Change, Noun, changing
-from pat_service.rules.directory.reach import Reach, UserRow, reading_as
+from pat_service.errors import Conflict, InvalidPayload, ScopeMissing, UserNotFound
+from pat_service.rules import events
+from pat_service.rules.callers import OPERATOR, Caller, reaches_user, reaches_workspace
+from pat_service.rules.directory import deletion, members, reach, statuses, workspaces
+from pat_service.rules.directory.changes import Change, Noun, changing, difference
+from pat_service.rules.directory.reach import FoundUserRow, Reach, UserRow, reading_as
 from pat_service.shapes import normalize_email
-from pat_service.storage.database import AnyRow
-from pat_service.storage.models import Member, Token, User
+from pat_service.storage.database import AnyRow, reading
+from pat_service.storage.models import (
+    ACTIVE,
+    ARCHIVED,
+    App,
+    Event,
+    Grant,
+    Member,
+    Session,
+    Token,
+    User,
+    Workspace,
+    WorkspaceStatus,
+)
 from pat_service.storage.paging import Listing, PageRequest, match, page
 
 USER: Final = Noun(
@@ -35,7 +55,7 @@ USER: Final = Noun(
 
 @dataclass(frozen=True, slots=True)
 class VisibleUser:
-    """A user with the memberships in the caller's workspaces."""
+    """A user with the status and the memberships that the caller sees."""
 
     id: str
     email: str
@@ -43,6 +63,13 @@ class VisibleUser:
     status: str
     created_at: datetime
     memberships: list[AnyRow]
+
+
+@dataclass(frozen=True, slots=True)
+class UserWithHome(VisibleUser):
+    """A user for a caller of all workspaces. The home may be a workspace that other callers do not reach."""
+
+    home_workspace_id: str | None
 
 
 def list_users(
@@ -55,7 +82,9 @@ def list_users(
 ) -> Listing:
     """Return a page of the matching members of the caller's workspaces."""
     normalized = None if email is None else normalize_email(email)
-    statement = _reached.where(*match(User, email=normalized, status=status))
+    statement = _reached.where(*match(User, email=normalized))
+    if status is not None:
+        statement = statement.where(_shown_status == status)
     if workspace_id is not None:
         within = (Member.workspace_id == workspace_id, reaches_workspace(Member.workspace_id))
         statement = statement.where(User.id.in_(select(Member.user_id).where(*within)))
@@ -70,6 +99,12 @@ def read(caller: Caller, user_id: str) -> VisibleUser:
         return _read(reached, user_id)
 
 
+def count_homeless() -> int:
+    """Return the number of users without a home workspace."""
+    with reading() as connection:
+        return connection.scalar(_homeless) or 0
+
+
 def create(
     caller: Caller,
     *,
@@ -77,13 +112,17 @@ def create(
     roles: Mapping[str, str],
     now: datetime,
     name: str | None = None,
-    status: str = "active",
+    status: str = ACTIVE,
+    home_workspace_id: str | None = None,
 ) -> tuple[VisibleUser, bool]:
-    """Create a user with these roles by workspace id. Their name defaults to the email.
+    """Create a user with these roles by workspace id.
 
-    If the user exists but the caller does not see them, only add the memberships. The second value is then
-    False. Raise InvalidPayload if a limited client names no workspace, and ScopeMissing if it cannot give a
-    role. Raise WorkspaceNotFound for an unknown workspace, and Conflict if the caller already sees the user.
+    The name defaults to the email, and the home to the first workspace of `roles`. If the user exists but the
+    caller does not see them, only add the memberships. The second value is then False.
+
+    Raise InvalidPayload if a limited client names no workspace. Raise ScopeMissing if the client cannot give
+    a role or choose a home. Raise WorkspaceNotFound for an unknown workspace, and Conflict if the caller
+    already sees the user.
     """
     with changing(caller, now) as change:
         if not roles and not caller.all_workspaces:
@@ -93,34 +132,38 @@ def create(
             caller.require_role(role)
         for workspace_id in roles:
             change.find_workspace(workspace_id)
+        if home_workspace_id is not None:
+            _require_may_move_home(change, home_workspace_id)
         facts = {"email": normalize_email(email), "name": name or email, "status": status}
-        new_id = change.add(USER, facts, sorted(roles))
+        home = home_workspace_id or next(iter(roles), None)
+        new_id = _add(change, facts, home, roles)
         user_id = new_id or _find_unseen(change, facts["email"])
         for workspace_id, role in sorted(roles.items()):
             members.give(change, workspace_id, user_id, role)
         return _read(change, user_id), new_id is not None
 
 
-@reach.retry_on_new_tokens
 def change(caller: Caller, user_id: str, changes: dict[str, Any], now: datetime) -> VisibleUser:
-    """Change the email, name or status. Raise UserNotFound or Conflict.
+    """Change the email, name, status or home_workspace_id.
 
-    A new status takes effect on the next request of every open frame.
+    Raise UserNotFound, Conflict, WorkspaceNotFound or ScopeMissing. A new status takes effect on the next
+    request of every open frame.
     """
     with changing(caller, now) as change:
-        connection = change.connection
-        locked = reach.lock_tokens(connection, Token.user_id == user_id) if "email" in changes else None
-        current = _lock_own(change, user_id)
-        if locked is not None:
-            reach.require_all_locked(connection, locked)
-            changes = changes | {"email": normalize_email(changes["email"])}
-            if find_id(connection, changes["email"]) not in (None, user_id):
-                raise Conflict("This email is another user's.")
-            if changes["email"] != current.email:
-                # The new email may belong to another person, who must not inherit access that others have
-                # granted.
-                token_admin.revoke_outside(connection, caller, user_id, now)
-        _update(change, current, changes)
+        # The lock makes new memberships, grants and tokens wait, so no workspace joins during the checks.
+        current = change.find_user(user_id, lock=True)
+        facts = dict(changes)
+        status, home_id = facts.pop("status", None), facts.pop("home_workspace_id", None)
+        if changes:
+            members.require_rank(change, user_id)
+        if home_id is not None:
+            _require_may_move_home(change, home_id)
+            _move_home(change, current, home_id)
+        if "email" in facts:
+            facts["email"] = normalize_email(facts["email"])
+        _change_facts(change, current, facts)
+        if status is not None:
+            _change_status(change, current, status)
         return _read(change, user_id)
 
 
@@ -129,29 +172,42 @@ def remove(caller: Caller, user_id: str, now: datetime) -> None:
     """Delete the user with their memberships, grants, tokens and sessions. Raise the errors of `change`."""
     with changing(caller, now) as change:
         locked = reach.lock_tokens(change.connection, Token.user_id == user_id)
-        current = _lock_own(change, user_id)
+        current = change.find_user(user_id, lock=True)
         reach.require_all_locked(change.connection, locked)
-        token_admin.revoke_outside(change.connection, caller, user_id, now)
+        members.require_rank(change, user_id)
+        _require_sole_owner(change, current, "delete the user")
         workspace_ids = members.list_workspace_ids(change.connection, user_id)
-        change.record_deletion(USER, current, workspace_ids)
-        members.put_all(change, user_id, {})
-        change.connection.execute(delete(User).where(User.id == user_id))
+        deletion.delete(change, USER, current, workspace_ids)
 
 
-def put(change: Change, email: str, *, name: str, status: str, roles: Mapping[str, str]) -> str | None:
+def change_status_in(workspace_id: str, user_id: str, status: str, now: datetime) -> None:
+    """Change the status in one workspace, as the operator. Raise WorkspaceNotFound or UserNotFound."""
+    with changing(OPERATOR, now) as change:
+        change.find_workspace(workspace_id)
+        change.find_user(user_id, lock=True)
+        statuses.put(change, user_id, [workspace_id], status)
+
+
+def put(
+    change: Change, email: str, *, name: str, status: str, roles: Mapping[str, str], home: str | None = None
+) -> str | None:
     """Create the user, or change them to have exactly these values and these roles by workspace slug.
 
-    Return their former status, or None if they are new.
+    Without `home`, a slug, a new user's home is the first workspace of `roles`, and another user keeps their
+    home. Return the former status, or None if the user is new.
     """
     before: str | None = None
     facts = {"email": normalize_email(email), "name": name, "status": status}
     by_id = members.find_workspaces(change.connection, roles)
+    home_id = workspaces.find_by_slug(change.connection, home) if home is not None else None
     # Add the user first, so there is a row to lock even if another request has added it.
-    user_id = change.add(USER, facts, sorted(by_id))
+    user_id = _add(change, facts, home_id or next(iter(by_id), None), by_id)
     if user_id is None:
         statement = select(User.__table__).where(User.email == facts["email"])
         current: UserRow = change.connection.execute(statement.with_for_update(key_share=True)).one()
         _update(change, current, facts)
+        if home_id is not None:
+            _move_home(change, current, home_id)
         user_id, before = current.id, current.status
     members.put_all(change, user_id, by_id)
     return before
@@ -181,42 +237,155 @@ def _find_unseen(change: Change, email: str) -> str:
     return str(row.id)
 
 
-def _lock_own(change: Change, user_id: str) -> UserRow:
-    """Lock and return a user whose memberships are all in the caller's workspaces, or raise."""
-    # Check the memberships in a later statement: this one may have waited while another was added.
-    current = change.find_user(user_id, lock=True)
-    if change.connection.execute(_elsewhere, {"user": user_id} | change.caller.reach()).first():
+def _add(
+    change: Change, facts: Mapping[str, Any], home_id: str | None, workspace_ids: Collection[str]
+) -> str | None:
+    """Add a user and return the id. Return None if the email is taken.
+
+    An archived user of a limited client is archived in the workspaces of that client.
+    """
+    is_limited = not change.caller.all_workspaces
+    stored = {**facts, "status": ACTIVE} if is_limited else {**facts}
+    stored |= {"home_workspace_id": home_id, "archived_at": _archived_at(change, stored["status"])}
+    user_id = change.add(USER, stored, sorted(workspace_ids))
+    if user_id is not None and is_limited:
+        statuses.put(change, user_id, statuses.list_reached(change), facts["status"])
+    return user_id
+
+
+def _archived_at(change: Change, status: str) -> datetime | None:
+    return change.now if status == ARCHIVED else None
+
+
+def _change_facts(change: Change, current: FoundUserRow, facts: Mapping[str, Any]) -> None:
+    """Change the email and the name, if they differ and the caller may change them."""
+    _, after = difference(current, facts)
+    if "email" in after:
+        _require_sole_owner(change, current, "change the email")
+        if find_id(change.connection, after["email"]) is not None:
+            raise Conflict("This email is another user's.")
+    elif after:
+        _require_home(current, "change the name")
+    _update(change, current, after)
+
+
+def _change_status(change: Change, current: FoundUserRow, status: str) -> None:
+    """Change the status in the caller's workspaces, or in the installation if the caller is not limited."""
+    if change.caller.all_workspaces:
+        _update(change, current, {"status": status})
+        return
+    if (status, current.status) == (ACTIVE, ARCHIVED):
+        if current.archived_at is not None or not current.home_reached:
+            raise Conflict(
+                "This user is archived in the whole installation; only its operator, or a client of all "
+                "workspaces, can activate them."
+            )
+        _update(change, current, {"status": status})
+    statuses.put(change, current.id, statuses.list_reached(change), status)
+
+
+def _require_may_move_home(change: Change, workspace_id: str) -> None:
+    if not change.caller.all_workspaces:
+        raise ScopeMissing("This client is limited to workspaces, so it cannot choose a user's home.")
+    change.find_workspace(workspace_id)
+
+
+def _move_home(change: Change, current: UserRow, home_id: str) -> None:
+    before, ids = current.home_workspace_id, {"user_id": current.id}
+    if before == home_id:
+        return
+    change.connection.execute(update(User).where(User.id == current.id).values(home_workspace_id=home_id))
+    # Record two events, since neither tenant may learn the other workspace.
+    if before is not None:
+        details = {"before": {"home_workspace_id": before}}
+        change.record(events.USER_CHANGED, details, workspace_id=before, **ids)
+    details = {"after": {"home_workspace_id": home_id}}
+    change.record(events.USER_CHANGED, details, workspace_id=home_id, **ids)
+
+
+def _require_home(current: FoundUserRow, action: str) -> None:
+    """Raise Conflict unless the caller reaches the user's home."""
+    if not current.home_reached:
         raise Conflict(
-            "This user also belongs to workspaces of others; "
-            "this client can only add and remove memberships of its own workspaces."
+            f"Only clients of this user's home workspace can {action}; "
+            "this client can change the status and the memberships in its own workspaces."
         )
-    return current
+
+
+def _require_sole_owner(change: Change, current: FoundUserRow, action: str) -> None:
+    """Raise Conflict unless the caller reaches the home and every workspace that has known the user.
+
+    Otherwise, rows and rights of other tenants would be deleted, or would go to another person.
+    """
+    _require_home(current, action)
+    values = {"user": current.id} | change.caller.reach()
+    if not change.caller.all_workspaces and change.connection.scalar(_is_known_elsewhere, values):
+        raise Conflict(
+            f"Workspaces of others have known this user, so only a client of all workspaces can {action}; "
+            "this client can change the status and the memberships in its own workspaces."
+        )
 
 
 def _update(change: Change, current: UserRow, facts: Mapping[str, Any]) -> None:
     change.update(USER, current, facts, members.list_workspace_ids(change.connection, current.id))
+    if facts.get("status", current.status) != current.status:
+        values = {"archived_at": _archived_at(change, facts["status"])}
+        change.connection.execute(update(User).where(User.id == current.id).values(values))
 
 
 def _read(reached: Reach, user_id: str) -> VisibleUser:
-    return _build_all(reached, [reached.find_user(user_id)])[0]
+    values = {"user": user_id} | reached.caller.reach()
+    rows = list(reached.connection.execute(_reached.where(User.id == bindparam("user")), values))
+    if not rows:
+        raise UserNotFound
+    return _build_all(reached, rows)[0]
 
 
-def _build_all(reached: Reach, rows: list[UserRow]) -> list[VisibleUser]:
+def _build_all(reached: Reach, rows: list[AnyRow]) -> list[VisibleUser]:
     roles = members.list_roles(reached.connection, reached.caller, [row.id for row in rows])
-    return [
-        VisibleUser(row.id, row.email, row.name, row.status, row.created_at, roles[row.id]) for row in rows
-    ]
+    return [_build(reached.caller, row, roles[row.id]) for row in rows]
+
+
+def _build(caller: Caller, row: AnyRow, roles: list[AnyRow]) -> VisibleUser:
+    shown = (row.id, row.email, row.name, row.status, row.created_at, roles)
+    return UserWithHome(*shown, row.home_workspace_id) if caller.all_workspaces else VisibleUser(*shown)
 
 
 # Statements, built once.
 
-_reached = select(User.__table__, User.id.label("key")).where(reaches_user(User.id))
+_shown_status = statuses.build_shown_status()
+_existing_home = select(Workspace.id).where(Workspace.id == User.home_workspace_id)
+_reached = select(
+    User.id.label("key"),
+    User.id,
+    User.email,
+    User.name,
+    _shown_status.label("status"),
+    User.created_at,
+    _existing_home.scalar_subquery().label("home_workspace_id"),
+).where(reaches_user(User.id))
+_homeless = select(func.count()).select_from(User).where(not_(_existing_home.exists()))
 _by_email = select(User.id).where(User.email == bindparam("email"))
 _reached_by_email = select(User.id, reaches_user(User.id).label("reached")).where(
     User.email == bindparam("email")
 )
-_elsewhere = (
-    select(Member.workspace_id)
-    .where(Member.user_id == bindparam("user"), not_(reaches_workspace(Member.workspace_id)))
-    .limit(1)
+
+
+def _is_elsewhere(workspace_id: SQLColumnExpression[Any], *conditions: ColumnElement[bool]) -> Exists:
+    return exists().where(not_(reaches_workspace(workspace_id)), *conditions)
+
+
+_grant_elsewhere = _is_elsewhere(App.workspace_id, Grant.app_id == App.id, Grant.user_id == bindparam("user"))
+#: A workspace outside the caller's has or had something of the user. Purged events leave a `WorkspaceStatus`.
+_is_known_elsewhere = select(
+    or_(
+        *(
+            _is_elsewhere(table.workspace_id, table.user_id == bindparam("user"))
+            for table in (Member, WorkspaceStatus, Token, Session)
+        ),
+        _grant_elsewhere,
+        _is_elsewhere(
+            Event.workspace_id, Event.user_id == bindparam("user"), Event.workspace_id.is_not(None)
+        ),
+    )
 )

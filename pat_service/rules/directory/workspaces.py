@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from pat_service.errors import Conflict, ScopeMissing
 from pat_service.rules import events
 from pat_service.rules.callers import Caller, reaches_workspace
-from pat_service.rules.directory import reach
+from pat_service.rules.directory import deletion, reach
 from pat_service.rules.directory.changes import Change, Noun, changing, edit_origins
 from pat_service.rules.directory.reach import TargetRow, reading_as
 from pat_service.storage.database import reading
@@ -88,7 +88,7 @@ def change_origins(
 
 @reach.retry_on_new_tokens
 def remove(caller: Caller, workspace_id: str, now: datetime) -> None:
-    """Delete a workspace without apps, with its members, tokens and sessions.
+    """Delete a workspace without apps, with its members, tokens and sessions. It is no user's home then.
 
     Raise WorkspaceNotFound, or Conflict while it has apps.
     """
@@ -99,7 +99,7 @@ def remove(caller: Caller, workspace_id: str, now: datetime) -> None:
         apps = select(App.id).where(App.workspace_id == workspace_id).limit(1)
         if change.connection.execute(apps).first():
             raise Conflict("There are apps in this workspace; move or delete them first.")
-        change.delete(WORKSPACE, current)
+        deletion.delete(change, WORKSPACE, current)
 
 
 def put(change: Change, slug: str, *, name: str, allowed_origins: Sequence[str]) -> None:

@@ -212,6 +212,10 @@ def test_deleting_an_app_deletes_its_grants_tokens_and_sessions(directory: Direc
         assert service.rows(select(table).where(table.app_id == ORDERS)) == []
     assert service.get(frame, "session").status_code == 401
     assert service.refusal(token) == "token_invalid"
-    assert directory.take_event_facts() == [("app:deleted", "manager", "acme", {"before": FACTS})]
+    granted = ("grant:removed", "manager", "acme", {"by": "app:deleted"})
+    assert directory.take_event_facts() == [
+        ("app:deleted", "manager", "acme", {"before": FACTS}),
+        *[granted] * 2,
+    ]
     problem_of(directory.call("DELETE", f"apps/{ORDERS}"), 404, "app_not_found")
     assert {row.id for row in service.rows(select(App.id))} == {SUPPORT, LEDGER}

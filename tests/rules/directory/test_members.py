@@ -89,11 +89,18 @@ def test_a_client_cannot_find_members_outside_its_workspaces(directory: Director
 
 
 def test_a_client_cannot_give_a_role_above_its_highest(directory: Directory) -> None:
-    """The manager's highest role is builder. Removing a higher role is allowed."""
+    """The manager's highest role is builder."""
     problem_of(directory.call("PUT", path(directory, ANA), {"role": "admin"}), 403, "scope_missing")
     assert directory.take_event_facts() == []
+
+
+def test_a_client_cannot_take_a_role_above_its_highest(directory: Directory) -> None:
     directory.ok("PUT", path(directory, ANA), {"role": "admin"}, "everywhere")
-    directory.ok("PUT", path(directory, ANA), {"role": "end-user"})
+    directory.take_event_facts()
+    for method, body in (("PUT", {"role": "end-user"}), ("DELETE", None)):
+        problem = problem_of(directory.call(method, path(directory, ANA), body), 403, "scope_missing")
+        assert "no user with a role above builder" in problem["detail"]
+    assert directory.take_event_facts() == []
 
 
 def test_a_changed_role_takes_effect_on_the_next_request_of_an_open_frame(directory: Directory) -> None:

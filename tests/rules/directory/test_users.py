@@ -1,13 +1,16 @@
 """Create, change and delete users; each tenant sees and changes only its own part of them."""
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
-from pat_service.storage.models import Event, Grant, Member, Session, Token, User
+from pat_service.storage.models import Event, Grant, Member, Session, Token, User, WorkspaceStatus
 from tests.support.directory import ANA, BEN, MALLORY, UNKNOWN, Directory
-from tests.support.people import LEDGER, changed, problem_of, provision
+from tests.support.people import LEDGER, ORDERS, SUPPORT, changed, problem_of, provision
+
+NOW: Final = datetime(2026, 11, 30, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -204,27 +207,6 @@ def test_a_change_leaves_other_columns(directory: Directory) -> None:
     ]
 
 
-def test_a_new_email_does_not_inherit_access_from_other_tenants(directory: Directory) -> None:
-    """Mallory moves from Globex to Acme. Acme's client changes her email. Then Globex adds the user."""
-    service, user_id = directory.service, directory.user(MALLORY)
-    frame = service.frame(LEDGER, client="rival", email=MALLORY)
-    token = service.token(client="rival", email=MALLORY, appSlug="ledger")
-    provision(service.app, changed("users", MALLORY, workspaces={"acme": "end-user"}))
-    directory.ok("PATCH", f"users/{user_id}", {"email": "otto@globex.test"})
-    assert service.rows(select(Grant).where(Grant.user_id == user_id)) == []
-    membership = {"workspaceId": directory.globex, "role": "end-user"}
-    joined = {"email": "otto@globex.test", "memberships": [membership]}
-    assert directory.ok("POST", "users", joined, "rival")["id"] == user_id
-    assert service.refusal(token, LEDGER) == "token_revoked"
-    problem_of(service.get(frame, "session"), 401, "session_revoked")
-    answer = service.mint(client="rival", email="otto@globex.test", appSlug="ledger")
-    problem_of(answer, 403, "app_forbidden")
-    told = service.rows(
-        select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id.is_(None))
-    )
-    assert sorted(row.type for row in told) == ["grant:removed", "session:ended", "token:revoked"]
-
-
 def test_an_equal_change_records_no_event(directory: Directory) -> None:
     path = f"users/{directory.user(ANA)}"
     for body in ({}, {"name": "Ana"}, {"email": "ANA@acme.test", "status": "active"}):
@@ -258,29 +240,172 @@ def test_a_new_name_shows_in_an_open_frame(directory: Directory) -> None:
     assert (user["name"], user["email"]) == ("Ana María", "am@acme.test")
 
 
+# Homes: who may change a shared user
+
+
+@pytest.mark.parametrize(
+    ("tenant", "name_status"), [("manager", 200), ("rival", 409)], ids=["the home", "another tenant"]
+)
+def test_only_the_home_changes_the_name_of_a_shared_user(
+    shared_ana: Directory, tenant: str, name_status: int
+) -> None:
+    path = f"users/{shared_ana.user(ANA)}"
+    answer = shared_ana.call("PATCH", path, {"name": "X"}, tenant)
+    assert answer.status_code == name_status
+    if name_status == 409:
+        problem = problem_of(answer, 409, "conflict")
+        assert "home workspace" in problem["detail"]
+        assert "memberships" in problem["detail"]
+        assert shared_ana.acme not in problem["detail"]
+        assert shared_ana.take_event_facts() == []
+
+
 @pytest.mark.parametrize("tenant", ["manager", "rival"])
-def test_a_limited_client_cannot_change_or_delete_a_shared_user(shared_ana: Directory, tenant: str) -> None:
+@pytest.mark.parametrize(("method", "body"), [("PATCH", {"email": "x@acme.test"}), ("DELETE", None)])
+def test_no_tenant_changes_the_email_of_a_shared_user_or_deletes_them(
+    shared_ana: Directory, tenant: str, method: str, body: Any
+) -> None:
     path = f"users/{shared_ana.user(ANA)}"
     before = shared_ana.ok("GET", path, client="everywhere")
-    for method, body in (
-        ("PATCH", {"name": "X"}),
-        ("PATCH", {"status": "archived"}),
-        ("PATCH", {"email": "x@acme.test"}),
-        ("PATCH", {}),
-        ("DELETE", None),
-    ):
-        problem = problem_of(shared_ana.call(method, path, body, tenant), 409, "conflict")
-        assert "memberships" in problem["detail"]
-        assert shared_ana.globex not in problem["detail"]
+    problem = problem_of(shared_ana.call(method, path, body, tenant), 409, "conflict")
+    assert shared_ana.globex not in problem["detail"]
     assert shared_ana.ok("GET", path, client="everywhere") == before
     assert shared_ana.take_event_facts() == []
-    shared_ana.ok("PATCH", path, {"name": "X"}, "everywhere")
+    shared_ana.ok(method, path, body, "everywhere", 200 if body else 204)
 
 
-def test_a_user_can_be_changed_after_leaving_the_other_tenant(shared_ana: Directory) -> None:
-    user_id = shared_ana.user(ANA)
-    shared_ana.ok("DELETE", f"workspaces/{shared_ana.globex}/members/{user_id}", client="rival", status=204)
-    shared_ana.ok("PATCH", f"users/{user_id}", {"status": "archived"})
+def test_an_equal_change_needs_no_home(shared_ana: Directory) -> None:
+    path = f"users/{shared_ana.user(ANA)}"
+    for body in ({}, {"name": "Ana", "email": "ANA@acme.test", "status": "active"}):
+        shared_ana.ok("PATCH", path, body, "rival")
+    assert shared_ana.take_event_facts() == []
+
+
+def test_the_workspace_that_creates_a_user_is_the_home(tenants: Directory) -> None:
+    tenants.join("zoe@acme.test", "manager")
+    tenants.service.token(client="manager", email="nia@acme.test", provision={})
+    both = [{"workspaceId": id_, "role": "end-user"} for id_ in (tenants.globex, tenants.acme)]
+    tenants.ok("POST", "users", {"email": "two@acme.test", "memberships": both}, "everywhere", 201)
+    tenants.ok("POST", "users", {"email": "dan@acme.test"}, "everywhere", 201)
+    homes = {
+        item["email"]: item["homeWorkspaceId"]
+        for item in tenants.items("users", client="everywhere")
+        if item["email"] in ("zoe@acme.test", "nia@acme.test", "two@acme.test", "dan@acme.test", MALLORY)
+    }
+    assert homes == {
+        "zoe@acme.test": tenants.acme,
+        "nia@acme.test": tenants.acme,
+        "two@acme.test": tenants.globex,
+        "dan@acme.test": None,
+        MALLORY: tenants.globex,
+    }
+
+
+def test_a_user_without_a_home_is_changed_by_clients_of_all_workspaces_only(directory: Directory) -> None:
+    dan = directory.ok("POST", "users", {"email": "dan@acme.test"}, "everywhere", 201)["id"]
+    directory.join("dan@acme.test", "manager")
+    for method, body in (("PATCH", {"name": "X"}), ("PATCH", {"email": "x@acme.test"}), ("DELETE", None)):
+        problem_of(directory.call(method, f"users/{dan}", body), 409, "conflict")
+    directory.ok("PATCH", f"users/{dan}", {"name": "X"}, "everywhere")
+
+
+def test_only_a_client_of_all_workspaces_sees_and_moves_a_home(directory: Directory) -> None:
+    path = f"users/{directory.user(ANA)}"
+    assert "homeWorkspaceId" not in directory.ok("GET", path)
+    move = {"homeWorkspaceId": directory.globex}
+    for method, where, body in (
+        ("PATCH", path, move),
+        ("PATCH", path, {"homeWorkspaceId": directory.acme}),
+        ("POST", "users", zoe(directory) | move),
+    ):
+        problem_of(directory.call(method, where, body), 403, "scope_missing")
+    problem_of(directory.call("PATCH", path, {"homeWorkspaceId": UNKNOWN}, "everywhere"), 404, "not_found")
+    assert directory.take_event_facts() == []
+    assert directory.ok("PATCH", path, move, "everywhere")["homeWorkspaceId"] == directory.globex
+    problem_of(directory.call("PATCH", path, {"name": "X"}), 409, "conflict")
+    assert directory.take_event_facts() == [
+        ("user:changed", "everywhere", "acme", {"before": {"home_workspace_id": directory.acme}}),
+        ("user:changed", "everywhere", "globex", {"after": {"home_workspace_id": directory.globex}}),
+    ]
+    made = directory.ok("POST", "users", zoe(directory) | move, "everywhere", 201)
+    assert made["homeWorkspaceId"] == directory.globex
+
+
+def test_a_deleted_home_is_empty(tenants: Directory) -> None:
+    tenants.ok("DELETE", f"apps/{LEDGER}", client="rival", status=204)
+    tenants.join(MALLORY, "manager")
+    tenants.ok("DELETE", f"workspaces/{tenants.globex}", client="rival", status=204)
+    path = f"users/{tenants.user(MALLORY)}"
+    assert tenants.ok("GET", path, client="everywhere")["homeWorkspaceId"] is None
+    problem_of(tenants.call("PATCH", path, {"name": "X"}), 409, "conflict")
+
+
+@pytest.mark.parametrize("trace", ["membership", "grant", "token", "session", "status", "event"])
+@pytest.mark.parametrize(("method", "body"), [("PATCH", {"email": "x@acme.test"}), ("DELETE", None)])
+def test_any_trace_in_another_workspace_keeps_the_email_and_the_user(
+    tenants: Directory, trace: str, method: str, body: Any
+) -> None:
+    service, ana = tenants.service, tenants.user(ANA)
+    owned = {"workspace_id": tenants.globex, "user_id": ana}
+    issued = owned | {
+        "client_id": "rival",
+        "key_id": "k",
+        "moves": 0,
+        "created_at": NOW,
+        "expires_at": NOW,
+    }
+    rows: dict[str, tuple[Any, dict[str, Any]]] = {
+        "membership": (Member, owned | {"role": "end-user"}),
+        "grant": (Grant, {"app_id": LEDGER, "user_id": ana}),
+        "token": (
+            Token,
+            issued | {"id": UNKNOWN, "digest": b"d" * 32, "session_seconds": 60, "single_use": False},
+        ),
+        "session": (Session, issued | {"id": UNKNOWN, "token_id": UNKNOWN}),
+        "status": (WorkspaceStatus, owned | {"status": "active"}),
+        "event": (Event, owned | {"type": "member:removed", "at": NOW}),
+    }
+    table, row = rows[trace]
+    service.change(insert(table).values(row))
+    path = f"users/{ana}"
+    problem = problem_of(tenants.call(method, path, body), 409, "conflict")
+    assert "client of all workspaces" in problem["detail"]
+    tenants.ok("PATCH", path, {"name": "Ana María"})
+    tenants.ok(method, path, body, "everywhere", 200 if body else 204)
+
+
+def test_a_client_of_both_workspaces_changes_what_both_have_known(shared_ana: Directory) -> None:
+    provision(shared_ana.service.app, changed("clients", "manager", workspaces=["acme", "globex"]))
+    path = f"users/{shared_ana.user(ANA)}"
+    shared_ana.ok("PATCH", path, {"email": "x@acme.test"})
+    shared_ana.ok("DELETE", path, status=204)
+
+
+def test_a_client_changes_nothing_of_a_user_with_a_role_above_its_highest(tenants: Directory) -> None:
+    """The manager's highest role is builder, and Ana is an admin in its workspace."""
+    ana = tenants.user(ANA)
+    tenants.ok("PUT", f"workspaces/{tenants.acme}/members/{ana}", {"role": "admin"}, "everywhere")
+    tenants.take_event_facts()
+    user, member = f"users/{ana}", f"workspaces/{tenants.acme}/members/{ana}"
+    for method, path, body in (
+        ("PATCH", user, {"name": "Mallory"}),
+        ("PATCH", user, {"email": "mallory@evil.test"}),
+        ("PATCH", user, {"status": "archived"}),
+        ("DELETE", user, None),
+        ("PUT", member, {"role": "end-user"}),
+        ("DELETE", member, None),
+        ("PUT", f"apps/{SUPPORT}/grants/{ana}", None),
+        ("DELETE", f"apps/{ORDERS}/grants/{ana}", None),
+    ):
+        problem_of(tenants.call(method, path, body), 403, "scope_missing")
+    assert tenants.take_event_facts() == []
+    assert tenants.service.mint(client="manager").status_code == 201, "a mint changes no user"
+
+
+def test_a_higher_role_in_another_tenants_workspace_does_not_count(shared_ana: Directory) -> None:
+    ana = shared_ana.user(ANA)
+    shared_ana.ok("PUT", f"workspaces/{shared_ana.globex}/members/{ana}", {"role": "admin"}, "rival")
+    shared_ana.ok("PATCH", f"users/{ana}", {"name": "Ana María"})
 
 
 # Deletion
@@ -296,20 +421,23 @@ def test_a_deleted_user_leaves_only_the_audit_trail(directory: Directory) -> Non
         assert service.rows(select(table).where(table.user_id == user_id)) == []
     assert service.rows(select(User).where(User.id == user_id)) == []
     facts = {"email": ANA, "name": "Ana", "status": "active"}
+    by = {"by": "user:deleted"}
     assert directory.take_event_facts() == [
         ("user:deleted", "manager", "acme", {"before": facts}),
-        ("member:removed", "manager", "acme", {"before": {"role": "end-user"}}),
+        ("member:removed", "manager", "acme", {"before": {"role": "end-user"}} | by),
+        *[("grant:removed", "manager", "acme", by)] * 2,
     ]
     problem_of(directory.call("DELETE", f"users/{user_id}"), 404, "user_not_found")
 
 
-def test_a_deletion_is_recorded_in_other_workspaces_too(directory: Directory) -> None:
+def test_a_deletion_is_recorded_in_every_workspace_that_it_touches(directory: Directory) -> None:
+    """Mallory's token and grant of Globex are left after her move to Acme."""
     service, user_id = directory.service, directory.user(MALLORY)
     service.token(client="rival", email=MALLORY, appSlug="ledger")
     provision(service.app, changed("users", MALLORY, workspaces={"acme": "end-user"}))
-    directory.ok("DELETE", f"users/{user_id}", status=204)
+    directory.ok("DELETE", f"users/{user_id}", client="everywhere", status=204)
     told = service.rows(
-        select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id.is_(None))
+        select(Event.type).where(Event.workspace_id == directory.globex, Event.client_id == "everywhere")
     )
     assert sorted(row.type for row in told) == ["grant:removed", "token:revoked"]
 

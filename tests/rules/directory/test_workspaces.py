@@ -112,7 +112,9 @@ def test_deleting_an_empty_workspace_deletes_its_members_tokens_and_sessions(dir
         assert service.rows(select(table).where(table.workspace_id == directory.acme)) == []
     problem_of(directory.call("GET", f"workspaces/{directory.acme}"), 404, "not_found")
     facts = {"slug": "acme", "name": "Acme", "allowed_origins": [PORTAL]}
-    assert directory.take_event_facts() == [("workspace:deleted", "manager", "acme", {"before": facts})]
+    deleted, *ended = directory.take_event_facts()
+    assert deleted == ("workspace:deleted", "manager", "acme", {"before": facts})
+    assert {(type_, details["by"]) for type_, _, _, details in ended} == {("member:removed", deleted[0])}
     assert [row.slug for row in service.rows(select(Workspace.slug))] == ["globex"]
 
 
