@@ -105,8 +105,9 @@ def list_users(query: dict[str, Any]) -> Listing:
 def create_user(request: dict[str, Any]) -> Any:
     """Create a user with memberships.
 
-    If the user exists and is a member of other clients' workspaces only, they join the given workspaces.
-    The answer is then 200, and the user's name and status do not change.
+    The first workspace is the user's home. If the user exists and is a member of other clients' workspaces
+    only, they join the given workspaces. The answer is then 200, and the user's name and status do not
+    change.
     """
     return _with_status(*users.create(g.caller, **request, now=utcnow()))
 
@@ -126,7 +127,8 @@ def read_user(user_id: str) -> Any:
 def change_user(changes: dict[str, Any], user_id: str) -> Any:
     """Change or archive a user.
 
-    A client that is limited to workspaces can change only users who belong to no other workspace.
+    A client that is limited to workspaces sets the status there. It can change the name if it reaches the
+    user's home, and the email if also no other workspace has known the user.
     """
     return users.change(g.caller, user_id, changes, utcnow())
 
@@ -137,7 +139,8 @@ def change_user(changes: dict[str, Any], user_id: str) -> Any:
 def delete_user(user_id: str) -> None:
     """Delete a user, and their memberships, grants, tokens and sessions.
 
-    A client that is limited to workspaces can delete only users who belong to no other workspace.
+    A client that is limited to workspaces must reach the user's home, and no other workspace may have known
+    the user.
     """
     users.remove(g.caller, user_id, utcnow())
 
@@ -168,7 +171,10 @@ def read_member(workspace_id: str, user_id: str) -> Any:
 @blueprint.alt_response(200, schema=MemberAnswerSchema, success=True, description="The user was a member")
 @problems(404, 409)
 def put_member(request: dict[str, str], workspace_id: str, user_id: str) -> Any:
-    """Make a user a member in this role, or change the member's role."""
+    """Make a user a member in this role, or change the member's role.
+
+    A user who was archived in the workspace stays archived.
+    """
     return _with_status(*members.put(g.caller, workspace_id, user_id, request["role"], utcnow()))
 
 

@@ -106,7 +106,7 @@ def test_a_back_end_of_end_users_takes_no_admins_place(world: Directory) -> None
         ("DELETE", f"workspaces/{world.acme}/members/{world.user(ANA)}", None),
         ("DELETE", f"users/{world.user(ANA)}", None),
     ):
-        options = {} if body is None else {"json": body}
+        options: dict[str, Any] = {} if body is None else {"json": body}
         answer = world.service.client.open(
             f"/api/ext/{path}", method=method, headers=basic("office", "o" * 40), **options
         )
@@ -200,8 +200,8 @@ def test_a_home_is_not_taken_by_creating_or_joining_again(world: Directory) -> N
     for email in (ANA, ANA.upper()):
         body = {"email": email, "memberships": [{"workspaceId": world.globex, "role": "admin"}]}
         problem_of(world.call("POST", "users", body, "rival"), 409, "conflict")
-    for body in ({"homeWorkspaceId": world.globex}, {"homeWorkspaceId": world.globex, "name": "X"}):
-        problem_of(world.call("PATCH", f"users/{world.user(ANA)}", body, "rival"), 403, "scope_missing")
+    for changes in ({"homeWorkspaceId": world.globex}, {"homeWorkspaceId": world.globex, "name": "X"}):
+        problem_of(world.call("PATCH", f"users/{world.user(ANA)}", changes, "rival"), 403, "scope_missing")
     (ana,) = world.service.rows(select(User.home_workspace_id, User.name).where(User.email == ANA))
     assert tuple(ana) == (world.acme, "Ana")
 

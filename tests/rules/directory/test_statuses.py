@@ -73,7 +73,12 @@ def test_a_status_outlives_the_membership(joined: Directory) -> None:
         assert status_of(joined, MALLORY) == "archived"
         assert mint(joined, "manager") == 403
     joined.leave(MALLORY, "manager")
-    just_in_time = {"client": "manager", "email": MALLORY, "appSlug": "support", "provision": {}}
+    just_in_time: dict[str, Any] = {
+        "client": "manager",
+        "email": MALLORY,
+        "appSlug": "support",
+        "provision": {},
+    }
     problem_of(joined.service.mint(**just_in_time), 403, "app_forbidden")
     joined.join(MALLORY, "manager")
     set_status(joined, MALLORY, "active")
