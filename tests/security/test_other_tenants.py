@@ -15,7 +15,17 @@ from apps.support import Ticket
 from pat_service.rules import retention
 from pat_service.storage.models import Event, User
 from tests.support.directory import ANA, BEN, Directory
-from tests.support.people import LEDGER, ORDERS, SUPPORT, Service, basic, changed, problem_of, provision
+from tests.support.people import (
+    LEDGER,
+    ORDERS,
+    SUPPORT,
+    Service,
+    basic,
+    changed,
+    make_secret,
+    problem_of,
+    provision,
+)
 
 HIRE = "newhire@acme.test"
 
@@ -96,7 +106,12 @@ def test_acme_archives_its_employee_whom_globex_added(world: Directory) -> None:
 
 def test_a_back_end_of_end_users_takes_no_admins_place(world: Directory) -> None:
     """t01: it renames an admin to a person for whom the portal mints."""
-    office = {"id": "office", "secret": "o" * 40, "workspaces": ["acme"], "scopes": ["provision"]}
+    office = {
+        "id": "office",
+        "secret": make_secret("office"),
+        "workspaces": ["acme"],
+        "scopes": ["provision"],
+    }
     provision(world.service.app, {"clients": [office]})
     world.ok("PUT", f"workspaces/{world.acme}/members/{world.user(ANA)}", {"role": "admin"})
     for method, path, body in (
@@ -108,7 +123,7 @@ def test_a_back_end_of_end_users_takes_no_admins_place(world: Directory) -> None
     ):
         options: dict[str, Any] = {} if body is None else {"json": body}
         answer = world.service.client.open(
-            f"/api/ext/{path}", method=method, headers=basic("office", "o" * 40), **options
+            f"/api/ext/{path}", method=method, headers=basic("office", make_secret("office")), **options
         )
         problem_of(answer, 403, "scope_missing")
 
