@@ -32,7 +32,7 @@ def is_id(text: str) -> bool:
 
 
 def page_number(text: str) -> int:
-    """Return the requested page number, or 1 if the text is no number."""
+    """Return the requested page number, or 1 if the text is not a number."""
     return int(text) if NUMBER.fullmatch(text) else 1
 
 

@@ -18,11 +18,11 @@ ANY_ORIGIN: Final = "*"
 #: In characters. A host has at most 253 (RFC 1035).
 MAX_ORIGIN_LENGTH: Final = len("https://") + 253 + len(":65535")
 
-#: The bounds of a rate limit. More requests would be no limit, and a longer window is a typing error.
+#: The bounds of a rate limit. A higher number limits nothing, and a longer window is a typing error.
 MAX_LIMIT_REQUESTS: Final = 10**9
 MAX_LIMIT_WINDOW_SECONDS: Final = 366 * 86400
 
-#: A text with less variety is no random secret.
+#: A text with less variety is not a random secret.
 MIN_DIFFERENT_CHARACTERS: Final = 8
 
 #: Control characters, and lone surrogates, which no database stores.

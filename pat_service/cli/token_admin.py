@@ -129,7 +129,7 @@ def end_sessions(id_: str | None, token_filter: TokenFilter | None) -> None:
 
 
 def _parse_id(id_: str | None, missing: type[TokenNotFound | SessionNotFound]) -> str:
-    """Return the id in its stored form. Raise if it is no UUID: PostgreSQL fails on some other texts."""
+    """Return the id in its stored form. Raise if it is not a UUID: PostgreSQL fails on some other texts."""
     found = (id_ or "").lower()
     if not is_uuid(found):
         raise missing

@@ -61,7 +61,7 @@ def check_access(email: str, user_id: str, target: Target) -> list[Finding]:
         found.append(
             problem(
                 ACCESS,
-                f"{email} is no member of workspace {facts.workspace_slug}.",
+                f"{email} is not a member of workspace {facts.workspace_slug}.",
                 f'PUT {members}/{user_id} {{"role": "end-user"}}',
             )
         )

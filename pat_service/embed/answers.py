@@ -151,7 +151,7 @@ def frame_headers(response: Response) -> Response:
 
 
 def current_origins(place: Place) -> list[str]:
-    """Query the allowed origins of this response. Raise NotFound if the place's id is no UUID."""
+    """Query the allowed origins of this response. Raise NotFound if the place's id is not a UUID."""
     if not is_uuid(place.app_id or place.workspace_id or ""):
         raise NotFound
     g.database_asked = True

@@ -20,7 +20,7 @@ def require_frame() -> None:
     if not current_app.config["EMBED_FRAMED_ONLY"]:
         return
     destination, mode = sent.get("HTTP_SEC_FETCH_DEST"), sent.get("HTTP_SEC_FETCH_MODE")
-    # A script's fetch has the destination "empty" and is no navigation.
+    # A script's fetch has the destination "empty" and is not a navigation.
     navigates = mode == "navigate" if mode else destination not in (None, "empty")
     if navigates and destination not in _FRAMES:
         raise NotFramed

@@ -114,7 +114,7 @@ def _address_builder(folder: str) -> Callable[..., str]:
 def show_waiting(root: str, origins: list[str]) -> Response:
     """Answer with an empty page that waits for a token from its named parent, if the origins include it.
 
-    The page names no other origin, since anybody may ask for it.
+    The page names no other origin, since anyone may request it.
     """
     parent = named_parent(origins)
     boot = {"base": root, "parents": [each.lower() for each in parent.values()]} | parent | preferences()

@@ -48,7 +48,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
 
 
 def hit(name: str, limit: str | None, subject: str) -> None:
-    """Count one request of `subject`. Raise RateLimited beyond the limit; None is no limit."""
+    """Count one request of `subject`. Raise RateLimited beyond the limit; None means no limit."""
     if limit is None:
         return
     item = _parse(limit)

@@ -43,7 +43,7 @@ def app_url(slug: str) -> str:
 
 
 def slug_of_host() -> str | None:
-    """Return the slug in the request's Host, or None if it is no app's host."""
+    """Return the slug in the request's Host, or None if it is not the host of an app."""
     label, _, rest = _host().partition(".")
     return label if label and rest == _common_host() else None
 

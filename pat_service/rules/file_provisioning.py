@@ -170,7 +170,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
                 _put_client(connection, keyring, item, place, done, now)
         for slug, email in directory.grants.list_ineffective(connection, apps):
             done.notes.append(
-                f"{email} has a grant of {slug} but is no member of its workspace, so the grant has no effect"
+                f"{email} has a grant of {slug} but is not a member of its workspace: the grant has no effect"
             )
         events.record(connection, events.DIRECTORY_PROVISIONED, now, details=dict(done.counts))
     return done

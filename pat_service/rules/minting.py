@@ -115,7 +115,7 @@ def _require_access(caller: Caller, request: MintRequest, connection: Connection
     _require_user(facts)
     _require_target(facts, request)
     if not (may_open if request.for_app else may_visit)(facts):
-        detail = None if request.for_app else "The user is no active member of this workspace."
+        detail = None if request.for_app else "The user is not an active member of this workspace."
         raise AppForbidden(detail).about(
             user_id=facts.user_id, app_id=facts.app_id, workspace_id=facts.workspace_id
         )

@@ -71,7 +71,7 @@ class IssuedRow(Protocol):
 
 
 def count_live(now: datetime) -> Counts:
-    """Count live tokens and sessions from indexes alone: about 0.1 s for a million of each."""
+    """Count live tokens and sessions from indexes only: about 0.1 s for a million of each."""
     with reading() as connection:
         tokens, sessions = (connection.scalar(statement, {"now": now}) for statement in _live_counts)
     return Counts(tokens or 0, sessions or 0)

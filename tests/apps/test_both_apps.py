@@ -138,7 +138,7 @@ def test_a_row_of_another_viewer_or_workspace_answers_like_a_missing_row(
         f"id={'%F0%9D%9F%8E' * 36}",
     ],
 )
-def test_a_text_that_is_no_id_is_not_found(
+def test_a_text_that_is_not_an_id_is_not_found(
     service: Service, viewer: Viewer, route: Route, query: str
 ) -> None:
     app, method, path, fields = route

@@ -435,7 +435,7 @@ def test_a_clock_that_is_close_enough_is_ok(seconds: float) -> None:
     [
         ("she is archived", ["ana@acme.test is archived"]),
         ("she loses her grant", ["ana@acme.test has no grant of app orders"]),
-        ("she leaves the workspace", ["ana@acme.test is no member of workspace acme"]),
+        ("she leaves the workspace", ["ana@acme.test is not a member of workspace acme"]),
     ],
 )
 def test_the_proposed_requests_give_ana_access(service: Service, loss: str, texts: list[str]) -> None:
@@ -485,7 +485,7 @@ def test_the_doctor_reports_an_app_that_has_moved(service: Service) -> None:
         if about in ("access", "token")
     ]
     assert "is in workspace globex, not in acme" in found[0]
-    assert "no member of workspace globex" in found[1]
+    assert "not a member of workspace globex" in found[1]
     assert "a move of the app drops its grants" in found[2]
     provision(service.app, changed("apps", "orders"))
     found = [text for _, about, text in bad(examine(service.app, *ANA)) if about == "token"]

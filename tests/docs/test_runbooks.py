@@ -85,7 +85,7 @@ def test_a_leaked_key_among_the_fallbacks_still_verifies_forged_sessions(start: 
 
 
 def forge(jwt: str) -> str:
-    """Sign the claims of a session with the leaked key alone."""
+    """Sign the claims of a session with only the leaked key."""
     leaked = Keyring(KEY)
     return leaked.sign_session(leaked.read_any_session(jwt))
 
@@ -106,7 +106,7 @@ def test_the_steps_after_a_leaked_secret_key_end_all_that_it_signed(start: Start
     assert "Unknown key" not in run(service, "check")
     assert service.refusal(token) == "token_invalid"
     assert [mint_status(service, secret) for secret in (SECRETS["portal"], secrets["portal"])] == [401, 201]
-    # Even if somebody restores the leaked key, nothing of it revives.
+    # If the leaked key is restored by mistake, none of its tokens, sessions and secrets works again.
     restored = start(NEW_KEY, KEY)
     assert restored.get(frame, "session").json["code"] == "session_revoked"  # type: ignore[index]
     assert restored.refusal(token) == "token_revoked"

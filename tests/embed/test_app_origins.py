@@ -251,7 +251,7 @@ def test_without_app_in_public_url_every_host_serves_every_app(shared: Service) 
     assert boot(page)["ways"] == [f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}"]
 
 
-# ---- Slugs that are no part of a host ----
+# ---- Slugs that cannot be part of a host ----
 
 
 @pytest.fixture

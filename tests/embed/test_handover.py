@@ -85,7 +85,7 @@ def test_the_waiting_page_greets_only_an_allowed_parent(
 def test_a_refusal_of_the_waiting_page_names_only_its_parent(
     service: Service, named: str, parents: list[str]
 ) -> None:
-    """Anybody may ask for this page, and an app's origins name its customers."""
+    """Anyone may request this page, and an app's origins name its customers."""
     provision(service.app, changed("apps", "orders", allowed_origins=[PORTAL, "https://customer.example"]))
     tab = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate"}
     answer = service.client.get(f"/embed-apps/{ORDERS}/frame", query_string={"parent": named}, headers=tab)

@@ -296,7 +296,7 @@ def test_the_store_contains_no_token_and_no_secret(limited: Service, clock: time
 def test_invented_tokens_do_not_fill_the_memory(
     make_service: MakeService, clock: time_machine.Traveller
 ) -> None:
-    """A stranger can send a new well-formed token with each request, since checksums are no secret."""
+    """A stranger can send a new well-formed token with each request, since checksums are not secret."""
     service = make_service()
     storage = service.app.extensions["pat_service.limiter"].storage
     with service.app.test_request_context():

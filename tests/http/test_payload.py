@@ -132,7 +132,7 @@ NOT_WHOLE_NUMBERS = [
 
 
 @pytest.mark.parametrize("field", ["sessionExpiry", "patExpiry"])
-def test_the_error_of_a_value_that_is_no_whole_number_names_its_field(shared: Service, field: str) -> None:
+def test_the_error_of_a_value_that_is_not_a_whole_number_names_its_field(shared: Service, field: str) -> None:
     for text in NOT_WHOLE_NUMBERS:
         body = (
             OPEN_BODY.replace(f'"{field}": {MINT_BODY[field]}'.encode(), f'"{field}": {text}'.encode()) + b"}"

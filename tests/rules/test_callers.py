@@ -89,7 +89,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_header_is_no_client_and_no_session(shared: Service, name: str) -> None:
+def test_a_malformed_header_identifies_no_client_and_no_session(shared: Service, name: str) -> None:
     answer = mint_with_header(shared, MALFORMED[name])
     problem_of(answer, 401, "invalid_client")
     assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
@@ -308,7 +308,7 @@ def test_a_failure_is_logged_with_its_address_and_the_claimed_client(
     "claimed",
     ["por tal", "pörtal", "x" * 65, "\x1b[2J", make_secret("sent as the id", 40), "pat_55555555"],
 )
-def test_a_claimed_client_is_not_logged_if_it_is_no_client_id_or_may_be_a_secret(
+def test_a_claimed_client_is_not_logged_if_it_is_not_a_client_id_or_may_be_a_secret(
     service: Service, request_lines: Callable[[], list[dict[str, Any]]], claimed: str
 ) -> None:
     mint_with_secret(service, SECRETS["portal"], claimed)
@@ -344,7 +344,7 @@ def test_failures_never_refuse_a_right_secret_or_use_its_quota(
     assert [mint_with_secret(limited, SECRETS["portal"]).status_code for _ in range(11)] == [201] * 10 + [429]
 
 
-def test_requests_with_a_right_secret_are_no_failures(
+def test_requests_with_a_right_secret_do_not_count_as_failures(
     limited: Service, clock: time_machine.Traveller
 ) -> None:
     for _ in range(31):

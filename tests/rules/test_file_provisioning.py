@@ -266,7 +266,7 @@ def test_each_move_ends_the_tokens_since_the_last_move(both: Flask, service: Ser
         assert service.get(frame, "session").json["code"] == "access_revoked"  # type: ignore[index]
 
 
-def test_a_new_slug_or_template_is_no_move(app: Flask, service: Service) -> None:
+def test_a_new_slug_or_template_does_not_move_the_app(app: Flask, service: Service) -> None:
     frame, token = service.frame(), service.token()
     provision(app, changed("apps", "orders", slug="purchases", template="support"))
     assert service.get(frame, "session").json["app"]["slug"] == "purchases"  # type: ignore[index]

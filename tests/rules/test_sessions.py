@@ -246,7 +246,7 @@ FORGED_CLAIMS: Final[dict[str, dict[str, Any]]] = {
     "another app": {"aud": f"embed:{SUPPORT}"},
     "two apps": {"aud": [AUDIENCE, f"embed:{SUPPORT}"]},
     "any app": {"aud": "embed:*"},
-    "the id alone": {"aud": ORDERS},
+    "only the id": {"aud": ORDERS},
     "the app in upper case": {"aud": f"embed:{ORDERS.upper()}"},
     "another user": {"sub": "99999999-9999-4999-8999-999999999999"},
     "another workspace": {"wid": "99999999-9999-4999-8999-999999999999"},
@@ -261,7 +261,7 @@ FORGED_CLAIMS: Final[dict[str, dict[str, Any]]] = {
     "an end beyond time": {"exp": 10**30},
     "an end before time": {"exp": -(10**30)},
     "an end that never comes": {"exp": float("inf")},
-    "an end that is no number": {"exp": float("nan")},
+    "an end that is not a number": {"exp": float("nan")},
     "a beginning as text": {"nbf": "0", "iat": "0"},
     "a beginning before time": {"nbf": -(10**30), "iat": -(10**30)},
 }
@@ -276,7 +276,9 @@ def test_forged_claims_are_refused(shared: Service, frame: Frame, forgery: str) 
 
 
 @pytest.mark.parametrize("part", [b"", b"null", b"[]", b'"x"', b"{", b"\xff", b"[" * 350, b"[" * 900, b"0"])
-def test_a_header_or_payload_that_is_no_object_is_refused(shared: Service, frame: Frame, part: bytes) -> None:
+def test_a_header_or_payload_that_is_not_an_object_is_refused(
+    shared: Service, frame: Frame, part: bytes
+) -> None:
     header = jwt.get_unverified_header(frame.jwt)
     problem_of(bearing(shared, signed(header, part)), 401, "session_invalid")
     problem_of(bearing(shared, signed(part, claims_of(frame.jwt))), 401, "session_invalid")

@@ -641,7 +641,7 @@ def test_a_bad_parameter_ends_nothing(shared: Service, path: str) -> None:
 
 @both
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_an_address_that_is_no_id_is_not_found(shared: Service, path: str, method: str) -> None:
+def test_an_address_that_is_not_an_id_is_not_found(shared: Service, path: str, method: str) -> None:
     before = dump_database(shared)
     braces = "{" + UNKNOWN + "}"
     for name in (

@@ -167,7 +167,7 @@ def mistaken(token: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("mistake", mistaken("pat_" + "a" * 72))
-def test_a_text_that_is_no_token_is_refused_without_a_query_for_it(shared: Service, mistake: str) -> None:
+def test_a_text_that_is_not_a_token_is_refused_without_a_query_for_it(shared: Service, mistake: str) -> None:
     text = mistaken(shared.token())[mistake]
     with shared.statements() as statements:
         assert [shared.refusal(text) for _ in range(3)] == ["token_invalid"] * 3
@@ -201,7 +201,7 @@ def test_each_apps_origins_are_queried_separately(shared: Service) -> None:
     assert len(statements) == 3
 
 
-def test_an_address_that_is_no_id_causes_no_query(shared: Service) -> None:
+def test_an_address_that_is_not_an_id_causes_no_query(shared: Service) -> None:
     with shared.statements() as statements:
         for app_id in (
             "x",
@@ -266,7 +266,7 @@ def test_a_token_is_read_only_from_a_posts_form_or_a_gets_address(shared: Servic
 @pytest.mark.parametrize(
     "kind", ["application/json", "text/plain", "application/octet-stream", "multipart/mixed"]
 )
-def test_a_body_that_is_no_form_is_415(shared: Service, kind: str) -> None:
+def test_a_body_that_is_not_a_form_is_415(shared: Service, kind: str) -> None:
     body = json.dumps({PARAMETER: shared.token()})
     answer = shared.client.post(PATH, data=body, content_type=kind, headers={"Accept": "application/json"})
     problem_of(answer, 415, "unsupported_media_type")
@@ -379,7 +379,7 @@ def test_a_navigation_outside_a_frame_opens_nothing_if_framed_only_is_on(
     when_on: bool,
     framed_only: str,
 ) -> None:
-    """A client without fetch metadata, or a script's fetch, is no navigation."""
+    """A client without fetch metadata, or a script's fetch, is not a navigation."""
     service = app_with(framed_only)
     given = {"Sec-Fetch-Dest": destination, "Sec-Fetch-Mode": mode, "Sec-Fetch-Site": "cross-site"}
     headers = {name: value for name, value in given.items() if value is not None}

@@ -87,7 +87,7 @@ class Seen(HTMLParser):
 
 
 def name_everything(service: Service, name: str) -> None:
-    """Give this name to Ana, her workspace, her apps, her order's wares and her ticket."""
+    """Give this name to Ana, her workspace, her apps, the products of her order and her ticket."""
     apps = [
         changed("apps", slug)["apps"][0] | {"name": name, "users": [EMAIL]} for slug in ("orders", "support")
     ]

@@ -28,7 +28,7 @@ def text_of(page: str) -> str:
 def section(page: str, title: str) -> str:
     """Return the text below this heading, with its subsections."""
     text = text_of(page)
-    # A comment in a fenced block is no heading.
+    # A comment in a fenced block is not a heading.
     masked = FENCE.sub(lambda block: " " * len(block[0]), text)
     headings = list(HEADING.finditer(masked))
     [found] = [heading for heading in headings if heading[2] == title]

@@ -18,7 +18,7 @@ CONNECT: Final = """(how) => {
   eval(how).postMessage(message, "*", [port2]);
   port1.postMessage({ type: "token", id: 1, token: "pat_1" });
 }"""
-#: Values that are no messages of the two scripts, and messages at the wrong time.
+#: Values that are not messages of the two scripts, and messages at the wrong time.
 MALFORMED: Final = """[
   null, undefined, 0, "", "pat-embed:connect", [], new Map(), new Date(NaN), { type: null }, { type: {} },
   { type: "constructor" }, { type: "__proto__", name: "__proto__" }, { type: "token" },

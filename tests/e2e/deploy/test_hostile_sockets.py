@@ -51,7 +51,7 @@ REFUSED = {
     "HTTP/2 without a word": (f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{HIDDEN}", 400),
     "a NUL in the address": (f"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
     "a NUL in a header": (f"GET / HTTP/1.1\r\nHost: x\r\nX: \0\r\n\r\n{HIDDEN}", 400),
-    "lines that end with LF alone": (f"GET / HTTP/1.1\nHost: x\n\n{HIDDEN}", 400),
+    "lines that end with LF only": (f"GET / HTTP/1.1\nHost: x\n\n{HIDDEN}", 400),
     "a lone LF among the headers": (f"GET / HTTP/1.1\r\nHost: x\nX: y\r\n\r\n{HIDDEN}", 400),
     "a lone CR among the headers": (f"GET / HTTP/1.1\r\nHost: x\rX: y\r\n\r\n{HIDDEN}", 400),
     "a folded header": (f"GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n  z\r\n\r\n{HIDDEN}", 400),
@@ -67,7 +67,7 @@ REFUSED = {
     "an address without end": (f"GET /{'a' * 20000}", 414),
     "a header too long": (f"GET / HTTP/1.1\r\nHost: x\r\nX: {'a' * 9000}\r\n\r\n{HIDDEN}", 431),
     # Malformed chunks.
-    "a chunk of a size that is no number": (f"{CHUNKED}zz\r\n\r\n{HIDDEN}", 400),
+    "a chunk of a size that is not a number": (f"{CHUNKED}zz\r\n\r\n{HIDDEN}", 400),
     "a chunk of a negative size": (f"{CHUNKED}-1\r\n\r\n{HIDDEN}", 400),
     "a chunk longer than it says": (f"{CHUNKED}1\r\nabc\r\n0\r\n\r\n{HIDDEN}", 400),
     "a chunk with an extension without end": (f"{CHUNKED}1;{'a' * 20000}", 400),

@@ -12,7 +12,7 @@ from tests.support.servers import WebServer
 def installation(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """One installation for each module: SQLite alone, or PostgreSQL with Redis."""
+    """One installation for each module: only SQLite, or PostgreSQL with Redis."""
     folder = tmp_path_factory.mktemp("installation")
     if request.param == "sqlite":
         yield installed(folder, f"sqlite:///{folder / 'pat-service.db'}")

@@ -69,7 +69,7 @@ def test_a_removed_grant_takes_effect_on_the_next_request_of_an_open_frame(direc
 
 LOSSES: dict[str, Callable[[Directory], object]] = {
     "Ana is archived": lambda it: it.ok("PATCH", f"users/{it.user(ANA)}", {"status": "archived"}),
-    "Ana is no member": lambda it: provision(
+    "Ana is not a member": lambda it: provision(
         it.service.app, changed("users", ANA, workspaces={"globex": "end-user"})
     ),
 }
