@@ -24,15 +24,12 @@ DRAIN_BYTES: Final = 65536
 SKIPPED_BODY_BYTES: Final = 32768
 
 
-def _write_problem(client: socket.socket, status: int, _reason: str, _text: str) -> None:
+def _write_problem(app: Any, client: socket.socket, status: int, _reason: str, _text: str) -> None:
     """Answer an unreadable request. gunicorn's own text would repeat the request, with its token."""
     # Imported late: the master loads this module and would keep old code after a reload.
     from pat_service.http import unreadable
 
-    util.write_nonblock(client, unreadable.answer(status))
-
-
-util.write_error = _write_problem
+    util.write_nonblock(client, unreadable.answer(app, status))
 
 
 def _can_reach_next_request(body: Body) -> bool:
@@ -54,6 +51,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **options)
         # Connections that have or await a thread, oldest first → the time when the thread began.
         self._busy: dict[TConn, float] = {}
+
+    def load_wsgi(self) -> None:
+        """Load the service, which then also answers unreadable requests."""
+        super().load_wsgi()
+        util.write_error = partial(_write_problem, self.wsgi)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Give the connection a thread once it has sent something."""

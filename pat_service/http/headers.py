@@ -19,7 +19,10 @@ REQUEST_ID_HEADER: Final = "X-Request-Id"
 STATIC: Final = "/static/"
 NOT_STORED: Final = ("Cache-Control", "no-store")
 POLICY_HEADER: Final = "Content-Security-Policy"
-NOT_FRAMED: Final = (POLICY_HEADER, "default-src 'none'; frame-ancestors 'none'")
+NOT_FRAMED: Final = (
+    POLICY_HEADER,
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
 _DENIED_FEATURES: Final = (
     "accelerometer browsing-topics camera display-capture geolocation gyroscope hid "
     "magnetometer microphone midi payment publickey-credentials-get serial usb"
@@ -40,6 +43,8 @@ FIXED: Final = (
 )
 #: A year, in seconds.
 HSTS: Final = "max-age=31536000"
+#: The key of `app.extensions` for the headers of every answer of this installation.
+FIXED_HERE: Final = "pat_service.fixed_headers"
 
 
 #: The form of a nonce, for `use_nonce`.
@@ -71,9 +76,11 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
 
     `has_app_origins`: each app has an origin of its own.
     """
-    fixed = [*FIXED]
+    fixed = app.extensions[FIXED_HERE] = [*FIXED]
     if https:
-        fixed.append(("Strict-Transport-Security", HSTS))
+        # Only apps are below the common host; see docs/operate/app-origins.md.
+        hsts = f"{HSTS}; includeSubDomains" if has_app_origins else HSTS
+        fixed.append(("Strict-Transport-Security", hsts))
     if has_app_origins:
         # Otherwise two hosts of one domain share a process and can set a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))

@@ -173,15 +173,20 @@ def test_an_apps_own_response_cannot_weaken_the_headers(
 
 
 @pytest.mark.parametrize(
-    ("public_url", "sent"), [("https://embed.example", True), ("http://127.0.0.1:8000", False)]
+    ("public_url", "sent"),
+    [
+        ("https://embed.example", "max-age=31536000"),
+        ("https://{app}.embed.example", "max-age=31536000; includeSubDomains"),
+        ("http://127.0.0.1:8000", None),
+    ],
 )
-def test_hsts_is_sent_if_the_public_url_is_https(
-    make_shared: Callable[..., Service], public_url: str, sent: bool
+def test_hsts_is_sent_if_the_public_url_is_https_and_covers_the_hosts_of_apps(
+    make_shared: Callable[..., Service], public_url: str, sent: str | None
 ) -> None:
     service = make_shared(PUBLIC_URL=public_url, SECRET_KEY=KEY)
-    answers = [service.frame().response, service.client.get(PATH), service.client.get("/nothing")]
-    answers += [service.client.get("/static/embed/embed.css", buffered=True), service.mint(client="auditor")]
-    assert {"Strict-Transport-Security" in answer.headers for answer in answers} == {sent}
+    answers = [service.client.get(PATH), service.client.get("/nothing"), service.mint(client="auditor")]
+    answers += [service.client.get("/static/embed/embed.css", buffered=True)]
+    assert {answer.headers.get("Strict-Transport-Security") for answer in answers} == {sent}
 
 
 @pytest.mark.parametrize(
@@ -200,6 +205,8 @@ def test_no_other_answer_can_be_framed_and_only_files_load_elsewhere(
     for method in ("GET", "POST"):
         answer = shared.client.open(path, method=method, buffered=True)
         assert ancestors_of(answer) == "'none'"
+        assert policy_of(answer)["base-uri"] == "'none'"
+        assert policy_of(answer)["form-action"] == "'none'"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers.getlist("Cross-Origin-Resource-Policy") == [resource_policy]

@@ -97,8 +97,13 @@ def program(name: str) -> str:
 
 
 @contextlib.contextmanager
-def nginx(sockets: Path) -> Iterator[Proxy]:
-    """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate."""
+def nginx(
+    sockets: Path, *, app_origins: bool = False, env: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Proxy]:
+    """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate.
+
+    `app_origins`: with the changes of docs/operate/proxy.md for an origin for each app.
+    """
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
         _certificate(folder)
@@ -116,22 +121,25 @@ def nginx(sockets: Path) -> Iterator[Proxy]:
             "listen 443 ": f"listen 127.0.0.1:{port} ",
             "\nhttp {": f"\nhttp {{ {temporary}",
         }
+        if app_origins:
+            changes[f"server_name {HOST};"] = f"server_name {HOST} *.{HOST};"
         config = _changed("nginx.conf", changes, folder)
         command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
-        with _running("nginx", command, folder / "output", cwd=folder) as wait:
+        with _running("nginx", command, folder / "output", cwd=folder, env=env) as wait:
             wait(lambda: _answer(plain_port, _ASK).startswith(b"HTTP/1."))
             yield Proxy(port, plain_port, folder / "pat-service.log", folder / "error.log", wait.process)
 
 
 @contextlib.contextmanager
-def caddy(sockets: Path) -> Iterator[Proxy]:
-    """Run docs/operate/Caddyfile in front of the instances at `sockets`, with test ports and certificate."""
+def caddy(sockets: Path, *, app_origins: bool = False) -> Iterator[Proxy]:
+    """Run docs/operate/Caddyfile as `nginx` runs its configuration."""
     with _scratch("caddy") as folder:
         port, plain_port = free_port(), free_port()
+        names = f"{HOST}, *.{HOST}" if app_origins else HOST
         _certificate(folder)
         changes = {
             "\n{\n": f"\n{{\n\thttp_port {plain_port}\n\thttps_port {port}\n",
-            f"\n\n{HOST} {{\n": f"\n\n{HOST} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
+            f"\n\n{HOST} {{\n": f"\n\n{names} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
             "/var/log/caddy/": f"{folder}/",
             "/run/pat-service/": f"{sockets}/",
         }
@@ -145,10 +153,10 @@ def caddy(sockets: Path) -> Iterator[Proxy]:
 
 
 def _certificate(folder: Path) -> None:
-    """Create a certificate and key for HOST in the folder."""
+    """Create a certificate and key for HOST and the hosts below it in the folder."""
     command = [
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-        *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}", "-days", "2"),
+        *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},DNS:*.{HOST}", "-days", "2"),
         *("-keyout", str(folder / "key.pem"), "-out", str(folder / "fullchain.pem")),
     ]
     subprocess.run(command, check=True, capture_output=True)

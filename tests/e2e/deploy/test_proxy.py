@@ -8,6 +8,7 @@ import resource
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,9 +241,60 @@ def test_an_oversized_request_ends_at_the_service_or_the_proxy(nginx: Proxy) -> 
         status, text = connection.ask("POST", MINT, "a" * 1_500_000, **basic("portal"))
         assert (status, json.loads(text)["code"]) == (413, "payload_too_large")
         assert connection.ask("POST", MINT, "a" * 2_200_000, **basic("portal"))[0] == 413
-        assert connection.ask("GET", "/" + "a" * 9000)[0] == 414
-        assert connection.ask("GET", "/", X="a" * 9000)[0] == 400
-        assert connection.ask("GET", "/metrics")[0] == 404
+        for path, header, status in (("/" + "a" * 9000, "x", 414), ("/", "a" * 9000, 431)):
+            answered, text = connection.ask("GET", path, X=header)
+            assert (answered, json.loads(text)["status"]) == (status, status)
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "//metrics", "///metrics", "/%2fmetrics", "/./metrics", "/x/../metrics"]
+)
+def test_no_spelling_of_the_metrics_reaches_the_service(connection: Connection, path: str) -> None:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == 404
+    assert answer.headers["Content-Type"] != "application/problem+json"
+
+
+def test_the_cookies_of_a_viewer_do_not_reach_the_service(connection: Connection) -> None:
+    """The service refuses headers over 8190 bytes. An app can fill the cookies of its domain."""
+    assert connection.ask("GET", "/healthz", Cookie="a=" + "b" * 700_000)[0] == 200
+
+
+def handshake(proxy: Proxy, version: ssl.TLSVersion) -> str | None:
+    """Return the protocol that the proxy speaks if the client speaks this version alone."""
+    context = any_certificate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = version
+    # OpenSSL itself would refuse old protocols.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with tls(proxy, context) as connection:
+        return connection.version()
+
+
+def test_the_proxy_speaks_tls_1_2_and_1_3_and_nothing_older(proxy: Proxy) -> None:
+    assert handshake(proxy, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+    assert handshake(proxy, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
+    for old in (ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1):
+        with pytest.raises(OSError, match=r"(?i)alert|reset|EOF"):
+            handshake(proxy, old)
+
+
+def test_nginx_refuses_tls_1_1_also_if_openssl_allows_it(tmp_path: Path) -> None:
+    """Some systems have an OpenSSL with a low security level."""
+    (tmp_path / "openssl.cnf").write_text(
+        "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\n"
+        "MinProtocol = TLSv1\nCipherString = ALL:@SECLEVEL=0\n"
+    )
+    env = {"OPENSSL_CONF": str(tmp_path / "openssl.cnf")}
+    with installed_or_skipped(lambda sockets: servers.nginx(sockets, env=env))(tmp_path) as proxy:
+        assert handshake(proxy, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+        for old in (ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1):
+            with pytest.raises(OSError, match=r"(?i)alert|reset|EOF"):
+                handshake(proxy, old)
 
 
 def test_other_hosts_are_refused_and_browsers_get_http_2(proxy: Proxy) -> None:
