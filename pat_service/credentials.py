@@ -22,10 +22,12 @@ from pat_service.errors import SessionExpired, SessionInvalid, TokenInvalid
 
 TOKEN_PREFIX: Final = "pat"
 CLIENT_SECRET_PREFIX: Final = "pcs"
+#: A one-time code, which claims a session that is already open.
+CODE_PREFIX: Final = "otc"
 #: Matches secrets anywhere in a text, to redact logs. They can have a literal or URL-encoded underscore, or
 #: be JWTs or Basic credentials.
 SECRET_TEXT: Final = re.compile(
-    r"(?:pat|pcs)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,2000}\.[\w-]+|basic\s+[\w+/-]{16,}=*",
+    r"(?:pat|pcs|otc)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,2000}\.[\w-]+|basic\s+[\w+/-]{16,}=*",
     re.IGNORECASE,
 )
 
@@ -82,6 +84,18 @@ def parse_token(text: str) -> Secret:
     if not is_well_formed(text, TOKEN_PREFIX):
         raise TokenInvalid
     return Secret(text)
+
+
+def parse_code(text: str) -> Secret:
+    """Return the one-time code, or raise TokenInvalid if this service cannot have issued this text."""
+    if not is_well_formed(text, CODE_PREFIX):
+        raise TokenInvalid
+    return Secret(text)
+
+
+def is_code(text: str) -> bool:
+    """Return whether a text is meant as a one-time code."""
+    return text.startswith(f"{CODE_PREFIX}_")
 
 
 def redact(text: str) -> str:

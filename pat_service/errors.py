@@ -218,6 +218,11 @@ class SessionRevoked(Refused):
     detail = "The session was ended. Open the app again."
 
 
+class SessionReplaced(Refused):
+    status, code, title = 401, "session_replaced", "Session replaced"
+    detail = "A renewal has replaced this session. Use the newer one, or open the app again."
+
+
 class Conflict(Refused):
     status, code, title = 409, "conflict", "Conflict"
     detail = "The request conflicts with what exists."

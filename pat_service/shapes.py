@@ -17,6 +17,8 @@ MAX_NAME_LENGTH: Final = 200
 ANY_ORIGIN: Final = "*"
 #: In characters. A host has at most 253 (RFC 1035).
 MAX_ORIGIN_LENGTH: Final = len("https://") + 253 + len(":65535")
+#: The most pages around a frame.
+MAX_ANCESTORS: Final = 50
 
 #: The bounds of a rate limit. A higher number limits nothing, and a longer window is a typing error.
 MAX_LIMIT_REQUESTS: Final = 10**9

@@ -95,6 +95,7 @@ export type PatEmbedErrorCode =
   | "session_invalid"
   | "session_expired"
   | "session_revoked"
+  | "session_replaced"
   | "access_revoked"
   | "too_many_sessions"
   // The host page

@@ -79,6 +79,7 @@ OWN_CODES: Final[dict[str, Collection[str]]] = {
     "awaitLauncher": {"not_framed"},
     "handOverApp": HANDOVER_CODES,
     "handOverLauncher": HANDOVER_CODES,
+    "enterApp": {"app_forbidden", "app_not_found"},
     "openApp": FRAME_CODES,
     "openLauncher": FRAME_CODES,
     "openAppByForm": FRAME_CODES | CODES_BY_CREDENTIALS["session"],

@@ -3,9 +3,10 @@
 from typing import Any, Final
 
 from pat_service.api.fields import EXAMPLE_TOKEN
+from pat_service.credentials import CODE_PREFIX
 from pat_service.http.headers import NONCE
 from pat_service.http.public_url import TOKEN_PARAMETER
-from pat_service.shapes import MAX_ORIGIN_LENGTH
+from pat_service.shapes import MAX_ANCESTORS, MAX_ORIGIN_LENGTH
 
 TAG: Final = "Frames"
 _PAGE: Final = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}}
@@ -27,14 +28,21 @@ _LAUNCHER_FIELDS: Final = {
     "user": _USER,
     "workspace": _NAMED,
 }
+_CODE: Final = {"type": "string", "description": "A one-time code. It works once, within 30 s."}
+_EXAMPLE_CODE: Final = f"{CODE_PREFIX}_…"
 _OPENED: Final = {
     "type": "object",
-    "required": ["session", "expiresIn", "viewer", "page"],
+    "minProperties": 1,
     "properties": {
         "session": {"type": "string", "description": "The session's JWT."},
         "expiresIn": {"type": "integer", "description": "In seconds."},
         "viewer": {"type": "object"},
         "page": {"type": ["string", "null"]},
+        "moveTo": {
+            "type": "string",
+            "description": "The frame must navigate to this address, with a one-time code: only the browser "
+            "can check the pages around the frame.",
+        },
     },
     "example": {"session": "eyJ…", "expiresIn": 3600, "viewer": {"role": "end-user"}, "page": None},
 }
@@ -66,12 +74,26 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
         "type": "object",
         "required": ["accessToken", "parentOrigin"],
         "properties": {
-            "accessToken": token | {"description": "The token that the host page passed on."},
+            "accessToken": token
+            | {"description": "The token that the host page passed on, or a launcher's one-time code."},
             "parentOrigin": {
                 "type": "string",
                 "minLength": 1,
                 "maxLength": MAX_ORIGIN_LENGTH,
                 "description": "The origin of the host page. It must be an allowed origin.",
+            },
+            "ancestorOrigins": {
+                "type": ["array", "null"],
+                "minItems": 1,
+                "maxItems": MAX_ANCESTORS,
+                "items": {"type": "string", "minLength": 1, "maxLength": MAX_ORIGIN_LENGTH},
+                "description": "The origins of all pages around the frame, as `location.ancestorOrigins` has "
+                "them. Each must be allowed. null: the browser does not tell them.",
+            },
+            "session": {
+                "type": ["string", "null"],
+                "description": "The session to renew. It ends at the first request of the new one, and after "
+                "60 s at the latest. A session of another user, app or launcher is ignored.",
             },
             "nonce": {
                 "type": ["string", "null"],
@@ -88,10 +110,13 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
             "get": {
                 "tags": [TAG],
                 "operationId": f"open{kind}",
-                "summary": f"Open the {what} in a frame, with the token in the address.",
+                "summary": f"Open the {what} in a frame, with a token or code in the address.",
                 "description": "This is the `redirectUrl` of a mint. A browser gets it only inside a frame.",
                 "security": [],
-                "parameters": [{"in": "query", "name": TOKEN_PARAMETER, "required": True, "schema": token}],
+                "parameters": [
+                    {"in": "query", "name": TOKEN_PARAMETER, "schema": token},
+                    {"in": "query", "name": "code", "schema": _CODE},
+                ],
                 "responses": page | _refusals(*_REFUSED),
             },
             "post": {
@@ -159,10 +184,39 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
 def paths() -> dict[str, Any]:
     """Return the paths of frames, with their statuses."""
     facts = _LAUNCHER_FIELDS | {"app": _NAMED}
-    return _paths_of("/embed-apps/{appId}", "appId", "app", "App", facts) | _paths_of(
-        "/embed-workspaces/{workspaceId}",
-        "workspaceId",
-        "launcher of a workspace",
-        "Launcher",
-        _LAUNCHER_FIELDS,
-    )
+    launcher = "/embed-workspaces/{workspaceId}"
+    return {
+        **_paths_of("/embed-apps/{appId}", "appId", "app", "App", facts),
+        **_paths_of(launcher, "workspaceId", "launcher of a workspace", "Launcher", _LAUNCHER_FIELDS),
+        f"{launcher}/apps/{{appId}}": _exchange(),
+    }
+
+
+def _exchange() -> dict[str, Any]:
+    """Return the path by which a launcher opens an app."""
+    answer = {
+        "type": "object",
+        "required": ["code", "expiresIn", "url"],
+        "properties": {
+            "code": _CODE,
+            "expiresIn": {"type": "integer", "description": "In seconds, the life of the code."},
+            "url": {"type": "string", "description": "The address of the app's frame."},
+        },
+        "example": {"code": _EXAMPLE_CODE, "expiresIn": 30, "url": "/embed-apps/…"},
+    }
+    opened = {
+        "description": "A one-time code for a session at the app",
+        "content": {"application/json": {"schema": answer}},
+    }
+    names = ("workspaceId", "appId")
+    return {
+        "parameters": [{"in": "path", "name": name, "required": True, "schema": _ID} for name in names],
+        "post": _BY_SESSION
+        | {
+            "operationId": "enterApp",
+            "summary": "Open an app from the launcher.",
+            "description": "The launcher passes the code on to the app's frame, which hands it over. "
+            "The app's session ends with the launcher's at the latest.",
+            "responses": {"201": opened} | _refusals("401", "403", "404", "409", "429", "503"),
+        },
+    }

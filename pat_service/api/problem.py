@@ -37,7 +37,9 @@ CODES_BY_CREDENTIALS: Final = {
             "too_many_sessions",
         }
     ),
-    "session": frozenset({"session_invalid", "session_expired", "session_revoked", "access_revoked"}),
+    "session": frozenset(
+        {"session_invalid", "session_expired", "session_revoked", "session_replaced", "access_revoked"}
+    ),
 }
 #: Path parameter or field → the code if nothing has this id or name.
 NOT_FOUND_CODES: Final = {"appId": "app_not_found", "userId": "user_not_found"}

@@ -20,6 +20,7 @@ from pat_service.http.public_url import frame_url, launcher_url
 from pat_service.rules import minting
 from pat_service.rules.access import Place
 from pat_service.rules.minting import MintRequest
+from pat_service.rules.openings import Attempt, Framing, Ready
 from pat_service.rules.sessions import OpenSession
 
 
@@ -54,13 +55,18 @@ def mint(request: MintRequest) -> dict[str, Any]:
 @blueprint.response(201, SessionAnswerSchema)
 def open_session(request: dict[str, Any]) -> dict[str, Any]:
     """Open a session for a program, with a token, as a frame does."""
-    token = parse_token(request["access_token"])
-    session, signed = opening.open_session(token, Place(app_id=request["app_id"]), request["parent_origin"])
-    assert isinstance(session, OpenSession)  # noqa: S101 - the place is an app
+    token, parent = parse_token(request["access_token"]), request["parent_origin"]
+    framing = None if parent is None else Framing(parent)
+    return opening.open_session(token, Attempt(Place(app_id=request["app_id"]), framing=framing), _describe)
+
+
+def _describe(ready: Ready) -> dict[str, Any]:
+    session = ready.session
+    assert isinstance(session, OpenSession) and ready.signed  # noqa: S101, PT018 - a program opens an app at once
     g.session_id = session.id
     g.app_id = session.viewer.app.id
     return {
-        "signed_pat": signed.reveal(),
+        "signed_pat": ready.signed.reveal(),
         "session": {"id": session.id, "expires_in": session.expires_in},
         "user": session.viewer.user,
         "app": session.viewer.app,

@@ -132,7 +132,7 @@ def _check_token(keyring: Keyring, row: AnyRow, target: Target, now: datetime) -
         return problem(TOKEN, f"{name} was revoked at {_format(row.revoked_at)}.", MINT_AGAIN)
     if expired:
         return ok(TOKEN, f"{name} expired at {_format(row.expires_at)}; the next mint replaces it.")
-    if is_used(row, now):
+    if is_used(row, now, row.repeat_by):
         text = f"{name} was for single use, and was used at {_format(row.first_used_at)}."
         return warning(TOKEN, text, MINT_AGAIN)
     try:
@@ -207,6 +207,7 @@ _columns = (
     Token.single_use,
     Token.created_at,
     Token.first_used_at,
+    Token.repeat_by,
     Token.last_used_at,
     Token.expires_at,
     Token.revoked_at,

@@ -40,6 +40,10 @@ ADVICE: Final = {
         _("Your session was ended"),
         _("You ended it, or the team that runs this app did."),
     ),
+    "session_replaced": (
+        _("This session was replaced by a newer one"),
+        _("The app needs to be opened again."),
+    ),
     "not_framed": (
         _("This app opens inside another page"),
         _("It cannot open in its own tab. Go to the page that shows it."),
@@ -95,7 +99,8 @@ RELOAD: Final = _("Reload the page that shows this app.")
 #: A new token can help with these codes. An unknown code may come from a proxy and be temporary.
 _RETRYABLE: Final = {
     *("token_missing", "token_invalid", "token_expired", "token_superseded", "token_revoked", "token_used"),
-    *("session_invalid", "session_expired", "session_revoked", "too_many_sessions", "rate_limited"),
+    *("session_invalid", "session_expired", "session_revoked", "session_replaced"),
+    *("too_many_sessions", "rate_limited"),
     *("unavailable", "internal_error", "unreachable", "timeout", "fetch_token_failed", "unknown"),
 }
 

@@ -12,11 +12,11 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.http import parse_accept_header
 
 from pat_service import errors
-from pat_service.credentials import Secret, parse_token
+from pat_service.credentials import Secret, is_code, parse_code, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import advice, retryable
 from pat_service.embed.handover import named_parent
-from pat_service.embed.hosts import form_action
+from pat_service.embed.hosts import form_action, launcher_source
 from pat_service.embed.locale import language, theme
 from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
@@ -31,6 +31,8 @@ APPS: Final = "/embed-apps"
 LAUNCHERS: Final = "/embed-workspaces"
 #: The common prefix of both paths.
 FRAMES: Final = "/embed-"
+#: This parameter of a frame's address holds a one-time code.
+CODE_PARAMETER: Final = "code"
 #: The form field that carries a session from one frame of a workspace to the next.
 SESSION_FIELD: Final = "session"
 #: The largest body of an app's form, and of the form that opens a frame.
@@ -84,13 +86,35 @@ def check_request() -> None:
 
 def read_token(given: list[str]) -> Secret:
     """Return the only token in `given`, or raise errors.TokenMissing, TokenInvalid or InvalidPayload."""
+    token = parse_token(_read_only(given))
+    refuse_nul()
+    return token
+
+
+def read_credential(given: list[str]) -> Secret:
+    """Return the only token or one-time code in `given`, or raise the errors of `read_token`."""
+    text = _read_only(given)
+    credential = parse_code(text) if is_code(text) else parse_token(text)
+    refuse_nul()
+    return credential
+
+
+def read_address() -> Secret:
+    """Return the token or one-time code in the frame's address, or raise the errors of `read_token`."""
+    tokens, codes = request.args.getlist(TOKEN_PARAMETER), request.args.getlist(CODE_PARAMETER)
+    if not any(codes):
+        return read_token(tokens)
+    code = parse_code(_read_only(codes + tokens))
+    refuse_nul()
+    return code
+
+
+def _read_only(given: list[str]) -> str:
     if not any(given):
         raise errors.TokenMissing
     if len(given) > 1:
         raise errors.TokenInvalid("The access token is given more than once.")
-    token = parse_token(given[0])
-    refuse_nul()
-    return token
+    return given[0]
 
 
 def read_opening() -> tuple[list[str], str | None]:
@@ -130,7 +154,10 @@ def refuse_nul() -> None:
 def record_session(session: Opened) -> None:
     """Record the response's session and allowed origins in the request's state."""
     request_state().update(
-        session_id=session.id, origins=session.origins, workspace_wide=session.workspace_wide
+        session_id=session.id,
+        origins=session.origins,
+        workspace_wide=session.workspace_wide,
+        in_launcher=session.from_launcher,
     )
     ancestors.remember(requested_place(), session.own_origins)
 
@@ -143,11 +170,17 @@ def frame_headers(response: Response) -> Response:
         sent.environ[FRAME_POLICY] = POLICY.format(
             nonce=csp_nonce(),
             forms=form_action(parsed[0]) if request_state().get("workspace_wide") else "'none'",
-            ancestors=ancestors.frame_ancestors(allowed_origins()),
+            ancestors=ancestors.frame_ancestors(_sources()),
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
+
+
+def _sources() -> list[str]:
+    """Return the sources that may frame this response."""
+    launcher = [launcher_source()] if request_state().get("in_launcher") else []
+    return [*allowed_origins(), *launcher]
 
 
 def current_origins(place: Place) -> list[str]:

@@ -8,23 +8,25 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from pat_service.credentials import Secret
 from pat_service.embed import answers
-from pat_service.embed.handover import read_handover
-from pat_service.embed.hosts import expected_slug
+from pat_service.embed.handover import is_in_launcher, read_handover
+from pat_service.embed.hosts import app_prefix, expected_slug, launcher_origins
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import facts, hand_over_page, show_first_page, show_waiting
+from pat_service.embed.pages import facts, first_page, hand_over_page, show_first_page, show_waiting
 from pat_service.http import limits, opening
 from pat_service.http.authentication import bearer, count_request, keyring, utcnow
 from pat_service.http.payload import receive_body
-from pat_service.http.public_url import TOKEN_PARAMETER
-from pat_service.rules import sessions
+from pat_service.http.public_url import has_app_origins
+from pat_service.rules import openings, sessions
 from pat_service.rules.access import Place
-from pat_service.rules.sessions import AnySession, OpenSession
+from pat_service.rules.openings import Attempt, Framing, Ready
+from pat_service.rules.sessions import AnySession, OpenLauncher, OpenSession
+from pat_service.rules.tokens import Navigation
 
 
 def open_by_address(**_: str) -> Response:
-    """Open a frame with the token in its address."""
+    """Open a frame with the token or one-time code in its address."""
     require_frame()
-    return show_first_page(*_open(answers.read_token(request.args.getlist(TOKEN_PARAMETER))))
+    return _navigate(answers.read_address(), "address")
 
 
 def open_by_form(**_: str) -> Response:
@@ -32,7 +34,7 @@ def open_by_form(**_: str) -> Response:
     require_frame()
     tokens, passed_on = answers.read_opening()
     if passed_on is None:
-        return show_first_page(*_open(answers.read_token(tokens)))
+        return _navigate(answers.read_token(tokens), "form")
     answers.refuse_nul()
     session = _check(passed_on)
     if isinstance(session, OpenSession):
@@ -48,13 +50,29 @@ def wait(**_: str) -> Response:
     place = answers.requested_place()
     # The launcher's policy must let its form reach the apps, also before there is a session.
     g.workspace_wide = place.app_id is None
+    # The host page around the launcher must be allowed as well: browsers check every page around a frame.
+    g.in_launcher = place.app_id is not None and is_in_launcher()
     return show_waiting(request.path.removesuffix(answers.HANDOVER), answers.current_origins(place))
 
 
 def hand_over(**_: str) -> Response:
     """Open a session for a waiting page, or a newer one for an open frame."""
     handover = read_handover()
-    return hand_over_page(*_open(answers.read_token([handover.token]), handover.parent), handover)
+    framing = Framing(handover.parent, handover.ancestors, launcher_origins())
+    attempt = Attempt(_place(), framing=framing, former=handover.session)
+    return _open(
+        answers.read_credential([handover.token]), attempt, lambda ready: hand_over_page(ready, handover)
+    )
+
+
+def enter(workspace_id: str, app_id: str) -> tuple[Response, int]:
+    """Open an app from the launcher, and return a one-time code for its frame."""
+    session = current_session()
+    assert isinstance(session, OpenLauncher)  # noqa: S101 - the path names a launcher
+    limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
+    code, app = openings.enter(keyring(), session, app_id, utcnow(), own_host=has_app_origins())
+    address = f"{app_prefix(app)}{answers.APPS}/{app.id}"
+    return jsonify(code=code.reveal(), expiresIn=openings.CODE_SECONDS, url=address), 201
 
 
 def session_facts(**_: str) -> Response:
@@ -77,10 +95,16 @@ def current_session() -> AnySession:
     return session
 
 
-def _open(token: Secret, parent: str | None = None) -> tuple[AnySession, Secret]:
-    session, signed = opening.open_session(token, _place(), parent)
-    answers.record_session(session)
-    return session, signed
+def _navigate(credential: Secret, navigation: Navigation) -> Response:
+    return _open(credential, Attempt(_place(), navigation), first_page)
+
+
+def _open(credential: Secret, attempt: Attempt, answer: Callable[[Ready], Response]) -> Response:
+    def prepare(ready: Ready) -> Response:
+        answers.record_session(ready.session)
+        return answer(ready)
+
+    return opening.open_session(credential, attempt, prepare)
 
 
 def _check(token: str) -> AnySession:

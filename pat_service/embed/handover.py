@@ -8,9 +8,10 @@ from flask import request
 from marshmallow import Schema, fields, post_load
 from marshmallow.validate import Length, Regexp
 
+from pat_service.embed.hosts import launcher_origins
 from pat_service.http.headers import NONCE
 from pat_service.http.payload import StrictParser
-from pat_service.shapes import ANY_ORIGIN, MAX_ORIGIN_LENGTH
+from pat_service.shapes import ANY_ORIGIN, MAX_ANCESTORS, MAX_ORIGIN_LENGTH
 
 #: This parameter of a frame's address holds the host page's origin, as embed.js writes it.
 PARENT_PARAMETER: Final = "parent"
@@ -18,13 +19,16 @@ PARENT_PARAMETER: Final = "parent"
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A token, the origin of its sender, and the nonce for the page to return, if any.
+    """A token or one-time code, the origins around the frame, the former session, and the page's nonce.
 
-    The origin may be any text, such as `null`: it is compared and never stored.
+    Origins may be any text, such as `null`: they are compared and never stored. `ancestors` is None if the
+    browser does not tell them. Without a nonce the answer has no page.
     """
 
     token: str = field(repr=False)
     parent: str
+    ancestors: tuple[str, ...] | None
+    session: str | None = field(repr=False)
     nonce: str | None
 
 
@@ -33,11 +37,23 @@ class _HandoverSchema(Schema):
     parent_origin = fields.String(
         required=True, data_key="parentOrigin", validate=Length(1, MAX_ORIGIN_LENGTH)
     )
+    ancestor_origins = fields.List(
+        fields.String(validate=Length(1, MAX_ORIGIN_LENGTH)),
+        data_key="ancestorOrigins",
+        load_default=(),
+        allow_none=True,
+        validate=Length(1, MAX_ANCESTORS),
+    )
+    session = fields.String(load_default=None, allow_none=True)
     nonce = fields.String(load_default=None, allow_none=True, validate=Regexp(rf"{NONCE}\Z"))
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Handover:
-        return Handover(data["access_token"], data["parent_origin"], data["nonce"])
+        given = data["ancestor_origins"]
+        ancestors = None if given is None else tuple(origin.lower() for origin in given)
+        return Handover(
+            data["access_token"], data["parent_origin"], ancestors, data["session"], data["nonce"]
+        )
 
 
 def read_handover() -> Handover:
@@ -51,3 +67,8 @@ def named_parent(allowed: Sequence[str]) -> dict[str, str]:
     named = request.args.get(PARENT_PARAMETER, "")
     is_allowed = named.lower() in allowed or (ANY_ORIGIN in allowed and len(named) <= MAX_ORIGIN_LENGTH)
     return {"parent": named} if is_allowed and named not in ("", ANY_ORIGIN) else {}
+
+
+def is_in_launcher() -> bool:
+    """Return whether the frame's address names a launcher of this installation as its parent."""
+    return request.args.get(PARENT_PARAMETER, "").lower() in launcher_origins()

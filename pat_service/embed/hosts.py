@@ -4,7 +4,7 @@ A host that no frame can have is refused at once. The rules compare the slug in 
 at another app's host, a token or session is invalid.
 """
 
-from flask import g
+from flask import g, request
 
 from pat_service.errors import NotServedHere
 from pat_service.http.public_url import app_url, has_app_origins, is_common_host, public_url, slug_of_host
@@ -45,6 +45,19 @@ def app_prefix(app: ViewedApp) -> str:
 def launcher_prefix() -> str:
     """Return the prefix that an app's frame puts before a path of the launcher."""
     return public_url() if has_app_origins() else ""
+
+
+def launcher_origins() -> tuple[str, ...]:
+    """Return the origins that this installation's launchers can have."""
+    if has_app_origins():
+        return (public_url(),)
+    # The launcher shares this frame's origin. A proxy may have changed the scheme.
+    return (f"https://{request.host}", f"http://{request.host}")
+
+
+def launcher_source() -> str:
+    """Return the source of a policy that matches the launchers, as a frame sees them."""
+    return public_url() if has_app_origins() else "'self'"
 
 
 def form_action(place: Place) -> str:

@@ -4,20 +4,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
-from flask import Response, current_app, jsonify, render_template
+from flask import Response, current_app, jsonify, render_template, request
 from jinja2 import Template, TemplateNotFound
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
 from pat_service.credentials import Secret
-from pat_service.embed.answers import APPS, LAUNCHERS
-from pat_service.embed.handover import Handover, named_parent
-from pat_service.embed.hosts import app_prefix, apps_with_host, launcher_prefix
-from pat_service.embed.locale import locale, theme
+from pat_service.embed.answers import APPS, CODE_PARAMETER, LAUNCHERS
+from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
+from pat_service.embed.hosts import app_prefix, apps_with_host, launcher_origins, launcher_prefix
+from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
-from pat_service.http.headers import csp_nonce, use_nonce
+from pat_service.http.headers import csp_nonce, request_state, use_nonce
+from pat_service.http.public_url import has_app_origins
 from pat_service.rules.access import ViewedApp, Viewer, Visitor, list_openable_apps
+from pat_service.rules.openings import Ready
 from pat_service.rules.sessions import AnySession, OpenLauncher, OpenSession
 
 #: Addresses that may receive a frame's session, each with its app, or None for the launcher.
@@ -116,7 +118,7 @@ def show_waiting(root: str, origins: list[str]) -> Response:
 
     The page names no other origin, since anyone may request it.
     """
-    parent = named_parent(origins)
+    parent = named_parent(_with_launcher(origins))
     boot = {"base": root, "parents": [each.lower() for each in parent.values()]} | parent | preferences()
     return Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce()))
 
@@ -127,17 +129,42 @@ def show_first_page(session: AnySession, signed: Secret) -> Response:
     return _document(session, destinations, _boot(session, signed, destinations))
 
 
-def hand_over_page(session: AnySession, signed: Secret, handover: Handover) -> Response:
+def first_page(ready: Ready) -> Response:
+    """Answer a navigation with the first page of a frame and its session."""
+    assert ready.signed  # noqa: S101 - a navigation gets the session
+    return show_first_page(ready.session, ready.signed)
+
+
+def hand_over_page(ready: Ready, handover: Handover) -> Response:
     """Answer with the session and, if the handover has a nonce, with the frame's first page.
 
-    An app's frame gets no destinations: the policy of the empty page forbids forms to other pages.
+    If only a navigation can apply the token's origins, answer with its address instead. An app's frame gets
+    no destinations: the policy of the empty page forbids forms to other pages.
     """
+    session, signed = ready.session, ready.signed
+    if ready.code is not None:
+        return jsonify(moveTo=_address_with_code(session, ready.code, handover.parent))
+    assert signed  # noqa: S101 - either a code or the session
     destinations = {} if isinstance(session, OpenSession) else _destinations(session)
     page = None
     if handover.nonce is not None:
         use_nonce(handover.nonce)
         page = _html_of(_document(session, destinations, None))
     return jsonify(_boot(session, signed, destinations) | {"page": page})
+
+
+def _address_with_code(session: AnySession, code: Secret, parent: str) -> str:
+    query = {CODE_PARAMETER: code.reveal(), PARENT_PARAMETER: parent}
+    query |= {LOCALE_PARAMETER: locale(), THEME_PARAMETER: theme()}
+    return f"{_path(session)}?{urlencode(query)}"
+
+
+def _with_launcher(parents: list[str]) -> list[str]:
+    """Return the parents, and the launcher if it frames this response."""
+    if not request_state().get("in_launcher"):
+        return parents
+    named = request.args.get(PARENT_PARAMETER, "").lower()
+    return [*parents, *(origin for origin in launcher_origins() if has_app_origins() or origin == named)]
 
 
 def _document(session: AnySession, destinations: Destinations, boot: dict[str, Any] | None) -> Response:
@@ -189,10 +216,10 @@ def _boot(session: AnySession, signed: Secret, destinations: Destinations) -> di
         "session": signed.reveal(),
         "expiresIn": session.expires_in,
         "base": _path(session),
-        "parents": session.origins,
+        "parents": (parents := _with_launcher(session.origins)),
         "ways": list(destinations),
         "viewer": _describe(visitor) | {"role": visitor.role},
-        **named_parent(session.origins),
+        **named_parent(parents),
         **preferences(),
     }
 

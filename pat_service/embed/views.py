@@ -12,7 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from pat_service.embed import answers
-from pat_service.embed.frames import current_session, frame_blueprint
+from pat_service.embed.frames import current_session, enter, frame_blueprint
 from pat_service.embed.hosts import require_app_host, require_common_host
 from pat_service.embed.pages import app_of, has_page, show
 from pat_service.embed.registry import Page
@@ -22,6 +22,7 @@ from pat_service.rules.sessions import OpenSession
 
 launchers: Final = frame_blueprint("launcher", f"{answers.LAUNCHERS}/<workspace_id>", require_common_host)
 blueprint: Final = frame_blueprint("embed", f"{answers.APPS}/<app_id>", require_app_host)
+launchers.add_url_rule("/apps/<app_id>", view_func=enter, methods=["POST"])
 blueprint.after_app_request(answers.frame_headers)
 
 

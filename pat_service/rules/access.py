@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import Select, and_, bindparam, select
+from sqlalchemy import Select, and_, bindparam, func, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause, Join
 
@@ -152,9 +152,14 @@ class CredentialFacts(AccessFacts, Protocol):
 
 
 def select_credentials(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:
-    """Select tokens or sessions, with their facts for the app in the parameter `app`."""
+    """Select tokens or sessions, with their facts for an app.
+
+    It is a session's own app. A token and a launcher's session have the facts of the parameter `app`.
+    """
     common = (table.client_id, table.app_id.label("target_app"), table.moves, table.attributes)
-    app, user = App.id == bindparam("app"), User.id == table.user_id
+    given: ColumnElement[str] = bindparam("app")
+    app = App.id == (func.coalesce(table.app_id, given) if table is Session else given)
+    user = User.id == table.user_id
     facts = join_facts(table.__table__, app, user, Workspace.id == table.workspace_id)
     return select(*FACTS, *common, table.allowed_origins, table.expires_at, *columns).select_from(facts)
 

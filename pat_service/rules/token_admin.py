@@ -16,6 +16,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement
 from pat_service.errors import Refused, ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.rules import callers, events
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
+from pat_service.rules.sessions import depends_on
 from pat_service.rules.tokens import REPEAT_WITHIN, in_pair
 from pat_service.storage import paging
 from pat_service.storage.database import UtcDateTime, reading, transaction
@@ -154,13 +155,17 @@ def read_session(caller: Caller, session_id: str) -> IssuedRow:
 def end_session(caller: Caller, session_id: str, now: datetime) -> int:
     """End the session at once and return 1, or 0 if it was not live.
 
-    Raise SessionNotFound, or ScopeMissing if the caller sees the session but may not end it.
+    The apps that a launcher opened end with its session. So does a session that this one replaces. Raise
+    SessionNotFound, or ScopeMissing if the caller sees the session but may not end it.
     """
     with events.recording_refusals(events.CLIENT_REFUSED, now):
         session = read_session(caller, session_id)
         _require_own(caller, session, session_id=session_id)
     with transaction() as connection:
-        return _end(connection, Session, [Session.id == session_id, _is_reached(Session)], caller, now)
+        ended = _end(connection, Session, [Session.id == session_id, _is_reached(Session)], caller, now)
+        dependents = [Session.user_id == session.user_id, depends_on(session_id), _is_reached(Session)]
+        _end(connection, Session, dependents, caller, now, by=events.SESSION_ENDED)
+    return ended
 
 
 def end_sessions(caller: Caller, token_filter: TokenFilter, now: datetime) -> int:
@@ -298,7 +303,12 @@ _live_counts = tuple(
 _status = case(
     (Token.revoked_at.is_not(None), "revoked"),
     (Token.expires_at <= _now, "expired"),
-    (Token.single_use & (Token.first_used_at <= bindparam("repeat_since", type_=UtcDateTime)), "used"),
+    (
+        Token.single_use
+        & Token.first_used_at.is_not(None)
+        & or_(Token.repeat_by.is_(None), Token.first_used_at <= bindparam("repeat_since", type_=UtcDateTime)),
+        "used",
+    ),
     else_=LIVE,
 )
 _live_sessions = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)

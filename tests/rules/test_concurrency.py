@@ -34,6 +34,7 @@ from tests.support.people import (
     WORLD,
     Service,
     basic,
+    boot,
     changed,
     database_folder,
     problem_of,
@@ -426,13 +427,30 @@ def test_a_workspace_is_deleted_or_gets_an_app(service: Service) -> None:
 # Openings of one token.
 
 
-def test_concurrent_openings_of_a_single_use_token_leave_one_session(service: Service) -> None:
+def test_concurrent_navigations_with_a_single_use_token_leave_one_session(service: Service) -> None:
     token = service.token(singleUse=True)
-    answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
-    assert Counter(answer.status_code for answer in answers) == {201: THREADS}
+    answers = race(service, *[lambda caller: caller.open(token)] * THREADS)
+    assert Counter(answer.status_code for answer in answers) == {200: THREADS}
     assert len(live_sessions(service)) == 1
-    assert Counter(facts(service, answer).status_code for answer in answers) == {200: 1, 401: THREADS - 1}
+    served = [
+        service.client.get(
+            f"/embed-apps/{ORDERS}/session", headers={"Authorization": f"Bearer {boot(answer)['session']}"}
+        )
+        for answer in answers
+    ]
+    assert Counter(answer.status_code for answer in served) == {200: 1, 401: THREADS - 1}
     assert count(service, Event, Event.type == "session:replaced") == THREADS - 1
+
+
+@pytest.mark.parametrize("way", ["a program", "the host's script"])
+def test_concurrent_scripts_open_a_single_use_token_once(service: Service, way: str) -> None:
+    token = service.token(singleUse=True)
+    run = exchange if way == "a program" else hand_over
+    answers = race(service, *[lambda caller: run(caller, token)] * THREADS)
+    refused = [answer for answer in answers if answer.status_code == 401]
+    assert len(refused) == THREADS - 1
+    assert {code_of(answer) for answer in refused} == {"token_used"}
+    assert len(live_sessions(service)) == 1
 
 
 def hand_over(service: Service, token: str) -> TestResponse:

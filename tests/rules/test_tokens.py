@@ -121,7 +121,7 @@ def test_a_token_that_ends_during_an_opening_opens_nothing(
             service.change(update(Token).values(revoked_at=START))
         return found
 
-    monkeypatch.setattr("pat_service.rules.sessions.check_token", slowly)
+    monkeypatch.setattr("pat_service.rules.openings.check_token", slowly)
     assert service.refusal(token) == ("token_superseded" if unlucky == "mints again" else "token_revoked")
     assert service.count(Session) == 0
 

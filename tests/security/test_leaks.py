@@ -209,7 +209,7 @@ def breaks(walk: Walk, patch: pytest.MonkeyPatch) -> None:
             opened = walk.ask("GET", PATH, query_string={"personal-access-token": token}, headers=headers)
             assert opened.status_code == 500
     with patch.context() as here:
-        here.setattr("pat_service.rules.sessions.check_token", quote_arguments)
+        here.setattr("pat_service.rules.openings.check_token", quote_arguments)
         here.setattr("pat_service.rules.minting.generate", quote_arguments)
         assert walk.ask("GET", PATH, query_string={"personal-access-token": token}).status_code == 500
         assert walk.keep(walk.service.mint()).status_code == 500

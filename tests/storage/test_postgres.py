@@ -22,7 +22,8 @@ from werkzeug.test import TestResponse
 from app import create_app
 from config import Config
 from pat_service.cli import upgrade_schema
-from pat_service.rules import sessions, tokens
+from pat_service.rules import openings as openings_rule
+from pat_service.rules import tokens
 from pat_service.rules.directory import reach
 from pat_service.storage import database, prepared
 from pat_service.storage.database import db, transaction
@@ -259,7 +260,7 @@ def test_a_deletion_and_an_opening_do_not_deadlock(
         return found
 
     monkeypatch.setattr(reach, "lock_tokens", lock_and_let_another_mint)
-    monkeypatch.setattr(sessions, "use_token", use_and_pause)
+    monkeypatch.setattr(openings_rule, "use_token", use_and_pause)
     service.app.config["MAX_SESSIONS_PER_TOKEN"] = 100  # so that an opening is more than one statement
     (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
     with ThreadPoolExecutor(1) as threads:

@@ -1,0 +1,401 @@
+"""Open a session with a token, from a launcher, or with a one-time code.
+
+A code claims a session that is already open. It works once, within `CODE_SECONDS`, at the session's own app
+or launcher. Only a code's redemption gives out the JWT of its session.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from pat_service import errors, metrics
+from pat_service.credentials import CODE_PREFIX, Keyring, Secret, SessionClaims, generate
+from pat_service.errors import Refused
+from pat_service.rules import access, events
+from pat_service.rules.access import CredentialFacts, Place, ViewedApp
+from pat_service.rules.sessions import (
+    END,
+    SESSIONS,
+    AnySession,
+    OpenLauncher,
+    SessionRow,
+    build_from_row,
+    build_session,
+    find,
+    ids_of,
+    require_valid,
+)
+from pat_service.rules.tokens import (
+    MARK_USED,
+    Navigation,
+    ValidToken,
+    build_use_values,
+    check_token,
+    use_token,
+)
+from pat_service.shapes import ANY_ORIGIN, is_dns_label
+from pat_service.storage.database import UtcDateTime, transaction
+from pat_service.storage.models import LIVE_SESSION, Session, new_id
+from pat_service.storage.prepared import Query, Writes
+
+#: A one-time code expires after this time.
+CODE_SECONDS: Final = 30
+#: A renewed session ends at its successor's first request, and at the latest after this time.
+REPLACED_WITHIN: Final = timedelta(seconds=60)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """The pages around a frame, by their origins.
+
+    `ancestors` are the origins of all pages around the frame, or None if the browser does not tell them.
+    `launchers` are the origins of this installation's launchers. One of them may frame an app that it opened.
+    """
+
+    parent: str
+    ancestors: Collection[str] | None = ()
+    launchers: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How a caller opens a place.
+
+    `navigation` is the browser's way, or None for a script or program. `former` is the JWT of the session
+    that this opening renews. `max_sessions` limits the live sessions of one token.
+    """
+
+    place: Place
+    navigation: Navigation | None = None
+    framing: Framing | None = None
+    former: str | None = None
+    max_sessions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A session that is about to open: with its JWT, or with a code that a navigation must bring back."""
+
+    session: AnySession
+    signed: Secret | None
+    code: Secret | None
+
+
+def open(
+    keyring: Keyring, secret: Secret, attempt: Attempt, now: datetime, prepare: Callable[[Ready], Answer]
+) -> Answer:
+    """Open the place with the token, and return the answer that `prepare` makes of the session.
+
+    If `prepare` raises an error, nothing has been opened or used. Raise the errors of `tokens.check_token`,
+    OriginNotAllowed or TooManySessions.
+    """
+    with events.recording_refusals(events.OPEN_REFUSED, now):
+        while True:
+            token = check_token(keyring, secret, attempt.place, now, attempt.navigation)
+            row, session_id = token.row, new_id()
+            session = build_session(session_id, row.session_seconds, token.viewer, row)
+            former = _find_former(keyring, attempt, row.user_id, now)
+            if _must_move(session, attempt, former, row):
+                ready = Ready(session, None, generate(CODE_PREFIX))
+            else:
+                expires_at = now + timedelta(seconds=row.session_seconds)
+                ready = Ready(session, _sign(keyring, session_id, row, now, expires_at), None)
+            answer = prepare(ready)
+            if _insert_session(keyring, secret, token, ready, attempt, former, now):
+                break
+            # The token changed after the check, so check again to raise the right error.
+    metrics.OPENS.inc()
+    return answer
+
+
+def redeem(
+    keyring: Keyring, code: Secret, attempt: Attempt, now: datetime, prepare: Callable[[Ready], Answer]
+) -> Answer:
+    """Claim the session of a one-time code, and return the answer that `prepare` makes of it.
+
+    If `prepare` raises an error, the code can still be used. Raise TokenInvalid if the code is unknown, used
+    or for another place, else TokenExpired, OriginNotAllowed or the errors of `sessions.require_valid`.
+    """
+    with events.recording_refusals(events.OPEN_REFUSED, now):
+        digest, row = _find_by_code(keyring, code)
+        try:
+            viewer = _require_redeemable(row, attempt.place, now)
+            session = build_from_row(row, viewer, now)
+            former = _find_former(keyring, attempt, row.user_id, now)
+            if _must_move(session, attempt, former, row):
+                return prepare(Ready(session, None, code))
+        except Refused as refusal:
+            raise refusal.about(session_id=row.session_id, **ids_of(row)) from None
+        signed = _sign(keyring, session.id, row, row.created_at, row.expires_at)
+        answer = prepare(Ready(session, signed, None))
+        with transaction() as connection:
+            replaces = former is not None and _replace(connection, former, row, session.id, now)
+            values = {"session": session.id, "digest": digest, "now": now, "code_since": now - _CODE_LIFE}
+            statement = _redeem_successor if replaces else _redeem
+            if not connection.execute(statement, values).rowcount:
+                raise errors.TokenInvalid().about(session_id=row.session_id, **ids_of(row))
+    return answer
+
+
+def enter(
+    keyring: Keyring, launcher: OpenLauncher, app_id: str, now: datetime, *, own_host: bool
+) -> tuple[Secret, ViewedApp]:
+    """Open an app from a launcher; return a one-time code for the session, and the app.
+
+    The session ends with the launcher's at the latest. `own_host`: each app has a host, which contains its
+    slug. Raise AppNotFound, AppForbidden, SlugUnfit or SessionRevoked.
+    """
+    with events.recording_refusals(events.OPEN_REFUSED, now), transaction() as connection:
+        values = {"id": launcher.id, "app": Place(app_id=app_id).valid_app_id, "now": now}
+        # The lock makes a concurrent end of the launcher's session wait, which then ends the new one too.
+        row = connection.execute(_live_launcher, values).first()
+        if row is None:
+            raise errors.SessionRevoked
+        code, session_id = generate(CODE_PREFIX), new_id()
+        ids = ids_of(row) | {"app_id": row.app_id}
+        viewer = _require_openable(row, ids, own_host=own_host)
+        session = ids | {
+            "id": session_id,
+            "key_id": keyring.current.id,
+            "moves": row.app_moves,
+            "attributes": row.attributes,
+            "allowed_origins": row.allowed_origins,
+            "created_at": now,
+            "expires_at": row.expires_at,
+            "workspace_token": True,
+            "launcher_session_id": row.replaced_by or row.session_id,
+            "code_digest": keyring.current.digest(code),
+        }
+        connection.execute(insert(Session), session)
+        details = {"launcher": row.session_id}
+        events.record(connection, events.SESSION_OPENED, now, details=details, session_id=session_id, **ids)
+    metrics.OPENS.inc()
+    return code, viewer.app
+
+
+def _require_openable(row: SessionRow, ids: dict[str, Any], *, own_host: bool) -> access.Viewer:
+    if row.app_id is None or row.app_workspace != row.workspace_id:
+        raise errors.AppNotFound("No such app in this workspace.").about(**ids | {"app_id": None})
+    if own_host and not is_dns_label(row.app_slug):
+        raise errors.SlugUnfit(row.app_slug).about(**ids)
+    if not access.may_open(row):
+        raise errors.AppForbidden().about(**ids)
+    return access.require_viewer(row)
+
+
+def _sign(
+    keyring: Keyring, session_id: str, row: CredentialFacts, issued_at: datetime, expires_at: datetime
+) -> Secret:
+    claims = SessionClaims(session_id, row.user_id, row.target_app, row.workspace_id, issued_at, expires_at)
+    return Secret(keyring.sign_session(claims))
+
+
+# ---- The pages around a frame ----
+
+
+def _must_move(
+    session: AnySession, attempt: Attempt, former: AnySession | None, row: CredentialFacts
+) -> bool:
+    """Return whether only a navigation can apply the token's origins. Raise OriginNotAllowed.
+
+    A browser that does not tell the pages around a frame still applies a policy to a page that it loads. The
+    page of a renewed session has been loaded with the policy of that session.
+    """
+    framing = attempt.framing
+    if framing is None:
+        return False
+    allowed = {*session.origins, *(framing.launchers if session.from_launcher else ())}
+    around = {framing.parent, *(framing.ancestors or ())}
+    if ANY_ORIGIN not in allowed and not around <= allowed:
+        raise errors.OriginNotAllowed().about(**ids_of(row))
+    if framing.ancestors is not None or session.origins == session.own_origins:
+        return False
+    if former is None:
+        return True
+    return not {*former.origins, *(framing.launchers if former.from_launcher else ())} <= allowed
+
+
+# ---- Tokens ----
+
+
+def _insert_session(
+    keyring: Keyring,
+    secret: Secret,
+    token: ValidToken,
+    ready: Ready,
+    attempt: Attempt,
+    former: AnySession | None,
+    now: datetime,
+) -> bool:
+    """Use the token and insert its session with the event; return False if the token changed."""
+    row, ids, navigation = token.row, ids_of(token.row), attempt.navigation
+    session = ids | {
+        "id": ready.session.id,
+        "key_id": keyring.current.id,
+        "moves": row.moves,
+        "attributes": row.attributes,
+        "allowed_origins": row.allowed_origins,
+        "created_at": now,
+        "expires_at": now + timedelta(seconds=row.session_seconds),
+        "workspace_token": row.target_app is None or None,
+    }
+    # The event names the opened app, even if the token is for the whole workspace.
+    event = events.build(
+        events.SESSION_OPENED, now, session_id=ready.session.id, **ids | {"app_id": row.app_id}
+    )
+    max_sessions = attempt.max_sessions
+    stepwise = row.single_use or max_sessions is not None or former is not None or ready.code is not None
+    if not stepwise and token.is_under(keyring.current):
+        use = build_use_values(keyring, secret, token, now, navigation)
+        return _insert_at_once.run(use, session, event)
+    with transaction() as connection:
+        if not use_token(connection, keyring, secret, token, now, navigation):
+            return False
+        if row.single_use:
+            _end_repeated(connection, token.id, ready.session.id, now)
+        replaces = former is not None and _replace(connection, former, row, ready.session.id, now)
+        if max_sessions is not None:
+            _require_room(connection, ids, max_sessions, now)
+        repeatable = row.single_use and navigation is not None
+        session |= {
+            "unconfirmed": replaces or repeatable or None,
+            "code_digest": None if ready.code is None else keyring.current.digest(ready.code),
+        }
+        connection.execute(insert(Session), session)
+        events.record_many(connection, [event])
+    return True
+
+
+def _end_repeated(connection: Connection, token_id: str, session_id: str, now: datetime) -> None:
+    """End the first session of a single-use token, since a repeated opening replaces it."""
+    for ended in connection.execute(_end_of_token, {"token": token_id, "now": now}).all():
+        details = {"by": session_id}
+        events.record(connection, events.SESSION_REPLACED, now, details=details, **ended._asdict())
+
+
+def _require_room(connection: Connection, ids: dict[str, Any], max_sessions: int, now: datetime) -> None:
+    # The count is exact, since `use_token` has locked the token.
+    live = connection.execute(_count_of_token, {"token": ids["token_id"], "now": now}).one()
+    if live.number >= max_sessions:
+        wait = max(1, int((live.first_end - now).total_seconds()) + 1)
+        raise errors.TooManySessions(wait).about(**ids)
+
+
+# ---- Codes ----
+
+
+def _find_by_code(keyring: Keyring, code: Secret) -> tuple[bytes, SessionRow]:
+    """Return the digest of the code and its session, or raise TokenInvalid."""
+    for key in keyring.keys:
+        digest = key.digest(code)
+        row: SessionRow | None = _by_code.first({"digest": digest, "app": None})
+        if row is not None:
+            return digest, row
+    raise errors.TokenInvalid
+
+
+def _require_redeemable(row: SessionRow, place: Place, now: datetime) -> access.AnyViewer:
+    if row.target_app != place.app_id or not access.is_for_place(row, place):
+        raise errors.TokenInvalid
+    if row.ended_at is None and row.created_at <= now - _CODE_LIFE:
+        raise errors.TokenExpired
+    return require_valid(row, place, now)
+
+
+# ---- Renewals ----
+
+
+def _find_former(keyring: Keyring, attempt: Attempt, user_id: str, now: datetime) -> AnySession | None:
+    """Return the session to renew, if it is valid and of the same user and place. Ignore any other."""
+    if attempt.former is None:
+        return None
+    try:
+        row = find(keyring.read_session(attempt.former, attempt.place.app_id), attempt.place)
+        viewer = require_valid(row, attempt.place, now)
+    except Refused:
+        return None
+    same = row.user_id == user_id and row.target_app == attempt.place.app_id
+    return build_from_row(row, viewer, now) if same else None
+
+
+def _replace(
+    connection: Connection, former: AnySession, row: CredentialFacts, session_id: str, now: datetime
+) -> bool:
+    """Let the new session replace the former one, if that is still live. Return whether it does."""
+    values = {"session": former.id, "now": now}
+    live = connection.execute(_lock_live, values).first()
+    if live is None:
+        return False
+    # An earlier renewal whose answer was lost left a session that has sent no request.
+    lost = {"session": live.replaced_by, "now": now}
+    if live.replaced_by is not None and connection.execute(_end_lost, lost).rowcount == 0:
+        return False
+    end = min(live.expires_at, now + REPLACED_WITHIN)
+    connection.execute(_set_successor, {"session": former.id, "successor": session_id, "end": end})
+    if isinstance(former, OpenLauncher):
+        connection.execute(
+            _pass_on, {"former": former.id, "successor": session_id, "user": row.user_id, "now": now}
+        )
+    ids = ids_of(row) | {"token_id": former.token_id, "client_id": former.client_id}
+    details = {"by": session_id}
+    events.record(connection, events.SESSION_REPLACED, now, details=details, session_id=former.id, **ids)
+    return True
+
+
+# Statements, built once.
+
+_CODE_LIFE: Final = timedelta(seconds=CODE_SECONDS)
+#: Columns that `_insert_at_once` leaves null.
+_SET_LATER: Final = ("ended_at", "launcher_session_id", "code_digest", "replaced_by", "unconfirmed")
+_insert_at_once = Writes(
+    {"sqlite": MARK_USED, "postgresql": MARK_USED},
+    (Session, [column.name for column in Session.__table__.c if column.name not in _SET_LATER]),
+    events.ROW,
+)
+_live_of_token = (Session.token_id == bindparam("token"), *LIVE_SESSION)
+_end_of_token = END.where(*_live_of_token)
+#: A launcher with its open apps is one frame. So is a session with its successor.
+_count_of_token = select(func.count().label("number"), func.min(Session.expires_at).label("first_end")).where(
+    *_live_of_token, Session.launcher_session_id.is_(None), Session.replaced_by.is_(None)
+)
+_by_code = Query(SESSIONS.where(Session.code_digest == bindparam("digest")))
+_live_launcher = SESSIONS.where(Session.id == bindparam("id"), *LIVE_SESSION).with_for_update(of=Session)
+_claim = update(Session).where(
+    Session.id == bindparam("session"),
+    Session.code_digest == bindparam("digest"),
+    Session.created_at > bindparam("code_since", type_=UtcDateTime),
+    *LIVE_SESSION,
+)
+_redeem, _redeem_successor = (
+    _claim.values(code_digest=None),
+    _claim.values(code_digest=None, unconfirmed=True),
+)
+_lock_live = (
+    select(Session.expires_at, Session.replaced_by)
+    .where(Session.id == bindparam("session"), *LIVE_SESSION)
+    .with_for_update()
+)
+_end_lost = (
+    update(Session)
+    .where(Session.id == bindparam("session"), Session.unconfirmed.is_(True), Session.ended_at.is_(None))
+    .values(ended_at=bindparam("now", type_=UtcDateTime))
+)
+_set_successor = (
+    update(Session)
+    .where(Session.id == bindparam("session"))
+    .values(replaced_by=bindparam("successor"), expires_at=bindparam("end", type_=UtcDateTime))
+)
+_pass_on = (
+    update(Session)
+    .where(
+        Session.user_id == bindparam("user"),
+        Session.launcher_session_id == bindparam("former"),
+        *LIVE_SESSION,
+    )
+    .values(launcher_session_id=bindparam("successor"))
+)
