@@ -82,7 +82,7 @@ PEOPLE: Final = {person.key: person for person in (ANA, BEN, CLEO)}
 
 ORDERS: Final = App("orders", people.ORDERS_ID, "Orders", "Your orders, and where they are.", True)
 SUPPORT: Final = App("support", people.SUPPORT_ID, "Support desk", "Your questions, and our answers.")
-ALL_APPS: Final = App("all", None, "All apps", "One token, and whatever you may open.", True)
+ALL_APPS: Final = App("all", None, "All apps", "One token for all apps that you may open.", True)
 APPS: Final = {app.slug: app for app in (ORDERS, SUPPORT, ALL_APPS)}
 #: Regions to which the visitor can limit Orders. The empty region means no limit.
 REGION_CHOICES: Final = {"": "All"} | REGIONS
@@ -204,7 +204,7 @@ class BackEnd:
     demo: Demo
 
     def mint(self, visit: Visit, *, client: str = people.PORTAL_CLIENT, **changes: Any) -> Answer:
-        """Mint a token. `changes` are fields of the request. A refusal is an answer too."""
+        """Mint a token. `changes` are fields of the request. A refusal is returned, not raised."""
         body = {
             "email": visit.person.email,
             **visit.app.target,
@@ -219,7 +219,7 @@ class BackEnd:
         return self._call("DELETE", f"{TOKENS_PATH}/{token_id}", people.PORTAL_CLIENT)
 
     def _call(self, method: str, path: str, client: str, options: dict[str, Any] | None = None) -> Answer:
-        """Call the service over HTTP. A missing answer is an answer too."""
+        """Call the service over HTTP. If no answer comes, the result has no status."""
         url = self.service + path
         basic = base64.b64encode(f"{client}:{self.demo.secrets[client]}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}"}
@@ -322,8 +322,9 @@ def used(back_end: BackEnd, visit: Visit) -> Outcome:
     if answer.redirect_url is None:
         return Outcome(visit, answer)
     note = (
-        "This token opens one frame: this one. A browser may load a frame twice in a row. So the address "
-        f"opens again within {REPEAT_WITHIN.seconds} seconds, in place of the first. Then it is refused."
+        "This token opens only this frame. A browser may load a frame twice in a row. So the address "
+        f"opens again within {REPEAT_WITHIN.seconds} seconds, and the new frame replaces the first. "
+        "Later it is refused."
     )
     return Outcome(visit, answer, answer.redirect_url, note=note, again_after=PAST_REPEAT)
 
@@ -403,7 +404,7 @@ CASES: Final[dict[str, Callable[[BackEnd, Visit], Outcome]]] = {
 
 
 def give_grant(app: App, person: Person) -> None:
-    """Grant the person access to the app. It calls the service's own code, which no customer can do."""
+    """Grant the person access to the app. This calls the service's own code, which no customer can do."""
     directory.grants.put(OPERATOR, str(app.id), _id_of(person), datetime.now(UTC))
 
 

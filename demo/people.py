@@ -24,7 +24,7 @@ LIMITED_CLIENT: Final = "portal-limited"
 def directory(origin: str) -> dict[str, Any]:
     """Return the demo's provisioning file as a dict. Only pages of `origin` may embed its apps.
 
-    It holds no secrets: the load generates them and stores them in instance/demo.json.
+    The file has no secrets: the load generates them and stores them in instance/demo.json.
     """
     return {
         "workspaces": [{"slug": WORKSPACE, "name": CUSTOMER, "allowed_origins": [origin]}],

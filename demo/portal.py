@@ -213,7 +213,7 @@ def _guard(response: Response) -> Response:
 
 
 def _demo() -> Demo | None:
-    """Return the loaded demo, or None. It is read each time, so a load needs no restart."""
+    """Return the loaded demo, or None. The file is read each time, so a load needs no restart."""
     return loaded_demo(current_app.instance_path)
 
 

@@ -66,7 +66,7 @@ def test_views_never_commit() -> None:
     opened = {
         file: [name for name in imports(file) if name.startswith("pat_service.storage.database.")]
         for file in modules
-        # It exports `transaction` to apps, which store their own rows.
+        # `pat_service.embed` exports `transaction` to apps, which store their own rows.
         if file != SERVICE / "embed" / "__init__.py"
     }
     assert {

@@ -23,7 +23,7 @@ from pat_service.shapes import is_dns_label
 from pat_service.storage.models import LEAST_ROLE, USER_STATUSES
 
 STATUS: Final = (
-    "A client that is limited to workspaces sets it there; another client sets it for the installation."
+    "A client that is limited to workspaces sets the status in them; any other client, in the installation."
 )
 NULLABLE: Any = {"allow_none": True}
 
@@ -36,7 +36,7 @@ def status(**options: Any) -> fields.String:
 
 
 class WorkspaceChangeSchema(RequestSchema):
-    """Fields of a workspace to change. The allowed origins are those of its launcher."""
+    """Fields of a workspace to change. The allowed origins may frame its launcher."""
 
     slug = slug(metadata={"example": "acme"}, **NULLABLE)
     name = name(metadata={"example": "Acme"}, **NULLABLE)

@@ -1,4 +1,5 @@
-"""Operations of frames in the API's document. It does not list pages and data, which each app defines."""
+"""Operations of frames in the API's document. The document does not list pages and data, which each app
+defines."""
 
 from typing import Any, Final
 

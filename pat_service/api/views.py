@@ -31,7 +31,8 @@ from pat_service.rules.sessions import OpenSession
 @blueprint.response(201, MintAnswerSchema)
 @problems(404, 409)
 def mint(request: MintRequest) -> dict[str, Any]:
-    """Mint a token for a user and an app, or all apps of a workspace. It replaces their former token."""
+    """Mint a token for a user and an app, or all apps of a workspace. The new token replaces the former
+    one."""
     # 403 scope of the target, 404 user, 404 app or workspace,
     # 409 the app's slug (with `{app}` in PUBLIC_URL), 403 access
     minted = minting.mint(g.caller, keyring(), request, utcnow())

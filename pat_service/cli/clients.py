@@ -44,7 +44,7 @@ def create_client(
     highest_role: str,
     mint_limit: str | None,
 ) -> None:
-    """Create a client and print its secret, once. It needs --workspace or --all-workspaces."""
+    """Create a client and print its secret, once. Give --workspace or --all-workspaces."""
     if bool(workspaces) == all_workspaces:
         raise click.UsageError("Name either --workspace, once or more, or --all-workspaces.")
     with plain_errors():

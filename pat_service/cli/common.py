@@ -55,7 +55,8 @@ _KINDS: Final[dict[str, Any]] = {
 
 
 def find(kind: str, name: str) -> AnyRow:
-    """Return the user, app or workspace with this email or slug. Raise its error if there is none."""
+    """Return the user, app or workspace with this email or slug. Raise UserNotFound, AppNotFound or
+    WorkspaceNotFound if there is none."""
     list_rows, column, check, missing = _KINDS[kind]
     with suppress(ValidationError):
         check(name)

@@ -29,7 +29,8 @@ _FILTERS = (
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to the command. It receives them as `token_filter`, or None if all are absent."""
+    """Add the options to the command. The command receives them as `token_filter`, or None if all are
+    absent."""
 
     @wraps(command)
     def called(

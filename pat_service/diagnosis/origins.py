@@ -60,7 +60,7 @@ class Target:
 
     @property
     def path(self) -> str:
-        """Its path in the API."""
+        """The target's path in the API."""
         return f"/api/ext/{self.kind}s/{self.id}"
 
 

@@ -101,7 +101,7 @@ LINES: Final = Lines()
 
 
 def configure() -> None:
-    """Send the process's log to standard error, redacted. It may run more than once."""
+    """Send the process's log to standard error, redacted. Calling this again is safe."""
     root = logging.getLogger()
     if LINES not in root.handlers:
         root.addHandler(LINES)

@@ -107,7 +107,8 @@ def record_many(connection: Connection, events: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def recording_refusals(type_: str, at: datetime, **ids: str) -> Iterator[None]:
-    """Record a refusal that the block raises. Its own transaction keeps it despite the rollback."""
+    """Record a refusal that the block raises. A transaction of its own keeps the event despite the
+    rollback."""
     try:
         yield
     except Refused as refusal:

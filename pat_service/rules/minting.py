@@ -34,7 +34,7 @@ LAST_SHOWN: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class MintRequest:
-    """The options of a mint. It names a user by `email` or `user_id`, and one app or one workspace."""
+    """The options of a mint. They name a user by `email` or `user_id`, and one app or one workspace."""
 
     email: str | None
     user_id: str | None

@@ -61,7 +61,7 @@ def _where(condition: str) -> dict[str, Any]:
 
 
 class Workspace(Model):
-    """A tenant. Its allowed origins are its launcher's; each app has its own."""
+    """A tenant. The allowed origins may frame its launcher; each app has its own list."""
 
     __tablename__ = "workspaces"
 

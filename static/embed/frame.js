@@ -33,7 +33,7 @@
   const { postMessage } = MessagePort.prototype;
 
   // An element can hide a member of the document or the window from every script, by its name (HTML, named access):
-  // <img name="getElementById">. It loses that name.
+  // <img name="getElementById">. Remove the name from an element like that.
   const HIDING = "form[name], img[name], iframe[name], embed[name], object:is([name], [id]), [id$=Event], [id$=Listener]";
   function unhide(page) {
     for (const found of Document.prototype.querySelectorAll.call(page, HIDING)) {
@@ -855,7 +855,7 @@
     fetch: async (path, init) => send(new URL(path, root), init),
     // Show a page of the app, as a link does.
     page: async (name, params) => visit(new URL(`pages/${name}?${new URLSearchParams(params)}`, root)),
-    // Send an event to the host page. It listens with `frame.on(name, …)` of embed.js.
+    // Send an event to the host page, which listens with `frame.on(name, …)` of embed.js.
     send: (name, data) => {
       if (typeof name !== "string" || reserved(name)) throw new TypeError(`Not a name for an event of an app: ${name}`);
       say("app", { name, data });

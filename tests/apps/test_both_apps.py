@@ -146,7 +146,7 @@ def test_a_text_that_is_not_an_id_is_not_found(
 
 
 @each_route
-def test_an_id_is_valid_only_as_it_is_stored_and_in_the_address(
+def test_an_id_is_valid_only_in_the_address_and_in_its_stored_spelling(
     service: Service, viewer: Viewer, route: Route
 ) -> None:
     app, method, path, fields = route

@@ -336,7 +336,7 @@ class PostgresSwitch:
                 start_new_session=True,
                 **(identity if os.geteuid() == 0 else {}),
             )
-            # It refuses to start while processes of a crashed server exist.
+            # PostgreSQL refuses to start while processes of a crashed server exist.
             wait_for(lambda: self._process.poll() is not None or _postgres_answers(self.url))
             if self._process.poll() is None:
                 return
@@ -618,7 +618,8 @@ def _tail(log: Path) -> str:
 
 
 def _postgres_identity(folder: Path) -> dict[str, Any]:
-    """Return the user that runs PostgreSQL: `nobody` in place of root. It becomes the owner of `folder`."""
+    """Return the user that runs PostgreSQL: `nobody` in place of root. This user becomes the owner of
+    `folder`."""
     if os.geteuid() != 0:
         return {}
     os.chown(folder, NOBODY, NOBODY)

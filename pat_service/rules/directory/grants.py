@@ -67,7 +67,7 @@ def put(caller: Caller, app_id: str, user_id: str, now: datetime) -> tuple[Grant
 def remove(caller: Caller, app_id: str, user_id: str, now: datetime) -> None:
     """Remove the grant, or raise AppNotFound, GrantNotFound or ScopeMissing.
 
-    It takes effect on the next request of every open frame.
+    The removal takes effect on the next request of every open frame.
     """
     with changing(caller, now) as change:
         app = change.find_app(app_id, share=True)

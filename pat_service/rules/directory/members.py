@@ -72,7 +72,7 @@ def put(caller: Caller, workspace_id: str, user_id: str, role: str, now: datetim
 def remove(caller: Caller, workspace_id: str, user_id: str, now: datetime) -> None:
     """Remove the membership, or raise WorkspaceNotFound, MemberNotFound or ScopeMissing.
 
-    It takes effect on the next request of every open frame.
+    The removal takes effect on the next request of every open frame.
     """
     with changing(caller, now) as change:
         change.find_workspace(workspace_id)

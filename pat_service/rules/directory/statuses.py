@@ -23,8 +23,8 @@ _status: Final = aliased(WorkspaceStatus)
 def build_shown_status(workspace_id: SQLColumnExpression[str] | None = None) -> ColumnElement[str]:
     """Return the column with the status of `User` that the caller sees.
 
-    It is archived if the user is archived in the installation, in a workspace that a limited caller reaches,
-    or in this workspace.
+    The status is `archived` if the user is archived in the installation, in a workspace that a limited caller
+    reaches, or in this workspace.
     """
     archived = exists().where(_status.user_id == User.id, _status.status == ARCHIVED)
     in_reach = archived.where(

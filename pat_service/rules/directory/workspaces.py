@@ -88,7 +88,8 @@ def change_origins(
 
 @reach.retry_on_new_tokens
 def remove(caller: Caller, workspace_id: str, now: datetime) -> None:
-    """Delete a workspace without apps, with its members, tokens and sessions. It is no user's home then.
+    """Delete a workspace without apps, with its members, tokens and sessions. Users whose home it was then
+    have no home.
 
     Raise WorkspaceNotFound, or Conflict while it has apps.
     """

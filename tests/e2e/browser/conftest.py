@@ -67,7 +67,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page_with_site_processes(browser: Browser) -> Iterator[Page]:
-    """A page in a browser with a process for each site, as on a desktop. It has no recorder.
+    """A page in a browser with a process for each site, as on a desktop. The page has no recorder.
 
     In one process, a busy frame would keep the host page busy.
     """

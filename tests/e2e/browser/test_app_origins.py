@@ -90,7 +90,7 @@ def test_a_launcher_leads_to_each_app_on_its_own_host_and_back(
 def test_a_workspace_frame_cannot_send_its_session_to_another_host(
     host: HostPage, installation: LauncherInstallation, recorder: Recorder, at: str, other: str
 ) -> None:
-    """Its policy allows no form to an app that Ana may not open, and none from app to app."""
+    """The frame's policy allows no form to an app that Ana may not open, and none from app to app."""
     recorder.allow("form-action", "violates the following Content Security Policy")
     frame = host.launch()
     if at == "orders":

@@ -21,7 +21,7 @@ from tests.e2e.browser.site import ISOLATED
 # A browser takes long to start for the first time.
 pytestmark = pytest.mark.timeout(240)
 
-#: A portal's page. It mints by a function that records each reason, unless the tag has a token URL.
+#: A portal's page. The page mints by a function that records each reason, unless the tag has a token URL.
 PAGE_HTML: Final = """<!doctype html><title>Portal</title><link rel="icon" href="data:,">
 <style>pat-embed {{ width: 600px; height: 300px }}</style>
 <script>
