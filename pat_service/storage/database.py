@@ -4,12 +4,14 @@ Rules use `reading()` and `transaction()` with SQLAlchemy Core statements that a
 import. Code outside this package works on both databases.
 """
 
+import os
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from flask_sqlalchemy import SQLAlchemy
@@ -26,6 +28,10 @@ from pat_service.errors import Unavailable
 #: Limit of a statement's run and of its wait for a lock. After it, the caller gets a 503.
 STATEMENT_TIMEOUT_MS: Final = 5000
 
+#: The mode of an SQLite file, and the bits of all other users. SQLite creates journals with the mode of the file.
+PRIVATE: Final = 0o600
+OTHERS: Final = 0o077
+JOURNALS: Final = ("-wal", "-shm", "-journal")
 #: Page cache of one SQLite connection.
 SQLITE_CACHE_KIB: Final = 8192
 #: After a shorter wait for the writer, reducing SQLite's own wait is not worth a PRAGMA.
@@ -152,8 +158,25 @@ def _configure_postgresql(engine: Engine) -> None:
             raise InvalidatePoolError
 
 
+def make_private(file: Path) -> None:
+    """Let only the owner read an SQLite file and its journals. Other users' files stay as they are."""
+    file = file.resolve()
+    for part in (file, *(file.with_name(file.name + suffix) for suffix in JOURNALS)):
+        with suppress(OSError):
+            if part.stat().st_mode & OTHERS:
+                part.chmod(PRIVATE)
+
+
 def _configure_sqlite(engine: Engine) -> None:
-    """Make SQLite durable, with one writer and many readers."""
+    """Make SQLite durable and private, with one writer and many readers."""
+    file = Path(engine.url.database or "")
+
+    @event.listens_for(engine, "do_connect")
+    def connecting(*_: Any) -> None:
+        # SQLite would create a file that every user can read.
+        with suppress(OSError):
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE))
+        make_private(file)
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:

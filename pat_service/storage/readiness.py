@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service.findings import Finding, problem
-from pat_service.storage.database import engine_options, parse_url
+from pat_service.storage.database import engine_options, make_private, parse_url
 
 MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 #: A migration's line that names its predecessor.
@@ -78,9 +78,12 @@ def _check_file(database_url: str) -> Finding | None:
 
 def _connect_and_check(database_url: str) -> dict[str, str]:
     url = parse_url(database_url)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-        # Connecting would create the missing file.
-        return {"database": OK, "schema": BEHIND}
+    if url.get_backend_name() == "sqlite":
+        file = Path(url.database or "")
+        if not file.exists():
+            # Connecting would create the missing file.
+            return {"database": OK, "schema": BEHIND}
+        make_private(file)
     connect_args = engine_options(url, 1).get("connect_args", {})
     return check_database(create_engine(url, poolclass=NullPool, connect_args=connect_args))
 
