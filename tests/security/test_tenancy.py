@@ -5,7 +5,7 @@ The cases are compared with the URL map, so that a route without one fails here.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User, Workspace
-from tests.support.api_calls import id_of
+from tests.support.api_calls import UNKNOWN, id_of
 from tests.support.people import LEDGER, ORDERS, PORTAL, Service, basic, boot, changed, provision
 
 MALLORY = "mallory@globex.test"
@@ -78,8 +78,16 @@ def manager(service: Service, method: str, path: str, **options: Any) -> TestRes
     return service.client.open(f"/api/ext/{path}", method=method, headers=basic("manager"), **options)
 
 
+def answer_as_unknown(foreign: Foreign, ask: Callable[[Foreign], list[TestResponse]]) -> list[TestResponse]:
+    """Return the answers for Globex's ids. Unknown ids must get the same answers."""
+    answers, others = ask(foreign), ask(replace(foreign, ids=dict.fromkeys(foreign.ids, UNKNOWN)))
+    for answer, other in zip(answers, others, strict=True):
+        assert answer.get_json() | {"requestId": ""} == other.get_json() | {"requestId": ""}
+    return answers
+
+
 def at(method: str, path: str, body: Any = None) -> Call:
-    """Call the address with Globex's ids. If it has two ids, also replace one with Acme's."""
+    """Call with Globex's ids. If the address has two ids, also call with one of Acme's."""
 
     def call(service: Service, foreign: Foreign) -> list[TestResponse]:
         own = {
@@ -88,8 +96,12 @@ def at(method: str, path: str, body: Any = None) -> Call:
             "user_id": id_of(service, User, "ana@acme.test"),
         }
         names = [name for name in foreign.ids if f"{{{name}}}" in path]
-        sets = [foreign.ids, *(foreign.ids | {name: own[name]} for name in names if len(names) > 1)]
-        return [manager(service, method, path.format(**ids), json=body) for ids in sets]
+        sets: list[dict[str, str]] = [{}, *({name: own[name]} for name in names if len(names) > 1)]
+
+        def ask(of: Foreign) -> list[TestResponse]:
+            return [manager(service, method, path.format(**of.ids | known), json=body) for known in sets]
+
+        return answer_as_unknown(foreign, ask)
 
     return call
 
@@ -157,10 +169,10 @@ def opens_with_the_token_itself(service: Service, foreign: Foreign) -> list[Test
 
 def creates(path: str, *bodies: Callable[[Foreign, str], dict[str, Any]]) -> Call:
     def call(service: Service, foreign: Foreign) -> list[TestResponse]:
-        return [
-            manager(service, "POST", path, json=body(foreign, id_of(service, Workspace, "acme")))
-            for body in bodies
-        ]
+        acme = id_of(service, Workspace, "acme")
+        return answer_as_unknown(
+            foreign, lambda of: [manager(service, "POST", path, json=body(of, acme)) for body in bodies]
+        )
 
     return call
 
@@ -170,8 +182,11 @@ def globexs_membership(foreign: Foreign, *, more: Any = ()) -> list[dict[str, st
 
 
 def moves_an_app_away(service: Service, foreign: Foreign) -> list[TestResponse]:
-    body = {"workspaceId": foreign.ids["workspace_id"]}
-    return [manager(service, "PATCH", f"apps/{app}", json=body) for app in (ORDERS, LEDGER)]
+    def ask(of: Foreign) -> list[TestResponse]:
+        body = {"workspaceId": of.ids["workspace_id"]}
+        return [manager(service, "PATCH", f"apps/{id_}", json=body) for id_ in (ORDERS, of.ids["app_id"])]
+
+    return answer_as_unknown(foreign, ask)
 
 
 def changes_an_app(service: Service, foreign: Foreign) -> list[TestResponse]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.directory import ANA, BEN, MALLORY, UNKNOWN, Directory
-from tests.support.people import LEDGER, ORDERS, SUPPORT, changed, problem_of, provision
+from tests.support.people import ORDERS, SUPPORT, changed, problem_of, provision
 
 
 def path(directory: Directory, email: str, app_id: str = ORDERS) -> str:
@@ -107,12 +107,6 @@ def test_a_client_cannot_find_the_grant_of_a_user_it_does_not_see(directory: Dir
         directory.user(BEN),
     }
     assert directory.take_event_facts() == []
-
-
-def test_a_client_cannot_grant_another_tenants_app(directory: Directory) -> None:
-    for method in ("GET", "PUT", "DELETE"):
-        problem_of(directory.call(method, path(directory, ANA, LEDGER)), 404, "app_not_found")
-    problem_of(directory.call("GET", f"apps/{LEDGER}/grants"), 404, "app_not_found")
 
 
 @pytest.mark.parametrize("body", [{"effective": True}, b"[]", b"null", b"{", b"\xff", b"x", '{"a":1,"a":1}'])

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import select
 
 from pat_service.storage.models import Grant, Member
-from tests.support.directory import ANA, BEN, MALLORY, UNKNOWN, Directory
+from tests.support.directory import ANA, BEN, MALLORY, Directory
 from tests.support.people import ORDERS, problem_of
 
 
@@ -72,20 +72,6 @@ def test_each_tenant_changes_only_its_own_memberships_of_a_shared_user(directory
     directory.ok("DELETE", here, status=204)
     problem_of(directory.call("GET", f"users/{directory.user(MALLORY)}"), 404, "user_not_found")
     assert directory.ok("GET", path(directory, MALLORY, directory.globex), client="rival")["role"] == "admin"
-
-
-def test_a_client_cannot_find_members_outside_its_workspaces(directory: Directory) -> None:
-    body = {"role": "end-user"}
-    for workspace in (directory.globex, UNKNOWN):
-        for method, sent in (("GET", None), ("PUT", body), ("DELETE", None)):
-            for who in (MALLORY, ANA, UNKNOWN):
-                problem_of(directory.call(method, path(directory, who, workspace), sent), 404, "not_found")
-        problem_of(directory.call("GET", f"workspaces/{workspace}/members"), 404, "not_found")
-    for who in (MALLORY, UNKNOWN):
-        problem_of(directory.call("GET", path(directory, who)), 404, "not_found")
-        problem_of(directory.call("DELETE", path(directory, who)), 404, "not_found")
-        problem_of(directory.call("PUT", path(directory, who), body), 404, "user_not_found")
-    assert directory.take_event_facts() == []
 
 
 def test_a_client_cannot_give_a_role_above_its_highest(directory: Directory) -> None:

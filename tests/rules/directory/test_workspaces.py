@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from pat_service.storage.models import ClientWorkspace, Member, Session, Token, Workspace
-from tests.support.directory import UNKNOWN, Directory
+from tests.support.directory import Directory
 from tests.support.people import ORDERS, PORTAL, SUPPORT, problem_of
 
 
@@ -30,17 +30,6 @@ def test_workspaces_are_filtered_by_slug(directory: Directory) -> None:
 
 def test_an_upper_case_id_finds_the_workspace(directory: Directory) -> None:
     assert directory.ok("GET", f"workspaces/{directory.acme.upper()}")["id"] == directory.acme
-
-
-def test_a_client_cannot_find_another_tenants_workspace(directory: Directory) -> None:
-    for method, body in (("GET", None), ("PATCH", {"name": "Mine"}), ("DELETE", None)):
-        answers = [
-            directory.call(method, f"workspaces/{id_}", body, client="rival")
-            for id_ in (directory.acme, UNKNOWN)
-        ]
-        problems = [problem_of(answer, 404, "not_found") for answer in answers]
-        assert problems[0]["detail"] == problems[1]["detail"]
-    assert directory.take_event_facts() == []
 
 
 def test_a_client_of_all_workspaces_creates_a_workspace(directory: Directory) -> None:
