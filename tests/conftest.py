@@ -28,8 +28,11 @@ from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
     clock,
     limited,
     make_shared,
+    postgres_app,
+    postgres_url,
     shared,
     shared_app,
+    shared_postgres_app,
 )
 
 # Set no deadline: a slow machine must not fail a test.

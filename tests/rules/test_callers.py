@@ -2,7 +2,6 @@
 
 from base64 import b64encode
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -231,22 +230,6 @@ def test_a_use_that_cannot_be_recorded_refuses_no_request(
     warnings = [record for record in caplog.records if record.name == "pat_service.rules.callers"]
     assert [record.levelname for record in warnings] == ["WARNING"]
     assert SECRETS["portal"] not in caplog.text
-
-
-def test_concurrent_requests_rekey_a_secret_once(make_app: Callable[..., Flask]) -> None:
-    provision(make_app(), WORLD)
-    newer = make_app(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=KEY)
-
-    def mint(_: int) -> int:
-        return Service(newer.test_client()).mint().status_code
-
-    with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(mint, range(8))) == {201}
-    service = Service(newer.test_client())
-    events = service.events("client:rekeyed")
-    assert [(event.client_id, event.details) for event in events] == [
-        ("portal", {"before": {"key": Key(KEY.encode()).id}, "after": {"key": Key(NEW_KEY.encode()).id}})
-    ]
 
 
 # Scopes.

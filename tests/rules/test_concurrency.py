@@ -18,7 +18,7 @@ from sqlalchemy import func, insert, select
 from werkzeug.test import TestResponse
 
 from pat_service.cli import upgrade_schema
-from pat_service.credentials import Keyring
+from pat_service.credentials import Key, Keyring
 from pat_service.rules import clients
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User
@@ -421,9 +421,6 @@ def test_a_workspace_is_deleted_or_gets_an_app(service: Service) -> None:
             directory.ok("DELETE", f"workspaces/{workspace}", client="everywhere", status=204)
 
 
-# Between processes.
-
-
 # Openings of one token.
 
 
@@ -523,16 +520,18 @@ def test_no_mint_fails_during_the_deletion_of_its_new_user(service: Service) -> 
     assert set(deleted) <= {204, 404}
 
 
-def test_concurrent_openings_rekey_a_digest_once(service: Service) -> None:
+@pytest.mark.parametrize("kind", ["token", "client"])
+def test_concurrent_requests_rekey_a_digest_once(service: Service, kind: str) -> None:
     token = service.token()
-    older = service.app.extensions["pat_service.keyring"]
     service.app.extensions["pat_service.keyring"] = Keyring("n" * 64, (KEY,))
-    try:
-        answers = race(service, *[lambda caller: exchange(caller, token)] * THREADS)
-    finally:
-        service.app.extensions["pat_service.keyring"] = older
+    calls: dict[str, Callable[[Service], TestResponse]] = {
+        "token": lambda caller: exchange(caller, token),
+        "client": lambda caller: caller.mint(),
+    }
+    answers = race(service, *[calls[kind]] * THREADS)
     assert Counter(answer.status_code for answer in answers) == {201: THREADS}
-    assert count(service, Event, Event.type == "token:rekeyed") == 1
+    (event,) = service.events(f"{kind}:rekeyed")
+    assert event.details == {"before": {"key": Key(KEY.encode()).id}, "after": {"key": Key(b"n" * 64).id}}
 
 
 def test_a_transaction_has_sqlites_write_lock_from_its_start(make_app: Callable[..., Flask]) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,73 +15,40 @@ import psycopg
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from werkzeug.test import TestResponse
 
-from app import create_app
-from config import Config
 from pat_service.cli import upgrade_schema
 from pat_service.rules import openings as openings_rule
 from pat_service.rules import tokens
 from pat_service.rules.directory import reach
 from pat_service.storage import database, prepared
-from pat_service.storage.database import db, transaction
+from pat_service.storage.database import db
 from pat_service.storage.models import Event, Session, Token, User
 from tests.support.people import (
     ACCESS_LOSSES,
-    KEY,
     MINT,
     ORDERS,
-    PUBLIC_URL,
     SECRETS,
     SUPPORT,
     WORLD,
     Service,
     basic,
+    build_on,
     changed,
     make_secret,
     problem_of,
     provision,
 )
-from tests.support.servers import PostgresSwitch, fresh_database, postgres, wait_for
+from tests.support.servers import fresh_database, wait_for
 
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(scope="module")
-def url(postgres_server: str) -> Iterator[str]:
-    """A database in another time zone than UTC."""
-    with fresh_database(postgres_server) as url:
-        with psycopg.connect(url, autocommit=True) as connection:
-            name = connection.info.dbname
-            connection.execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
-        yield url
-
-
-def build(url: str, folder: Path, **environ: str) -> Flask:
-    settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
-    limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
-    return create_app(Config.from_environment(settings | limits | environ, folder))
-
-
-@pytest.fixture(scope="module")
-def shared_app(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    app = build(url, tmp_path_factory.mktemp("instance"))
-    with app.app_context():
-        upgrade_schema()
-    yield app
-    with app.app_context():
-        db.engine.dispose()
-
-
 @pytest.fixture
-def app(shared_app: Flask) -> Flask:
-    """The service on PostgreSQL, with its people and without a token."""
-    with shared_app.app_context(), transaction() as connection:
-        connection.execute(text("TRUNCATE workspaces, users, apps, clients, events CASCADE"))
-    provision(shared_app, WORLD)
-    return shared_app
+def app(postgres_app: Flask) -> Flask:
+    return postgres_app
 
 
 # The usual requests
@@ -129,14 +96,14 @@ def test_provisioning_a_file_again_changes_nothing(app: Flask) -> None:
 # Refusals
 
 
-def test_times_are_stored_in_utc_whatever_the_servers_time_zone(service: Service, url: str) -> None:
+def test_times_are_stored_in_utc_whatever_the_servers_time_zone(service: Service, postgres_url: str) -> None:
     now = datetime(2026, 11, 22, 23, 59, 59, 123456, tzinfo=UTC)
     with time_machine.travel(now, tick=False):
         service.token(patExpiry=1)
     (token,) = service.rows(select(Token.created_at, Token.expires_at))
     assert (token.created_at, token.expires_at) == (now, now + timedelta(seconds=1))
     assert token.created_at.utcoffset() == timedelta(0)
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(postgres_url) as connection:
         assert connection.execute("SHOW timezone").fetchone() == ("Asia/Kolkata",)
         seen = connection.execute("SELECT created_at AT TIME ZONE 'UTC' FROM tokens").fetchone()
     assert seen == (now.replace(tzinfo=None),)
@@ -231,7 +198,7 @@ def test_concurrent_provisioning_leaves_one_result_or_an_error(app: Flask) -> No
 
 
 def test_a_deletion_and_an_opening_do_not_deadlock(
-    service: Service, url: str, monkeypatch: pytest.MonkeyPatch
+    service: Service, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ana's first token is minted and opened while she is being deleted."""
     lock, use, used = reach.lock_tokens, tokens.use_token, threading.Event()
@@ -255,7 +222,7 @@ def test_a_deletion_and_an_opening_do_not_deadlock(
         found = use(*args)
         if not used.is_set():
             used.set()
-            with psycopg.connect(url, autocommit=True) as other:  # until the deletion has locked Ana's row
+            with psycopg.connect(postgres_url, autocommit=True) as other:  # until Ana's row is locked
                 wait_for(lambda: other.execute(waits).fetchone() == (1,))
         return found
 
@@ -276,7 +243,7 @@ def test_a_migration_waits_for_another_one_longer_than_the_statement_timeout(
     """Two releases may start at the same time."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
     with fresh_database(postgres_server) as empty:
-        app = build(empty, tmp_path)
+        app = build_on(empty, tmp_path)
         with psycopg.connect(empty) as other, ThreadPoolExecutor(1) as threads:
             other.execute("SELECT pg_advisory_xact_lock(7226110)")
 
@@ -318,12 +285,12 @@ def test_requests_succeed_after_the_server_ended_all_connections(
 
 
 def test_a_mint_gives_up_on_a_locked_row_and_changes_nothing(
-    shared_app: Flask, app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    app: Flask, postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
-    impatient = Service(build(url, tmp_path).test_client())
+    impatient = Service(build_on(postgres_url, tmp_path).test_client())
     token = impatient.token()
-    with psycopg.connect(url) as other:
+    with psycopg.connect(postgres_url) as other:
         other.execute("SELECT * FROM tokens FOR UPDATE")
         unavailable(impatient.mint())
         other.rollback()
@@ -334,10 +301,10 @@ def test_a_mint_gives_up_on_a_locked_row_and_changes_nothing(
 
 
 def test_without_a_free_connection_the_answer_is_503(
-    app: Flask, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    app: Flask, postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
-    small = Service(build(url, tmp_path, WEB_THREADS="1").test_client())
+    small = Service(build_on(postgres_url, tmp_path, WEB_THREADS="1").test_client())
     with small.app.app_context():
         with contextlib.ExitStack() as connections:
             for _ in range(3):
@@ -351,50 +318,12 @@ def test_without_a_schema_the_answer_is_503_and_commands_say_what_to_do(
     postgres_server: str, tmp_path: Path
 ) -> None:
     with fresh_database(postgres_server) as empty:
-        app = build(empty, tmp_path)
+        app = build_on(empty, tmp_path)
         unavailable(Service(app.test_client()).mint())
         done = app.test_cli_runner().invoke(args=["client", "list"])
         assert (done.exit_code, done.stdout) == (1, "")
         assert "db upgrade" in done.stderr
         assert len(done.stderr.splitlines()) == 1
-        with app.app_context():
-            db.engine.dispose()
-
-
-@pytest.mark.slow
-def test_every_request_gets_503_until_a_stopped_server_is_back(tmp_path: Path) -> None:
-    with postgres() as admin, PostgresSwitch(admin) as switch, fresh_database(admin) as url:
-        app = build(url, tmp_path)
-        with app.app_context():
-            upgrade_schema()
-        provision(app, WORLD)
-        service = Service(app.test_client())
-        frame, token = service.frame(), service.token()
-        as_json = frame.bearer | {"Accept": "application/json"}
-        for _ in range(2):
-            switch.off()
-            try:
-                unavailable(service.mint())
-                unavailable(service.mint(client="rival"))
-                unavailable(service.open(token, Accept="application/json"))
-                page = service.open(token)
-                assert (page.status_code, page.mimetype) == (503, "text/html")
-                # The last known origins still allow the portal to show the error.
-                assert "frame-ancestors http://portal.example" in page.headers["Content-Security-Policy"]
-                unavailable(service.get(frame, "session"))
-                unavailable(service.client.get(f"/embed-apps/{ORDERS}/pages/index", headers=as_json))
-                unavailable(service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer))
-                said = app.test_cli_runner().invoke(args=["client", "list"])
-                assert (said.exit_code, said.stdout, len(said.stderr.splitlines())) == (1, "", 1)
-            finally:
-                switch.on()
-            # No request fails on the pool's dead connections.
-            assert service.get(frame, "session").status_code == 200
-            assert service.open(token).status_code == 200
-            assert [row.type for row in service.rows(select(Event.type).order_by(Event.id))][-1] == (
-                "session:opened"
-            )
-        assert service.mint().status_code == 201
         with app.app_context():
             db.engine.dispose()
 

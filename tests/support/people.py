@@ -301,14 +301,20 @@ def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
 def long_lived_service(schema: Path, folder: Path, **environ: str) -> Iterator[Service]:
     """Run a service with the people of WORLD."""
     copy(schema, folder / "pat-service.db")
-    limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
-    settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | limits | environ
-    app = create_app(Config.from_environment(settings, folder))
-    prepare_for_tests(app)
+    app = build_on(f"sqlite:///{folder / 'pat-service.db'}", folder, **environ)
     provision(app, WORLD)
     yield Service(app.test_client())
     with app.app_context():
         db.engine.dispose()
+
+
+def build_on(url: str, folder: Path, **environ: str) -> Flask:
+    """Build an app on this database, with limits that no test reaches."""
+    limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
+    settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url} | limits | environ
+    app = create_app(Config.from_environment(settings, folder))
+    prepare_for_tests(app)
+    return app
 
 
 class BufferedClient(FlaskClient):

@@ -7,12 +7,24 @@ from itertools import count
 from pathlib import Path
 from shutil import copy
 
+import psycopg
 import pytest
 import time_machine
 from flask import Flask
+from sqlalchemy import text
 
-from pat_service.storage.database import db
-from tests.support.people import Service, changed, long_lived_service, provision, restore_database
+from pat_service.cli import upgrade_schema
+from pat_service.storage.database import db, transaction
+from tests.support.people import (
+    WORLD,
+    Service,
+    build_on,
+    changed,
+    long_lived_service,
+    provision,
+    restore_database,
+)
+from tests.support.servers import fresh_database
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +63,35 @@ def limited(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with long_lived_service(schema, tmp_path_factory.mktemp("limited"), **contracts) as service:
         provision(service.app, changed("clients", "portal", mint_limit=None))
         yield service
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database in another time zone than UTC."""
+    with fresh_database(postgres_server) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            name = connection.info.dbname
+            connection.execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_postgres_app(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    app = build_on(postgres_url, tmp_path_factory.mktemp("instance"))
+    with app.app_context():
+        upgrade_schema()
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def postgres_app(shared_postgres_app: Flask) -> Flask:
+    """The service on PostgreSQL, with its people and without a token."""
+    with shared_postgres_app.app_context(), transaction() as connection:
+        connection.execute(text("TRUNCATE workspaces, users, apps, clients, events CASCADE"))
+    provision(shared_postgres_app, WORLD)
+    return shared_postgres_app
 
 
 MakeService = Callable[..., Service]
