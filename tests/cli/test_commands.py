@@ -1,10 +1,10 @@
-"""The operator's commands `provision`, `client`, `app` and `workspace`."""
+"""The operator's commands."""
 
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from sqlalchemy import select, update
 from pat_service import __version__
 from pat_service.credentials import Key
 from pat_service.storage.models import App, Client, ClientSecret, Event, User
+from tests.support.api_calls import BEN, UNKNOWN, mint, open_session, session_code
 from tests.support.people import (
     KEY,
     MINT,
@@ -28,15 +29,16 @@ from tests.support.people import (
     PORTAL,
     PUBLIC_URL,
     SECRETS,
+    SUPPORT,
     WORLD,
     Service,
     basic,
     database_folder,
-    long_lived_service,
     make_secret,
     provision,
 )
 from tests.support.servers import free_port
+from tests.support.shared_fixtures import MakeService
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLIENT_SECRET = re.compile(r"pcs_[0-9a-f]{72}")
@@ -51,10 +53,9 @@ def mint_status(client: FlaskClient, id_: str, secret: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def shared_runner(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+def shared_runner(make_shared: MakeService) -> Runner:
     """A runner that tests of refusals share, since a refusal changes nothing."""
-    with long_lived_service(schema, tmp_path_factory.mktemp("cli")) as service:
-        yield service.app.test_cli_runner()
+    return make_shared().app.test_cli_runner()
 
 
 def succeed(runner: Runner, *args: str) -> Result:
@@ -113,13 +114,6 @@ def test_create_needs_workspaces_or_all_of_them(runner: Runner, service: Service
     said = fail(runner, "client", "create", "shop", *given, code=2)
     assert "Name either --workspace, once or more, or --all-workspaces." in said
     assert service.rows(select(Client.id).where(Client.id == "shop")) == []
-
-
-def test_a_client_of_globex_cannot_mint_for_ana_of_acme(runner: Runner, client: FlaskClient) -> None:
-    globex = secret_of(succeed(runner, "client", "create", "globex-only", "--workspace", "globex"))
-    acme = secret_of(succeed(runner, "client", "create", "acme-only", "--workspace", "acme"))
-    assert mint_status(client, "globex-only", globex) == 404
-    assert mint_status(client, "acme-only", acme) == 201
 
 
 def test_a_new_client_has_only_the_scope_mint_by_default(
@@ -376,9 +370,96 @@ def test_each_error_of_a_file_has_a_line(shared_runner: Runner, write: Write) ->
     assert len(said.splitlines()) == 3
 
 
-def test_a_refused_file_changes_nothing(runner: Runner, service: Service, write: Write) -> None:
-    fail(runner, "provision", write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\nworkspaces = ["x"]'))
-    assert service.rows(select(Client.id).where(Client.id.in_(["shop", "till"]))) == []
+# token list, token revoke, session list, session end
+
+
+def rows_of(runner: Runner, *args: str) -> list[list[str]]:
+    return [line.split("\t") for line in succeed(runner, *args).stdout.splitlines()]
+
+
+def ids_of(runner: Runner, *args: str) -> list[str]:
+    return [row[0] for row in rows_of(runner, *args)]
+
+
+def test_an_operator_lists_tokens_and_sessions_of_all_workspaces(runner: Runner, service: Service) -> None:
+    token, id_ = mint(service)
+    _, session_id = open_session(service, token)
+    _, wide = mint(service, "manager", workspaceSlug="acme")
+    ledger = mint(service, "rival", appSlug="ledger", email="mallory@globex.test")[1]
+    rows = {row[0]: row for row in rows_of(runner, "token", "list")}
+    assert set(rows) == {id_, wide, ledger}
+    assert rows[id_][1:4] == ["acme/orders", "ana@acme.test", "portal"]
+    assert rows[id_][5:] == [f"ends in {token[-4:]}", "live", "1 live session(s)"]
+    assert rows[wide][1] == "acme/*"
+    assert ids_of(runner, "token", "list", "--app", "ledger") == [ledger]
+    assert ids_of(runner, "token", "list", "--workspace", "globex") == [ledger]
+    narrow = ("--user", "ANA@acme.test", "--app", "orders", "--workspace", "acme")
+    assert ids_of(runner, "token", "list", *narrow) == [id_]
+    (shown,) = rows_of(runner, "session", "list", "--user", "ana@acme.test")
+    assert shown[:4] == [session_id, "acme/orders", "ana@acme.test", "portal"]
+    assert shown[-1] == f"of token {id_}"
+    assert ids_of(runner, "session", "list", "--app", "ledger") == []
+    assert token not in succeed(runner, "token", "list").output
+
+
+def test_a_command_lists_every_page(
+    runner: Runner, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pat_service.cli.token_admin.MAX_LIMIT", 2)
+    token, _ = mint(service)
+    opened = sorted(open_session(service, token)[1] for _ in range(5))
+    assert ids_of(runner, "session", "list") == opened
+
+
+def test_an_operator_revokes_one_token_or_many(runner: Runner, service: Service) -> None:
+    token, id_ = mint(service)
+    jwt, _ = open_session(service, token)
+    bens = mint(service, email=BEN)[1]
+    for number in (1, 0):
+        said = succeed(runner, "token", "revoke", id_.upper()).output
+        assert said == f"Revoked {number} token(s), ended {number} session(s).\n"
+    assert session_code(service, jwt) == "session_revoked"
+    assert ids_of(runner, "token", "list") == [bens]
+    statuses = {row[0]: row[6] for row in rows_of(runner, "token", "list", "--all")}
+    assert statuses == {id_: "revoked", bens: "live"}
+    done = succeed(runner, "token", "revoke", "--app", "orders", "--user", BEN)
+    assert done.output == "Revoked 1 token(s), ended 0 session(s).\n"
+    assert {event.client_id for event in service.events("token:revoked")} == {"(operator)"}
+
+
+def test_an_operator_ends_one_session_or_many(runner: Runner, service: Service) -> None:
+    token, _ = mint(service)
+    opened = [open_session(service, token) for _ in range(3)]
+    one = opened[0][1]
+    fail(runner, "session", "end", one, "--app", "orders", code=2)
+    for args, number in (([one], 1), ([one], 0), (["--workspace", "globex"], 0), (["--app", "orders"], 2)):
+        assert succeed(runner, "session", "end", *args).output == f"Ended {number} session(s).\n"
+    assert {session_code(service, jwt) for jwt, _ in opened} == {"session_revoked"}
+    assert session_code(service, open_session(service, token)[0]) == "served"
+
+
+def test_an_operator_ends_all_that_one_client_minted(runner: Runner, service: Service) -> None:
+    ended = [open_session(service, mint(service, email=email)[0])[0] for email in ("ana@acme.test", BEN)]
+    kept, _ = open_session(service, mint(service, "manager", appSlug="support")[0], SUPPORT)
+    assert {row[3] for row in rows_of(runner, "token", "list", "--client", "portal")} == {"portal"}
+    assert len(rows_of(runner, "session", "list", "--client", "manager")) == 1
+    assert succeed(runner, "session", "end", "--client", "portal").output == "Ended 2 session(s).\n"
+    said = succeed(runner, "token", "revoke", "--client", "portal").output
+    assert said == "Revoked 2 token(s), ended 0 session(s).\n"
+    assert {session_code(service, jwt) for jwt in ended} == {"session_revoked"}
+    assert session_code(service, kept, SUPPORT) == "served"
+    assert rows_of(runner, "token", "list", "--client", "portal") == []
+
+
+def test_a_client_is_revoked_with_all_that_it_minted(runner: Runner, service: Service) -> None:
+    token, _ = mint(service)
+    jwt, _ = open_session(service, token)
+    kept, _ = mint(service, "manager", email=BEN)
+    said = succeed(runner, "client", "revoke", "portal", "--tokens").output
+    assert said == "Client portal is revoked.\nRevoked 1 token(s), ended 1 session(s).\n"
+    assert service.refusal(token) == "token_revoked"
+    assert session_code(service, jwt) == "session_revoked"
+    assert service.open(kept).status_code == 200
 
 
 # Refusals
@@ -404,6 +485,25 @@ WRONG: list[tuple[list[str], str]] = [
     ),
     *((["client", "limit", "portal", limit], "limit") for limit in ("", NOT_UTF8)),
     *((["client", verb, NOT_UTF8], "client") for verb in ("rotate", "revoke")),
+    *(
+        ([*command, *args], "")
+        for command in (["token", "revoke"], ["session", "end"])
+        for args in (
+            *(
+                [UNKNOWN],
+                ["orders"],
+                [""],
+                [NOT_UTF8],
+                ["--app", "nowhere"],
+                ["--app", ""],
+                ["--app", NOT_UTF8],
+            ),
+            *(["--user", email] for email in ("nobody@acme.test", "ana", f"{NOT_UTF8}@acme.test")),
+            *(["--workspace", "nowhere"], ["--workspace", "Acme"]),
+            *(["--client", id_] for id_ in ("nobody", "", NOT_UTF8)),
+            ["--app", "orders", "--user", "nobody@acme.test"],
+        )
+    ),
     (["client", "limit", NOT_UTF8, "none"], "client"),
     (["client", "rotate", ""], "client"),
     *(
@@ -450,6 +550,11 @@ def test_a_wrong_value_is_refused_in_one_line(shared_runner: Runner, args: list[
             ["provision", "no-such-file.toml"],
         ),
         *(["provision", "."], ["provision", ""]),
+        *(
+            [*command, *args]
+            for command in (["token", "revoke"], ["session", "end"])
+            for args in ([], [UNKNOWN, "--app", "orders"], [UNKNOWN, UNKNOWN], ["--everything"])
+        ),
         *(
             ["client", "rotate", "portal", "--overlap", time]
             for time in ("1", "-1h", "1.5h", "１h", "1w", "1h\n", "9999999d", NOT_UTF8)

@@ -1,4 +1,4 @@
-"""Revocations concurrent with everything else, on both databases, and the operator's commands."""
+"""Revocations concurrent with everything else, on both databases."""
 
 import itertools
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from click.testing import Result
 from sqlalchemy import func, insert, select, update
 from werkzeug.test import TestResponse
 
@@ -180,135 +179,3 @@ def test_the_list_and_the_opening_agree_on_live_tokens(service: Service) -> None
         with service.app.app_context():
             page = token_admin.list_tokens(OPERATOR, TokenFilter(), PageRequest(), now)
         assert [row.status for row in page.items] == expected, used_at
-
-
-# The operator's commands.
-
-
-def invoke(service: Service, *args: str) -> Result:
-    return service.app.test_cli_runner().invoke(args=args)
-
-
-def lines(service: Service, *args: str) -> list[list[str]]:
-    done = invoke(service, *args)
-    assert done.exit_code == 0, done.output
-    return [line.split("\t") for line in done.stdout.splitlines()]
-
-
-def test_an_operator_lists_tokens_and_sessions_of_all_workspaces(service: Service) -> None:
-    token, id_ = mint(service, "shop")
-    _, session_id = open_session(service, token)
-    _, wide = mint(service, "shop", workspaceSlug="acme")
-    ledger = mint(service, "rival", appSlug="ledger", email="mallory@globex.test")[1]
-    rows = {row[0]: row for row in lines(service, "token", "list")}
-    assert set(rows) == {id_, wide, ledger}
-    assert rows[id_][1:4] == ["acme/orders", "ana@acme.test", "shop"]
-    assert rows[id_][5:] == [f"ends in {token[-4:]}", "live", "1 live session(s)"]
-    assert rows[wide][1] == "acme/*"
-    assert [row[0] for row in lines(service, "token", "list", "--app", "ledger")] == [ledger]
-    assert [row[0] for row in lines(service, "token", "list", "--workspace", "globex")] == [ledger]
-    narrow = ("--user", "ANA@acme.test", "--app", "orders", "--workspace", "acme")
-    assert [row[0] for row in lines(service, "token", "list", *narrow)] == [id_]
-    ((shown, *rest),) = lines(service, "session", "list", "--user", "ana@acme.test")
-    assert shown == session_id
-    assert rest[:3] == ["acme/orders", "ana@acme.test", "shop"]
-    assert rest[-1] == f"of token {id_}"
-    assert lines(service, "session", "list", "--app", "ledger") == []
-    assert token not in invoke(service, "token", "list").output
-
-
-def test_a_command_lists_every_page(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pat_service.cli.token_admin.MAX_LIMIT", 2)
-    token, _ = mint(service, "shop")
-    opened = sorted(open_session(service, token)[1] for _ in range(5))
-    assert [row[0] for row in lines(service, "session", "list")] == opened
-
-
-def test_an_operator_revokes_one_token_or_many(service: Service) -> None:
-    token, id_ = mint(service, "shop")
-    jwt, _ = open_session(service, token)
-    bens = mint(service, "shop", email=BEN)[1]
-    done = invoke(service, "token", "revoke", id_.upper())
-    assert (done.exit_code, done.output) == (0, "Revoked 1 token(s), ended 1 session(s).\n")
-    assert session_code(service, jwt) == "session_revoked"
-    assert invoke(service, "token", "revoke", id_).output == "Revoked 0 token(s), ended 0 session(s).\n"
-    assert [row[0] for row in lines(service, "token", "list")] == [bens]
-    assert {row[0]: row[6] for row in lines(service, "token", "list", "--all")} == {
-        id_: "revoked",
-        bens: "live",
-    }
-    done = invoke(service, "token", "revoke", "--app", "orders", "--user", BEN)
-    assert done.output == "Revoked 1 token(s), ended 0 session(s).\n"
-    actors = service.rows(select(Event.client_id).where(Event.type == "token:revoked"))
-    assert {row.client_id for row in actors} == {"(operator)"}
-
-
-def test_an_operator_ends_one_session_or_many(service: Service) -> None:
-    token, _ = mint(service, "shop")
-    opened = [open_session(service, token) for _ in range(3)]
-    assert invoke(service, "session", "end", opened[0][1]).output == "Ended 1 session(s).\n"
-    assert invoke(service, "session", "end", opened[0][1]).output == "Ended 0 session(s).\n"
-    assert invoke(service, "session", "end", "--workspace", "globex").output == "Ended 0 session(s).\n"
-    assert invoke(service, "session", "end", "--app", "orders").output == "Ended 2 session(s).\n"
-    assert live_sessions(service) == []
-    assert code_of(exchange(service, token)) == "opened"
-
-
-def test_an_operator_ends_all_that_one_client_minted(service: Service) -> None:
-    shops, bens = (
-        open_session(service, mint(service, "shop", email=email)[0])[0] for email in ("ana@acme.test", BEN)
-    )
-    portals, _ = open_session(service, mint(service, "portal", appSlug="support")[0], SUPPORT)
-    assert {row[3] for row in lines(service, "token", "list", "--client", "shop")} == {"shop"}
-    assert len(lines(service, "session", "list", "--client", "portal")) == 1
-    assert invoke(service, "session", "end", "--client", "shop").output == "Ended 2 session(s).\n"
-    done = invoke(service, "token", "revoke", "--client", "shop")
-    assert done.output == "Revoked 2 token(s), ended 0 session(s).\n"
-    assert [session_code(service, jwt) for jwt in (shops, bens)] == ["session_revoked"] * 2
-    assert session_code(service, portals, SUPPORT) == "served"
-    assert lines(service, "token", "list", "--client", "shop") == []
-
-
-def test_a_client_is_revoked_with_all_that_it_minted(service: Service) -> None:
-    token, _ = mint(service, "shop")
-    jwt, _ = open_session(service, token)
-    kept, _ = mint(service, "portal", email=BEN)
-    done = invoke(service, "client", "revoke", "shop", "--tokens")
-    assert done.output == "Client shop is revoked.\nRevoked 1 token(s), ended 1 session(s).\n"
-    assert code_of(exchange(service, token)) == "token_revoked"
-    assert session_code(service, jwt) == "session_revoked"
-    assert code_of(exchange(service, kept)) == "opened"
-
-
-@pytest.mark.parametrize("command", [("token", "revoke"), ("session", "end")])
-def test_wrong_arguments_are_refused_in_one_line_and_end_nothing(
-    service: Service, command: tuple[str, str]
-) -> None:
-    jwt, _ = open_session(service, mint(service, "shop")[0])
-    for args in ([], [UNKNOWN, "--app", "orders"], [UNKNOWN, UNKNOWN], ["--everything"]):
-        done = invoke(service, *command, *args)
-        assert (done.exit_code, done.stdout) == (2, ""), args
-        assert "Error: " in done.stderr
-    for args in (
-        [UNKNOWN],
-        ["orders"],
-        [""],
-        ["\udcff"],
-        ["--app", "nowhere"],
-        ["--app", ""],
-        ["--app", "\udcff"],
-        ["--user", "nobody@acme.test"],
-        ["--user", "ana"],
-        ["--user", "\udcff@acme.test"],
-        ["--workspace", "nowhere"],
-        ["--workspace", "Acme"],
-        ["--app", "orders", "--user", "nobody@acme.test"],
-        ["--client", "nobody"],
-        ["--client", ""],
-        ["--client", "\udcff"],
-    ):
-        done = invoke(service, *command, *args)
-        assert (done.exit_code, done.stdout) == (1, ""), args
-        assert done.stderr.startswith("Error: ")
-        assert len(done.stderr.splitlines()) == 1
-    assert session_code(service, jwt) == "served"
