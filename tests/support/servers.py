@@ -432,6 +432,19 @@ def small_disk(megabytes: int) -> Iterator[Path | None]:
                 subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@contextlib.contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Fill a disk during the block."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
 class FaultyLine:
     """A connection to a server on this machine that can fail as a network does.
 
@@ -458,6 +471,16 @@ class FaultyLine:
         for end in list(self._open):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def changed(self, **changes: Any) -> Iterator[None]:
+        """Change `target`, `silent` or `delay` during the block."""
+        before = {name: getattr(self, name) for name in changes}
+        vars(self).update(changes)
+        try:
+            yield
+        finally:
+            vars(self).update(before)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):

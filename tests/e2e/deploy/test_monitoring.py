@@ -14,14 +14,12 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from flask_migrate import upgrade
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import create_app
-from config import Config
-from pat_service.storage.database import db
-from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, SECRETS, WORLD, basic, make_secret, provision
-from tests.support.servers import WebServer, fresh_database, gunicorn, redis_server, wait_for
+from tests.e2e.faults.installation import Installation, on_postgres
+from tests.support.http_calls import HttpConnection, call
+from tests.support.people import KEY, ORDERS, SECRETS, make_secret
+from tests.support.servers import WebServer, children_of, redis_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
 
@@ -31,60 +29,27 @@ MANY = 24
 
 
 @pytest.fixture(scope="module")
-def database(postgres_server: str) -> Iterator[str]:
-    with fresh_database(postgres_server) as url:
-        environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url}
-        app = create_app(Config.from_environment(environ))
-        with app.app_context():
-            upgrade(directory=str(Path(app.root_path) / "migrations"))
-            provision(app, WORLD)
-            db.engine.dispose()
-        yield url
+def monitored(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with on_postgres(postgres_server, tmp_path_factory.mktemp("instance")) as found, redis_server() as url:
+        yield found.with_(REDIS_URL=url, METRICS_TOKEN=TOKEN)
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[str]:
-    with redis_server() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def fleet(database: str, store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    settings = {
-        "SECRET_KEY": KEY,
-        "PUBLIC_URL": PUBLIC_URL,
-        "DATABASE_URL": database,
-        "REDIS_URL": store,
-        "METRICS_TOKEN": TOKEN,
-    }
+def fleet(monitored: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     log = tmp_path_factory.mktemp("log") / "log"
-    with gunicorn(settings, workers=2, log=log, app="tests.support.faulty_app:create_app()") as server:
+    with monitored.serving(2, log=log, app="tests.support.faulty_app:create_app()") as server:
         yield server
 
 
-def ask(
-    server: WebServer, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
-) -> tuple[int, str]:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
-        connection.request(method, path, body, headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-
-
 def mint(server: WebServer) -> str:
-    request = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
-    headers = basic("portal") | {"Content-Type": "application/json"}
-    status, text = ask(server, "POST", MINT, headers, json.dumps(request))
-    assert status == 201, text
-    token: str = json.loads(text)["personalAccessToken"]
-    return token
+    with HttpConnection(server.port) as caller:
+        token: str = caller.mint().json["personalAccessToken"]
+        return token
 
 
 def session(server: WebServer, token: str) -> dict[str, str]:
-    body = json.dumps({"appId": ORDERS, "accessToken": token})
-    status, text = ask(server, "POST", "/api/ext/users/session", {"Content-Type": "application/json"}, body)
-    assert status == 201, text
-    return {"Authorization": f"Bearer {json.loads(text)['signedPat']}"}
+    with HttpConnection(server.port) as caller:
+        return {"Authorization": f"Bearer {caller.exchange(token).json['signedPat']}"}
 
 
 def at_once(do: Callable[[], Any]) -> list[Any]:
@@ -93,16 +58,16 @@ def at_once(do: Callable[[], Any]) -> list[Any]:
 
 
 def scrape(server: WebServer) -> dict[tuple[str, str], float]:
-    status, text = ask(server, "GET", "/metrics", {"Authorization": f"Bearer {TOKEN}"})
-    assert status == 200
-    families = text_string_to_metric_families(text)
+    answer = call(server, "GET", "/metrics", {"Authorization": f"Bearer {TOKEN}"})
+    assert answer.status == 200
+    families = text_string_to_metric_families(answer.text)
     return {(s.name, str(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
 
 
 def checks(server: WebServer) -> dict[str, str]:
-    status, text = ask(server, "GET", "/readyz")
-    found: dict[str, str] = json.loads(text)["checks"]
-    assert status == (200 if set(found.values()) == {"ok"} else 503)
+    answer = call(server, "GET", "/readyz")
+    found: dict[str, str] = answer.json["checks"]
+    assert answer.status == (200 if set(found.values()) == {"ok"} else 503)
     return found
 
 
@@ -110,11 +75,6 @@ def all_are(server: WebServer, **states: str) -> bool:
     """Return whether every worker reports these states. Eight answers in a row cover both workers."""
     fine = {"database": "ok", "schema": "ok", "limiter": "ok"}
     return all(found == fine | states for found in at_once(lambda: checks(server))[:8])
-
-
-def workers(server: WebServer) -> list[int]:
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
 
 
 MINTS = ("pat_mints_total", "[]")
@@ -127,9 +87,10 @@ def test_every_worker_reports_all_counts_and_a_killed_worker_loses_no_count(flee
     sizes = [key for key in scrape(fleet) if key[0] == "pat_database_pool_size"]
     assert len(sizes) <= 2
 
-    for pid in workers(fleet):
+    boss = fleet.process.pid
+    for pid in children_of(boss):
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda pid=pid: pid not in workers(fleet) and len(workers(fleet)) == 2)  # type: ignore[misc]
+        wait_for(lambda pid=pid: pid not in children_of(boss) and len(children_of(boss)) == 2)  # type: ignore[misc]
         wait_for(lambda: scrape(fleet)[MINTS] == before + MANY)
     at_once(lambda: mint(fleet))
     assert scrape(fleet)[MINTS] == before + 2 * MANY
@@ -145,8 +106,8 @@ def test_live_tokens_and_sessions_are_counted_on_postgresql(fleet: WebServer) ->
     assert found["pat_up", "[('part', 'database')]"] == 1
 
 
-def test_readiness_changes_when_redis_stops_and_returns(fleet: WebServer, store: str) -> None:
-    with contextlib.closing(redis.Redis.from_url(store)) as connection:
+def test_readiness_changes_when_redis_stops_and_returns(fleet: WebServer, monitored: Installation) -> None:
+    with contextlib.closing(redis.Redis.from_url(monitored.environ["REDIS_URL"])) as connection:
         facts: Any = connection.info("server")
     assert all_are(fleet)
     os.kill(int(facts["process_id"]), signal.SIGSTOP)
@@ -158,15 +119,15 @@ def test_readiness_changes_when_redis_stops_and_returns(fleet: WebServer, store:
 
 
 def test_readiness_changes_when_the_database_stops_and_returns(
-    fleet: WebServer, database: str, postgres_server: str
+    fleet: WebServer, monitored: Installation, postgres_server: str
 ) -> None:
-    name = database.rpartition("/")[2]
+    name = monitored.environ["DATABASE_URL"].rpartition("/")[2]
     with psycopg.connect(postgres_server, autocommit=True) as admin:
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         try:
             wait_for(lambda: all_are(fleet, database="unavailable", schema="unknown"))
-            assert ask(fleet, "GET", "/healthz")[0] == 200
+            assert call(fleet, "GET", "/healthz").status == 200
             found = scrape(fleet)
             assert found["pat_up", "[('part', 'database')]"] == 0
             assert MINTS in found
@@ -176,7 +137,10 @@ def test_readiness_changes_when_the_database_stops_and_returns(
     mint(fleet)
 
 
-def test_readiness_reports_a_read_only_database_and_an_old_schema(fleet: WebServer, database: str) -> None:
+def test_readiness_reports_a_read_only_database_and_an_old_schema(
+    fleet: WebServer, monitored: Installation
+) -> None:
+    database = monitored.environ["DATABASE_URL"]
     name = database.rpartition("/")[2]
     with psycopg.connect(database, autocommit=True) as admin:
         (version,) = admin.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
@@ -198,8 +162,8 @@ def test_every_log_line_is_json_and_hides_secrets_that_an_app_prints(fleet: WebS
     before = len(fleet.log.read_text())
     for name in ("quote", "break-off"):
         with contextlib.suppress(http.client.HTTPException):
-            ask(fleet, "GET", f"/embed-apps/{ORDERS}/data/{name}?t={token}&secret=horse", bearer)
-    ask(fleet, "GET", f"/embed-apps/{ORDERS}?personal-access-token={token}&secret=horse")
+            call(fleet, "GET", f"/embed-apps/{ORDERS}/data/{name}?t={token}&secret=horse", bearer)
+    call(fleet, "GET", f"/embed-apps/{ORDERS}?personal-access-token={token}&secret=horse")
     wait_for(lambda: fleet.log.read_text()[before:].count('"event": "request"') == 3)
     text = fleet.log.read_text()
     lines = [json.loads(line) for line in text.splitlines()]

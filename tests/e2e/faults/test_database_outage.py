@@ -23,6 +23,7 @@ from tests.support.servers import (
     PostgresSwitch,
     WebServer,
     children_of,
+    full,
     gunicorn,
     paused,
     postgres,
@@ -116,14 +117,9 @@ def stopped(rig: Rig) -> Iterator[None]:
         rig.switch.on()
 
 
-@contextlib.contextmanager
-def silent(rig: Rig) -> Iterator[None]:
+def silent(rig: Rig) -> AbstractContextManager[None]:
     """The link drops everything: requests seem to arrive, and nothing comes back."""
-    rig.line.silent = True
-    try:
-        yield
-    finally:
-        rig.line.silent = False
+    return rig.line.changed(silent=True)
 
 
 @contextlib.contextmanager
@@ -164,26 +160,25 @@ def cut(rig: Rig) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def crowded(rig: Rig) -> Iterator[None]:
-    """No connection is left for the service."""
-    rig.sql("ALTER ROLE service CONNECTION LIMIT 0")
-    rig.disconnect()
-    try:
-        yield
-    finally:
-        rig.sql("ALTER ROLE service CONNECTION LIMIT -1")
-
-
-@contextlib.contextmanager
-def read_only(rig: Rig) -> Iterator[None]:
-    """A replica is read-only, and so is a server whose provider protects a full disk."""
-    rig.sql("ALTER ROLE service SET default_transaction_read_only = on")
+def changed_role(rig: Rig, change: str, reset: str) -> Iterator[None]:
+    rig.sql(f"ALTER ROLE service {change}")
     rig.disconnect()
     try:
         yield
     finally:
         # Open connections keep the setting they started with.
-        rig.sql("ALTER ROLE service RESET default_transaction_read_only")
+        rig.sql(f"ALTER ROLE service {reset}")
+
+
+def crowded(rig: Rig) -> AbstractContextManager[None]:
+    """No connection is left for the service."""
+    return changed_role(rig, "CONNECTION LIMIT 0", "CONNECTION LIMIT -1")
+
+
+def read_only(rig: Rig) -> AbstractContextManager[None]:
+    """A replica is read-only, and so is a server whose provider protects a full disk."""
+    setting = "default_transaction_read_only"
+    return changed_role(rig, f"SET {setting} = on", f"RESET {setting}")
 
 
 Fault = Callable[[Rig], AbstractContextManager[None]]
@@ -279,17 +274,10 @@ def test_a_full_disk_answers_503_at_worst_and_then_recovers(rig: Rig, disk: Path
     """A write that fits into existing pages succeeds."""
     if disk is None:
         pytest.skip("this user may mount no disk to fill")
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
     workers = children_of(rig.web.process.pid)
-    try:
-        with HttpConnection(rig.web.port) as caller:
-            mints = (caller.mint(attributes={"ballast": "x" * 3000}) for _ in range(1000))
-            failed = list(itertools.islice((answer for answer in mints if answer.status != 201), 5))
-    finally:
-        filler.unlink()
+    with full(disk), HttpConnection(rig.web.port) as caller:
+        mints = (caller.mint(attributes={"ballast": "x" * 3000}) for _ in range(1000))
+        failed = list(itertools.islice((answer for answer in mints if answer.status != 201), 5))
     assert len(failed) == 5
     for answer in failed:
         refused("mint", answer)

@@ -64,39 +64,24 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 @contextlib.contextmanager
 def refusing(rig: Rig) -> Iterator[None]:
     """No server listens."""
-    there, rig.line.target = rig.line.target, 1
-    rig.line.cut()
-    try:
+    with rig.line.changed(target=1):
+        rig.line.cut()
         yield
-    finally:
-        rig.line.target = there
 
 
-@contextlib.contextmanager
-def silent(rig: Rig) -> Iterator[None]:
+def silent(rig: Rig) -> AbstractContextManager[None]:
     """The link drops everything: requests seem to arrive, and nothing comes back."""
-    rig.line.silent = True
-    try:
-        yield
-    finally:
-        rig.line.silent = False
+    return rig.line.changed(silent=True)
 
 
-@contextlib.contextmanager
-def frozen(rig: Rig) -> Iterator[None]:
+def frozen(rig: Rig) -> AbstractContextManager[None]:
     facts: Any = rig.store.info("server")
-    with paused(facts["process_id"]):
-        yield
+    return paused(facts["process_id"])
 
 
-@contextlib.contextmanager
-def slow(rig: Rig) -> Iterator[None]:
+def slow(rig: Rig) -> AbstractContextManager[None]:
     """Each answer takes longer than the service waits."""
-    rig.line.delay = 4
-    try:
-        yield
-    finally:
-        rig.line.delay = 0
+    return rig.line.changed(delay=4)
 
 
 @contextlib.contextmanager
@@ -138,16 +123,16 @@ def failing_over(rig: Rig) -> Iterator[None]:
 @contextlib.contextmanager
 def loading(rig: Rig) -> Iterator[None]:
     """Redis has just started and loads its data."""
-    there = rig.line.target
     folder = Path(os.fsdecode(rig.store.config_get("dir")["dir"]))  # type: ignore[index]
     # Redis serves other commands every two megabytes while it loads.
     rig.store.mset({f"ballast{number}": os.urandom(2**21) for number in range(20)})
     rig.store.save()
-    with redis_server("--dir", str(folder), "--key-load-delay", "500000", ready=b"-LOADING") as url:
-        rig.line.target = port_of(url)
+    with (
+        redis_server("--dir", str(folder), "--key-load-delay", "500000", ready=b"-LOADING") as url,
+        rig.line.changed(target=port_of(url)),
+    ):
         rig.line.cut()
         yield
-        rig.line.target = there
     rig.line.cut()
 
 

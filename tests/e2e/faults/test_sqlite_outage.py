@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from tests.e2e.faults.installation import CROWD, SHORT_TIMEOUTS, STATEMENT_TIMEOUT, Installation, installed
+from tests.support import servers
 from tests.support.http_calls import Answer, HttpConnection, run_concurrently
 from tests.support.people import WORLD, Service, database_folder, problem_of, provision
 from tests.support.servers import WebServer, children_of, small_disk, wait_for, within
@@ -58,18 +59,10 @@ def locked(rig: Rig) -> Iterator[None]:
             other.execute("ROLLBACK")
 
 
-@contextlib.contextmanager
-def full(rig: Rig) -> Iterator[None]:
+def full(rig: Rig) -> AbstractContextManager[None]:
     if rig.disk is None:
         pytest.skip("this user may mount no disk to fill")
-    filler = rig.disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    try:
-        yield
-    finally:
-        filler.unlink()
+    return servers.full(rig.disk)
 
 
 Fault = Callable[[Rig], AbstractContextManager[None]]
