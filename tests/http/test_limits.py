@@ -3,10 +3,9 @@
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -27,17 +26,15 @@ from tests.support.people import (
     Service,
     basic,
     changed,
-    long_lived_service,
     make_secret,
     problem_of,
     provision,
 )
+from tests.support.shared_fixtures import MakeService
 
 EXCHANGE = "/api/ext/users/session"
 #: A refused body, which counts as a mint.
 COUNTED = "{}"
-
-MakeService = Callable[..., Service]
 
 
 @pytest.fixture
@@ -54,11 +51,9 @@ def make_service(make_app: Callable[..., Flask]) -> MakeService:
 
 
 @pytest.fixture(scope="module")
-def tight(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def tight(make_shared: MakeService) -> Service:
     """A service that allows two openings of a token and three requests of a session in a minute."""
-    limits = {"OPEN_RATE_LIMIT": "2 per minute", "SESSION_RATE_LIMIT": "3 per minute"}
-    with long_lived_service(schema, tmp_path_factory.mktemp("tight"), **limits) as service:
-        yield service
+    return make_shared(OPEN_RATE_LIMIT="2 per minute", SESSION_RATE_LIMIT="3 per minute")
 
 
 def statuses(ask: Callable[[], TestResponse], times: int) -> list[int]:

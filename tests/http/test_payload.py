@@ -3,7 +3,7 @@
 import http.client
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.support.people import (
     problem_of,
 )
 from tests.support.servers import gunicorn
+from tests.support.shared_fixtures import MakeService
 
 EXCHANGE = "/api/ext/users/session"
 MAX_BODY_BYTES = 16 * 1024
@@ -318,11 +319,8 @@ any_json = (values | st.dictionaries(names, values)).map(lambda value: json.dump
 
 
 @pytest.fixture(scope="module")
-def fuzzed(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with long_lived_service(
-        schema, tmp_path_factory.mktemp("fuzzed"), MINT_RATE_LIMIT="1000000 per minute"
-    ) as service:
-        yield service
+def fuzzed(make_shared: MakeService) -> Service:
+    return make_shared(MINT_RATE_LIMIT="1000000 per minute")
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

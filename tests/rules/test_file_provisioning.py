@@ -3,9 +3,8 @@
 import json
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Callable
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -29,10 +28,10 @@ from tests.support.people import (
     WORLD,
     Service,
     changed,
-    long_lived_service,
     make_secret,
     provision,
 )
+from tests.support.shared_fixtures import MakeService
 
 #: The documented example, with a secret.
 EXAMPLE = """
@@ -87,10 +86,9 @@ def mint_status(client: FlaskClient, id_: str, secret: str, email: str = "ana@ac
 
 
 @pytest.fixture(scope="module")
-def shared_app(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+def shared_app(make_shared: MakeService) -> Flask:
     """An app for tests of refusals, which change nothing."""
-    with long_lived_service(schema, tmp_path_factory.mktemp("provisioning")) as service:
-        yield service.app
+    return make_shared().app
 
 
 @pytest.fixture
@@ -401,114 +399,98 @@ def test_a_failure_at_the_end_undoes_everything(app: Flask, monkeypatch: pytest.
 
 # Refusals
 
-REFUSED_SHAPES = [
-    # the file as a whole
-    ("workspaces", "file"),
-    ("= 1", "file"),
-    ('a = "\\ud800"', "file"),
-    ('a = "open', "file"),
-    ("a = 1\na = 2", "file"),
-    ("a = 2026-02-31", "file"),
-    ("a = " + "[" * 3000, "file"),
-    ("a = " + "9" * 5000, "file"),
-    ("a\0 = 1", "file"),
-    # unknown names
-    ("frobs = []", "frobs"),
-    ("[workspace]\nslug = 'acme'", "workspace"),
-    ("[[workspaces]]\nslug = 'acme'\ncolour = 'red'", "workspaces.0.colour"),
-    ("[[users]]\nemail = 'ana@acme.test'\nrole = 'admin'", "users.0.role"),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\norigins = []", "apps.0.origins"),
-    ("[[clients]]\nid = 'portal'\nscope = 'mint'", "clients.0.scope"),
-    # missing fields
-    ("[[workspaces]]\nname = 'Acme'", "workspaces.0.slug"),
-    ("[[users]]\nname = 'Ana'", "users.0.email"),
-    ("[[apps]]\nslug = 'orders'", "apps.0.workspace"),
-    ("[[apps]]\nworkspace = 'acme'", "apps.0.slug"),
-    ("[[clients]]\nscopes = ['mint']", "clients.0.id"),
-    # wrong types
-    ("workspaces = 'acme'", "workspaces"),
-    ("workspaces = ['acme']", "workspaces.0"),
-    ("[workspaces]\nslug = 'acme'", "workspaces"),
-    ("[[workspaces]]\nslug = 1", "workspaces.0.slug"),
-    ("[[workspaces]]\nslug = true", "workspaces.0.slug"),
-    ("[[workspaces]]\nslug = ['acme']", "workspaces.0.slug"),
-    ("[[workspaces]]\nslug = 'acme'\nname = 2026-11-22", "workspaces.0.name"),
-    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = ['acme']", "users.0.workspaces"),
-    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = { acme = true }", "users.0.workspaces.acme"),
-    ("[[users]]\nemail = 'ana@acme.test'\nstatus = true", "users.0.status"),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nusers = 'ana@acme.test'", "apps.0.users"),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nusers = [1]", "apps.0.users.0"),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nallowed_origins = '*'", "apps.0.allowed_origins"),
-    ("[[clients]]\nid = 'portal'\nmint_limit = 600", "clients.0.mint_limit"),
-    ("[[clients]]\nid = 'portal'\nscopes = 'mint'", "clients.0.scopes"),
-    ("[[clients]]\nid = 'portal'\nworkspaces = 'acme'", "clients.0.workspaces"),
-    ("[[clients]]\nid = 1", "clients.0.id"),
-    # wrong values
-    ("[[users]]\nemail = 'ana@acme.test'\nstatus = 'gone'", "users.0.status"),
-    ("[[users]]\nemail = 'ana@acme.test'\nstatus = 'Active'", "users.0.status"),
-    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = { acme = 'owner' }", "users.0.workspaces.acme"),
-    ("[[users]]\nemail = 'ana@acme.test'\nworkspaces = { 'A!' = 'admin' }", "users.0.workspaces.A!"),
-    ("[[users]]\nemail = 'ana'", "users.0.email"),
-    ("[[users]]\nemail = 'ana@acme@test'", "users.0.email"),
-    (f"[[users]]\nemail = '{'a' * 250}@acme.test'", "users.0.email"),
-    ("[[users]]\nemail = 'ana@acme.test'\nname = ''", "users.0.name"),
-    (f"[[users]]\nemail = 'ana@acme.test'\nname = '{'a' * 201}'", "users.0.name"),
-    ("[[apps]]\nid = 'orders'\nslug = 'orders'\nworkspace = 'acme'", "apps.0.id"),
-    ("[[apps]]\nid = ''\nslug = 'orders'\nworkspace = 'acme'", "apps.0.id"),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\ntemplate = '../orders'", "apps.0.template"),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\ntemplate = '_orders'", "apps.0.template"),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\ntemplate = ''", "apps.0.template"),
-    *(
-        (
-            f"[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nallowed_origins = ['*', {json.dumps(origin)}]",
-            "apps.0.allowed_origins.1",
-        )
-        for origin in (
-            *("portal.example", "https://portal.example/", "https://*.example.com", ""),
-            *("https://portal.example; script-src *", "https://portal.example\r\nX-Evil: 1"),
-        )
-    ),
-    ("[[apps]]\nslug = 'orders'\nworkspace = 'acme'\nusers = ['ana']", "apps.0.users.0"),
-    ("[[clients]]\nid = 'portal'\nscopes = ['mint', 'all']", "clients.0.scopes.1"),
-    ("[[clients]]\nid = 'portal'\nmint_limit = 'plenty'", "clients.0.mint_limit"),
-    ("[[clients]]\nid = 'portal'\nmint_limit = '0 per minute'", "clients.0.mint_limit"),
-    ("[[clients]]\nid = 'portal'\nmint_limit = '10 per minute; 1 per day'", "clients.0.mint_limit"),
-    (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 31}'", "clients.0.secret"),
-    (f"[[clients]]\nid = 'portal'\nsecret = '{'s' * 1025}'", "clients.0.secret"),
-    ("[[clients]]\nid = 'portal'\nsecret = ''", "clients.0.secret"),
-    ("[[clients]]\nid = 'portal'\nall_workspaces = true\nworkspaces = []", "clients.0.all_workspaces"),
-    ("[[clients]]\nid = 'portal'\nall_workspaces = false", "clients.0.all_workspaces"),
-    ("[[clients]]\nid = 'portal'\nall_workspaces = 'true'", "clients.0.all_workspaces"),
-    # the second of two
-    ("[[workspaces]]\nslug = 'acme'\n[[workspaces]]\nslug = 'B'", "workspaces.1.slug"),
+WRONG_TOML = [
+    *("workspaces", "= 1", 'a = "\\ud800"', 'a = "open', "a = 1\na = 2", "a = 2026-02-31", "a\0 = 1"),
+    *("a = " + "[" * 3000, "a = " + "9" * 5000),
 ]
-for slug in ("", "Acme", "a b", "-acme", "_acme", "a" * 65, "äcme", "acme\n", "a/b", "a.b", "а"):
-    REFUSED_SHAPES.append((f"[[workspaces]]\nslug = {json.dumps(slug)}", "workspaces.0.slug"))
-for control in ("\\u0000", "\\n", "\\u001b", "\\u0085"):
-    REFUSED_SHAPES += [
-        (f'[[workspaces]]\nslug = "acme"\nname = "A{control}cme"', "workspaces.0.name"),
-        (f'[[users]]\nemail = "ana{control}@acme.test"', "users.0.email"),
-        (f'[[users]]\nemail = "ana@acme.test"\nname = "A{control}na"', "users.0.name"),
-        (f'[[apps]]\nslug = "orders"\nworkspace = "acme"\nname = "O{control}rders"', "apps.0.name"),
-        (f'[[clients]]\nid = "portal"\nsecret = "{"s" * 40}{control}"', "clients.0.secret"),
-    ]
+#: A valid entry of each kind.
+ENTRIES: dict[str, dict[str, Any]] = {
+    "workspaces": {"slug": "acme"},
+    "users": {"email": "ana@acme.test"},
+    "apps": {"slug": "orders", "workspace": "acme"},
+    "clients": {"id": "portal"},
+}
+CONTROLS = ["\0", "A\ncme", "A\x1bcme", "A\x85cme"]
+#: A place in an entry, and values that are wrong there. Before item 1 of a list, item 0 is valid.
+WRONG_VALUES: dict[str, list[Any]] = {
+    "workspaces.slug": [
+        *(1, True, ["acme"], None, "", "Acme", "a b", "-acme", "_acme", "a" * 65, "äcme", "acme\n", "a/b"),
+        *("a.b", "а"),
+    ],
+    "workspaces.name": [date(2026, 11, 22), *CONTROLS],
+    "workspaces.colour": ["red"],
+    "users.email": [None, "ana", "ana@acme@test", "a" * 250 + "@acme.test"],
+    "users.name": ["", "a" * 201, *CONTROLS],
+    "users.status": [True, "gone", "Active"],
+    "users.workspaces": [["acme"]],
+    "users.workspaces.acme": [True, "owner"],
+    "users.workspaces.A!": ["admin"],
+    "users.role": ["admin"],
+    "apps.id": ["orders", ""],
+    "apps.slug": [None],
+    "apps.name": CONTROLS,
+    "apps.workspace": [None],
+    "apps.template": ["../orders", "_orders", ""],
+    "apps.allowed_origins": ["*"],
+    "apps.allowed_origins.1": [
+        *("portal.example", "https://portal.example/", "https://*.example.com", ""),
+        *("https://portal.example; script-src *", "https://portal.example\r\nX-Evil: 1"),
+    ],
+    "apps.users": ["ana@acme.test"],
+    "apps.users.0": [1, "ana"],
+    "apps.origins": [[]],
+    "clients.id": [None, 1],
+    "clients.secret": ["", "s" * 31, "s" * 1025, *(make_secret("shop") + control for control in CONTROLS)],
+    "clients.scope": ["mint"],
+    "clients.scopes": ["mint"],
+    "clients.scopes.1": ["all"],
+    "clients.mint_limit": [600, "plenty", "0 per minute", "10 per minute; 1 per day"],
+    "clients.workspaces": ["acme"],
+    "clients.all_workspaces": [False, "true"],
+}
+WRONG_VALUES["users.email"] += [f"ana{control}@acme.test" for control in CONTROLS]
+VALID_ITEMS: dict[str, Any] = {"allowed_origins": "*", "scopes": "mint"}
 
 
-@pytest.mark.parametrize(("text", "place"), REFUSED_SHAPES, ids=[str(n) for n in range(len(REFUSED_SHAPES))])
-def test_a_wrong_file_is_refused_and_the_error_names_the_place(
-    shared_app: Flask, text: str, place: str
-) -> None:
+def wrong_entry(place: str, value: Any) -> tuple[str, dict[str, Any]]:
+    """Return a document with this value, and the place that its error must name. None removes a field."""
+    kind, field, *inner = place.split(".")
+    where = ".".join([kind, "0", field, *inner])
+    if inner:
+        before = [VALID_ITEMS[field]] if inner == ["1"] else []
+        value = [*before, value] if inner[0].isdigit() else {inner[0]: value}
+    entry = ENTRIES[kind] | {field: value}
+    return where, {kind: [{name: given for name, given in entry.items() if given is not None}]}
+
+
+REFUSED_DOCUMENTS = [
+    ("frobs", {"frobs": []}),
+    ("workspace", {"workspace": {"slug": "acme"}}),
+    ("workspaces", {"workspaces": "acme"}),
+    ("workspaces.0", {"workspaces": ["acme"]}),
+    ("workspaces", {"workspaces": {"slug": "acme"}}),
+    ("clients.0.all_workspaces", {"clients": [{"id": "shop", "all_workspaces": True, "workspaces": []}]}),
+    ("workspaces.1.slug", {"workspaces": [{"slug": "acme"}, {"slug": "B"}]}),
+    *(wrong_entry(place, value) for place, values in WRONG_VALUES.items() for value in values),
+]
+
+
+@pytest.mark.parametrize("text", WRONG_TOML)
+def test_a_text_that_is_no_toml_is_refused(text: str) -> None:
     with pytest.raises(InvalidPayload) as refused:
-        load(shared_app, text)
+        file_provisioning.parse(text)
+    assert list(refused.value.errors) == ["file"]
+
+
+@pytest.mark.parametrize(("place", "document"), REFUSED_DOCUMENTS, ids=range(len(REFUSED_DOCUMENTS)))
+def test_a_wrong_file_is_refused_names_the_place_and_changes_nothing(
+    shared_app: Flask, place: str, document: dict[str, Any]
+) -> None:
+    before = tables(shared_app, but_events=False)
+    with pytest.raises(InvalidPayload) as refused:
+        provision(shared_app, {"users": [{"email": "new@acme.test"}]} | document)
     assert list(refused.value.errors) == [place]
     assert all(text and text[0].isupper() for texts in refused.value.errors.values() for text in texts)
-
-
-def test_a_wrong_file_changes_nothing(shared_app: Flask) -> None:
-    before = tables(shared_app, but_events=False)
-    for text, _ in REFUSED_SHAPES:
-        with pytest.raises(InvalidPayload):
-            load(shared_app, '[[workspaces]]\nslug = "new"\n' + text)
     assert tables(shared_app, but_events=False) == before
 
 
