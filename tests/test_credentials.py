@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import logging
 import re
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,6 @@ from pat_service.credentials import (
     redact,
 )
 from pat_service.errors import SessionExpired, SessionInvalid, TokenInvalid
-from pat_service.observability.lines import RedactingFormatter
 
 OLD, NEW, NEWEST = "o" * 64, "n" * 64, "w" * 64
 APP = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
@@ -64,11 +62,6 @@ def test_a_generated_secret_is_well_formed_for_its_own_prefix_only(prefix: str) 
     )
 
 
-def test_a_client_secret_is_not_a_token() -> None:
-    with pytest.raises(TokenInvalid):
-        parse_token(generate(CLIENT_SECRET_PREFIX).reveal())
-
-
 @given(st.integers(0, len(TOKEN) - 1), st.characters(categories=["L", "N", "P", "S", "Z", "C"]))
 def test_the_checksum_detects_one_changed_character(place: int, character: str) -> None:
     changed = TOKEN[:place] + character + TOKEN[place + 1 :]
@@ -92,27 +85,6 @@ def test_the_token_parser_refuses_any_other_text(text: str) -> None:
     for hostile in (text, f"pat_{text}", TOKEN + text + TOKEN):
         with pytest.raises(TokenInvalid):
             parse_token(hostile)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("", id="empty"),
-        pytest.param(TOKEN + "\n", id="newline"),
-        pytest.param("\ufeff" + TOKEN, id="byte-order-mark"),
-        pytest.param(TOKEN.upper(), id="upper-case"),
-        pytest.param("PAT_" + TOKEN[4:], id="upper-case-prefix"),
-        pytest.param(TOKEN.replace("7", "７"), id="full-width-digit"),
-        pytest.param(TOKEN.replace("7", "٧"), id="arabic-digit"),
-        pytest.param(TOKEN + "\0", id="nul"),
-        pytest.param(TOKEN[:-1] + "\ud800", id="lone-surrogate"),
-        pytest.param("pat_" + "a" * 5000, id="five-kilobytes"),
-        pytest.param("eyJhbGciOiJIUzI1NiJ9.e30.c2ln", id="a-jwt"),
-    ],
-)
-def test_a_text_that_only_resembles_a_token_is_refused(text: str) -> None:
-    with pytest.raises(TokenInvalid):
-        parse_token(text)
 
 
 # Secrets never print
@@ -220,17 +192,6 @@ def test_a_text_without_secrets_is_not_redacted() -> None:
 def test_redacting_twice_is_redacting_once(text: str) -> None:
     once = redact(f"{text}{TOKEN}")
     assert redact(once) == once
-
-
-def test_a_logged_traceback_contains_no_token(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR):
-        try:
-            raise RuntimeError(f"no row for {TOKEN}")
-        except RuntimeError:
-            logging.getLogger("tests").exception("asked for %s", TOKEN)
-    line = RedactingFormatter().format(caplog.records[-1])
-    assert "Traceback" in line
-    assert TOKEN[4:] not in line
 
 
 # Keys

@@ -3,9 +3,7 @@
 import csv
 import html
 import io
-import json
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,13 +13,13 @@ from xml.etree import ElementTree
 
 import pytest
 import time_machine
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 from werkzeug.test import TestResponse
 
 from apps.orders import Order, OrderLine
 from pat_service.storage.models import new_id
 from tests.apps.conftest import ids, place, refusal
-from tests.support.people import ORDERS, Frame, Service, boot
+from tests.support.people import ORDERS, Frame, Service
 
 pytestmark = pytest.mark.slow
 
@@ -270,23 +268,6 @@ def test_the_list_names_the_region_if_there_are_several(service: Service, ana: F
     assert column in service.get(ana, "pages/list").text
     assert column in service.get(service.frame(attributes={"region": ["north", "west"]}), "pages/list").text
     assert column not in service.get(service.frame(attributes={"region": "north"}), "pages/list").text
-
-
-def test_a_mint_without_the_attribute_changes_only_the_next_frame(
-    service: Service,
-) -> None:
-    north = service.frame(attributes={"region": "north"})
-    everything = service.frame()
-    assert place(service.get(everything, "pages/list")) == "1–10 of 61"
-    assert place(service.get(north, "pages/list")).endswith(f" of {len(held(service, 'north'))}")
-
-
-def test_the_region_stays_on_the_server(service: Service) -> None:
-    frame = service.frame(attributes={"region": "north", "note": "for-the-server-alone"})
-    claims = json.loads(urlsafe_b64decode(frame.jwt.split(".")[1] + "=="))
-    assert "north" not in str(claims)
-    assert "for-the-server-alone" not in frame.response.text
-    assert "north" not in str(boot(frame.response))
 
 
 # ---- The list: paging ----
@@ -670,11 +651,3 @@ def test_a_filter_without_matches_links_to_all_orders(dora: Shelf) -> None:
     assert "You have no orders in this status." in answer.text
     assert f'href="/embed-apps/{ORDERS}/pages/index">Show all orders</a>' in answer.text
     assert '<span id="orders-said" hx-swap-oob="innerHTML">No orders fit</span>' in answer.text
-
-
-def test_reading_changes_nothing(service: Service, ana: Frame) -> None:
-    count = select(func.count()).select_from(Order)
-    before = service.rows(count)
-    for path in ("pages/index", "pages/list?page=3", "data/orders.csv"):
-        assert service.get(ana, path).status_code == 200
-    assert service.rows(count) == before

@@ -1,9 +1,8 @@
 """Introspection (RFC 7662): whether a token or session is active now, and its user and app."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -15,7 +14,6 @@ from pat_service.credentials import TOKEN_PREFIX, generate
 from pat_service.storage.models import User, Workspace
 from tests.support.api_calls import (
     BEN,
-    CALLERS,
     INTROSPECT,
     TOKENS,
     add_clients,
@@ -28,17 +26,16 @@ from tests.support.api_calls import (
 from tests.support.people import (
     ACCESS_LOSSES,
     KEY,
-    LEDGER,
     NEW_KEY,
     ORDERS,
     SUPPORT,
     WORLD,
     Service,
     changed,
-    long_lived_service,
     problem_of,
     provision,
 )
+from tests.support.shared_fixtures import MakeService
 
 FORM = "application/x-www-form-urlencoded"
 INACTIVE = {"active": False}
@@ -56,10 +53,9 @@ def service(service: Service) -> Service:
 
 
 @pytest.fixture(scope="module")
-def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shared(make_shared: MakeService) -> Service:
     """A service for tests that change nothing."""
-    with long_lived_service(schema, tmp_path_factory.mktemp("introspect")) as service:
-        yield add_clients(service)
+    return add_clients(make_shared())
 
 
 def introspect(service: Service, token: str, client: str = "manager") -> dict[str, Any]:
@@ -180,14 +176,6 @@ def test_a_client_introspects_only_what_it_sees(service: Service, caller: str, v
         jwt, _ = open_session(service, token)
         assert active(service, token, caller) is visible
         assert active(service, jwt, caller) is visible
-
-
-def test_clients_of_acme_introspect_nothing_of_globex(service: Service) -> None:
-    token, _ = mint(service, "rival", appSlug="ledger", email=MALLORY)
-    jwt, _ = open_session(service, token, LEDGER)
-    for client in ("portal", "manager", "auditor", *CALLERS):
-        assert introspect(service, token, client) == introspect(service, jwt, client) == INACTIVE
-    assert active(service, token, "rival")
 
 
 # No effects.

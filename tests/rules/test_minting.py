@@ -14,7 +14,7 @@ import time_machine
 from flask import Flask
 from sqlalchemy import select, update
 
-from pat_service.storage.models import App, Event, Token, User, Workspace
+from pat_service.storage.models import App, Token, User, Workspace
 from tests.support.api_calls import id_of
 from tests.support.people import (
     ACCESS_LOSSES,
@@ -23,12 +23,10 @@ from tests.support.people import (
     MINT_BODY,
     ORDERS,
     PUBLIC_URL,
-    SECRETS,
     SUPPORT,
     WORLD,
     Service,
     basic,
-    database_folder,
     make_secret,
     problem_of,
     provision,
@@ -82,17 +80,6 @@ def test_a_scanner_recognises_a_token_by_its_checksum(shared: Service) -> None:
     assert token[-8:] == f"{zlib.crc32(token[:-8].encode()):08x}"
 
 
-def test_the_database_stores_a_digest_and_not_the_token(service: Service) -> None:
-    token = service.token()
-    row = service.rows(select(Token.digest, Token.key_id))[0]
-    assert len(row.digest) == 32
-    assert row.key_id
-    stored = b"".join(file.read_bytes() for file in database_folder(service.app).glob("pat-service.db*"))
-    assert row.digest in stored
-    for trace in (token.encode(), token[4:68].encode(), bytes.fromhex(token[4:68])):
-        assert trace not in stored
-
-
 def test_the_address_never_depends_on_a_header(shared: Service) -> None:
     for header, value in FORGED_HOSTS.items():
         answer = shared.client.post(MINT, json=body(), headers=basic("portal") | {header: value})
@@ -111,7 +98,11 @@ def test_the_address_never_depends_on_a_header(shared: Service) -> None:
             "https://embed.example:8443/embed-apps/",
         ),
         ({"PUBLIC_URL": ""}, "localhost:80", "http://localhost:80/embed-apps/"),
-        ({"PUBLIC_URL": ""}, "0.0.0.0:5000", "http://127.0.0.1:5000/embed-apps/"),
+        ({"PUBLIC_URL": ""}, "::1:5000", "http://[::1]:5000/embed-apps/"),
+        *(
+            ({"PUBLIC_URL": ""}, f"{bound_to}:5000", "http://127.0.0.1:5000/embed-apps/")
+            for bound_to in ("127.0.0.1", "0.0.0.0", "::", "192.0.2.7")
+        ),
     ],
 )
 def test_the_address_starts_with_public_url_or_the_development_servers_address(
@@ -119,7 +110,7 @@ def test_the_address_starts_with_public_url_or_the_development_servers_address(
 ) -> None:
     app = make_app(**settings)
     provision(app, WORLD)
-    name, _, port = server.partition(":")
+    name, _, port = server.rpartition(":")
     answer = app.test_client().post(
         MINT,
         json=body(),
@@ -300,12 +291,6 @@ def test_an_unknown_app_is_not_found(shared: Service) -> None:
     problem_of(shared.mint(appSlug=None, appId=str(UUID(int=7))), 404, "app_not_found")
 
 
-def test_a_client_of_acme_does_not_find_mallory_by_id_or_at_her_own_app(shared: Service) -> None:
-    mallory = id_of(shared, User, "mallory@globex.test")
-    problem_of(shared.mint(email=None, userId=mallory), 404, "user_not_found")
-    problem_of(shared.mint(email="mallory@globex.test", appSlug="ledger"), 404, "user_not_found")
-
-
 @pytest.mark.parametrize(
     ("name", "code", "hidden", "unknown"),
     [
@@ -453,29 +438,3 @@ def test_a_session_lasts_its_minutes_even_if_its_token_expires(service: Service)
         clock.shift(1)
         answer = service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer)
         problem_of(answer, 401, "session_expired")
-
-
-# Audit events.
-
-
-def test_a_mint_and_its_refusals_are_audit_events_without_the_token(service: Service) -> None:
-    minted = service.mint(endSessions=True)
-    refused = service.mint(email="ben@acme.test", appSlug="support")
-    unknown = service.mint(email="eve@acme.test")
-    assert minted.json is not None
-    events = {
-        event.request_id: event
-        for event in service.rows(select(Event.__table__).where(Event.client_id == "portal"))
-        if event.request_id
-    }
-    event = events[minted.headers["X-Request-Id"]]
-    ana, ben = (id_of(service, User, f"{name}@acme.test") for name in ("ana", "ben"))
-    assert (event.type, event.token_id) == ("token:minted", minted.json["tokenId"])
-    assert (event.app_id, event.user_id, event.code) == (ORDERS, ana, None)
-    event = events[refused.headers["X-Request-Id"]]
-    assert (event.type, event.code) == ("token:mint-refused", "app_forbidden")
-    assert (event.app_id, event.user_id, event.token_id) == (SUPPORT, ben, None)
-    assert events[unknown.headers["X-Request-Id"]].code == "user_not_found"
-    trail = str(service.rows(select(Event.__table__)))
-    assert "pat_" not in trail
-    assert SECRETS["portal"] not in trail

@@ -375,9 +375,6 @@ def test_a_session_of_one_app_is_invalid_at_another(
     problem_of(bearing(shared, frame.jwt, elsewhere, path), 401, "session_invalid")
 
 
-# ---- Access that changes while a frame is open ----
-
-
 # ---- Key rotation ----
 
 

@@ -1,8 +1,6 @@
 """Tokens and sessions over HTTP: list, read, revoke or end one, revoke or end many."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -33,10 +31,10 @@ from tests.support.people import (
     WORLD,
     Service,
     changed,
-    long_lived_service,
     problem_of,
     provision,
 )
+from tests.support.shared_fixtures import MakeService
 
 ANA: Final = "ana@acme.test"
 MALLORY: Final = "mallory@globex.test"
@@ -56,13 +54,12 @@ def service(service: Service) -> Service:
 
 
 @pytest.fixture(scope="module")
-def shared(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shared(make_shared: MakeService) -> Service:
     """A service for tests that change nothing. Ana and Ben each have a token of `portal` and a session."""
-    with long_lived_service(schema, tmp_path_factory.mktemp("tokens")) as service:
-        add_clients(service)
-        for email in (ANA, BEN):
-            open_session(service, mint(service, email=email)[0])
-        yield service
+    service = add_clients(make_shared())
+    for email in (ANA, BEN):
+        open_session(service, mint(service, email=email)[0])
+    return service
 
 
 def delete(service: Service, path: str, id_: str, client: str = "manager") -> int:
@@ -301,31 +298,6 @@ def test_a_client_ends_its_own_and_with_provision_all_that_it_sees(
         jwt, id_ = mint_and_open(service, path, caller, appSlug="support")
         assert delete(service, path, id_, caller) == own
         assert session_code(service, jwt, SUPPORT) == "session_revoked"
-
-
-@both
-def test_another_tenants_rows_answer_as_unknown_ids(service: Service, path: str) -> None:
-    jwt, ledger = mint_and_open(service, path, "rival", appSlug="ledger", email=MALLORY)
-    filters: list[dict[str, str]] = [
-        {"appId": LEDGER},
-        {"userId": id_of(service, User, MALLORY)},
-        {"workspaceId": id_of(service, Workspace, "globex")},
-    ]
-    if path == SESSIONS:
-        filters.append({"tokenId": fetch_json(service, f"{SESSIONS}/{ledger}", "rival")["tokenId"]})
-    for client in ("manager", "portal", "keeper", "watcher"):
-        for method in ("GET", "DELETE"):
-            answers = [call(service, method, f"{path}/{id_}", client) for id_ in (ledger, UNKNOWN)]
-            problems = [problem_of(answer, 404, "not_found") | {"requestId": ""} for answer in answers]
-            assert problems[0] == problems[1]
-        assert list_ids(service, path, client) == []
-        for token_filter in filters:
-            assert list_ids(service, path, client, **token_filter) == []
-            assert not any(delete_all(service, path, client, **token_filter))
-        if path == TOKENS:
-            assert list_ids(service, path, client, clientId="rival") == []
-    assert session_code(service, jwt, LEDGER) == "served"
-    assert list_ids(service, path, "rival") == [ledger]
 
 
 def test_a_client_that_lost_a_workspace_no_longer_sees_its_tokens_there(service: Service) -> None:

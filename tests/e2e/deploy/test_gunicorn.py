@@ -3,10 +3,8 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 from base64 import b64encode
@@ -18,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.support.http_calls import Answer, call, jwt_of, mint, open_frame, run_concurrently
+from tests.support.http_calls import call, jwt_of, mint, open_frame, run_concurrently
 from tests.support.people import KEY, MINT, ORDERS, SECRETS, basic, long_lived_service, provision
 from tests.support.servers import WebServer, free_port, gunicorn, redis_server, wait_for
 
@@ -101,16 +99,6 @@ def test_a_flood_of_wrong_secrets_is_limited_and_affects_no_client(fleet: WebSer
     answers = run_concurrently(20, lambda _: mint(fleet, secret="w" * 40))
     assert Counter(answer.status for answer in answers) == {401: 7, 429: 13}
     assert mint(fleet).status == 201
-
-
-def test_concurrent_mints_for_ana_leave_one_token_that_opens(fleet: WebServer) -> None:
-    answers = run_concurrently(24, lambda _: mint(fleet))
-    assert {answer.status for answer in answers} == {201}
-    tokens = [answer.json["personalAccessToken"] for answer in answers]
-    opened = run_concurrently(24, lambda n: open_frame(fleet, tokens[n], Accept="application/json"))
-    assert Counter(answer.status for answer in opened) == {200: 1, 401: 23}
-    codes = Counter(answer.json["code"] for answer in opened if answer.status == 401)
-    assert codes == {"token_superseded": 1, "token_invalid": 22}
 
 
 def test_redis_holds_counters_and_no_token(fleet: WebServer, store: str) -> None:
@@ -326,39 +314,3 @@ def test_a_request_in_progress_is_answered_before_the_worker_stops(
         assert server.process.wait(30) == 0
     assert "Traceback" not in log.read_text()
     assert "Shutting down" in log.read_text()
-
-
-# The store of the limiter
-
-
-def test_without_redis_nothing_passes_until_redis_is_back(environ: dict[str, str], tmp_path: Path) -> None:
-    port, log = free_port(), tmp_path / "log"
-    settings = environ | {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
-    token = TOKEN[:-8] + "a3d79768"  # well-formed, so that the limiter counts it
-
-    def refused(answer: Answer) -> bool:
-        assert (answer.status, answer.json["code"]) == (503, "unavailable")
-        return 1 <= int(answer.headers["Retry-After"]) <= 61
-
-    with gunicorn(settings, workers=2, port=free_port(), log=log) as server:
-        for _ in range(2):
-            assert refused(mint(server, "reborn", SECRETS["portal"]))
-            assert refused(mint(server, secret="w" * 40))
-            assert refused(open_frame(server, token, Accept="application/json"))
-            assert open_frame(server, token).headers["Content-Type"].startswith("text/html")
-            with redis_server(port=port):
-                answers = run_concurrently(12, lambda _: mint(server, "reborn", SECRETS["portal"]))
-                assert Counter(answer.status for answer in answers) == {201: 10, 429: 2}
-    assert "Traceback" not in log.read_text()
-
-
-def test_without_a_schema_the_answer_is_503_and_leaks_nothing(schema: Path, tmp_path: Path) -> None:
-    database = Path(shutil.copy(schema, tmp_path / "pat.db"))
-    with gunicorn(OUTSIDE | {"DATABASE_URL": f"sqlite:///{database}"}, workers=1) as server:
-        for file in tmp_path.glob("pat.db*"):
-            file.unlink()
-        sqlite3.connect(database).close()
-        answer = mint(server)
-        assert (answer.status, answer.json["code"]) == (503, "unavailable")
-        assert "clients" not in answer.text
-        assert "select" not in answer.text.lower()
