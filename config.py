@@ -64,7 +64,7 @@ def _parse_current_key(text: str) -> str:
         check_variety(_parse_key(text))
     except ValidationError as error:
         raise ConfigError(
-            f"{_to_predicate(error)} Rotate it: a weak key may become a SECRET_KEY_FALLBACKS. "
+            f"{_to_predicate(error)} Rotate it: a weak key may be in SECRET_KEY_FALLBACKS. "
             "docs/operate/maintenance.md has the steps, in Rotating SECRET_KEY"
         ) from None
     return text

@@ -94,7 +94,7 @@ def parse_code(text: str) -> Secret:
 
 
 def is_code(text: str) -> bool:
-    """Return whether a text is meant as a one-time code."""
+    """Return whether the text has the prefix of a one-time code."""
     return text.startswith(f"{CODE_PREFIX}_")
 
 

@@ -32,7 +32,7 @@ def locked(name: str) -> dict[Entry, list[str]]:
 
 
 def dependencies(requirement: Requirement, seen: set[str]) -> Iterator[str]:
-    """Yield the names that an installed package needs on this machine, with its own."""
+    """Yield the name of an installed package, and of all packages that it needs on this machine."""
     name = canonicalize_name(requirement.name)
     yield name
     key = f"{name}{sorted(requirement.extras)}"

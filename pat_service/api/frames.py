@@ -89,7 +89,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "maxItems": MAX_ANCESTORS,
                 "items": {"type": "string", "minLength": 1, "maxLength": MAX_ORIGIN_LENGTH},
                 "description": "The origins of all pages around the frame, as `location.ancestorOrigins` has "
-                "them. Each must be allowed. null: the browser does not tell them.",
+                "them. Each must be allowed. null: the browser does not report them.",
             },
             "session": {
                 "type": ["string", "null"],

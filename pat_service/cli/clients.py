@@ -23,8 +23,10 @@ client_commands = AppGroup("client", help="Back ends that may call this service.
 
 @client_commands.command("create")
 @click.argument("client_id", metavar="ID")
-@click.option("--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit it to this one.")
-@click.option("--all-workspaces", is_flag=True, help="Let it reach all workspaces, also future ones.")
+@click.option(
+    "--workspace", "workspaces", multiple=True, metavar="SLUG", help="Limit the client to this workspace."
+)
+@click.option("--all-workspaces", is_flag=True, help="Let the client reach all workspaces, also future ones.")
 @click.option(
     "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Allow this. Default: mint."
 )

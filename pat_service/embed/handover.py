@@ -22,7 +22,7 @@ class Handover:
     """A token or one-time code, the origins around the frame, the former session, and the page's nonce.
 
     Origins may be any text, such as `null`: they are compared and never stored. `ancestors` is None if the
-    browser does not tell them. Without a nonce the answer has no page.
+    browser does not report them. Without a nonce the answer has no page.
     """
 
     token: str = field(repr=False)

@@ -24,7 +24,7 @@ _parse = lru_cache(maxsize=256)(parse_limit)
 
 
 def address() -> str:
-    """Return the address of the request's sender, as far as the trusted proxies tell it."""
+    """Return the address of the request's sender, as the trusted proxies report it."""
     # The limiter lets every request with an empty key pass.
     return request.remote_addr or "unknown"
 

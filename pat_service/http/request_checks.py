@@ -1,4 +1,4 @@
-"""Refuse requests that this framework understands in another way than a proxy or the standard."""
+"""Refuse requests that this framework reads differently from a proxy or the standard."""
 
 from flask import Flask, request
 from werkzeug.exceptions import BadRequest, NotFound

@@ -154,7 +154,8 @@ class CredentialFacts(AccessFacts, Protocol):
 def select_credentials(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:
     """Select tokens or sessions, with their facts for an app.
 
-    It is a session's own app. A token and a launcher's session have the facts of the parameter `app`.
+    For an app's session, this is the session's own app. For a token or a launcher's session, it is the app in
+    the parameter `app`.
     """
     common = (table.client_id, table.app_id.label("target_app"), table.moves, table.attributes)
     given: ColumnElement[str] = bindparam("app")

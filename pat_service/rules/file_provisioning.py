@@ -251,7 +251,7 @@ def _note_reach(client_id: str, before: dict[str, Any] | None) -> str:
     if before is not None and before["workspaces"] is not None:
         slugs = ", ".join(before["workspaces"]) or "no workspace"
         change = f"was limited to {slugs} and reaches all workspaces now"
-    reason = "since the file names none for it; all_workspaces = true in the file confirms that"
+    reason = "since the file lists none for it; all_workspaces = true in the file confirms this"
     return f"client {client_id} {change}, {reason}"
 
 

@@ -53,7 +53,7 @@ Answer = TypeVar("Answer")
 class Framing:
     """The pages around a frame, by their origins.
 
-    `ancestors` are the origins of all pages around the frame, or None if the browser does not tell them.
+    `ancestors` are the origins of all pages around the frame, or None if the browser does not report them.
     `launchers` are the origins of this installation's launchers. One of them may frame an app that it opened.
     """
 
@@ -89,7 +89,7 @@ class Ready:
 def open(
     keyring: Keyring, secret: Secret, attempt: Attempt, now: datetime, prepare: Callable[[Ready], Answer]
 ) -> Answer:
-    """Open the place with the token, and return the answer that `prepare` makes of the session.
+    """Open the place with the token, and return the answer that `prepare` makes from the session.
 
     If `prepare` raises an error, nothing has been opened or used. Raise the errors of `tokens.check_token`,
     OriginNotAllowed or TooManySessions.
@@ -116,7 +116,7 @@ def open(
 def redeem(
     keyring: Keyring, code: Secret, attempt: Attempt, now: datetime, prepare: Callable[[Ready], Answer]
 ) -> Answer:
-    """Claim the session of a one-time code, and return the answer that `prepare` makes of it.
+    """Claim the session of a one-time code, and return the answer that `prepare` makes from the session.
 
     If `prepare` raises an error, the code can still be used. Raise TokenInvalid if the code is unknown, used
     or for another place, else TokenExpired, OriginNotAllowed or the errors of `sessions.require_valid`.
@@ -203,8 +203,8 @@ def _must_move(
 ) -> bool:
     """Return whether only a navigation can apply the token's origins. Raise OriginNotAllowed.
 
-    A browser that does not tell the pages around a frame still applies a policy to a page that it loads. The
-    page of a renewed session has been loaded with the policy of that session.
+    A browser that does not report the pages around a frame still applies a policy to a page that it loads.
+    The page of a renewed session has been loaded with the policy of that session.
     """
     framing = attempt.framing
     if framing is None:
@@ -359,7 +359,7 @@ _insert_at_once = Writes(
 )
 _live_of_token = (Session.token_id == bindparam("token"), *LIVE_SESSION)
 _end_of_token = END.where(*_live_of_token)
-#: A launcher with its open apps is one frame. So is a session with its successor.
+#: A launcher with its open apps counts as one frame, and so does a session with its successor.
 _count_of_token = select(func.count().label("number"), func.min(Session.expires_at).label("first_end")).where(
     *_live_of_token, Session.launcher_session_id.is_(None), Session.replaced_by.is_(None)
 )

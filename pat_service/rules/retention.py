@@ -44,7 +44,7 @@ def purge(now: datetime, retain: timedelta, retain_events: timedelta | None = No
     First delete events older than `retain_events`; None keeps them all. A batch and its events are one
     transaction, so each expiry is recorded once. A purge may therefore be interrupted, repeated or run
     concurrently. Client secrets stay, so a retired secret stays invalid. If the purge deleted something, its
-    last event has the numbers and the bounds.
+    last event has the numbers of deleted rows and the cut-off times.
     """
     events_before = None if retain_events is None else now - retain_events
     events_deleted = 0 if events_before is None else _delete_in_batches(_purge_events, events_before)
@@ -138,7 +138,7 @@ def _purge_events(connection: Connection, before: datetime) -> int:
 def _remember_workspaces(connection: Connection, event_ids: Sequence[int]) -> None:
     """Store which workspaces have known which users, before these events are deleted.
 
-    The rights to change and to delete a user depend on it: see `directory.users`.
+    The rights to change and to delete a user depend on this: see `directory.users`.
     """
     # The lock prevents a concurrent deletion of the user or the workspace.
     locked = _known.where(Event.id.in_(event_ids)).with_for_update(

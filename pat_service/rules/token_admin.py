@@ -155,8 +155,8 @@ def read_session(caller: Caller, session_id: str) -> IssuedRow:
 def end_session(caller: Caller, session_id: str, now: datetime) -> int:
     """End the session at once and return 1, or 0 if it was not live.
 
-    The apps that a launcher opened end with its session. So does a session that this one replaces. Raise
-    SessionNotFound, or ScopeMissing if the caller sees the session but may not end it.
+    This also ends the sessions of apps that a launcher opened with this session, and a session that this one
+    replaces. Raise SessionNotFound, or ScopeMissing if the caller sees the session but may not end it.
     """
     with events.recording_refusals(events.CLIENT_REFUSED, now):
         session = read_session(caller, session_id)

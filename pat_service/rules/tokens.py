@@ -3,8 +3,8 @@
 `check_token` applies the checks in this order: made for this place, not revoked, not expired, not used,
 access. Browsers load some frames twice, so a second navigation of the same kind may repeat the opening of a
 single-use token for `REPEAT_WITHIN`. Programs and hand-overs get no repeat. The first request of the first
-session ends it too. `is_used` decides this, and `MARK_USED` guards it against concurrent openings. When the
-repeat opens a session, `openings` ends the first one.
+session ends this possibility. `is_used` decides this, and `MARK_USED` guards it against concurrent openings.
+When the repeat opens a session, `openings` ends the first one.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class ValidToken:
 def check_token(
     keyring: Keyring, secret: Secret, place: Place, now: datetime, navigation: Navigation | None = None
 ) -> ValidToken:
-    """Return the token if it opens the place by this navigation, or for a script or program without one.
+    """Return the token if it opens the place. `navigation` is None for a script or program.
 
     Raise TokenInvalid if the token is unknown or for another place. For a token of this place, raise
     TokenSuperseded, TokenRevoked, TokenExpired, TokenUsed or AccessRevoked.

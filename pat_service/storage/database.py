@@ -28,7 +28,7 @@ from pat_service.errors import Unavailable
 #: Limit of a statement's run and of its wait for a lock. After it, the caller gets a 503.
 STATEMENT_TIMEOUT_MS: Final = 5000
 
-#: The mode of an SQLite file, and the bits of all other users. SQLite creates journals with the mode of the file.
+#: The mode of an SQLite file, and the bits of all other users. SQLite creates journals with the file's mode.
 PRIVATE: Final = 0o600
 OTHERS: Final = 0o077
 JOURNALS: Final = ("-wal", "-shm", "-journal")

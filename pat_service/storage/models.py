@@ -75,9 +75,9 @@ class Workspace(Model):
 class User(Model):
     """A person. `email` is the result of `shapes.normalize_email`.
 
-    `home_workspace_id` has no foreign key, so a deletion of the workspace locks no users. The id of a deleted
-    workspace counts as none. `status` holds in the whole installation. `archived_at` is null if the user was
-    archived before workspaces had statuses of their own.
+    `home_workspace_id` has no foreign key, so a deletion of the workspace locks no users. If the workspace is
+    deleted, the user has no home. `status` holds in the whole installation. `archived_at` is null if the user
+    was archived before workspaces had statuses of their own.
     """
 
     __tablename__ = "users"

@@ -225,8 +225,8 @@ def test_a_client_without_workspaces_in_the_file_reaches_all(app: Flask, service
     assert service.mint(client="rival").status_code == 201
     (note,) = provision(app, everywhere).notes
     assert note == (
-        "client rival reaches all workspaces, since the file names none for it; "
-        "all_workspaces = true in the file confirms that"
+        "client rival reaches all workspaces, since the file lists none for it; "
+        "all_workspaces = true in the file confirms this"
     )
 
 

@@ -174,7 +174,7 @@ def test_a_code_expires_at_its_exact_second(service: Service, seconds: float, st
             problem_of(navigate(service, code), 401, "token_expired")
 
 
-def test_a_code_works_at_its_own_app_alone_and_is_not_used_elsewhere(service: Service) -> None:
+def test_a_code_works_only_at_its_own_app_and_stays_unused_elsewhere(service: Service) -> None:
     code = code_for(service, launch(service))
     for place in (f"/embed-apps/{SUPPORT}", f"/embed-apps/{LEDGER}", home(service), "/embed-apps/nothing"):
         problem_of(hand_over(service, code, place), 401, "token_invalid")

@@ -225,7 +225,7 @@ def test_the_last_event_stays_so_that_no_id_is_used_twice(service: Service) -> N
     assert service.rows(select(func.max(Event.id)))[0][0] == last + 1
 
 
-def test_a_purge_records_its_numbers_and_bounds_if_it_deleted_something(service: Service) -> None:
+def test_a_purge_records_its_numbers_and_cutoff_times_if_it_deleted_something(service: Service) -> None:
     purge(service, retain_events=90 * DAY)
     assert service.events("trail:purged") == []
     service.frame()

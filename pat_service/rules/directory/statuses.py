@@ -16,7 +16,7 @@ from pat_service.rules.directory.changes import Change
 from pat_service.storage.database import add
 from pat_service.storage.models import ACTIVE, ARCHIVED, ClientWorkspace, User, WorkspaceStatus
 
-# Not the status that an enclosing statement joins.
+# An alias, since an enclosing statement may join the table too.
 _status: Final = aliased(WorkspaceStatus)
 
 

@@ -376,7 +376,7 @@ def _is_elsewhere(workspace_id: SQLColumnExpression[Any], *conditions: ColumnEle
 
 
 _grant_elsewhere = _is_elsewhere(App.workspace_id, Grant.app_id == App.id, Grant.user_id == bindparam("user"))
-#: A workspace outside the caller's has or had something of the user. Purged events leave a `WorkspaceStatus`.
+#: A workspace outside the caller's has known the user. Purged events leave a `WorkspaceStatus`.
 _is_known_elsewhere = select(
     or_(
         *(

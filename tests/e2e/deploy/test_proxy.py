@@ -264,7 +264,7 @@ def test_the_cookies_of_a_viewer_do_not_reach_the_service(connection: Connection
 
 
 def handshake(proxy: Proxy, version: ssl.TLSVersion) -> str | None:
-    """Return the protocol that the proxy speaks if the client speaks this version alone."""
+    """Return the protocol that the proxy speaks if the client speaks only this version."""
     context = any_certificate()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

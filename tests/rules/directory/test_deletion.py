@@ -61,7 +61,7 @@ def test_a_deleted_app_and_a_deleted_workspace_are_recorded_too(tenants: Directo
     assert {row.workspace_id for row in ended} == {tenants.acme}
 
 
-def test_what_has_ended_before_is_not_recorded_again(tenants: Directory) -> None:
+def test_rows_that_had_ended_before_are_not_recorded_again(tenants: Directory) -> None:
     service, past = tenants.service, datetime.now(UTC) - timedelta(hours=1)
     service.frame()
     service.frame(SUPPORT)
@@ -74,7 +74,7 @@ def test_what_has_ended_before_is_not_recorded_again(tenants: Directory) -> None
     assert ended == {"member:removed": 1, "grant:removed": 2}
 
 
-def test_what_a_move_has_ended_is_not_recorded_in_the_old_workspace(tenants: Directory) -> None:
+def test_rows_that_a_move_ended_are_not_recorded_in_the_old_workspace(tenants: Directory) -> None:
     tenants.service.frame()
     tenants.ok("PATCH", f"apps/{ORDERS}", {"workspaceId": tenants.globex}, "everywhere")
     tenants.ok("DELETE", f"apps/{ORDERS}", client="rival", status=204)
@@ -100,7 +100,7 @@ def test_a_large_deletion_records_a_limited_number_of_rows_and_counts_the_others
     assert {row.workspace_id for row in ended} == {tenants.acme}
 
 
-def test_the_others_are_counted_in_each_workspace(
+def test_the_remaining_rows_are_counted_in_each_workspace(
     tenants: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deletion, "MAX_EVENTS", 0)

@@ -161,7 +161,7 @@ def test_activating_in_the_installation_keeps_a_tenants_decision(joined: Directo
 def test_a_client_of_the_home_reactivates_a_user_who_was_archived_before_the_upgrade(
     joined: Directory,
 ) -> None:
-    """Such a user has no time of archiving."""
+    """`archived_at` of this user is null."""
     joined.service.change(update(User).where(User.email == MALLORY).values(status="archived"))
     path, body = f"users/{joined.user(MALLORY)}", {"status": "active"}
     assert (mint(joined, "manager"), mint(joined, "rival")) == (403, 403)
@@ -170,7 +170,7 @@ def test_a_client_of_the_home_reactivates_a_user_who_was_archived_before_the_upg
     assert (mint(joined, "manager"), mint(joined, "rival")) == (201, 201)
 
 
-def test_a_client_of_the_home_cannot_activate_whom_the_file_archived(directory: Directory) -> None:
+def test_a_client_of_the_home_cannot_activate_a_user_whom_the_file_archived(directory: Directory) -> None:
     provision(directory.service.app, changed("users", ANA, status="archived"))
     path = f"users/{directory.user(ANA)}"
     problem_of(directory.call("PATCH", path, {"status": "active"}), 409, "conflict")

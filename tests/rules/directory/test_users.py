@@ -315,7 +315,7 @@ def test_only_a_client_of_all_workspaces_sees_and_moves_a_home(directory: Direct
     assert made["homeWorkspaceId"] == directory.globex
 
 
-def test_a_deleted_home_is_empty(tenants: Directory) -> None:
+def test_a_user_of_a_deleted_workspace_has_no_home(tenants: Directory) -> None:
     tenants.ok("DELETE", f"apps/{LEDGER}", client="rival", status=204)
     tenants.join(MALLORY, "manager")
     tenants.ok("DELETE", f"workspaces/{tenants.globex}", client="rival", status=204)
@@ -326,7 +326,7 @@ def test_a_deleted_home_is_empty(tenants: Directory) -> None:
 
 @pytest.mark.parametrize("trace", ["membership", "grant", "token", "session", "status", "event"])
 @pytest.mark.parametrize(("method", "body"), [("PATCH", {"email": "x@acme.test"}), ("DELETE", None)])
-def test_any_trace_in_another_workspace_keeps_the_email_and_the_user(
+def test_any_trace_in_another_workspace_prevents_a_new_email_and_a_deletion(
     tenants: Directory, trace: str, method: str, body: Any
 ) -> None:
     service, ana = tenants.service, tenants.user(ANA)
@@ -358,7 +358,7 @@ def test_any_trace_in_another_workspace_keeps_the_email_and_the_user(
     tenants.ok(method, path, body, "everywhere", 200 if body else 204)
 
 
-def test_a_client_of_both_workspaces_changes_what_both_have_known(shared_ana: Directory) -> None:
+def test_a_client_of_both_workspaces_changes_a_user_whom_both_have_known(shared_ana: Directory) -> None:
     provision(shared_ana.service.app, changed("clients", "manager", workspaces=["acme", "globex"]))
     path = f"users/{shared_ana.user(ANA)}"
     shared_ana.ok("PATCH", path, {"email": "x@acme.test"})
