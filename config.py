@@ -18,8 +18,11 @@ from pat_service.storage import readiness
 from pat_service.storage.database import parse_url
 
 MIN_KEY_BYTES: Final = 32
+#: The values with which Flask leaves its debugger off.
+_DEBUG_OFF: Final = ("", "0", "false", "no")
 REQUIRED: Final = ("SECRET_KEY", "PUBLIC_URL")
 _MISSING: Final = "{} must be set outside development"
+_DEBUG: Final = "FLASK_DEBUG must be unset outside development: its debugger shows source code and runs code"
 #: The default, a file in `instance/`, rarely suits a deployment.
 _NO_DATABASE: Final = (
     "DATABASE_URL must be set for a deployment: postgresql://…, or a SQLite file, such as "
@@ -171,6 +174,8 @@ class Config:
     gunicorn: bool
     #: The variables that the environment sets.
     given: frozenset[str] = field(compare=False, repr=False)
+    #: Whether Flask shows its debugger.
+    debug: bool = field(default=False, compare=False)
     secret_key: str = _setting(_parse_current_key, secret=True)
     secret_key_fallbacks: tuple[str, ...] = _setting(_parse_keys, (), secret=True)
     database_url: str = _setting(_parse_database_url, secret=True)
@@ -204,7 +209,8 @@ class Config:
         environ = os.environ if environ is None else environ
         texts = {name: text for name in SETTINGS if (text := environ.get(name, "").strip())}
         gunicorn = environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
-        config = cls(gunicorn=gunicorn, given=frozenset(texts), **_parse(texts))
+        debug = environ.get("FLASK_DEBUG", "").lower() not in _DEBUG_OFF
+        config = cls(gunicorn=gunicorn, given=frozenset(texts), debug=debug, **_parse(texts))
         config._check_together()
         return replace(
             config,
@@ -225,6 +231,8 @@ class Config:
         for name in REQUIRED:
             if not self.development and name not in self.given:
                 raise ConfigError(_MISSING.format(name))
+        if self.debug and not self.development:
+            raise ConfigError(_DEBUG)
         for kind, default, most in (
             ("PAT", self.default_pat_expiry, self.max_pat_expiry),
             ("SESSION", self.default_session_expiry, self.max_session_expiry),
@@ -274,6 +282,8 @@ def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list
         missing = [_MISSING.format(name) for name in REQUIRED if name not in config.given]
         missing += [] if "DATABASE_URL" in config.given else [_NO_DATABASE]
         found = [problem("settings", text, "Set it in the environment.") for text in missing] + found
+        if config.debug:
+            found.insert(0, problem("settings", _DEBUG, "Unset FLASK_DEBUG."))
     try:
         check_workers(workers, config.redis_url)
     except ConfigError as error:

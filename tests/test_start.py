@@ -201,3 +201,39 @@ def test_check_deploy_requires_settings_that_development_can_omit(
         expected = [f"{name} must be set outside development" for name in missing]
         assert check(app, "--deploy") == [*expected, no_database]
     assert check(make_app(DATABASE_URL=f"sqlite:///{tmp_path / 'pat-service.db'}"), "--deploy") == []
+
+
+# The debugger
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "environ"),
+    [
+        (["-m", "flask", "--app", "app", "run"], {"FLASK_DEBUG": "1"}),
+        (["-m", "flask", "--app", "app", "run", "--debug"], {}),
+        (["-m", "flask", "--app", "app", "--debug", "run"], {}),
+        (["-m", "flask", "--app", "app", "check", "--deploy"], {"FLASK_DEBUG": "true"}),
+        (["-m", "gunicorn"], {"FLASK_DEBUG": "1"}),
+        (["-m", "gunicorn"], {"FLASK_DEBUG": "1", "PUBLIC_URL": "http://localhost"}),
+        (["config.py"], {"FLASK_DEBUG": "1"}),
+        (["-c", "from app import create_app; create_app().run(port=0)"], {"FLASK_DEBUG": "1"}),
+    ],
+    ids=str,
+)
+def test_no_deployment_starts_with_a_debugger(
+    database: Path, command: list[str], environ: dict[str, str]
+) -> None:
+    done = run(*command, DATABASE_URL=f"sqlite:///{database}", **environ)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pat-service: FLASK_DEBUG must be unset outside development")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_check_deploy_names_the_debugger_of_a_developer(
+    make_app: Callable[..., Flask],
+) -> None:
+    for value, named in (("1", True), ("0", False), ("", False)):
+        runner = make_app(PUBLIC_URL="http://localhost:5000", FLASK_DEBUG=value).test_cli_runner()
+        assert ("FLASK_DEBUG must be unset" in runner.invoke(args=["check", "--deploy"]).stderr) == named
+        assert runner.invoke(args=["check"]).exit_code == 0
