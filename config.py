@@ -15,7 +15,7 @@ from marshmallow.fields import Boolean
 from pat_service.findings import Finding, problem
 from pat_service.shapes import check_variety, is_loopback, parse_limit
 from pat_service.storage import readiness
-from pat_service.storage.database import parse_url
+from pat_service.storage.database import UrlError, parse_url
 
 MIN_KEY_BYTES: Final = 32
 #: The values with which Flask leaves its debugger off.
@@ -107,9 +107,8 @@ def _parse_limit(text: str) -> str:
 def _parse_database_url(text: str) -> str:
     try:
         url = parse_url(text)
-    except Exception:
-        # SQLAlchemy's own text would repeat the URL with its password.
-        raise ConfigError("must be a sqlite:/// or postgresql:// URL") from None
+    except UrlError as error:
+        raise ConfigError(str(error)) from None
     if not url.database or url.database == ":memory:":
         raise ConfigError("must name a database; for SQLite, a file such as sqlite:////var/lib/pat.db")
     return text

@@ -8,10 +8,11 @@ from typing import Any
 from alembic import context
 from click import ClickException
 from flask import current_app
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from pat_service.storage.database import UtcDateTime, db
+from pat_service.storage.readiness import explain
 
 #: Limit of a migration's wait for a table, since requests queue behind it. After that time the migration
 #: fails without a change, and can be repeated. The limit is below PostgreSQL's deadlock_timeout (1 s), so a
@@ -60,23 +61,24 @@ def connect() -> Connection:
         return db.engine.connect().execution_options(writes=True)
     except OperationalError as error:
         reason = str(error.orig).splitlines()[0]
-        raise ClickException(f"The database does not answer: {reason}") from None
+        raise ClickException(explain(error) or f"The database does not answer: {reason}") from None
 
 
 @contextmanager
 def one_at_a_time(connection: Connection) -> Iterator[None]:
     """Migrate this PostgreSQL in one process at a time. Lift all time limits except the one for locks."""
-    # The lock has its own session, since CREATE INDEX CONCURRENTLY commits the migration's transaction.
-    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as keeper:
+    # The lock has its own transaction, since CREATE INDEX CONCURRENTLY commits the migration's.
+    with db.engine.connect().execution_options(writes=True) as keeper:
         for session, lock_timeout_ms in ((keeper, 0), (connection, LOCK_TIMEOUT_MS)):
             driver: Any = session.connection.dbapi_connection
-            driver.reply_timeout_seconds = None
-            session.execute(text("SET statement_timeout = 0"))
-            session.execute(text("SET idle_in_transaction_session_timeout = 0"))
-            session.execute(text(f"SET lock_timeout = {lock_timeout_ms}"))
-        connection.commit()
-        # The lock is polled, since CREATE INDEX CONCURRENTLY waits for sessions with a running statement.
-        while not keeper.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
+            driver.lift_limits(lock_timeout_ms)
+        keeper.begin()
+        # CREATE INDEX CONCURRENTLY waits for sessions with a running statement or a snapshot. So the lock is
+        # polled, and not by a prepared statement, which keeps its snapshot.
+        lock: Any = keeper.connection.dbapi_connection
+        while not lock.execute(
+            f"SELECT pg_try_advisory_xact_lock({MIGRATION_LOCK})", prepare=False
+        ).fetchone()[0]:
             time.sleep(LOCK_POLL_SECONDS)
         try:
             yield

@@ -133,6 +133,39 @@ def test_the_refusal_of_a_weak_key_names_the_rotation(instance: Path) -> None:
     assert "## Rotating SECRET_KEY" in (PROJECT / "docs/operate/maintenance.md").read_text()
 
 
+def test_a_url_of_several_hosts_is_read_as_libpq_reads_it() -> None:
+    url = parse_url("postgresql://ana:p%40w@h1:5259,[::2]:5250/pat?target_session_attrs=read-write")
+    assert (url.username, url.password, url.database) == ("ana", "p@w", "pat")
+    assert url.query == {"host": "h1,::2", "port": "5259,5250", "target_session_attrs": "read-write"}
+    assert parse_url("postgresql:///pat?host=/run/postgresql").host == "/run/postgresql"
+    options = "?options=-csearch_path%3Dpat&sslmode=require&prepare_threshold=0&pgbouncer=true"
+    assert parse_url(f"postgresql://db/pat{options}").query["options"] == "-csearch_path=pat"
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("ssl=true", "has the parameter ssl, which libpq does not know; write sslmode=require"),
+        (
+            "schema=pat",
+            "has the parameter schema, which libpq does not know; write options=-csearch_path%3DNAME",
+        ),
+        ("connection_limit=5", "has the parameter connection_limit, which libpq does not know"),
+        ("pgbouncer=1", "must have pgbouncer=true or pgbouncer=false"),
+        (
+            "prepare_threshold=never",
+            "must have a whole number as prepare_threshold; 0 turns prepared statements off",
+        ),
+        (f"{HIDDEN}@db/pat", "must have only parameters that libpq knows, such as sslmode"),
+    ],
+)
+def test_an_unknown_parameter_of_the_database_is_refused_by_name(
+    instance: Path, query: str, error: str
+) -> None:
+    url = f"postgresql://ana:{HIDDEN}@db/pat?sslmode=require&{query}"
+    assert error_of(instance, DATABASE_URL=url) == f"DATABASE_URL {error}"
+
+
 # Invalid values
 
 

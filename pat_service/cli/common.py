@@ -17,6 +17,7 @@ from pat_service.rules.directory import apps, users, workspaces
 from pat_service.shapes import check_email, check_slug, visible
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import PageRequest
+from pat_service.storage.readiness import explain
 
 
 def upgrade_schema() -> None:
@@ -36,9 +37,10 @@ def plain_errors() -> Iterator[None]:
         raise click.ClickException(visible(refusal.detail)) from None
     except IntegrityError:
         raise click.ClickException("A concurrent change conflicts with this one; try again.") from None
-    except DBAPIError:
+    except DBAPIError as error:
         raise click.ClickException(
-            "The database failed. Check DATABASE_URL, and upgrade the schema: flask --app app db upgrade"
+            explain(error)
+            or "The database failed. Check DATABASE_URL, and upgrade the schema: flask --app app db upgrade"
         ) from None
 
 

@@ -15,6 +15,8 @@ from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
 from pat_service.rules.directory import apps, users
 from pat_service.rules.key_usage import KeyUse
+from pat_service.storage import readiness
+from pat_service.storage.database import db
 
 _WRONG_KEY: Final = (
     "No client secret uses a configured key, so SECRET_KEY is not the key of this database. "
@@ -47,9 +49,12 @@ def check(deploy: bool) -> None:
     if findings:
         raise SystemExit(1)
     with plain_errors():
+        pooler = readiness.describe_pooler(db.engine)
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
         unfit_slugs = apps.list_unfit_slugs() if has_app_origins() else []
         homeless = users.count_homeless()
+    if pooler:
+        show(pooler)
     for use in uses:
         show(f"{_name(use)} {use.key_id}: {_verdict(use)}")
     if wrong_key := key_usage.all_secrets_lost(uses):

@@ -18,7 +18,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InvalidatePoolError, InvalidRequestError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.types import TypeDecorator
@@ -45,6 +45,10 @@ NAMING: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+class UrlError(ValueError):
+    """DATABASE_URL cannot be used. The text continues "DATABASE_URL …", and contains no secret."""
 
 
 class Base(DeclarativeBase):
@@ -89,14 +93,18 @@ class UtcDateTime(TypeDecorator[datetime]):
 def parse_url(text: str) -> URL:
     """Return the URL with its driver. `postgres://` and `postgresql://` both mean psycopg 3.
 
-    Raise ValueError for other databases than SQLite and PostgreSQL.
+    Raise UrlError for other databases than SQLite and PostgreSQL, and for unknown parameters.
     """
-    url = make_url(text)
-    if url.get_backend_name() in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() == "sqlite":
-        return url.set(drivername="sqlite")
-    raise ValueError("neither SQLite nor PostgreSQL")
+    if text.startswith("postgres"):
+        # Imported late, here and below: SQLite needs no PostgreSQL driver.
+        from pat_service.storage import postgres_url
+
+        return postgres_url.parse(text)
+    with suppress(ArgumentError):
+        url = make_url(text)
+        if url.get_backend_name() == "sqlite":
+            return url.set(drivername="sqlite")
+    raise UrlError("must be a sqlite:/// or postgresql:// URL")
 
 
 def engine_options(url: URL, threads: int) -> dict[str, Any]:
@@ -114,15 +122,11 @@ def engine_options(url: URL, threads: int) -> dict[str, Any]:
     }
     if url.get_backend_name() == "sqlite":
         return common | {"connect_args": {"timeout": STATEMENT_TIMEOUT_MS / 1000}}
-    # Imported late, here and below: SQLite needs no PostgreSQL driver.
-    from pat_service.storage import postgres
-
     return common | {
         "max_overflow": 2,
         "pool_timeout": STATEMENT_TIMEOUT_MS / 1000,
         # A single statement is its own transaction, in one round trip; `began` begins longer ones.
         "isolation_level": "AUTOCOMMIT",
-        "connect_args": postgres.connect_args(STATEMENT_TIMEOUT_MS),
     }
 
 
@@ -144,7 +148,9 @@ def _configure_postgresql(engine: Engine) -> None:
         options = connection.get_execution_options()
         # CREATE INDEX CONCURRENTLY cannot run in a transaction.
         if options.get("writes") and options.get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN")
+            driver: Any = connection.connection.dbapi_connection
+            for statement in driver.begin:
+                connection.exec_driver_sql(statement)
 
     @event.listens_for(engine, "checkout")
     def checked_out(connection: Any, _record: Any, _proxy: Any) -> None:

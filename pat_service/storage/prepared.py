@@ -157,7 +157,7 @@ class Writes:
         statement: _Compiled = self._compiled.get(engine.dialect, self._compile_together)
         for number, row in enumerate(rows):
             values = {**values, **{_name(number, column): value for column, value in row.items()}}
-        with _driver(engine) as connection:
+        with _driver(engine) as connection, connection.limited():
             return bool(execute(connection, statement, values).rowcount)
 
     def _run_within(self, connection: Connection, values: Values, rows: Sequence[Values]) -> bool:

@@ -7,13 +7,13 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service.findings import Finding, problem
-from pat_service.storage.database import engine_options, make_private, parse_url
+from pat_service.storage.database import configure, engine_options, make_private, parse_url
 
 MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 #: A migration's line that names its predecessor.
@@ -22,6 +22,7 @@ PING_TIMEOUT_SECONDS: Final = 2
 
 OK: Final = "ok"
 UNAVAILABLE: Final = "unavailable"
+UNFIT: Final = "unfit"
 READ_ONLY: Final = "read-only"
 BEHIND: Final = "behind"
 UNKNOWN: Final = "unknown"
@@ -54,7 +55,23 @@ def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
     unwritable = _check_file(database_url)
     if unwritable is not None:
         return [unwritable, *_to_findings(_check_redis(redis_url))]
-    return _to_findings(_connect_and_check(database_url) | _check_redis(redis_url))
+    return _connect_and_check(database_url) + _to_findings(_check_redis(redis_url))
+
+
+def explain(error: Exception) -> str | None:
+    """Return what to change, if the database answers but cannot serve."""
+    text: str | None = getattr(getattr(error, "orig", None), "unfit", None)
+    return text
+
+
+def describe_pooler(engine: Engine) -> str | None:
+    """Return a line about a pooler between this service and PostgreSQL."""
+    if engine.dialect.name != "postgresql":
+        return None
+    with engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        line: str | None = driver.describe_pooler()
+        return line
 
 
 def _to_findings(states: dict[str, str]) -> list[Finding]:
@@ -76,16 +93,25 @@ def _check_file(database_url: str) -> Finding | None:
     return None
 
 
-def _connect_and_check(database_url: str) -> dict[str, str]:
+def _connect_and_check(database_url: str) -> list[Finding]:
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite":
         file = Path(url.database or "")
         if not file.exists():
             # Connecting would create the missing file.
-            return {"database": OK, "schema": BEHIND}
+            return _to_findings({"schema": BEHIND})
         make_private(file)
-    connect_args = engine_options(url, 1).get("connect_args", {})
-    return check_database(create_engine(url, poolclass=NullPool, connect_args=connect_args))
+        connect_args = engine_options(url, 1)["connect_args"]
+        return _to_findings(check_database(create_engine(url, poolclass=NullPool, connect_args=connect_args)))
+    engine = create_engine(url, poolclass=NullPool)
+    configure(engine)
+    try:
+        with engine.connect():
+            return _to_findings(check_database(engine))
+    except SQLAlchemyError as error:
+        if text := explain(error):
+            return [problem("database", text, text)]
+        return _to_findings({"database": UNAVAILABLE})
 
 
 def _check_redis(redis_url: str | None) -> dict[str, str]:
@@ -110,8 +136,8 @@ def check_database(engine: Engine) -> dict[str, str]:
     try:
         with engine.connect() as connection:
             return {"database": _check_writable(connection), "schema": _check_schema(connection)}
-    except SQLAlchemyError:
-        return {"database": UNAVAILABLE, "schema": UNKNOWN}
+    except SQLAlchemyError as error:
+        return {"database": UNFIT if explain(error) else UNAVAILABLE, "schema": UNKNOWN}
 
 
 def _check_writable(connection: Connection) -> str:

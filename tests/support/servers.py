@@ -273,6 +273,33 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
             yield url
 
 
+@contextlib.contextmanager
+def pgbouncer(url: str, pool_mode: str, **settings: str) -> Iterator[str]:
+    """Run PgBouncer with its defaults in front of the database at `url`; yield the URL to use instead."""
+    server = urlsplit(url)
+    with _scratch("pgbouncer") as folder:
+        port, config, users = free_port(), folder / "pgbouncer.ini", folder / "users"
+        users.write_text(f'"{server.username}" ""\n')
+        options = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": str(port),
+            "unix_socket_dir": "",
+            "auth_type": "trust",
+            "auth_file": str(users),
+            "pool_mode": pool_mode,
+        }
+        lines = [f"{name} = {value}" for name, value in (options | settings).items()]
+        target = f"* = host=127.0.0.1 port={server.port}"
+        config.write_text("\n".join(["[databases]", target, "[pgbouncer]", *lines, ""]))
+        # Like PostgreSQL, it refuses to run as root.
+        identity = _postgres_identity(folder)
+        command = [program("pgbouncer"), str(config)]
+        with _running("PgBouncer", command, folder / "log", cwd=folder, identity=identity) as wait:
+            pooled = server._replace(netloc=f"{server.username}@127.0.0.1:{port}").geturl()
+            wait(lambda: _postgres_answers(pooled))
+            yield pooled
+
+
 class PostgresSwitch:
     """Turns a server of `postgres()` off and on again, with the same data."""
 

@@ -1,0 +1,250 @@
+"""The service behind PgBouncer with its defaults, and on databases with unusual settings."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from pat_service.cli import upgrade_schema
+from pat_service.storage import database
+from pat_service.storage.database import db
+from tests.storage.test_postgres import build
+from tests.support.people import ORDERS, WORLD, Service, changed, provision
+from tests.support.servers import free_port, fresh_database, pgbouncer
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+MODES = ["session", "transaction"]
+#: What people add to PgBouncer's settings after it has refused `options`.
+DROPPING = {"ignore_startup_parameters": "options"}
+
+
+@contextmanager
+def serving(url: str, folder: Path, **environ: str) -> Iterator[Service]:
+    """A service with its schema and people, both made through this URL."""
+    app = build(url, folder, **environ)
+    with app.app_context():
+        upgrade_schema()
+        upgrade_schema()  # the first run's lock is free again
+    provision(app, WORLD)
+    yield Service(app.test_client())
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def fresh(postgres_server: str) -> Iterator[str]:
+    with fresh_database(postgres_server) as url:
+        yield url
+
+
+def alter(url: str, setting: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{connection.info.dbname}" SET {setting}')
+
+
+def driver_of(service: Service) -> Any:
+    with service.app.app_context(), db.engine.connect() as connection:
+        return connection.connection.dbapi_connection
+
+
+def check(app: Flask) -> tuple[int, list[str]]:
+    done = app.test_cli_runner().invoke(args=["check"])
+    return done.exit_code, (done.stdout + done.stderr).splitlines()
+
+
+#: People who use the service at the same time.
+CROWD = [f"user{number}@acme.test" for number in range(8)]
+
+
+def use(service: Service) -> set[int]:
+    """Let the crowd mint, open and make requests at the same time; return the statuses."""
+
+    def visit(email: str) -> set[int]:
+        own, statuses = Service(service.app.test_client()), set()
+        for _ in range(6):
+            frame = own.frame(email=email)
+            answers = [own.get(frame, path) for path in ("session", "pages/index", "session")]
+            statuses |= {answer.status_code for answer in answers}
+            assert {answer.get_json()["user"]["email"] for answer in answers[::2]} == {email}
+        return statuses
+
+    people = [{"email": email, "workspaces": {"acme": "end-user"}} for email in CROWD]
+    provision(service.app, {"users": people} | changed("apps", "orders", users=["ana@acme.test", *CROWD]))
+    with ThreadPoolExecutor(len(CROWD)) as threads:
+        return set().union(*threads.map(visit, CROWD))
+
+
+@pytest.mark.parametrize("settings", [{}, DROPPING], ids=["options refused", "options dropped"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_service_behind_pgbouncer_migrates_and_serves(
+    fresh: str, tmp_path: Path, mode: str, settings: dict[str, str]
+) -> None:
+    with pgbouncer(
+        fresh, mode, default_pool_size="4" if mode == "transaction" else "20", **settings
+    ) as pooled:
+        with serving(pooled, tmp_path) as service:
+            assert use(service) == {200}
+            assert service.client.get("/readyz").status_code == 200
+            frame = service.frame()
+            assert (
+                service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer).status_code
+                == 204
+            )
+            assert service.get(frame, "session").json["code"] == "session_revoked"  # type: ignore[index]
+            assert driver_of(service).prepare_threshold is None
+            status, lines = check(service.app)
+            assert (status, lines[0]) == (
+                0,
+                "PostgreSQL is behind a pooler; prepared statements are off. It drops statement_timeout, "
+                "lock_timeout, idle_in_transaction_session_timeout: each writing transaction sets them",
+            )
+        with psycopg.connect(pooled, autocommit=True) as other:
+            # No setting stays in a session that PgBouncer gives to others.
+            shown = [
+                other.execute(f"SHOW {name}").fetchone() for name in ("statement_timeout", "lock_timeout")
+            ]
+            assert shown == [("0",), ("0",)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mint_behind_pgbouncer_gives_up_on_a_locked_row(
+    fresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 300)
+    with pgbouncer(fresh, mode) as pooled, serving(pooled, tmp_path) as service:
+        token = service.token()
+        with psycopg.connect(fresh) as other:
+            other.execute("SELECT * FROM tokens FOR UPDATE")
+            assert service.mint().status_code == 503
+            assert service.mint(endSessions=True).status_code == 503
+            # The server gave up, and not this side: the circuit breaker is closed.
+            assert service.client.get("/readyz").status_code == 200
+            other.rollback()
+        assert service.open(token).status_code == 200
+        assert service.mint().status_code == 201
+
+
+@pytest.mark.parametrize("mode", [None, *MODES])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "datestyle = 'SQL, MDY'",
+        "default_transaction_isolation = 'serializable'",
+        "timezone = 'Asia/Kolkata'",
+        "client_encoding = 'latin1'",
+    ],
+)
+def test_other_defaults_of_the_database_do_no_harm(
+    fresh: str, tmp_path: Path, mode: str | None, setting: str
+) -> None:
+    alter(fresh, setting)
+
+    def run(url: str) -> None:
+        with serving(url, tmp_path) as service:
+            assert use(service) == {200}
+            provision(service.app, {"users": [{"email": "lea@acme.test", "name": "Lea — 北"}]})
+
+    if mode is None:
+        run(fresh)
+        return
+    with pgbouncer(fresh, mode) as pooled:
+        run(pooled)
+
+
+def test_a_direct_connection_keeps_its_prepared_statements_and_round_trips(
+    fresh: str, tmp_path: Path
+) -> None:
+    with serving(fresh, tmp_path) as service:
+        driver = driver_of(service)
+        assert (driver.prepare_threshold, driver.begin, driver.describe_pooler()) == (5, ("BEGIN",), None)
+        assert driver.execute("SHOW statement_timeout").fetchone() == ("5s",)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "threshold"),
+    [("prepare_threshold=0", None), ("prepare_threshold=9", 9), ("pgbouncer=true", None)],
+)
+def test_the_url_overrides_prepared_statements(
+    fresh: str, tmp_path: Path, parameter: str, threshold: int | None
+) -> None:
+    with serving(f"{fresh}?{parameter}", tmp_path) as service:
+        assert driver_of(service).prepare_threshold == threshold
+        assert use(service) == {200}
+
+
+@pytest.mark.parametrize("by", ["url", "environment"])
+def test_options_choose_the_schema_of_service_migrations_and_commands(
+    fresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    with psycopg.connect(fresh, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA own")
+        if by == "environment":
+            monkeypatch.setenv("PGOPTIONS", "-csearch_path=own")
+        with serving(fresh + ("?options=-csearch_path%3Down" if by == "url" else ""), tmp_path) as service:
+            service.token()
+            assert check(service.app)[0] == 0
+        monkeypatch.delenv("PGOPTIONS", raising=False)
+        found = connection.execute(
+            "SELECT DISTINCT table_schema FROM information_schema.tables WHERE table_name = 'tokens'"
+        )
+        assert found.fetchall() == [("own",)]
+
+
+@pytest.mark.parametrize("settings", [{}, DROPPING], ids=["refused", "dropped"])
+def test_a_pooler_that_drops_options_of_the_url_is_refused_by_name(
+    fresh: str, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    with pgbouncer(fresh, "transaction", **settings) as pooled:
+        app = build(f"{pooled}?options=-csearch_path%3Down", tmp_path)
+        line = (
+            "DATABASE_URL names a pooler that drops search_path; set it by ALTER ROLE … SET, and remove it "
+            "from the URL"
+        )
+        assert check(app) == (1, [f"pat-service: {line}"])
+        assert app.test_cli_runner().invoke(args=["client", "list"]).stderr == f"Error: {line}\n"
+        assert app.test_cli_runner().invoke(args=["db", "upgrade"]).stderr == f"Error: {line}\n"
+        assert Service(app.test_client()).mint().status_code == 503
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_in_another_encoding_is_refused_in_one_line(
+    postgres_server: str, tmp_path: Path, encoding: str
+) -> None:
+    name = f"other_{encoding.lower()}"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+        try:
+            app = build(
+                postgres_server.replace("/postgres", f"/{name}").replace(f"//{name}", "//postgres"), tmp_path
+            )
+            line = (
+                f"DATABASE_URL names a database in {encoding}, not UTF8; create one with "
+                "`createdb --encoding UTF8 --template template0`"
+            )
+            assert check(app) == (1, [f"pat-service: {line}"])
+            for command in (["db", "upgrade"], ["client", "list"]):
+                done = app.test_cli_runner().invoke(args=command)
+                assert (done.exit_code, done.stderr) == (1, f"Error: {line}\n")
+            answer = app.test_client().get("/readyz")
+            assert (answer.status_code, answer.json["checks"]["database"]) == (503, "unfit")  # type: ignore[index]
+            with app.app_context():
+                db.engine.dispose()
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_url_may_name_several_hosts(fresh: str, tmp_path: Path) -> None:
+    before, _, name = fresh.rpartition("/")
+    server = before.partition("@")[2]
+    url = f"postgresql://postgres@127.0.0.1:{free_port()},{server}/{name}?target_session_attrs=read-write"
+    with serving(url, tmp_path) as service:
+        assert service.mint().status_code == 201
+        with service.app.app_context(), db.engine.connect() as connection:
+            assert connection.scalar(text("SELECT current_database()")) == name
