@@ -88,6 +88,12 @@ def one_at_a_time(connection: Connection) -> Iterator[None]:
             keeper.invalidate()
 
 
+def restore_lock_timeout(ctx: Any, **_: Any) -> None:
+    """Limit the waits of the next migration again: one that builds an index lifts the limit."""
+    if ctx.dialect.name == "postgresql":
+        ctx.connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
+
+
 def run() -> None:
     options = current_app.extensions["migrate"].configure_args
     with connect() as connection, ExitStack() as stack:
@@ -99,6 +105,7 @@ def run() -> None:
             transactional_ddl=True,
             render_item=render_item,
             process_revision_directives=skip_empty,
+            on_version_apply=restore_lock_timeout,
             **options,
         )
         with context.begin_transaction():

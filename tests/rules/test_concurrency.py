@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from flask import Flask
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from werkzeug.test import TestResponse
 
 from pat_service.cli import upgrade_schema
@@ -25,6 +25,7 @@ from pat_service.storage.models import App, Event, Grant, Member, Session, Token
 from tests.support.directory import ANA, BEN, MALLORY, Directory
 from tests.support.people import (
     KEY,
+    LEDGER,
     MINT,
     ORDERS,
     PORTAL,
@@ -381,15 +382,75 @@ def test_a_user_who_is_joining_another_tenant_counts_as_shared(service: Service)
     directory = Directory(service)
     ana = directory.user(ANA)
     row = {"workspace_id": directory.globex, "user_id": ana, "role": "end-user"}
-    for method, body in (("PATCH", {"name": "Mine"}), ("DELETE", None)):
+    for method, body in (("PATCH", {"email": "mine@acme.test"}), ("DELETE", None)):
         with ThreadPoolExecutor(1) as threads:
             with service.app.app_context(), transaction() as connection:
                 connection.execute(insert(Member), row)
                 change = threads.submit(calls(method, f"users/{ana}", body), service)
                 assert not wait([change], timeout=0.5).done
             problem_of(change.result(), 409, "conflict")
-        directory.ok("DELETE", f"workspaces/{directory.globex}/members/{ana}", client="rival", status=204)
-    directory.ok("PATCH", f"users/{ana}", {"name": "Mine"})
+        service.change(delete(Member).where(Member.workspace_id == directory.globex, Member.user_id == ana))
+    directory.ok("DELETE", f"users/{ana}", status=204)
+
+
+def test_a_user_is_deleted_or_joins_another_tenant(service: Service) -> None:
+    """A token of Globex never disappears with a deletion by Acme."""
+    directory = Directory(service)
+    for number in range(6):
+        email = f"hire{number}@acme.test"
+        hire = directory.join(email, "manager")["id"]
+
+        def mint(caller: Service, email: str = email) -> TestResponse:
+            return caller.mint(client="rival", email=email, appSlug="ledger", provision={})
+
+        minted, deleted = race(service, mint, calls("DELETE", f"users/{hire}"))
+        assert (minted.status_code, deleted.status_code) in ((201, 204), (201, 409), (404, 204))
+        owners = service.rows(
+            select(Token.user_id).join(User).where(User.email == email, Token.app_id == LEDGER)
+        )
+        assert len(owners) == (minted.status_code == 201)
+        if deleted.status_code == 409:
+            assert owners[0].user_id == hire
+
+
+def test_statuses_homes_and_the_file_do_not_block_a_deletion_of_the_workspace(service: Service) -> None:
+    """Each of them locks users and workspaces, in orders of their own."""
+    directory = Directory(service)
+    for number in range(4):
+        workspace = directory.ok("POST", "workspaces", {"slug": f"w{number}"}, "everywhere", 201)["id"]
+        email, reach = f"zoe{number}@acme.test", ["acme", f"w{number}"]
+        provision(service.app, changed("clients", "manager", workspaces=reach))
+        body = {"email": email, "memberships": [{"workspaceId": workspace, "role": "end-user"}]}
+        zoe = directory.ok("POST", "users", body, status=201)["id"]
+        directory.ok("PUT", f"workspaces/{directory.acme}/members/{zoe}", {"role": "end-user"}, status=201)
+
+        def apply_file(caller: Service, number: int = number, email: str = email) -> None:
+            acme = {"slug": "acme", "name": f"Acme {number}", "allowed_origins": [PORTAL]}
+            user = {"email": email, "workspaces": {"acme": "end-user"}, "home": "acme"}
+            provision(caller.app, {"workspaces": [acme], "users": [user]})
+
+        *answers, _ = race(
+            service,
+            calls("DELETE", f"workspaces/{workspace}", None, "everywhere"),
+            *[calls("PATCH", f"users/{zoe}", {"status": status}) for status in ("archived", "active") * 2],
+            *[calls("PATCH", f"users/{zoe}", {"homeWorkspaceId": workspace}, "everywhere")] * 2,
+            apply_file,
+        )
+        assert answers[0].status_code == 204, answers[0].text
+        assert set(statuses(answers)) <= {200, 204, 404, 409}
+        shown = directory.ok("GET", f"users/{zoe}", client="everywhere")
+        assert shown["homeWorkspaceId"] in (None, directory.acme)
+
+
+def test_concurrent_statuses_are_each_recorded_and_the_last_one_stays(service: Service) -> None:
+    directory = Directory(service)
+    path = f"users/{directory.user(ANA)}"
+    answers = race(service, *[calls("PATCH", path, {"status": s}) for s in ("archived", "active") * 6])
+    assert statuses(answers) == {200: 12}
+    changes = [event[3] for event in directory.take_event_facts()]
+    assert all(change["before"] != change["after"] for change in changes)
+    last = changes[-1]["after"]["status"] if changes else "active"
+    assert directory.ok("GET", path)["status"] == last
 
 
 def test_a_deletion_during_openings_leaves_no_frame_open(service: Service) -> None:

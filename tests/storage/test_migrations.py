@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,6 +165,28 @@ def test_concurrent_upgrades_all_succeed(empty: Flask, url: str) -> None:
     assert version() == HEAD
     provision(empty, WORLD)
     assert Service(empty.test_client()).token()
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_a_migration_after_an_index_waits_briefly_again(
+    postgres_server: str, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    """A migration that builds an index concurrently lifts the limit of waits for a lock."""
+    folder = Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
+    last = 'revision = "last"\ndown_revision = "index"\n\ndef upgrade():\n    '
+    check = 'assert op.get_bind().scalar(sa.text("SHOW lock_timeout")) == "500ms"\n'
+    (folder / "versions" / "next.py").write_text(NEXT.lstrip().format(head=HEAD))
+    (folder / "versions" / "index.py").write_text(INDEX.lstrip())
+    (folder / "versions" / "last.py").write_text(
+        f"import sqlalchemy as sa\nfrom alembic import op\n\n{last}{check}"
+    )
+    with fresh_database(postgres_server) as url:
+        app = make_app(DATABASE_URL=url)
+        with app.app_context():
+            upgrade(str(folder))
+            assert version() == "last"
+            db.engine.dispose()
 
 
 def test_a_moment_is_stored_in_utc_and_a_naive_one_is_refused(empty: Flask) -> None:
