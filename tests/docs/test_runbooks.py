@@ -77,7 +77,7 @@ def test_the_steps_after_a_leaked_client_secret_end_what_its_holder_has(start: S
 
 
 def test_a_leaked_key_among_the_fallbacks_still_verifies_forged_sessions(start: Start) -> None:
-    """The reason for the runbook's warning."""
+    """This is why the runbook warns against the leaked key as a fallback."""
     frame = start(KEY).frame()
     frame.jwt = forge(frame.jwt)
     assert start(NEW_KEY, KEY).get(frame, "session").status_code == 200

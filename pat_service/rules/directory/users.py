@@ -193,8 +193,8 @@ def put(
 ) -> str | None:
     """Create the user, or change them to have exactly these values and these roles by workspace slug.
 
-    Without `home`, a slug, a new user's home is the first workspace of `roles`, and another user keeps their
-    home. Return the former status, or None if the user is new.
+    `home` is a slug. If it is None, a new user's home is the first workspace of `roles`, and an existing user
+    keeps their home. Return the former status, or None if the user is new.
     """
     before: str | None = None
     facts = {"email": normalize_email(email), "name": name, "status": status}
@@ -242,7 +242,7 @@ def _add(
 ) -> str | None:
     """Add a user and return the id. Return None if the email is taken.
 
-    An archived user of a limited client is archived in the workspaces of that client.
+    If a limited client adds a user as archived, the user is archived only in this client's workspaces.
     """
     is_limited = not change.caller.all_workspaces
     stored = {**facts, "status": ACTIVE} if is_limited else {**facts}
@@ -321,7 +321,7 @@ def _require_sole_owner(change: Change, current: FoundUserRow, action: str) -> N
     values = {"user": current.id} | change.caller.reach()
     if not change.caller.all_workspaces and change.connection.scalar(_is_known_elsewhere, values):
         raise Conflict(
-            f"Workspaces of others have known this user, so only a client of all workspaces can {action}; "
+            f"Another client's workspace has known this user, so only a client of all workspaces can {action}; "
             "this client can change the status and the memberships in its own workspaces."
         )
 
