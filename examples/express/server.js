@@ -40,6 +40,7 @@ app.post("/embed-token", express.json(), async (request, response) => {
     headers: { "Content-Type": "application/json", Authorization: AUTHORIZATION },
     body: JSON.stringify({ email: request.email, appSlug: request.body.app, sessionExpiry: 60, patExpiry: 300 }),
     signal: AbortSignal.timeout(10_000),
+    redirect: "error", // a redirect would send the client's secret to another address
   }).catch(() => null);
   if (!mint) return response.status(502).json({ detail: "The service cannot be reached." });
   // The page's script handles a refusal. A 401 concerns our secret, so the script must not see it.

@@ -2,14 +2,18 @@
 
 import os
 from base64 import b64encode
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request
 
 from flask import Flask, Response, json, redirect, render_template, request, session
 
 SERVICE = os.environ["PAT_SERVICE"]
 CLIENT = f"{os.environ['CLIENT_ID']}:{os.environ['CLIENT_SECRET']}"
 APPS = ["orders"]
+
+# With these handlers alone, no redirect gets the client's secret.
+service = OpenerDirector()
+for handler in (HTTPHandler(), HTTPSHandler()):
+    service.add_handler(handler)
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("PORTAL_KEY") or os.urandom(32)
@@ -45,12 +49,11 @@ def embed_token():
         {"Content-Type": "application/json", "Authorization": f"Basic {b64encode(CLIENT.encode()).decode()}"},
     )
     try:
-        with urlopen(mint, timeout=10) as answer:
-            minted, status, headers = answer.read(), answer.status, {"Cache-Control": "no-store"}
-    except HTTPError as refusal:
-        # The page's script handles a refusal. A 401 concerns our secret, so the script must not see it.
-        minted, status = refusal.read(), 502 if refusal.code == 401 else refusal.code
-        headers = {name: refusal.headers[name] for name in ("Retry-After",) if name in refusal.headers}
+        with service.open(mint, timeout=10) as answer:
+            minted, status, wait = answer.read(), answer.status, answer.headers["Retry-After"]
     except OSError:
         return {"detail": "The service cannot be reached."}, 502
+    # The page's script handles a refusal. A 401 concerns our secret, so the script must not see it.
+    status = 502 if status == 401 or 300 <= status < 400 else status
+    headers = {"Cache-Control": "no-store"} | ({"Retry-After": wait} if wait else {})
     return Response(minted, status, headers, content_type="application/json")

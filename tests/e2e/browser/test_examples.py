@@ -5,9 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,7 +22,7 @@ from config import Config
 from pat_service.storage.database import db
 from tests.e2e.browser.installation import ANA, HOST_HTML, SECRET
 from tests.e2e.browser.recorder import Recorder
-from tests.e2e.browser.site import site, wait_until_ready
+from tests.e2e.browser.site import MINT, site, wait_until_ready
 from tests.support.people import KEY, provision
 from tests.support.servers import PROJECT, free_port, gunicorn, program, web_server
 
@@ -207,6 +209,46 @@ def test_a_refused_mint_is_passed_on_except_for_a_wrong_secret(
         assert [answer.status == 429 for answer in answers] == [
             bool(answer.headers.get("retry-after")) for answer in answers
         ]
+
+
+@contextmanager
+def redirecting(status: int) -> Iterator[tuple[str, list[str]]]:
+    """Run a server that redirects every request, and record the paths."""
+    paths: list[str] = []
+
+    class Redirect(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            paths.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            self.send_response(status)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", paths
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [302, 303, 307, 308])
+@pytest.mark.parametrize("kind", ["flask", "express"])
+def test_no_redirect_gets_the_clients_secret(
+    request: pytest.FixtureRequest, page: Page, kind: str, status: int
+) -> None:
+    folder = EXAMPLES if kind == "flask" else request.getfixturevalue("installed")
+    with redirecting(status) as (service, paths):
+        env = {"PAT_SERVICE": service, "CLIENT_ID": "portal", "CLIENT_SECRET": SECRET}
+        with started(kind, free_port(), env, folder) as portal:
+            page.request.post(f"{portal.url}/sign-in")
+            answer = page.request.post(portal.url + TOKEN, data={"app": "orders"})
+    assert answer.status == 502
+    assert paths == [MINT]
 
 
 @pytest.mark.parametrize("portal", ["react"], indirect=True)
