@@ -19,7 +19,7 @@ from pat_service.shapes import ANY_ORIGIN, parse_origin
 from pat_service.storage.database import transaction
 from pat_service.storage.models import User
 
-demo_commands = AppGroup("demo", help="The demo portal.")
+demo_commands = AppGroup("demo", help="Load the demo portal.")
 
 
 @demo_commands.command("load")

@@ -18,7 +18,7 @@ _DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
-client_commands = AppGroup("client", help="Back ends that may call this service.")
+client_commands = AppGroup("client", help="Manage the back ends that may call this service.")
 
 
 @client_commands.command("create")
@@ -28,7 +28,7 @@ client_commands = AppGroup("client", help="Back ends that may call this service.
 )
 @click.option("--all-workspaces", is_flag=True, help="Let the client reach all workspaces, also future ones.")
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Allow this. Default: mint."
+    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Allow this scope. Default: mint."
 )
 @click.option(
     "--highest-role",

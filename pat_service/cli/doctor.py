@@ -51,7 +51,7 @@ class _WrongArgument(click.ClickException):
     "parents",
     multiple=True,
     metavar="ORIGIN",
-    help="The page around the frame. Repeat it for each page around that, up to the top.",
+    help="The page around the frame. Repeat the option for each page further out, up to the top.",
 )
 @click.option("--email", metavar="EMAIL", help="The user who views it.")
 @click.option("--offline", is_flag=True, help="Send no HTTP request to PUBLIC_URL.")

@@ -14,8 +14,8 @@ from pat_service.rules.directory import apps, workspaces
 from pat_service.rules.directory.reach import TargetRow
 from pat_service.shapes import parse_origin, visible
 
-app_commands = AppGroup("app", help="Allowed origins of apps.")
-workspace_commands = AppGroup("workspace", help="Allowed origins of launchers.")
+app_commands = AppGroup("app", help="Change the allowed origins of apps.")
+workspace_commands = AppGroup("workspace", help="Change the allowed origins of launchers.")
 
 _SLUG = click.argument("slug", metavar="SLUG")
 _ORIGINS = click.argument("origins", metavar="ORIGIN…", nargs=-1, required=True)

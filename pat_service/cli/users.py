@@ -12,7 +12,7 @@ from pat_service.rules.directory import users
 from pat_service.shapes import check_email, visible
 from pat_service.storage.models import ACTIVE, ARCHIVED
 
-user_commands = AppGroup("user", help="Users, for the whole installation.")
+user_commands = AppGroup("user", help="Manage users in the whole installation.")
 
 _EMAIL = click.argument("email", metavar="EMAIL")
 _WORKSPACE = click.option("--workspace", metavar="SLUG", help="Only in this workspace. Default: everywhere.")
