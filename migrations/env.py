@@ -8,7 +8,7 @@ from typing import Any
 from alembic import context
 from click import ClickException
 from flask import current_app
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from pat_service.storage.database import UtcDateTime, db

@@ -321,7 +321,7 @@ def _require_sole_owner(change: Change, current: FoundUserRow, action: str) -> N
     values = {"user": current.id} | change.caller.reach()
     if not change.caller.all_workspaces and change.connection.scalar(_is_known_elsewhere, values):
         raise Conflict(
-            f"Workspaces of other clients have known this user: only a client of all workspaces can {action}; "
+            f"Workspaces of others have known this user: only a client of all workspaces can {action}; "
             "this client can change the status and the memberships in its own workspaces."
         )
 
