@@ -67,7 +67,7 @@ def create_app(config: Config | None = None) -> Flask:
     if not config.gunicorn:
         _add_commands(app)
     if config.development:
-        _add_demo(app)
+        _add_demo(app, config)
         _greet(app)
     return app
 
@@ -107,12 +107,12 @@ def _add_commands(app: Flask) -> None:
     cli.init_app(app)
 
 
-def _add_demo(app: Flask) -> None:
+def _add_demo(app: Flask, config: Config) -> None:
     # Imported late: a deployment has no demo.
     from demo import portal
     from demo.cli import demo_commands
 
-    app.register_blueprint(portal.blueprint())
+    app.register_blueprint(portal.blueprint(raise_user_limit="USER_MINT_RATE_LIMIT" not in config.given))
     app.cli.add_command(demo_commands)
 
 

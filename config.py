@@ -188,6 +188,7 @@ class Config:
     max_sessions_per_token: int | None = _setting(_number(1, 1_000_000))
     embed_framed_only: bool = _setting(_parse_switch, True)
     mint_rate_limit: str = _setting(_parse_limit, "10 per minute")
+    user_mint_rate_limit: str = _setting(_parse_limit, "10 per minute")
     open_rate_limit: str = _setting(_parse_limit, "60 per minute")
     session_rate_limit: str | None = _setting(_parse_limit)
     failure_rate_limit: str = _setting(_parse_limit, "30 per minute")

@@ -48,7 +48,7 @@ class Plan:
 
 
 def settings(database: str, redis: str | None) -> dict[str, str]:
-    limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "OPEN", "FAILURE")}
+    limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "USER_MINT", "OPEN", "FAILURE")}
     own = {"SECRET_KEY": KEY, "PUBLIC_URL": "https://embed.example", "DATABASE_URL": database}
     return limits | own | ({"REDIS_URL": redis} if redis else {})
 

@@ -42,6 +42,7 @@ from pat_service.http.payload import read_object
 from pat_service.http.public_url import APP_LABEL
 
 USUAL_PORT: Final = "5000"  # the default origin of `demo load`
+USER_MINT_LIMIT: Final = "600 per minute"
 TOKEN_TIMEOUT: Final = 5.0  # seconds to wait for a token
 HANG: Final = 2 * TOKEN_TIMEOUT
 HERE: Final = re.compile(r"localhost(:\d{1,5})?")
@@ -143,15 +144,25 @@ def end_sessions() -> dict[str, Any]:
     return {"curl": answer.curl, "answer": answer.shown()}
 
 
-def blueprint() -> Blueprint:
-    """Return the blueprint. It is for development only, because it gives access to anyone who asks."""
+def blueprint(*, raise_user_limit: bool) -> Blueprint:
+    """Return the blueprint. It is for development only, because it gives access to anyone who asks.
+
+    `raise_user_limit`: the loaded demo raises USER_MINT_RATE_LIMIT, since one visitor opens many frames.
+    """
     portal = Blueprint("portal", __name__)
+    if raise_user_limit:
+        portal.before_request(_raise_user_limit)
     portal.add_url_rule("/", view_func=home)
     portal.add_url_rule("/portal/open", view_func=open_app, methods=["POST"])
     portal.add_url_rule("/portal/token", view_func=give_token, methods=["POST"])
     portal.add_url_rule("/portal/end", view_func=end_sessions, methods=["POST"])
     portal.after_request(_guard)
     return portal
+
+
+def _raise_user_limit() -> None:
+    if _demo() is not None:
+        current_app.config["USER_MINT_RATE_LIMIT"] = USER_MINT_LIMIT
 
 
 def _read_body() -> dict[str, Any]:

@@ -73,8 +73,8 @@ class RateLimited(Refused):
     status, code, title = 429, "rate_limited", "Too many requests"
     detail = "Too many requests; wait and try again."
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"Too many requests; try again in {retry_after} s.")
+    def __init__(self, retry_after: int, subject: str = "requests") -> None:
+        super().__init__(f"Too many {subject}; try again in {retry_after} s.")
         self.retry_after = retry_after
 
 

@@ -22,7 +22,7 @@ from pat_service.rules import callers, events
 from pat_service.storage.database import db
 from tests.support.directory import directory, tenants  # noqa: F401 - fixtures
 from tests.support.people import KEY, PUBLIC_URL, Service, prepare_for_tests
-from tests.support.servers import TooSlow, postgres
+from tests.support.servers import NO_USER_LIMIT, TooSlow, postgres
 from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
     app_and_snapshot,
     clock,
@@ -77,7 +77,8 @@ def postgres_server() -> Iterator[str]:
 
 
 def _config(folder: Path, environ: dict[str, str]) -> Config:
-    return Config.from_environment({"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL} | environ, folder)
+    own = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "USER_MINT_RATE_LIMIT": NO_USER_LIMIT}
+    return Config.from_environment(own | environ, folder)
 
 
 @pytest.fixture

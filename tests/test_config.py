@@ -54,6 +54,7 @@ def test_development_needs_no_setting(instance: Path) -> None:
         "MAX_SESSION_EXPIRY": 43_200,
         "EMBED_FRAMED_ONLY": True,
         "MINT_RATE_LIMIT": "10 per minute",
+        "USER_MINT_RATE_LIMIT": "10 per minute",
         "OPEN_RATE_LIMIT": "60 per minute",
         "FAILURE_RATE_LIMIT": "30 per minute",
         "RETAIN_DAYS": 30,

@@ -1,5 +1,6 @@
 """Views that mint a token, and open a session with one."""
 
+from functools import partial
 from typing import Any
 
 from flask import g
@@ -14,7 +15,7 @@ from pat_service.api.schemas import (
     SessionRequestSchema,
 )
 from pat_service.credentials import parse_token
-from pat_service.http import opening
+from pat_service.http import limits, opening
 from pat_service.http.authentication import client_required, keyring, utcnow
 from pat_service.http.public_url import frame_url, launcher_url
 from pat_service.rules import minting
@@ -33,9 +34,10 @@ from pat_service.rules.sessions import OpenSession
 def mint(request: MintRequest) -> dict[str, Any]:
     """Mint a token for a user and an app, or all apps of a workspace. The new token replaces the former
     one."""
-    # 403 scope of the target, 404 user, 404 app or workspace,
+    # 403 scope of the target, 429 the user's rate, 404 user, 404 app or workspace,
     # 409 the app's slug (with `{app}` in PUBLIC_URL), 403 access
-    minted = minting.mint(g.caller, keyring(), request, utcnow())
+    count_user = partial(limits.hit_user_mint, g.caller)
+    minted = minting.mint(g.caller, keyring(), request, utcnow(), count_user=count_user)
     metrics.MINTS.inc()
     if minted.app_id:
         g.app_id = minted.app_id

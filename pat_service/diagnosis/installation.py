@@ -24,6 +24,7 @@ CHECKS_PER_MINUTE: Final = 3
 LOW_REQUESTS_PER_MINUTE: Final = 30
 LOW_OPENINGS_PER_MINUTE: Final = 20
 LOW_MINTS_PER_MINUTE: Final = 60
+LOW_USER_MINTS_PER_MINUTE: Final = 5
 LOW_FAILURES_PER_MINUTE: Final = 5
 
 
@@ -111,6 +112,12 @@ def check_limits(settings: Settings) -> list[Finding]:
             settings["OPEN_RATE_LIMIT"],
             LOW_OPENINGS_PER_MINUTE,
             "several frames of one token on a page, and their reloads, can exceed it",
+        ),
+        _check_limit(
+            "USER_MINT_RATE_LIMIT",
+            settings["USER_MINT_RATE_LIMIT"],
+            LOW_USER_MINTS_PER_MINUTE,
+            "each frame of a page needs a mint for its viewer",
         ),
         _check_limit(
             "FAILURE_RATE_LIMIT",

@@ -38,7 +38,7 @@ def client_required(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Allow only clients with one of these scopes to call a view, and set `g.caller`.
 
-    The order of checks is part of the contract: client, scope, mint rate limit, then the body.
+    The order of checks is part of the contract: client, scope, the client's mint limit, then the body.
     """
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +49,7 @@ def client_required(
             try:
                 caller.require(*scopes)
                 if minting:
-                    limits.hit("mint", caller.mint_limit or current_app.config["MINT_RATE_LIMIT"], caller.id)
+                    limits.hit_mint(caller)
             except Refused as refusal:
                 kind = events.MINT_REFUSED if minting else events.CLIENT_REFUSED
                 events.record_refusal(kind, refusal, utcnow(), client_id=caller.id)

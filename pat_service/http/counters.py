@@ -42,6 +42,12 @@ class WorkerStorage(MemoryStorage):
             self._sweep(now)
         return accepted
 
+    def give_back(self, key: str) -> None:
+        """Remove the newest hit of the key, if it has one."""
+        with self._lock:
+            if hits := self._hits.get(key):
+                hits.pop()
+
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return the time of the window's oldest hit, and the number of hits."""
         now = time.time()

@@ -1,7 +1,8 @@
-"""Rate limits: a moving window for each client, token, session and failing address."""
+"""Rate limits: a moving window for each client, user, token, session and failing address."""
 
 import hashlib
 import time
+from contextlib import suppress
 from functools import lru_cache
 from math import floor
 from typing import Any, Final
@@ -11,9 +12,10 @@ from flask_limiter import Limiter
 from limits.errors import StorageError
 
 from pat_service import metrics
-from pat_service.credentials import Secret
+from pat_service.credentials import Keyring, Secret
 from pat_service.errors import RateLimited, Unavailable
 from pat_service.http.counters import WorkerStorage
+from pat_service.rules.callers import Caller
 from pat_service.shapes import parse_limit
 from pat_service.storage.circuit_breaker import CircuitBreaker
 
@@ -47,8 +49,11 @@ def init_app(app: Flask, redis_url: str | None) -> None:
     app.extensions["pat_service.limiter.circuit_breaker"] = CircuitBreaker()
 
 
-def hit(name: str, limit: str | None, subject: str) -> None:
-    """Count one request of `subject`. Raise RateLimited beyond the limit; None means no limit."""
+def hit(name: str, limit: str | None, subject: str, *, counted: str = "requests") -> None:
+    """Count one request of `subject`. Raise RateLimited beyond the limit; None means no limit.
+
+    `counted` is the error's word for the requests.
+    """
     if limit is None:
         return
     item = _parse(limit)
@@ -71,7 +76,47 @@ def hit(name: str, limit: str | None, subject: str) -> None:
     if not allowed:
         reset_at = strategy.get_window_stats(item, name, subject).reset_time
         # A hit exactly as old as the window still counts, so wait one second more.
-        raise RateLimited(max(1, floor(reset_at - time.time()) + 1))
+        raise RateLimited(max(1, floor(reset_at - time.time()) + 1), counted)
+
+
+def hit_mint(caller: Caller) -> None:
+    """Count one mint of the client."""
+    hit("mint", _mint_limit(caller), caller.id)
+
+
+def hit_user_mint(caller: Caller, user: str) -> None:
+    """Count one mint of the client for this user. Beyond the limit, the mint uses none of the client's.
+
+    The store gets a keyed digest, so it reveals no email. A client can add at most as many users as its own
+    limit allows.
+    """
+    keyring: Keyring = current_app.extensions["pat_service.keyring"]
+    digest = keyring.current.derive(f"mints-of-user/{user}").hex()
+    try:
+        limit = current_app.config["USER_MINT_RATE_LIMIT"]
+        hit("user_mint", limit, f"{caller.id}/{digest}", counted="mints for this user")
+    except RateLimited:
+        _give_back("mint", _mint_limit(caller), caller.id)
+        raise
+
+
+def _mint_limit(caller: Caller) -> str:
+    limit: str = caller.mint_limit or current_app.config["MINT_RATE_LIMIT"]
+    return limit
+
+
+def _give_back(name: str, limit: str, subject: str) -> None:
+    """Undo the newest hit of `subject`. If Redis fails, the hit stays."""
+    key = _parse(limit).key_for(name, subject)
+    storage = current_app.extensions["pat_service.limiter"].storage
+    if isinstance(storage, WorkerStorage):
+        storage.give_back(key)
+        return
+    import redis  # only Redis needs it
+
+    with suppress(redis.RedisError):
+        # `limits` has no call for this. Its window is a list of times, the newest first.
+        storage.get_connection().lpop(storage.prefixed_key(key))
 
 
 def hit_open(token: Secret) -> None:

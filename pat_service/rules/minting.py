@@ -1,8 +1,8 @@
 """Mint a token for a user and an app, or for a user and a workspace.
 
-`mint` checks in this order: scopes, user, app or workspace, slug, access. It checks the app's slug only if
-PUBLIC_URL contains `{app}`. A slug that cannot be part of a host name is a conflict. Before `mint`, `http`
-and `api` check the client, its rate, and the body.
+`mint` checks in this order: scopes, the user's rate, user, app or workspace, slug, access. It checks the
+app's slug only if PUBLIC_URL contains `{app}`. A slug that cannot be part of a host name is a conflict.
+Before `mint`, `http` and `api` check the client, its rate, and the body.
 """
 
 from collections.abc import Callable
@@ -53,6 +53,13 @@ class MintRequest:
     own_host: bool = False
 
     @property
+    def named_user(self) -> str:
+        """The user as the request names them. All spellings of an email are one name."""
+        if self.email is not None:
+            return f"email:{normalize_email(self.email)}"
+        return f"id:{self.user_id}"
+
+    @property
     def for_app(self) -> bool:
         return self.app_id is not None or self.app_slug is not None
 
@@ -75,8 +82,17 @@ class MintFacts(AccessFacts, Protocol):
     workspace_reached: bool
 
 
-def mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
+def mint(
+    caller: Caller,
+    keyring: Keyring,
+    request: MintRequest,
+    now: datetime,
+    *,
+    count_user: Callable[[str], None],
+) -> Minted:
     """Replace the token of the user and app, or of the user and workspace, with a new one.
+
+    `count_user` counts a mint for the named user, and raises RateLimited beyond the limit.
 
     The old token stops opening frames at once. Open frames continue, unless `end_sessions` is set. Raise
     ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit or AppForbidden. A user, app or
@@ -84,6 +100,7 @@ def mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) 
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, request)
+        count_user(request.named_user)
         try:
             return _mint(caller, keyring, request, now)
         except IntegrityError:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from werkzeug.test import TestResponse
@@ -44,6 +45,7 @@ RULES: dict[str, tuple[Break, int, str]] = {
     "size": (change(padding=MAX_BODY_BYTES), 413, "payload_too_large"),
     "type": (change(content_type="text/plain"), 415, "unsupported_media_type"),
     "payload": (field(patExpiry=0), 400, "invalid_payload"),
+    "user's rate": (change(user_limit="1 per day"), 429, "rate_limited"),
     "user": (field(email="nobody@acme.test"), 404, "user_not_found"),
     "app": (field(appSlug="nothing"), 404, "app_not_found"),
     "access": (field(email="ben@acme.test", appSlug="support"), 403, "app_forbidden"),
@@ -77,6 +79,7 @@ def ask(service: Service, broken: tuple[str, ...]) -> TestResponse:
         "secret": None,
         "padding": 0,
         "content_type": "application/json",
+        "user_limit": None,
         "body": {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000},
     }
     for name in ACCESS_FIRST:
@@ -84,13 +87,21 @@ def ask(service: Service, broken: tuple[str, ...]) -> TestResponse:
             RULES[name][0](request)
     client = "-".join(request["client"]) or "portal"
     secret = request["secret"] or (None if client == "portal" else SECRET)
-    return service.client.open(
-        MINT,
-        method=request["method"],
-        data=json.dumps(request["body"]) + " " * request["padding"],
-        content_type=request["content_type"],
-        headers=basic(client, secret),
-    )
+
+    def send() -> TestResponse:
+        return service.client.open(
+            MINT,
+            method=request["method"],
+            data=json.dumps(request["body"]) + " " * request["padding"],
+            content_type=request["content_type"],
+            headers=basic(client, secret),
+        )
+
+    if request["user_limit"] is None:
+        return send()
+    with patch.dict(service.app.config, USER_MINT_RATE_LIMIT=request["user_limit"]):
+        send()
+        return send()
 
 
 def test_a_request_that_breaks_no_rule_gets_a_token(service: Service) -> None:

@@ -10,12 +10,15 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+import redis
 import time_machine
 from flask import Flask
 from werkzeug.test import TestResponse
 
 from pat_service.credentials import generate
 from pat_service.http import limits
+from pat_service.storage.models import User
+from tests.support.api_calls import id_of
 from tests.support.people import (
     MINT,
     MINT_BODY,
@@ -30,6 +33,7 @@ from tests.support.people import (
     problem_of,
     provision,
 )
+from tests.support.servers import redis_server
 from tests.support.shared_fixtures import MakeService
 
 EXCHANGE = "/api/ext/users/session"
@@ -193,6 +197,124 @@ def test_exactly_10_of_40_concurrent_mints_pass(make_service: MakeService) -> No
     with ThreadPoolExecutor(20) as threads:
         found = [status for pair in threads.map(mint_two, range(20)) for status in pair]
     assert sorted(found) == [201] * 10 + [429] * 30
+
+
+# Mints for one user.
+
+BEN = "ben@acme.test"
+
+
+@pytest.fixture
+def busy(make_service: MakeService) -> Service:
+    """A service whose client may mint 6 times a minute, and 3 times for one user."""
+    return make_service(MINT_RATE_LIMIT="6 per minute", USER_MINT_RATE_LIMIT="3 per minute")
+
+
+def test_the_default_is_10_mints_per_minute_for_a_user(
+    make_service: MakeService, clock: time_machine.Traveller
+) -> None:
+    service = make_service(USER_MINT_RATE_LIMIT="", MINT_RATE_LIMIT="600 per minute")
+    assert statuses(service.mint, 11) == [201] * 10 + [429]
+    clock.shift(wait_of(service.mint()))
+    assert service.mint().status_code == 201
+
+
+def test_one_user_cannot_use_up_a_clients_quota(busy: Service, clock: time_machine.Traveller) -> None:
+    """Refused mints for Ana use nothing of the quota that Ben needs."""
+    assert statuses(busy.mint, 50) == [201] * 3 + [429] * 47
+    answer = busy.mint()
+    assert wait_of(answer) in (60, 61)
+    assert "mints for this user" in (answer.json or {})["detail"]
+    assert statuses(partial(busy.mint, email=BEN), 4) == [201] * 3 + [429]
+    # Six mints are the client's limit, which now answers first.
+    answer = busy.mint(email="nobody@acme.test")
+    assert "requests" in (answer.json or {})["detail"]
+    problem_of(answer, 429, "rate_limited")
+
+
+def test_every_spelling_of_an_email_is_one_user(busy: Service, clock: time_machine.Traveller) -> None:
+    given = ("Ana@acme.test", "ANA@ACME.TEST", "ana@Acme.test", "ana@acme.test")
+    assert [busy.mint(email=email).status_code for email in given] == [201] * 3 + [429]
+
+
+def test_a_user_is_counted_by_id_and_at_every_app(busy: Service, clock: time_machine.Traveller) -> None:
+    ana = id_of(busy, User, "ana@acme.test")
+    places = ({"appId": ORDERS}, {"appId": SUPPORT}, {"appSlug": "orders"}, {"appId": ORDERS})
+    named: dict[str, Any] = {"email": None, "appSlug": None, "userId": ana}
+    given = [named | place for place in places]
+    assert [busy.mint(**fields).status_code for fields in given] == [201] * 3 + [429]
+
+
+def test_each_client_counts_a_user_separately(busy: Service, clock: time_machine.Traveller) -> None:
+    assert statuses(busy.mint, 4) == [201] * 3 + [429]
+    assert statuses(partial(busy.mint, client="everywhere"), 4) == [201] * 3 + [429]
+
+
+def test_a_mint_for_an_unknown_user_counts_for_that_user(
+    busy: Service, clock: time_machine.Traveller
+) -> None:
+    """The answer is the same for known and unknown users."""
+    assert statuses(partial(busy.mint, email="nobody@acme.test"), 4) == [404] * 3 + [429]
+
+
+def test_made_up_users_are_limited_by_the_client_and_forgotten(
+    busy: Service, clock: time_machine.Traveller
+) -> None:
+    users = (f"nobody{number}@acme.test" for number in range(1000))
+    found = [busy.mint(email=email).status_code for email in users]
+    assert found == [404] * 6 + [429] * 994
+    storage = busy.app.extensions["pat_service.limiter"].storage
+    assert len(storage._hits) == 7  # six users and the client
+    clock.shift(200)
+    busy.mint()
+    assert len(storage._hits) == 2
+    clock.shift(200)
+
+
+def test_a_refusal_by_the_users_limit_is_recorded_and_counts_no_user(
+    busy: Service, clock: time_machine.Traveller
+) -> None:
+    statuses(busy.mint, 4)
+    (refused,) = busy.events("token:mint-refused")
+    assert (refused.client_id, refused.code, refused.user_id) == ("portal", "rate_limited", None)
+
+
+def test_the_store_of_the_limits_holds_no_email(busy: Service, clock: time_machine.Traveller) -> None:
+    busy.mint()
+    keys = list(busy.app.extensions["pat_service.limiter"].storage._hits)
+    assert any("user_mint" in key for key in keys)
+    assert not any("ana" in key or "@" in key for key in keys)
+
+
+def test_of_40_concurrent_mints_for_a_user_3_pass_and_leave_the_quota(make_service: MakeService) -> None:
+    service = make_service(MINT_RATE_LIMIT="100 per minute", USER_MINT_RATE_LIMIT="3 per minute")
+    start = Barrier(20)
+
+    def mint_two(_: int) -> list[int]:
+        client = Service(service.app.test_client())
+        start.wait()
+        return statuses(client.mint, 2)
+
+    with ThreadPoolExecutor(20) as threads:
+        found = [status for pair in threads.map(mint_two, range(20)) for status in pair]
+    assert sorted(found) == [201] * 3 + [429] * 37
+    storage = service.app.extensions["pat_service.limiter"].storage
+    assert [len(hits) for key, hits in storage._hits.items() if "/mint/" in key] == [3]
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+def test_a_refusal_by_the_users_limit_leaves_the_quota_in_redis(make_service: MakeService) -> None:
+    with redis_server() as url:
+        service = make_service(
+            REDIS_URL=url, MINT_RATE_LIMIT="6 per minute", USER_MINT_RATE_LIMIT="3 per minute"
+        )
+        assert statuses(service.mint, 30) == [201] * 3 + [429] * 27
+        assert statuses(partial(service.mint, email=BEN), 3) == [201] * 3
+        with redis.Redis.from_url(url) as store:
+            sizes = {key.decode(): store.llen(key) for key in store.scan_iter()}
+    assert sorted(sizes.values()) == [3, 3, 6]
+    assert not any("@" in key or "ana" in key for key in sizes)
 
 
 # Open.

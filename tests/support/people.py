@@ -310,7 +310,7 @@ def long_lived_service(schema: Path, folder: Path, **environ: str) -> Iterator[S
 
 def build_on(url: str, folder: Path, **environ: str) -> Flask:
     """Build an app on this database, with limits that no test reaches."""
-    limits = {"OPEN_RATE_LIMIT": "10000 per minute", "FAILURE_RATE_LIMIT": "10000 per minute"}
+    limits = {f"{name}_RATE_LIMIT": "10000 per minute" for name in ("USER_MINT", "OPEN", "FAILURE")}
     settings = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": url} | limits | environ
     app = create_app(Config.from_environment(settings, folder))
     prepare_for_tests(app)

@@ -19,6 +19,8 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parents[2]
+#: Most tests mint more for one user than the default allows.
+NO_USER_LIMIT = "1000000 per minute"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LOG_TAIL = 4000  # characters of a log that an error shows
@@ -573,7 +575,8 @@ def _web_server(
     with _scratch("web") as folder:
         log = log or folder / "log"
         # gunicorn puts its control socket into HOME.
-        with _running(name, command, log, cwd=cwd, env={"HOME": str(folder), **env}) as wait:
+        own = {"HOME": str(folder), "USER_MINT_RATE_LIMIT": NO_USER_LIMIT}
+        with _running(name, command, log, cwd=cwd, env=own | dict(env)) as wait:
             wait(lambda: _answer(at or port, _ASK).startswith(b"HTTP/1."))
             yield WebServer(f"http://127.0.0.1:{port}", port, log, wait.process)
 

@@ -76,7 +76,7 @@ class Installation:
 
 def installed(folder: Path, database_url: str, *more: dict[str, Any]) -> Installation:
     """Create the schema and the people, and return the installation."""
-    limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "OPEN", "FAILURE")}
+    limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "USER_MINT", "OPEN", "FAILURE")}
     environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database_url} | limits
     app = create_app(Config.from_environment(environ, folder))
     with app.app_context():
