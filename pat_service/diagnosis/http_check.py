@@ -21,7 +21,7 @@ PART: Final = "address"
 HEADERS: Final = "headers"
 #: For name resolution, connection and answer together.
 TIMEOUT_SECONDS: Final = 5.0
-#: The service's problems are shorter.
+#: Bytes to read of an answer, more than a problem of the service has.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_SHOWN_CHARACTERS: Final = 200
 
