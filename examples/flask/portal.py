@@ -10,7 +10,7 @@ SERVICE = os.environ["PAT_SERVICE"]
 CLIENT = f"{os.environ['CLIENT_ID']}:{os.environ['CLIENT_SECRET']}"
 APPS = ["orders"]
 
-# With these handlers alone, no redirect gets the client's secret.
+# Without a handler for redirects, no other address gets the client's secret.
 service = OpenerDirector()
 for handler in (HTTPHandler(), HTTPSHandler()):
     service.add_handler(handler)

@@ -32,7 +32,7 @@ REPLY_GRACE_SECONDS: Final = 1
 #: Executions of a statement before the driver prepares it, unless DATABASE_URL says otherwise.
 EXECUTIONS_BEFORE_PREPARE: Final = 5
 
-#: Settings of a session beside its limits. Spaces are escaped for libpq's `options`.
+#: Settings of a session, in addition to its time limits. Spaces are escaped for libpq's `options`.
 _SETTINGS: Final = {
     "DateStyle": "ISO",
     "TimeZone": "UTC",
@@ -120,7 +120,7 @@ class TimeoutConnection(psycopg.Connection[Any]):
         return f"{text}. It drops {', '.join(_limits(0))}: each writing transaction sets them"
 
     def lift_limits(self, lock_timeout_ms: int) -> None:
-        """Lift all time limits except the one for locks, for a migration; 0 lifts that one too."""
+        """Lift all time limits for a migration, and set the limit for locks; 0 lifts it too."""
         self.reply_timeout_seconds = None
         limits = {**dict.fromkeys(_limits(0), 0), "lock_timeout": lock_timeout_ms}
         if self.has_settings:

@@ -414,7 +414,7 @@ def test_a_user_is_deleted_or_joins_another_tenant(service: Service) -> None:
 
 
 def test_statuses_homes_and_the_file_do_not_block_a_deletion_of_the_workspace(service: Service) -> None:
-    """Each of them locks users and workspaces, in orders of their own."""
+    """Each of these locks users and workspaces, in different orders."""
     directory = Directory(service)
     for number in range(4):
         workspace = directory.ok("POST", "workspaces", {"slug": f"w{number}"}, "everywhere", 201)["id"]
