@@ -489,7 +489,7 @@ frame.send("filter", { status: "shipped" });`;
     $("stage").scrollIntoView({ behavior: smooth ? "smooth" : "auto" });
   }
 
-  // ---- Drive the frame.
+  // ---- Control the frame.
 
   function drivable(can) {
     for (const each of document.querySelectorAll("#tools input, .drive :is(input, select, button)")) each.disabled = !can;

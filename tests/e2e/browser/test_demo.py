@@ -586,7 +586,7 @@ def test_a_session_is_renewed_in_place(portal: DemoPortal) -> None:
 
 def test_a_session_ended_on_the_server_is_reported_at_the_next_request(portal: DemoPortal) -> None:
     frame = portal.visit()
-    portal.page.get_by_role("button", name="End it on the server").click()
+    portal.page.get_by_role("button", name="End the session on the server").click()
     expect(portal.page.locator("#mint-state")).to_have_text("204 No Content")
     expect(portal.page.locator("#curl")).to_contain_text("curl -X DELETE")
     # An idle frame polls for this some time later.
