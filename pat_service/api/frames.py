@@ -124,7 +124,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "tags": [TAG],
                 "operationId": f"open{kind}ByForm",
                 "summary": f"Open the {what} in a frame, with the token in a form that targets the frame.",
-                "description": "The token is then in no address. A frame of a workspace token moves between "
+                "description": "No address then contains the token. A frame of a workspace token moves between "
                 "apps in the same way, with its `session` in the form.",
                 "security": [],
                 "requestBody": {
@@ -140,7 +140,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "tags": [TAG],
                 "operationId": f"await{kind}",
                 "summary": "Get an empty page that waits for a token from its host page.",
-                "description": "`embed.js` loads it into its iframe. The token is then in no address.",
+                "description": "`embed.js` loads it into its iframe. No address then contains the token.",
                 "security": [],
                 "responses": {"200": {"description": "The waiting page", "content": _PAGE}}
                 | _refusals("403", "404"),

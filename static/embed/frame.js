@@ -825,7 +825,7 @@
     emit("resize", { height });
   }
 
-  // A page whose height is stable in a resized frame is in no loop.
+  // A page whose height is stable in a resized frame cannot be in a loop.
   function rest() {
     clearTimeout(resting);
     resting = setTimeout(() => {
