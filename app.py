@@ -13,6 +13,7 @@ from pat_service import api, embed
 from pat_service.credentials import Keyring
 from pat_service.embed import embed_js
 from pat_service.http import headers, limits, problems, request_checks
+from pat_service.http.payload import FormRequest
 from pat_service.http.public_url import APP_LABEL
 from pat_service.observability import health, lines, log, monitoring
 from pat_service.storage import database, models  # noqa: F401 - models: for migrations
@@ -36,6 +37,8 @@ class _Json(DefaultJSONProvider):
 
 
 class _Service(Flask):
+    request_class = FormRequest
+
     def ensure_sync(self, func: Any) -> Any:
         # All views and hooks are plain functions, and Flask's check for coroutines takes longer than most of
         # them.

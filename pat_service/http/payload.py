@@ -1,16 +1,19 @@
 """Strict JSON bodies: one object, in UTF-8, no key twice, within 16 KiB."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from io import BytesIO
 from math import nan
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 from urllib.parse import parse_qsl
 
 from flask import Request, request
 from marshmallow import RAISE, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.formparser import FormDataParser
 
 from pat_service.credentials import redact
 from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType, flatten
@@ -18,6 +21,11 @@ from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMedia
 MAX_BODY_BYTES: Final = 16 * 1024
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
+MULTIPART: Final = "multipart/form-data"
+#: Limit for the headers of all parts of a multipart form, enough for 1000 fields with names of 80 characters.
+#: The framework parses 1 MiB of such headers in 0.6 s, and this limit in 0.06 s.
+MAX_PART_HEADERS_BYTES: Final = 128 * 1024
+_BLANK_LINE: Final = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 #: More digits than any field allows. Python refuses to parse thousands of digits.
 MAX_DIGITS: Final = 100
 #: The name of the field in an error about the whole body.
@@ -88,6 +96,42 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             raise InvalidPayload({printable(name): ["Must be given once."]})
         values[name] = value
     return values
+
+
+class _FormParser(FormDataParser):
+    """Werkzeug's parser, with a limit for the headers of parts."""
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        mimetype: str,
+        content_length: int | None,
+        options: dict[str, str] | None = None,
+    ) -> Any:
+        """Parse a form. Raise PayloadTooLarge beyond `MAX_PART_HEADERS_BYTES`."""
+        boundary = (options or {}).get("boundary", "")
+        if mimetype == MULTIPART and boundary.isascii():
+            body = stream.read()
+            _check_part_headers(body, boundary.encode())
+            stream = BytesIO(body)
+        return super().parse(stream, mimetype, content_length, options)
+
+
+def _check_part_headers(body: bytes, boundary: bytes) -> None:
+    # It counts text that resembles a boundary too, so that no header can hide behind such text.
+    starts = re.compile(rb"--" + re.escape(boundary) + rb"[^\S\r\n]*(?:\r\n|\n|\r)")
+    left = MAX_PART_HEADERS_BYTES
+    for start in starts.finditer(body):
+        end = _BLANK_LINE.search(body, start.end(), start.end() + left + len("\r\n\r\n"))
+        left -= (end.start() if end else len(body)) - start.end()
+        if left < 0:
+            raise PayloadTooLarge(f"The headers of all parts may have {MAX_PART_HEADERS_BYTES} bytes.")
+
+
+class FormRequest(Request):
+    """Flask's request, with our limits for forms."""
+
+    form_data_parser_class = _FormParser
 
 
 def receive_body(limit_bytes: int) -> None:

@@ -221,7 +221,7 @@ def redirecting(status: int) -> Iterator[tuple[str, list[str]]]:
             paths.append(self.path)
             self.rfile.read(int(self.headers["Content-Length"] or 0))
             self.send_response(status)
-            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere")
+            self.send_header("Location", f"http://{self.headers['Host']}/elsewhere")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
