@@ -124,8 +124,8 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "tags": [TAG],
                 "operationId": f"open{kind}ByForm",
                 "summary": f"Open the {what} in a frame, with the token in a form that targets the frame.",
-                "description": "No address then contains the token. A frame of a workspace token moves between "
-                "apps in the same way, with its `session` in the form.",
+                "description": "No address then contains the token. A frame of a workspace token moves "
+                "between apps in the same way, with its `session` in the form.",
                 "security": [],
                 "requestBody": {
                     "required": True,

@@ -85,7 +85,8 @@ def hit_mint(caller: Caller) -> None:
 
 
 def hit_user_mint(caller: Caller, user: str) -> None:
-    """Count one mint of the client for this user. Beyond the limit, the mint uses none of the client's.
+    """Count one mint of the client for this user. A mint beyond this limit does not count against the
+    client's limit.
 
     The store gets a keyed digest, so it reveals no email. A client can add at most as many users as its own
     limit allows.

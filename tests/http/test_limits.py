@@ -220,7 +220,7 @@ def test_the_default_is_10_mints_per_minute_for_a_user(
 
 
 def test_one_user_cannot_use_up_a_clients_quota(busy: Service, clock: time_machine.Traveller) -> None:
-    """Refused mints for Ana use nothing of the quota that Ben needs."""
+    """Refused mints for Ana do not count against the limit that Ben needs."""
     assert statuses(busy.mint, 50) == [201] * 3 + [429] * 47
     answer = busy.mint()
     assert wait_of(answer) in (60, 61)
@@ -286,7 +286,9 @@ def test_the_store_of_the_limits_holds_no_email(busy: Service, clock: time_machi
     assert not any("ana" in key or "@" in key for key in keys)
 
 
-def test_of_40_concurrent_mints_for_a_user_3_pass_and_leave_the_quota(make_service: MakeService) -> None:
+def test_exactly_3_of_40_concurrent_mints_for_a_user_pass_and_leave_the_quota(
+    make_service: MakeService,
+) -> None:
     service = make_service(MINT_RATE_LIMIT="100 per minute", USER_MINT_RATE_LIMIT="3 per minute")
     start = Barrier(20)
 
