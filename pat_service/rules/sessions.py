@@ -115,10 +115,14 @@ def require_valid(row: SessionRow, place: Place, now: datetime) -> AnyViewer:
     """Return the viewer or visitor of the session at the place, or raise the errors of `check`."""
     if not access.is_for_place(row, place):
         raise errors.SessionInvalid
+    has_expired = row.expires_at <= now
+    if row.replaced_by is not None and (has_expired or row.ended_at is not None):
+        raise errors.SessionReplaced
+    # Later the JWT's expiry refuses the session without a query, so the answer must not depend on the end.
+    if has_expired:
+        raise errors.SessionExpired
     if row.ended_at is not None:
-        raise errors.SessionReplaced if row.replaced_by is not None else errors.SessionRevoked
-    if row.expires_at <= now:
-        raise errors.SessionReplaced if row.replaced_by is not None else errors.SessionExpired
+        raise errors.SessionRevoked
     return access.require_access(row, place)
 
 

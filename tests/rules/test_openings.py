@@ -16,7 +16,7 @@ from sqlalchemy import delete, select, update
 from werkzeug.test import TestResponse
 
 from pat_service.cli import upgrade_schema
-from pat_service.credentials import Secret, is_well_formed
+from pat_service.credentials import JWT_LEEWAY_SECONDS, Secret, is_well_formed
 from pat_service.rules.openings import CODE_SECONDS, REPLACED_WITHIN
 from pat_service.storage.models import Grant, Session, Workspace
 from tests.support.api_calls import call, open_session
@@ -307,6 +307,10 @@ def test_a_replaced_session_ends_after_sixty_seconds_at_the_latest(service: Serv
         assert serves(service, former)
         clock.shift(timedelta(milliseconds=1))
         problem_of(ask(service, former), 401, "session_replaced")
+        clock.move_to(claims(former)["exp"] + JWT_LEEWAY_SECONDS - 0.001)
+        problem_of(ask(service, former), 401, "session_replaced")
+        clock.shift(timedelta(milliseconds=1))
+        problem_of(ask(service, former), 401, "session_expired")
 
 
 def test_a_renewal_does_not_prolong_the_former_session(service: Service) -> None:

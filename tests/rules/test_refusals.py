@@ -68,6 +68,10 @@ FATES: Final[dict[str, tuple[Callable[[Service], Any], tuple[str, str]]]] = {
     "a mint replaces the token and the app moves": (replace_and_move, ("token_superseded", "access_revoked")),
     "the session ends": (setting(Session, ended_at=LONG_AGO), (SERVED, "session_revoked")),
     "the session expires": (setting(Session, expires_at=LONG_AGO), (SERVED, "session_expired")),
+    "the session ends and expires": (
+        setting(Session, ended_at=LONG_AGO, expires_at=LONG_AGO),
+        (SERVED, "session_expired"),
+    ),
     **{loss: (provisioning(document), LOST) for loss, document in ACCESS_LOSSES.items()},
     "the app moves": (move_orders, LOST),
     "the app is deleted": (deleting(App, App.id == ORDERS), UNKNOWN),

@@ -125,16 +125,21 @@ def test_ana_ends_her_session_and_no_other(shared: Service) -> None:
 
 
 def test_a_session_expires_at_its_exact_second(service: Service) -> None:
-    """The row's expiry counts, even if the JWT claims a later one. The JWT's expiry counts after a leeway."""
+    """The row's expiry counts, even if the session has ended or the JWT claims a later expiry."""
     with time_machine.travel(START, tick=False) as clock:
-        frame = service.frame(sessionExpiry=1)
+        frame, ended = service.frame(sessionExpiry=1), service.frame(sessionExpiry=1)
+        service.client.delete(f"/embed-apps/{ORDERS}/session", headers=ended.bearer)
         header, claims = jwt.get_unverified_header(frame.jwt), claims_of(frame.jwt)
         longer = signed(header, claims | {"exp": claims["exp"] + 7200})
         clock.move_to(START + timedelta(seconds=59, milliseconds=900))
         assert service.facts(frame)["expiresIn"] == 0
-        for seconds in (60, 61, 65, 66, 3600):
+        problem_of(bearing(service, ended.jwt), 401, "session_revoked")
+        for seconds in (60, 61, 64.999, 65, 66, 3600):
             clock.move_to(START + timedelta(seconds=seconds))
-            for text, path in ((frame.jwt, "session"), (frame.jwt, "pages/index"), (longer, "session")):
+            for text, path in (
+                *((frame.jwt, "session"), (frame.jwt, "pages/index"), (longer, "session")),
+                (ended.jwt, "session"),
+            ):
                 problem_of(bearing(service, text, path=path), 401, "session_expired")
             answer = service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
             problem_of(answer, 401, "session_expired")
