@@ -120,10 +120,10 @@ control_socket_disable = True
 graceful_timeout = 25
 timeout = 30
 keepalive = 5
-# Addresses with a token are short, and clients send few headers.
 limit_request_line = 8190
 limit_request_field_size = 8190
-limit_request_fields = 50
+# Proxies and platforms add headers of their own.
+limit_request_fields = 100
 # Only TRUSTED_PROXIES (ProxyFix) decides about a proxy's headers.
 forwarded_allow_ips = ""
 forwarder_headers = ""

@@ -1,9 +1,11 @@
 """Rate limits: a moving window for each client, user, token, session and failing address."""
 
 import hashlib
+import re
 import time
 from contextlib import suppress
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from math import floor
 from typing import Any, Final
 
@@ -22,13 +24,30 @@ from pat_service.storage.circuit_breaker import CircuitBreaker
 #: The answer is 503 if the store takes longer.
 STORE_TIMEOUT_SECONDS: Final = 2
 
+#: `203.0.113.8:50001`, `[2001:db8::1]:50001` or `[2001:db8::1]`, as some proxies write an address.
+_WITH_PORT: Final = re.compile(r"([0-9.]+):[0-9]+|\[([0-9a-fA-F:.]+)\](?::[0-9]+)?")
+
 _parse = lru_cache(maxsize=256)(parse_limit)
 
 
 def address() -> str:
-    """Return the address of the request's sender, as the trusted proxies report it."""
+    """Return the address of the request's sender, as the trusted proxies report it, without a port."""
+    text = request.remote_addr or ""
+    with_port = _WITH_PORT.fullmatch(text)
     # The limiter lets every request with an empty key pass.
-    return request.remote_addr or "unknown"
+    return (with_port and (with_port[1] or with_port[2])) or text or "unknown"
+
+
+def _network() -> str:
+    """Return the sender's address, or its /64 of IPv6: one customer has a /64 of addresses."""
+    text = address()
+    try:
+        found = ip_address(text)
+    except ValueError:
+        return text
+    if found.version == 4:
+        return text
+    return str(found.ipv4_mapped or ip_network((found, 64), strict=False))
 
 
 def init_app(app: Flask, redis_url: str | None) -> None:
@@ -37,7 +56,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
     if redis_url:
         options |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), STORE_TIMEOUT_SECONDS)
     limiter = Limiter(
-        key_func=address,
+        key_func=_network,
         strategy="moving-window",
         storage_uri=redis_url or f"{WorkerStorage.STORAGE_SCHEME[0]}://",
         storage_options=options,
@@ -128,4 +147,4 @@ def hit_open(token: Secret) -> None:
 
 def hit_failure() -> None:
     """Count a failed client authentication of the request's address."""
-    hit("failure", current_app.config["FAILURE_RATE_LIMIT"], address())
+    hit("failure", current_app.config["FAILURE_RATE_LIMIT"], _network())

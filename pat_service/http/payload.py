@@ -2,6 +2,7 @@
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -44,6 +45,8 @@ def read_object() -> dict[str, Any]:
     body = read_body(MAX_BODY_BYTES)
     if request.mimetype != JSON:
         raise UnsupportedMediaType
+    if body.startswith(BOM_UTF8):
+        raise InvalidPayload({BODY: ["Must be JSON in UTF-8 without a byte order mark."]})
     try:
         value = json.loads(body.decode("utf-8"), **_HOOKS)
     except DuplicateKey as error:
@@ -86,6 +89,9 @@ def read_nothing() -> None:
 
 def read_query() -> dict[str, str]:
     """Return the parameters of the address. Raise InvalidPayload if one is given twice."""
+    if any(pair.startswith(b"email=") and b"+" in pair for pair in request.query_string.split(b"&")):
+        # A bare + means a blank there, which no email has.
+        raise InvalidPayload({"email": ["Must have %2B in place of + in an address."]})
     return _unique(request.args.items(multi=True))
 
 
@@ -150,7 +156,10 @@ def receive_body(limit_bytes: int) -> None:
 
 
 def read_body(limit_bytes: int) -> bytes:
-    """Return the request's body, and cache it for later parsers. Raise PayloadTooLarge beyond the limit."""
+    """Return the request's body, and cache it for later parsers.
+
+    Raise PayloadTooLarge beyond the limit, and UnsupportedMediaType for a compressed body.
+    """
     # Werkzeug silently cuts a chunked body off at the limit, so allow one byte more and count.
     request.max_content_length = request.max_form_memory_size = limit_bytes + 1
     if (request.content_length or 0) > limit_bytes:
@@ -164,6 +173,8 @@ def read_body(limit_bytes: int) -> bytes:
         raise BadRequest from None
     if len(body) > limit_bytes:
         raise PayloadTooLarge
+    if body and request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body without Content-Encoding.")
     return body
 
 

@@ -73,6 +73,34 @@ def wait_of(answer: TestResponse) -> int:
     return wait
 
 
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    "of_one_sender",
+    [
+        [f"203.0.113.8:{50000 + number}" for number in range(4)],
+        [f"2001:db8:7:7::{number}" for number in range(1, 5)],
+        ["203.0.113.9", "203.0.113.9:1", "::ffff:203.0.113.9", "[::ffff:203.0.113.9]:443"],
+        ["[2001:db8:7:8::1]:50001", "[2001:db8:7:8::2]", "2001:DB8:7:8::3", "2001:db8:7:8:ffff::4"],
+    ],
+)
+def test_failures_are_counted_by_sender_without_ports_and_by_64_bits_of_ipv6(
+    make_service: MakeService, of_one_sender: list[str]
+) -> None:
+    """Azure's gateway, for example, adds the port; one customer has 2^64 addresses."""
+    service = make_service(FAILURE_RATE_LIMIT="3 per minute", TRUSTED_PROXIES="1")
+
+    def fail(address: str) -> int:
+        headers = basic("portal", "wrong") | {"X-Forwarded-For": address}
+        return service.client.post(MINT, json={}, headers=headers).status_code
+
+    assert [fail(address) for address in of_one_sender] == [401, 401, 401, 429]
+    assert [fail(other) for other in ("198.51.100.1:50000", "2001:db8:7:9::1", "[]:1", "unknown")] == [
+        401
+    ] * 4
+
+
 # Mints.
 
 

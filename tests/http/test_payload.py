@@ -74,6 +74,35 @@ def test_a_body_that_is_not_one_json_object_in_utf8_is_refused(send: Send, body:
     assert list(problem_of(send(body), 400, "invalid_payload")["errors"]) == ["body"]
 
 
+def test_a_byte_order_mark_is_named(send: Send) -> None:
+    errors = problem_of(send(b"\xef\xbb\xbf" + GOOD), 400, "invalid_payload")["errors"]
+    assert errors == {"body": ["Must be JSON in UTF-8 without a byte order mark."]}
+
+
+def test_a_compressed_body_is_refused_by_its_encoding(shared: Service) -> None:
+    for encoding, status in (("gzip", 415), ("br", 415), ("identity", 201)):
+        headers = basic("portal") | {"Content-Encoding": encoding}
+        answer = shared.client.post(
+            MINT,
+            data=b"\x1f\x8b" if status == 415 else GOOD,
+            headers=headers,
+            content_type="application/json",
+        )
+        assert answer.status_code == status
+        if status == 415:
+            problem = problem_of(answer, 415, "unsupported_media_type")
+            assert problem["detail"] == "Send the body without Content-Encoding."
+
+
+def test_a_bare_plus_in_the_email_of_a_query_is_named(shared: Service) -> None:
+    def ask(email: str) -> TestResponse:
+        return shared.client.get(f"/api/ext/users?email={email}", headers=basic("manager"))
+
+    problem = problem_of(ask("ana+x@acme.test"), 400, "invalid_payload")
+    assert problem["errors"] == {"email": ["Must have %2B in place of + in an address."]}
+    assert ask("ana%2Bx@acme.test").status_code == 200
+
+
 def test_escapes_and_space_around_the_object_are_json(shared: Service) -> None:
     escaped = GOOD.replace(b"email", b"\\u0065mail").replace(b"@", b"\\u0040")
     assert shared.mint(b" \t\r\n" + escaped + b"\r\n\t ").status_code == 201

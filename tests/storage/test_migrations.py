@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import insert, inspect, select, text
+from sqlalchemy import create_engine, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from pat_service.storage import readiness
@@ -244,9 +244,40 @@ def fault_of(call: ast.Call, new: set[str]) -> str:
     return ""
 
 
-def test_readiness_and_alembic_agree_on_older_revisions() -> None:
-    everything = {script.revision for script in ScriptDirectory(MIGRATIONS).walk_revisions()}
-    assert readiness._list_older_revisions() == everything - {HEAD}
+def test_readiness_and_alembic_agree_on_the_chain() -> None:
+    chain = {
+        script.revision: frozenset(script._all_down_revisions)
+        for script in ScriptDirectory(MIGRATIONS).walk_revisions()
+    }
+    assert readiness._list_predecessors() == chain
+
+
+def test_readiness_misses_a_migration_beside_a_forks_own(
+    schema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork added a migration of its own to 0005, and later took ours."""
+    versions = shutil.copytree(Path(MIGRATIONS) / "versions", tmp_path / "versions")
+    (versions / "own.py").write_text('revision: str = "own1"\ndown_revision: str | None = "0005"\n')
+    monkeypatch.setattr(readiness, "MIGRATIONS", tmp_path)
+    readiness._list_predecessors.cache_clear()
+    engine = create_engine(f"sqlite:///{shutil.copy(schema, tmp_path / 'pat.db')}")
+
+    def state(*applied: str | None) -> str:
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM alembic_version"))
+            for revision in applied:
+                connection.execute(text("INSERT INTO alembic_version VALUES (:name)"), {"name": revision})
+        return readiness.check_database(engine)["schema"]
+
+    try:
+        assert [state("own1"), state(HEAD), state("own1", "0006")] == ["behind"] * 3
+        assert [state("own1", HEAD), state("a newer one")] == ["ok"] * 2
+        (versions / "merge.py").write_text(f"revision = 'both'\ndown_revision = ('own1', '{HEAD}')\n")
+        readiness._list_predecessors.cache_clear()
+        assert [state("own1", HEAD), state("both")] == ["behind", "ok"]
+    finally:
+        engine.dispose()
+        readiness._list_predecessors.cache_clear()
 
 
 def test_new_migrations_do_not_break_the_previous_release() -> None:

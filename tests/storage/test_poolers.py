@@ -14,8 +14,7 @@ from sqlalchemy import text
 from pat_service.cli import upgrade_schema
 from pat_service.storage import database
 from pat_service.storage.database import db
-from tests.storage.test_postgres import build
-from tests.support.people import ORDERS, WORLD, Service, changed, provision
+from tests.support.people import ORDERS, WORLD, Service, build_on, changed, provision
 from tests.support.servers import free_port, fresh_database, pgbouncer
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -28,7 +27,7 @@ DROPPING = {"ignore_startup_parameters": "options"}
 @contextmanager
 def serving(url: str, folder: Path, **environ: str) -> Iterator[Service]:
     """A service with its schema and people, both made through this URL."""
-    app = build(url, folder, **environ)
+    app = build_on(url, folder, **environ)
     with app.app_context():
         upgrade_schema()
         upgrade_schema()  # the first run's lock is free again
@@ -202,7 +201,7 @@ def test_a_pooler_that_drops_options_of_the_url_is_refused_by_name(
     fresh: str, tmp_path: Path, settings: dict[str, str]
 ) -> None:
     with pgbouncer(fresh, "transaction", **settings) as pooled:
-        app = build(f"{pooled}?options=-csearch_path%3Down", tmp_path)
+        app = build_on(f"{pooled}?options=-csearch_path%3Down", tmp_path)
         line = (
             "DATABASE_URL names a pooler that drops search_path; set it by ALTER ROLE … SET, and remove it "
             "from the URL"
@@ -221,7 +220,7 @@ def test_a_database_in_another_encoding_is_refused_in_one_line(
     with psycopg.connect(postgres_server, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
         try:
-            app = build(
+            app = build_on(
                 postgres_server.replace("/postgres", f"/{name}").replace(f"//{name}", "//postgres"), tmp_path
             )
             line = (

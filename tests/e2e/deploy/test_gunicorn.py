@@ -79,6 +79,13 @@ def test_ana_mints_and_opens_whichever_worker_answers(fleet: WebServer) -> None:
     assert {answer.json["code"] for answer in after} == {"session_revoked"}
 
 
+def test_a_hundred_header_fields_are_accepted(fleet: WebServer) -> None:
+    """http.client adds two: Host and Accept-Encoding."""
+    for others, status in ((98, 200), (99, 431)):
+        headers = {f"X-Other-{number}": "x" for number in range(others)}
+        assert call(fleet, "GET", "/healthz", headers).status == status
+
+
 def test_exactly_ten_of_forty_concurrent_mints_pass(fleet: WebServer) -> None:
     answers = run_concurrently(40, lambda _: mint(fleet, "counted", SECRETS["portal"]))
     assert Counter(answer.status for answer in answers) == {201: 10, 429: 30}
