@@ -456,6 +456,16 @@ def test_the_proposed_requests_give_ana_access(service: Service, loss: str, text
     assert bad(examine(service.app, *ANA)) == []
 
 
+def test_the_doctor_names_the_workspace_that_archived_ana(app: Flask) -> None:
+    runner = app.test_cli_runner()
+    runner.invoke(args=["user", "archive", "ana@acme.test", "--workspace", "acme"])
+    found = next(text for _, about, text in bad(examine(app, *ANA)) if about == "access")
+    assert found.startswith("ana@acme.test is archived in workspace acme. ")
+    command = found.partition("flask --app app ")[2]
+    assert runner.invoke(args=command.split()).exit_code == 0
+    assert not [text for _, about, text in bad(examine(app, *ANA)) if about == "access"]
+
+
 @pytest.mark.parametrize("loss", ACCESS_LOSSES)
 def test_sessions_of_a_user_without_access_are_not_listed_as_open(service: Service, loss: str) -> None:
     def sessions() -> str:

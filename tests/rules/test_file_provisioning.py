@@ -20,6 +20,7 @@ from pat_service.rules.callers import OPERATOR
 from pat_service.rules.file_provisioning import Provisioned
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import App, Client, ClientSecret, Event, Grant, Member, User, Workspace
+from tests.support.directory import Directory
 from tests.support.people import (
     MINT,
     ORDERS,
@@ -758,3 +759,23 @@ def test_each_workspace_gets_its_own_event_of_a_move(both: Flask, trail: Any) ->
         ("app:moved", "globex", ORDERS, {"after": facts | {"name": "Purchases"}}),
         ("grant:added", "globex", "ana@acme.test", None),
     ]
+
+
+def test_the_file_sets_and_keeps_a_home(directory: Directory) -> None:
+    app = directory.service.app
+
+    def home(email: str) -> str | None:
+        (user,) = directory.items(f"users?email={email}", client="everywhere")
+        found: str | None = user["homeWorkspaceId"]
+        return found
+
+    assert home("ana@acme.test") == directory.acme, "the first of its workspaces"
+    provision(app, changed("users", "ana@acme.test", home="globex"))
+    assert home("ana@acme.test") == directory.globex
+    provision(app, changed("users", "ana@acme.test"))
+    assert home("ana@acme.test") == directory.globex
+    both = {"globex": "end-user", "acme": "end-user"}
+    provision(app, {"users": [{"email": "zoe@acme.test", "workspaces": both}]})
+    assert home("zoe@acme.test") == directory.globex
+    provision(app, {"users": [{"email": "dan@acme.test"}]})
+    assert home("dan@acme.test") is None
