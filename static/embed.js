@@ -99,12 +99,12 @@
     });
   }
 
-  // The frame's address is the mint's redirectUrl without the token.
+  // The frame's address is the mint's redirectUrl without the token. A launcher gives its apps a one-time code.
   function read(answer) {
     try {
       const { protocol, origin, pathname, searchParams } = new URL(answer.redirectUrl);
       const token = answer.personalAccessToken ?? searchParams.get("personal-access-token");
-      if (/^https?:$/.test(protocol) && /^pat_\w+$/.test(token)) return { url: `${origin}${pathname}/frame`, token, single: answer.singleUse };
+      if (/^https?:$/.test(protocol) && /^(pat|otc)_\w+$/.test(token)) return { url: `${origin}${pathname}/frame`, token, single: answer.singleUse };
     } catch {}
     throw failed("The answer must be the mint's, with redirectUrl and personalAccessToken.");
   }
@@ -240,7 +240,7 @@
       this.element.append(this.iframe);
     }
 
-    // Runs after each load: of the first page, a reloaded page, or another app of the workspace.
+    // Runs after each load: of the first page, of a reloaded page, or of the address that the frame moved to.
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
@@ -293,7 +293,6 @@
       else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
       else if (type === "restart") this.#begin();
-      else if (type === "going") this.#follow(rest.origin);
     }
 
     #handleEvent(name, data) {
@@ -342,12 +341,6 @@
       if (!RECOVERABLE.test(problem.code) || this.#restarts.length === MAX_RESTARTS) return this.#handleEvent("error", problem);
       this.#restarts.push(now);
       this.#begin();
-    }
-
-    // A frame may move between launcher and apps, to a host below the launcher's.
-    #follow(origin) {
-      const [from, to] = [new URL(this.url), new URL(origin)];
-      if (to.protocol === from.protocol && `.${to.host}`.endsWith(`.${from.host}`)) this.#origin = to.origin;
     }
 
     // Show an error in the host page, since no frame can show it.

@@ -15,8 +15,8 @@ from pat_service import errors
 from pat_service.credentials import Secret, is_code, parse_code, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import advice, retryable
-from pat_service.embed.handover import named_parent
-from pat_service.embed.hosts import form_action, launcher_source
+from pat_service.embed.handover import PARENT_PARAMETER, is_in_launcher, named_parent
+from pat_service.embed.hosts import apps_source, launcher_source
 from pat_service.embed.locale import language, theme
 from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
@@ -41,11 +41,11 @@ OPENING_LIMIT_BYTES: Final = 16 * 1024
 MAX_FIELDS: Final = 1000
 FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 MAX_ACCEPT_LENGTH: Final = 1000
-#: Frames of a workspace pass their session on by a form. Other frames send forms by script only.
+#: Frames send forms by script only. Only a launcher has frames in it.
 POLICY: Final = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
-    "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; media-src 'self' blob:; "
-    "form-action {forms}; base-uri 'none'; {ancestors}"
+    "img-src 'self' data: blob:; font-src 'self'; connect-src {connect}; media-src 'self' blob:; "
+    "form-action 'none'; base-uri 'none'; {frames}{ancestors}"
 )
 
 #: Placeholders in a cached refusal page. They are random, so that no text from outside can contain one.
@@ -153,12 +153,7 @@ def refuse_nul() -> None:
 
 def record_session(session: Opened) -> None:
     """Record the response's session and allowed origins in the request's state."""
-    request_state().update(
-        session_id=session.id,
-        origins=session.origins,
-        workspace_wide=session.workspace_wide,
-        in_launcher=session.from_launcher,
-    )
+    request_state().update(session_id=session.id, origins=session.origins)
     ancestors.remember(requested_place(), session.own_origins)
 
 
@@ -167,9 +162,12 @@ def frame_headers(response: Response) -> Response:
     sent = request._get_current_object()  # type: ignore[attr-defined]
     parsed = _parse_path(sent.path) if sent.path.startswith(FRAMES) else None
     if parsed is not None:
+        frames = apps_source() if parsed[0].app_id is None else ""
         sent.environ[FRAME_POLICY] = POLICY.format(
             nonce=csp_nonce(),
-            forms=form_action(parsed[0]) if request_state().get("workspace_wide") else "'none'",
+            # The launcher's embed.js asks an app's host why its frame stays blank.
+            connect=" ".join(dict.fromkeys(("'self'", frames or "'self'"))),
+            frames=f"frame-src {frames}; " if frames else "",
             ancestors=ancestors.frame_ancestors(_sources()),
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
@@ -179,8 +177,21 @@ def frame_headers(response: Response) -> Response:
 
 def _sources() -> list[str]:
     """Return the sources that may frame this response."""
-    launcher = [launcher_source()] if request_state().get("in_launcher") else []
-    return [*allowed_origins(), *launcher]
+    origins = allowed_origins()
+    return [*origins, launcher_source()] if origins and _in_launcher() else origins
+
+
+def with_launcher(origins: list[str]) -> list[str]:
+    """Return the origins, and the launcher's if it is this response's parent.
+
+    A browser compares every page around the frame, so the pages around the launcher must be allowed too.
+    """
+    named = request.args.get(PARENT_PARAMETER, "").lower()
+    return [*origins, named] if _in_launcher() else origins
+
+
+def _in_launcher() -> bool:
+    return requested_place().app_id is not None and is_in_launcher()
 
 
 def current_origins(place: Place) -> list[str]:
@@ -227,7 +238,7 @@ def refusal_page(problem: dict[str, Any], status: int) -> Response | None:
         return None
     preferences = language(), theme()
     origins = allowed_origins()
-    parents = tuple(named_parent(origins).values() if parsed[1] == HANDOVER else origins)
+    parents = tuple(named_parent(with_launcher(origins)).values() if parsed[1] == HANDOVER else origins)
     if "errors" in problem:
         return Response(_page(problem, parents, csp_nonce(), *preferences), status)
     template_problem = tuple((problem | {"requestId": _REQUEST_ID}).items())

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from pat_service.credentials import Secret
 from pat_service.embed import answers
-from pat_service.embed.handover import is_in_launcher, read_handover
+from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import app_prefix, expected_slug, launcher_origins
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, first_page, hand_over_page, show_first_page, show_waiting
@@ -48,10 +48,6 @@ def wait(**_: str) -> Response:
     """Answer with an empty page. It waits for a token from the host's script."""
     require_frame()
     place = answers.requested_place()
-    # The launcher's policy must let its form reach the apps, also before there is a session.
-    g.workspace_wide = place.app_id is None
-    # The host page around the launcher must be allowed as well: browsers check every page around a frame.
-    g.in_launcher = place.app_id is not None and is_in_launcher()
     return show_waiting(request.path.removesuffix(answers.HANDOVER), answers.current_origins(place))
 
 

@@ -1,4 +1,4 @@
-"""Check a frame's host, and build paths between hosts, if each app has its own origin.
+"""Check a frame's host, and name the hosts of other frames, if each app has its own origin.
 
 A host that no frame can have is refused at once. The rules compare the slug in the host with the app:
 at another app's host, a token or session is invalid.
@@ -8,7 +8,7 @@ from flask import g, request
 
 from pat_service.errors import NotServedHere
 from pat_service.http.public_url import app_url, has_app_origins, is_common_host, public_url, slug_of_host
-from pat_service.rules.access import Place, ViewedApp
+from pat_service.rules.access import ViewedApp
 from pat_service.shapes import is_dns_label
 
 
@@ -37,14 +37,17 @@ def apps_with_host(apps: list[ViewedApp]) -> list[ViewedApp]:
     return [app for app in apps if is_dns_label(app.slug)] if has_app_origins() else apps
 
 
+def apps_source() -> str:
+    """Return the source of apps' frames for a launcher's policy.
+
+    With app origins it is a wildcard, since a list of hosts could be too long for a header.
+    """
+    return app_url("*") if has_app_origins() else "'self'"
+
+
 def app_prefix(app: ViewedApp) -> str:
-    """Return the prefix that other frames put before a path of the app."""
+    """Return the prefix that a launcher puts before a path of the app."""
     return app_url(app.slug) if has_app_origins() else ""
-
-
-def launcher_prefix() -> str:
-    """Return the prefix that an app's frame puts before a path of the launcher."""
-    return public_url() if has_app_origins() else ""
 
 
 def launcher_origins() -> tuple[str, ...]:
@@ -58,14 +61,3 @@ def launcher_origins() -> tuple[str, ...]:
 def launcher_source() -> str:
     """Return the source of a policy that matches the launchers, as a frame sees them."""
     return public_url() if has_app_origins() else "'self'"
-
-
-def form_action(place: Place) -> str:
-    """Return the `form-action` of a frame of a workspace: the hosts that may receive its session.
-
-    A launcher's header uses a wildcard, since a list of hosts could be too long for a header. The launcher's
-    page then names the hosts of its visitor's apps.
-    """
-    if not has_app_origins():
-        return "'self'"
-    return public_url() if place.app_id is not None else app_url("*")

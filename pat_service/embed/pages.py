@@ -1,7 +1,7 @@
 """Render pages of apps and launchers."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, jsonify, render_template, request
@@ -10,20 +10,16 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
 from pat_service.credentials import Secret
-from pat_service.embed.answers import APPS, CODE_PARAMETER, LAUNCHERS
+from pat_service.embed.answers import APPS, CODE_PARAMETER, LAUNCHERS, with_launcher
 from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
-from pat_service.embed.hosts import app_prefix, apps_with_host, launcher_origins, launcher_prefix
+from pat_service.embed.hosts import apps_with_host
 from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
-from pat_service.http.headers import csp_nonce, request_state, use_nonce
-from pat_service.http.public_url import has_app_origins
-from pat_service.rules.access import ViewedApp, Viewer, Visitor, list_openable_apps
+from pat_service.http.headers import csp_nonce, use_nonce
+from pat_service.rules.access import Viewer, Visitor, list_openable_apps
 from pat_service.rules.openings import Ready
-from pat_service.rules.sessions import AnySession, OpenLauncher, OpenSession
-
-#: Addresses that may receive a frame's session, each with its app, or None for the launcher.
-Destinations: TypeAlias = Mapping[str, ViewedApp | None]
+from pat_service.rules.sessions import AnySession, OpenSession
 
 DOCUMENT: Final = "embed/frame.html"
 FRAGMENT: Final = "embed/fragment.html"
@@ -118,15 +114,14 @@ def show_waiting(root: str, origins: list[str]) -> Response:
 
     The page names no other origin, since anyone may request it.
     """
-    parent = named_parent(_with_launcher(origins))
+    parent = named_parent(with_launcher(origins))
     boot = {"base": root, "parents": [each.lower() for each in parent.values()]} | parent | preferences()
     return Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce()))
 
 
 def show_first_page(session: AnySession, signed: Secret) -> Response:
     """Answer with the first page of a frame and its session."""
-    destinations = _destinations(session)
-    return _document(session, destinations, _boot(session, signed, destinations))
+    return _document(session, _boot(session, signed))
 
 
 def first_page(ready: Ready) -> Response:
@@ -138,19 +133,17 @@ def first_page(ready: Ready) -> Response:
 def hand_over_page(ready: Ready, handover: Handover) -> Response:
     """Answer with the session and, if the handover has a nonce, with the frame's first page.
 
-    If only a navigation can apply the token's origins, answer with its address instead. An app's frame gets
-    no destinations: the policy of the empty page forbids forms to other pages.
+    If only a navigation can apply the token's origins, answer with its address instead.
     """
     session, signed = ready.session, ready.signed
     if ready.code is not None:
         return jsonify(moveTo=_address_with_code(session, ready.code, handover.parent))
     assert signed  # noqa: S101 - either a code or the session
-    destinations = {} if isinstance(session, OpenSession) else _destinations(session)
     page = None
     if handover.nonce is not None:
         use_nonce(handover.nonce)
-        page = _html_of(_document(session, destinations, None))
-    return jsonify(_boot(session, signed, destinations) | {"page": page})
+        page = _html_of(_document(session, None))
+    return jsonify(_boot(session, signed) | {"page": page})
 
 
 def _address_with_code(session: AnySession, code: Secret, parent: str) -> str:
@@ -159,40 +152,20 @@ def _address_with_code(session: AnySession, code: Secret, parent: str) -> str:
     return f"{_path(session)}?{urlencode(query)}"
 
 
-def _with_launcher(parents: list[str]) -> list[str]:
-    """Return the parents, and the launcher if it frames this response."""
-    if not request_state().get("in_launcher"):
-        return parents
-    named = request.args.get(PARENT_PARAMETER, "").lower()
-    return [*parents, *(origin for origin in launcher_origins() if has_app_origins() or origin == named)]
-
-
-def _document(session: AnySession, destinations: Destinations, boot: dict[str, Any] | None) -> Response:
+def _document(session: AnySession, boot: dict[str, Any] | None) -> Response:
     if isinstance(session, OpenSession):
-        layout = {"layout": DOCUMENT, "launcher_url": next(iter(destinations), None), "boot": boot}
-        return show(session, Page("index"), layout=layout)
-    apps = {url: app for url, app in destinations.items() if app}
+        return show(session, Page("index"), layout={"layout": DOCUMENT, "boot": boot})
     return Response(
         render_template(
             "embed/launcher.html",
             viewer=session.visitor,
-            apps=[{"name": app.name, "url": url} for url, app in apps.items()],
+            apps=apps_with_host(list_openable_apps(session.visitor)),
             boot=boot,
-            hosts=list(filter(None, map(app_prefix, apps.values()))),
             csp_nonce=csp_nonce(),
             locale=locale(),
             theme=theme(),
         )
     )
-
-
-def _destinations(session: AnySession) -> Destinations:
-    if isinstance(session, OpenLauncher):
-        apps = apps_with_host(list_openable_apps(session.visitor))
-        return {f"{app_prefix(app)}{APPS}/{app.id}": app for app in apps}
-    if not session.workspace_wide:
-        return {}
-    return {f"{launcher_prefix()}{LAUNCHERS}/{session.viewer.workspace.id}": None}
 
 
 def _html_of(response: Response) -> str:
@@ -209,16 +182,17 @@ def facts(session: AnySession) -> dict[str, Any]:
     return {"sessionId": session.id, "expiresIn": session.expires_in, **_describe(_visitor(session))}
 
 
-def _boot(session: AnySession, signed: Secret, destinations: Destinations) -> dict[str, Any]:
+def _boot(session: AnySession, signed: Secret) -> dict[str, Any]:
     """Return the start data of frame.js. Only the page's memory holds the JWT."""
     visitor = _visitor(session)
     return {
         "session": signed.reveal(),
         "expiresIn": session.expires_in,
         "base": _path(session),
-        "parents": (parents := _with_launcher(session.origins)),
-        "ways": list(destinations),
+        "parents": (parents := with_launcher(session.origins)),
         "viewer": _describe(visitor) | {"role": visitor.role},
+        # A frame that moved here is no new one to its host page.
+        "moved": CODE_PARAMETER in request.args,
         **named_parent(parents),
         **preferences(),
     }

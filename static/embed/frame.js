@@ -10,6 +10,7 @@
   const BLOB_LIFETIME_MS = 60_000; // a browser may read a saved blob some time after the click
   const CHECK_MS = 20_000; // between checks of the session in a visible, idle frame
   const MAX_LEAD_MS = 60_000; // renew a session this long before its end, or a tenth of its life
+  const MAX_JITTER = 1.5; // earlier by this factor at most, so that frames do not renew all at once
   const MAX_STALE = 3; // attempts with another token after a stale one
   const MAX_FAILURES = 6; // failures of network or server before the viewer must press a button
   const MAX_WAIT_SECONDS = 60; // longest Retry-After that the script waits for by itself
@@ -28,8 +29,6 @@
   // Saved before the app's scripts run, so that wrappers, such as those of monitoring scripts, log no session.
   const { fetch } = window;
   const { addEventListener } = EventTarget.prototype;
-  const { submit } = HTMLFormElement.prototype;
-  const { attachShadow } = Element.prototype;
   const { postMessage } = MessagePort.prototype;
 
   // An element can hide a member of the document or the window from every script, by its name (HTML, named access):
@@ -62,7 +61,7 @@
   const empty = !boot.session && !boot.problem; // embed.js made this frame and will hand it a token
   const root = new URL(`${base}/`, location.origin);
   let texts = firstTexts;
-  let { language, locale, theme, problem = null, session = "", ways = [], viewer = null } = boot;
+  let { language, locale, theme, problem = null, session = "", viewer = null } = boot;
   let main, notice, announcer; // elements of the shown page
   const life = new AbortController(); // aborted when the frame is over
 
@@ -79,6 +78,7 @@
     return ours && !/%(25|2e|2f|5c)/i.test(url.pathname) ? url : null;
   }
 
+  const isRenewable = (code) => code === "session_expired" || code === "session_replaced";
   const swappable = (response) => response.ok || response.status === 422;
   const now = () => performance.now(); // a clock that cannot be set
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -108,6 +108,7 @@
   let wantedLocale; // the locale that the host asked for last
   const waiting = new Map(); // id of a question → function that takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
+  let passOn = publish; // takes the host's events
 
   function connect(event) {
     const { source, origin, data, ports } = event;
@@ -122,7 +123,7 @@
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked through the previous port
     if (data.tokenTimeout > 0) tokenTimeoutMs = data.tokenTimeout + 5000;
     if (data.jitter >= 0 && data.jitter <= 1) ({ jitter } = data);
-    say("hello", { again, problem: problem && describe(problem) });
+    say("hello", { again: again || Boolean(boot.moved), problem: problem && describe(problem) });
     changeAppearance(data);
     if (again) return;
     if (session) {
@@ -144,7 +145,7 @@
     const { type, id, name, data, ...rest } = message ?? {};
     if (type === "token" || type === "no-token") waiting.get(id)?.(rest);
     else if (type === "dress") changeAppearance(rest);
-    else if (type === "send") publish(name, data);
+    else if (type === "send") passOn(name, data);
     else if (type === "refresh") refresh();
   }
 
@@ -215,7 +216,7 @@
       return;
     }
     const renewable = port && !stopped;
-    const lead = Math.min(MAX_LEAD_MS, lifetime / 10) * (1 + jitter / 2);
+    const lead = Math.min(MAX_LEAD_MS, lifetime / 10) * (1 + jitter * (MAX_JITTER - 1));
     if (renewable && left <= lead && !document.hidden) renew(reason ?? "expiring");
     const next = renewable && left > lead ? left - lead : left;
     // Whole milliseconds: the rest of a rounding error would run the timer again at the same time.
@@ -252,7 +253,7 @@
       watch(reason);
     } else if (response?.status === 401) {
       const found = await problemOf(response);
-      if (port && found.code === "session_expired") {
+      if (port && isRenewable(found.code)) {
         deadline = now();
         watch(reason);
       } else fail(found);
@@ -355,19 +356,35 @@
     const response = await fetch(new URL("frame", root), {
       method: "POST",
       headers: { ...preferences(), Accept: "application/json", "Content-Type": "application/json" },
-      body: JSON.stringify({ accessToken, parentOrigin: host.toLowerCase(), nonce: forPage }),
+      body: JSON.stringify({
+        accessToken,
+        parentOrigin: host.toLowerCase(),
+        ancestorOrigins: originsAround(),
+        session: session || null,
+        nonce: forPage,
+      }),
       mode: "same-origin",
       credentials: "omit",
       cache: "no-store",
       redirect: "error",
     }).catch(() => { throw UNREACHABLE; });
     if (!response.ok) throw await problemOf(response);
-    return response.json().catch(() => { throw UNREACHABLE; });
+    const opening = await response.json().catch(() => { throw UNREACHABLE; });
+    if (!opening.moveTo) return opening;
+    // Only a navigation lets this browser compare the pages around the frame with the token's origins.
+    location.replace(opening.moveTo);
+    return new Promise(() => {});
+  }
+
+  // The origins of all pages around the frame, or null if the browser does not tell all of them.
+  function originsAround() {
+    const origins = [...(location.ancestorOrigins ?? [])].map((origin) => origin.toLowerCase());
+    return origins.length && !origins.includes("null") ? origins : null;
   }
 
   // Write the page into this document, which keeps this script and its connection to the host.
   function install(opening) {
-    ({ ways, language, locale, theme } = opening);
+    ({ language, locale, theme } = opening);
     take(opening);
     say("written"); // writing fires a load as well, and the app may be busy then
     document.open(); // removes all listeners of document and window
@@ -401,14 +418,7 @@
   }
 
   async function request(url, init = {}) {
-    if (expired && renewing) await renewing;
-    const before = session;
-    let response = await ask(url, init).catch(lost);
-    if (response.status === 401 && port && !stopped && !(init.body instanceof ReadableStream)) {
-      const { code } = await problemOf(response);
-      // The refused request had no effect, so it can be sent again with the next session.
-      if (code === "session_expired" && (session !== before || (await renew("expired")))) response = await ask(url, init).catch(lost);
-    }
+    const response = await askWithRenewal(url, init).catch(lost);
     if (response.type === "opaqueredirect") {
       fail(REDIRECTED);
       throw new TypeError(REDIRECTED.detail);
@@ -416,6 +426,16 @@
     checkedAt = now();
     if (!swappable(response)) fail(await problemOf(response));
     return response;
+  }
+
+  // A request that finds the session ended had no effect, so it can be sent again with the next session.
+  async function askWithRenewal(url, init = {}) {
+    if (expired && renewing) await renewing;
+    const before = session;
+    const response = await ask(url, init);
+    if (response.status !== 401 || !port || stopped || init.body instanceof ReadableStream) return response;
+    const { code } = await problemOf(response);
+    return isRenewable(code) && (session !== before || (await renew("expired"))) ? ask(url, init) : response;
   }
 
   function ask(url, init = {}) {
@@ -463,7 +483,7 @@
     if (found.status !== 401) {
       report(found);
       notify(found);
-    } else if (found.code === "session_expired" && port) {
+    } else if (isRenewable(found.code) && port) {
       deadline = Math.min(deadline, now());
       watch();
     } else {
@@ -515,13 +535,11 @@
 
   // End the frame and remove its page.
   function end(found) {
-    // A viewer with a session of the workspace can still go back to the launcher.
-    const bar = found.code === "access_revoked" ? document.querySelector("body > .embed-bar") : null;
-    if (!bar) session = "";
+    session = "";
     problem = found;
     clearTimeout(timer);
     life.abort();
-    document.body.replaceChildren(...[bar, panel(found, () => say("restart"))].filter(Boolean));
+    document.body.replaceChildren(panel(found, () => say("restart")));
     document.title = words(found)[0];
     focus(document.querySelector("h1"));
   }
@@ -578,12 +596,13 @@
   // Return whether a new token can help, for example after the viewer has signed in at the host again.
   const isRecoverable = ({ code }) => texts.retry.includes(code);
 
-  // Return a panel: what happened, what to do, and a button if trying again can help.
-  function panel(found, retry) {
+  // Return a panel: what happened, what to do, and a button if trying again can help. Without a host that has tokens,
+  // the viewer must reload its page.
+  function panel(found, retry, hasTokens = Boolean(port)) {
     const [title, advice] = words(found);
     const made = element("main", { className: "embed-refused" }, element("h1", { textContent: title }), element("p", { textContent: advice }));
     if (isRecoverable(found)) {
-      made.append(port ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
+      made.append(hasTokens ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
     }
     const reference = element("p", { className: "reference" }, element("span", { textContent: found.code }));
     if (found.requestId) {
@@ -656,13 +675,8 @@
   function clicked(event) {
     const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
     if (event.defaultPrevented || elsewhere) return;
-    const target = event.target.closest("[data-embed-go], [embed-download], a[href]");
+    const target = event.target.closest("[embed-download], a[href]");
     if (!target) return;
-    if (target.hasAttribute("data-embed-go")) {
-      event.preventDefault();
-      go(target.dataset.embedGo);
-      return;
-    }
     if (target.hasAttribute("embed-download") && !ignored(target)) {
       event.preventDefault();
       download(target);
@@ -711,22 +725,6 @@
       if (form) submitting.add(form);
       return answer.finally(() => submitting.delete(form));
     };
-  }
-
-  // ---- Other apps of the workspace ----
-
-  // Pass the session on in a form's body, never in an address. A closed shadow root hides the form from scripts.
-  function go(address) {
-    if (!ways.includes(address)) return; // an app's markup may name any address
-    say("going", { origin: new URL(address, location.href).origin });
-    const query = new URLSearchParams({ theme, locale, ...(host && { parent: host }) });
-    const form = element("form", { method: "post", action: `${address}?${query}` });
-    form.append(element("input", { type: "hidden", name: "session", value: session }));
-    const cloak = element("div", { hidden: true });
-    attachShadow.call(cloak, { mode: "closed" }).append(form);
-    document.body.append(cloak);
-    submit.call(form);
-    cloak.remove();
   }
 
   // ---- Images and downloads, which cannot carry a header themselves ----
@@ -874,6 +872,29 @@
     },
   });
 
+  // ---- For launcher.js, on the launcher's page ----
+
+  const launcher = Object.freeze({
+    emit,
+    report,
+    panel,
+    focus,
+    onSend: (listener) => { passOn = listener; },
+    // Exchange the launcher's session for a code that opens the app. Resolve to the answer, or throw the problem.
+    exchange: async (app) => {
+      // The app's session ends with the launcher's, so renew this one first.
+      const near = deadline - now() <= Math.min(MAX_LEAD_MS, lifetime / 10) * MAX_JITTER;
+      if (near && port && !stopped) await renew("expiring");
+      const response = await askWithRenewal(new URL(`apps/${app}`, root), { method: "POST" }).catch(() => UNREACHABLE);
+      if (response.ok) return response.json();
+      const found = response === UNREACHABLE ? response : await problemOf(response);
+      if (found.status === 401) fail(found); // the launcher itself is over
+      // The launcher may still list an app that the viewer has lost.
+      if (/^app_(forbidden|not_found)$/.test(found.code)) Object.assign(found, { status: 401, code: "access_revoked" });
+      throw { ...found, retryable: canRetry(found) };
+    },
+  });
+
   // ---- Start ----
 
   // Runs for the page that loaded this script, and for each page that is written into it.
@@ -896,6 +917,7 @@
     new MutationObserver(fill).observe(document.body, observed);
     fill();
     window.embed = embed;
+    if (!viewer.app) window.embedLauncher = launcher;
     when(document, "DOMContentLoaded", opened); // the app's scripts have added their listeners by then
     watch();
     check();

@@ -499,9 +499,9 @@ def test_all_apps_opens_with_a_workspace_token(portal: Portal, sent: list[Reques
     ((workspace_id,),) = portal.service.rows(select(Workspace.id).where(Workspace.slug == "acme"))
     assert shown["redirectUrl"].startswith(f"{FRAMES}/embed-workspaces/{workspace_id}?")
     launcher = navigate(portal.client, shown["redirectUrl"])
-    assert re.findall(r'data-embed-go="([^"]+)"', launcher.text) == [
-        f"/embed-apps/{people.ORDERS_ID}",
-        f"/embed-apps/{people.SUPPORT_ID}",
+    assert re.findall(r'class="launch" name="[^"]+" value="([^"]+)"', launcher.text) == [
+        people.ORDERS_ID,
+        people.SUPPORT_ID,
     ]
     session = {"session": boot(launcher)["session"]}
     orders = portal.client.post(f"/embed-apps/{people.ORDERS_ID}", data=session)

@@ -11,7 +11,18 @@ from werkzeug.test import TestResponse
 from pat_service.rules import events
 from pat_service.storage.models import App, Event, Session, Token
 from tests.support.api_calls import EXCHANGE, call, dump_database
-from tests.support.people import KEY, LEDGER, ORDERS, SUPPORT, Service, boot, changed, problem_of, provision
+from tests.support.people import (
+    KEY,
+    LEDGER,
+    ORDERS,
+    PORTAL,
+    SUPPORT,
+    Service,
+    boot,
+    changed,
+    problem_of,
+    provision,
+)
 from tests.support.shared_fixtures import MakeService
 
 COMMON: Final = "embed.example"
@@ -207,17 +218,21 @@ def test_only_the_common_host_serves_a_launcher(hosts: Hosts) -> None:
     assert hosts.counts()[0] == before
 
 
-def test_a_frame_moves_between_the_hosts_of_launcher_and_apps(hosts: Hosts) -> None:
+def test_a_launcher_exchanges_its_session_for_an_app_on_its_own_host(hosts: Hosts) -> None:
     page = launcher(hosts)
     started = boot(page)
-    ways = [f"https://orders.embed.example/embed-apps/{ORDERS}"]
-    ways += [f"https://support.embed.example/embed-apps/{SUPPORT}"]
-    assert re.findall('data-embed-go="([^"]+)"', page.text) == started["ways"] == ways
-    app = hosts.post(f"/embed-apps/{ORDERS}", OWN, session=started["session"])
-    assert app.status_code == 200
-    back = f"https://embed.example{started['base']}"
-    assert re.findall('data-embed-go="([^"]+)"', app.text) == boot(app)["ways"] == [back]
-    assert hosts.post(started["base"], COMMON, session=started["session"]).status_code == 200
+    bearer = {"Authorization": f"Bearer {started['session']}"}
+    client = hosts.service.client
+    entered = client.post(f"{started['base']}/apps/{ORDERS}", headers=bearer, base_url=f"https://{COMMON}")
+    assert entered.get_json()["url"] == f"https://orders.embed.example/embed-apps/{ORDERS}"
+    waits = client.get(
+        f"/embed-apps/{ORDERS}/frame",
+        query_string={"parent": "https://embed.example"},
+        base_url=f"https://{OWN}",
+    )
+    # The host page around the launcher needs a place in the list too.
+    assert policy_of(waits)["frame-ancestors"] == f"{PORTAL} https://embed.example"
+    assert boot(waits)["parents"] == ["https://embed.example"]
 
 
 def test_a_workspace_session_opens_an_app_only_on_its_own_host(hosts: Hosts) -> None:
@@ -228,15 +243,14 @@ def test_a_workspace_session_opens_an_app_only_on_its_own_host(hosts: Hosts) -> 
     assert hosts.counts() == before
 
 
-def test_the_policy_names_the_hosts_that_may_receive_the_session(hosts: Hosts) -> None:
-    page = launcher(hosts)
-    assert policy_of(page)["form-action"] == "https://*.embed.example"
-    # Browsers apply both policies. The page's own has no size limit.
-    [narrower] = re.findall('<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page.text)
-    assert narrower == "form-action https://orders.embed.example https://support.embed.example"
-    app = hosts.post(f"/embed-apps/{ORDERS}", OWN, session=boot(page)["session"])
-    assert policy_of(app)["form-action"] == "https://embed.example"
-    assert policy_of(hosts.open(hosts.service.token(), OWN))["form-action"] == "'none'"
+def test_only_a_launchers_policy_allows_frames_and_only_of_apps(hosts: Hosts) -> None:
+    policy = policy_of(launcher(hosts))
+    assert policy["frame-src"] == "https://*.embed.example"
+    assert policy["connect-src"] == "'self' https://*.embed.example"
+    app = policy_of(hosts.open(hosts.service.token(), OWN))
+    assert "frame-src" not in app
+    assert app["connect-src"] == "'self'"
+    assert policy["form-action"] == app["form-action"] == "'none'"
 
 
 def test_without_app_in_public_url_every_host_serves_every_app(shared: Service) -> None:
@@ -246,9 +260,8 @@ def test_without_app_in_public_url_every_host_serves_every_app(shared: Service) 
         assert answer.status_code == 200
         assert "Origin-Agent-Cluster" not in answer.headers
     page = launcher(hosts)
-    assert policy_of(page)["form-action"] == "'self'"
-    assert "http-equiv" not in page.text
-    assert boot(page)["ways"] == [f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}"]
+    assert policy_of(page)["frame-src"] == "'self'"
+    assert policy_of(page)["connect-src"] == "'self'"
 
 
 # ---- Slugs that cannot be part of a host ----
@@ -274,7 +287,7 @@ def test_an_app_without_a_host_gets_no_token(hosts: Hosts, renamed: Any, slug: s
     assert repr(slug) in problem["detail"]
     assert "Give the app another slug" in problem["detail"]
     assert dump_database(hosts.service, events=False) == before, "The token that it had is still there"
-    assert [way.rpartition("/")[2] for way in boot(launcher(hosts))["ways"]] == [SUPPORT]
+    assert re.findall('class="launch" name="([^"]+)"', launcher(hosts).text) == ["support"]
     renamed("orders")
     assert hosts.open(old, OWN).status_code == 200
 

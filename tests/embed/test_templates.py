@@ -32,7 +32,7 @@ FRAMES: Final = ("iframe", "frame", "object", "embed", "applet", "base")
 #: htmx evaluates these as scripts or writes to the browser's history.
 HTMX_BLOCKED: Final = ("hx-on", "hx-push-url", "hx-replace-url", "hx-history", "hx-preserve")
 #: Sanitizers leave attributes that begin with data-, so the frame reads none of them.
-WITHOUT_EFFECT: Final = ("data-hx-", "data-embed-src", "data-embed-download")
+WITHOUT_EFFECT: Final = ("data-hx-", "data-embed-")
 
 
 class Scan(HTMLParser):
@@ -79,9 +79,7 @@ class Scan(HTMLParser):
     def _check_tag(self, tag: str, given: dict[str, str]) -> None:
         if tag in FRAMES and self.area != "portal":
             self.wrong.append("frame or base")
-        # A launcher lists hosts in a meta element, since a list may be too long for a header.
-        beside = self.area == "embed" and given.get("content", "").startswith("form-action ")
-        if tag == "meta" and "http-equiv" in given and not beside:
+        if tag == "meta" and "http-equiv" in given:
             self.wrong.append("meta in place of a header")
         nonced = given.get("nonce") == "jinja-csp_nonce"
         if tag == "style" and not (self.area == "apps" and self.in_head and nonced):

@@ -342,6 +342,29 @@ def go(frame: Frame, name: str, title: str | None = None) -> None:
     wait_until_ready(frame)
 
 
+def app_in(launcher: Frame) -> Frame:
+    """Return the frame of the app that is open in a launcher."""
+    frame = launcher.locator("#launcher-frame iframe").element_handle().content_frame()
+    assert frame
+    return frame
+
+
+def open_app(launcher: Frame, name: str) -> Frame:
+    """Open an app in a launcher, and wait until it is ready."""
+    wait_until_ready(launcher)
+    click(launcher, name)
+    frame = app_in(launcher)
+    expect(heading(frame)).to_have_text(name)
+    wait_until_ready(frame)
+    return frame
+
+
+def go_to_launcher(launcher: Frame) -> None:
+    """Close the app in a launcher."""
+    click(launcher, "All apps")
+    expect(launcher.locator("#launcher-apps")).to_be_visible()
+
+
 def keep_note(frame: Frame, text: str) -> None:
     """Send a note in the lab, and wait until it is listed."""
     frame.get_by_label("Note").fill(text)

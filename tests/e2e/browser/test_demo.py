@@ -133,6 +133,11 @@ def expect_heading(frame: FrameLocator, text: str) -> None:
     expect(heading(frame)).to_have_text(text)
 
 
+def app_in(launcher: FrameLocator) -> FrameLocator:
+    """Return the frame of the app that is open in a launcher."""
+    return launcher.frame_locator("#launcher-frame iframe")
+
+
 def rows(frame: FrameLocator) -> Locator:
     return frame.locator("#orders-list tbody tr")
 
@@ -201,28 +206,29 @@ def test_all_apps_open_in_one_frame_and_lead_back(portal: DemoPortal) -> None:
     expect(portal.page.locator("#curl")).to_contain_text('"workspaceSlug": "acme"')
     for name, title in (("Orders", "Orders"), ("Support desk", "Support")):
         frame.get_by_role("button", name=name).click()
-        expect_heading(frame, title)
-        portal.opened()
+        expect_heading(app_in(frame), title)
         frame.get_by_role("button", name="All apps").click()
-        expect_heading(frame, "Brackenford Supply Co.")
-        portal.opened()
+        expect(frame.get_by_role("heading", name="Brackenford Supply Co.")).to_be_visible()
     expect(portal.log).to_have_count(0)
 
 
-def test_a_refusal_on_the_way_from_the_launcher_is_shown_and_fixed(portal: DemoPortal) -> None:
+def test_a_refusal_on_the_way_from_the_launcher_is_shown_and_fixed(
+    portal: DemoPortal, recorder: Recorder
+) -> None:
+    recorder.allow("pat-embed: access_revoked")
     frame = portal.visit("cleo", "all")
     portal.page.evaluate(
         """() => fetch("/portal/open", {method: "POST", headers: {"Content-Type": "application/json"},
             body: JSON.stringify({person: "cleo", app: "support", case: "access-lost", region: ""})})"""
     )
     frame.get_by_role("button", name="Support desk").click()
-    expect_heading(frame, "You no longer have access to this app")
+    expect(frame.get_by_role("heading", name="You no longer have access to this app")).to_be_visible()
     expect(portal.page.locator("#frame-state")).to_have_text("401 access_revoked")
     expect(portal.event("error")).to_contain_text("code: access_revoked")
     portal.page.get_by_role("button", name="Mint again").click()
     frame = portal.opened()
     frame.get_by_role("button", name="Support desk").click()
-    expect_heading(frame, "Support")
+    expect_heading(app_in(frame), "Support")
 
 
 # ---- Regions ----
@@ -255,7 +261,7 @@ def test_a_region_persists_and_reaches_orders_from_the_launcher(portal: DemoPort
     expect(portal.page.locator("#stage-who")).to_have_text("All apps as Ana Ruiz, South")
     frame = portal.opened()
     frame.get_by_role("button", name="Orders").click()
-    expect(frame.get_by_text("Region: South")).to_be_visible()
+    expect(app_in(frame).get_by_text("Region: South")).to_be_visible()
     portal.page.get_by_role("radio", name="Ben Okafor").check()
     expect(portal.page.locator("#stage-who")).to_have_text("All apps as Ben Okafor, South")
 

@@ -1,4 +1,4 @@
-"""A workspace token through embed.js in Chromium: the launcher, an app and back, each renewed in place."""
+"""A workspace token through embed.js in Chromium: the launcher, and the app that it shows."""
 
 from typing import Final
 
@@ -10,19 +10,22 @@ from tests.e2e.browser.installation import (
     ONE_HOST,
     LauncherInstallation,
     Launchers,
+    app_in,
+    click,
     expect_heading,
     go,
+    go_to_launcher,
+    open_app,
+    session_of,
 )
 from tests.e2e.browser.portal import (
     BLOCKED_LINES,
     IMPATIENT_HTML,
     KEEP_BUSY,
-    MINT_SHARING_OVER_SECONDS,
     SHORT_SESSION,
     Portal,
 )
 from tests.e2e.browser.recorder import Recorder
-from tests.support.people import ORDERS
 
 LAUNCHER: Final = '<pat-embed id="it" workspace="acme" token-url="/embed-token"></pat-embed>'
 
@@ -47,41 +50,99 @@ def launched(portal: Portal) -> Frame:
     return frame
 
 
-def test_the_launcher_and_its_apps_are_renewed_in_place(portal: Portal, recorder: Recorder) -> None:
-    frame = launched(portal)
+def test_the_launcher_and_its_app_are_renewed_in_place(portal: Portal, recorder: Recorder) -> None:
+    launcher = launched(portal)
     assert portal.token_requests == [{"workspace": "acme", "reason": "initial"}]
-    portal.nearly_expire()
-    portal.events("session:renewed")
-    go(frame, "Orders")
+    own = session_of(launcher)["sessionId"]
+    frame = open_app(launcher, "Orders")
     (_, loaded) = portal.events("loaded", 2)
     assert loaded["app"]["slug"] == "orders"
+    first = session_of(frame)["sessionId"]
     portal.nearly_expire()
-    portal.events("session:renewed", 2)
+    portal.events("session:renewed")
+    portal.wait_until(lambda: session_of(frame)["sessionId"] != first)
+    assert session_of(launcher)["sessionId"] != own
     expect_heading(frame, "Orders")
-    frame.evaluate("embed.send('picked', 1)")
-    portal.events("picked")
-    portal.page.evaluate("it.frame.setTheme('dark')")
-    expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
-    go(frame, "All apps", "Acme")
-    portal.events("loaded", 3)
-    portal.nearly_expire()
-    portal.events("session:renewed", 3)
-    assert portal.reasons == ["initial", "expiring", "expiring", "expiring"]
+    assert portal.reasons == ["initial", "expiring"]
+    assert portal.event_names().count("session:renewed") == 1
     portal.expect_no_error()
-    assert not any("pat_" in url for url in recorder.urls())
+    assert not any(secret in url for url in recorder.urls() for secret in ("pat_", "otc_"))
 
 
-def test_a_reload_inside_a_launchers_app_opens_it_again(portal: Portal, recorder: Recorder) -> None:
-    recorder.allow("target origin provided")
-    frame = launched(portal)
-    go(frame, "Orders")
+def test_events_go_through_the_launcher_both_ways(portal: Portal) -> None:
+    launcher = launched(portal)
+    portal.page.evaluate("it.frame.send('filter', 1)")  # no app is open
+    frame = open_app(launcher, "Support")
     portal.events("loaded", 2)
-    portal.fast_forward(MINT_SHARING_OVER_SECONDS)
-    frame.evaluate("(address) => { location.href = address; }", f"/embed-apps/{ORDERS}")
+    frame.evaluate("void embed.on('filter', (data) => embed.send('picked', { of: data.id }))")
+    portal.page.evaluate("it.frame.send('filter', { id: 7 })")
+    assert portal.events("picked") == [{"name": "picked", "of": 7}]
+    go(frame, "New ticket")
+    assert portal.events("navigate")[0]["title"] == frame.evaluate("document.title")
+    portal.page.evaluate("it.frame.setTheme('dark'); it.frame.setLocale('es')")
+    expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
+    frame.wait_for_function("() => embed.locale === 'es'")
+    go_to_launcher(launcher)
+    (*_, loaded) = portal.events("loaded", 3)
+    assert (loaded["app"], loaded["title"]) == (None, "Acme")
+    assert [name for name in portal.event_names() if name != "navigate"] == [
+        *("ready", "loaded", "loaded", "picked", "loaded")
+    ]
+
+
+def test_the_frame_is_as_high_as_the_open_app(portal: Portal) -> None:
+    portal.visit(LAUNCHER.replace(">", " auto-height>", 1))
+    launcher = launched(portal)
+    iframe = portal.page.locator("iframe")
+
+    def expect_fit() -> int:
+        height = "Math.ceil(document.documentElement.getBoundingClientRect().height)"
+        portal.wait_until(lambda: iframe.evaluate("it => it.offsetHeight") == launcher.evaluate(height))
+        return int(launcher.evaluate(height))
+
+    listed = expect_fit()
+    frame = open_app(launcher, "Orders")
+    inner = launcher.locator("#launcher-frame iframe")
+    content = "Math.ceil(document.documentElement.getBoundingClientRect().height)"
+    portal.wait_until(lambda: inner.evaluate("it => it.offsetHeight") == frame.evaluate(content))
+    usual = expect_fit()
+    assert usual > frame.evaluate(content)
+    frame.evaluate("document.querySelector('h1').style.height = '900px'")
+    portal.wait_until(lambda: expect_fit() > usual + 500)
+    frame.evaluate("document.querySelector('h1').style.height = ''")
+    portal.wait_until(lambda: expect_fit() == usual)
+    go_to_launcher(launcher)
+    portal.wait_until(lambda: expect_fit() == listed)
+
+
+def test_a_refusal_of_the_app_is_also_a_message_to_the_host_page(
+    portal: Portal, installation: LauncherInstallation
+) -> None:
+    launcher = launched(portal)
+    frame = open_app(launcher, "Orders")
+    frame.evaluate("embed.end()")
+    error = portal.expect_error("session_revoked", status=401)
+    [message] = portal.messages(1)
+    assert message["type"] == "TJ_EMBED_APP_LOGOUT"
+    assert message["origin"] == installation.origin()
+    fields = {name: message[name] for name in ("code", "error", "message", "requestId")}
+    assert fields == {
+        "code": "session_revoked",
+        "error": 401,
+        "message": error["message"],
+        "requestId": error["requestId"],
+    }
+
+
+def test_a_reload_inside_the_app_opens_it_again(portal: Portal) -> None:
+    launcher = launched(portal)
+    frame = open_app(launcher, "Orders")
+    portal.events("loaded", 2)
+    frame.evaluate("window.old = true; location.reload()")
     portal.events("loaded", 3)
-    assert portal.reasons == ["initial", "reload"]
+    expect_heading(app_in(launcher), "Orders")
+    assert portal.reasons == ["initial"]
     portal.expect_no_error()
-    go(launched(portal), "Support")
 
 
 def test_a_launchers_busy_app_is_not_taken_for_blank(
@@ -96,7 +157,7 @@ def test_a_launchers_busy_app_is_not_taken_for_blank(
     launched(portal).get_by_role("button", name="Orders").click()
     portal.events("loaded", 2)
     portal.page.wait_for_timeout(3000)
-    assert portal.event_names() == ["ready", "loaded", "ready", "loaded"]
+    assert portal.event_names() == ["ready", "loaded", "loaded"]
 
 
 def test_a_launchers_app_that_this_page_may_not_frame_is_reported(portal: Portal, recorder: Recorder) -> None:
@@ -104,20 +165,19 @@ def test_a_launchers_app_that_this_page_may_not_frame_is_reported(portal: Portal
     portal.installation.provision(
         lambda document: document["apps"][0].update(allowed_origins=["https://other.example"])
     )
-    frame = launched(portal)
-    loads = portal.page.evaluate("frameLoads")
-    frame.get_by_role("button", name="Orders").click()
+    launcher = launched(portal)
+    click(launcher, "Orders")
     portal.wait_until(lambda: recorder.complained("frame-ancestors"))
-    portal.wait_for_frame_load(loads)
+    launcher.locator("#launcher-frame iframe").wait_for(state="attached")
+    portal.page.wait_for_timeout(500)
     portal.fast_forward(6)
     portal.expect_error("origin_not_allowed")
 
 
 def test_a_launchers_app_starts_in_the_hosts_language_and_theme(portal: Portal) -> None:
     portal.visit(LAUNCHER.replace(">", ' locale="es" theme="dark">', 1))
-    frame = launched(portal)
-    with portal.page.expect_response(lambda answer: answer.request.method == "POST") as answered:
-        frame.get_by_role("button", name="Orders").click()
-    page = answered.value.text()
-    assert 'data-theme="dark"' in page
-    assert "Todas las aplicaciones" in page
+    launcher = launched(portal)
+    expect(launcher.get_by_role("button", name="Todas las aplicaciones")).to_have_count(0)
+    frame = open_app(launcher, "Orders")
+    expect(launcher.get_by_role("button", name="Todas las aplicaciones")).to_be_visible()
+    assert frame.evaluate("[embed.theme, embed.locale]") == ["dark", "es"]

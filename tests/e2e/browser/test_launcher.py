@@ -1,36 +1,36 @@
-"""The launcher in Chromium: a workspace token opens one frame that leads to each app and back."""
+"""The launcher in Chromium: a workspace token opens a page that shows each app in a frame of its own."""
 
-import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
-from urllib.parse import parse_qs
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Frame, Locator, Page, Request, expect
-from sqlalchemy import func, select, update
+from playwright.sync_api import Browser, BrowserContext, Error, Frame, Locator, Page, expect
+from sqlalchemy import select, update
 
 from pat_service.storage.models import Session
 from tests.e2e.browser.installation import (
     ANA,
     BEN,
-    ELSEWHERE,
     ONE_HOST,
     STORAGE_SPY,
     HostPage,
     LauncherInstallation,
     Launchers,
+    app_in,
     click,
     expect_heading,
     expect_scheme,
     expect_visible_focus,
-    go,
+    go_to_launcher,
     heading,
+    open_app,
     session_of,
     tab_to,
 )
+from tests.e2e.browser.portal import BLOCKED_LINES
 from tests.e2e.browser.recorder import Recorder
 from tests.e2e.browser.site import wait_until, wait_until_ready
 from tests.support.people import ORDERS, SUPPORT
@@ -42,7 +42,7 @@ PAGE_TEXTS: Final = """() => [
   document.documentElement.outerHTML, location.href, document.referrer, window.name,
   JSON.stringify(history.state), performance.getEntriesByType("resource").map((entry) => entry.name).join(),
 ].join("\\n")"""
-SECRET_TEXT: Final = re.compile(r"pat_[0-9a-f]{8}|eyJ[\w-]{8}")
+SECRET_TEXT: Final = re.compile(r"(pat|otc)_[0-9a-f]{8}|eyJ[\w-]{8}")
 OVERFLOW: Final = "root => root.scrollWidth - root.clientWidth"
 
 
@@ -76,31 +76,38 @@ def test_a_workspace_token_opens_a_launcher_with_its_users_apps(
 
 
 @pytest.mark.parametrize("sandbox", [None, SANDBOX])
-def test_ana_goes_to_an_app_and_back_in_the_same_frame(
+def test_ana_opens_each_app_in_the_launcher(
     host: HostPage, installation: LauncherInstallation, recorder: Recorder, sandbox: str | None
 ) -> None:
     recorder.allow("allow-scripts and allow-same-origin")
-    frame = host.launch(**({"sandbox": sandbox} if sandbox else {}))
-    session = session_of(frame)["sessionId"]
+    launcher = host.launch(**({"sandbox": sandbox} if sandbox else {}))
+    own = session_of(launcher)["sessionId"]
+    before = host.page.evaluate("history.length")
+    sessions = set()
     for title, app_id in (("Orders", ORDERS), ("Support", SUPPORT)):
-        go(frame, title)
-        assert frame.evaluate("location.href") == installation.app_url(app_id)
+        frame = open_app(launcher, title)
+        assert launcher.evaluate("document.title") == title
+        assert frame.url.partition("?")[0] == f"{installation.app_url(app_id)}/frame"
         facts = session_of(frame)
-        assert (facts["sessionId"], facts["app"]["id"]) == (session, app_id)
-        go(frame, "All apps", "Acme")
-        assert frame.evaluate("location.href") == installation.launcher
-    assert len(host.page.frames) == 2
-    assert installation.rows(select(func.count()).where(Session.id == session)) == [(1,)]
+        assert facts["app"]["id"] == app_id
+        sessions.add(facts["sessionId"])
+        assert len(host.page.frames) == 3
+        go_to_launcher(launcher)
+        assert launcher.evaluate("document.title") == "Acme"
+        assert len(host.page.frames) == 2
+    assert len(sessions | {own}) == 3
+    assert session_of(launcher)["sessionId"] == own
+    assert host.page.evaluate("history.length") == before
     host.expect_silence()
 
 
-def test_an_app_opened_by_a_workspace_token_leads_to_the_launcher(
+def test_an_app_opened_by_a_workspace_token_has_no_launcher(
     host: HostPage, installation: LauncherInstallation
 ) -> None:
     address = installation.address()
     frame = host.embed(address.replace(installation.launcher, installation.app_url(SUPPORT)))
     expect_heading(frame, "Support")
-    go(frame, "All apps", "Acme")
+    expect(frame.get_by_role("button", name="All apps")).to_have_count(0)
 
 
 def test_an_app_opened_by_its_own_token_has_no_launcher(host: HostPage) -> None:
@@ -110,35 +117,50 @@ def test_an_app_opened_by_its_own_token_has_no_launcher(host: HostPage) -> None:
 
 
 def test_an_apps_pages_and_forms_work_in_a_launcher(host: HostPage) -> None:
-    frame = host.launch()
-    go(frame, "Support")
+    launcher = host.launch()
+    frame = open_app(launcher, "Support")
     frame.get_by_role("link", name="New ticket").first.click()
     frame.get_by_label("Subject").fill("From the launcher")
     frame.get_by_label("Topic").select_option(label="Product question")
     frame.get_by_label("Message").fill("Does it work?")
     click(frame, "Send")
     expect_heading(frame, "From the launcher")
-    go(frame, "All apps", "Acme")
+    assert launcher.evaluate("document.title") == frame.evaluate("document.title")
+    go_to_launcher(launcher)
 
 
 def test_an_app_keeps_its_own_allowed_origins_in_a_launcher(host: HostPage, recorder: Recorder) -> None:
-    recorder.allow("frame-ancestors")
-    frame = host.launch(BEN)
-    with host.page.expect_response(lambda answer: answer.request.method == "POST") as answered:
-        frame.get_by_role("button", name="Stock").click()
-    assert f"frame-ancestors {ELSEWHERE}" in answered.value.headers["content-security-policy"]
-    wait_until(host.page, lambda: host.frame().url.startswith("chrome-error:"))
-    wait_until(host.page, lambda: recorder.complained("frame-ancestors"))
+    recorder.allow(*BLOCKED_LINES, "allow-scripts and allow-same-origin")
+    launcher = host.launch(BEN)
+    click(launcher, "Stock")
+    panel = launcher.locator("#launcher-frame")
+    expect(panel.get_by_role("heading")).to_have_text("This page may not show the app")
+    assert host.errors() == [(0, "origin_not_allowed")]
+    go_to_launcher(launcher)
+    open_app(launcher, "Support")
 
 
-@pytest.mark.parametrize("step", ["history.back()", "location.reload()"])
-def test_back_or_reload_inside_the_frame_is_reported_and_recoverable(
-    host: HostPage, installation: LauncherInstallation, step: str
+def test_a_reload_of_the_app_opens_it_again(host: HostPage) -> None:
+    launcher = host.launch()
+    frame = open_app(launcher, "Orders")
+    frame.evaluate("window.old = true")
+    with suppress(Error):  # the reload destroys the page that runs it
+        frame.evaluate("location.reload()")
+    wait_until(
+        host.page,
+        lambda: app_in(launcher).evaluate("window.old ?? window.embed?.viewer.app.slug") == "orders",
+    )
+    expect_heading(app_in(launcher), "Orders")
+    host.expect_silence()
+
+
+def test_a_reload_of_the_launcher_is_reported_and_recoverable(
+    host: HostPage, installation: LauncherInstallation
 ) -> None:
     frame = host.launch()
-    go(frame, "Orders")
-    with suppress(Error):  # the step destroys the page that runs it
-        frame.evaluate(step)
+    open_app(frame, "Orders")
+    with suppress(Error):
+        frame.evaluate("location.reload()")
     expect_heading(frame, "This app needs to be opened again")
     assert host.errors() == [(401, "token_missing")]
     host.page.evaluate(
@@ -146,17 +168,13 @@ def test_back_or_reload_inside_the_frame_is_reported_and_recoverable(
         installation.address(),
     )
     expect_heading(frame, "Acme")
-    go(frame, "Orders")
+    open_app(frame, "Orders")
 
 
 # ---- Secrets ----
 
 
-def posted(request: Request) -> dict[str, list[str]]:
-    return parse_qs(request.post_data or "")
-
-
-def test_tokens_and_sessions_stay_in_the_frames_memory(
+def test_tokens_codes_and_sessions_stay_in_the_frames_memory(
     host: HostPage, installation: LauncherInstallation, context: BrowserContext, recorder: Recorder
 ) -> None:
     touched: list[str] = []
@@ -164,120 +182,83 @@ def test_tokens_and_sessions_stay_in_the_frames_memory(
     context.add_init_script(STORAGE_SPY)
     host.page.reload()
     address = installation.address()
-    frame = host.embed(address)
-    expect_heading(frame, "Acme")
-    for name, title in (("Orders", "Orders"), ("All apps", "Acme"), ("Support", "Support")):
-        go(frame, name, title)
+    launcher = host.embed(address)
+    expect_heading(launcher, "Acme")
+    for title in ("Orders", "Support"):
+        frame = open_app(launcher, title)
+        expect_no_secret(launcher)
         expect_no_secret(frame)
-    frame.get_by_role("link", name="New ticket").first.click()
-    expect_heading(frame, "New ticket")
-    expect_no_secret(frame)
+        go_to_launcher(launcher)
 
     assert touched == []
     recorder.assert_no_cookie(context)
     assert [url for url in recorder.urls() if SECRET_TEXT.search(url)] == [address]
     referrers = {value for _, value in recorder.request_headers("referer") if value}
     assert referrers <= {installation.site.url(), installation.site.origin}
-    carrying = [request for request in recorder.requests if "session" in posted(request)]
-    assert [request.url.partition("?")[0] for request in carrying] == [
-        installation.app_url(ORDERS),
-        installation.launcher,
-        installation.app_url(SUPPORT),
+    handed = [request for request in recorder.requests if SECRET_TEXT.search(request.post_data or "")]
+    assert [request.url for request in handed] == [
+        f"{installation.app_url(app_id)}/frame" for app_id in (ORDERS, SUPPORT)
     ]
-    assert all(request.is_navigation_request() for request in carrying)
-    assert {len(posted(request)["session"]) for request in carrying} == {1}
     assert not SECRET_TEXT.search(installation.server.log.read_text())
     host.expect_silence()
-
-
-def test_no_script_of_the_app_sees_the_form_with_the_session(host: HostPage) -> None:
-    """An app's own script may watch its document, so the form must not be visible there."""
-    frame = host.launch()
-    go(frame, "Orders")
-    host.page.evaluate("window.seen = []; addEventListener('message', ({data}) => seen.push(data.seen));")
-    frame.evaluate(
-        """() => {
-          const report = (what, node) => parent.postMessage({ seen: what + (node.outerHTML ?? "") }, "*");
-          new MutationObserver((records) => {
-            for (const { addedNodes } of records) for (const node of addedNodes) report("added ", node);
-          }).observe(document, { subtree: true, childList: true, attributes: true });
-          addEventListener("submit", ({ target }) => report("submit ", target), true);
-          addEventListener("formdata", ({ target }) => report("formdata ", target), true);
-        }"""
-    )
-    go(frame, "All apps", "Acme")
-    host.page.wait_for_timeout(100)
-    assert not SECRET_TEXT.search(json.dumps(host.page.evaluate("seen")))
-
-
-def test_the_session_is_sent_only_to_a_frames_address(host: HostPage, recorder: Recorder) -> None:
-    """Markup of the app cannot send the session to any other address."""
-    recorder.allow("Invalid URL")
-    frame = host.launch()
-    go(frame, "Orders")
-    before = len(recorder.requests)
-    for address in (
-        f"https://elsewhere.example/embed-apps/{ORDERS}",
-        f"//elsewhere.example/embed-apps/{ORDERS}",
-        f"/embed-apps/{ORDERS}/data/x",
-        f"/embed-apps/{ORDERS}%2f",
-        "/embed-apps/../x",
-        "/api/ext/users/session",
-        "javascript:window.pwned=1",
-        "",
-    ):
-        frame.evaluate(
-            """(address) => {
-              const button = document.createElement("button");
-              button.dataset.embedGo = address;
-              button.textContent = `To “${address}”`;
-              document.body.append(button);
-            }""",
-            address,
-        )
-        click(frame, f"To “{address}”")
-        host.page.wait_for_timeout(50)
-        assert recorder.requests[before:] == [], address
-    host.page.wait_for_timeout(150)
-    assert recorder.requests[before:] == []
-    assert frame.evaluate("window.pwned") is None
-    expect_heading(frame, "Orders")
 
 
 # ---- Ended sessions ----
 
 
-def test_each_launcher_of_ana_has_its_own_session(host: HostPage, installation: LauncherInstallation) -> None:
-    frames = {name: host.launch(id_=name) for name in ("app", "launcher")}
-    go(frames["app"], "Orders")
-    for frame in frames.values():  # the second one still opens apps after the first has ended
-        go(frames["launcher"], "Orders")
-        go(frames["launcher"], "All apps", "Acme")
-        session = session_of(frame)["sessionId"]
-        frame.evaluate("embed.end()")
-        expect_heading(frame, "Your session was ended")
-        ((ended_at,),) = installation.rows(select(Session.ended_at).where(Session.id == session))
-        assert ended_at is not None
+def test_each_launcher_of_ana_has_its_own_session(host: HostPage) -> None:
+    launchers = {name: host.launch(id_=name) for name in ("app", "launcher")}
+    for name, launcher in launchers.items():  # the second one still opens apps after the first has ended
+        open_app(launchers["launcher"], "Orders")
+        go_to_launcher(launchers["launcher"])
+        launcher.evaluate("embed.end()")
+        expect_heading(launcher, "Your session was ended")
+        assert (host.messages(len(host.page.evaluate("messages")))[-1]["frame"]) == name
     messages = [(message["frame"], message["code"]) for message in host.messages(2)]
-    assert messages == [(name, "session_revoked") for name in frames]
+    assert messages == [(name, "session_revoked") for name in launchers]
+
+
+def test_the_end_of_an_apps_session_leaves_the_launcher_open(host: HostPage) -> None:
+    launcher = host.launch()
+    frame = open_app(launcher, "Orders")
+    frame.evaluate("embed.end()")
+    expect_heading(frame, "Your session was ended")
+    assert host.errors() == [(401, "session_revoked")]
+    assert host.messages()[0]["origin"] == host.installation.url
+    click(frame, "Try again")
+    expect_heading(app_in(launcher), "Orders")
+    go_to_launcher(launcher)
+    open_app(launcher, "Support")
+
+
+def test_the_end_of_the_launchers_session_ends_its_apps(
+    host: HostPage, installation: LauncherInstallation
+) -> None:
+    launcher = host.launch()
+    frame = open_app(launcher, "Orders")
+    sessions = [session_of(each)["sessionId"] for each in (launcher, frame)]
+    launcher.evaluate("embed.end()")
+    expect_heading(launcher, "Your session was ended")
+    assert len(host.page.frames) == 2
+    ended = installation.rows(select(Session.ended_at).where(Session.id.in_(sessions)))
+    assert len(ended) == 2
+    assert all(ended_at for (ended_at,) in ended)
+    assert host.codes() == ["session_revoked"]
 
 
 @pytest.mark.parametrize(
     ("column", "code"), [("ended_at", "session_revoked"), ("expires_at", "session_expired")]
 )
-def test_an_ended_session_opens_no_other_frame(
+def test_an_ended_launcher_opens_no_app(
     host: HostPage, installation: LauncherInstallation, column: str, code: str
 ) -> None:
-    frames = {"Orders": host.launch(id_="launcher"), "All apps": host.launch(id_="app")}
-    go(frames["All apps"], "Orders")
+    launcher = host.launch()
     past = datetime(2026, 1, 1, tzinfo=UTC)
     installation.change(update(Session).where(Session.ended_at.is_(None)).values({column: past}))
-    for button, frame in frames.items():
-        click(frame, button)
-        expect(frame.get_by_text(code)).to_be_visible()
-        expect_no_secret(frame)
-    messages = [(message["error"], message["code"], message["frame"]) for message in host.messages(2)]
-    assert messages == [(401, code, "launcher"), (401, code, "app")]
+    click(launcher, "Orders")
+    expect(launcher.get_by_text(code)).to_be_visible()
+    expect_no_secret(launcher)
+    assert host.errors() == [(401, code)]
 
 
 def _move(document: dict[str, Any]) -> None:
@@ -291,42 +272,43 @@ def _take_grant(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("lose", [_move, _take_grant])
-def test_a_lost_app_leaves_the_launcher_and_ends_its_frame(
-    host: HostPage, installation: LauncherInstallation, lose: Callable[[dict[str, Any]], None]
+def test_a_lost_app_does_not_open_and_its_frame_ends(
+    host: HostPage,
+    installation: LauncherInstallation,
+    recorder: Recorder,
+    lose: Callable[[dict[str, Any]], None],
 ) -> None:
-    support, launcher, orders = (host.launch(id_=name) for name in ("support", "launcher", "orders"))
-    go(support, "Support")
-    go(orders, "Orders")
+    recorder.allow("pat-embed: access_revoked")
+    launcher, other = (host.launch(id_=name) for name in ("launcher", "other"))
+    orders = open_app(other, "Orders")
     installation.provision(lose)
-    # The launcher still shows the app.
+    # The launcher still lists the app.
     click(launcher, "Orders")
-    expect_heading(launcher, "You no longer have access to this app")
+    expect(launcher.locator("#launcher-frame").get_by_role("heading")).to_have_text(
+        "You no longer have access to this app"
+    )
     orders.evaluate("embed.page('index')")
     expect_heading(orders, "You no longer have access to this app")
-    messages = [(message["error"], message["code"], message["frame"]) for message in host.messages(2)]
-    assert messages == [(401, "access_revoked", "launcher"), (401, "access_revoked", "orders")]
-    # Ana keeps her other app, and both frames' launchers no longer list the lost one.
-    support.get_by_role("link", name="New ticket").first.click()
-    expect_heading(support, "New ticket")
-    for frame in (support, orders):
-        go(frame, "All apps", "Acme")
-        assert apps(frame).all_inner_texts() == ["S\nSupport"]
+    messages = host.messages(2)
+    assert [message["frame"] for message in messages] == ["launcher", "other"]
+    assert messages[1]["code"] == "access_revoked"
+    # Ana keeps her other app.
+    for each in (launcher, other):
+        go_to_launcher(each)
+        open_app(each, "Support")
 
 
 def test_two_users_launchers_on_one_page_stay_separate(host: HostPage) -> None:
-    anas, bens = host.launch(ANA, "anas"), host.launch(BEN, "bens")
-    assert (apps(anas).count(), apps(bens).count()) == (2, 3)
-    expect(bens.get_by_role("button", name="Stock")).to_be_visible()
-    for frame, name in ((anas, "Ana"), (bens, "Ben")):
-        go(frame, "Support")
+    launchers = {"Ana": host.launch(ANA, "anas"), "Ben": host.launch(BEN, "bens")}
+    assert [apps(launcher).count() for launcher in launchers.values()] == [2, 3]
+    for name, launcher in launchers.items():
+        frame = open_app(launcher, "Support")
         assert frame.evaluate("embed.viewer.user.name") == name
         expect(frame.locator(".page-head")).to_contain_text(name)
-    go(anas, "All apps", "Acme")
-    anas.evaluate("embed.end()")
-    expect_heading(anas, "Your session was ended")
-    go(bens, "All apps", "Acme")
-    go(bens, "Orders")
-    assert bens.evaluate("embed.viewer.user.name") == "Ben"
+    launchers["Ana"].evaluate("embed.end()")
+    expect_heading(launchers["Ana"], "Your session was ended")
+    go_to_launcher(launchers["Ben"])
+    assert open_app(launchers["Ben"], "Orders").evaluate("embed.viewer.user.name") == "Ben"
     assert [message["frame"] for message in host.messages()] == ["anas"]
 
 
@@ -334,16 +316,24 @@ def test_two_users_launchers_on_one_page_stay_separate(host: HostPage) -> None:
 
 
 def test_the_launcher_works_by_keyboard_with_a_visible_focus(host: HostPage) -> None:
-    frame = host.launch()
+    launcher = host.launch()
     host.page.locator("#own").focus()
-    tab_to(apps(frame).nth(1))
-    expect_visible_focus(apps(frame).nth(1))
+    tab_to(apps(launcher).nth(1))
+    expect_visible_focus(apps(launcher).nth(1))
     host.page.keyboard.press("Enter")
+    frame = app_in(launcher)
     expect_heading(frame, "Support")
     wait_until_ready(frame)
-    tab_to(frame.get_by_role("navigation", name="Acme").get_by_role("button", name="All apps"))
+    region = launcher.get_by_role("region", name="Support")
+    expect(region).to_be_focused()
+    back = launcher.get_by_role("navigation", name="Acme").get_by_role("button", name="All apps")
+    tab_to(back)
+    expect_visible_focus(back)
+    tab_to(frame.get_by_role("link", name="New ticket").first)
+    host.page.keyboard.press("Shift+Tab")
+    expect(back).to_be_focused()
     host.page.keyboard.press("Space")
-    expect_heading(frame, "Acme")
+    expect(apps(launcher).nth(1)).to_be_focused()
 
 
 @pytest.fixture
@@ -383,15 +373,16 @@ def test_the_launcher_fits_and_its_bar_is_above_the_app(
         _expect_to_fit(page, frame)
         boxes = [apps(frame).nth(number).bounding_box() for number in range(12)]
         assert all(box and box["width"] >= 250 and box["height"] >= 44 for box in boxes)
-        go(frame, "Support")
+        app = open_app(frame, "Support")
         _expect_to_fit(page, frame)
+        _expect_to_fit(page, app)
         bar, main, back, text = (
             box
             for each in (
                 frame.locator(".embed-bar"),
-                frame.locator("#embed-main"),
+                app.locator("#embed-main"),
                 frame.get_by_role("button", name="All apps"),
-                heading(frame),
+                heading(app),
             )
             if (box := each.bounding_box())
         )
