@@ -451,6 +451,6 @@ def label(viewer: Viewer) -> Response:
     picture = render_template("apps/orders/_label.svg", bars=drawn, width=width, number=order.number)
     return Response(
         picture,
-        content_type="image/svg+xml",
+        content_type="image/svg+xml; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{order.number}.svg"'},
     )

@@ -35,6 +35,8 @@ FOR_OWN_ORIGIN: Final = (RESOURCE_POLICY, "same-origin")
 #: A page with this policy frames only pages that have it too. Our frames load nothing from other origins.
 EMBEDDER_POLICY: Final = "Cross-Origin-Embedder-Policy"
 ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
+#: No other site gets a handle of such a page in its own tab. Browsers ignore the header in frames.
+ALONE: Final = ("Cross-Origin-Opener-Policy", "same-origin")
 #: The headers of every answer.
 FIXED: Final = (
     ("X-Content-Type-Options", "nosniff"),
@@ -86,7 +88,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
         fixed.append(("Origin-Agent-Cluster", "?1"))
     for_files = [*fixed, FOR_ANY_SITE]
     for_frames = [*fixed, NOT_STORED, FOR_ANY_SITE, ISOLATED]
-    for_others = [*fixed, NOT_STORED]
+    for_others = [*fixed, NOT_STORED, ALONE]
     of_files, of_frames, of_others = (
         {name.lower() for name, _ in given} | {REQUEST_ID_HEADER.lower()}
         for given in (for_files, for_frames, for_others)

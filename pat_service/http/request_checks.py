@@ -11,8 +11,8 @@ def init_app(app: Flask) -> None:
 
 def _check() -> None:
     environ = request.environ
-    # RFC 9112, 3.2.
-    if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not environ.get("HTTP_HOST"):
+    # RFC 9112, 3.2. gunicorn also accepts HTTP/1.2.
+    if environ.get("SERVER_PROTOCOL") != "HTTP/1.0" and not environ.get("HTTP_HOST"):
         raise BadRequest
     # The framework takes //metrics for /metrics, but no rule of a proxy does.
     if environ["PATH_INFO"].startswith("//"):

@@ -8,7 +8,14 @@ from uuid import uuid4
 from flask import Flask
 from werkzeug.datastructures import Headers
 
-from pat_service.http.headers import FIXED_HERE, FOR_OWN_ORIGIN, NOT_FRAMED, NOT_STORED, REQUEST_ID_HEADER
+from pat_service.http.headers import (
+    ALONE,
+    FIXED_HERE,
+    FOR_OWN_ORIGIN,
+    NOT_FRAMED,
+    NOT_STORED,
+    REQUEST_ID_HEADER,
+)
 from pat_service.http.problems import problem_of_status
 from pat_service.http.public_url import has_app_origins
 
@@ -20,7 +27,7 @@ def answer(app: Flask, status: int) -> bytes:
     reason, request_id = HTTPStatus(status).phrase, str(uuid4())
     _log.warning("a request could not be parsed: %s %s, request id %s", status, reason, request_id)
     body = json.dumps(problem_of_status(status, reason, request_id)).encode()
-    headers = Headers([*app.extensions[FIXED_HERE], NOT_STORED, NOT_FRAMED, FOR_OWN_ORIGIN])
+    headers = Headers([*app.extensions[FIXED_HERE], NOT_STORED, ALONE, NOT_FRAMED, FOR_OWN_ORIGIN])
     headers["Content-Type"] = "application/problem+json"
     headers["Content-Length"] = str(len(body))
     headers["Connection"] = "close"

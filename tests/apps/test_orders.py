@@ -446,7 +446,7 @@ def test_a_scanner_reads_the_orders_number_from_its_label(service: Service, ana:
     order = orders_of(service, "ana@acme.test")[0]
     answer = service.get(ana, "data/label.svg", query_string={"id": order.id})
     assert answer.status_code == 200
-    assert answer.content_type == "image/svg+xml"
+    assert answer.content_type == "image/svg+xml; charset=utf-8"
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{order.number}.svg"'
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert read_bars(answer.data) == f"*{order.number}*"

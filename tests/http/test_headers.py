@@ -210,6 +210,8 @@ def test_no_other_answer_can_be_framed_and_only_files_load_elsewhere(
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers.getlist("Cross-Origin-Resource-Policy") == [resource_policy]
+        alone = resource_policy == "same-origin"
+        assert answer.headers.get("Cross-Origin-Opener-Policy") == ("same-origin" if alone else None)
         assert not {"Set-Cookie", "Cross-Origin-Embedder-Policy"} & set(answer.headers.keys())
 
 

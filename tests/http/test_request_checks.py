@@ -47,8 +47,9 @@ def test_the_metrics_have_one_address(shared: Service) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/api/openapi.json", "/static/embed.js", "/nowhere"])
 def test_http_1_1_without_a_host_is_400_on_every_route(shared: Service, path: str) -> None:
-    answer = ask(shared, path, HTTP_HOST="", SERVER_PROTOCOL="HTTP/1.1")
-    problem_of(answer, 400, "invalid_payload")
+    for version in ("HTTP/1.1", "HTTP/1.2"):
+        answer = ask(shared, path, HTTP_HOST="", SERVER_PROTOCOL=version)
+        problem_of(answer, 400, "invalid_payload")
 
 
 def test_http_1_0_needs_no_host(shared: Service) -> None:

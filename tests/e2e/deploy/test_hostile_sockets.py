@@ -46,7 +46,31 @@ REFUSED = {
         f"POST {MINT} HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{HIDDEN}",
         400,
     ),
+    "chunks and a comma": (f"{POST}Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n{HIDDEN}", 501),
+    "chunks in quotes": (f'{POST}Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n{HIDDEN}', 501),
+    "chunks after a vertical tab": (f"{POST}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n{HIDDEN}", 400),
+    "chunks, then no chunks": (
+        f"{POST}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n{HIDDEN}",
+        400,
+    ),
+    "no chunks, with a length": (
+        f"{POST}Transfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n{HIDDEN}",
+        400,
+    ),
+    "an empty length": (f"{POST}Content-Length: \r\n\r\n{HIDDEN}", 400),
+    "a length in two parts": (f"{POST}Content-Length: 0 0\r\n\r\n{HIDDEN}", 400),
+    "a length in superscript": (f"{POST}Content-Length: \xb2\r\n\r\n{HIDDEN}", 400),
+    "a length of thousands of digits": (f"{POST}Content-Length: {'9' * 5000}\r\n\r\n{HIDDEN}", 400),
     # Text that is not a request.
+    "a line of the PROXY protocol": (f"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n{HIDDEN}", 400),
+    "a header of the PROXY protocol": (
+        f"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\2\3\4\5\6\7\x08\0\1\0\2{HIDDEN}",
+        400,
+    ),
+    "a folded first header": (f"GET / HTTP/1.1\r\n Host: x\r\n\r\n{HIDDEN}", 400),
+    "a method in lower case": (f"get / HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
+    "two spaces before the address": (f"GET  / HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
+    "an absolute address without an end": (f"GET http://[::1/ HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
     "HTTP/0.9": (f"GET /\r\n\r\n{HIDDEN}", 400),
     "HTTP/2 without a word": (f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{HIDDEN}", 400),
     "a NUL in the address": (f"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
@@ -65,10 +89,19 @@ REFUSED = {
     # Requests above the size limits.
     "an address too long": (f"GET /{'a' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 414),
     "an address without end": (f"GET /{'a' * 20000}", 414),
+    "sixty headers": ("GET / HTTP/1.1\r\nHost: x\r\n" + "X: y\r\n" * 60 + f"\r\n{HIDDEN}", 431),
+    "more cookies than a browser keeps": (
+        f"GET / HTTP/1.1\r\nHost: x\r\nCookie: {'a' * 800_000}\r\n\r\n{HIDDEN}",
+        431,
+    ),
     "a header too long": (f"GET / HTTP/1.1\r\nHost: x\r\nX: {'a' * 9000}\r\n\r\n{HIDDEN}", 431),
     # Malformed chunks.
     "a chunk of a size that is not a number": (f"{CHUNKED}zz\r\n\r\n{HIDDEN}", 400),
     "a chunk of a negative size": (f"{CHUNKED}-1\r\n\r\n{HIDDEN}", 400),
+    "a chunk of a size with a prefix": (f"{CHUNKED}0x1\r\na\r\n0\r\n\r\n{HIDDEN}", 400),
+    "a chunk of a size with an underscore": (f"{CHUNKED}1_0\r\n{'a' * 16}\r\n0\r\n\r\n{HIDDEN}", 400),
+    "a chunk of a size with a space": (f"{CHUNKED}1 \r\na\r\n0\r\n\r\n{HIDDEN}", 400),
+    "a host behind the last chunk": (f"{CHUNKED}0\r\nHost: y\r\n\r\n{HIDDEN}", 400),
     "a chunk longer than it says": (f"{CHUNKED}1\r\nabc\r\n0\r\n\r\n{HIDDEN}", 400),
     "a chunk with an extension without end": (f"{CHUNKED}1;{'a' * 20000}", 400),
     "a lone LF behind a chunk's size": (f"{CHUNKED}0\n\n{HIDDEN}", 400),
@@ -129,6 +162,24 @@ def test_an_ambiguous_request_is_refused_and_its_hidden_request_is_never_answere
     log = server.log.read_text()
     assert "Traceback" not in log
     assert TOKEN[4:20] not in log
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        f"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}",
+        f"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n{HIDDEN}",
+        f"{POST}{CREDENTIALS}Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{HIDDEN}",
+    ],
+    ids=["a tunnel", "chunks in a GET", "compressed chunks"],
+)
+def test_nothing_is_answered_after_a_request_with_an_unclear_end(
+    server: WebServer, request_text: str
+) -> None:
+    with sender(server, request_text) as connection:
+        (status,) = statuses(everything(connection))
+    assert status in (400, 404, 415)
+    assert "smuggled" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])

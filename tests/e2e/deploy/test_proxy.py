@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import resource
+import select
 import socket
 import ssl
 import threading
@@ -17,6 +18,7 @@ import pytest
 from tests.e2e.deploy.conftest import add_crowd, installed_or_skipped
 from tests.e2e.deploy.load import Connection, Load, any_certificate, minting, visit
 from tests.e2e.deploy.test_gunicorn import TOKEN
+from tests.e2e.deploy.test_hostile_sockets import HIDDEN, REFUSED, SIZE
 from tests.embed.test_embed_js import SOURCE
 from tests.support import servers
 from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, basic, long_lived_service
@@ -261,6 +263,33 @@ def test_no_spelling_of_the_metrics_reaches_the_service(connection: Connection, 
 def test_the_cookies_of_a_viewer_do_not_reach_the_service(connection: Connection) -> None:
     """The service refuses headers over 8190 bytes. An app can fill the cookies of its domain."""
     assert connection.ask("GET", "/healthz", Cookie="a=" + "b" * 700_000)[0] == 200
+
+
+def test_the_proxy_and_the_service_agree_on_the_end_of_every_request(proxy: Proxy, sockets: Path) -> None:
+    """A proxy may accept an odd request. It must not take two requests for one."""
+    logs = (proxy.log, sockets / "service.log")
+    before = [log.read_text().count("/smuggled") for log in logs]
+    hidden = f"GET /smuggled HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        senders = []
+        for text, _ in REFUSED.values():
+            text = text.replace(HIDDEN, hidden).replace(SIZE, f"Content-Length: {len(hidden)}\r\n")
+            senders.append(stack.enter_context(tls(proxy)))
+            with contextlib.suppress(OSError):
+                senders[-1].sendall(text.replace("Host: x", f"Host: {HOST}").encode("latin-1"))
+        while ready := select.select(senders, [], [], 1)[0]:
+            for sender in ready:
+                received = b""
+                with contextlib.suppress(OSError):
+                    received = sender.recv(65536)
+                if not received:
+                    senders.remove(sender)
+    with contextlib.closing(Connection(proxy.port, tls=True)) as connection:
+        connection.ask("GET", last := f"/last-{proxy.port}")
+    wait_for(lambda: all(last in log.read_text() for log in logs))
+    seen = [log.read_text().count("/smuggled") for log in logs]
+    by_proxy, by_service = (seen[0] - before[0], seen[1] - before[1])
+    assert by_proxy == by_service > 0
 
 
 def handshake(proxy: Proxy, version: ssl.TLSVersion) -> str | None:
