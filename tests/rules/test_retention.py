@@ -13,7 +13,16 @@ from sqlalchemy import delete, func, insert, select, text, update
 
 from pat_service.rules import clients, events, retention
 from pat_service.storage.database import transaction
-from pat_service.storage.models import ClientSecret, Event, Session, Token, new_id
+from pat_service.storage.models import (
+    ClientSecret,
+    Event,
+    Session,
+    Token,
+    User,
+    Workspace,
+    WorkspaceStatus,
+    new_id,
+)
 from tests.support.people import ORDERS, SUPPORT, WORLD, Service, provision
 
 NOW: Final = datetime.now(UTC)
@@ -245,6 +254,27 @@ def test_a_purge_records_its_numbers_and_cutoff_times_if_it_deleted_something(se
         "expired_before": expired_before,
         "events_before": (NOW - 90 * DAY).isoformat(),
     }
+
+
+def test_purged_events_leave_the_workspaces_that_have_known_a_user(service: Service) -> None:
+    """Events of a deleted user or workspace leave nothing, nor do those of no user."""
+    (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
+    (globex,) = service.rows(select(Workspace.id).where(Workspace.slug == "globex"))
+    service.change(delete(Event))
+    old = {"at": NOW - 91 * DAY, "type": "member:removed"}
+    for user_id, workspace_id in (
+        (ana.id, globex.id),
+        (ana.id, globex.id),
+        (ana.id, new_id()),
+        (new_id(), globex.id),
+        (None, globex.id),
+        (ana.id, None),
+    ):
+        service.change(insert(Event).values(**old, user_id=user_id, workspace_id=workspace_id))
+    service.token()
+    assert purge(service, retain_events=90 * DAY).events == 6
+    columns = (WorkspaceStatus.workspace_id, WorkspaceStatus.user_id, WorkspaceStatus.status)
+    assert [tuple(row) for row in service.rows(select(*columns))] == [(globex.id, ana.id, "active")]
 
 
 def test_many_events_are_deleted_in_batches(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

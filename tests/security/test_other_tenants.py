@@ -78,13 +78,16 @@ def test_a_person_who_left_does_not_become_another(world: Directory) -> None:
     assert successor["id"] != world.user(ANA)
 
 
-def test_acmes_future_hire_cannot_be_kept_out_by_a_record_of_globex(world: Directory) -> None:
+@pytest.mark.parametrize("way", ["the API", "just-in-time provisioning"])
+def test_acmes_future_hire_cannot_be_kept_out_by_a_record_of_globex(world: Directory, way: str) -> None:
     """Globex creates the hire, as archived, before Acme does."""
-    world.join(HIRE, "rival", status="archived")
-    hire = world.join(HIRE, "manager")
-    assert hire["status"] == "active"
-    world.ok("PUT", f"apps/{ORDERS}/grants/{hire['id']}", status=201)
-    assert world.service.mint(client="manager", email=HIRE).status_code == 201
+    hire = world.join(HIRE, "rival", status="archived")
+    if way == "the API":
+        assert world.join(HIRE, "manager")["status"] == "active"
+        world.ok("PUT", f"apps/{ORDERS}/grants/{hire['id']}", status=201)
+        assert world.service.mint(client="manager", email=HIRE).status_code == 201
+    else:
+        assert world.service.mint(client="manager", email=HIRE, provision={}).status_code == 201
     world.ok("PATCH", f"users/{hire['id']}", {"status": "archived"}, "rival")
     frame = world.service.frame(client="manager", email=HIRE)
     assert world.service.get(frame, "session").status_code == 200

@@ -7,13 +7,12 @@ tenant decides about another tenant's workspace. `User.status` is the status in 
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import bindparam, case, exists, or_, select, update
+from sqlalchemy import bindparam, case, exists, insert, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 
 from pat_service.rules import events
 from pat_service.rules.directory.changes import Change
-from pat_service.storage.database import add
 from pat_service.storage.models import ACTIVE, ARCHIVED, ClientWorkspace, User, WorkspaceStatus
 
 # An alias, since an enclosing statement may join the table too.
@@ -44,17 +43,27 @@ def list_reached(change: Change) -> Sequence[str]:
 def put(change: Change, user_id: str, workspace_ids: Sequence[str], status: str) -> None:
     """Set the status of a locked user in these workspaces, and record each change there."""
     values = {"user": user_id, "workspaces": workspace_ids}
-    current = {row.workspace_id: row.status for row in change.connection.execute(_current, values)}
-    for workspace_id in workspace_ids:
-        before = current.get(workspace_id, ACTIVE)
-        if before == status:
-            continue
-        ids = {"workspace_id": workspace_id, "user_id": user_id}
-        if not add(change.connection, WorkspaceStatus, ids | {"status": status}):
-            row = (WorkspaceStatus.workspace_id == workspace_id, WorkspaceStatus.user_id == user_id)
-            change.connection.execute(update(WorkspaceStatus).where(*row).values(status=status))
-        details = {"before": {"status": before}, "after": {"status": status}}
-        change.record(events.USER_CHANGED, details, **ids)
+    stored = {row.workspace_id: row.status for row in change.connection.execute(_current, values)}
+    before = {id_: stored.get(id_, ACTIVE) for id_ in workspace_ids}
+    changed = [id_ for id_ in workspace_ids if before[id_] != status]
+    changed_rows = {"user": user_id, "workspaces": [id_ for id_ in changed if id_ in stored]}
+    change.connection.execute(_update.values(status=status), changed_rows)
+    new = [id_ for id_ in changed if id_ not in stored]
+    if new:
+        rows = [{"workspace_id": id_, "user_id": user_id, "status": status} for id_ in new]
+        change.connection.execute(insert(WorkspaceStatus), rows)
+    recorded = [
+        events.build(
+            events.USER_CHANGED,
+            change.now,
+            client_id=change.caller.id,
+            workspace_id=id_,
+            user_id=user_id,
+            details={"before": {"status": before[id_]}, "after": {"status": status}},
+        )
+        for id_ in changed
+    ]
+    events.record_many(change.connection, recorded)
 
 
 _reached = (
@@ -62,7 +71,9 @@ _reached = (
     .where(ClientWorkspace.client_id == bindparam("caller"))
     .order_by(ClientWorkspace.workspace_id)
 )
-_current = select(WorkspaceStatus.workspace_id, WorkspaceStatus.status).where(
+_in_workspaces = (
     WorkspaceStatus.user_id == bindparam("user"),
     WorkspaceStatus.workspace_id.in_(bindparam("workspaces", expanding=True)),
 )
+_current = select(WorkspaceStatus.workspace_id, WorkspaceStatus.status).where(*_in_workspaces)
+_update = update(WorkspaceStatus).where(*_in_workspaces)
