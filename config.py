@@ -121,9 +121,18 @@ def _parse_redis_url(text: str) -> str:
     try:
         if not text.startswith(("redis://", "rediss://", "redis+unix://")):
             raise ValueError
-        redis.ConnectionPool.from_url(text.replace("redis+unix", "unix", 1)).make_connection()
-    except Exception:
+        connection = redis.ConnectionPool.from_url(text.replace("redis+unix", "unix", 1)).make_connection()
+        authority = getattr(connection, "ca_certs", None)
+    except Exception as error:
+        if "SSL Certificate Requirements" in str(error):
+            raise ConfigError("must have ssl_cert_reqs=required, optional or none") from None
+        if unknown := re.search(r"unexpected keyword argument '([a-z_]{1,40})'", str(error)):
+            raise ConfigError(
+                f"has the parameter {unknown[1]}, which this kind of URL does not have"
+            ) from None
         raise ConfigError("must be a redis:// or rediss:// URL") from None
+    if authority and not os.access(authority, os.R_OK):
+        raise ConfigError("must name a readable file in ssl_ca_certs")
     return text
 
 

@@ -167,6 +167,18 @@ def test_an_unknown_parameter_of_the_database_is_refused_by_name(
     assert error_of(instance, DATABASE_URL=url) == f"DATABASE_URL {error}"
 
 
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("ssl_cert_reqs=CERT_NONE", "must have ssl_cert_reqs=required, optional or none"),
+        ("ssl_ca_certs=/none.pem", "must name a readable file in ssl_ca_certs"),
+        ("tls=true", "has the parameter tls, which this kind of URL does not have"),
+    ],
+)
+def test_a_wrong_parameter_of_redis_is_named(instance: Path, query: str, error: str) -> None:
+    assert error_of(instance, REDIS_URL=f"rediss://:{HIDDEN}@h?{query}") == f"REDIS_URL {error}"
+
+
 # Invalid values
 
 

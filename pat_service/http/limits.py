@@ -20,9 +20,7 @@ from pat_service.http.counters import WorkerStorage
 from pat_service.rules.callers import Caller
 from pat_service.shapes import parse_limit
 from pat_service.storage.circuit_breaker import CircuitBreaker
-
-#: The answer is 503 if the store takes longer.
-STORE_TIMEOUT_SECONDS: Final = 2
+from pat_service.storage.redis_check import TIMEOUT_SECONDS
 
 #: `203.0.113.8:50001`, `[2001:db8::1]:50001` or `[2001:db8::1]`, as some proxies write an address.
 _WITH_PORT: Final = re.compile(r"([0-9.]+):[0-9]+|\[([0-9a-fA-F:.]+)\](?::[0-9]+)?")
@@ -54,7 +52,7 @@ def init_app(app: Flask, redis_url: str | None) -> None:
     """Keep the counters in Redis, or in this process without it."""
     options: dict[str, Any] = {"wrap_exceptions": True}
     if redis_url:
-        options |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), STORE_TIMEOUT_SECONDS)
+        options |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), TIMEOUT_SECONDS)
     limiter = Limiter(
         key_func=_network,
         strategy="moving-window",

@@ -21,7 +21,6 @@ MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 _REVISION: Final = re.compile(r"""^revision(?:: \w+)? = ["'](\w+)["']$""", re.MULTILINE)
 _PREDECESSORS: Final = re.compile(r"^down_revision(?:: [^=]+)? = (.+)$", re.MULTILINE)
 _NAME: Final = re.compile(r"""["'](\w+)["']""")
-PING_TIMEOUT_SECONDS: Final = 2
 
 OK: Final = "ok"
 UNAVAILABLE: Final = "unavailable"
@@ -31,7 +30,6 @@ BEHIND: Final = "behind"
 UNKNOWN: Final = "unknown"
 
 START_DATABASE: Final = "Start the database, or correct DATABASE_URL. Until then every answer is 503."
-_START_REDIS: Final = "Start Redis, or correct REDIS_URL. Until then mints and openings answer 503."
 _WRITABLE_FILE: Final = "Correct DATABASE_URL, or the permissions of the file and its folder."
 #: A part and its state → the finding.
 _FINDINGS: Final = {
@@ -47,9 +45,6 @@ _FINDINGS: Final = {
     ("schema", BEHIND): problem(
         "database", "the schema is behind: run `flask --app app db upgrade`", "flask --app app db upgrade"
     ),
-    ("limiter", UNAVAILABLE): problem(
-        "limits", "REDIS_URL names a store that does not answer", _START_REDIS, transient=True
-    ),
 }
 
 
@@ -57,8 +52,8 @@ def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
     """Return the findings that would stop a service with these stores. The check opens new connections."""
     unwritable = _check_file(database_url)
     if unwritable is not None:
-        return [unwritable, *_to_findings(_check_redis(redis_url))]
-    return _connect_and_check(database_url) + _to_findings(_check_redis(redis_url))
+        return [unwritable, *_check_redis(redis_url)]
+    return _connect_and_check(database_url) + _check_redis(redis_url)
 
 
 def explain(error: Exception) -> str | None:
@@ -117,21 +112,14 @@ def _connect_and_check(database_url: str) -> list[Finding]:
         return _to_findings({"database": UNAVAILABLE})
 
 
-def _check_redis(redis_url: str | None) -> dict[str, str]:
+def _check_redis(redis_url: str | None) -> list[Finding]:
     if redis_url is None:
-        return {}
+        return []
     # Imported late: a service without REDIS_URL does not need it.
-    import redis
+    from pat_service.storage import redis_check
 
-    # `limits` has its own scheme for sockets.
-    url = redis_url.replace("redis+unix", "unix", 1)
-    try:
-        timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), PING_TIMEOUT_SECONDS)
-        with redis.Redis.from_url(url, **timeouts) as store:
-            store.ping()
-    except redis.RedisError:
-        return {"limiter": UNAVAILABLE}
-    return {"limiter": OK}
+    state = redis_check.check_url(redis_url)
+    return [redis_check.FINDINGS[state]] if state != OK else []
 
 
 def check_database(engine: Engine) -> dict[str, str]:

