@@ -191,7 +191,7 @@ def _boot(session: AnySession, signed: Secret) -> dict[str, Any]:
         "base": _path(session),
         "parents": (parents := with_launcher(session.origins)),
         "viewer": _describe(visitor) | {"role": visitor.role},
-        # A frame that moved here is no new one to its host page.
+        # If the frame moved here, its host page already knows it.
         "moved": CODE_PARAMETER in request.args,
         **named_parent(parents),
         **preferences(),

@@ -35,7 +35,8 @@ FOR_OWN_ORIGIN: Final = (RESOURCE_POLICY, "same-origin")
 #: A page with this policy frames only pages that have it too. Our frames load nothing from other origins.
 EMBEDDER_POLICY: Final = "Cross-Origin-Embedder-Policy"
 ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
-#: No other site gets a handle of such a page in its own tab. Browsers ignore the header in frames.
+#: With this header, no other site can reach the window of a page in its own tab. Browsers ignore the header
+#: in frames.
 ALONE: Final = ("Cross-Origin-Opener-Policy", "same-origin")
 #: The headers of every answer.
 FIXED: Final = (

@@ -37,7 +37,7 @@ def address() -> str:
 
 
 def _network() -> str:
-    """Return the sender's address, or its /64 of IPv6: one customer has a /64 of addresses."""
+    """Return the sender's address. For IPv6 return its /64 network, since one customer has all of it."""
     text = address()
     try:
         found = ip_address(text)

@@ -148,7 +148,8 @@ def _check_schema(connection: Connection) -> str:
     predecessors = _list_predecessors()
     if not applied or applied & frozenset().union(*predecessors.values()):
         return BEHIND
-    # An unknown revision belongs to newer code, which knows all of ours. A fork's own is a head beside ours.
+    # An unknown revision belongs to newer code, which knows all of ours. A fork's own migration is another
+    # head.
     return BEHIND if applied <= predecessors.keys() and applied != _heads(predecessors) else OK
 
 

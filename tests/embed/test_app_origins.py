@@ -230,7 +230,7 @@ def test_a_launcher_exchanges_its_session_for_an_app_on_its_own_host(hosts: Host
         query_string={"parent": "https://embed.example"},
         base_url=f"https://{OWN}",
     )
-    # The host page around the launcher needs a place in the list too.
+    # The host page around the launcher must be allowed too.
     assert policy_of(waits)["frame-ancestors"] == f"{PORTAL} https://embed.example"
     assert boot(waits)["parents"] == ["https://embed.example"]
 

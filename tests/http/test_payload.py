@@ -74,7 +74,7 @@ def test_a_body_that_is_not_one_json_object_in_utf8_is_refused(send: Send, body:
     assert list(problem_of(send(body), 400, "invalid_payload")["errors"]) == ["body"]
 
 
-def test_a_byte_order_mark_is_named(send: Send) -> None:
+def test_the_error_names_a_byte_order_mark(send: Send) -> None:
     errors = problem_of(send(b"\xef\xbb\xbf" + GOOD), 400, "invalid_payload")["errors"]
     assert errors == {"body": ["Must be JSON in UTF-8 without a byte order mark."]}
 
@@ -94,7 +94,7 @@ def test_a_compressed_body_is_refused_by_its_encoding(shared: Service) -> None:
             assert problem["detail"] == "Send the body without Content-Encoding."
 
 
-def test_a_bare_plus_in_the_email_of_a_query_is_named(shared: Service) -> None:
+def test_the_error_names_a_bare_plus_in_the_email_of_a_query(shared: Service) -> None:
     def ask(email: str) -> TestResponse:
         return shared.client.get(f"/api/ext/users?email={email}", headers=basic("manager"))
 

@@ -257,7 +257,7 @@ def test_a_purge_records_its_numbers_and_cutoff_times_if_it_deleted_something(se
 
 
 def test_purged_events_leave_the_workspaces_that_have_known_a_user(service: Service) -> None:
-    """Events of a deleted user or workspace leave nothing, nor do those of no user."""
+    """Events without a user, or of a deleted user or workspace, leave nothing."""
     (ana,) = service.rows(select(User.id).where(User.email == "ana@acme.test"))
     (globex,) = service.rows(select(Workspace.id).where(Workspace.slug == "globex"))
     service.change(delete(Event))

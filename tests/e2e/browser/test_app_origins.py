@@ -155,7 +155,7 @@ def test_a_hostile_app_in_a_launcher_gets_nothing_that_opens_another_place(
             assert status(f"{place}?code={code}") == 401
     for code in codes:
         assert status(f"{own}?code={code}") == 401
-    # It does not reach into the launcher.
+    # The app cannot reach into the launcher.
     for name in ("document", "embed", "embedLauncher", "name"):
         assert frame.evaluate(READ_PARENT, name) == "SecurityError"
 
