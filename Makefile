@@ -64,7 +64,7 @@ fuzz: $(VENV)/.dev
 	@echo "SEED=$(SEED)"
 	@FUZZ_CASES=$(CASES) FUZZ_CHAINS=$(CASES) FUZZ_SEED=$(SEED) \
 	  $(PY) -m pytest -q -m '' -o faulthandler_timeout=0 \
-	  tests/api/test_schemathesis.py tests/rules/test_state_machine.py $(ARGS)
+	  --hypothesis-seed=$(SEED) tests/api/test_schemathesis.py tests/rules/test_state_machine.py $(ARGS)
 
 # Inject faults with the service's real time limits. This takes a night.
 soak: $(VENV)/.dev

@@ -3,9 +3,11 @@
 import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jwt
 import pytest
 import time_machine
 from flask import Flask
@@ -22,12 +24,17 @@ from hypothesis.stateful import (
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
+from pat_service.credentials import JWT_LEEWAY_SECONDS
 from pat_service.embed import ancestors
+from pat_service.rules import events
+from pat_service.rules.openings import CODE_SECONDS, REPLACED_WITHIN
+from pat_service.rules.tokens import REPEAT_WITHIN
 from pat_service.storage.database import db
 from pat_service.storage.models import User, Workspace
 from tests.support.people import (
     LEDGER,
     ORDERS,
+    PORTAL,
     Service,
     basic,
     boot,
@@ -39,17 +46,20 @@ from tests.support.people import (
 
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 EXAMPLES, STEPS = int(os.environ.get("FUZZ_CASES", "20")), 50
-REPEAT = timedelta(seconds=10)
+LEEWAY = timedelta(seconds=JWT_LEEWAY_SECONDS)
 #: Few, so that changes affect each other. Nia is added later.
 PEOPLE = ("ana@acme.test", "mallory@globex.test", "nia@new.test")
-PLACES = ("acme", "globex")
+#: The client that is limited to each workspace. The client `everywhere` is not limited.
+CLIENTS = {"acme": "manager", "globex": "rival"}
 APPS = {"orders": ORDERS, "ledger": LEDGER}
+#: An app, or a workspace's launcher.
+Place = str
 
 
 # ---- The model ----
 
 
-@dataclass
+@dataclass(eq=False)
 class Token:
     text: str
     id: str
@@ -62,19 +72,36 @@ class Token:
     single_use: bool
     replaced_by: "Token | None" = None
     revoked: bool = False
+    deleted: bool = False
     first_used: datetime | None = None
+    repeatable: bool = False
 
     @property
     def pair(self) -> tuple[str, str | None, str | None]:
         return (self.email, self.app, None if self.app else self.workspace)
 
+    @property
+    def place(self) -> Place:
+        return self.app or self.workspace
 
-@dataclass
+
+@dataclass(eq=False)
 class Session:
+    """A session at one app, or at a launcher. `expires` becomes earlier when another one replaces it."""
+
     jwt: str
     token: Token
+    place: Place
+    moves: int
     expires: datetime
+    jwt_expires: datetime
+    unconfirmed: bool = False
+    launcher: "Session | None" = None
+    replaced_by: "Session | None" = None
     ended: bool = False
+
+    def is_live(self, now: datetime) -> bool:
+        return not self.ended and self.expires > now
 
 
 @dataclass
@@ -82,40 +109,37 @@ class World:
     """The model: users, memberships, grants and moves. Every verdict follows from it."""
 
     archived: set[str] = field(default_factory=set)
-    known: set[str] = field(default_factory=lambda: set(PEOPLE[:2]))
+    archived_in: set[tuple[str, str]] = field(default_factory=set)
+    home: dict[str, str] = field(default_factory=lambda: {PEOPLE[0]: "acme", PEOPLE[1]: "globex"})
+    #: The workspaces that have or had something of the user.
+    known_in: dict[str, set[str]] = field(
+        default_factory=lambda: {PEOPLE[0]: {"acme"}, PEOPLE[1]: {"globex"}}
+    )
     members: set[tuple[str, str]] = field(
         default_factory=lambda: {("acme", PEOPLE[0]), ("globex", PEOPLE[1])}
     )
     grants: set[tuple[str, str]] = field(
         default_factory=lambda: {("orders", PEOPLE[0]), ("ledger", PEOPLE[1])}
     )
-    home: dict[str, str] = field(default_factory=lambda: {"orders": "acme", "ledger": "globex"})
+    workspace: dict[str, str] = field(default_factory=lambda: {"orders": "acme", "ledger": "globex"})
     moves: dict[str, int] = field(default_factory=lambda: dict.fromkeys(APPS, 0))
 
     def may_visit(self, email: str, workspace: str) -> bool:
-        return email in self.known - self.archived and (workspace, email) in self.members
+        active = email in self.home.keys() - self.archived and (workspace, email) not in self.archived_in
+        return active and (workspace, email) in self.members
 
     def may_open(self, email: str, app: str) -> bool:
-        return self.may_visit(email, self.home[app]) and (app, email) in self.grants
+        return self.may_visit(email, self.workspace[app]) and (app, email) in self.grants
 
-    def refusal(self, token: Token, app: str, prefix: str) -> str | None:
-        """Return the code that refuses this token's sessions at the app, apart from expiry."""
-        if token.app is not None:
-            if token.app != app:
-                return f"{prefix}_invalid"
-            return (
-                None
-                if token.moves == self.moves[app] and self.may_open(token.email, app)
-                else "access_revoked"
-            )
-        if self.home[app] != token.workspace:
-            return "access_revoked" if self.moves[app] else f"{prefix}_invalid"
-        return None if self.may_open(token.email, app) else "access_revoked"
+    def has_access(self, email: str, place: Place, moves: int) -> bool:
+        if place not in APPS:
+            return self.may_visit(email, place)
+        return moves == self.moves[place] and self.may_open(email, place)
 
-    def opening(self, token: Token, app: str, now: datetime) -> str | None:
+    def opening(self, token: Token, place: Place, now: datetime, *, navigates: bool) -> str | None:
+        """Return the code that refuses an opening with the token, or None."""
         newest_but_one = token.replaced_by is not None and token.replaced_by.replaced_by is None
-        why = self.refusal(token, app, "token")
-        if why == "token_invalid" or (token.replaced_by and not newest_but_one):
+        if token.deleted or place != token.place or (token.replaced_by and not newest_but_one):
             return "token_invalid"
         if newest_but_one:
             return "token_superseded"
@@ -123,19 +147,40 @@ class World:
             return "token_revoked"
         if token.expires <= now:
             return "token_expired"
-        if token.single_use and token.first_used is not None and token.first_used + REPEAT <= now:
-            return "token_used"
-        return why
+        if token.single_use and token.first_used is not None:
+            repeats = navigates and token.repeatable and token.first_used + REPEAT_WITHIN > now
+            if not repeats:
+                return "token_used"
+        return None if self.has_access(token.email, place, token.moves) else "access_revoked"
 
-    def request(self, session: Session, app: str, now: datetime) -> str | None:
-        if session.token.app not in (None, app):
+    def request(self, session: Session, place: Place, now: datetime) -> str | None:
+        """Return the code that refuses a request with the session, or None."""
+        if place != session.place:
             return "session_invalid"
-        # The service checks the JWT's expiry before the row. The clock of this test never stops within the
-        # JWT's leeway.
+        if session.jwt_expires + LEEWAY <= now:
+            return "session_expired"
+        if session.token.deleted:
+            return "session_invalid"
+        if session.replaced_by is not None and not session.is_live(now):
+            return "session_replaced"
         if session.expires <= now:
             return "session_expired"
-        why = self.refusal(session.token, app, "session")
-        return "session_revoked" if session.ended and why != "session_invalid" else why
+        if session.ended:
+            return "session_revoked"
+        has_access = self.has_access(session.token.email, place, session.moves)
+        return None if has_access else "access_revoked"
+
+    def forget(self, email: str) -> None:
+        """Delete the user."""
+        self.home.pop(email)
+        self.known_in.pop(email)
+        self.archived.discard(email)
+        for pairs in (self.archived_in, self.members, self.grants):
+            pairs -= {pair for pair in pairs if pair[1] == email}
+
+
+def code_of(answer: TestResponse) -> str | None:
+    return None if answer.status_code < 400 else str(answer.get_json()["code"])
 
 
 # ---- The machine ----
@@ -149,17 +194,22 @@ class Lives(RuleBasedStateMachine):
     sessions = Bundle("sessions")
     people = st.sampled_from(PEOPLE)
     apps = st.sampled_from(sorted(APPS))
-    #: The app to open. None: the token's app, or the first app of its workspace.
+    workspaces = st.sampled_from(sorted(CLIENTS))
+    #: A place to open. None: the token's own.
     where = st.none() | apps
-    places = st.sampled_from(PLACES)
+    #: The workspace of the client that asks. None: a client of all workspaces.
+    limits = st.none() | workspaces
 
     @initialize()
     def begin(self) -> None:
         restore_database(self.service.app, self.as_it_was)
         ancestors._known.clear()
+        events._refusals.clear()
         self.world = World()
         self.live: dict[tuple[str, str | None, str | None], Token] = {}
+        self.minted: list[Token] = []
         self.opened: list[Session] = []
+        self.names = count()
         self.clock = time_machine.travel(START, tick=False)
         self.traveller = self.clock.start()
         self.ids = {row.slug: row.id for row in self.service.rows(select(Workspace.slug, Workspace.id))}
@@ -172,12 +222,15 @@ class Lives(RuleBasedStateMachine):
     def now(self) -> datetime:
         return datetime.now(UTC)
 
+    def ask_api(self, method: str, path: str, body: Any = None, limit: str | None = None) -> TestResponse:
+        """Call the API as the client that is limited to this workspace."""
+        client = "everywhere" if limit is None else CLIENTS[limit]
+        return self.service.client.open(f"/api/ext/{path}", method=method, json=body, headers=basic(client))
+
     def call(
         self, method: str, path: str, body: Any = None, expect: tuple[int, ...] = (200, 201, 204)
     ) -> TestResponse:
-        answer = self.service.client.open(
-            f"/api/ext/{path}", method=method, json=body, headers=basic("everywhere")
-        )
+        answer = self.ask_api(method, path, body)
         assert answer.status_code in expect, (method, path, answer.text)
         return answer
 
@@ -185,59 +238,129 @@ class Lives(RuleBasedStateMachine):
         rows = self.service.rows(select(User.id).where(User.email == email))
         return rows[0].id if rows else None
 
+    def path(self, place: Place) -> str:
+        return f"/embed-apps/{APPS[place]}" if place in APPS else f"/embed-workspaces/{self.ids[place]}"
+
     # Changes of access.
 
-    @rule(email=people, archived=st.booleans())
-    def archive(self, email: str, archived: bool) -> None:
-        if email not in self.world.known:
+    @rule(email=people, archived=st.booleans(), limit=limits)
+    def archive(self, email: str, archived: bool, limit: str | None) -> None:
+        world, status = self.world, "archived" if archived else "active"
+        if email not in world.home:
             return
-        self.call("PATCH", f"users/{self.user(email)}", {"status": "archived" if archived else "active"})
-        (self.world.archived.add if archived else self.world.archived.discard)(email)
+        answer = self.ask_api("PATCH", f"users/{self.user(email)}", {"status": status}, limit)
+        if limit is None:
+            assert answer.status_code == 200
+            (world.archived.add if archived else world.archived.discard)(email)
+        elif (limit, email) not in world.members:
+            assert code_of(answer) == "user_not_found"
+        elif not archived and email in world.archived:
+            assert code_of(answer) == "conflict"
+        else:
+            (world.archived_in.add if archived else world.archived_in.discard)((limit, email))
+            assert answer.status_code == 200, answer.text
+            assert answer.get_json()["status"] == ("archived" if email in world.archived else status)
 
-    @rule(email=people, place=places, there=st.booleans(), role=st.sampled_from(["admin", "end-user"]))
-    def belong(self, email: str, place: str, there: bool, role: str) -> None:
-        if email not in self.world.known:
+    @rule(email=people, limit=limits)
+    def rename(self, email: str, limit: str | None) -> None:
+        if email not in self.world.home:
             return
-        path = f"workspaces/{self.ids[place]}/members/{self.user(email)}"
+        name = {"name": f"Name {next(self.names)}"}
+        answer = self.ask_api("PATCH", f"users/{self.user(email)}", name, limit)
+        assert code_of(answer) == self.refuse_owner(email, limit)
+
+    def refuse_owner(self, email: str, limit: str | None) -> str | None:
+        """Return the code for a client that must reach the user's home."""
+        if limit is not None and (limit, email) not in self.world.members:
+            return "user_not_found"
+        return None if limit in (None, self.world.home[email]) else "conflict"
+
+    @rule(email=people, workspace=workspaces)
+    def move_home(self, email: str, workspace: str) -> None:
+        world = self.world
+        if email not in world.home:
+            return
+        answer = self.call("PATCH", f"users/{self.user(email)}", {"homeWorkspaceId": self.ids[workspace]})
+        assert answer.get_json()["homeWorkspaceId"] == self.ids[workspace]
+        if world.home[email] != workspace:
+            world.known_in[email] |= {world.home[email], workspace}
+            world.home[email] = workspace
+
+    @rule(email=people, limit=limits)
+    def delete(self, email: str, limit: str | None) -> None:
+        world = self.world
+        if email not in world.home:
+            return
+        code = self.refuse_owner(email, limit)
+        if code is None and limit is not None and world.known_in[email] != {limit}:
+            code = "conflict"
+        assert code_of(self.ask_api("DELETE", f"users/{self.user(email)}", limit=limit)) == code
+        if code is None:
+            world.forget(email)
+            for pair in [pair for pair in self.live if pair[0] == email]:
+                self.live.pop(pair)
+            for token in self.minted:
+                token.deleted = token.deleted or token.email == email
+
+    @rule(
+        email=people, workspace=workspaces, there=st.booleans(), role=st.sampled_from(["admin", "end-user"])
+    )
+    def belong(self, email: str, workspace: str, there: bool, role: str) -> None:
+        world = self.world
+        if email not in world.home:
+            return
+        path = f"workspaces/{self.ids[workspace]}/members/{self.user(email)}"
         if there:
             self.call("PUT", path, {"role": role})
-            self.world.members.add((place, email))
+            world.members.add((workspace, email))
+            world.known_in[email].add(workspace)
         else:
             self.call("DELETE", path, expect=(204, 404))
-            self.world.members.discard((place, email))
+            world.members.discard((workspace, email))
 
     @rule(email=people, app=apps, there=st.booleans())
     def grant(self, email: str, app: str, there: bool) -> None:
-        if email not in self.world.known:
+        world = self.world
+        if email not in world.home:
             return
         path = f"apps/{APPS[app]}/grants/{self.user(email)}"
         if there:
             answer = self.call("PUT", path).get_json()
-            self.world.grants.add((app, email))
-            assert answer["effective"] == self.world.may_open(email, app)
+            world.grants.add((app, email))
+            world.known_in[email].add(world.workspace[app])
+            assert answer["effective"] == world.may_open(email, app)
         else:
             self.call("DELETE", path, expect=(204, 404))
-            self.world.grants.discard((app, email))
+            world.grants.discard((app, email))
 
-    @rule(app=apps, place=places)
-    def move(self, app: str, place: str) -> None:
-        self.call("PATCH", f"apps/{APPS[app]}", {"workspaceId": self.ids[place]})
-        if self.world.home[app] != place:
-            self.world.home[app] = place
-            self.world.moves[app] += 1
-            self.world.grants -= {grant for grant in self.world.grants if grant[0] == app}
+    @rule(app=apps, workspace=workspaces)
+    def move(self, app: str, workspace: str) -> None:
+        world = self.world
+        self.call("PATCH", f"apps/{APPS[app]}", {"workspaceId": self.ids[workspace]})
+        if world.workspace[app] != workspace:
+            world.workspace[app] = workspace
+            world.moves[app] += 1
+            world.grants -= {grant for grant in world.grants if grant[0] == app}
 
-    @rule(seconds=st.sampled_from([1, 9, 10, 60, 3600]))
+    @rule(app=apps)
+    def move_there_and_back(self, app: str) -> None:
+        first = self.world.workspace[app]
+        self.move(app, "globex" if first == "acme" else "acme")
+        self.move(app, first)
+        for email in PEOPLE:
+            self.grant(email, app, there=True)
+
+    @rule(seconds=st.sampled_from([1, 4, 5, 9, 10, 59, 60, 3600]))
     def pass_time(self, seconds: int) -> None:
         self.traveller.shift(seconds)
 
-    # Tokens and sessions.
+    # Tokens.
 
     @rule(
         target=tokens,
         email=people,
         app=st.none() | apps,
-        place=places,
+        workspace=workspaces,
         pat=st.sampled_from([60, 100_000]),
         minutes=st.sampled_from([1, 60]),
         single_use=st.booleans(),
@@ -248,7 +371,7 @@ class Lives(RuleBasedStateMachine):
         self,
         email: str,
         app: str | None,
-        place: str,
+        workspace: str,
         pat: int,
         minutes: int,
         single_use: bool,
@@ -263,18 +386,24 @@ class Lives(RuleBasedStateMachine):
             "singleUse": single_use,
             "endSessions": end_sessions,
         }
-        fields |= {"appSlug": app} if app else {"workspaceSlug": place}
-        place = world.home[app] if app else place
-        after = replace(world, known=world.known | {email}, members=world.members | {(place, email)})
-        if app:
-            after.grants = world.grants | {(app, email)}
+        fields |= {"appSlug": app} if app else {"workspaceSlug": workspace}
+        workspace = world.workspace[app] if app else workspace
+        seen = world
         if bring:
             fields["provision"] = {"name": "Nia", "role": "end-user"}
-        seen = after if bring else world
-        may = seen.may_open(email, app) if app else seen.may_visit(email, place)
+            seen = replace(
+                world,
+                home={email: workspace} | world.home,
+                members=world.members | {(workspace, email)},
+                grants=world.grants | ({(app, email)} if app else set()),
+            )
+        if email in seen.home:
+            # A refusal is an event of the workspace too.
+            world.known_in.setdefault(email, set()).add(workspace)
+        may = seen.may_open(email, app) if app else seen.may_visit(email, workspace)
         if not may:
             answer = self.call("POST", "users/personal-access-token", fields, expect=(403, 404))
-            assert answer.get_json()["code"] == ("app_forbidden" if email in seen.known else "user_not_found")
+            assert code_of(answer) == ("app_forbidden" if email in seen.home else "user_not_found")
             return multiple()
         minted = self.call("POST", "users/personal-access-token", fields).get_json()
         self.world = seen
@@ -283,7 +412,7 @@ class Lives(RuleBasedStateMachine):
             id=minted["tokenId"],
             email=email,
             app=app,
-            workspace=place,
+            workspace=workspace,
             moves=world.moves[app] if app else 0,
             expires=self.now + timedelta(seconds=pat),
             session_for=timedelta(minutes=minutes),
@@ -293,111 +422,227 @@ class Lives(RuleBasedStateMachine):
         if older is not None:
             older.replaced_by = token
         self.live[token.pair] = token
+        self.minted.append(token)
         if end_sessions:
-            self.end_all(token)
+            self.end_pair(token)
         return token
 
-    def end_all(self, token: Token) -> None:
+    def end_pair(self, token: Token, *, reached: bool = False) -> None:
+        """End all sessions of the user and app. `reached`: not those that a move has ended."""
         for session in self.opened:
-            if session.token.pair == token.pair:
+            stayed = session.place not in APPS or session.moves == self.world.moves[session.place]
+            if session.token.pair == token.pair and (stayed or not reached):
                 session.ended = True
-
-    def at(self, token: Token, app: str | None) -> str:
-        here = [name for name, home in self.world.home.items() if home == token.workspace]
-        return app or token.app or (here or ["orders"])[0]
-
-    @rule(target=sessions, token=tokens, app=where)
-    def open(self, token: Token, app: str | None) -> Any:
-        app = self.at(token, app)
-        answer = self.service.open(token.text, APPS[app], Accept="application/json")
-        expected = self.world.opening(token, app, self.now)
-        code = answer.get_json()["code"] if answer.status_code != 200 else None
-        assert code == expected
-        if expected is not None:
-            return multiple()
-        if token.single_use:
-            for session in self.opened:
-                if session.token is token:
-                    session.ended = True
-        token.first_used = token.first_used or self.now
-        session = Session(boot(answer)["session"], token, self.now + token.session_for)
-        self.opened.append(session)
-        return session
-
-    @rule(target=sessions, token=tokens, seconds=st.sampled_from([9, 10]))
-    def open_twice(self, token: Token, seconds: int) -> Any:
-        self.open(token, None)
-        self.introspect(token)
-        self.traveller.shift(seconds)
-        self.introspect(token)
-        return self.open(token, None)
-
-    @rule(target=sessions, email=people, app=st.none() | apps, place=places, seconds=st.sampled_from([9, 10]))
-    def use_once(self, email: str, app: str | None, place: str, seconds: int) -> Any:
-        """Use a single-use token to its end, which random steps seldom reach."""
-        for name, home in self.world.home.items():
-            if app is None and home == place:
-                self.grant(email, name, there=True)
-        token = self.mint(email, app, place, 100_000, 60, single_use=True, bring=True, end_sessions=False)
-        return self.open_twice(token, seconds) if isinstance(token, Token) else multiple()
-
-    @rule(app=apps)
-    def move_there_and_back(self, app: str) -> None:
-        first = self.world.home[app]
-        self.move(app, "globex" if first == "acme" else "acme")
-        self.move(app, first)
-        for email in PEOPLE:
-            self.grant(email, app, there=True)
 
     @rule(token=tokens)
     def revoke(self, token: Token) -> None:
         """The id of a replaced token is unknown."""
-        gone = token.replaced_by is not None
+        gone = token.deleted or token.replaced_by is not None
         gone = gone or (token.app is not None and token.moves != self.world.moves[token.app])
         self.call("DELETE", f"personal-access-tokens/{token.id}", expect=(404,) if gone else (204,))
         if not gone:
             token.revoked = True
-            self.end_all(token)
-
-    @rule(session=sessions, app=where)
-    def ask(self, session: Session, app: str | None) -> None:
-        app = self.at(session.token, app)
-        for answer in (
-            self.service.client.get(
-                f"/embed-apps/{APPS[app]}/session", headers={"Authorization": f"Bearer {session.jwt}"}
-            ),
-            self.service.client.post(
-                f"/embed-apps/{APPS[app]}",
-                data={"session": session.jwt},
-                headers={"Accept": "application/json"},
-            ),
-        ):
-            code = answer.get_json()["code"] if answer.status_code != 200 else None
-            assert code == self.world.request(session, app, self.now)
-
-    @rule(session=sessions, app=where)
-    def leave(self, session: Session, app: str | None) -> None:
-        app = self.at(session.token, app)
-        expected = self.world.request(session, app, self.now)
-        answer = self.service.client.delete(
-            f"/embed-apps/{APPS[app]}/session", headers={"Authorization": f"Bearer {session.jwt}"}
-        )
-        code = answer.get_json()["code"] if answer.status_code != 204 else None
-        assert code == expected
-        if expected is None:
-            session.ended = True
+            self.end_pair(token, reached=True)
 
     @rule(token=tokens)
     def introspect(self, token: Token) -> None:
         answer = self.call("POST", "introspect", {"token": token.text}).get_json()
-        home = token.app or next((app for app in APPS if self.world.may_open(token.email, app)), None)
-        if token.app is None:
-            dead = token.replaced_by or token.revoked or token.expires <= self.now
-            used = token.single_use and token.first_used and token.first_used + REPEAT <= self.now
-            expected = not (dead or used) and self.world.may_visit(token.email, token.workspace)
-        else:
-            expected = self.world.opening(token, str(home), self.now) is None
-        assert answer["active"] == bool(expected)
+        why = self.world.opening(token, token.place, self.now, navigates=False)
+        assert answer["active"] is (why is None)
+
+    # Openings.
+
+    def open_at(self, token: Token, place: Place) -> Session | None:
+        """Open the place by its address."""
+        answer = self.service.client.get(
+            self.path(place),
+            query_string={"personal-access-token": token.text},
+            headers={"Accept": "application/json"},
+        )
+        expected = self.world.opening(token, place, self.now, navigates=True)
+        assert code_of(answer) == expected
+        if expected is not None:
+            return None
+        for session in self.opened:
+            if token.single_use and session.token is token:
+                session.ended = True
+        token.repeatable = token.repeatable or token.first_used is None
+        session = self.keep(boot(answer)["session"], token)
+        session.unconfirmed = token.single_use
+        return session
+
+    def keep(self, text: str, token: Token, launcher: Session | None = None, **changes: Any) -> Session:
+        """Remember a session that is at the token's place, if a launcher has not opened it."""
+        if launcher is None:
+            token.first_used = token.first_used or self.now
+        ends = self.now + token.session_for
+        session = Session(text, token, token.place, token.moves, ends, ends, launcher=launcher)
+        session = replace(session, **changes)
+        self.opened.append(session)
+        return session
+
+    @rule(target=sessions, token=tokens, app=where)
+    def open(self, token: Token, app: str | None) -> Any:
+        return self.open_at(token, app if app and token.app else token.place) or multiple()
+
+    @rule(target=sessions, token=tokens, seconds=st.sampled_from([9, 10]))
+    def open_twice(self, token: Token, seconds: int) -> Any:
+        self.open_at(token, token.place)
+        self.introspect(token)
+        self.traveller.shift(seconds)
+        return self.open_at(token, token.place) or multiple()
+
+    @rule(
+        target=sessions,
+        email=people,
+        app=st.none() | apps,
+        workspace=workspaces,
+        seconds=st.sampled_from([9, 10]),
+        asks=st.booleans(),
+    )
+    def use_once(self, email: str, app: str | None, workspace: str, seconds: int, asks: bool) -> Any:
+        """Use a single-use token to its end, which random steps seldom reach."""
+        token = self.mint(email, app, workspace, 100_000, 60, single_use=True, bring=True, end_sessions=False)
+        if not isinstance(token, Token):
+            return multiple()
+        first = self.open_at(token, token.place)
+        if first is not None and asks:
+            self.ask(first, None)
+        self.traveller.shift(seconds)
+        return self.open_at(token, token.place) or multiple()
+
+    # Renewals and launchers.
+
+    def hand_over(self, credential: str, place: Place, former: Session | None = None) -> TestResponse:
+        body = {"accessToken": credential, "parentOrigin": PORTAL, "ancestorOrigins": [PORTAL]}
+        body |= {} if former is None else {"session": former.jwt}
+        headers = {"Accept": "application/json"}
+        return self.service.client.post(f"{self.path(place)}/frame", json=body, headers=headers)
+
+    @rule(target=sessions, token=tokens, former=sessions)
+    def renew(self, token: Token, former: Session) -> Any:
+        """Open by a hand-over that names a former session, of the same viewer or not."""
+        expected = self.world.opening(token, token.place, self.now, navigates=False)
+        answer = self.hand_over(token.text, token.place, former)
+        assert code_of(answer) == expected
+        if expected is not None:
+            return multiple()
+        is_valid = self.world.request(former, token.place, self.now) is None
+        session = self.keep(answer.get_json()["session"], token)
+        if is_valid and former.token.email == token.email:
+            self.replace(former, session)
+        return session
+
+    @rule(target=sessions, former=sessions, repeats=st.booleans())
+    def renew_own(self, former: Session, repeats: bool) -> Any:
+        """Renew a session with a new token, as its frame does; twice if the first answer is lost."""
+        renewed: Any = multiple()
+        for _ in range(1 + repeats):
+            old = former.token
+            app = former.place if former.place in APPS else None
+            token = self.mint(old.email, app, old.workspace, 60, 60, False, bring=False, end_sessions=False)
+            if isinstance(token, Token):
+                renewed = self.renew(token, former)
+        return renewed
+
+    def replace(self, former: Session, successor: Session) -> None:
+        lost = former.replaced_by
+        if lost is not None:
+            if lost.ended or not lost.unconfirmed:
+                return
+            lost.ended = True
+        former.replaced_by, successor.unconfirmed = successor, True
+        former.expires = min(former.expires, self.now + REPLACED_WITHIN)
+        for session in self.opened:
+            if session.launcher is former and session.is_live(self.now):
+                session.launcher = successor
+
+    @rule(
+        target=sessions,
+        session=sessions,
+        app=apps,
+        seconds=st.sampled_from([0, CODE_SECONDS - 1, CODE_SECONDS]),
+    )
+    def enter(self, session: Session, app: str, seconds: int) -> Any:
+        """Open an app from a launcher with a one-time code."""
+        workspace, world = session.token.workspace, self.world
+        expected = world.request(session, workspace, self.now)
+        headers = {"Authorization": f"Bearer {session.jwt}", "Accept": "application/json"}
+        answer = self.service.client.post(f"{self.path(workspace)}/apps/{APPS[app]}", headers=headers)
+        if expected is None:
+            self.confirm(session)
+            if world.workspace[app] != workspace:
+                expected = "app_not_found"
+            elif not world.may_open(session.token.email, app):
+                expected = "app_forbidden"
+        assert code_of(answer) == expected
+        if expected is not None:
+            return multiple()
+        launcher = session.replaced_by or session
+        ends = session.expires
+        code = answer.get_json()["code"]
+        entered = self.keep(
+            "", session.token, launcher, place=app, moves=world.moves[app], expires=ends, jwt_expires=ends
+        )
+        self.traveller.shift(seconds)
+        expected = world.request(entered, app, self.now)
+        if seconds == CODE_SECONDS and not entered.ended:
+            expected = "token_expired"
+        answer = self.hand_over(code, app)
+        assert code_of(answer) == expected
+        if expected is not None:
+            return multiple()
+        assert code_of(self.hand_over(code, app)) == "token_invalid"
+        entered.jwt = answer.get_json()["session"]
+        return entered
+
+    # Requests and ends of sessions.
+
+    def confirm(self, session: Session) -> None:
+        """Note the first request of a session."""
+        if session.unconfirmed:
+            session.unconfirmed = session.token.repeatable = False
+            for former in self.opened:
+                if former.replaced_by is session:
+                    former.ended = True
+
+    def request(self, method: str, session: Session, app: str | None) -> str | None:
+        """Send a request with the session, and return the code of its refusal."""
+        place = app if app and session.place in APPS else session.place
+        expected = self.world.request(session, place, self.now)
+        headers = {"Authorization": f"Bearer {session.jwt}", "Accept": "application/json"}
+        answer = self.service.client.open(f"{self.path(place)}/session", method=method, headers=headers)
+        assert code_of(answer) == expected
+        if expected is None:
+            self.confirm(session)
+        return expected
+
+    @rule(session=sessions, app=where)
+    def ask(self, session: Session, app: str | None) -> None:
+        self.request("GET", session, app)
+
+    @rule(session=sessions, app=where)
+    def leave(self, session: Session, app: str | None) -> None:
+        if self.request("DELETE", session, app) is None:
+            self.end(session)
+
+    @rule(session=sessions)
+    def end_by_client(self, session: Session) -> None:
+        moved = session.place in APPS and session.moves != self.world.moves[session.place]
+        gone = moved or session.token.deleted
+        id_ = jwt.decode(session.jwt, options={"verify_signature": False})["jti"]
+        self.call("DELETE", f"sessions/{id_}", expect=(404,) if gone else (204,))
+        if not gone:
+            self.end(session, reached=True)
+
+    def end(self, session: Session, *, reached: bool = False) -> None:
+        """End the session and those that depend on it. `reached`: not those that a move has ended."""
+        session.ended = session.ended or session.is_live(self.now)
+        for other in self.opened:
+            stayed = other.place not in APPS or other.moves == self.world.moves[other.place]
+            depends = session in (other.launcher, other.replaced_by)
+            if depends and other.is_live(self.now) and (stayed or not reached):
+                other.ended = True
 
 
 @pytest.fixture
@@ -407,7 +652,9 @@ def machine(app_and_snapshot: tuple[Flask, Path]) -> type[Lives]:
     restore_database(app, as_it_was)
     scopes = ["mint", "mint:workspace", "provision", "audit"]
     limit = "1000000 per minute"
-    provision(app, changed("clients", "everywhere", scopes=scopes, highest_role="admin", mint_limit=limit))
+    for client in ("everywhere", *CLIENTS.values()):
+        provision(app, changed("clients", client, scopes=scopes, highest_role="admin", mint_limit=limit))
+    provision(app, changed("workspaces", "globex", allowed_origins=[PORTAL]))
     return Lives
 
 
