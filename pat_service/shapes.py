@@ -24,6 +24,23 @@ MAX_ANCESTORS: Final = 50
 MAX_LIMIT_REQUESTS: Final = 10**9
 MAX_LIMIT_WINDOW_SECONDS: Final = 366 * 86400
 
+_EMAIL_TOO_LONG: Final = f"Must be at most {MAX_EMAIL_LENGTH} characters long."
+#: White space, control, format and other characters without a shape, by the first letter of their category.
+_INVISIBLE_CATEGORIES: Final = ("C", "Z")
+#: Characters of other categories that show nothing: fillers, joiners and variation selectors.
+_INVISIBLE: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
+_ACE_PREFIX: Final = "xn--"
+#: A local part without quotes, comments and lists. HTML's rule for `<input type=email>` is the same in ASCII.
+_NO_SPECIALS = re.compile(r"""[^()<>\[\]:;,@\\"]+""")
+#: The usual email, which needs no further check.
+_PLAIN_EMAIL = re.compile(
+    r"[\w.!#$%&'*+/=?^`{|}~-]+@(?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.(?!$)|$))+",
+    re.ASCII | re.IGNORECASE,
+)
+
 #: A text with less variety is not a random secret.
 MIN_DIFFERENT_CHARACTERS: Final = 8
 
@@ -105,21 +122,68 @@ def is_dns_label(slug: str) -> bool:
 
 
 def check_email(text: str) -> None:
-    """Refuse anything but a local part, one @ and a domain of limited length."""
-    check_text(text)
+    """Refuse anything but one plain address: a local part, one @ and a domain (IDNA 2008)."""
+    # The length comes first: normalizing a long text takes long.
+    if len(text) > MAX_EMAIL_LENGTH:
+        raise ValidationError(_EMAIL_TOO_LONG)
+    if _PLAIN_EMAIL.fullmatch(text):
+        return
+    if any(_is_invisible(character) for character in text):
+        raise ValidationError("Must not contain white space, control or invisible characters.")
+    if any(not character.isascii() and _has_ascii_form(character) for character in text):
+        raise ValidationError("Must not contain characters that Unicode changes into ASCII, such as U+212A.")
     local, _, domain = text.partition("@")
-    if not local or not domain or "@" in domain:
-        raise ValidationError("Must be an email address with one @.")
-    if max(len(text), len(normalize_email(text))) > MAX_EMAIL_LENGTH:
-        raise ValidationError(f"Must be at most {MAX_EMAIL_LENGTH} characters long.")
+    if not local or not _NO_SPECIALS.fullmatch(local) or _normalize_domain(_fold(domain)) is None:
+        raise ValidationError("Must be one plain email address, such as ana@acme.test.")
+    if len(normalize_email(text)) > MAX_EMAIL_LENGTH:
+        raise ValidationError(_EMAIL_TOO_LONG)
 
 
 def normalize_email(email: str) -> str:
-    """Return the spelling that is stored and compared: NFC, lower case.
+    """Return the spelling that is stored and compared: NFC, lower case, the domain in Unicode (IDNA 2008).
 
-    The two databases fold case differently, so Python does it.
+    The two databases fold case differently, so Python does it. The domain of a text that is no email stays.
     """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", email).lower())
+    folded = _fold(email)
+    if folded.isascii() and _ACE_PREFIX not in folded:
+        return folded
+    local, at, domain = folded.rpartition("@")
+    return f"{local}{at}{_normalize_domain(domain) or domain}"
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character)[0] in _INVISIBLE_CATEGORIES or character in _INVISIBLE
+
+
+def _has_ascii_form(character: str) -> bool:
+    return any(map(str.isascii, unicodedata.normalize("NFC", character)))
+
+
+def _normalize_domain(folded: str) -> str | None:
+    """Return a folded domain in Unicode, or None if it is no domain by IDNA 2008, without mappings."""
+    try:
+        labels = [_normalize_label(label) for label in folded.split(".")]
+    except UnicodeError:
+        return None
+    return ".".join(labels)
+
+
+def _normalize_label(label: str) -> str:
+    """Return the label in Unicode. Raise UnicodeError for anything but a label."""
+    if _DNS_LABEL.fullmatch(label):
+        return label
+    # Imported late: few requests need its tables.
+    import idna
+
+    decoded = idna.ulabel(idna.alabel(label))
+    # Only non-ASCII labels have a second form, and each has only one.
+    if decoded.isascii() or label not in (decoded, idna.alabel(decoded).decode()):
+        raise UnicodeError
+    return decoded
 
 
 def parse_uuid(text: str) -> str:

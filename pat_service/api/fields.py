@@ -34,9 +34,17 @@ _RFC_3339 = re.compile(
 EXAMPLE_MOMENT: Final = "2026-11-22T10:15:00Z"
 #: It has the form of a token and a wrong checksum, so it opens nothing.
 EXAMPLE_TOKEN: Final = f"pat_{'0123456789abcdef' * 4}00000000"
-#: JSON Schema patterns for the document: no control characters; one @.
+#: A label of a domain in ASCII, or with letters of Western Europe. The service accepts other letters too.
+_EMAIL_LABEL: Final = (
+    r"(?:(?![Xx][Nn]--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    r"|[a-z0-9\u00df-\u00f6\u00f8-\u00ff]{1,30})"
+)
+#: JSON Schema patterns for the document: no control characters; one plain address.
 TEXT_PATTERN: Final = r"^[^\u0000-\u001f\u007f-\u009f]*$"
-EMAIL_PATTERN: Final = r"^[^@\u0000-\u001f\u007f-\u009f]+@[^@\u0000-\u001f\u007f-\u009f]+$"
+EMAIL_PATTERN: Final = (
+    r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~\u00c0-\u024f-]+@"
+    rf"{_EMAIL_LABEL}(?:\.{_EMAIL_LABEL})*$"
+)
 
 
 class Duration(fields.Integer):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, users, workspaces
-from pat_service.shapes import check_email, check_slug, visible
+from pat_service.shapes import check_email, check_slug, is_uuid, visible
 from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import PageRequest
 from pat_service.storage.readiness import explain
@@ -57,8 +57,13 @@ _KINDS: Final[dict[str, Any]] = {
 
 
 def find(kind: str, name: str) -> AnyRow:
-    """Return the user, app or workspace with this email or slug. Raise UserNotFound, AppNotFound or
-    WorkspaceNotFound if there is none."""
+    """Return the user, app or workspace with this email or slug.
+
+    Raise UserNotFound, AppNotFound or WorkspaceNotFound if there is none. A user's id names the user too.
+    """
+    if kind == "user" and is_uuid(name.lower()):
+        user: Any = users.read(OPERATOR, name.lower())
+        return user  # type: ignore[no-any-return]
     list_rows, column, check, missing = _KINDS[kind]
     with suppress(ValidationError):
         check(name)

@@ -14,6 +14,7 @@ from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
 from pat_service.rules.directory import apps, users
+from pat_service.rules.directory.users import UnreachableUser
 from pat_service.rules.key_usage import KeyUse
 from pat_service.storage import readiness
 from pat_service.storage.database import db
@@ -53,6 +54,7 @@ def check(deploy: bool) -> None:
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
         unfit_slugs = apps.list_unfit_slugs() if has_app_origins() else []
         homeless = users.count_homeless()
+        unreachable = users.list_unreachable()
     if pooler:
         show(pooler)
     for use in uses:
@@ -61,10 +63,20 @@ def check(deploy: bool) -> None:
         show(f"pat-service: {_WRONG_KEY}", err=True)
     for slug in unfit_slugs:
         show(f"App {slug} cannot open: its slug cannot be the first part of its host")
+    for user in unreachable:
+        show(_describe_unreachable(user))
     if homeless:
         show(f"{homeless} user(s) have no home workspace: {_HOMELESS}")
     if wrong_key:
         raise SystemExit(1)
+
+
+def _describe_unreachable(user: UnreachableUser) -> str:
+    other = "" if user.other_id is None else f", and {user.other_email} is user {user.other_id}"
+    return (
+        f"User {user.id} has the email {user.email}, which no request can name{other}; "
+        f"flask --app app user email {user.id} NEW-EMAIL changes it"
+    )
 
 
 def _name(use: KeyUse) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import select, update
 
 from pat_service import __version__
 from pat_service.credentials import Key
+from pat_service.shapes import normalize_email
 from pat_service.storage.models import App, Client, ClientSecret, Event, User
 from tests.support.api_calls import BEN, UNKNOWN, mint, open_session, session_code
 from tests.support.people import (
@@ -652,6 +653,36 @@ def test_a_shell_captures_secrets_and_errors_of_real_processes(
     assert mint_status(client, "till", secret) == 201
     refused = flask("provision", write("frobs = 1"))
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "Error: frobs: Unknown field.\n")
+
+
+# check: emails
+
+
+def test_check_names_both_users_whose_emails_would_be_one(runner: Runner, service: Service) -> None:
+    ids = {row.email: row.id for row in service.rows(select(User.id, User.email))}
+    ana, ben = ids["ana@acme.test"], ids["ben@acme.test"]
+    for id_, email in ((ana, "x@bücher.example"), (ben, "x@xn--bcher-kva.example")):
+        service.change(update(User).where(User.id == id_).values(email=email))
+    [line] = [line for line in succeed(runner, "check").stdout.splitlines() if line.startswith("User ")]
+    assert line == (
+        f"User {ben} has the email x@xn--bcher-kva.example, which no request can name, and x@bücher.example "
+        f"is user {ana}; flask --app app user email {ben} NEW-EMAIL changes it"
+    )
+    # Both spellings name the older user, and the id names the other one.
+    for email in ("x@bücher.example", "X@XN--BCHER-KVA.example"):
+        assert service.rows(select(User.id).where(User.email == normalize_email(email))) == [(ana,)]
+    assert service.mint(email=None, userId=ben).status_code == 201
+    assert (
+        succeed(runner, "user", "email", ben, "ben@acme.test").stdout
+        == f"The email of {ben} is ben@acme.test.\n"
+    )
+    assert "User " not in succeed(runner, "check").stdout
+
+
+def test_check_names_users_whose_email_is_no_longer_valid(runner: Runner, service: Service) -> None:
+    service.change(update(User).where(User.email == "ana@acme.test").values(email="an\u200ba@acme.test"))
+    [line] = [line for line in succeed(runner, "check").stdout.splitlines() if line.startswith("User ")]
+    assert r"has the email an\u200ba@acme.test, which no request can name; flask" in line
 
 
 # Terminals

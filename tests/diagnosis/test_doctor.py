@@ -132,7 +132,7 @@ def test_each_finding_has_a_line_and_its_change_has_the_next(app: Flask) -> None
         (["--workspace", "nothing"], "There is no workspace 'nothing'."),
         (["--app", "Orders/"], "--app Orders/: Must be a slug"),
         (["--app", "a\x1b[31m"], r"--app a\x1b[31m: Must be a slug"),
-        (["--email", "ana"], "--email ana: Must be an email"),
+        (["--email", "ana"], "--email ana: Must be one plain email address"),
         (["--parent", "portal.example"], "--parent portal.example: Must be the origin of one page"),
         (["--parent", ""], "Must be the origin of one page"),
         (["--parent", "*"], "Must be the origin of one page"),

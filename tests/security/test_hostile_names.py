@@ -46,7 +46,8 @@ NAMES: Final = {
 PLAIN: Final = "Zqxj"
 #: For short columns.
 SHORT: Final = "<b>"
-EMAIL: Final = "'\"><img/src=x/onerror=alert(1)>@acme.test"
+#: The longest way that a valid email goes towards markup and templates.
+EMAIL: Final = "'/onerror='{{config}}${7*7}&lt&amp`@acme.test"
 ORDER: Final = "0dde0000-0000-4000-8000-000000000001"
 TICKET: Final = "71cce700-0000-4000-8000-000000000001"
 #: Pages of the two apps, with an invalid form for those that are posted.

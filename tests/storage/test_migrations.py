@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import create_engine, insert, inspect, select, text
+from sqlalchemy import bindparam, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from pat_service.storage import readiness
-from pat_service.storage.database import db, reading, transaction
-from pat_service.storage.models import Event
+from pat_service.storage.database import UtcDateTime, db, reading, transaction
+from pat_service.storage.models import Event, User
 from tests.e2e.deploy.test_schema_upgrade import INDEX, NEXT
 from tests.support.people import KEY, PUBLIC_URL, WORLD, Service, provision
 from tests.support.servers import fresh_database
@@ -199,6 +199,46 @@ def test_a_moment_is_stored_in_utc_and_a_naive_one_is_refused(empty: Flask) -> N
         assert connection.execute(select(Event.at)).scalar_one().utcoffset() == timedelta(0)
     with pytest.raises(StatementError), transaction() as connection:
         connection.execute(insert(Event), {"at": datetime(2026, 11, 22), "type": "test"})
+
+
+# Both spellings of a domain become one email
+
+UNICODE, ASCII = "ana@bücher.example", "ana@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("stored", "emails"),
+    [
+        ([ASCII], [UNICODE]),
+        ([UNICODE], [UNICODE]),
+        # The older user keeps the email, and the younger one the other spelling.
+        ([UNICODE, ASCII], [UNICODE, ASCII]),
+        ([ASCII, UNICODE], [UNICODE, ASCII]),
+        (
+            ["a@xn--fa-hia.xn--r8jz45g", "a@faß.例え", "a@xn--fa-hia.例え"],
+            ["a@faß.例え", "a@xn--fa-hia.xn--r8jz45g", "a@xn--fa-hia.例え"],
+        ),
+        (["a@xn--zzzzzz99999", "an\u200ba@acme.test", "xn--a@acme.test"],) * 2,
+    ],
+)
+def test_an_upgrade_makes_both_spellings_of_a_domain_one_email(
+    empty: Flask, stored: list[str], emails: list[str]
+) -> None:
+    upgrade(MIGRATIONS, revision="0011")
+    add = text(
+        "INSERT INTO users (id, email, name, status, created_at) VALUES (:id, :email, '', 'active', :at)"
+    ).bindparams(bindparam("at", type_=UtcDateTime))
+    ids = [f"00000000-0000-4000-8000-00000000000{9 - place}" for place in range(len(stored))]
+    with db.engine.execution_options(writes=True).begin() as connection:
+        for day, (id_, email) in enumerate(zip(ids, stored, strict=True), 1):
+            connection.execute(add, {"id": id_, "email": email, "at": datetime(2026, 11, day, tzinfo=UTC)})
+    for _ in range(2):
+        upgrade(MIGRATIONS)
+        with reading() as connection:
+            found = {row.id: row.email for row in connection.execute(select(User.id, User.email))}
+        assert [found[id_] for id_ in ids] == emails
+        with db.engine.execution_options(writes=True).begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '0011'"))
 
 
 # Migrations that the previous release survives

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from marshmallow import ValidationError
 from sqlalchemy import Connection, bindparam, exists, func, not_, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 from sqlalchemy.sql.selectable import Exists
@@ -26,7 +27,7 @@ from pat_service.rules.callers import OPERATOR, Caller, reaches_user, reaches_wo
 from pat_service.rules.directory import deletion, members, reach, statuses, workspaces
 from pat_service.rules.directory.changes import Change, Noun, changing, difference
 from pat_service.rules.directory.reach import FoundUserRow, Reach, UserRow, reading_as
-from pat_service.shapes import normalize_email
+from pat_service.shapes import check_email, normalize_email
 from pat_service.storage.database import AnyRow, reading
 from pat_service.storage.models import (
     ACTIVE,
@@ -43,6 +44,8 @@ from pat_service.storage.models import (
 )
 from pat_service.storage.paging import Listing, PageRequest, match, page
 
+#: Rows of all users that are in memory at a time.
+STREAMED_ROWS: Final = 1000
 USER: Final = Noun(
     User,
     "user_id",
@@ -103,6 +106,44 @@ def count_homeless() -> int:
     """Return the number of users without a home workspace."""
     with reading() as connection:
         return connection.scalar(_homeless) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnreachableUser:
+    """A user whom no request can name by email. `other` is the user who has the normalized email, if any."""
+
+    id: str
+    email: str
+    other_id: str | None
+    other_email: str
+
+
+def list_unreachable() -> list[UnreachableUser]:
+    """Return the users whose stored email is not a normalized valid one, sorted by email.
+
+    Older versions accepted more, and stored two spellings of one domain as two users.
+    """
+    with reading() as connection:
+        stored = connection.execute(_emails, execution_options={"yield_per": STREAMED_ROWS})
+        found = [
+            (row.id, row.email, normalize_email(row.email)) for row in stored if _is_unreachable(row.email)
+        ]
+        others = {email: find_id(connection, email) for _, _, email in found}
+    return sorted(
+        (
+            UnreachableUser(id_, email, others[other] if other != email else None, other)
+            for id_, email, other in found
+        ),
+        key=lambda user: user.email,
+    )
+
+
+def _is_unreachable(email: str) -> bool:
+    try:
+        check_email(email)
+    except ValidationError:
+        return True
+    return normalize_email(email) != email
 
 
 def create(
@@ -365,6 +406,7 @@ _reached = select(
     _existing_home.scalar_subquery().label("home_workspace_id"),
 ).where(reaches_user(User.id))
 _homeless = select(func.count()).select_from(User).where(not_(_existing_home.exists()))
+_emails = select(User.id, User.email)
 _by_email = select(User.id).where(User.email == bindparam("email"))
 _reached_by_email = select(User.id, reaches_user(User.id).label("reached")).where(
     User.email == bindparam("email")

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import insert, select
@@ -437,3 +438,36 @@ def test_the_paths_of_minting_are_not_taken_for_user_ids(directory: Directory) -
     for path in ("users/session", "users/personal-access-token"):
         problem_of(directory.call("GET", path), 405, "method_not_allowed")
     problem_of(directory.call("GET", "users/nobody"), 404, "not_found")
+
+
+# Spellings of an email.
+
+
+@pytest.mark.parametrize("first", ["zoë@bücher.example", "ZOË@XN--BCHER-KVA.example"])
+def test_every_spelling_of_a_domain_names_one_user(directory: Directory, first: str) -> None:
+    body = {"email": first, "memberships": [{"workspaceId": directory.acme, "role": "end-user"}]}
+    made = directory.ok("POST", "users", body, status=201)
+    assert made["email"] == "zoë@bücher.example"
+    for other in ("zoë@bücher.example", "zoë@xn--bcher-kva.example"):
+        problem_of(directory.call("POST", "users", body | {"email": other}), 409, "conflict")
+        assert [user["id"] for user in directory.items(f"users?email={quote(other)}")] == [made["id"]]
+        orders = directory.call("PUT", f"apps/{ORDERS}/grants/{made['id']}")
+        assert orders.status_code in (200, 201)
+        mint = {"email": other, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+        assert directory.call("POST", "users/personal-access-token", mint).status_code == 201
+    # IDNA 2008 has no transitional mapping.
+    for distinct in ("zoe@faß.de", "zoe@fass.de"):
+        directory.ok("POST", "users", body | {"email": distinct}, status=201)
+
+
+@pytest.mark.parametrize(
+    "email", ["mi\u212ae@acme.test", "an\u200ba@acme.test", "ana@acme.test ", "<ana@acme.test>"]
+)
+def test_an_email_that_looks_like_anothers_creates_nobody(directory: Directory, email: str) -> None:
+    for body in ({"email": email}, {"email": email, "memberships": []}):
+        problem = problem_of(
+            directory.call("POST", "users", body, client="everywhere"), 400, "invalid_payload"
+        )
+        assert list(problem["errors"]) == ["email"]
+    mint = {"email": email, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60, "provision": {}}
+    problem_of(directory.call("POST", "users/personal-access-token", mint), 400, "invalid_payload")
