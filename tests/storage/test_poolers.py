@@ -1,7 +1,6 @@
 """The service behind PgBouncer with its defaults, and on databases with unusual settings."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from sqlalchemy import text
 from pat_service.cli import upgrade_schema
 from pat_service.storage import database
 from pat_service.storage.database import db
-from tests.support.people import ORDERS, WORLD, Service, build_on, changed, provision
+from tests.support.crowd import use_at_once
+from tests.support.people import ORDERS, WORLD, Service, build_on, provision
 from tests.support.servers import free_port, fresh_database, pgbouncer
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -58,28 +58,6 @@ def check(app: Flask) -> tuple[int, list[str]]:
     return done.exit_code, (done.stdout + done.stderr).splitlines()
 
 
-#: People who use the service at the same time.
-CROWD = [f"user{number}@acme.test" for number in range(8)]
-
-
-def use(service: Service) -> set[int]:
-    """Let the crowd mint, open and make requests at the same time; return the statuses."""
-
-    def visit(email: str) -> set[int]:
-        own, statuses = Service(service.app.test_client()), set()
-        for _ in range(6):
-            frame = own.frame(email=email)
-            answers = [own.get(frame, path) for path in ("session", "pages/index", "session")]
-            statuses |= {answer.status_code for answer in answers}
-            assert {answer.get_json()["user"]["email"] for answer in answers[::2]} == {email}
-        return statuses
-
-    people = [{"email": email, "workspaces": {"acme": "end-user"}} for email in CROWD]
-    provision(service.app, {"users": people} | changed("apps", "orders", users=["ana@acme.test", *CROWD]))
-    with ThreadPoolExecutor(len(CROWD)) as threads:
-        return set().union(*threads.map(visit, CROWD))
-
-
 @pytest.mark.parametrize("settings", [{}, DROPPING], ids=["options refused", "options dropped"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_service_behind_pgbouncer_migrates_and_serves(
@@ -89,7 +67,7 @@ def test_a_service_behind_pgbouncer_migrates_and_serves(
         fresh, mode, default_pool_size="4" if mode == "transaction" else "20", **settings
     ) as pooled:
         with serving(pooled, tmp_path) as service:
-            assert use(service) == {200}
+            assert use_at_once(service) == {200}
             assert service.client.get("/readyz").status_code == 200
             frame = service.frame()
             assert (
@@ -147,7 +125,7 @@ def test_other_defaults_of_the_database_do_no_harm(
 
     def run(url: str) -> None:
         with serving(url, tmp_path) as service:
-            assert use(service) == {200}
+            assert use_at_once(service) == {200}
             provision(service.app, {"users": [{"email": "lea@acme.test", "name": "Lea — 北"}]})
 
     if mode is None:
@@ -175,7 +153,7 @@ def test_the_url_overrides_prepared_statements(
 ) -> None:
     with serving(f"{fresh}?{parameter}", tmp_path) as service:
         assert driver_of(service).prepare_threshold == threshold
-        assert use(service) == {200}
+        assert use_at_once(service) == {200}
 
 
 @pytest.mark.parametrize("by", ["url", "environment"])
