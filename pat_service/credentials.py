@@ -132,7 +132,7 @@ class Key:
 
 @dataclass(frozen=True)
 class SessionClaims:
-    """The claims of a verified session JWT. Without `app_id` it opens every app of its workspace."""
+    """The claims of a verified session JWT. Without `app_id` it is for the launcher of its workspace."""
 
     session_id: str
     user_id: str
@@ -171,17 +171,17 @@ class Keyring:
         return jwt.encode(payload, self.current.for_sessions, algorithm=JWT_ALGORITHM, headers=headers)
 
     def read_session(self, text: str, app_id: str | None) -> SessionClaims:
-        """Return the claims of a session JWT for this app or for a workspace. None accepts only a workspace.
+        """Return the claims of a session JWT for this app, or without an app for a launcher.
 
         Raise SessionExpired if a genuine session has expired, else SessionInvalid.
         """
         try:
             claims = self.read_any_session(text)
         except SessionExpired as expired:
-            if expired.subject.get("app_id", app_id) != app_id:
+            if expired.subject.get("app_id") != app_id:
                 raise SessionInvalid from None
             raise
-        if claims.app_id not in (app_id, None):
+        if claims.app_id != app_id:
             raise SessionInvalid
         return claims
 
@@ -235,7 +235,7 @@ class Keyring:
 
 
 def build_audience(app_id: str | None, workspace_id: str) -> str:
-    """Return the `aud` of a session: one app, or a workspace with all its apps."""
+    """Return the `aud` of a session: one app, or the launcher of a workspace."""
     return f"embed-workspace:{workspace_id}" if app_id is None else f"embed:{app_id}"
 
 

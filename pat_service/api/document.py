@@ -82,8 +82,8 @@ OWN_CODES: Final[dict[str, Collection[str]]] = {
     "enterApp": {"app_forbidden", "app_not_found"},
     "openApp": FRAME_CODES,
     "openLauncher": FRAME_CODES,
-    "openAppByForm": FRAME_CODES | CODES_BY_CREDENTIALS["session"],
-    "openLauncherByForm": FRAME_CODES | CODES_BY_CREDENTIALS["session"],
+    "openAppByForm": FRAME_CODES,
+    "openLauncherByForm": FRAME_CODES,
 }
 
 

@@ -60,12 +60,11 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
     token = {"type": "string", "description": f"The `{TOKEN_PARAMETER}` that the mint returned."}
     parameters = [{"in": "path", "name": name, "required": True, "schema": _ID}]
     page = {"200": {"description": f"The page of the {what}", "content": _PAGE}}
+    if kind == "App":
+        page["303"] = {"description": "With a workspace token: the same address, with a one-time code"}
     form = {
         "type": "object",
-        "properties": {
-            TOKEN_PARAMETER: token,
-            "session": {"type": "string", "description": "Replaces the token in a move to another app."},
-        },
+        "properties": {TOKEN_PARAMETER: token},
         # Other fields are ignored, but NUL is refused everywhere.
         "additionalProperties": _NO_NUL,
         "propertyNames": _NO_NUL,
@@ -124,8 +123,7 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "tags": [TAG],
                 "operationId": f"open{kind}ByForm",
                 "summary": f"Open the {what} in a frame, with the token in a form that targets the frame.",
-                "description": "No address then contains the token. A frame of a workspace token moves "
-                "between apps in the same way, with its `session` in the form.",
+                "description": "No address then contains the token.",
                 "security": [],
                 "requestBody": {
                     "required": True,

@@ -232,8 +232,6 @@ _tokens = {
 }
 _counted = select(func.count()).select_from(Session).where(Session.user_id == _user, *LIVE_SESSION)
 _sessions = {
-    "app": _counted.where(
-        or_(Session.app_id == _target, Session.app_id.is_(None) & (Session.workspace_id == _home))
-    ),
+    "app": _counted.where(Session.app_id == _target),
     "workspace": _counted.where(Session.app_id.is_(None), Session.workspace_id == _target),
 }

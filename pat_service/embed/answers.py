@@ -33,8 +33,6 @@ LAUNCHERS: Final = "/embed-workspaces"
 FRAMES: Final = "/embed-"
 #: This parameter of a frame's address holds a one-time code.
 CODE_PARAMETER: Final = "code"
-#: The form field that carries a session from one frame of a workspace to the next.
-SESSION_FIELD: Final = "session"
 #: The largest body of an app's form, and of the form that opens a frame.
 FORM_LIMIT_BYTES: Final = 1024 * 1024
 OPENING_LIMIT_BYTES: Final = 16 * 1024
@@ -54,7 +52,7 @@ _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTAL
 #: The path of the page that waits for a token, and of the handover.
 HANDOVER: Final = "/frame"
 #: Scripts call these paths. Their errors are always JSON.
-_FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/")
+_FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/|/apps/")
 
 
 @lru_cache(maxsize=512)
@@ -117,16 +115,10 @@ def _read_only(given: list[str]) -> str:
     return given[0]
 
 
-def read_opening() -> tuple[list[str], str | None]:
-    """Return the tokens of the opening form, and the session that another frame passed on."""
+def read_token_form() -> Secret:
+    """Return the token in the form that opens a frame, or raise the errors of `read_token`."""
     form: MultiDict[str, str] = read_form(OPENING_LIMIT_BYTES) if request.mimetype else MultiDict()
-    tokens, sessions = form.getlist(TOKEN_PARAMETER), form.getlist(SESSION_FIELD)
-    if not any(sessions):
-        return tokens, None
-    if any(tokens) or len(sessions) > 1:
-        raise errors.TokenInvalid("Send one access token, or one session.")
-    g.database_asked = True
-    return [], sessions[0]
+    return read_token(form.getlist(TOKEN_PARAMETER))
 
 
 def read_form(limit_bytes: int) -> MultiDict[str, str]:

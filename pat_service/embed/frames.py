@@ -11,7 +11,7 @@ from pat_service.embed import answers
 from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import app_prefix, expected_slug, launcher_origins
 from pat_service.embed.navigation import require_frame
-from pat_service.embed.pages import facts, first_page, hand_over_page, show_first_page, show_waiting
+from pat_service.embed.pages import facts, first_page, hand_over_page, show_waiting
 from pat_service.http import limits, opening
 from pat_service.http.authentication import bearer, count_request, keyring, utcnow
 from pat_service.http.payload import receive_body
@@ -19,7 +19,7 @@ from pat_service.http.public_url import has_app_origins
 from pat_service.rules import openings, sessions
 from pat_service.rules.access import Place
 from pat_service.rules.openings import Attempt, Framing, Ready
-from pat_service.rules.sessions import AnySession, OpenLauncher, OpenSession
+from pat_service.rules.sessions import AnySession, OpenLauncher
 from pat_service.rules.tokens import Navigation
 
 
@@ -30,18 +30,9 @@ def open_by_address(**_: str) -> Response:
 
 
 def open_by_form(**_: str) -> Response:
-    """Open a frame with the token in a form, or with a session of the same workspace."""
+    """Open a frame with the token in a form."""
     require_frame()
-    tokens, passed_on = answers.read_opening()
-    if passed_on is None:
-        return _navigate(answers.read_token(tokens), "form")
-    answers.refuse_nul()
-    session = _check(passed_on)
-    if isinstance(session, OpenSession):
-        limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
-        sessions.record_entry(session, utcnow())
-    answers.record_session(session)
-    return show_first_page(session, Secret(passed_on))
+    return _navigate(answers.read_token_form(), "form")
 
 
 def wait(**_: str) -> Response:
@@ -55,7 +46,7 @@ def hand_over(**_: str) -> Response:
     """Open a session for a waiting page, or a newer one for an open frame."""
     handover = read_handover()
     framing = Framing(handover.parent, handover.ancestors, launcher_origins())
-    attempt = Attempt(_place(), framing=framing, former=handover.session)
+    attempt = Attempt(_place(), handed_over=True, framing=framing, former=handover.session)
     return _open(
         answers.read_credential([handover.token]), attempt, lambda ready: hand_over_page(ready, handover)
     )

@@ -40,7 +40,7 @@ class _HandoverSchema(Schema):
     ancestor_origins = fields.List(
         fields.String(validate=Length(1, MAX_ORIGIN_LENGTH)),
         data_key="ancestorOrigins",
-        load_default=(),
+        load_default=None,
         allow_none=True,
         validate=Length(1, MAX_ANCESTORS),
     )

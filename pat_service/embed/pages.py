@@ -17,6 +17,7 @@ from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, locale, 
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
 from pat_service.http.headers import csp_nonce, use_nonce
+from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules.access import Viewer, Visitor, list_openable_apps
 from pat_service.rules.openings import Ready
 from pat_service.rules.sessions import AnySession, OpenSession
@@ -125,8 +126,13 @@ def show_first_page(session: AnySession, signed: Secret) -> Response:
 
 
 def first_page(ready: Ready) -> Response:
-    """Answer a navigation with the first page of a frame and its session."""
-    assert ready.signed  # noqa: S101 - a navigation gets the session
+    """Answer a navigation with the first page of a frame and its session, or move it on with a code."""
+    if ready.code is not None:
+        secrets = (TOKEN_PARAMETER, CODE_PARAMETER)
+        kept = {name: text for name, text in request.args.items() if name not in secrets}
+        # A redirect adds no entry to the history, and its body has no script.
+        return Response(status=303, headers={"Location": _address_with_code(ready.session, ready.code, kept)})
+    assert ready.signed  # noqa: S101 - either a code or the session
     return show_first_page(ready.session, ready.signed)
 
 
@@ -137,7 +143,8 @@ def hand_over_page(ready: Ready, handover: Handover) -> Response:
     """
     session, signed = ready.session, ready.signed
     if ready.code is not None:
-        return jsonify(moveTo=_address_with_code(session, ready.code, handover.parent))
+        query = {PARENT_PARAMETER: handover.parent, LOCALE_PARAMETER: locale(), THEME_PARAMETER: theme()}
+        return jsonify(moveTo=_address_with_code(session, ready.code, query))
     assert signed  # noqa: S101 - either a code or the session
     page = None
     if handover.nonce is not None:
@@ -146,10 +153,8 @@ def hand_over_page(ready: Ready, handover: Handover) -> Response:
     return jsonify(_boot(session, signed) | {"page": page})
 
 
-def _address_with_code(session: AnySession, code: Secret, parent: str) -> str:
-    query = {CODE_PARAMETER: code.reveal(), PARENT_PARAMETER: parent}
-    query |= {LOCALE_PARAMETER: locale(), THEME_PARAMETER: theme()}
-    return f"{_path(session)}?{urlencode(query)}"
+def _address_with_code(session: AnySession, code: Secret, query: Mapping[str, str]) -> str:
+    return f"{_path(session)}?{urlencode({CODE_PARAMETER: code.reveal(), **query})}"
 
 
 def _document(session: AnySession, boot: dict[str, Any] | None) -> Response:

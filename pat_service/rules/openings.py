@@ -15,7 +15,7 @@ from pat_service import errors, metrics
 from pat_service.credentials import CODE_PREFIX, Keyring, Secret, SessionClaims, generate
 from pat_service.errors import Refused
 from pat_service.rules import access, events
-from pat_service.rules.access import CredentialFacts, Place, ViewedApp
+from pat_service.rules.access import Place, ViewedApp
 from pat_service.rules.sessions import (
     END,
     SESSIONS,
@@ -46,6 +46,11 @@ CODE_SECONDS: Final = 30
 #: A renewed session ends at its successor's first request, and at the latest after this time.
 REPLACED_WITHIN: Final = timedelta(seconds=60)
 
+#: The detail of a refusal.
+NEEDS_APP_TOKEN: Final = (
+    "The access token is for a workspace, but an app's page takes only a token of the app. Mint one for it."
+)
+
 Answer = TypeVar("Answer")
 
 
@@ -66,12 +71,14 @@ class Framing:
 class Attempt:
     """How a caller opens a place.
 
-    `navigation` is the browser's way, or None for a script or program. `former` is the JWT of the session
-    that this opening renews. `max_sessions` limits the live sessions of one token.
+    `navigation` is the browser's way, or None for a script or program. `handed_over`: the script of a frame
+    has the credential. `former` is the JWT of the session that this opening renews. `max_sessions` limits the
+    live sessions of one token.
     """
 
     place: Place
     navigation: Navigation | None = None
+    handed_over: bool = False
     framing: Framing | None = None
     former: str | None = None
     max_sessions: int | None = None
@@ -98,13 +105,19 @@ def open(
         while True:
             token = check_token(keyring, secret, attempt.place, now, attempt.navigation)
             row, session_id = token.row, new_id()
+            ids = ids_of(row) | {"app_id": attempt.place.app_id}
+            opens_more = row.target_app is None and attempt.place.app_id is not None
+            if opens_more and attempt.handed_over:
+                raise errors.TokenInvalid(NEEDS_APP_TOKEN).about(**ids)
             session = build_session(session_id, row.session_seconds, token.viewer, row)
             former = _find_former(keyring, attempt, row.user_id, now)
-            if _must_move(session, attempt, former, row):
+            # A page of an app never loads from an address with a token that opens more than the app.
+            hides_token = opens_more and attempt.navigation is not None
+            if _must_move(session, attempt, former, ids) or hides_token:
                 ready = Ready(session, None, generate(CODE_PREFIX))
             else:
                 expires_at = now + timedelta(seconds=row.session_seconds)
-                ready = Ready(session, _sign(keyring, session_id, row, now, expires_at), None)
+                ready = Ready(session, _sign(keyring, session_id, ids, now, expires_at), None)
             answer = prepare(ready)
             if _insert_session(keyring, secret, token, ready, attempt, former, now):
                 break
@@ -127,14 +140,14 @@ def redeem(
             viewer = _require_redeemable(row, attempt.place, now)
             session = build_from_row(row, viewer, now)
             former = _find_former(keyring, attempt, row.user_id, now)
-            if _must_move(session, attempt, former, row):
+            if _must_move(session, attempt, former, ids_of(row)):
                 return prepare(Ready(session, None, code))
         except Refused as refusal:
             raise refusal.about(session_id=row.session_id, **ids_of(row)) from None
-        signed = _sign(keyring, session.id, row, row.created_at, row.expires_at)
+        signed = _sign(keyring, session.id, ids_of(row), row.created_at, row.expires_at)
         answer = prepare(Ready(session, signed, None))
         with transaction() as connection:
-            replaces = former is not None and _replace(connection, former, row, session.id, now)
+            replaces = former is not None and _replace(connection, former, ids_of(row), session.id, now)
             values = {"session": session.id, "digest": digest, "now": now, "code_since": now - _CODE_LIFE}
             statement = _redeem_successor if replaces else _redeem
             if not connection.execute(statement, values).rowcount:
@@ -189,18 +202,16 @@ def _require_openable(row: SessionRow, ids: dict[str, Any], *, own_host: bool) -
 
 
 def _sign(
-    keyring: Keyring, session_id: str, row: CredentialFacts, issued_at: datetime, expires_at: datetime
+    keyring: Keyring, session_id: str, ids: dict[str, Any], issued_at: datetime, expires_at: datetime
 ) -> Secret:
-    claims = SessionClaims(session_id, row.user_id, row.target_app, row.workspace_id, issued_at, expires_at)
-    return Secret(keyring.sign_session(claims))
+    place = (ids["user_id"], ids["app_id"], ids["workspace_id"])
+    return Secret(keyring.sign_session(SessionClaims(session_id, *place, issued_at, expires_at)))
 
 
 # ---- The pages around a frame ----
 
 
-def _must_move(
-    session: AnySession, attempt: Attempt, former: AnySession | None, row: CredentialFacts
-) -> bool:
+def _must_move(session: AnySession, attempt: Attempt, former: AnySession | None, ids: dict[str, Any]) -> bool:
     """Return whether only a navigation can apply the token's origins. Raise OriginNotAllowed.
 
     A browser that does not report the pages around a frame still applies a policy to a page that it loads.
@@ -212,7 +223,7 @@ def _must_move(
     allowed = {*session.origins, *(framing.launchers if session.from_launcher else ())}
     around = {framing.parent, *(framing.ancestors or ())}
     if ANY_ORIGIN not in allowed and not around <= allowed:
-        raise errors.OriginNotAllowed().about(**ids_of(row))
+        raise errors.OriginNotAllowed().about(**ids)
     if framing.ancestors is not None or session.origins == session.own_origins:
         return False
     if former is None:
@@ -233,21 +244,20 @@ def _insert_session(
     now: datetime,
 ) -> bool:
     """Use the token and insert its session with the event; return False if the token changed."""
-    row, ids, navigation = token.row, ids_of(token.row), attempt.navigation
+    row, navigation = token.row, attempt.navigation
+    ids = ids_of(row) | {"app_id": attempt.place.app_id}
     session = ids | {
         "id": ready.session.id,
         "key_id": keyring.current.id,
-        "moves": row.moves,
+        # A workspace's token has no count of an app's moves.
+        "moves": row.moves if row.target_app == ids["app_id"] else row.app_moves,
         "attributes": row.attributes,
         "allowed_origins": row.allowed_origins,
         "created_at": now,
         "expires_at": now + timedelta(seconds=row.session_seconds),
         "workspace_token": row.target_app is None or None,
     }
-    # The event names the opened app, even if the token is for the whole workspace.
-    event = events.build(
-        events.SESSION_OPENED, now, session_id=ready.session.id, **ids | {"app_id": row.app_id}
-    )
+    event = events.build(events.SESSION_OPENED, now, session_id=ready.session.id, **ids)
     max_sessions = attempt.max_sessions
     stepwise = row.single_use or max_sessions is not None or former is not None or ready.code is not None
     if not stepwise and token.is_under(keyring.current):
@@ -258,7 +268,7 @@ def _insert_session(
             return False
         if row.single_use:
             _end_repeated(connection, token.id, ready.session.id, now)
-        replaces = former is not None and _replace(connection, former, row, ready.session.id, now)
+        replaces = former is not None and _replace(connection, former, ids, ready.session.id, now)
         if max_sessions is not None:
             _require_room(connection, ids, max_sessions, now)
         repeatable = row.single_use and navigation is not None
@@ -315,16 +325,15 @@ def _find_former(keyring: Keyring, attempt: Attempt, user_id: str, now: datetime
     if attempt.former is None:
         return None
     try:
-        row = find(keyring.read_session(attempt.former, attempt.place.app_id), attempt.place)
+        row = find(keyring.read_session(attempt.former, attempt.place.app_id))
         viewer = require_valid(row, attempt.place, now)
     except Refused:
         return None
-    same = row.user_id == user_id and row.target_app == attempt.place.app_id
-    return build_from_row(row, viewer, now) if same else None
+    return build_from_row(row, viewer, now) if row.user_id == user_id else None
 
 
 def _replace(
-    connection: Connection, former: AnySession, row: CredentialFacts, session_id: str, now: datetime
+    connection: Connection, former: AnySession, ids: dict[str, Any], session_id: str, now: datetime
 ) -> bool:
     """Let the new session replace the former one, if that is still live. Return whether it does."""
     values = {"session": former.id, "now": now}
@@ -339,11 +348,10 @@ def _replace(
     connection.execute(_set_successor, {"session": former.id, "successor": session_id, "end": end})
     if isinstance(former, OpenLauncher):
         connection.execute(
-            _pass_on, {"former": former.id, "successor": session_id, "user": row.user_id, "now": now}
+            _pass_on, {"former": former.id, "successor": session_id, "user": ids["user_id"], "now": now}
         )
-    ids = ids_of(row) | {"token_id": former.token_id, "client_id": former.client_id}
-    details = {"by": session_id}
-    events.record(connection, events.SESSION_REPLACED, now, details=details, session_id=former.id, **ids)
+    ids = ids | {"token_id": former.token_id, "client_id": former.client_id, "session_id": former.id}
+    events.record(connection, events.SESSION_REPLACED, now, details={"by": session_id}, **ids)
     return True
 
 

@@ -32,8 +32,7 @@ class Opened:
     """A session that is valid now. `expires_in` is in whole seconds.
 
     `own_origins` are the allowed origins of the app or launcher. `origins` are those of them that the token
-    allows too. `from_launcher`: a launcher opened the app, so it may frame it as well. A `workspace_wide`
-    session opens every app of the workspace that the user may open.
+    allows too. `from_launcher`: a launcher opened the app, so it may frame it as well.
     """
 
     id: str
@@ -43,7 +42,6 @@ class Opened:
     origins: list[str]
     own_origins: list[str]
     from_launcher: bool
-    workspace_wide: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,7 @@ def build_session(
     """Return the session with the present facts of its row."""
     own = list(row.app_origins if isinstance(viewer, Viewer) else row.workspace_origins)
     origins = access.narrow_origins(own, row.allowed_origins)
-    wide = row.target_app is None
-    common = (session_id, row.token_id, row.client_id, expires_in, origins, own, from_launcher, wide)
+    common = (session_id, row.token_id, row.client_id, expires_in, origins, own, from_launcher)
     return OpenSession(*common, viewer) if isinstance(viewer, Viewer) else OpenLauncher(*common, viewer)
 
 
@@ -91,7 +88,7 @@ def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySessi
     """
     row = None
     try:
-        row = find(keyring.read_session(token, place.app_id), place)
+        row = find(keyring.read_session(token, place.app_id))
         viewer = require_valid(row, place, now)
         if row.unconfirmed:
             _confirm(row, now)
@@ -102,9 +99,9 @@ def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySessi
     return build_from_row(row, viewer, now)
 
 
-def find(claims: SessionClaims, place: Place) -> SessionRow:
-    """Return the session of the claims with its facts at the place, or raise SessionInvalid."""
-    row: SessionRow | None = _by_id.first({"id": claims.session_id, "app": place.valid_app_id})
+def find(claims: SessionClaims) -> SessionRow:
+    """Return the session of the claims with its facts, or raise SessionInvalid."""
+    row: SessionRow | None = _by_id.first({"id": claims.session_id, "app": None})
     claimed = (claims.app_id, claims.user_id, claims.workspace_id)
     if row is None or (row.target_app, row.user_id, row.workspace_id) != claimed:
         raise errors.SessionInvalid
@@ -113,7 +110,7 @@ def find(claims: SessionClaims, place: Place) -> SessionRow:
 
 def require_valid(row: SessionRow, place: Place, now: datetime) -> AnyViewer:
     """Return the viewer or visitor of the session at the place, or raise the errors of `check`."""
-    if not access.is_for_place(row, place):
+    if row.target_app != place.app_id or not access.is_for_place(row, place):
         raise errors.SessionInvalid
     has_expired = row.expires_at <= now
     if row.replaced_by is not None and (has_expired or row.ended_at is not None):
@@ -135,20 +132,6 @@ def _confirm(row: SessionRow, now: datetime) -> None:
         connection.execute(_end_predecessor, values)
         if not connection.execute(_mark_confirmed, values).rowcount:
             raise errors.SessionRevoked
-
-
-def record_entry(session: OpenSession, now: datetime) -> None:
-    """Record that an open session has entered another app of its workspace."""
-    ids: dict[str, Any] = {
-        "session_id": session.id,
-        "token_id": session.token_id,
-        "client_id": session.client_id,
-        "app_id": session.viewer.app.id,
-        "user_id": session.viewer.user.id,
-        "workspace_id": session.viewer.workspace.id,
-    }
-    with transaction() as connection:
-        events.record(connection, events.SESSION_ENTERED, now, **ids)
 
 
 def end(session: AnySession, now: datetime) -> None:

@@ -29,7 +29,7 @@ COMMON: Final = "embed.example"
 OWN: Final = f"orders.{COMMON}"
 OTHERS: Final = f"support.{COMMON}"
 NOBODYS: Final = f"nothing.{COMMON}"
-EVENTS: Final = (events.SESSION_OPENED, events.SESSION_ENTERED, events.SESSION_ENDED)
+EVENTS: Final = (events.SESSION_OPENED, events.SESSION_ENDED)
 JSON: Final = {"Accept": "application/json"}
 MINT_WORKSPACE: Final[dict[str, Any]] = {"appSlug": None, "workspaceSlug": "acme", "client": "manager"}
 #: Hosts that cannot belong to an app.
@@ -235,12 +235,23 @@ def test_a_launcher_exchanges_its_session_for_an_app_on_its_own_host(hosts: Host
     assert boot(waits)["parents"] == ["https://embed.example"]
 
 
-def test_a_workspace_session_opens_an_app_only_on_its_own_host(hosts: Hosts) -> None:
-    jwt = boot(launcher(hosts))["session"]
-    before = hosts.counts()
-    assert hosts.post(f"/embed-apps/{ORDERS}", OTHERS, session=jwt).status_code == 401
-    assert hosts.post(f"/embed-apps/{ORDERS}", COMMON, session=jwt).status_code == 404
-    assert hosts.counts() == before
+def test_the_code_of_a_launcher_opens_the_app_on_its_own_host(hosts: Hosts) -> None:
+    """Launcher and host page must both be allowed."""
+    started = boot(launcher(hosts))
+    for app_id, host in ((ORDERS, OWN), (SUPPORT, OTHERS)):
+        found: Any = hosts.ask("POST", f"{started['base']}/apps/{app_id}", COMMON, started["session"]).json
+        path = f"/embed-apps/{app_id}"
+        around = ["https://embed.example", PORTAL]
+        body = {"accessToken": found["code"], "parentOrigin": around[0], "ancestorOrigins": around}
+        opened: Any = hosts.service.client.post(f"{path}/frame", json=body, headers={"Host": host}).json
+        assert hosts.ask("GET", f"{path}/session", host, opened["session"]).status_code == 200
+
+
+def test_an_app_without_a_host_opens_from_no_launcher(hosts: Hosts, renamed: Any) -> None:
+    started = boot(launcher(hosts))
+    renamed("my_orders")
+    answer = hosts.ask("POST", f"{started['base']}/apps/{ORDERS}", COMMON, started["session"])
+    problem_of(answer, 409, "conflict")
 
 
 def test_only_a_launchers_policy_allows_frames_and_only_of_apps(hosts: Hosts) -> None:

@@ -232,9 +232,12 @@ def test_a_workspace_token_opens_the_launcher(service: Service) -> None:
     problem_of(evil, 403, "origin_not_allowed")
 
 
-def test_a_workspace_token_handed_to_an_app_opens_only_this_app(service: Service) -> None:
-    found = opened(hand_over(service, handed(workspace_token(service)[0], nonce=NONCE)))
-    assert "All apps" not in found["page"]
+def test_an_apps_page_takes_no_workspace_token(service: Service) -> None:
+    """The scripts of one app could read a token that opens the others."""
+    for nonce in (NONCE, None):
+        answer = hand_over(service, handed(workspace_token(service)[0], nonce=nonce))
+        assert "Mint one for it" in problem_of(answer, 401, "token_invalid")["detail"]
+    assert service.count(Session) == 0
 
 
 # ---- Texts ----

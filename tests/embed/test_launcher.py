@@ -1,4 +1,4 @@
-"""Workspace tokens: the launcher with its apps, and moves between them."""
+"""Workspace tokens: the launcher with its apps, and the sessions of both."""
 
 import json
 import re
@@ -23,6 +23,7 @@ from tests.support.people import (
     PUBLIC_URL,
     SUPPORT,
     WORLD,
+    Frame,
     Service,
     boot,
     changed,
@@ -69,12 +70,21 @@ class Launcher:
     def bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.jwt}"}
 
-    def go(self, path: str, **headers: str) -> TestResponse:
-        """Move to an app or back, as frame.js does."""
-        return self.service.client.post(path, data={"session": self.jwt}, headers=JSON | headers)
+    def enter(self, app_id: str = ORDERS) -> TestResponse:
+        """Exchange the session for a one-time code of an app."""
+        return self.service.client.post(f"{self.path}/apps/{app_id}", headers=self.bearer)
 
-    def ask(self, path: str) -> TestResponse:
-        return self.service.client.get(path, headers=self.bearer)
+    def app(self, app_id: str = ORDERS, **headers: str) -> Frame:
+        """Open an app by a navigation with a code."""
+        entered = self.enter(app_id)
+        assert entered.status_code == 201, entered.text
+        code = entered.get_json()["code"]
+        page = self.service.client.get(f"/embed-apps/{app_id}?code={code}", headers=headers)
+        assert page.status_code == 200, page.text
+        return Frame(page, app_id, boot(page)["session"])
+
+    def ask(self, rest: str = "session") -> TestResponse:
+        return self.service.client.get(f"{self.path}/{rest}", headers=self.bearer)
 
 
 def launch(service: Service, **fields: Any) -> Launcher:
@@ -85,7 +95,7 @@ def launch(service: Service, **fields: Any) -> Launcher:
 
 
 def apps_in(answer: TestResponse) -> list[str]:
-    return re.findall(r'class="launch" name="[^"]+" value="([^"]+)"', answer.text)
+    return re.findall(r'class="launch"[^>]* value="([^"]+)"', answer.text)
 
 
 def directive(answer: TestResponse, name: str) -> str:
@@ -202,39 +212,34 @@ def test_the_launcher_has_a_policy_of_its_own(service: Service) -> None:
 def test_each_app_keeps_its_own_frame_ancestors(service: Service) -> None:
     provision(service.app, changed("apps", "orders", allowed_origins=[ELSEWHERE]))
     launcher = launch(service)
-    assert directive(launcher.go(f"/embed-apps/{ORDERS}"), "frame-ancestors") == ELSEWHERE
-    assert directive(launcher.go(f"/embed-apps/{SUPPORT}"), "frame-ancestors") == PORTAL
-    assert directive(launcher.go(launcher.path), "frame-ancestors") == PORTAL
+    assert directive(launcher.app(ORDERS).response, "frame-ancestors") == ELSEWHERE
+    assert directive(launcher.app(SUPPORT).response, "frame-ancestors") == PORTAL
     narrow = launch(service, allowedOrigins=[PORTAL])
-    assert directive(narrow.go(f"/embed-apps/{ORDERS}"), "frame-ancestors") == "'none'"
+    assert directive(narrow.app(ORDERS).response, "frame-ancestors") == "'none'"
 
 
-def test_one_session_moves_to_each_app_and_back(service: Service) -> None:
+def test_a_launcher_opens_a_session_for_each_app(service: Service) -> None:
     launcher = launch(service)
-    for path in (f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}", launcher.path):
-        answer = launcher.go(path)
-        assert answer.status_code == 200, answer.text
-        assert boot(answer)["session"] == launcher.jwt
-        assert boot(answer)["base"] == path
-        facts = launcher.ask(f"{path}/session")
-        assert facts.status_code == 200
-        assert facts.get_json()["user"]["email"] == "ana@acme.test"
-        assert ("app" in facts.get_json()) == path.startswith("/embed-apps/")
-    assert launcher.ask(f"/embed-apps/{ORDERS}/pages/list").status_code == 200
-    assert service.count(Session) == 1
-    assert [event.app_id for event in service.events("session:opened")] == [None]
-    assert [event.app_id for event in service.events("session:app-entered")] == [ORDERS, SUPPORT]
+    frames = [launcher.app(app_id) for app_id in (ORDERS, SUPPORT)]
+    for frame in frames:
+        assert boot(frame.response)["base"] == f"/embed-apps/{frame.app_id}"
+        facts = service.facts(frame)
+        assert (facts["user"]["email"], facts["app"]["id"]) == ("ana@acme.test", frame.app_id)
+    assert "app" not in launcher.ask().get_json()
+    assert service.count(Session) == 3
+    assert [event.app_id for event in service.events("session:opened")] == [None, ORDERS, SUPPORT]
 
 
 def test_a_workspace_token_opens_an_app_directly(service: Service) -> None:
     text = token(service)
-    answer = service.open(text)
+    moved = service.open(text)
+    assert moved.status_code == 303
+    answer = service.client.get(moved.headers["Location"])
     assert answer.status_code == 200
-    carried = {"session": boot(answer)["session"]}
-    assert service.client.post(f"/embed-apps/{SUPPORT}", data=carried).status_code == 200
+    assert "All apps" not in answer.text
     exchanged = service.client.post("/api/ext/users/session", json={"appId": SUPPORT, "accessToken": text})
     assert exchanged.status_code == 201
-    assert service.events("session:opened")[0].app_id == ORDERS
+    assert [event.app_id for event in service.events("session:opened")] == [ORDERS, SUPPORT]
 
 
 def test_a_form_opens_the_launcher_without_a_token_in_its_address(service: Service) -> None:
@@ -251,15 +256,14 @@ def test_the_jwt_names_the_workspace(service: Service) -> None:
     assert set(claims) == {"iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp"}
 
 
-def test_the_session_ends_everywhere_at_once(service: Service) -> None:
+def test_an_app_ends_without_its_launcher(service: Service) -> None:
     launcher = launch(service)
-    assert service.client.delete(f"/embed-apps/{ORDERS}/session", headers=launcher.bearer).status_code == 204
-    for path in (f"/embed-apps/{ORDERS}", f"/embed-apps/{SUPPORT}", launcher.path):
-        problem_of(launcher.go(path), 401, "session_revoked")
-        problem_of(launcher.ask(f"{path}/session"), 401, "session_revoked")
-    other = launch(service)
-    assert service.client.delete(f"{other.path}/session", headers=other.bearer).status_code == 204
-    problem_of(other.go(f"/embed-apps/{ORDERS}"), 401, "session_revoked")
+    frame, other = launcher.app(ORDERS), launcher.app(SUPPORT)
+    ended = service.client.delete(f"/embed-apps/{ORDERS}/session", headers=frame.bearer)
+    assert ended.status_code == 204
+    problem_of(service.get(frame, "session"), 401, "session_revoked")
+    assert service.get(other, "session").status_code == 200
+    assert launcher.ask().status_code == 200
 
 
 # ---- What it does not open ----
@@ -283,52 +287,46 @@ def test_a_token_opens_only_its_own_app_or_workspace(service: Service) -> None:
 
 def test_an_app_session_is_invalid_at_the_launcher_and_at_other_apps(service: Service) -> None:
     frame = service.frame()
-    path = f"/embed-workspaces/{workspace(service)}"
-    problem_of(service.client.get(f"{path}/session", headers=frame.bearer), 401, "session_invalid")
-    for target in (path, f"/embed-apps/{SUPPORT}"):
-        answer = service.client.post(target, data={"session": frame.jwt}, headers=JSON)
+    for target in (f"/embed-workspaces/{workspace(service)}", f"/embed-apps/{SUPPORT}"):
+        answer = service.client.get(f"{target}/session", headers=frame.bearer)
         problem_of(answer, 401, "session_invalid")
-    # At its own app the session is valid in a form too.
-    assert service.client.post(f"/embed-apps/{ORDERS}", data={"session": frame.jwt}).status_code == 200
 
 
-def test_a_workspace_session_is_invalid_at_another_workspaces_app(service: Service) -> None:
+def test_a_launchers_session_is_invalid_at_every_app_and_at_other_launchers(service: Service) -> None:
     launcher = launch(service)
-    for path in (f"/embed-apps/{LEDGER}", "/embed-apps/nothing", f"/embed-workspaces/{LEDGER}"):
-        problem_of(launcher.go(path), 401, "session_invalid")
-        problem_of(launcher.ask(f"{path}/session"), 401, "session_invalid")
-
-
-def test_a_workspace_session_needs_a_grant_for_each_app(service: Service) -> None:
-    bens = launch(service, email="ben@acme.test")
-    problem_of(bens.go(f"/embed-apps/{SUPPORT}"), 401, "access_revoked")
-    problem_of(bens.ask(f"/embed-apps/{SUPPORT}/session"), 401, "access_revoked")
+    for path in (f"/embed-apps/{ORDERS}", f"/embed-apps/{LEDGER}", f"/embed-workspaces/{LEDGER}"):
+        answer = service.client.get(f"{path}/session", headers=launcher.bearer)
+        problem_of(answer, 401, "session_invalid")
+    problem_of(launcher.enter(LEDGER), 404, "app_not_found")
 
 
 @pytest.mark.parametrize("loss", ACCESS_LOSSES)
 def test_every_request_checks_access_again(service: Service, loss: str) -> None:
     launcher = launch(service)
-    assert launcher.ask(f"/embed-apps/{ORDERS}/session").status_code == 200
+    frame = launcher.app()
     provision(service.app, ACCESS_LOSSES[loss])
-    problem_of(launcher.ask(f"/embed-apps/{ORDERS}/session"), 401, "access_revoked")
-    at_home = launcher.go(launcher.path)
+    problem_of(service.get(frame, "session"), 401, "access_revoked")
     if loss == "she loses her grant":
-        assert apps_in(at_home) == [SUPPORT]
+        problem_of(launcher.enter(), 403, "app_forbidden")
+        assert launcher.ask().status_code == 200
     else:
-        problem_of(at_home, 401, "access_revoked")
+        problem_of(launcher.enter(), 401, "access_revoked")
     provision(service.app, WORLD)
-    assert launcher.ask(f"/embed-apps/{ORDERS}/session").status_code == 200
+    assert service.get(frame, "session").status_code == 200
+    assert launcher.enter().status_code == 201
 
 
 def test_an_app_that_leaves_the_workspace_disappears_at_once(service: Service) -> None:
     text = token(service)
     launcher = launch(service)
+    frame, code = launcher.app(), launcher.enter().get_json()["code"]
     provision(service.app, changed("apps", "orders", workspace="globex"))
-    problem_of(launcher.ask(f"/embed-apps/{ORDERS}/session"), 401, "access_revoked")
-    problem_of(launcher.go(f"/embed-apps/{ORDERS}"), 401, "access_revoked")
-    assert apps_in(launcher.go(launcher.path)) == [SUPPORT]
+    problem_of(service.get(frame, "session"), 401, "access_revoked")
+    problem_of(service.client.get(f"/embed-apps/{ORDERS}?code={code}", headers=JSON), 401, "access_revoked")
+    problem_of(launcher.enter(), 404, "app_not_found")
     assert service.refusal(text) == "token_superseded"
     assert service.refusal(token(service)) == "access_revoked"
+    assert apps_in(launch(service).response) == [SUPPORT]
 
 
 def test_an_app_that_has_moved_away_stays_closed(service: Service) -> None:
@@ -337,24 +335,24 @@ def test_an_app_that_has_moved_away_stays_closed(service: Service) -> None:
     provision(service.app, {"workspaces": [{"slug": "third"}]})
     provision(service.app, changed("apps", "ledger", workspace="third"))
     assert service.refusal(token(service), LEDGER) == "token_invalid"
-    problem_of(launch(service).go(f"/embed-apps/{LEDGER}"), 401, "session_invalid")
+    problem_of(launch(service).enter(LEDGER), 404, "app_not_found")
 
 
-def test_moves_between_apps_count_as_openings_for_the_limit(make_app: Callable[..., Flask]) -> None:
+def test_a_launcher_opens_apps_within_the_limit_of_openings(make_app: Callable[..., Flask]) -> None:
     app = make_app(OPEN_RATE_LIMIT="3 per minute")
     provision(app, WORLD)
     launcher = launch(Service(app.test_client()))
-    codes = [launcher.go(f"/embed-apps/{ORDERS}").status_code for _ in range(5)]
-    assert codes == [200, 200, 200, 429, 429]
-    assert len(launcher.service.events("session:app-entered")) == 3
+    codes = [launcher.enter().status_code for _ in range(5)]
+    assert codes == [201, 201, 201, 429, 429]
+    assert len(launcher.service.events("session:opened")) == 4
 
 
 def test_an_app_that_joins_the_workspace_appears_at_once(service: Service) -> None:
     launcher = launch(service)
     ledger = changed("apps", "ledger", workspace="acme", users=["ana@acme.test"])
     provision(service.app, ledger)
-    assert LEDGER in apps_in(launcher.go(launcher.path))
-    assert launcher.go(f"/embed-apps/{LEDGER}").status_code == 200
+    assert LEDGER in apps_in(launch(service).response)
+    assert launcher.enter(LEDGER).status_code == 201
 
 
 def test_a_workspace_token_and_its_session_expire_to_the_second(service: Service) -> None:
@@ -366,21 +364,31 @@ def test_a_workspace_token_and_its_session_expire_to_the_second(service: Service
         clock.shift(60)
         answer = service.client.get(path, query_string={"personal-access-token": text}, headers=JSON)
         problem_of(answer, 401, "token_expired")
-        assert launcher.go(f"/embed-apps/{ORDERS}").status_code == 200
-        assert boot(launcher.go(launcher.path))["expiresIn"] == 3540
+        frame = launcher.app()
+        assert [
+            answer.get_json()["expiresIn"] for answer in (launcher.ask(), service.get(frame, "session"))
+        ] == [
+            3540,
+            3540,
+        ]
         clock.shift(3540)
-        problem_of(launcher.go(launcher.path), 401, "session_expired")
+        problem_of(launcher.ask(), 401, "session_expired")
+        problem_of(service.get(frame, "session"), 401, "session_expired")
 
 
 def test_end_sessions_ends_only_the_workspace_sessions(service: Service) -> None:
     launcher, frame, bens = launch(service), service.frame(), launch(service, email="ben@acme.test")
+    nested = launcher.app()
     token(service, endSessions=True)
-    problem_of(launcher.ask(f"{launcher.path}/session"), 401, "session_revoked")
+    problem_of(launcher.ask(), 401, "session_revoked")
+    problem_of(service.get(nested, "session"), 401, "session_revoked")
     assert service.get(frame, "session").status_code == 200
-    assert bens.ask(f"{bens.path}/session").status_code == 200
+    assert bens.ask().status_code == 200
     again = launch(service)
+    nested = again.app()
     service.token(endSessions=True)
-    assert again.ask(f"{again.path}/session").status_code == 200
+    assert again.ask().status_code == 200
+    assert service.get(nested, "session").status_code == 200
     problem_of(service.get(frame, "session"), 401, "session_revoked")
 
 
@@ -391,7 +399,7 @@ def test_a_deleted_workspace_has_no_tokens_and_sessions(service: Service) -> Non
     service.change(delete(Workspace).where(Workspace.slug == "acme"))
     answer = service.client.get(launcher.path, query_string={"personal-access-token": text}, headers=JSON)
     problem_of(answer, 401, "token_invalid")
-    problem_of(launcher.go(launcher.path), 401, "session_invalid")
+    problem_of(launcher.ask(), 401, "session_invalid")
 
 
 # ---- Bad input ----
@@ -401,11 +409,9 @@ def test_a_deleted_workspace_has_no_tokens_and_sessions(service: Service) -> Non
 @pytest.mark.parametrize(
     ("form", "status", "code"),
     [
-        *(({}, 401, "token_missing"), ({"session": ""}, 401, "token_missing")),
-        *(({"session": text}, 401, "session_invalid") for text in ("x", "eyJ" * 1000)),
-        ({"session": "\0"}, 400, "invalid_payload"),
-        *(({name: ["a", "b"]}, 401, "token_invalid") for name in ("session", "personal-access-token")),
-        ({"session": "a", "personal-access-token": "b"}, 401, "token_invalid"),
+        *(({}, 401, "token_missing"), ({"session": "eyJ"}, 401, "token_missing")),
+        *(({"personal-access-token": text}, 401, "token_invalid") for text in ("x", "\0", ["a", "b"])),
+        ({"code": "otc_" + "0" * 72}, 401, "token_missing"),
     ],
 )
 def test_an_invalid_opening_form_is_refused(
@@ -439,7 +445,7 @@ def test_hostile_names_are_escaped_in_the_launcher(service: Service) -> None:
     provision(service.app, changed("apps", "orders", name=hostile))
     provision(service.app, changed("users", "ana@acme.test", name=hostile))
     launcher = launch(service)
-    for answer in (launcher.response, launcher.go(f"/embed-apps/{ORDERS}")):
+    for answer in (launcher.response, launcher.app().response):
         assert "<img src=x" not in answer.text
         assert json.dumps(boot(answer)["viewer"]["user"]["name"]) == json.dumps(hostile)
 
@@ -447,4 +453,4 @@ def test_hostile_names_are_escaped_in_the_launcher(service: Service) -> None:
 def test_a_changed_role_takes_effect_at_the_launcher_too(service: Service) -> None:
     launcher = launch(service)
     service.change(update(Member).where(Member.role == "end-user").values(role="admin"))
-    assert boot(launcher.go(launcher.path))["viewer"]["role"] == "admin"
+    assert boot(launcher.app().response)["viewer"]["role"] == "admin"

@@ -31,6 +31,7 @@ from tests.support.people import (
     SUPPORT,
     WORLD,
     Service,
+    boot,
     changed,
     problem_of,
     provision,
@@ -106,19 +107,33 @@ def test_a_session_is_described_with_its_user_and_app(service: Service) -> None:
     assert found["exp"] - found["iat"] == 3600
 
 
-def test_a_workspace_token_and_its_session_have_no_app(service: Service) -> None:
+def open_launcher(service: Service, token: str) -> str:
+    """Open Acme's launcher, and return its session."""
+    path = f"/embed-workspaces/{id_of(service, Workspace, 'acme')}"
+    jwt: str = boot(service.client.get(path, query_string={"personal-access-token": token}))["session"]
+    return jwt
+
+
+def test_a_workspace_token_and_its_launcher_have_no_app(service: Service) -> None:
     token, token_id = mint(service, "shop", workspaceSlug="acme")
-    jwt, session_id = open_session(service, token, SUPPORT)
+    jwt = open_launcher(service, token)
     workspace = id_of(service, Workspace, "acme")
-    for text, kind, id_ in ((token, "pat", token_id), (jwt, "session", session_id)):
+    for text, kind in ((token, "pat"), (jwt, "session")):
         found = introspect(service, text, "shop")
-        assert (found["token_type"], found["jti"], found["app"]) == (kind, id_, None)
+        assert (found["token_type"], found["app"]) == (kind, None)
+        assert (found["jti"] == token_id) is (kind == "pat")
         assert (found["aud"], found["attributes"]) == (f"embed-workspace:{workspace}", {})
+
+
+def test_a_session_that_a_workspace_token_opened_is_for_its_app(service: Service) -> None:
+    jwt, session_id = open_session(service, mint(service, "shop", workspaceSlug="acme")[0], SUPPORT)
+    found = introspect(service, jwt, "shop")
+    assert (found["jti"], found["aud"], found["app"]["id"]) == (session_id, f"embed:{SUPPORT}", SUPPORT)
 
 
 def test_a_workspace_token_is_active_while_ana_is_a_member(service: Service) -> None:
     token, _ = mint(service, "shop", workspaceSlug="acme")
-    jwt, _ = open_session(service, token)
+    jwt = open_launcher(service, token)
     provision(service.app, changed("apps", "orders", users=[]))
     provision(service.app, changed("apps", "support", users=[]))
     assert active(service, token)
