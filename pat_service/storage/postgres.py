@@ -217,7 +217,8 @@ class _Connector:
 
 
 def _is_refusal_of_options(error: OperationalError) -> bool:
-    return "unsupported startup parameter" in str(error)
+    # Two texts of PgBouncer; from 1.20 it names the setting.
+    return re.search("unsupported (options )?startup parameter", str(error)) is not None
 
 
 def _dropped(names: list[str]) -> UnfitDatabase:

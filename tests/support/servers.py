@@ -268,7 +268,7 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
     with _scratch("postgres") as folder:
         identity = _postgres_identity(folder)
         binaries = _postgres_binaries(folder, identity)
-        data, log, port = folder / "data", folder / "log", free_port()
+        data = folder / "data"
         initdb = [
             *(f"{binaries}/initdb", "--pgdata", str(data), "--username=postgres", "--auth=trust"),
             *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
@@ -278,23 +278,51 @@ def postgres(*, durable: bool = False) -> Iterator[str]:
         )
         if made.returncode != 0:
             raise ServerFailed(f"initdb ended with {made.returncode}:\n{made.stdout}{made.stderr}")
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": port,
-            "unix_socket_directories": "",
-            "max_connections": 200,
-            "shared_buffers": "64MB",
-        }
-        if not durable:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-        command = [f"{binaries}/postgres", "-D", str(data)]
-        for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
-        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        with _postgres_at(data, free_port(), binaries, identity, durable=durable) as url:
+            yield url
 
-        # SIGINT is PostgreSQL's fast shutdown; SIGTERM waits for every client.
-        with _running("PostgreSQL", command, log, cwd=folder, identity=identity, stop=signal.SIGINT) as wait:
-            wait(lambda: _postgres_answers(url))
+
+@contextlib.contextmanager
+def _postgres_at(
+    data: Path, port: int, binaries: Path, identity: Mapping[str, Any], *, durable: bool
+) -> Iterator[str]:
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": "",
+        "max_connections": 200,
+        "shared_buffers": "64MB",
+    }
+    if not durable:
+        settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    command = [f"{binaries}/postgres", "-D", str(data)]
+    for name, value in settings.items():
+        command += ["-c", f"{name}={value}"]
+    url, folder = f"postgresql://postgres@127.0.0.1:{port}/postgres", data.parent
+    # SIGINT is PostgreSQL's fast shutdown; SIGTERM waits for every client.
+    with _running(
+        "PostgreSQL", command, folder / "log", cwd=folder, identity=identity, stop=signal.SIGINT
+    ) as wait:
+        wait(lambda: _postgres_answers(url))
+        yield url
+
+
+@contextlib.contextmanager
+def postgres_standby(primary_url: str, port: int) -> Iterator[str]:
+    """Run a standby on this port, and let each commit of `postgres(durable=True)` wait for it."""
+    import psycopg
+
+    with _scratch("standby") as folder:
+        identity = _postgres_identity(folder)
+        binaries, data = _postgres_binaries(folder, identity), folder / "data"
+        copy = [f"{binaries}/pg_basebackup", "-d", primary_url, "-D", str(data), "-R", "-c", "fast"]
+        subprocess.run(copy, check=True, capture_output=True, cwd=folder, env=_clean_env(), **identity)
+        with _postgres_at(data, port, binaries, identity, durable=True) as url:
+            with psycopg.connect(primary_url, autocommit=True) as primary:
+                primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+                primary.execute("SELECT pg_reload_conf()")
+                state = "SELECT sync_state FROM pg_stat_replication"
+                wait_for(lambda: primary.execute(state).fetchall() == [("sync",)])
             yield url
 
 
