@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 from werkzeug.test import TestResponse
 
@@ -362,3 +362,12 @@ def test_a_read_is_repeated_if_the_server_ends_the_connection(
     monkeypatch.setattr(prepared, "execute", execute)
     assert service.facts(frame)["user"]["email"] == "ana@acme.test"
     assert len(ended) == 1
+
+
+def test_check_reads_the_emails_of_all_users(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pat_service.rules.directory.users.READ_ROWS", 2)
+    changed = update(User).where(User.email == "mallory@globex.test").values(email="mallory@globex.test ")
+    Service(app.test_client()).change(changed)
+    done = app.test_cli_runner().invoke(args=["check"])
+    assert done.exit_code == 0, done.output
+    assert "has the email mallory@globex.test , which no request can name" in done.stdout

@@ -11,13 +11,13 @@ workspaces can change
 Clients of all workspaces, the provisioning file and commands are not limited.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from marshmallow import ValidationError
-from sqlalchemy import Connection, bindparam, exists, func, not_, or_, select, update
+from sqlalchemy import Connection, Integer, bindparam, exists, func, not_, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 from sqlalchemy.sql.selectable import Exists
 
@@ -45,7 +45,7 @@ from pat_service.storage.models import (
 from pat_service.storage.paging import Listing, PageRequest, match, page
 
 #: Rows of all users that are in memory at a time.
-STREAMED_ROWS: Final = 1000
+READ_ROWS: Final = 1000
 USER: Final = Noun(
     User,
     "user_id",
@@ -124,9 +124,10 @@ def list_unreachable() -> list[UnreachableUser]:
     Older versions accepted more, and stored two spellings of one domain as two users.
     """
     with reading() as connection:
-        stored = connection.execute(_emails, execution_options={"yield_per": STREAMED_ROWS})
         found = [
-            (row.id, row.email, normalize_email(row.email)) for row in stored if _is_unreachable(row.email)
+            (row.id, row.email, normalize_email(row.email))
+            for row in _iterate_emails(connection)
+            if _is_unreachable(row.email)
         ]
         others = {email: find_id(connection, email) for _, _, email in found}
     return sorted(
@@ -136,6 +137,13 @@ def list_unreachable() -> list[UnreachableUser]:
         ),
         key=lambda user: user.email,
     )
+
+
+def _iterate_emails(connection: Connection) -> Iterator[AnyRow]:
+    last = ""
+    while rows := connection.execute(_emails, {"after": last, "number": READ_ROWS}).all():
+        yield from rows
+        last = rows[-1].id
 
 
 def _is_unreachable(email: str) -> bool:
@@ -406,7 +414,12 @@ _reached = select(
     _existing_home.scalar_subquery().label("home_workspace_id"),
 ).where(reaches_user(User.id))
 _homeless = select(func.count()).select_from(User).where(not_(_existing_home.exists()))
-_emails = select(User.id, User.email)
+_emails = (
+    select(User.id, User.email)
+    .where(User.id > bindparam("after"))
+    .order_by(User.id)
+    .limit(bindparam("number", type_=Integer))
+)
 _by_email = select(User.id).where(User.email == bindparam("email"))
 _reached_by_email = select(User.id, reaches_user(User.id).label("reached")).where(
     User.email == bindparam("email")
