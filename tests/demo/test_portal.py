@@ -38,6 +38,7 @@ from demo.back_end import (
     Visit,
 )
 from demo.portal import HANG, REFUSALS, TOKEN_TIMEOUT, Refusal
+from pat_service.http.headers import NOT_FRAMED
 from pat_service.storage.models import Grant, User, Workspace
 from tests.support.people import MINT, Service, basic, boot, problem_of
 
@@ -742,7 +743,7 @@ def test_outside_development_there_is_neither_a_portal_nor_a_command(
         problem_of(client.get("/", headers={"Accept": accept, "Host": "localhost:5000"}), 404, "not_found")
     problem_of(ask(client), 404, "not_found")
     answer = client.get("/")
-    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert answer.headers["Content-Security-Policy"] == NOT_FRAMED[1]
     done = runner.invoke(args=["demo", "load"])
     assert done.exit_code == 2
     assert "No such command 'demo'" in done.output
