@@ -139,7 +139,12 @@ class World:
     def opening(self, token: Token, place: Place, now: datetime, *, navigates: bool) -> str | None:
         """Return the code that refuses an opening with the token, or None."""
         newest_but_one = token.replaced_by is not None and token.replaced_by.replaced_by is None
-        if token.deleted or place != token.place or (token.replaced_by and not newest_but_one):
+        is_wide = token.app is None and place in APPS
+        # The holder of a workspace's token learns that an app has left.
+        meant = (
+            self.workspace[place] == token.workspace or self.moves[place] if is_wide else place == token.place
+        )
+        if token.deleted or not meant or (token.replaced_by and not newest_but_one):
             return "token_invalid"
         if newest_but_one:
             return "token_superseded"
@@ -151,7 +156,12 @@ class World:
             repeats = navigates and token.repeatable and token.first_used + REPEAT_WITHIN > now
             if not repeats:
                 return "token_used"
-        return None if self.has_access(token.email, place, token.moves) else "access_revoked"
+        if is_wide and self.workspace[place] != token.workspace:
+            return "access_revoked"
+        moves = self.moves[place] if is_wide else token.moves
+        if not self.has_access(token.email, place, moves):
+            return "access_revoked"
+        return "token_invalid" if is_wide and not navigates else None
 
     def request(self, session: Session, place: Place, now: datetime) -> str | None:
         """Return the code that refuses a request with the session, or None."""
@@ -453,7 +463,7 @@ class Lives(RuleBasedStateMachine):
     # Openings.
 
     def open_at(self, token: Token, place: Place) -> Session | None:
-        """Open the place by its address."""
+        """Open the place by its address. A workspace's token at an app moves on with a one-time code."""
         answer = self.service.client.get(
             self.path(place),
             query_string={"personal-access-token": token.text},
@@ -467,23 +477,24 @@ class Lives(RuleBasedStateMachine):
             if token.single_use and session.token is token:
                 session.ended = True
         token.repeatable = token.repeatable or token.first_used is None
-        session = self.keep(boot(answer)["session"], token)
-        session.unconfirmed = token.single_use
-        return session
+        assert (answer.status_code == 303) is (token.place != place)
+        if answer.status_code == 303:
+            code = answer.headers["Location"].partition("?")[2]
+            answer = self.service.client.get(f"{self.path(place)}?{code}")
+        return self.keep(boot(answer)["session"], token, place, unconfirmed=token.single_use)
 
-    def keep(self, text: str, token: Token, launcher: Session | None = None, **changes: Any) -> Session:
-        """Remember a session that is at the token's place, if a launcher has not opened it."""
-        if launcher is None:
-            token.first_used = token.first_used or self.now
+    def keep(self, text: str, token: Token, place: Place, **changes: Any) -> Session:
+        """Remember a session that the token has opened."""
+        token.first_used = token.first_used or self.now
+        moves = token.moves if place == token.place else self.world.moves[place]
         ends = self.now + token.session_for
-        session = Session(text, token, token.place, token.moves, ends, ends, launcher=launcher)
-        session = replace(session, **changes)
+        session = replace(Session(text, token, place, moves, ends, ends), **changes)
         self.opened.append(session)
         return session
 
     @rule(target=sessions, token=tokens, app=where)
     def open(self, token: Token, app: str | None) -> Any:
-        return self.open_at(token, app if app and token.app else token.place) or multiple()
+        return self.open_at(token, app or token.place) or multiple()
 
     @rule(target=sessions, token=tokens, seconds=st.sampled_from([9, 10]))
     def open_twice(self, token: Token, seconds: int) -> Any:
@@ -519,16 +530,17 @@ class Lives(RuleBasedStateMachine):
         headers = {"Accept": "application/json"}
         return self.service.client.post(f"{self.path(place)}/frame", json=body, headers=headers)
 
-    @rule(target=sessions, token=tokens, former=sessions)
-    def renew(self, token: Token, former: Session) -> Any:
+    @rule(target=sessions, token=tokens, former=sessions, app=where)
+    def renew(self, token: Token, former: Session, app: str | None) -> Any:
         """Open by a hand-over that names a former session, of the same viewer or not."""
-        expected = self.world.opening(token, token.place, self.now, navigates=False)
-        answer = self.hand_over(token.text, token.place, former)
+        place = app or token.place
+        expected = self.world.opening(token, place, self.now, navigates=False)
+        answer = self.hand_over(token.text, place, former)
         assert code_of(answer) == expected
         if expected is not None:
             return multiple()
-        is_valid = self.world.request(former, token.place, self.now) is None
-        session = self.keep(answer.get_json()["session"], token)
+        is_valid = self.world.request(former, place, self.now) is None
+        session = self.keep(answer.get_json()["session"], token, place)
         if is_valid and former.token.email == token.email:
             self.replace(former, session)
         return session
@@ -542,7 +554,7 @@ class Lives(RuleBasedStateMachine):
             app = former.place if former.place in APPS else None
             token = self.mint(old.email, app, old.workspace, 60, 60, False, bring=False, end_sessions=False)
             if isinstance(token, Token):
-                renewed = self.renew(token, former)
+                renewed = self.renew(token, former, None)
         return renewed
 
     def replace(self, former: Session, successor: Session) -> None:
@@ -581,9 +593,7 @@ class Lives(RuleBasedStateMachine):
         launcher = session.replaced_by or session
         ends = session.expires
         code = answer.get_json()["code"]
-        entered = self.keep(
-            "", session.token, launcher, place=app, moves=world.moves[app], expires=ends, jwt_expires=ends
-        )
+        entered = self.keep("", session.token, app, launcher=launcher, expires=ends, jwt_expires=ends)
         self.traveller.shift(seconds)
         expected = world.request(entered, app, self.now)
         if seconds == CODE_SECONDS and not entered.ended:
@@ -608,7 +618,7 @@ class Lives(RuleBasedStateMachine):
 
     def request(self, method: str, session: Session, app: str | None) -> str | None:
         """Send a request with the session, and return the code of its refusal."""
-        place = app if app and session.place in APPS else session.place
+        place = app or session.place
         expected = self.world.request(session, place, self.now)
         headers = {"Authorization": f"Bearer {session.jwt}", "Accept": "application/json"}
         answer = self.service.client.open(f"{self.path(place)}/session", method=method, headers=headers)
