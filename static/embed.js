@@ -283,6 +283,8 @@
         if (port !== this.#port) return;
         clearTimeout(this.#timer);
         port.heard = true;
+        // The page's first message may come after its load. It says nothing about the next page.
+        this.#spoke = false;
         if (rest.again) return;
         this.#loads++;
         this.#queue ??= [];
