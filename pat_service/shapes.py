@@ -142,7 +142,8 @@ def check_email(text: str) -> None:
 def normalize_email(email: str) -> str:
     """Return the spelling that is stored and compared: NFC, lower case, the domain in Unicode (IDNA 2008).
 
-    The two databases fold case differently, so Python does it. The domain of a text that is no email stays.
+    The two databases fold case differently, so Python does it. If the text is not an email, its domain is not
+    changed.
     """
     folded = _fold(email)
     if folded.isascii() and _ACE_PREFIX not in folded:
@@ -164,7 +165,7 @@ def _has_ascii_form(character: str) -> bool:
 
 
 def _normalize_domain(folded: str) -> str | None:
-    """Return a folded domain in Unicode, or None if it is no domain by IDNA 2008, without mappings."""
+    """Return a folded domain in Unicode, or None if IDNA 2008, without mappings, does not allow it."""
     try:
         labels = [_normalize_label(label) for label in folded.split(".")]
     except UnicodeError:
@@ -180,7 +181,7 @@ def _normalize_label(label: str) -> str:
     import idna
 
     decoded = idna.ulabel(idna.alabel(label))
-    # Only non-ASCII labels have a second form, and each has only one.
+    # Only a non-ASCII label has a second form, and only one.
     if decoded.isascii() or label not in (decoded, idna.alabel(decoded).decode()):
         raise UnicodeError
     return decoded

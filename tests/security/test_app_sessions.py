@@ -130,7 +130,7 @@ def test_a_launchers_session_opens_no_app(place: Place) -> None:
 
 
 @pytest.mark.parametrize("way", ["a program", "a code"])
-def test_an_apps_session_from_a_workspace_token_is_good_there_alone(place: Place, way: str) -> None:
+def test_an_apps_session_from_a_workspace_token_is_valid_only_there(place: Place, way: str) -> None:
     if way == "a program":
         body = {"appId": ORDERS, "accessToken": place.token()}
         session = (place.call("POST", EXCHANGE, json=body).get_json() or {})["signedPat"]

@@ -46,7 +46,7 @@ NAMES: Final = {
 PLAIN: Final = "Zqxj"
 #: For short columns.
 SHORT: Final = "<b>"
-#: The longest way that a valid email goes towards markup and templates.
+#: A valid email with as much of markup and templates as the rules allow.
 EMAIL: Final = "'/onerror='{{config}}${7*7}&lt&amp`@acme.test"
 ORDER: Final = "0dde0000-0000-4000-8000-000000000001"
 TICKET: Final = "71cce700-0000-4000-8000-000000000001"

@@ -1,7 +1,8 @@
 """Which slug an app may take.
 
-With `{app}` in PUBLIC_URL a slug is part of a host name. What scripts stored under this host belongs to the
-slug's workspace, so a slug that an app gives up stays reserved for the workspace for a while.
+With `{app}` in PUBLIC_URL a slug is part of a host name. Scripts may have stored data under this host, and
+the data belong to the slug's workspace. So a slug that an app gives up stays reserved for the workspace for a
+while.
 """
 
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from pat_service.storage.models import ReleasedSlug
 RESERVED_FOR: Final = timedelta(days=30)
 #: Hosts that viewers trust, or that other parts of an installation use. Only the operator may take them.
 RESERVED_NAMES: Final = ("admin", "api", "console", "internal", "login", "static", "www")
-#: It separates the parts of the hosts of apps that run elsewhere.
+#: This separates the parts of a host name of an app that runs elsewhere.
 SEPARATOR: Final = "--"
 
 
