@@ -27,6 +27,7 @@ from pat_service.api.directory_schemas import (
 from pat_service.api.fields import ListRequestSchema, page_of
 from pat_service.http.authentication import client_required, utcnow
 from pat_service.http.payload import read_nothing
+from pat_service.http.public_url import has_app_origins
 from pat_service.rules.callers import PROVISION
 from pat_service.rules.directory import apps, grants, members, users, workspaces
 from pat_service.storage.paging import Listing
@@ -203,7 +204,7 @@ def list_apps(query: dict[str, Any]) -> Listing:
 @problems(404, 409)
 def create_app(request: dict[str, Any]) -> Any:
     """Create an app."""
-    return apps.create(g.caller, **request, now=utcnow())
+    return apps.create(g.caller, **request, now=utcnow(), app_hosts=has_app_origins())
 
 
 @route("GET", "/apps/<id:app_id>")
@@ -220,7 +221,7 @@ def read_app(app_id: str) -> Any:
 @problems(404, 409)
 def change_app(changes: dict[str, Any], app_id: str) -> Any:
     """Change an app. A move to another workspace ends its tokens and sessions, and drops its grants."""
-    return apps.change(g.caller, app_id, changes, utcnow())
+    return apps.change(g.caller, app_id, changes, utcnow(), app_hosts=has_app_origins())
 
 
 @route("DELETE", "/apps/<id:app_id>")

@@ -19,6 +19,7 @@ from pat_service.api.fields import (
     uuid,
 )
 from pat_service.http.public_url import has_app_origins
+from pat_service.rules.directory.slugs import RESERVED_NAMES
 from pat_service.shapes import is_dns_label
 from pat_service.storage.models import LEAST_ROLE, USER_STATUSES
 
@@ -104,11 +105,20 @@ class MemberRequestSchema(RequestSchema):
     role = role(required=True, metadata={"example": LEAST_ROLE})
 
 
+#: An app's new slug is not a reserved name.
+_RESERVED: Final = ", ".join(f"`{name}`" for name in RESERVED_NAMES)
+APP_SLUG: Final = {
+    "pattern": f"^(?!(?:{'|'.join(RESERVED_NAMES)})$)[a-z0-9][a-z0-9_-]{{0,63}}$",
+    "description": f"Reserved: {_RESERVED}. "
+    "If each app has its own host, it must be a label of DNS without `--`.",
+}
+
+
 class AppChangeSchema(RequestSchema):
     """Fields of an app to change. A move to another workspace ends its tokens, sessions and grants."""
 
     template = slug(metadata={"description": "The folder below templates/apps/."}, **NULLABLE)
-    slug = slug(**NULLABLE)
+    slug = slug(metadata=APP_SLUG, **NULLABLE)
     name = name(metadata={"example": "Orders"}, **NULLABLE)
     workspace_id = uuid(**NULLABLE)
     allowed_origins = origins(**NULLABLE)
@@ -125,7 +135,7 @@ class NewAppSchema(AppChangeSchema):
     """A new app. Its name and template default to its slug. Only this request can choose the id."""
 
     id = uuid(attribute="app_id", **NULLABLE)
-    slug = slug(required=True)
+    slug = slug(required=True, metadata=APP_SLUG)
     workspace_id = uuid(required=True)
 
 

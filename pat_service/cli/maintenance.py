@@ -13,9 +13,10 @@ from pat_service.findings import Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
-from pat_service.rules.directory import apps, users
+from pat_service.rules.directory import apps, slugs, users
 from pat_service.rules.directory.users import UnreachableUser
 from pat_service.rules.key_usage import KeyUse
+from pat_service.shapes import is_dns_label
 from pat_service.storage import readiness
 from pat_service.storage.database import db
 
@@ -52,7 +53,7 @@ def check(deploy: bool) -> None:
     with plain_errors():
         pooler = readiness.describe_pooler(db.engine)
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
-        unfit_slugs = apps.list_unfit_slugs() if has_app_origins() else []
+        app_slugs = apps.list_slugs()
         homeless = users.count_homeless()
         unreachable = users.list_unreachable()
     if pooler:
@@ -61,8 +62,13 @@ def check(deploy: bool) -> None:
         show(f"{_name(use)} {use.key_id}: {_verdict(use)}")
     if wrong_key := key_usage.all_secrets_lost(uses):
         show(f"pat-service: {_WRONG_KEY}", err=True)
-    for slug in unfit_slugs:
-        show(f"App {slug} cannot open: its slug cannot be the first part of its host")
+    for slug in app_slugs:
+        if has_app_origins() and not is_dns_label(slug):
+            show(f"App {slug} cannot open: its slug cannot be the first part of its host")
+        elif refusal := slugs.explain_refusal(slug, app_hosts=has_app_origins(), by_operator=False):
+            show(
+                f"App {slug} keeps its slug until it is renamed. No client could give the slug now: {refusal}"
+            )
     for user in unreachable:
         show(_describe_unreachable(user))
     if homeless:

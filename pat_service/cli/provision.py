@@ -24,7 +24,9 @@ def provision(file: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{file} cannot be read as UTF-8: {error}") from None
     with plain_errors():
-        done = file_provisioning.provision(keyring(), file_provisioning.parse(text), datetime.now(UTC))
+        done = file_provisioning.provision(
+            keyring(), file_provisioning.parse(text), datetime.now(UTC), app_hosts=has_app_origins()
+        )
     counts = (f"{count} {kind[: -1 if count == 1 else None]}" for kind, count in done.counts.items())
     show(f"Provisioned {', '.join(counts)}.")
     for slug, template in done.templates.items():

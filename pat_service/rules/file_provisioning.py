@@ -135,8 +135,12 @@ def parse(text: str) -> dict[str, Any]:
         raise InvalidPayload({"file": [f"Is not valid TOML: {error}."]}) from None
 
 
-def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Provisioned:
+def provision(
+    keyring: Keyring, document: dict[str, Any], now: datetime, *, app_hosts: bool = False
+) -> Provisioned:
     """Create or update everything that the document lists, or nothing. Applying it again changes nothing.
+
+    `app_hosts`: each app has its own host.
 
     Raise InvalidPayload for an invalid document, and Conflict for an unknown reference or a wrong id.
     """
@@ -164,7 +168,7 @@ def provision(keyring: Keyring, document: dict[str, Any], now: datetime) -> Prov
         apps = []
         for item in listed["apps"]:
             with _naming(f"App {item['slug']!r}"):
-                apps.append(_put_app(change, item, done))
+                apps.append(_put_app(change, item, done, app_hosts=app_hosts))
         for place, item in enumerate(listed["clients"]):
             with _naming(f"Client {item['id']!r}"):
                 _put_client(connection, keyring, item, place, done, now)
@@ -198,7 +202,7 @@ def _put_user(change: Change, item: dict[str, Any], done: Provisioned) -> None:
         done.notes.append(f"{item['email']} was archived and is active again")
 
 
-def _put_app(change: Change, item: dict[str, Any], done: Provisioned) -> str:
+def _put_app(change: Change, item: dict[str, Any], done: Provisioned, *, app_hosts: bool) -> str:
     template = item.get("template", item["slug"])
     app_id = directory.apps.put(
         change,
@@ -208,6 +212,7 @@ def _put_app(change: Change, item: dict[str, Any], done: Provisioned) -> str:
         workspace=item["workspace"],
         template=template,
         allowed_origins=[shapes.parse_origin(text) for text in item["allowed_origins"]],
+        app_hosts=app_hosts,
     )
     user_ids = {directory.users.require_id(change.connection, email) for email in item["users"]}
     directory.grants.put_all(change, app_id, user_ids)

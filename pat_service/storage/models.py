@@ -139,6 +139,16 @@ class App(Model):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ReleasedSlug(Model):
+    """A slug that an app gave up. It outlives the workspace, so there is no foreign key."""
+
+    __tablename__ = "released_slugs"
+
+    slug: Mapped[str] = mapped_column(Text, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(Id)
+    released_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Grant(Model):
     __tablename__ = "grants"
 

@@ -23,6 +23,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from config import Config
 from pat_service.http.authentication import utcnow
+from pat_service.http.public_url import has_app_origins
 from pat_service.rules import file_provisioning
 from pat_service.storage import prepared
 from pat_service.storage.database import db, reading, transaction
@@ -118,7 +119,8 @@ WORLD: Final[dict[str, Any]] = {
 
 def provision(app: Flask, document: dict[str, Any]) -> file_provisioning.Provisioned:
     with app.app_context():
-        return file_provisioning.provision(app.extensions["pat_service.keyring"], document, utcnow())
+        keyring = app.extensions["pat_service.keyring"]
+        return file_provisioning.provision(keyring, document, utcnow(), app_hosts=has_app_origins())
 
 
 def changed(kind: str, name: str, /, **changes: Any) -> dict[str, Any]:

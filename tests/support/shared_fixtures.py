@@ -89,7 +89,7 @@ def shared_postgres_app(postgres_url: str, tmp_path_factory: pytest.TempPathFact
 def postgres_app(shared_postgres_app: Flask) -> Flask:
     """The service on PostgreSQL, with its people and without a token."""
     with shared_postgres_app.app_context(), transaction() as connection:
-        connection.execute(text("TRUNCATE workspaces, users, apps, clients, events CASCADE"))
+        connection.execute(text("TRUNCATE workspaces, users, apps, clients, events, released_slugs CASCADE"))
     provision(shared_postgres_app, WORLD)
     return shared_postgres_app
 

@@ -6,13 +6,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select, update
 
-from pat_service.errors import Conflict
+from pat_service.errors import Conflict, InvalidPayload
 from pat_service.rules import events
-from pat_service.rules.callers import Caller, reaches_workspace
-from pat_service.rules.directory import deletion, reach, workspaces
+from pat_service.rules.callers import OPERATOR, Caller, reaches_workspace
+from pat_service.rules.directory import deletion, reach, slugs, workspaces
 from pat_service.rules.directory.changes import Change, Noun, changing, difference, edit_origins
 from pat_service.rules.directory.reach import AppRow, reading_as
-from pat_service.shapes import is_dns_label
 from pat_service.storage.database import reading
 from pat_service.storage.models import App, Grant, Token, new_id
 from pat_service.storage.paging import Listing, PageRequest, match, page
@@ -43,12 +42,10 @@ def read(caller: Caller, app_id: str) -> AppRow:
         return reached.find_app(app_id)
 
 
-def list_unfit_slugs() -> list[str]:
-    """Return the slugs that cannot be part of a host name, sorted."""
+def list_slugs() -> list[str]:
+    """Return the slugs of all apps, sorted."""
     with reading() as connection:
-        return sorted(
-            slug for slug in connection.execute(select(App.slug)).scalars() if not is_dns_label(slug)
-        )
+        return sorted(connection.execute(select(App.slug)).scalars())
 
 
 def create(
@@ -57,13 +54,18 @@ def create(
     slug: str,
     workspace_id: str,
     now: datetime,
+    app_hosts: bool,
     name: str | None = None,
     template: str | None = None,
     allowed_origins: Sequence[str] = (),
     app_id: str | None = None,
 ) -> AppRow:
-    """Create an app. Its name and template default to the slug. Raise WorkspaceNotFound or Conflict."""
+    """Create an app. Its name and template default to the slug. `app_hosts`: each app has its own host.
+
+    Raise InvalidPayload for a slug that no app may take, WorkspaceNotFound or Conflict.
+    """
     with changing(caller, now) as change:
+        _require_allowed(caller, slug, app_hosts=app_hosts)
         change.find_workspace(workspace_id)
         facts = {
             "slug": slug,
@@ -73,23 +75,26 @@ def create(
             "allowed_origins": allowed_origins,
         }
         new_app = _add(change, facts, app_id)
-        if new_app is None:
+        if new_app is None or not slugs.take(change, slug, workspace_id):
             raise Conflict("The slug or the id is taken; choose another.")
         return change.find_app(new_app)
 
 
-def change(caller: Caller, app_id: str, changes: dict[str, Any], now: datetime) -> AppRow:
+def change(caller: Caller, app_id: str, changes: dict[str, Any], now: datetime, *, app_hosts: bool) -> AppRow:
     """Change the slug, name, workspace_id, template or allowed_origins. A new workspace_id moves the app.
 
-    Raise AppNotFound, WorkspaceNotFound or Conflict.
+    `app_hosts`: each app has its own host. Raise InvalidPayload for a slug that no app may take, AppNotFound,
+    WorkspaceNotFound or Conflict.
     """
     with changing(caller, now) as change:
         current = change.find_app(app_id, lock=True)
         if "workspace_id" in changes:
             change.find_workspace(changes["workspace_id"])
-        if _find_id(change.connection, changes.get("slug", current.slug)) not in (None, app_id):
+        slug = changes.get("slug", current.slug)
+        if slug != current.slug:
+            _require_allowed(caller, slug, app_hosts=app_hosts)
+        if _find_id(change.connection, slug) not in (None, app_id) or not _change(change, current, changes):
             raise Conflict("This slug is taken; choose another.")
-        _change(change, current, changes)
         return change.find_app(app_id)
 
 
@@ -111,6 +116,7 @@ def remove(caller: Caller, app_id: str, now: datetime) -> None:
         current = change.find_app(app_id, lock=True)
         reach.require_all_locked(change.connection, locked)
         deletion.delete(change, APP, current, [current.workspace_id])
+        slugs.release(change, current.slug, current.workspace_id)
 
 
 def put(
@@ -122,11 +128,13 @@ def put(
     workspace: str,
     template: str,
     allowed_origins: Sequence[str],
+    app_hosts: bool,
 ) -> str:
     """Create the app, or change it to have exactly these values, and return its id.
 
-    The id finds the app; without an id, the slug does. Raise Conflict if the id and the slug belong to
-    different apps, or if the workspace is unknown.
+    The id finds the app; without an id, the slug does. `app_hosts`: each app has its own host. Raise Conflict
+    if the id and the slug belong to different apps, if the app may not take the slug, or if the workspace is
+    unknown.
     """
     facts = {
         "slug": slug,
@@ -136,13 +144,24 @@ def put(
         "allowed_origins": allowed_origins,
     }
     app_id = id_ or _find_id(change.connection, slug) or new_id()
-    if _add(change, facts, app_id) is None:
+    if _find_id(change.connection, slug) != app_id:
+        refusal = slugs.explain_refusal(slug, app_hosts=app_hosts, by_operator=True)
+        if refusal is not None:
+            raise Conflict(f"The slug {slug!r}: {refusal}")
+    if _add(change, facts, app_id) is not None:
+        may_take = slugs.take(change, slug, facts["workspace_id"])
+    else:
         statement = select(App.__table__).where(App.id == app_id).with_for_update()
         current: AppRow | None = change.connection.execute(statement).first()
         slug_owner = _find_id(change.connection, slug)
         if current is None or slug_owner not in (None, app_id):
             raise Conflict(f"The slug {slug!r} belongs to the app {slug_owner}, not to {id_}.")
-        _change(change, current, facts)
+        may_take = _change(change, current, facts)
+    if not may_take:
+        raise Conflict(
+            f"An app of another workspace gave up the slug {slug!r} "
+            f"in the last {slugs.RESERVED_FOR.days} days, so it is reserved for that workspace."
+        )
     return app_id
 
 
@@ -150,11 +169,23 @@ def _add(change: Change, facts: dict[str, Any], app_id: str | None) -> str | Non
     return change.add(APP, facts | {"moves": 0}, [facts["workspace_id"]], app_id)
 
 
-def _change(change: Change, current: AppRow, facts: Mapping[str, Any]) -> None:
-    if facts.get("workspace_id", current.workspace_id) == current.workspace_id:
+def _require_allowed(caller: Caller, slug: str, *, app_hosts: bool) -> None:
+    refusal = slugs.explain_refusal(slug, app_hosts=app_hosts, by_operator=caller == OPERATOR)
+    if refusal is not None:
+        raise InvalidPayload({"slug": [refusal]})
+
+
+def _change(change: Change, current: AppRow, facts: Mapping[str, Any]) -> bool:
+    """Change or move the app. Return False if its new slug is reserved for another workspace."""
+    workspace_id, slug = facts.get("workspace_id", current.workspace_id), facts.get("slug", current.slug)
+    if workspace_id == current.workspace_id:
         change.update(APP, current, facts, [current.workspace_id])
     else:
         _move(change, current, facts)
+    if slug == current.slug:
+        return True
+    slugs.release(change, current.slug, current.workspace_id)
+    return slugs.take(change, slug, workspace_id)
 
 
 def _move(change: Change, current: AppRow, facts: Mapping[str, Any]) -> None:

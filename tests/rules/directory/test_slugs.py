@@ -10,6 +10,7 @@ from flask import Flask
 from sqlalchemy import func, select
 
 from pat_service.errors import Conflict
+from pat_service.http.authentication import utcnow
 from pat_service.rules import retention
 from pat_service.rules.directory.slugs import RESERVED_NAMES
 from pat_service.storage.models import App, ReleasedSlug
@@ -17,7 +18,6 @@ from tests.rules.test_concurrency import race
 from tests.support.directory import Directory
 from tests.support.people import LEDGER, ORDERS, WORLD, Service, changed, problem_of, provision
 
-#: Who may take a slug of Acme that was given up: a client of Acme, of Globex, and of all workspaces.
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 
@@ -115,14 +115,8 @@ def test_a_purge_deletes_reservations_that_have_ended(directory: Directory) -> N
         for days, left in ((29, 1), (1, 0)):
             clock.shift(timedelta(days=days))
             with directory.service.app.app_context():
-                retention.purge(clock_now(), timedelta(days=1000))
+                retention.purge(utcnow(), timedelta(days=1000))
             assert directory.service.count(ReleasedSlug) == left
-
-
-def clock_now() -> Any:
-    from pat_service.http.authentication import utcnow
-
-    return utcnow()
 
 
 @pytest.mark.slow
