@@ -1,13 +1,9 @@
 """An origin for each app in Chromium: its isolation from other apps and from launchers."""
 
-import json
 from typing import Final
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import pytest
-from playwright.sync_api import BrowserContext, Frame, Page
+from playwright.sync_api import Frame, Page
 
 from tests.e2e.browser.installation import (
     ANA,
@@ -23,7 +19,6 @@ from tests.e2e.browser.installation import (
     open_app,
 )
 from tests.e2e.browser.recorder import Recorder
-from tests.e2e.browser.site import wait_until
 from tests.support.people import ORDERS, SUPPORT
 
 #: An attack by a script of the first frame's app on the second frame.
@@ -90,74 +85,6 @@ def test_a_launcher_shows_each_app_on_its_own_host(
         assert frame.evaluate("document.referrer") == ""
         go_to_launcher(launcher)
     assert recorder.response_headers("set-cookie") == []
-
-
-#: A script that has replaced built-ins before the frame's own script runs: it gets more than an app can get.
-STEAL: Final = """if (location.pathname.startsWith("/embed-apps/")) {
-  const { fetch } = window;
-  const secrets = /(pat|otc)_[0-9a-f]+|eyJ[\\w-]+\\.[\\w-]+\\.[\\w-]+/g;
-  const found = (value) => {
-    const text = typeof value === "string" ? value : JSON.stringify(value) ?? "";
-    for (const [secret] of text.matchAll(secrets)) window.__stolen(secret);
-  };
-  window.fetch = async (address, init) => {
-    found({ ...init, headers: { ...init?.headers } });
-    const answer = await fetch(address, init);
-    found(await answer.clone().text());
-    return answer;
-  };
-  const { get } = Object.getOwnPropertyDescriptor(MessageEvent.prototype, "data");
-  Object.defineProperty(MessageEvent.prototype, "data", {
-    get() { const data = get.call(this); found(data); return data; },
-  });
-}"""
-#: Reads a property of the launcher's window, or returns the error's name.
-READ_PARENT: Final = "(name) => { try { return typeof parent[name]; } catch (error) { return error.name; } }"
-
-
-def status(url: str, bearer: str = "", body: dict[str, str] | None = None) -> int:
-    """Send a request as a program, and return the status of the answer."""
-    at = urlsplit(url)
-    headers = {"Accept": "application/json", "Content-Type": "application/json", "Host": at.netloc}
-    url = at._replace(netloc=f"127.0.0.1:{at.port}").geturl()  # few resolvers know names below localhost
-    headers |= {"Authorization": f"Bearer {bearer}"} if bearer else {}
-    try:
-        data = None if body is None else json.dumps(body).encode()
-        with urlopen(Request(url, data, headers), timeout=10) as answer:
-            return int(answer.status)
-    except HTTPError as refusal:
-        return refusal.code
-
-
-def test_a_hostile_app_in_a_launcher_gets_nothing_that_opens_another_place(
-    host: HostPage, installation: LauncherInstallation, context: BrowserContext
-) -> None:
-    stolen: set[str] = set()
-    context.expose_binding("__stolen", lambda _, secret: stolen.add(secret))
-    context.add_init_script(STEAL)
-    host.page.reload()
-    launcher = host.launch()
-    frame = open_app(launcher, "Orders")
-    own = f"{installation.origin('orders')}/embed-apps/{ORDERS}"
-    others = [f"{installation.origin('support')}/embed-apps/{SUPPORT}", installation.launcher]
-    wait_until(host.page, lambda: len(stolen) >= 2)
-    sessions = {secret for secret in stolen if secret.startswith("eyJ")}
-    codes = stolen - sessions
-    assert {code[:4] for code in codes} == {"otc_"}  # no token of the workspace
-    assert [status(f"{own}/session", session) for session in sessions] == [200]
-    for place in others:
-        for session in sessions:
-            assert status(f"{place}/session", session) == 401
-            assert status(f"{place}/apps/{SUPPORT}", session, {}) in (401, 404)
-        for code in codes:
-            handed = {"accessToken": code, "parentOrigin": installation.site.origin}
-            assert status(f"{place}/frame", body=handed) == 401
-            assert status(f"{place}?code={code}") == 401
-    for code in codes:
-        assert status(f"{own}?code={code}") == 401
-    # The app cannot reach into the launcher.
-    for name in ("document", "embed", "embedLauncher", "name"):
-        assert frame.evaluate(READ_PARENT, name) == "SecurityError"
 
 
 def test_a_new_slug_ends_an_open_frame(host: HostPage, installation: LauncherInstallation) -> None:
