@@ -136,10 +136,11 @@ def put(
     if the id and the slug belong to different apps, if the app may not take the slug, or if the workspace is
     unknown.
     """
+    workspace_id = workspaces.find_by_slug(change.connection, workspace)
     facts = {
         "slug": slug,
         "name": name,
-        "workspace_id": workspaces.find_by_slug(change.connection, workspace),
+        "workspace_id": workspace_id,
         "template": template,
         "allowed_origins": allowed_origins,
     }
@@ -149,7 +150,7 @@ def put(
         if refusal is not None:
             raise Conflict(f"The slug {slug!r}: {refusal}")
     if _add(change, facts, app_id) is not None:
-        may_take = slugs.take(change, slug, facts["workspace_id"])
+        may_take = slugs.take(change, slug, workspace_id)
     else:
         statement = select(App.__table__).where(App.id == app_id).with_for_update()
         current: AppRow | None = change.connection.execute(statement).first()

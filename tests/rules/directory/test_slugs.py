@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from pat_service.errors import Conflict
 from pat_service.http.authentication import utcnow
@@ -183,7 +183,7 @@ def with_hosts(make_app: Callable[..., Flask]) -> Directory:
     app = make_app(PUBLIC_URL="https://{app}.embed.example")
     provision(app, WORLD)
     directory = Directory(Service(app.test_client()))
-    directory.service.change(App.__table__.update().where(App.id == LEDGER).values(slug="the--ledger"))
+    directory.service.change(update(App).where(App.id == LEDGER).values(slug="the--ledger"))
     return directory
 
 
