@@ -18,6 +18,7 @@ from psycopg.errors import (
     ConnectionTimeout,
     Error,
     OperationalError,
+    ProgrammingError,
     ReadOnlySqlTransaction,
     _WaitTimeout,
 )
@@ -40,6 +41,12 @@ _SETTINGS: Final = {
 }
 #: The name of a setting in `options`: `-c name=value` or `--name=value`.
 _OPTION: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)=")
+#: A wrong value of a parameter, in libpq's words.
+_INVALID: Final = re.compile(r"invalid (?:\w+ )?value.*")
+#: Why the server, or libpq at its answer, refuses a connection: a password, a name, TLS.
+_REFUSAL: Final = re.compile(
+    r"FATAL:\s+(.*)|failed: ((?:server does not support|channel binding|SSL|root certificate|certificate).*)"
+)
 #: Sources in pg_settings of a setting that came with this connection.
 _SOURCES: Final = ("client", "session")
 _PROBE: Final = """
@@ -50,11 +57,14 @@ Result = TypeVar("Result")
 
 
 class UnfitDatabase(OperationalError):
-    """The database answers, but cannot serve. `unfit` says what to change, and contains no secret."""
+    """The database answers, but cannot serve. `unfit` says what to change, and contains no secret.
 
-    @property
-    def unfit(self) -> str:
-        return str(self)
+    If the state is `transient`, it may pass without a change.
+    """
+
+    def __init__(self, text: str, *, transient: bool = False) -> None:
+        super().__init__(text)
+        self.unfit, self.transient = text, transient
 
 
 def _begin_with(limits: Mapping[str, int]) -> tuple[str, ...]:
@@ -158,14 +168,16 @@ class _Connector:
         given = parameters.pop("options", None) or os.environ.get("PGOPTIONS", "")
         try:
             connection = self._open(parameters, given, ours=not behind_pgbouncer)
-        except ConnectionTimeout:
-            self._breaker.trip()
-            raise
+        except (OperationalError, ProgrammingError) as error:
+            # With several hosts, the error of the last one quotes the others.
+            if isinstance(error, ConnectionTimeout) or "connection timeout expired" in str(error):
+                self._breaker.trip()
+            raise _explained(error) from None
         self._breaker.reset()
         connection.breaker = self._breaker
         connection.reply_timeout_seconds = self._timeout_ms / 1000 + REPLY_GRACE_SECONDS
         try:
-            self._inspect(connection, {name.lower() for name in _OPTION.findall(given)})
+            self._inspect(connection, {name.lower().replace("-", "_") for name in _OPTION.findall(given)})
         except BaseException:
             connection.pgconn.finish()
             raise
@@ -214,6 +226,19 @@ class _Connector:
         )
         if not connection.has_settings:
             connection.begin = _begin_with(self._limits)
+
+
+def _explained(error: Error) -> Error:
+    """Return the error with its reason, if the server or libpq gave one that a setting can change."""
+    text = str(error)
+    if invalid := _INVALID.search(text):
+        return UnfitDatabase(f"DATABASE_URL has an {invalid[0]}")
+    if refusal := _REFUSAL.search(text):
+        reason = refusal[1] or refusal[2]
+        return UnfitDatabase(
+            f"DATABASE_URL names a server that refuses the service: {reason}", transient=True
+        )
+    return error
 
 
 def _is_refusal_of_options(error: OperationalError) -> bool:

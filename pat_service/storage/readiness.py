@@ -62,6 +62,10 @@ def explain(error: Exception) -> str | None:
     return text
 
 
+def _is_transient(error: Exception) -> bool:
+    return bool(getattr(getattr(error, "orig", None), "transient", True))
+
+
 def describe_pooler(engine: Engine) -> str | None:
     """Return a line about a pooler between this service and PostgreSQL."""
     if engine.dialect.name != "postgresql":
@@ -108,7 +112,7 @@ def _connect_and_check(database_url: str) -> list[Finding]:
             return _to_findings(check_database(engine))
     except SQLAlchemyError as error:
         if text := explain(error):
-            return [problem("database", text, text)]
+            return [problem("database", text, text, transient=_is_transient(error))]
         return _to_findings({"database": UNAVAILABLE})
 
 
@@ -128,7 +132,8 @@ def check_database(engine: Engine) -> dict[str, str]:
         with engine.connect() as connection:
             return {"database": _check_writable(connection), "schema": _check_schema(connection)}
     except SQLAlchemyError as error:
-        return {"database": UNFIT if explain(error) else UNAVAILABLE, "schema": UNKNOWN}
+        unfit = explain(error) is not None and not _is_transient(error)
+        return {"database": UNFIT if unfit else UNAVAILABLE, "schema": UNKNOWN}
 
 
 def _check_writable(connection: Connection) -> str:

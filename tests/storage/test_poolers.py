@@ -11,11 +11,11 @@ from flask import Flask
 from sqlalchemy import text
 
 from pat_service.cli import upgrade_schema
-from pat_service.storage import database
+from pat_service.storage import database, readiness
 from pat_service.storage.database import db
 from tests.support.crowd import use_at_once
 from tests.support.people import ORDERS, WORLD, Service, build_on, provision
-from tests.support.servers import free_port, fresh_database, pgbouncer
+from tests.support.servers import FaultyLine, free_port, fresh_database, pgbouncer, within
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -188,6 +188,42 @@ def test_a_pooler_that_drops_options_of_the_url_is_refused_by_name(
         assert app.test_cli_runner().invoke(args=["client", "list"]).stderr == f"Error: {line}\n"
         assert app.test_cli_runner().invoke(args=["db", "upgrade"]).stderr == f"Error: {line}\n"
         assert Service(app.test_client()).mint().status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("change", "text", "transient"),
+    [
+        ("?sslmode=no-verify", 'DATABASE_URL has an invalid sslmode value: "no-verify"', False),
+        (
+            "?sslmode=require",
+            "DATABASE_URL names a server that refuses the service: server does not support SSL, but SSL was "
+            "required",
+            True,
+        ),
+        ("x", 'DATABASE_URL names a server that refuses the service: database "', True),
+    ],
+)
+def test_the_reason_of_a_refused_connection_is_named(
+    fresh: str, tmp_path: Path, change: str, text: str, transient: bool
+) -> None:
+    app = build_on(f"{fresh}{change}", tmp_path)
+    (finding,) = readiness.list_findings(f"{fresh}{change}", None)
+    assert finding.text.startswith(text)
+    assert finding.transient is transient
+    assert check(app) == (1, [f"pat-service: {finding.text}"])
+    assert app.test_cli_runner().invoke(args=["client", "list"]).stderr == f"Error: {finding.text}\n"
+    assert Service(app.test_client()).mint().status_code == 503
+
+
+def test_a_silent_host_before_another_opens_the_circuit_breaker(fresh: str, tmp_path: Path) -> None:
+    """Otherwise every request would wait for its time-out."""
+    with FaultyLine(1) as line:
+        line.silent = True
+        url = f"postgresql://postgres@127.0.0.1:{line.port},127.0.0.1:{free_port()}/pat"
+        service = Service(build_on(url, tmp_path).test_client())
+        assert service.mint().status_code == 503
+        with within(1):
+            assert [service.mint().status_code for _ in range(3)] == [503] * 3
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
