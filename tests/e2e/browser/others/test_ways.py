@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from pat_service.storage.models import Session
-from tests.e2e.browser.installation import HOST_HTML, LAB, Installation
+from tests.e2e.browser.installation import HOST_HTML, HOST_PER_APP, LAB, ONE_HOST, Installation, Launchers
 from tests.e2e.browser.others.driving import TIMEOUT_SECONDS, Browser, View
 from tests.e2e.browser.others.firefox import Firefox
 from tests.e2e.browser.portal import RECORD_EVENTS
@@ -49,11 +49,14 @@ class DrivenPortal:
         self.page = View(browser)
         self.frame = View(browser, "iframe")
         self.allowed: list[str] = []
+        self.mint_options: dict[str, Any] = {}
 
     def visit(self, attributes: str = "", app: str = "lab", host: str = "localhost", **headers: str) -> None:
         """Go to a page with a `<pat-embed>`."""
         site = self.installation.site
-        site.posts["/embed-token"] = lambda: {"redirectUrl": self.installation.address(app=app)}
+        site.posts["/embed-token"] = lambda: {
+            "redirectUrl": self.installation.address(app=app, **self.mint_options)
+        }
         site.headers["/portal"] = headers
         script = f"{self.installation.url}/embed.js"
         values = {"script": script, "app": app, "attributes": attributes, "listen": RECORD_EVENTS}
@@ -170,6 +173,30 @@ def test_the_tag_opens_an_app_without_a_history_entry(portal: DrivenPortal) -> N
     assert portal.page.run("() => history.length") == before
     types = portal.page.run("() => messages.map(({ type }) => type)")
     assert types == ["pat-embed:here"] * 2
+
+
+def test_a_token_that_narrows_the_origins_opens_with_a_move_if_needed(portal: DrivenPortal) -> None:
+    portal.mint_options = {"allowedOrigins": [portal.installation.site.origin]}
+    portal.open()
+    portal.frame.reads("h1", "Lab of Ana")
+    tells_origins = portal.frame.run("() => Boolean(location.ancestorOrigins)")
+    assert portal.frame.run("() => location.pathname.endsWith('/frame')") is tells_origins
+    portal.page.run("() => tag.frame.refresh().then(() => null)")
+    portal.events("session:renewed")
+    assert portal.event_names() == ["ready", "loaded", "session:expiring", "session:renewed"]
+    portal.follow_link()
+
+
+@pytest.mark.parametrize("frames", [ONE_HOST, HOST_PER_APP])
+def test_a_launcher_opens_an_app_and_closes_it(
+    other: Browser, launcher_installations: Launchers, frames: str
+) -> None:
+    portal = DrivenPortal(other, launcher_installations(frames))
+    portal.embed(portal.installation.address())
+    portal.frame.click("button[name=orders]")
+    portal.frame.until("() => document.title === 'Orders'")
+    portal.frame.click("#launcher-back")
+    portal.frame.until("() => document.title === 'Acme' && document.activeElement.name === 'orders'")
 
 
 def test_an_opened_page_is_complete_and_keeps_its_policy(portal: DrivenPortal) -> None:
