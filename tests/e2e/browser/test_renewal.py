@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 from playwright.sync_api import BrowserContext, Frame, Route, expect
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from pat_service.storage.models import Session
 from tests.e2e.browser.installation import BEN, LAB, Installation, expect_heading, session_of, viewer_name
@@ -81,6 +81,34 @@ def test_a_session_is_renewed_in_place(portal: Portal) -> None:
     assert portal.reasons == ["initial", "expiring"]
     assert portal.event_names() == ["ready", "loaded", "session:expiring", "session:renewed"]
     assert portal.messages() == []
+
+
+def test_a_renewal_ends_the_former_session_with_the_next_request(portal: Portal) -> None:
+    frame = portal.open()
+    before = session_of(frame)["sessionId"]
+    portal.nearly_expire()
+    portal.events("session:renewed")
+    after = session_of(frame)["sessionId"]
+    former = select(Session.ended_at, Session.replaced_by).where(Session.id == before)
+    portal.wait_until(lambda: portal.installation.rows(former)[0].ended_at is not None)
+    assert portal.installation.rows(former)[0].replaced_by == after
+
+
+@pytest.mark.parametrize(
+    "ask", ["embed.fetch('data/me').then(({ status }) => status)", "embed.page('second')"]
+)
+def test_a_frame_whose_session_was_replaced_renews_it(portal: Portal, ask: str) -> None:
+    """For example, a renewal reached the service and its answer did not reach the frame."""
+    frame = portal.open()
+    portal.fast_forward(MINT_SHARING_OVER_SECONDS)
+    session = session_of(frame)["sessionId"]
+    values = {"ended_at": datetime.now(UTC), "replaced_by": session}
+    portal.installation.change(update(Session).where(Session.id == session).values(values))
+    assert frame.evaluate(ask) in (200, None)
+    portal.events("session:renewed")
+    assert session_of(frame)["sessionId"] != session
+    assert portal.reasons == ["initial", "expired"]
+    portal.expect_no_error()
 
 
 @pytest.mark.parametrize(("minutes", "lead_seconds"), [(3, 18), (60, 60)])
