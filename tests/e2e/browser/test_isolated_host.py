@@ -15,6 +15,8 @@ from tests.e2e.browser.installation import (
     Launchers,
     expect_heading,
     go,
+    go_to_launcher,
+    open_app,
 )
 from tests.e2e.browser.recorder import Recorder
 from tests.e2e.browser.site import ISOLATED, wait_until
@@ -67,9 +69,9 @@ def test_an_isolated_host_page_shows_a_refusal_and_receives_it(
 def test_a_launcher_in_an_isolated_host_page_leads_to_an_app_and_back(
     page: Page, installation: LauncherInstallation
 ) -> None:
-    frame = isolated(page, installation).launch()
-    go(frame, "Orders")
-    go(frame, "All apps", "Acme")
+    launcher = isolated(page, installation).launch()
+    open_app(launcher, "Orders")
+    go_to_launcher(launcher)
 
 
 @pytest.mark.parametrize("lost", ["cross-origin-resource-policy", "cross-origin-embedder-policy"])
