@@ -239,6 +239,38 @@ def test_pipelined_requests_are_answered_in_order(server: WebServer) -> None:
         assert statuses(everything(connection)) == [201, 404, 201, 404]
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "a, b",
+            "a/b",
+            "a@b",
+            "a b",
+            "\ta",
+            "\xff",
+            "[::1",
+            "[::1]:80",
+            "x:y",
+            "x:",
+            "x:999999",
+            ".",
+            "-",
+            "*",
+        ),
+        *('"><script>', "embed.example.", "a" * 8000, "%00", "../..", "localhost:1:2"),
+    ],
+)
+def test_an_odd_host_is_not_repeated_and_never_a_server_error(server: WebServer, host: str) -> None:
+    for path in ("/healthz", "/api/docs", "/nowhere", f"/embed-apps/{ORDERS}?personal-access-token={TOKEN}"):
+        with sender(
+            server, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ) as connection:
+            answer = everything(connection)
+        assert statuses(answer)[0] in (200, 400, 401, 404)
+        assert len(host) < 5 or host.strip() not in answer
+
+
 def test_no_address_or_host_of_a_request_gets_into_an_answer(server: WebServer) -> None:
     body = json.dumps(minting())
     text = (
