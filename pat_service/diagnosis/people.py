@@ -23,7 +23,17 @@ from pat_service.rules.access import (
 )
 from pat_service.rules.tokens import is_used
 from pat_service.storage.database import AnyRow, reading
-from pat_service.storage.models import ACTIVE, ARCHIVED, LIVE_SESSION, App, Session, Token, User, Workspace
+from pat_service.storage.models import (
+    ACTIVE,
+    ARCHIVED,
+    COUNTED_SESSION,
+    LIVE_SESSION,
+    App,
+    Session,
+    Token,
+    User,
+    Workspace,
+)
 
 ACCESS: Final = "access"
 TOKEN: Final = "token"
@@ -195,7 +205,7 @@ _facts = {
         join_facts(_one, false(), User.id == _user, Workspace.id == _target)
     ),
 }
-_of_token = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)
+_of_token = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *COUNTED_SESSION)
 _columns = (
     *FACTS,
     Token.client_id,

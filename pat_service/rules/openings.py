@@ -38,7 +38,7 @@ from pat_service.rules.tokens import (
 )
 from pat_service.shapes import ANY_ORIGIN, is_dns_label
 from pat_service.storage.database import UtcDateTime, transaction
-from pat_service.storage.models import LIVE_SESSION, Session, new_id
+from pat_service.storage.models import COUNTED_SESSION, LIVE_SESSION, Session, new_id
 from pat_service.storage.prepared import Query, Writes
 
 #: A one-time code expires after this time.
@@ -284,8 +284,7 @@ def _insert_session(
 def _end_repeated(connection: Connection, token_id: str, session_id: str, now: datetime) -> None:
     """End the first session of a single-use token, since a repeated opening replaces it."""
     for ended in connection.execute(_end_of_token, {"token": token_id, "now": now}).all():
-        details = {"by": session_id}
-        events.record(connection, events.SESSION_REPLACED, now, details=details, **ended._asdict())
+        _record_replaced(connection, session_id, now, ended._asdict())
 
 
 def _require_room(connection: Connection, ids: dict[str, Any], max_sessions: int, now: datetime) -> None:
@@ -342,8 +341,11 @@ def _replace(
         return False
     # An earlier renewal whose answer was lost left a session that has sent no request.
     lost = {"session": live.replaced_by, "now": now}
-    if live.replaced_by is not None and connection.execute(_end_lost, lost).rowcount == 0:
-        return False
+    if live.replaced_by is not None:
+        ended = connection.execute(_end_lost, lost).first()
+        if ended is None:
+            return False
+        _record_replaced(connection, session_id, now, ended._asdict())
     end = min(live.expires_at, now + REPLACED_WITHIN)
     connection.execute(_set_successor, {"session": former.id, "successor": session_id, "end": end})
     if isinstance(former, OpenLauncher):
@@ -351,8 +353,12 @@ def _replace(
             _pass_on, {"former": former.id, "successor": session_id, "user": ids["user_id"], "now": now}
         )
     ids = ids | {"token_id": former.token_id, "client_id": former.client_id, "session_id": former.id}
-    events.record(connection, events.SESSION_REPLACED, now, details={"by": session_id}, **ids)
+    _record_replaced(connection, session_id, now, ids)
     return True
+
+
+def _record_replaced(connection: Connection, by: str, now: datetime, ids: dict[str, Any]) -> None:
+    events.record(connection, events.SESSION_REPLACED, now, details={"by": by}, **ids)
 
 
 # Statements, built once.
@@ -365,11 +371,9 @@ _insert_at_once = Writes(
     (Session, [column.name for column in Session.__table__.c if column.name not in _SET_LATER]),
     events.ROW,
 )
-_live_of_token = (Session.token_id == bindparam("token"), *LIVE_SESSION)
-_end_of_token = END.where(*_live_of_token)
-#: A launcher with its open apps counts as one frame, and so does a session with its successor.
+_end_of_token = END.where(Session.token_id == bindparam("token"), *LIVE_SESSION)
 _count_of_token = select(func.count().label("number"), func.min(Session.expires_at).label("first_end")).where(
-    *_live_of_token, Session.launcher_session_id.is_(None), Session.replaced_by.is_(None)
+    Session.token_id == bindparam("token"), *COUNTED_SESSION
 )
 _by_code = Query(SESSIONS.where(Session.code_digest == bindparam("digest")))
 _live_launcher = SESSIONS.where(Session.id == bindparam("id"), *LIVE_SESSION).with_for_update(of=Session)
@@ -388,10 +392,8 @@ _lock_live = (
     .where(Session.id == bindparam("session"), *LIVE_SESSION)
     .with_for_update()
 )
-_end_lost = (
-    update(Session)
-    .where(Session.id == bindparam("session"), Session.unconfirmed.is_(True), Session.ended_at.is_(None))
-    .values(ended_at=bindparam("now", type_=UtcDateTime))
+_end_lost = END.where(
+    Session.id == bindparam("session"), Session.unconfirmed.is_(True), Session.ended_at.is_(None)
 )
 _set_successor = (
     update(Session)

@@ -79,7 +79,9 @@ def _delete_in_batches(delete_batch: Callable[[Connection, datetime], int], befo
 
 def _purge_sessions(connection: Connection, before: datetime) -> int:
     rows = _delete_expired(connection, Session, before)
-    expired = [row for row in rows if row.ended_at is None or row.ended_at >= row.expires_at]
+    lived_on = [row for row in rows if row.ended_at is None or row.ended_at >= row.expires_at]
+    # The event of the replacement is the end of a replaced session.
+    expired = [row for row in lived_on if row.replaced_by is None]
     _record_expiries(connection, events.SESSION_EXPIRED, expired, token_id="token_id", session_id="id")
     return len(rows)
 

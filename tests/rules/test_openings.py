@@ -284,6 +284,24 @@ def test_a_launcher_and_its_apps_count_as_one_frame(service: Service) -> None:
         assert serves(service, session_of(hand_over(service, code_for(service, launcher))))
 
 
+def test_no_app_of_a_launcher_survives_its_concurrent_end(service: Service) -> None:
+    for _ in range(5):
+        launcher, runs = launch(service), 8
+        start = Barrier(runs + 1)
+
+        def run(end: bool, launcher: str = launcher, start: Barrier = start) -> None:
+            caller = Service(service.app.test_client())
+            start.wait()
+            if end:
+                caller.client.delete(f"{home(caller)}/session", headers=bearer(launcher))
+            else:
+                enter(caller, launcher)
+
+        with ThreadPoolExecutor(runs + 1) as threads:
+            list(threads.map(run, [True] + [False] * runs))
+        assert service.rows(select(Session.id).where(Session.ended_at.is_(None))) == []
+
+
 # ---- Renewals ----
 
 
@@ -340,7 +358,10 @@ def test_a_second_renewal_ends_the_successor_whose_answer_was_lost(service: Serv
     newer = session_of(hand_over(service, service.token(), session=former))
     assert serves(service, newer)
     problem_of(ask(service, former), 401, "session_replaced")
-    assert not serves(service, lost)
+    problem_of(ask(service, lost), 401, "session_revoked")
+    replaced = [(event.session_id, event.details["by"]) for event in service.events("session:replaced")]
+    former_id, lost_id, newer_id = (claims(text)["jti"] for text in (former, lost, newer))
+    assert replaced == [(former_id, lost_id), (lost_id, newer_id), (former_id, newer_id)]
 
 
 def test_a_session_that_was_replaced_is_not_replaced_again(service: Service) -> None:
@@ -477,6 +498,29 @@ def test_a_first_page_that_raises_leaves_token_and_code_unused(
     assert service.rows(select(Session.id, Session.code_digest)) == before
     assert len(service.events("session:opened")) == opened
     assert open_().status_code == 200
+
+
+def test_a_repeat_and_a_concurrent_first_request_leave_one_session(service: Service) -> None:
+    for _ in range(5):
+        token = service.token(singleUse=True)
+        first = boot(service.open(token))["session"]
+        start = Barrier(2)
+
+        def run(call: Callable[[Service], TestResponse], start: Barrier = start) -> TestResponse:
+            caller = Service(service.app.test_client())
+            start.wait()
+            return call(caller)
+
+        def repeat(caller: Service, token: str = token) -> TestResponse:
+            return caller.open(token)
+
+        def use(caller: Service, first: str = first) -> TestResponse:
+            return ask(caller, first)
+
+        with ThreadPoolExecutor(2) as threads:
+            repeated, used = threads.map(run, (repeat, use))
+        assert {repeated.status_code, used.status_code} == {200, 401}
+        assert serves(service, first) is (used.status_code == 200)
 
 
 # ---- The pages around a frame ----

@@ -224,6 +224,14 @@ def test_a_purge_keeps_the_events_that_it_records(service: Service) -> None:
     assert len(service.events("session:expired") + service.events("token:expired")) == 2
 
 
+def test_a_replaced_session_is_not_recorded_as_expired(service: Service) -> None:
+    service.frame()
+    service.change(update(Session).values(replaced_by=new_id()))
+    age(service, 31)
+    assert purge(service).sessions == 1
+    assert service.events("session:expired") == []
+
+
 def test_the_last_event_stays_so_that_no_id_is_used_twice(service: Service) -> None:
     service.change(update(Event).values(at=NOW - 91 * DAY))
     last = service.rows(select(func.max(Event.id)))[0][0]
