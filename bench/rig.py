@@ -170,7 +170,7 @@ def interleaved(targets: Mapping[str, Target], work: str, plan: Plan) -> dict[st
 
 @contextmanager
 def servers(database: str, redis: str | None, folder: Path, plan: Plan) -> Iterator[dict[str, Target]]:
-    """Start the service, the limit and the bare view on the first processor. The rest uses the others."""
+    """Start the service, the limit and the bare view on the first processor, the rest on the others."""
     half = PEOPLE // 2
     with ExitStack() as stack:
         served = stack.enter_context(service("service", database, redis, folder, plan))

@@ -72,7 +72,7 @@ REFUSED = {
     "two spaces before the address": (f"GET  / HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
     "an absolute address without an end": (f"GET http://[::1/ HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
     "HTTP/0.9": (f"GET /\r\n\r\n{HIDDEN}", 400),
-    "HTTP/2 without a word": (f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{HIDDEN}", 400),
+    "the first lines of HTTP/2": (f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{HIDDEN}", 400),
     "a NUL in the address": (f"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 400),
     "a NUL in a header": (f"GET / HTTP/1.1\r\nHost: x\r\nX: \0\r\n\r\n{HIDDEN}", 400),
     "lines that end with LF only": (f"GET / HTTP/1.1\nHost: x\n\n{HIDDEN}", 400),
@@ -80,11 +80,11 @@ REFUSED = {
     "a lone CR among the headers": (f"GET / HTTP/1.1\r\nHost: x\rX: y\r\n\r\n{HIDDEN}", 400),
     "a folded header": (f"GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n  z\r\n\r\n{HIDDEN}", 400),
     "two hosts": (f"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n{HIDDEN}", 400),
-    "a header with an underscore twice over": (
+    "a header with an underscore and again with a dash": (
         f"{POST}Content_Length: 9\r\nContent-Length: x\r\n\r\n{HIDDEN}",
         400,
     ),
-    "an expectation of something else": (f"{POST}Expect: a-token\r\n\r\n{HIDDEN}", 417),
+    "an unknown expectation": (f"{POST}Expect: a-token\r\n\r\n{HIDDEN}", 417),
     "TLS on a plain port": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\r\n" * 4, 400),
     # Requests above the size limits.
     "an address too long": (f"GET /{'a' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}", 414),
@@ -197,7 +197,7 @@ def test_an_unread_body_is_not_taken_for_the_next_request(server: WebServer, met
         f"Transfer-Encoding: chunked\r\n\r\n{100_000:x}\r\n{'a' * 100_000}\r\n0\r\n\r\n",
         "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
     ],
-    ids=["length", "chunks", "chunks that are none"],
+    ids=["length", "chunks", "malformed chunks"],
 )
 @pytest.mark.parametrize("credentials", ["", CREDENTIALS], ids=["of a stranger", "of a client"])
 def test_an_answer_before_the_end_of_the_body_closes_the_connection(
