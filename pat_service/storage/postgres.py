@@ -43,7 +43,7 @@ _SETTINGS: Final = {
 _OPTION: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)=")
 #: A wrong value of a parameter, in libpq's words.
 _INVALID: Final = re.compile(r"invalid (?:\w+ )?value.*")
-#: Why the server, or libpq at its answer, refuses a connection: a password, a name, TLS.
+#: The reason why the server, or libpq after its answer, refuses a connection: a password, a name, TLS.
 _REFUSAL: Final = re.compile(
     r"FATAL:\s+(.*)|failed: ((?:server does not support|channel binding|SSL|root certificate|certificate).*)"
 )

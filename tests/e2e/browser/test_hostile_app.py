@@ -110,7 +110,7 @@ def open_orders(portal: Portal, host: HostPage, way: str) -> Frame:
 @pytest.mark.parametrize(
     ("way", "kinds"), [("address", "eyJ"), ("tag", "eyJ pat_"), ("launcher", "eyJ otc_")]
 )
-def test_what_a_hostile_app_steals_opens_no_other_place(
+def test_secrets_that_a_hostile_app_steals_open_no_other_place(
     portal: Portal,
     host: HostPage,
     installation: LauncherInstallation,
