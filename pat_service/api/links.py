@@ -3,7 +3,8 @@
 import re
 from typing import Any, Final
 
-#: Operation → JSON pointers to the ids in its answer. The first is the id of its subject.
+#: Operation → JSON pointers to the ids in its answer. The first is the id of the resource that the answer
+#: describes.
 ANSWER_IDS: Final[dict[str, dict[str, str]]] = {
     "mint": {"tokenId": "/tokenId"},
     "openSession": {"sessionId": "/session/id"},

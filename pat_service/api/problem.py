@@ -94,7 +94,8 @@ def codes_of(status: int, possible: Collection[str]) -> list[str]:
 
 
 def response(status: int, codes: Iterable[str], *, page: bool) -> dict[str, Any]:
-    """Return the document's answer of this status. `page`: it can also be HTML, in a frame."""
+    """Return the document's answer of this status. With `page`, the answer can also be an HTML page of a
+    frame."""
     codes = list(codes)
     schema = {
         "allOf": [
