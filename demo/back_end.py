@@ -322,9 +322,9 @@ def used(back_end: BackEnd, visit: Visit) -> Outcome:
     if answer.redirect_url is None:
         return Outcome(visit, answer)
     note = (
-        "This token opens only this frame. A browser may load a frame twice in a row. So the address "
-        f"opens again within {REPEAT_WITHIN.seconds} seconds, and the new frame replaces the first. "
-        "Later it is refused."
+        "This token opens only this frame. A browser may load a frame twice in a row. So the address can "
+        "open again until the frame has sent its first request, for at most "
+        f"{REPEAT_WITHIN.seconds} seconds. Later it is refused."
     )
     return Outcome(visit, answer, answer.redirect_url, note=note, again_after=PAST_REPEAT)
 

@@ -596,6 +596,19 @@ def test_a_page_with_a_wider_policy_moves_when_its_renewal_is_narrower(two_origi
     problem_of(ask(two_origins, wide), 401, "session_replaced")
 
 
+def test_a_code_moves_to_the_address_with_itself(two_origins: Service) -> None:
+    """A launcher in a browser without a list hands over the code of a narrowed session."""
+    provision(two_origins.app, changed("workspaces", "acme", allowed_origins=[PORTAL, OUTER]))
+    code = code_for(two_origins, launch(two_origins, allowedOrigins=[PORTAL]))
+    answer = hand_over(two_origins, code, ancestorOrigins=None, nonce=NONCE)
+    address = answer.get_json()["moveTo"]
+    assert f"code={code}&" in address
+    page = two_origins.client.get(address)
+    assert f"frame-ancestors {PORTAL}" in page.headers["Content-Security-Policy"]
+    assert serves(two_origins, boot(page)["session"])
+    problem_of(hand_over(two_origins, code), 401, "token_invalid")
+
+
 def test_a_token_that_narrows_nothing_needs_no_list(two_origins: Service) -> None:
     assert serves(two_origins, session_of(hand_over(two_origins, two_origins.token(), ancestorOrigins=None)))
 
