@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from flask import Flask
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 from werkzeug.test import TestResponse
 
 from pat_service.cli import upgrade_schema
@@ -391,6 +391,23 @@ def test_a_user_who_is_joining_another_tenant_counts_as_shared(service: Service)
             problem_of(change.result(), 409, "conflict")
         service.change(delete(Member).where(Member.workspace_id == directory.globex, Member.user_id == ana))
     directory.ok("DELETE", f"users/{ana}", status=204)
+
+
+@pytest.mark.parametrize(("method", "body"), [("PUT", {"role": "end-user"}), ("DELETE", None)])
+def test_a_role_that_is_just_being_raised_is_above_the_clients_highest(
+    service: Service, method: str, body: Any
+) -> None:
+    """The manager's change waits for the uncommitted role, and finds it."""
+    directory = Directory(service)
+    ana = directory.user(ANA)
+    path = f"workspaces/{directory.acme}/members/{ana}"
+    with ThreadPoolExecutor(1) as threads:
+        with service.app.app_context(), transaction() as connection:
+            connection.execute(update(Member).where(Member.user_id == ana).values(role="admin"))
+            change = threads.submit(calls(method, path, body), service)
+            assert not wait([change], timeout=0.5).done
+        problem_of(change.result(), 403, "scope_missing")
+    assert directory.ok("GET", path)["role"] == "admin"
 
 
 def test_a_user_is_deleted_or_joins_another_tenant(service: Service) -> None:
