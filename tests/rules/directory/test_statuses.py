@@ -114,6 +114,15 @@ def test_a_status_counts_in_every_workspace_of_the_client(tenants: Directory) ->
     assert [status_of(tenants, ANA, client) for client in ("manager", "rival")] == ["archived", "active"]
 
 
+def test_a_user_created_as_archived_is_archived_in_every_workspace_of_the_client(
+    directory: Directory,
+) -> None:
+    provision(directory.service.app, changed("clients", "manager", workspaces=["acme", "globex"]))
+    directory.join("hire@acme.test", "manager", status="archived")
+    provision(directory.service.app, changed("clients", "manager", workspaces=["acme"]))
+    assert directory.join("hire@acme.test", "rival")["status"] == "archived"
+
+
 def test_lists_show_the_status_that_the_client_sees(joined: Directory) -> None:
     set_status(joined, MALLORY, "archived")
     mallory = joined.user(MALLORY)
