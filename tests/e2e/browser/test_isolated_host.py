@@ -9,6 +9,7 @@ from playwright.sync_api import Error, Page, Route
 from tests.e2e.browser.installation import (
     ANA,
     HOST_HTML,
+    HOST_PER_APP,
     ONE_HOST,
     HostPage,
     LauncherInstallation,
@@ -66,10 +67,11 @@ def test_an_isolated_host_page_shows_a_refusal_and_receives_it(
     assert host.codes() == ["token_missing"]
 
 
-def test_a_launcher_in_an_isolated_host_page_leads_to_an_app_and_back(
-    page: Page, installation: LauncherInstallation
+@pytest.mark.parametrize("frames", [ONE_HOST, HOST_PER_APP])
+def test_a_launcher_in_an_isolated_host_page_shows_an_app(
+    page: Page, launcher_installations: Launchers, frames: str
 ) -> None:
-    launcher = isolated(page, installation).launch()
+    launcher = isolated(page, launcher_installations(frames)).launch()
     open_app(launcher, "Orders")
     go_to_launcher(launcher)
 
