@@ -1,11 +1,12 @@
 """A workspace token through embed.js in Chromium: the launcher, and the app that it shows."""
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Frame, Page, expect
 
 from tests.e2e.browser.installation import (
+    ELSEWHERE,
     HOST_PER_APP,
     ONE_HOST,
     LauncherInstallation,
@@ -26,6 +27,7 @@ from tests.e2e.browser.portal import (
     Portal,
 )
 from tests.e2e.browser.recorder import Recorder
+from tests.e2e.browser.test_narrowed_origins import tell_no_origins
 
 LAUNCHER: Final = '<pat-embed id="it" workspace="acme" token-url="/embed-token"></pat-embed>'
 
@@ -113,6 +115,36 @@ def test_the_frame_is_as_high_as_the_open_app(portal: Portal) -> None:
     portal.wait_until(lambda: expect_fit() == usual)
     go_to_launcher(launcher)
     portal.wait_until(lambda: expect_fit() == listed)
+
+
+def allow_elsewhere(document: dict[str, Any]) -> None:
+    """Let another site frame everything as well, so that a token can narrow the origins."""
+    for place in (*document["workspaces"], *document["apps"]):
+        place["allowed_origins"] = [*place["allowed_origins"], ELSEWHERE]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_narrowed_token_opens_the_launcher_and_its_apps(portal: Portal, told: bool) -> None:
+    """Without a list of the origins around it, each frame moves once."""
+    if not told:
+        tell_no_origins(portal.page)
+    portal.installation.provision(allow_elsewhere)
+    portal.mint_options["allowedOrigins"] = [portal.installation.site.origin]
+    portal.visit(LAUNCHER)
+    portal.events("loaded")
+    launcher = launched(portal)
+    for name in ("Orders", "Support"):
+        frame = open_app(launcher, name)
+        assert ("/frame" in frame.url) == ("/frame" in launcher.url) == told
+        go_to_launcher(launcher)
+    frame = open_app(launcher, "Orders")
+    first = session_of(frame)["sessionId"]
+    portal.nearly_expire()
+    portal.events("session:renewed")
+    portal.wait_until(lambda: session_of(frame)["sessionId"] != first)
+    expect_heading(frame, "Orders")
+    assert portal.event_names().count("ready") == 1
+    portal.expect_no_error()
 
 
 def test_a_refusal_of_the_app_is_also_a_message_to_the_host_page(

@@ -25,15 +25,20 @@ EVENTS: Final = """(name) => {
 }"""
 
 
+def tell_no_origins(page: Page) -> None:
+    """Let frames of the page find no list of the origins around them."""
+    script = (PROJECT / "static" / "embed" / "frame.js").read_text("utf-8")
+    assert "location.ancestorOrigins" in script
+    untold = script.replace("location.ancestorOrigins", "undefined")
+    page.route("**/static/embed/frame.js", lambda route: route.fulfill(body=untold, content_type=JAVASCRIPT))
+
+
 @pytest.fixture(params=["tells the origins", "tells no origins"])
 def tells_origins(request: pytest.FixtureRequest, page: Page) -> bool:
     if request.param == "tells the origins":
         return True
 
-    script = (PROJECT / "static" / "embed" / "frame.js").read_text("utf-8")
-    assert "location.ancestorOrigins" in script
-    untold = script.replace("location.ancestorOrigins", "undefined")
-    page.route("**/static/embed/frame.js", lambda route: route.fulfill(body=untold, content_type=JAVASCRIPT))
+    tell_no_origins(page)
     return False
 
 
