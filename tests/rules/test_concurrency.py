@@ -1,7 +1,6 @@
 """Concurrent requests in real threads: one token of a user and app opens, and ended sessions stay ended."""
 
 import itertools
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
 from flask import Flask
@@ -23,6 +20,8 @@ from pat_service.rules import clients
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import App, Event, Grant, Member, Session, Token, User
 from tests.support.directory import ANA, BEN, MALLORY, Directory
+from tests.support.http_calls import HttpConnection
+from tests.support.http_calls import mint as http_mint
 from tests.support.people import (
     KEY,
     LEDGER,
@@ -636,37 +635,22 @@ def test_two_worker_processes_agree_on_tokens_sessions_and_limits(service: Servi
         environ = {"SECRET_KEY": KEY, "PUBLIC_URL": PUBLIC_URL, "DATABASE_URL": database, "REDIS_URL": redis}
         with gunicorn(environ | {"OPEN_RATE_LIMIT": "1000000 per minute"}, workers=2) as server:
 
-            def post(path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
-                request = Request(server.url + path, json.dumps(body).encode(), method="POST")
-                for name, value in ({"Content-Type": "application/json"} | headers).items():
-                    request.add_header(name, value)
-                try:
-                    with urlopen(request, timeout=30) as answer:
-                        return answer.status, json.load(answer)
-                except HTTPError as error:
-                    with error:
-                        return error.code, json.load(error)
-
-            usual = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
-
-            def mint_and_open(_: Service) -> list[tuple[int, str, str]]:
+            def mint_and_open(_: Service) -> list[tuple[str, str]]:
                 seen = []
-                for _round in range(5):
-                    status, minted = post(MINT, usual | {"endSessions": True}, basic("portal"))
-                    assert status == 201, minted
-                    token = minted["personalAccessToken"]
-                    status, opened = post(EXCHANGE, {"appId": ORDERS, "accessToken": token}, {})
-                    seen.append((status, opened.get("code", "opened"), token))
+                with HttpConnection(server.port) as caller:
+                    for _round in range(5):
+                        token = caller.mint(endSessions=True).json["personalAccessToken"]
+                        seen.append((caller.exchange(token).code, token))
                 return seen
 
             seen = list(itertools.chain(*race(service, *[mint_and_open] * 12)))
-            assert {status for status, _, _ in seen} <= {201, 401}
-            assert {code for _, code, _ in seen} <= {"opened", "token_superseded", "token_invalid"}
+            assert {code for code, _ in seen} <= {"served", "token_superseded", "token_invalid"}
             (token,) = service.rows(select(Token.id))
             assert {session.token_id for session in live_sessions(service)} <= {token.id}
-            again = [post(EXCHANGE, {"appId": ORDERS, "accessToken": token}, {})[0] for _, _, token in seen]
+            with HttpConnection(server.port) as caller:
+                again = [caller.exchange(token).status for _, token in seen]
             assert Counter(again) == {201: 1, 401: len(seen) - 1}
 
             provision(service.app, changed("clients", "portal", mint_limit=None))
-            limited = race(service, *[lambda _: post(MINT, usual, basic("portal"))[0]] * 20)
+            limited = race(service, *[lambda _: http_mint(server).status] * 20)
             assert Counter(limited) == {201: 10, 429: 10}

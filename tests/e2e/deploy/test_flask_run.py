@@ -1,6 +1,5 @@
 """`flask --app app run` on a laptop, from a fresh checkout without any settings."""
 
-import http.client
 import json
 import os
 import re
@@ -9,15 +8,17 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.deploy.test_gunicorn import MALFORMED, send_raw
-from tests.support.people import KEY, MINT, ORDERS, PORTAL, basic, make_secret
+from tests.support.http_calls import Answer, HttpConnection, jwt_of
+from tests.support.people import KEY, MINT, MINT_BODY, ORDERS, PORTAL, basic, make_secret
 from tests.support.servers import WebServer, flask_run, free_port, wait_for, web_server
 
 pytestmark = pytest.mark.slow
@@ -49,24 +50,16 @@ class Laptop:
     folder: Path
     server: WebServer
 
-    def call(
-        self, method: str, path: str, body: object = None, **headers: str
-    ) -> tuple[int, http.client.HTTPMessage, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
-        with closing(connection):
-            sent = {name.replace("_", "-"): value for name, value in headers.items()}
-            if body is not None:
-                sent["Content-Type"] = "application/json"
-            connection.request(method, path, json.dumps(body) if body is not None else None, sent)
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read().decode()
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None, **headers: str) -> Answer:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        with HttpConnection(self.server.port) as caller:
+            return caller.send(method, path, body, sent)
 
     def mint(self, **headers: str) -> dict[str, str]:
-        body = {"email": "ana@acme.test", "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 1000}
-        status, _, text = self.call("POST", MINT, body, **headers, **basic("portal", SECRET))
-        assert status == 201, text
-        answer: dict[str, str] = json.loads(text)
-        return answer
+        minted: dict[str, str] = self.call(
+            "POST", MINT, dict(MINT_BODY), **headers, **basic("portal", SECRET)
+        ).json
+        return minted
 
     def flask(self, *args: str) -> None:
         command = [sys.executable, "-m", "flask", "--app", "app", *args]
@@ -103,11 +96,11 @@ def peopled(laptop: Laptop) -> Laptop:
 
 
 def test_the_first_start_creates_the_schema_and_the_start_page_explains_the_demo(laptop: Laptop) -> None:
-    status, headers, text = laptop.call("GET", "/")
-    assert status == 200
-    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    answer = laptop.call("GET", "/")
+    assert answer.status == 200
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     command = f"flask --app app demo load --origin http://localhost:{laptop.server.port}"
-    assert command in text
+    assert command in answer.text
     assert {path.name for path in (laptop.folder / "instance").iterdir()} >= {"pat-service.db", "secret_key"}
     assert stat.S_IMODE((laptop.folder / "instance" / "secret_key").stat().st_mode) == 0o600
 
@@ -121,9 +114,9 @@ def test_ana_mints_and_opens_and_the_log_has_no_token(peopled: Laptop) -> None:
     minted = peopled.mint()
     token = minted["personalAccessToken"]
     parts = urlsplit(minted["redirectUrl"])
-    status, _, page = peopled.call("GET", f"{parts.path}?{parts.query}", Sec_Fetch_Dest="iframe")
-    assert status == 200
-    jwt = re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", page)[0]
+    page = peopled.call("GET", f"{parts.path}?{parts.query}", Sec_Fetch_Dest="iframe")
+    assert page.status == 200
+    jwt = jwt_of(page)
     peopled.call("GET", f"/nowhere?personal-access-token={token}", Referer=minted["redirectUrl"])
     peopled.call("GET", f"{parts.path}/pages/index?x={jwt}", Authorization=f"Bearer {jwt}")
     peopled.call("GET", f"/static/{token}")
@@ -186,15 +179,18 @@ def test_the_redirect_url_is_the_servers_own_loopback_address(
 def test_a_demo_loaded_later_appears_without_a_restart(laptop: Laptop) -> None:
     portal = f"localhost:{laptop.server.port}"
     laptop.flask("demo", "load", "--origin", f"http://{portal}")
-    status, headers, _ = laptop.call("GET", "/")
-    assert (status, headers["Location"]) == (302, f"http://{portal}/")  # a frame needs another site
-    status, _, text = laptop.call("GET", "/", Host=portal)
-    assert status == 200
-    assert "demo load" not in text
+    answer = laptop.call("GET", "/")
+    assert (answer.status, answer.headers["Location"]) == (
+        302,
+        f"http://{portal}/",
+    )  # a frame needs another site
+    answer = laptop.call("GET", "/", Host=portal)
+    assert answer.status == 200
+    assert "demo load" not in answer.text
     saved = json.loads((laptop.folder / "instance" / "demo.json").read_text())
     assert stat.S_IMODE((laptop.folder / "instance" / "demo.json").stat().st_mode) == 0o600
     for client in saved["clients"].values():
-        assert client["secret"] not in text
+        assert client["secret"] not in answer.text
 
 
 def test_a_second_start_keeps_key_and_data(tmp_path: Path) -> None:
@@ -205,15 +201,15 @@ def test_a_second_start_keeps_key_and_data(tmp_path: Path) -> None:
         token = laptop.mint()["personalAccessToken"]
     with running(tmp_path) as laptop:
         path = f"/embed-apps/{ORDERS}?personal-access-token={token}"
-        assert laptop.call("GET", path)[0] == 200
+        assert laptop.call("GET", path).status == 200
 
 
 def test_a_public_url_on_the_internet_brings_no_schema_and_no_portal(tmp_path: Path) -> None:
     """A public address means a deployment, and there `db upgrade` creates the schema."""
     checkout(tmp_path)
     with running(tmp_path, PUBLIC_URL="https://embed.example", SECRET_KEY=KEY) as laptop:
-        assert laptop.call("GET", "/")[0] == 404
-        status, headers, _ = laptop.call("POST", MINT, {}, **basic("portal", SECRET))
-        assert (status, bool(headers["Retry-After"])) == (503, True)
+        assert laptop.call("GET", "/").status == 404
+        answer = laptop.call("POST", MINT, {}, **basic("portal", SECRET))
+        assert (answer.status, bool(answer.headers["Retry-After"])) == (503, True)
     names = {path.name for path in (tmp_path / "instance").glob("secret_key*")}
     assert names == set()
