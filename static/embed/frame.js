@@ -693,7 +693,8 @@
     // Read attributes, since a field named "action" or "method" hides the property.
     const own = (name) => event.submitter?.getAttribute(`form${name}`) ?? form.getAttribute(name) ?? "";
     const method = own("method").toUpperCase();
-    const url = !leftAlone(form) && inside(own("action"), "pages/");
+    const untrusted = event.submitter && ignored(event.submitter); // it may be outside its form
+    const url = !untrusted && !leftAlone(form) && inside(own("action"), "pages/");
     if (event.defaultPrevented || !url || method === "DIALOG") return;
     event.preventDefault();
     const data = new FormData(form, event.submitter);

@@ -24,7 +24,11 @@ IGNORED: Final = {
     "form": f'<form action="{ROOT}/pages/note" method="post"><button>press</button></form>',
     "link": f'<a href="{ROOT}/pages/second">press</a>',
 }
+#: The form is the app's, and the button is not.
+FOREIGN_BUTTON: Final = f"""<form id="own" action="{ROOT}/pages/note" method="post"></form>
+    <div hx-ignore><button form="own" formaction="{ROOT}/pages/upload">press</button></div>"""
 CASES: Final = [
+    pytest.param(FOREIGN_BUTTON, id="ignored button of the app's form"),
     *(pytest.param(markup, id=name) for name, markup in LEFT.items()),
     *(
         pytest.param(f"<div hx-ignore>{markup}</div>", id=f"ignored {name}")
