@@ -155,6 +155,7 @@ def test_a_token_is_redacted_anywhere_in_a_text(before: str, after: str) -> None
         f"b'{TOKEN[:70]}",
         TOKEN.upper(),
         TOKEN.replace("pat_", "pcs_"),
+        TOKEN.replace("pat_", "otc_"),
         f'{{"personalAccessToken": "{TOKEN}"}}',
         f"{TOKEN}{TOKEN}",
         f"'Authorization Bearer {TOKEN}'",

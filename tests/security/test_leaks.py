@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from pat_service.embed import EmbeddedApp
 from pat_service.observability.lines import RedactingFormatter
 from pat_service.storage.database import db
+from pat_service.storage.models import Workspace
 from tests.support.people import (
     KEY,
     MINT,
     ORDERS,
+    PORTAL,
     PUBLIC_URL,
     SECRETS,
     SUPPORT,
@@ -85,6 +88,10 @@ class Walk:
         answer = self.keep(self.service.open(token, app_id), may_carry=True)
         assert answer.status_code == 200
         return self.session(boot(answer)["session"])
+
+    def code(self, text: str) -> str:
+        self.secrets |= {text, text.removeprefix("otc_")}
+        return text
 
     def session(self, text: str) -> dict[str, str]:
         self.secrets |= {text, text.rpartition(".")[2]}
@@ -160,6 +167,31 @@ def opens(walk: Walk) -> None:
         provision(walk.service.app, WORLD)
 
 
+def enters(walk: Walk) -> None:
+    """Open apps from a launcher and by a redirect, use each code again, and renew."""
+    token = walk.mint(client="manager", appSlug=None, workspaceSlug="acme")
+    (row,) = walk.service.rows(select(Workspace.id).where(Workspace.slug == "acme"))
+    launcher = walk.client.get(f"/embed-workspaces/{row.id}?personal-access-token={token}")
+    bearer = walk.session(boot(walk.keep(launcher, may_carry=True))["session"])
+    entered = walk.client.post(f"/embed-workspaces/{row.id}/apps/{ORDERS}", headers=bearer)
+    code = walk.code(walk.keep(entered, may_carry=True).get_json()["code"])
+    handed = {"accessToken": code, "parentOrigin": PORTAL, "session": bearer["Authorization"][7:]}
+    opened = walk.keep(walk.client.post(f"{PATH}/frame", json=handed), may_carry=True)
+    former = opened.get_json()["session"]
+    walk.session(former)
+    handed |= {"accessToken": walk.mint(), "session": former}
+    renewed = walk.keep(walk.client.post(f"{PATH}/frame", json=handed), may_carry=True)
+    walk.session(renewed.get_json()["session"])
+    moved = walk.service.open(token).headers["Location"]
+    walk.code(moved.partition("code=")[2])
+    page = walk.client.get(moved)
+    walk.session(boot(walk.keep(page, may_carry=True))["session"])
+    for path in (moved, f"{PATH}?code={code}", f"{PATH}/pages/{code}", f"{PATH}/frame?code={code}"):
+        walk.ask("GET", path)
+    for body in ({"accessToken": code, "parentOrigin": code}, {"accessToken": code, code: code}):
+        walk.ask("POST", f"{PATH}/frame", json=body)
+
+
 def uses(walk: Walk) -> None:
     """Use a frame, end its session, and use it again."""
     for app_id, pages in (
@@ -220,7 +252,7 @@ def quote_arguments(*arguments: Any, **_: Any) -> None:
 def walk(service: Service, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Walk:
     walked = Walk(service)
     walked.secrets.add(GENERATED_SECRET)
-    for part in (mints, opens, uses):
+    for part in (mints, opens, enters, uses):
         part(walked)
     breaks(walked, monkeypatch)
     return walked
@@ -243,7 +275,7 @@ def test_a_complete_run_leaks_nothing(
         assert found_in(answer.text, walk) == [], answer.request.path
     for answer in walk.bearers:
         assert found_in(str(answer.headers), walk) == []
-        texts = {text for text in found_in(answer.text, walk) if text.startswith(("pat_", "eyJ"))}
+        texts = {text for text in found_in(answer.text, walk) if text.startswith(("pat_", "otc_", "eyJ"))}
         assert len(texts) == 1
         assert not texts & {*SECRETS.values(), KEY}
 
