@@ -295,6 +295,7 @@ FAULTS: Final = [
     fault("problem limits", "SESSION_RATE_LIMIT is 100 per h", SESSION_RATE_LIMIT="100 per hour"),
     fault("warning limits", "SESSION_RATE_LIMIT is 10 per m", SESSION_RATE_LIMIT="10 per minute"),
     fault("warning limits", "OPEN_RATE_LIMIT is 10 per m", OPEN_RATE_LIMIT="10 per minute"),
+    fault("warning limits", "USER_MINT_RATE_LIMIT is 3 per m", USER_MINT_RATE_LIMIT="3 per minute"),
     fault("warning limits", "FAILURE_RATE_LIMIT is 1 per m", FAILURE_RATE_LIMIT="1 per minute"),
     fault("problem access", "There is no user x@acme.test.", "--email", "x@acme.test"),
     fault("problem access", "There is no user y@acme.test.", *ORDERS_APP, "--email", "y@acme.test"),
