@@ -42,7 +42,7 @@ _SETTINGS: Final = {
 #: The name of a setting in `options`: `-c name=value` or `--name=value`.
 _OPTION: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)=")
 #: A wrong value of a parameter, in libpq's words.
-_INVALID: Final = re.compile(r"invalid (?:\w+ )?value.*")
+_INVALID: Final = re.compile(r"(?:invalid|bad) (?:\w+ )?value.*")
 #: The reason why the server, or libpq after its answer, refuses a connection: a password, a name, TLS.
 _REFUSAL: Final = re.compile(
     r"FATAL:\s+(.*)|failed: ((?:server does not support|channel binding|SSL|root certificate|certificate).*)"
@@ -232,7 +232,7 @@ def _explained(error: Error) -> Error:
     """Return the error with its reason, if the server or libpq gave one that a setting can change."""
     text = str(error)
     if invalid := _INVALID.search(text):
-        return UnfitDatabase(f"DATABASE_URL has an {invalid[0]}")
+        return UnfitDatabase(f"DATABASE_URL has a parameter that libpq refuses: {invalid[0]}")
     if refusal := _REFUSAL.search(text):
         reason = refusal[1] or refusal[2]
         return UnfitDatabase(

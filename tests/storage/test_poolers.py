@@ -193,7 +193,16 @@ def test_a_pooler_that_drops_options_of_the_url_is_refused_by_name(
 @pytest.mark.parametrize(
     ("change", "text", "transient"),
     [
-        ("?sslmode=no-verify", 'DATABASE_URL has an invalid sslmode value: "no-verify"', False),
+        (
+            "?sslmode=no-verify",
+            'DATABASE_URL has a parameter that libpq refuses: invalid sslmode value: "no-verify"',
+            False,
+        ),
+        (
+            "?connect_timeout=soon",
+            "DATABASE_URL has a parameter that libpq refuses: bad value for connect_timeout: 'soon'",
+            False,
+        ),
         (
             "?sslmode=require",
             "DATABASE_URL names a server that refuses the service: server does not support SSL, but SSL was "
