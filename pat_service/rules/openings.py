@@ -86,7 +86,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A session that is about to open: with its JWT, or with a code that a navigation must bring back."""
+    """A session that is about to open, with its JWT, or with a code for the navigation that claims it."""
 
     session: AnySession
     signed: Secret | None

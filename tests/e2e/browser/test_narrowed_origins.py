@@ -1,6 +1,6 @@
 """A token that narrows the allowed origins binds every page around a frame of embed.js, in Chromium.
 
-Chromium tells a frame the origins around it. A changed script plays a browser that does not.
+Chromium reports the origins around a frame to its script. A changed script imitates a browser without this.
 """
 
 from typing import Any, Final
@@ -26,7 +26,7 @@ EVENTS: Final = """(name) => {
 
 
 def tell_no_origins(page: Page) -> None:
-    """Let frames of the page find no list of the origins around them."""
+    """Hide the list of the origins around a frame from the frames of the page."""
     script = (PROJECT / "static" / "embed" / "frame.js").read_text("utf-8")
     assert "location.ancestorOrigins" in script
     untold = script.replace("location.ancestorOrigins", "undefined")
@@ -72,7 +72,7 @@ def events_in(frame: Frame, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("tells_origins")
-def test_a_narrowed_token_opens_the_app_and_the_frame_goes_on(portal: Portal, lab: str) -> None:
+def test_a_narrowed_token_opens_the_app_and_the_frame_keeps_working(portal: Portal, lab: str) -> None:
     frame = portal.open(ID, lab)
     expect_heading(frame, "Lab of Ana")
     assert portal.event_names() == ["ready", "loaded"]
