@@ -10,7 +10,7 @@
     "allow-modals allow-top-navigation-by-user-activation",
   ].join(" ");
   const ALLOW = "fullscreen; clipboard-write";
-  const OWN = /^(ready|resize|session:(expiring|renewed|expired))$/; // of the app's frame, whose host is this page
+  const OWN = /^(ready|resize|session:(expiring|renewed|expired))$/; // events of the app's frame that only this page needs
   const PASSED_ON = /^(loaded|navigate|session:revoked)$/;
 
   const { embed } = window;

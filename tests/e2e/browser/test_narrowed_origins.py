@@ -33,9 +33,9 @@ def tell_no_origins(page: Page) -> None:
     page.route("**/static/embed/frame.js", lambda route: route.fulfill(body=untold, content_type=JAVASCRIPT))
 
 
-@pytest.fixture(params=["tells the origins", "tells no origins"])
+@pytest.fixture(params=["reports the origins", "reports no origins"])
 def tells_origins(request: pytest.FixtureRequest, page: Page) -> bool:
-    if request.param == "tells the origins":
+    if request.param == "reports the origins":
         return True
 
     tell_no_origins(page)
