@@ -304,6 +304,19 @@ def test_the_documented_page_gives_up_after_repeated_refusals(
     expect_heading(frame, "This link was replaced by a newer one")
 
 
+def test_the_documented_page_asks_in_json_and_keeps_the_frame_if_the_mint_is_refused(
+    documented_page: HostPage, installation: Installation
+) -> None:
+    installation.site.posts["/embed-token"] = lambda: {"code": "rate_limited"}
+    frame = documented_page.frame("orders")
+    with documented_page.page.expect_request_finished(lambda sent: "/embed-token" in sent.url) as asked:
+        frame.evaluate("location.reload()")
+    assert asked.value.post_data_json == {"app": "orders"}
+    assert asked.value.headers["content-type"] == "application/json"
+    documented_page.page.wait_for_timeout(300)  # a wrong navigation would start by now
+    expect_heading(frame, "This app needs to be opened again")
+
+
 # ---- Pages and forms ----
 
 
