@@ -78,7 +78,7 @@ def test_mallory_joins_acme_under_her_own_name(service: Service) -> None:
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
-        ({"client": "portal"}, 403, "scope_missing"),
+        ({"client": "portal", "provision": {}}, 403, "scope_missing"),
         ({"provision": {"role": "admin"}}, 403, "scope_missing"),
         ({"appSlug": "ledger"}, 404, "app_not_found"),
         ({"appSlug": None, "appId": LEDGER}, 404, "app_not_found"),

@@ -77,6 +77,8 @@ def test_each_tenant_changes_only_its_own_memberships_of_a_shared_user(directory
 def test_a_client_cannot_give_a_role_above_its_highest(directory: Directory) -> None:
     """The manager's highest role is builder."""
     problem_of(directory.call("PUT", path(directory, ANA), {"role": "admin"}), 403, "scope_missing")
+    (refused,) = directory.service.events("client:refused")
+    assert (refused.client_id, refused.code) == ("manager", "scope_missing")
     assert directory.take_event_facts() == []
 
 

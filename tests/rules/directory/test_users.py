@@ -192,6 +192,14 @@ def test_a_change_leaves_other_columns(directory: Directory) -> None:
     ]
 
 
+def test_a_new_name_is_an_event_in_each_workspace_of_ana(shared_ana: Directory) -> None:
+    shared_ana.ok("PATCH", f"users/{shared_ana.user(ANA)}", {"name": "Ana María"}, "everywhere")
+    events = shared_ana.take_event_facts()
+    assert sorted(event[:3] for event in events) == [
+        ("user:changed", "everywhere", slug) for slug in ("acme", "globex")
+    ]
+
+
 def test_an_equal_change_records_no_event(directory: Directory) -> None:
     path = f"users/{directory.user(ANA)}"
     for body in ({}, {"name": "Ana"}, {"email": "ANA@acme.test", "status": "active"}):
