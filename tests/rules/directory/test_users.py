@@ -192,7 +192,7 @@ def test_a_change_leaves_other_columns(directory: Directory) -> None:
     ]
 
 
-def test_a_new_name_is_an_event_in_each_workspace_of_ana(shared_ana: Directory) -> None:
+def test_a_new_name_is_recorded_in_each_workspace_of_ana(shared_ana: Directory) -> None:
     shared_ana.ok("PATCH", f"users/{shared_ana.user(ANA)}", {"name": "Ana María"}, "everywhere")
     events = shared_ana.take_event_facts()
     assert sorted(event[:3] for event in events) == [
