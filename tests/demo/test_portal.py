@@ -504,8 +504,10 @@ def test_all_apps_opens_with_a_workspace_token(portal: Portal, sent: list[Reques
         people.ORDERS_ID,
         people.SUPPORT_ID,
     ]
-    session = {"session": boot(launcher)["session"]}
-    orders = portal.client.post(f"/embed-apps/{people.ORDERS_ID}", data=session)
+    bearer = {"Authorization": f"Bearer {boot(launcher)['session']}"}
+    path = f"/embed-workspaces/{workspace_id}/apps/{people.ORDERS_ID}"
+    code = portal.client.post(path, headers=bearer).get_json()["code"]
+    orders = navigate(portal.client, f"{FRAMES}/embed-apps/{people.ORDERS_ID}?code={code}")
     assert "Region: North" in orders.text
 
 
