@@ -120,6 +120,7 @@ def revoke_client(client_id: str, tokens: bool) -> None:
         clients.revoke(client_id, datetime.now(UTC))
         show(f"Client {client_id} is revoked.")
         if tokens:
+            clients.wait_for_mints(client_id)
             of_client = TokenFilter(client_id=client_id)
             revoked = token_admin.revoke_tokens(OPERATOR, of_client, datetime.now(UTC))
             show(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")

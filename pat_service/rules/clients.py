@@ -213,9 +213,15 @@ def _require_limit(mint_limit: str | None) -> None:
         raise Conflict(f"The mint limit {mint_limit!r}: {error.messages[0]}") from None
 
 
+def wait_for_mints(client_id: str) -> None:
+    """Wait until the running mints of a revoked client have ended. Later ones are refused."""
+    with transaction() as connection:
+        connection.execute(select(Client.id).where(Client.id == client_id).with_for_update()).first()
+
+
 def _locked(client_id: str) -> Select[*tuple[Any, ...]]:
-    # Concurrent rotations wait for each other, so each one sees the previous one's secret.
-    return select(Client.__table__).where(Client.id == client_id).with_for_update()
+    # Concurrent rotations wait for each other, so each one sees the previous one's secret. Mints do not wait.
+    return select(Client.__table__).where(Client.id == client_id).with_for_update(key_share=True)
 
 
 def _require_live(connection: Connection, client_id: str) -> AnyRow:

@@ -16,7 +16,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.credentials import TOKEN_PREFIX, Keyring, Secret, generate
-from pat_service.errors import AppForbidden, AppNotFound, SlugUnfit, UserNotFound, WorkspaceNotFound
+from pat_service.errors import (
+    AppForbidden,
+    AppNotFound,
+    InvalidClient,
+    SlugUnfit,
+    UserNotFound,
+    WorkspaceNotFound,
+)
 from pat_service.rules import callers, events
 from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open, may_visit
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
@@ -25,7 +32,7 @@ from pat_service.rules.provisioning_jit import NewUser, provision_user
 from pat_service.rules.tokens import in_pair
 from pat_service.shapes import is_dns_label, normalize_email
 from pat_service.storage.database import transaction
-from pat_service.storage.models import App, Session, Token, User, Workspace, new_id
+from pat_service.storage.models import App, Client, Session, Token, User, Workspace, new_id
 from pat_service.storage.prepared import Query, Writes
 
 SCOPES: Final = (callers.MINT, callers.MINT_WORKSPACE)
@@ -95,8 +102,8 @@ def mint(
     `count_user` counts a mint for the named user, and raises RateLimited beyond the limit.
 
     The old token stops opening frames at once. Open frames continue, unless `end_sessions` is set. Raise
-    ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit or AppForbidden. A user, app or
-    workspace outside the caller's workspaces counts as not found.
+    ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit, AppForbidden or InvalidClient. A
+    user, app or workspace outside the caller's workspaces counts as not found.
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, request)
@@ -228,9 +235,10 @@ def _replace_token(
     event = events.build(events.TOKEN_MINTED, now, client_id=caller.id, token_id=minted.id, **pair)
     if request.end_sessions:
         event["details"] = {"ended_sessions": True}
-    _store[request.for_app].run(
-        {f"new_{name}": value for name, value in token.items()}, event, within=connection
-    )
+    values = {f"new_{name}": value for name, value in token.items()}
+    if not _store[request.for_app].run(values, event, within=connection):
+        # The client was revoked after its authentication.
+        raise InvalidClient().about(client_id=caller.id)
     return minted
 
 
@@ -283,7 +291,13 @@ def _build_upsert(insert: Callable[..., Any], for_app: bool) -> Any:
     new = {
         name: bindparam(f"new_{name}", type_=columns[name].type) for name in ("app_id", "user_id", *_REPLACED)
     }
-    statement = insert(Token).values(new)
+    # The lock makes `clients.wait_for_mints` wait, but no other mint and no change of the client.
+    live = (
+        select(*new.values())
+        .where(Client.id == new["client_id"], Client.revoked_at.is_(None))
+        .with_for_update(of=Client, read=True, key_share=True)
+    )
+    statement = insert(Token).from_select(list(new), live)
     conflict: dict[str, Any] = {"index_elements": ["app_id", "user_id"]}
     if not for_app:
         conflict = {"index_elements": ["workspace_id", "user_id"], "index_where": Token.app_id.is_(None)}
