@@ -207,7 +207,8 @@ MARK_USED: Final = (
         key_id=bindparam("new_key"),
         first_used_at=func.coalesce(Token.first_used_at, _used_now),
         last_used_at=_used_now,
-        repeat_by=case((Token.first_used_at.is_(None), _navigation), else_=Token.repeat_by),
+        # The second use is the repeat, so no third one is possible.
+        repeat_by=case((Token.first_used_at.is_(None), _navigation)),
     )
 )
 #: The first request of a session ends the repeat of its token.

@@ -504,16 +504,17 @@ def test_a_workspace_is_deleted_or_gets_an_app(service: Service) -> None:
 def test_concurrent_navigations_with_a_single_use_token_leave_one_session(service: Service) -> None:
     token = service.token(singleUse=True)
     answers = race(service, *[lambda caller: caller.open(token)] * THREADS)
-    assert Counter(answer.status_code for answer in answers) == {200: THREADS}
+    assert Counter(answer.status_code for answer in answers) == {200: 2, 401: THREADS - 2}
     assert len(live_sessions(service)) == 1
+    opened = [answer for answer in answers if answer.status_code == 200]
     served = [
         service.client.get(
             f"/embed-apps/{ORDERS}/session", headers={"Authorization": f"Bearer {boot(answer)['session']}"}
         )
-        for answer in answers
+        for answer in opened
     ]
-    assert Counter(answer.status_code for answer in served) == {200: 1, 401: THREADS - 1}
-    assert count(service, Event, Event.type == "session:replaced") == THREADS - 1
+    assert Counter(answer.status_code for answer in served) == {200: 1, 401: 1}
+    assert count(service, Event, Event.type == "session:replaced") == 1
 
 
 @pytest.mark.parametrize("way", ["a program", "the host's script"])
