@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, or_, select, update
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service import errors, metrics
 from pat_service.credentials import CODE_PREFIX, Keyring, Secret, SessionClaims, generate
@@ -18,6 +20,7 @@ from pat_service.rules import access, events
 from pat_service.rules.access import Place, ViewedApp
 from pat_service.rules.sessions import (
     END,
+    END_PREDECESSOR,
     SESSIONS,
     AnySession,
     OpenLauncher,
@@ -38,7 +41,7 @@ from pat_service.rules.tokens import (
 )
 from pat_service.shapes import ANY_ORIGIN, is_dns_label
 from pat_service.storage.database import UtcDateTime, transaction
-from pat_service.storage.models import COUNTED_SESSION, LIVE_SESSION, Session, new_id
+from pat_service.storage.models import COUNTED_SESSION, LIVE_SESSION, Session, User, new_id
 from pat_service.storage.prepared import Query, Writes
 
 #: A one-time code expires after this time.
@@ -147,7 +150,9 @@ def redeem(
         signed = _sign(keyring, session.id, ids_of(row), row.created_at, row.expires_at)
         answer = prepare(Ready(session, signed, None))
         with transaction() as connection:
-            replaces = former is not None and _replace(connection, former, ids_of(row), session.id, now)
+            replaces = former is not None and _replace(
+                connection, former, ids_of(row), session.id, row.expires_at, now
+            )
             values = {"session": session.id, "digest": digest, "now": now, "code_since": now - _CODE_LIFE}
             statement = _redeem_successor if replaces else _redeem
             if not connection.execute(statement, values).rowcount:
@@ -164,6 +169,8 @@ def enter(
     slug. Raise AppNotFound, AppForbidden, SlugUnfit or SessionRevoked.
     """
     with events.recording_refusals(events.OPEN_REFUSED, now), transaction() as connection:
+        # The session will reference the user. Lock them in the order of a deletion, to avoid a deadlock.
+        connection.execute(_share_user, {"user": launcher.visitor.user.id})
         values = {"id": launcher.id, "app": Place(app_id=app_id).valid_app_id, "now": now}
         # The lock makes a concurrent end of the launcher's session wait, which then ends the new one too.
         row = connection.execute(_live_launcher, values).first()
@@ -268,7 +275,9 @@ def _insert_session(
             return False
         if row.single_use:
             _end_repeated(connection, token.id, ready.session.id, now)
-        replaces = former is not None and _replace(connection, former, ids, ready.session.id, now)
+        replaces = former is not None and _replace(
+            connection, former, ids, ready.session.id, session["expires_at"], now
+        )
         if max_sessions is not None:
             _require_room(connection, ids, max_sessions, now)
         repeatable = row.single_use and navigation is not None
@@ -332,26 +341,35 @@ def _find_former(keyring: Keyring, attempt: Attempt, user_id: str, now: datetime
 
 
 def _replace(
-    connection: Connection, former: AnySession, ids: dict[str, Any], session_id: str, now: datetime
+    connection: Connection,
+    former: AnySession,
+    ids: dict[str, Any],
+    session_id: str,
+    expires_at: datetime,
+    now: datetime,
 ) -> bool:
-    """Let the new session replace the former one, if that is still live. Return whether it does."""
-    values = {"session": former.id, "now": now}
-    live = connection.execute(_lock_live, values).first()
+    """Let the new session replace the former one, if that is still live. Return whether it does.
+
+    The apps of a launcher then belong to the new session, and expire with it at the latest.
+    """
+    values = {"session": former.id, "successor": session_id, "user": ids["user_id"], "now": now}
+    connection.execute(_lock_renewed, values)
+    live = connection.execute(_live, values).first()
     if live is None:
         return False
+    # A renewal shows that the former session has arrived, as its first request does.
+    connection.execute(END_PREDECESSOR, values)
     # An earlier renewal whose answer was lost left a session that has sent no request.
-    lost = {"session": live.replaced_by, "now": now}
     if live.replaced_by is not None:
-        ended = connection.execute(_end_lost, lost).first()
+        ended = connection.execute(_end_lost, {"session": live.replaced_by, "now": now}).first()
         if ended is None:
             return False
         _record_replaced(connection, session_id, now, ended._asdict())
     end = min(live.expires_at, now + REPLACED_WITHIN)
     connection.execute(_set_successor, {"session": former.id, "successor": session_id, "end": end})
     if isinstance(former, OpenLauncher):
-        connection.execute(
-            _pass_on, {"former": former.id, "successor": session_id, "user": ids["user_id"], "now": now}
-        )
+        passed = {"lost": live.replaced_by or former.id, "end": expires_at}
+        connection.execute(_pass_on, values | passed)
     ids = ids | {"token_id": former.token_id, "client_id": former.client_id, "session_id": former.id}
     _record_replaced(connection, session_id, now, ids)
     return True
@@ -387,10 +405,26 @@ _redeem, _redeem_successor = (
     _claim.values(code_digest=None),
     _claim.values(code_digest=None, unconfirmed=True),
 )
-_lock_live = (
-    select(Session.expires_at, Session.replaced_by)
-    .where(Session.id == bindparam("session"), *LIVE_SESSION)
+_share_user = select(User.id).where(User.id == bindparam("user")).with_for_update(read=True, key_share=True)
+_former = aliased(Session)
+_lost_id = select(_former.replaced_by).where(_former.id == bindparam("session")).scalar_subquery()
+#: Lock everything that a renewal changes, in the order of ids, as every transaction does.
+_lock_renewed = (
+    select(Session.id)
+    .where(
+        Session.user_id == bindparam("user"),
+        or_(
+            Session.id.in_([bindparam("session"), bindparam("successor"), _lost_id]),
+            Session.launcher_session_id.in_([bindparam("session"), _lost_id]),
+            Session.replaced_by == bindparam("session"),
+        ),
+        Session.ended_at.is_(None),
+    )
+    .order_by(Session.id)
     .with_for_update()
+)
+_live = select(Session.expires_at, Session.replaced_by).where(
+    Session.id == bindparam("session"), *LIVE_SESSION
 )
 _end_lost = END.where(
     Session.id == bindparam("session"), Session.unconfirmed.is_(True), Session.ended_at.is_(None)
@@ -400,12 +434,16 @@ _set_successor = (
     .where(Session.id == bindparam("session"))
     .values(replaced_by=bindparam("successor"), expires_at=bindparam("end", type_=UtcDateTime))
 )
+_end: ColumnElement[datetime] = bindparam("end", type_=UtcDateTime)
 _pass_on = (
     update(Session)
     .where(
         Session.user_id == bindparam("user"),
-        Session.launcher_session_id == bindparam("former"),
+        Session.launcher_session_id.in_([bindparam("session"), bindparam("lost")]),
         *LIVE_SESSION,
     )
-    .values(launcher_session_id=bindparam("successor"))
+    .values(
+        launcher_session_id=bindparam("successor"),
+        expires_at=case((Session.expires_at > _end, _end), else_=Session.expires_at),
+    )
 )

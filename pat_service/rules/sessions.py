@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import bindparam, or_, update
+from sqlalchemy import bindparam, or_, select, update
 
 from pat_service import errors
 from pat_service.credentials import Keyring, SessionClaims
@@ -127,9 +127,10 @@ def _confirm(row: SessionRow, now: datetime) -> None:
     """End what waits for the session's first request: its predecessor, and the repeat of its token."""
     values = {"session": row.session_id, "user": row.user_id, "token": row.token_id, "now": now}
     with transaction() as connection:
-        # Lock the token before its sessions, and sessions in the order of their ids, to avoid a deadlock.
+        # Lock the token before its sessions, to avoid a deadlock.
         connection.execute(END_REPEAT, values)
-        connection.execute(_end_predecessor, values)
+        connection.execute(LOCK, values)
+        connection.execute(END_PREDECESSOR, values)
         if not connection.execute(_mark_confirmed, values).rowcount:
             raise errors.SessionRevoked
 
@@ -142,6 +143,7 @@ def end(session: AnySession, now: datetime) -> None:
     viewer = session.viewer if isinstance(session, OpenSession) else session.visitor
     values = {"session": session.id, "user": viewer.user.id, "now": now}
     with transaction() as connection:
+        connection.execute(LOCK, values)
         ended = connection.execute(_end_by_id, values).all()
         dependents = connection.execute(_end_dependents, values).all()
         by = {"by": session.id}
@@ -181,9 +183,22 @@ END: Any = (
     )
 )
 _of_user = Session.user_id == bindparam("user")
+#: Lock a session and those that end with it. Every transaction locks several sessions in the order of their
+#: ids, to avoid a deadlock.
+LOCK: Any = (
+    select(Session.id)
+    .where(
+        _of_user,
+        or_(Session.id == bindparam("session"), depends_on(bindparam("session"))),
+        Session.ended_at.is_(None),
+    )
+    .order_by(Session.id)
+    .with_for_update()
+)
 _end_by_id = END.where(Session.id == bindparam("session"), Session.ended_at.is_(None))
 _end_dependents = END.where(_of_user, depends_on(bindparam("session")), *LIVE_SESSION)
-_end_predecessor = (
+#: End the session that this one replaces.
+END_PREDECESSOR: Any = (
     update(Session)
     .where(_of_user, Session.replaced_by == bindparam("session"), Session.ended_at.is_(None))
     .values(ended_at=bindparam("now", type_=UtcDateTime))

@@ -16,7 +16,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement
 from pat_service.errors import Refused, ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.rules import callers, events
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
-from pat_service.rules.sessions import depends_on
+from pat_service.rules.sessions import LOCK, depends_on
 from pat_service.rules.tokens import REPEAT_WITHIN, in_pair
 from pat_service.storage import paging
 from pat_service.storage.database import UtcDateTime, reading, transaction
@@ -162,6 +162,7 @@ def end_session(caller: Caller, session_id: str, now: datetime) -> int:
         session = read_session(caller, session_id)
         _require_own(caller, session, session_id=session_id)
     with transaction() as connection:
+        connection.execute(LOCK, {"session": session_id, "user": session.user_id})
         ended = _end(connection, Session, [Session.id == session_id, _is_reached(Session)], caller, now)
         dependents = [Session.user_id == session.user_id, depends_on(session_id), _is_reached(Session)]
         _end(connection, Session, dependents, caller, now, by=events.SESSION_ENDED)
@@ -222,16 +223,21 @@ def _end(
     """
     type_, lock, change = _endings[table]
     parameters = visibility(caller, ENDS_ALL) | {"now": now}
-    locked = connection.execute(lock.where(*conditions), parameters).scalars().all()
     common: dict[str, Any] = {"client_id": caller.id, "details": {"by": by} if by else None}
     ended: list[dict[str, Any]] = []
-    for start in range(0, len(locked), CHUNK):
-        chunk = {"locked": locked[start : start + CHUNK], "now": now}
-        ended += [
-            events.build(type_, now, **common, **row._asdict()) for row in connection.execute(change, chunk)
-        ]
+    # Query sessions twice: a launcher may open an app while the first query waits for the launcher's lock.
+    for _ in range(2 if table is Session else 1):
+        locked = connection.execute(lock.where(*conditions), parameters).scalars().all()
+        for start in range(0, len(locked), CHUNK):
+            chunk = {"locked": locked[start : start + CHUNK], "now": now}
+            ended += [
+                events.build(type_, now, **common, **row._asdict())
+                for row in connection.execute(change, chunk)
+            ]
+        if not locked:
+            break
     events.record_many(connection, ended)
-    return len(locked)
+    return len(ended)
 
 
 # Conditions and statements, built once.

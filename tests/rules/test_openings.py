@@ -393,6 +393,30 @@ def test_a_renewed_launcher_passes_its_apps_on(service: Service) -> None:
     assert not serves(service, app)
 
 
+def test_a_launcher_renewed_twice_keeps_its_apps(service: Service) -> None:
+    """The answer of the first renewal was lost. The apps still end with the launcher."""
+    former = launch(service)
+    app = session_of(hand_over(service, code_for(service, former)))
+    for _ in range(2):
+        newer = session_of(hand_over(service, workspace_token(service), home(service), session=former))
+    assert serves(service, newer, home(service))
+    assert serves(service, app)
+    assert call(service, "DELETE", f"/api/ext/sessions/{claims(newer)['jti']}").status_code == 204
+    assert not serves(service, app)
+
+
+def test_an_app_expires_with_its_renewed_launcher(service: Service, clock: time_machine.Traveller) -> None:
+    former = launch(service, sessionExpiry=600)
+    app = session_of(hand_over(service, code_for(service, former)))
+    short = workspace_token(service, sessionExpiry=2)
+    newer = session_of(hand_over(service, short, home(service), session=former))
+    assert serves(service, newer, home(service))
+    clock.shift(timedelta(seconds=119))
+    assert serves(service, app)
+    clock.shift(timedelta(seconds=1))
+    problem_of(ask(service, app), 401, "session_expired")
+
+
 def test_a_renewal_needs_no_room_for_its_former_session(service: Service) -> None:
     service.app.config["MAX_SESSIONS_PER_TOKEN"] = 1
     token = service.token()
@@ -407,6 +431,16 @@ def test_ending_a_renewed_session_ends_its_predecessor(service: Service) -> None
     newer = session_of(hand_over(service, service.token(), session=former))
     assert call(service, "DELETE", f"/api/ext/sessions/{claims(newer)['jti']}").status_code == 204
     assert not serves(service, former)
+
+
+def test_a_renewed_session_ends_its_predecessor_even_without_a_request(service: Service) -> None:
+    first = session_of(hand_over(service, service.token()))
+    second = session_of(hand_over(service, service.token(), session=first))
+    third = session_of(hand_over(service, service.token(), session=second))
+    problem_of(ask(service, first), 401, "session_replaced")
+    assert serves(service, second)
+    assert call(service, "DELETE", f"/api/ext/sessions/{claims(third)['jti']}").status_code == 204
+    assert not serves(service, second)
 
 
 def test_an_unconfirmed_session_writes_once(service: Service) -> None:
@@ -468,6 +502,14 @@ def test_a_form_can_be_repeated_by_a_form(service: Service) -> None:
         assert answer.status_code == 200
     assert serves(service, boot(answer)["session"])
     assert service.client.post(f"/embed-apps/{ORDERS}", data=form).status_code == 401
+
+
+def test_only_one_navigation_repeats_an_opening(service: Service) -> None:
+    token = service.token(singleUse=True)
+    assert service.open(token).status_code == 200
+    second = boot(service.open(token))["session"]
+    assert service.refusal(token) == "token_used"
+    assert serves(service, second)
 
 
 @pytest.mark.parametrize("way", ["address", "form", "hand-over", "code"])
