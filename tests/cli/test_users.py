@@ -60,6 +60,19 @@ def test_a_user_is_archived_and_activated_in_one_workspace(directory: Directory)
     assert directory.service.mint().status_code == 201
 
 
+def test_a_workspace_that_never_knew_a_user_gets_no_status(directory: Directory) -> None:
+    """A status would end the right of the home's clients to change the email."""
+    done = run(directory, "archive", MALLORY, "--workspace", "acme")
+    assert (done.exit_code, directory.take_event_facts()) == (1, [])
+    assert "This workspace has never known the user." in done.output
+
+
+def test_a_user_is_archived_in_a_workspace_that_they_left(directory: Directory) -> None:
+    directory.join(MALLORY, "manager")
+    directory.leave(MALLORY, "manager")
+    ok(directory, "archive", MALLORY, "--workspace", "acme")
+
+
 def test_a_user_is_deleted_even_if_several_tenants_know_them(directory: Directory) -> None:
     directory.join(MALLORY, "manager")
     assert ok(directory, "delete", MALLORY) == f"{MALLORY} is deleted.\n"

@@ -11,15 +11,14 @@ workspaces can change
 Clients of all workspaces, the provisioning file and commands are not limited.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from marshmallow import ValidationError
-from sqlalchemy import Connection, Integer, bindparam, exists, func, not_, or_, select, update
+from sqlalchemy import Connection, Integer, Select, bindparam, exists, func, not_, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
-from sqlalchemy.sql.selectable import Exists
 
 from pat_service.errors import Conflict, InvalidPayload, ScopeMissing, UserNotFound
 from pat_service.rules import events
@@ -230,10 +229,15 @@ def remove(caller: Caller, user_id: str, now: datetime) -> None:
 
 
 def change_status_in(workspace_id: str, user_id: str, status: str, now: datetime) -> None:
-    """Change the status in one workspace, as the operator. Raise WorkspaceNotFound or UserNotFound."""
+    """Change the status in one workspace, as the operator. Raise WorkspaceNotFound or UserNotFound, and
+    Conflict if the workspace has never known the user.
+    """
     with changing(OPERATOR, now) as change:
         change.find_workspace(workspace_id)
         change.find_user(user_id, lock=True)
+        # A status makes the workspace one that has known the user, which limits the clients of the home.
+        if not change.connection.scalar(_is_known_in, {"user": user_id, "workspace": workspace_id}):
+            raise Conflict("This workspace has never known the user. Name a workspace of the user.")
         statuses.put(change, user_id, [workspace_id], status)
 
 
@@ -426,21 +430,27 @@ _reached_by_email = select(User.id, reaches_user(User.id).label("reached")).wher
 )
 
 
-def _is_elsewhere(workspace_id: SQLColumnExpression[Any], *conditions: ColumnElement[bool]) -> Exists:
-    return exists().where(not_(reaches_workspace(workspace_id)), *conditions)
-
-
-_grant_elsewhere = _is_elsewhere(App.workspace_id, Grant.app_id == App.id, Grant.user_id == bindparam("user"))
-#: A workspace outside the caller's has known the user. Purged events leave a `WorkspaceStatus`.
-_is_known_elsewhere = select(
-    or_(
-        *(
-            _is_elsewhere(table.workspace_id, table.user_id == bindparam("user"))
-            for table in (Member, WorkspaceStatus, Token, Session)
-        ),
-        _grant_elsewhere,
-        _is_elsewhere(
-            Event.workspace_id, Event.user_id == bindparam("user"), Event.workspace_id.is_not(None)
-        ),
+def _build_known(
+    is_meant: Callable[[SQLColumnExpression[Any]], ColumnElement[bool]],
+) -> Select[tuple[bool]]:
+    """Select whether such a workspace has known the user. Purged events leave a `WorkspaceStatus`."""
+    return select(
+        or_(
+            *(
+                exists().where(is_meant(table.workspace_id), table.user_id == bindparam("user"))
+                for table in (Member, WorkspaceStatus, Token, Session)
+            ),
+            exists().where(
+                is_meant(App.workspace_id), Grant.app_id == App.id, Grant.user_id == bindparam("user")
+            ),
+            exists().where(
+                is_meant(Event.workspace_id),
+                Event.user_id == bindparam("user"),
+                Event.workspace_id.is_not(None),
+            ),
+        )
     )
-)
+
+
+_is_known_elsewhere = _build_known(lambda workspace_id: not_(reaches_workspace(workspace_id)))
+_is_known_in = _build_known(lambda workspace_id: workspace_id == bindparam("workspace"))
