@@ -476,7 +476,7 @@ class Lives(RuleBasedStateMachine):
         for session in self.opened:
             if token.single_use and session.token is token:
                 session.ended = True
-        token.repeatable = token.repeatable or token.first_used is None
+        token.repeatable = token.first_used is None
         assert (answer.status_code == 303) is (token.place != place)
         if answer.status_code == 303:
             code = answer.headers["Location"].partition("?")[2]
@@ -558,6 +558,8 @@ class Lives(RuleBasedStateMachine):
         return renewed
 
     def replace(self, former: Session, successor: Session) -> None:
+        for other in self.opened:
+            other.ended = other.ended or other.replaced_by is former
         lost = former.replaced_by
         if lost is not None:
             if lost.ended or not lost.unconfirmed:
@@ -566,8 +568,9 @@ class Lives(RuleBasedStateMachine):
         former.replaced_by, successor.unconfirmed = successor, True
         former.expires = min(former.expires, self.now + REPLACED_WITHIN)
         for session in self.opened:
-            if session.launcher is former and session.is_live(self.now):
+            if session.launcher in (former, lost or former) and session.is_live(self.now):
                 session.launcher = successor
+                session.expires = min(session.expires, successor.expires)
 
     @rule(
         target=sessions,
