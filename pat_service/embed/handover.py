@@ -56,9 +56,12 @@ class _HandoverSchema(Schema):
         )
 
 
+_schema, _parser = _HandoverSchema(), StrictParser()
+
+
 def read_handover() -> Handover:
     """Return the handover in the body. Raise InvalidPayload, PayloadTooLarge or UnsupportedMediaType."""
-    handover: Handover = StrictParser().parse(_HandoverSchema(), request)
+    handover: Handover = _parser.parse(_schema, request)
     return handover
 
 
