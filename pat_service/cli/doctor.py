@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pat_service.cli.common import find
 from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.origins import Parent, Target
-from pat_service.embed.answers import APPS, LAUNCHERS
+from pat_service.embed.answers import APPS, HANDOVER, LAUNCHERS
 from pat_service.errors import AppNotFound, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.findings import OK, PROBLEM, WARNING, Finding, ok, problem
 from pat_service.http.authentication import keyring
@@ -218,10 +218,10 @@ def _check_address(target: Target | None) -> list[Finding]:
     """Return findings about the answer to a frame's first request, the empty page."""
     if target is not None and target.kind == "app":
         return http_check.check_answer(
-            app_url(target.slug), f"{APPS}/{target.id}/frame", target, own_host=has_app_origins()
+            app_url(target.slug), f"{APPS}/{target.id}{HANDOVER}", target, own_host=has_app_origins()
         )
     id_ = NO_ID if target is None else target.id
-    return http_check.check_answer(public_url(), f"{LAUNCHERS}/{id_}/frame", target, own_host=False)
+    return http_check.check_answer(public_url(), f"{LAUNCHERS}/{id_}{HANDOVER}", target, own_host=False)
 
 
 # ---- Output ----

@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from html.parser import HTMLParser
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,10 +16,21 @@ from pat_service.diagnosis.installation import check_clock
 from pat_service.diagnosis.origins import Target
 from pat_service.errors import NotServedHere
 from pat_service.findings import Finding, ok, problem, warning
-from pat_service.http.headers import FOR_ANY_SITE, ISOLATED, POLICY_HEADER, REQUEST_ID_HEADER
+from pat_service.http.headers import (
+    DIGEST_HEADER,
+    FOR_ANY_SITE,
+    ISOLATED,
+    NOT_CHANGED,
+    POLICY_HEADER,
+    PROBE_EMAIL,
+    PROBE_PARAMETER,
+    REQUEST_ID_HEADER,
+    digest_of,
+)
 
 PART: Final = "address"
 HEADERS: Final = "headers"
+PAGE: Final = "page"
 #: For name resolution, connection and answer together.
 TIMEOUT_SECONDS: Final = 5.0
 #: Bytes to read of an answer, more than a problem of the service has.
@@ -42,6 +54,7 @@ class Answer:
 
     status: int
     headers: list[tuple[str, str]]
+    body: bytes
     problem: dict[str, object]
     clock_ahead: timedelta | None
 
@@ -67,6 +80,8 @@ def check_answer(url: str, path: str, target: Target | None, *, own_host: bool) 
         *_check_policies(answer, target),
         *_check_frame_options(answer),
         *_check_isolation(answer),
+        *_check_caching(answer),
+        *_check_page(answer),
         *check_clock(answer.clock_ahead, url),
     ]
 
@@ -134,14 +149,16 @@ def _request(url: str, path: str) -> Answer:
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(resolvable, parts.port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", path, headers=_REQUEST_HEADERS | {"Host": parts.netloc})
+        headers = _REQUEST_HEADERS | {"Host": parts.netloc}
+        connection.request("GET", f"{path}?{PROBE_PARAMETER}=1", headers=headers)
         sent = datetime.now(UTC)
         answer = connection.getresponse()
-        headers = answer.getheaders()
+        arrived = answer.getheaders()
         body = answer.read(MAX_ANSWER_BYTES)
     finally:
         connection.close()
-    return Answer(answer.status, headers, _parse_problem(body), _clock_ahead(answer.getheader("Date"), sent))
+    clock_ahead = _clock_ahead(answer.getheader("Date"), sent)
+    return Answer(answer.status, arrived, body, _parse_problem(body), clock_ahead)
 
 
 def _parse_problem(body: bytes) -> dict[str, object]:
@@ -274,6 +291,64 @@ def _check_isolation(answer: Answer) -> list[Finding]:
             "Let the proxy pass both headers unchanged.",
         )
     ]
+
+
+def _check_caching(answer: Answer) -> list[Finding]:
+    """Check that the answer forbids caches to store it, and proxies to change it."""
+    name, value = NOT_CHANGED
+    wanted, arrived = [part.strip() for part in value.split(",")], [v.lower() for v in answer.header(name)]
+    missing = [directive for directive in wanted if directive not in arrived]
+    if not missing:
+        return []
+    # Without no-store, a cache can give one viewer's page to another.
+    make = problem if "no-store" in missing else warning
+    text = f"{name}: {_short(', '.join(arrived)) or '(nothing)'} arrives, without {' and '.join(missing)}."
+    return [make(HEADERS, text, f"Let the proxy or CDN pass {name} unchanged for this host.")]
+
+
+# ---- The page ----
+
+
+class _Scripts(HTMLParser):
+    """The start tags of a page's scripts, and their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "script":
+            self.found.append((self.get_starttag_text() or "", dict(attrs)))
+
+
+def _check_page(answer: Answer) -> list[Finding]:
+    """Check that the page arrives as the service rendered it. Some CDNs rewrite HTML."""
+    if not any(value.startswith("text/html") for value in answer.header("Content-Type")):
+        return []
+    if answer.header(DIGEST_HEADER) == [digest_of(answer.body)]:
+        return [ok(PAGE, "The page arrives unchanged.")]
+    page, found = answer.body.decode("utf-8", "replace"), []
+    policy = " ".join(answer.header(POLICY_HEADER))
+    foreign = [tag for tag, attributes in _Scripts(page).found if not _is_ours(attributes, policy)]
+    if foreign:
+        text = f"A proxy or CDN changes or adds scripts, so frames stay blank: {_short(foreign[0])}"
+        found.append(problem(PAGE, text, f"Switch off script deferral and injected scripts: {_SWITCH_OFF}"))
+    if PROBE_EMAIL not in page:
+        text = "A proxy or CDN hides emails in pages, so viewers read another text in their place."
+        found.append(warning(PAGE, text, f"Switch off email obfuscation: {_SWITCH_OFF}"))
+    if not found:
+        text = "A proxy or CDN changes the HTML of pages. Frames may break, now or later."
+        found.append(warning(PAGE, text, f"Switch off minification and other changes: {_SWITCH_OFF}"))
+    return found
+
+
+_SWITCH_OFF: Final = 'see "A CDN in front" in docs/operate/proxy.md.'
+
+
+def _is_ours(attributes: dict[str, str | None], policy: str) -> bool:
+    nonce, kind = attributes.get("nonce"), attributes.get("type")
+    return bool(nonce) and f"'nonce-{nonce}'" in policy and kind in (None, "application/json")
 
 
 def _short(text: str) -> str:

@@ -16,7 +16,14 @@ from pat_service.embed.hosts import apps_with_host
 from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
-from pat_service.http.headers import csp_nonce, use_nonce
+from pat_service.http.headers import (
+    DIGEST_HEADER,
+    PROBE_EMAIL,
+    PROBE_PARAMETER,
+    csp_nonce,
+    digest_of,
+    use_nonce,
+)
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules.access import Viewer, Visitor, list_openable_apps
 from pat_service.rules.openings import Ready
@@ -117,7 +124,11 @@ def show_waiting(root: str, origins: list[str]) -> Response:
     """
     parent = named_parent(with_launcher(origins))
     boot = {"base": root, "parents": [each.lower() for each in parent.values()]} | parent | preferences()
-    return Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce()))
+    probe = PROBE_EMAIL if PROBE_PARAMETER in request.args else None
+    response = Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce(), probe=probe))
+    if probe:
+        response.headers[DIGEST_HEADER] = digest_of(response.get_data())
+    return response
 
 
 def show_first_page(session: AnySession, signed: Secret) -> Response:

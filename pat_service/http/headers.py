@@ -1,7 +1,9 @@
 """Security headers of every answer. Frames set their own policy; no other answer may be framed."""
 
 import secrets
+from base64 import b64encode
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask, g
@@ -18,6 +20,8 @@ REQUEST_ID_HEADER: Final = "X-Request-Id"
 #: The address of most public files. Only public files may be cached.
 STATIC: Final = "/static/"
 NOT_STORED: Final = ("Cache-Control", "no-store")
+#: A proxy that rewrites HTML breaks the scripts of a frame, so it must not (RFC 9111, 5.2.2.6).
+NOT_CHANGED: Final = ("Cache-Control", "no-store, no-transform")
 POLICY_HEADER: Final = "Content-Security-Policy"
 NOT_FRAMED: Final = (
     POLICY_HEADER,
@@ -50,8 +54,18 @@ HSTS: Final = "max-age=31536000"
 FIXED_HERE: Final = "pat_service.fixed_headers"
 
 
+#: With this parameter in its address, the page that waits has a digest and an email, for the doctor.
+PROBE_PARAMETER: Final = "probe"
+PROBE_EMAIL: Final = "doctor@pat-service.example"
+#: The digest of a page before a proxy can change it (RFC 9530).
+DIGEST_HEADER: Final = "Repr-Digest"
 #: The form of a nonce, for `use_nonce`.
 NONCE: Final = "[A-Za-z0-9_-]{16,64}"
+
+
+def digest_of(body: bytes) -> str:
+    """Return the value of `DIGEST_HEADER` for a body."""
+    return f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"
 
 
 def request_state() -> dict[str, Any]:
@@ -88,7 +102,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
         # Otherwise two hosts of one domain share a process and can set a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
     for_files = [*fixed, FOR_ANY_SITE]
-    for_frames = [*fixed, NOT_STORED, FOR_ANY_SITE, ISOLATED]
+    for_frames = [*fixed, NOT_CHANGED, FOR_ANY_SITE, ISOLATED]
     for_others = [*fixed, NOT_STORED, ALONE]
     of_files, of_frames, of_others = (
         {name.lower() for name, _ in given} | {REQUEST_ID_HEADER.lower()}

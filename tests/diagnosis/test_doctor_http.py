@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.request import Request, urlopen
 
 import pytest
 from flask import Flask
@@ -18,7 +19,15 @@ from werkzeug.serving import make_server
 from pat_service.diagnosis import http_check
 from pat_service.embed import ancestors
 from tests.diagnosis.test_doctor import Findings, bad
-from tests.support.people import KEY, PORTAL, Service, changed, provision
+from tests.support.people import KEY, ORDERS, PORTAL, Service, changed, provision
+from tests.support.rewriting_proxy import (
+    Rewrite,
+    add_analytics,
+    defer_scripts,
+    hide_emails,
+    minify,
+    rewriting_proxy,
+)
 from tests.support.servers import _certificate, free_port, within
 
 if TYPE_CHECKING:
@@ -34,7 +43,8 @@ POLICY: Final = "Content-Security-Policy"
 HEALTHY: Final = (
     b"HTTP/1.1 200 OK\r\nX-Request-Id: 1\r\nDate: %s\r\n"
     b"Content-Security-Policy: frame-ancestors http://portal.example\r\n"
-    b"Cross-Origin-Resource-Policy: cross-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n\r\n"
+    b"Cross-Origin-Resource-Policy: cross-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n"
+    b"Cache-Control: no-store, no-transform\r\n\r\n"
 )
 
 
@@ -203,6 +213,64 @@ def test_the_doctor_reports_x_frame_options_instead_of_the_policy(app: Flask, as
     with serving(proxied(app, change)) as port:
         found = bad(ask(f"http://127.0.0.1:{port}"))
     assert [finding[:2] for finding in found] == [("problem", "headers")] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [("public, max-age=60", "problem"), ("no-store", "warning"), (None, "problem")]
+)
+def test_the_doctor_reports_a_proxy_that_lets_pages_be_cached_or_changed(
+    app: Flask, ask: Ask, value: str | None, level: str
+) -> None:
+    given = [] if value is None else [("Cache-Control", value)]
+    changed = proxied(app, lambda headers: [*without("Cache-Control")(headers), *given])
+    text = only_problem(ask, serving(changed), "headers", level)
+    assert f"Cache-Control: {value or '(nothing)'} arrives, without" in text
+
+
+# ---- A CDN that rewrites HTML ----
+
+
+@contextmanager
+def behind_a_cdn(app: Flask, *rewrites: Rewrite, obeys: bool = False) -> Iterator[int]:
+    with serving(app.wsgi_app) as service, rewriting_proxy(service, rewrites, obeys=obeys) as port:
+        yield port
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "level", "text"),
+    [
+        (defer_scripts, "problem", 'frames stay blank: <script type="later-text/javascript" nonce='),
+        (add_analytics, "problem", 'blank: <script src="https://count.example/beacon.js" defer>'),
+        (hide_emails, "warning", "hides emails in pages"),
+        (minify, "warning", "changes the HTML of pages"),
+    ],
+)
+def test_the_doctor_reports_a_cdn_that_rewrites_pages(
+    app: Flask, ask: Ask, rewrite: Rewrite, level: str, text: str
+) -> None:
+    found = only_problem(ask, behind_a_cdn(app, rewrite), "page", level)
+    assert text in found
+    assert "A CDN in front" in found
+
+
+def test_the_doctor_names_each_change_of_a_cdn(app: Flask, ask: Ask) -> None:
+    with behind_a_cdn(app, hide_emails, defer_scripts, minify) as port:
+        found = bad(ask(f"http://127.0.0.1:{port}", ["--workspace", "acme"]))
+    assert [finding[:2] for finding in found] == [("problem", "page"), ("warning", "page")]
+
+
+def test_a_cdn_that_obeys_no_transform_leaves_frames_as_they_are(service: Service, ask: Ask) -> None:
+    rewrites = (defer_scripts, add_analytics, hide_emails, minify)
+    with behind_a_cdn(service.app, *rewrites, obeys=True) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert bad(ask(url)) == []
+        frame = service.frame()
+        for path in ("pages/index", "pages/list"):
+            request = Request(f"{url}/embed-apps/{ORDERS}/{path}", headers=frame.bearer)
+            with urlopen(request, timeout=30) as answer:
+                page = answer.read().decode()
+            assert "later-text" not in page
+            assert "\n  " in page
 
 
 def test_the_doctor_reports_a_server_with_another_database(

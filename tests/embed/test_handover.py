@@ -28,7 +28,7 @@ def handed(token: Any, **fields: Any) -> dict[str, Any]:
 
 def opened(answer: TestResponse) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cache-Control"] == "no-store, no-transform"
     found: dict[str, Any] = answer.get_json()
     return found
 
@@ -49,7 +49,7 @@ def test_the_waiting_page_contains_no_personal_data(shared: Service) -> None:
     policy = answer.headers["Content-Security-Policy"]
     assert f"frame-ancestors {PORTAL}" in policy
     assert "form-action 'none'" in policy
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cache-Control"] == "no-store, no-transform"
 
 
 def test_the_waiting_page_has_the_hosts_language_and_theme(shared: Service) -> None:

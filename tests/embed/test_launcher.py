@@ -198,7 +198,7 @@ def test_the_launcher_has_a_policy_of_its_own(service: Service) -> None:
     assert directive(launcher, "form-action") == "'none'"
     assert directive(launcher, "frame-src") == "'self'"
     assert directive(launcher, "default-src") == "'none'"
-    assert launcher.headers["Cache-Control"] == "no-store"
+    assert launcher.headers["Cache-Control"] == "no-store, no-transform"
     assert not {"X-Frame-Options", "Set-Cookie"} & set(launcher.headers.keys())
     frame = service.frame().response
     assert directive(frame, "form-action") == "'none'"

@@ -101,7 +101,7 @@ def refused_page(answer: TestResponse, status: int, code: str, language: str = "
     assert page.loads == ["inline", "/static/embed/frame.js", "/static/embed/embed.css"]
     assert "history.replaceState" in answer.text.partition("/static/")[0]
     assert f"frame-ancestors {PORTAL}" in answer.headers["Content-Security-Policy"]
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cache-Control"] == "no-store, no-transform"
     return page
 
 

@@ -114,7 +114,7 @@ def test_every_answer_of_a_frame_has_every_header(shared: Service, frame: Frame,
     }
     once = {
         "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
+        "Cache-Control": "no-store, no-transform",
         "X-Content-Type-Options": "nosniff",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "Cross-Origin-Embedder-Policy": "require-corp",

@@ -131,7 +131,7 @@ def test_a_launcher_exchanges_its_session_for_a_code_and_the_code_for_a_session(
     launcher = launch(service)
     answer = enter(service, launcher)
     assert answer.status_code == 201
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cache-Control"] == "no-store, no-transform"
     found = answer.get_json()
     code = found.pop("code")
     assert found == {"expiresIn": CODE_SECONDS, "url": f"/embed-apps/{ORDERS}"}

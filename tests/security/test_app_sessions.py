@@ -74,7 +74,7 @@ def test_a_workspace_token_never_loads_an_apps_page(place: Place, way: str) -> N
     answer = navigate(place, way, token)
     assert answer.status_code == 303
     assert answer.data == b""
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cache-Control"] == "no-store, no-transform"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     address = answer.headers["Location"]
     assert re.fullmatch(rf"{APP}\?code=otc_[0-9a-f]{{72}}", address)
