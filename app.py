@@ -63,9 +63,8 @@ def create_app(config: Config | None = None) -> Flask:
     _connect(app, config)
     app.extensions["pat_service.findings"] = partial(list_findings, config, config.web_concurrency)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
-    app.extensions["pat_service.registry"] = embed.Registry("apps")
     embed_js.init_app(app)
-    embed.init_app(app)
+    embed.init_app(app, embed.Registry("apps"))
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     if not config.gunicorn:
         _add_commands(app)

@@ -117,7 +117,7 @@ APP_SLUG: Final = {
 class AppChangeSchema(RequestSchema):
     """Fields of an app to change. A move to another workspace ends its tokens, sessions and grants."""
 
-    template = slug(metadata={"description": "The folder below templates/apps/."}, **NULLABLE)
+    template = slug(metadata={"description": "The app's folder below apps/."}, **NULLABLE)
     slug = slug(metadata=APP_SLUG, **NULLABLE)
     name = name(metadata={"example": "Orders"}, **NULLABLE)
     workspace_id = uuid(**NULLABLE)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import click
@@ -17,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pat_service.cli.common import find
 from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.origins import Parent, Target
+from pat_service.embed import Registry
 from pat_service.embed.answers import APPS, HANDOVER, LAUNCHERS
 from pat_service.errors import AppNotFound, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.findings import OK, PROBLEM, WARNING, Finding, ok, problem
@@ -187,9 +187,9 @@ def _check_target(target: Target, workspace_slug: str | None) -> Iterator[Findin
             "its tokens and sessions for good, and drops its grants.",
             f"Mint for {target.workspace}, or move it: `workspace` in the file that provision reads.",
         )
-    folder = Path(current_app.root_path, current_app.template_folder or "", "apps", target.template or "")
-    if target.template is not None and not (folder / "index.html").is_file():
-        text = f"{target} has nothing to show: there is no templates/apps/{target.template}/index.html."
+    registry: Registry = current_app.extensions["pat_service.registry"]
+    if target.template is not None and not registry.has_first_page(target.template):
+        text = f"{target} has nothing to show: there is no apps/{target.template}/templates/index.html."
         yield problem("template", text, "Add the file, and restart the service.")
 
 

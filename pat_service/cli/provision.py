@@ -8,6 +8,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from pat_service.cli.common import plain_errors, show, show_secret
+from pat_service.embed import Registry
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import file_provisioning
@@ -29,10 +30,10 @@ def provision(file: Path) -> None:
         )
     counts = (f"{count} {kind[: -1 if count == 1 else None]}" for kind, count in done.counts.items())
     show(f"Provisioned {', '.join(counts)}.")
+    registry: Registry = current_app.extensions["pat_service.registry"]
     for slug, template in done.templates.items():
-        folder = Path(current_app.root_path, current_app.template_folder or "", "apps", template)
-        if not (folder / "index.html").is_file():
-            done.notes.append(f"{slug} cannot open yet: add templates/apps/{template}/index.html")
+        if not registry.has_first_page(template):
+            done.notes.append(f"{slug} cannot open yet: add apps/{template}/templates/index.html")
         if has_app_origins() and not is_dns_label(slug):
             done.notes.append(f"{slug} cannot open: its slug cannot be the first part of its host")
     for note in done.notes:

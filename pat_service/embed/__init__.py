@@ -3,7 +3,9 @@
 This is the public API for apps: an app imports from here and from no other module of the service.
 """
 
-from flask import Flask
+from flask import Flask, Response, current_app, send_from_directory
+from jinja2 import ChoiceLoader
+from werkzeug.exceptions import NotFound
 
 from pat_service.embed import locale, script_texts, views
 from pat_service.embed.answers import FORM_LIMIT_BYTES, refusal_page
@@ -28,9 +30,21 @@ __all__ = [
 ]
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, registry: Registry) -> None:
     """Serve the frames of apps and of workspaces."""
+    app.extensions["pat_service.registry"] = registry
+    app.jinja_loader = ChoiceLoader([*filter(None, [app.jinja_loader]), registry.loader()])
     app.jinja_env.globals["_"] = locale.translate
+    app.add_url_rule("/static/apps/<template>/<path:filename>", view_func=app_static)
     app.register_blueprint(views.blueprint)
     app.register_blueprint(views.launchers)
     app.register_blueprint(script_texts.blueprint)
+
+
+def app_static(template: str, filename: str) -> Response:
+    """Answer with a public file of an app."""
+    registry: Registry = current_app.extensions["pat_service.registry"]
+    folder = registry.static_folder(template)
+    if folder is None:
+        raise NotFound
+    return send_from_directory(folder, filename)

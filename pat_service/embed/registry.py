@@ -1,10 +1,12 @@
-"""The registry of apps, which the modules `apps/<template>.py` declare."""
+"""The registry of apps: the folders `apps/<template>/` with a module, templates and static files."""
 
 import importlib
-import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
+
+from jinja2 import BaseLoader, FileSystemLoader, PrefixLoader
 
 from pat_service.rules.access import Viewer
 
@@ -75,15 +77,38 @@ class EmbeddedApp:
 
 
 class Registry:
-    """The app modules of a package, by template name. A template may have no module."""
+    """The apps of a package, by template name: one folder each. An app may have no module."""
 
     def __init__(self, package: str) -> None:
         """Import every module, so that a broken one stops the start."""
         self._apps: dict[str, EmbeddedApp] = {}
-        for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            declared = getattr(importlib.import_module(f"{package}.{found.name}"), "app", None)
-            if isinstance(declared, EmbeddedApp):
-                self._apps[found.name] = declared
+        self._folders = dict(_list_folders(importlib.import_module(package).__path__))
+        for name, folder in self._folders.items():
+            if (folder / "__init__.py").is_file():
+                declared = getattr(importlib.import_module(f"{package}.{name}"), "app", None)
+                if isinstance(declared, EmbeddedApp):
+                    self._apps[name] = declared
 
     def get(self, template: str) -> EmbeddedApp:
         return self._apps.get(template) or EmbeddedApp()
+
+    def loader(self) -> BaseLoader:
+        """Return the loader of the templates `apps/<template>/<page>.html`."""
+        loaders = {name: FileSystemLoader(folder / "templates") for name, folder in self._folders.items()}
+        return PrefixLoader({"apps": PrefixLoader(loaders)})
+
+    def has_first_page(self, template: str) -> bool:
+        folder = self._folders.get(template)
+        return folder is not None and (folder / "templates" / "index.html").is_file()
+
+    def static_folder(self, template: str) -> Path | None:
+        """Return the folder of an app's public files, or None if there is no such app."""
+        folder = self._folders.get(template)
+        return folder and folder / "static"
+
+
+def _list_folders(places: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    for place in places:
+        for folder in sorted(Path(place).iterdir()):
+            if folder.is_dir() and not folder.name.startswith(("_", ".")):
+                yield folder.name, folder

@@ -361,7 +361,7 @@ def test_provision_notes_a_missing_member_and_a_missing_template(runner: Runner,
     notes = succeed(runner, "provision", file).stderr.splitlines()
     assert len(notes) == 2
     assert any("mallory@globex.test" in note for note in notes)
-    assert any("templates/apps/no-such/index.html" in note for note in notes)
+    assert any("apps/no-such/templates/index.html" in note for note in notes)
 
 
 def test_each_error_of_a_file_has_a_line(shared_runner: Runner, write: Write) -> None:

@@ -299,7 +299,12 @@ FAULTS: Final = [
     fault("warning limits", "FAILURE_RATE_LIMIT is 1 per m", FAILURE_RATE_LIMIT="1 per minute"),
     fault("problem access", "There is no user x@acme.test.", "--email", "x@acme.test"),
     fault("problem access", "There is no user y@acme.test.", *ORDERS_APP, "--email", "y@acme.test"),
-    fault("problem template", "apps/nothing/index.html", *ORDERS_APP, changes=orders(template="nothing")),
+    fault(
+        "problem template",
+        "apps/nothing/templates/index.html",
+        *ORDERS_APP,
+        changes=orders(template="nothing"),
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from tests.support.documents import snippets
 pytestmark = pytest.mark.slow
 
 GUIDE = "docs/apps/your-own-app.md"
-MODULES = ["apps/quote.py", "tests/apps/test_quote.py"]
+MODULES = ["apps/quote/__init__.py", "tests/apps/test_quote.py"]
 CHECKS = ["tests/apps/test_quote.py", "tests/test_architecture.py", "tests/embed/test_templates.py"]
 
 
@@ -21,7 +21,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = copy_project(tmp_path_factory.mktemp("own-app") / "tree")
     for snippet in [*snippets(GUIDE, "The files"), *snippets(GUIDE, "Test it")]:
         path = tree / snippet.name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(snippet.text, "utf-8")
     return tree
 

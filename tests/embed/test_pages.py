@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from jinja2 import ChoiceLoader, FileSystemLoader
+from jinja2 import ChoiceLoader
 from werkzeug.formparser import MultiPartParser
 from werkzeug.test import TestResponse
 
@@ -200,25 +200,24 @@ BARE_NAME: Final = "</title><img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="module")
 def desk(shared: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
-    """The service with an app of its own, and two without code. Its files are `apps/desk.py` and
-    `templates/apps/desk/`.
-    """
+    """The service with an app of its own, and two without code."""
     folder = tmp_path_factory.mktemp("own")
     package = folder / "own_apps"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "desk.py").write_text(MODULE)
-    (package / "helpers.py").write_text("app = 'no app at all'")
     for template, files in (("desk", TEMPLATES), ("bare", {"index": BARE_INDEX})):
-        (folder / "apps" / template).mkdir(parents=True)
+        (package / template / "templates").mkdir(parents=True)
         for name, text in files.items():
-            (folder / "apps" / template / f"{name}.html").write_text(textwrap.dedent(text))
-    (folder / "apps" / "desk" / "notes.txt").write_text("never")
+            (package / template / "templates" / f"{name}.html").write_text(textwrap.dedent(text))
+    (package / "__init__.py").write_text("")
+    (package / "desk" / "__init__.py").write_text(MODULE)
+    (package / "helpers.py").write_text("app = 'no app at all'")
+    (package / "desk" / "templates" / "notes.txt").write_text("never")
+    (package / "desk" / "static").mkdir()
+    (package / "desk" / "static" / "desk.css").write_text("h1 { color: teal }")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        shared.app.extensions["pat_service.registry"] = Registry("own_apps")
-    loaders = [FileSystemLoader(folder), shared.app.jinja_env.loader]
+        registry = shared.app.extensions["pat_service.registry"] = Registry("own_apps")
+    loaders = [registry.loader(), shared.app.jinja_env.loader]
     shared.app.jinja_env.loader = ChoiceLoader([loader for loader in loaders if loader])
     own = [
         (DESK, "desk", "desk", "Desk"),
@@ -247,7 +246,8 @@ def test_the_first_page_is_a_document_and_later_pages_are_fragments(desk: Servic
     whole, fragment = frame.response, desk.get(frame, "pages/index")
     assert whole.text.startswith("<!doctype html>")
     assert "<h1>Hello, Ana</h1>" in whole.text
-    assert '<link rel="stylesheet" href="/static/apps/desk/desk.css"' in whole.text
+    [sheet] = re.findall(r'<link rel="stylesheet" href="(/static/apps/desk/[^"]+)"', whole.text)
+    assert desk.client.get(sheet).text == "h1 { color: teal }"
     assert body(fragment).startswith("<title>Desk</title> <h1>Hello, Ana</h1>")
     assert all(tag not in fragment.text for tag in ("<html", "<head", "<script", "<link", "embed-boot"))
     assert frame.jwt not in fragment.text
@@ -570,9 +570,9 @@ def test_data_accepts_only_its_declared_methods(desk: Service, frame: Frame) -> 
 
 
 def test_a_broken_module_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_apps").mkdir()
+    (tmp_path / "broken_apps" / "typo").mkdir(parents=True)
     (tmp_path / "broken_apps" / "__init__.py").write_text("")
-    (tmp_path / "broken_apps" / "typo.py").write_text("import no_such_module_anywhere")
+    (tmp_path / "broken_apps" / "typo" / "__init__.py").write_text("import no_such_module_anywhere")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
         Registry("broken_apps")

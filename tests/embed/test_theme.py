@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
-STATIC: Final = Path(__file__).parent.parent.parent / "static"
-SHEET: Final = (STATIC / "embed" / "embed.css").read_text()
+PROJECT: Final = Path(__file__).parent.parent.parent
+SHEET: Final = (PROJECT / "static" / "embed" / "embed.css").read_text()
 #: By property: its colour in light and in dark.
 COLOURS: Final = {
     name: (light, dark)
@@ -49,7 +49,9 @@ def test_ana_can_read_every_text_in_either_theme(theme: int) -> None:
             assert found >= least, f"--{text} on --{ground}: {found:.2f}"
 
 
-@pytest.mark.parametrize("sheet", ["embed/embed.css", "apps/orders/orders.css", "apps/support/support.css"])
+@pytest.mark.parametrize(
+    "sheet", ["static/embed/embed.css", "apps/orders/static/orders.css", "apps/support/static/support.css"]
+)
 def test_no_style_sheet_ignores_the_hosts_theme(sheet: str) -> None:
     """`light-dark()` follows the host's theme; `prefers-color-scheme` does not."""
-    assert "prefers-color-scheme" not in (STATIC / sheet).read_text()
+    assert "prefers-color-scheme" not in (PROJECT / sheet).read_text()

@@ -51,7 +51,7 @@ id = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"   # optional
 slug = "orders"
 name = "Orders"
 workspace = "acme"
-template = "orders"                            # templates/apps/orders/, apps/orders.py
+template = "orders"                            # apps/orders/
 allowed_origins = ["http://localhost:8000"]
 users = ["ana@acme.test"]                      # grants
 

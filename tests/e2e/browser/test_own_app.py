@@ -14,7 +14,12 @@ from tests.support.documents import rows, section, snippets
 from tests.support.servers import flask_run, free_port
 
 GUIDE = "docs/apps/your-own-app.md"
-FILES = ["templates/apps/quote/index.html", "templates/apps/quote/result.html", "apps/quote.py", "quote.toml"]
+FILES = [
+    "apps/quote/templates/index.html",
+    "apps/quote/templates/result.html",
+    "apps/quote/__init__.py",
+    "quote.toml",
+]
 HOST_PAGE = "http://localhost:8080"  # the host page's origin in the guide
 SERVICE = "http://127.0.0.1:5000"
 
@@ -53,7 +58,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         assert list(found) == FILES
         for name, text in found.items():
             path = tree / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace(HOST_PAGE, embedder.origin), "utf-8")
         [provision] = re.findall(r"`(flask --app app provision \S+)`", section(GUIDE, "See it"))
         shell(provision, tree)
