@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT
+from pat_service.api.fields import EXAMPLE_ID, EXAMPLE_MOMENT, EXAMPLE_TOKEN
 
 #: Example requests of a mint.
 MINT_EXAMPLES: Final = {
@@ -17,7 +17,7 @@ MINT_EXAMPLES: Final = {
         },
     },
     "workspace": {
-        "summary": "For all apps of a workspace",
+        "summary": "For all apps of a workspace, for single use",
         "value": {
             "email": "ana@acme.test",
             "workspaceSlug": "acme",
@@ -34,6 +34,25 @@ MINT_EXAMPLES: Final = {
             "sessionExpiry": 60,
             "patExpiry": 3600,
             "provision": {"name": "Cleo", "role": "end-user"},
+        },
+    },
+}
+_MINTED: Final[dict[str, Any]] = {
+    "personalAccessToken": EXAMPLE_TOKEN,
+    "redirectUrl": f"https://embed.example/embed-apps/{EXAMPLE_ID}?personal-access-token={EXAMPLE_TOKEN}",
+    "tokenId": EXAMPLE_ID,
+    "expiresIn": 1_000_000,
+    "sessionExpiresIn": 3600,
+}
+#: Answers to two of the example requests.
+MINTED_EXAMPLES: Final = {
+    "app": {"summary": "For one app", "value": _MINTED},
+    "workspace": {
+        "summary": "For all apps of a workspace, for single use",
+        "value": _MINTED
+        | {
+            "redirectUrl": _MINTED["redirectUrl"].replace("/embed-apps/", "/embed-workspaces/"),
+            "singleUse": True,
         },
     },
 }

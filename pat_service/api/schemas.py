@@ -7,7 +7,6 @@ from typing import Any, Final
 from marshmallow import ValidationError, fields, post_load, validates_schema
 
 from pat_service.api.fields import (
-    EXAMPLE_ID,
     EXAMPLE_TOKEN,
     TEXT_PATTERN,
     AnswerSchema,
@@ -173,18 +172,11 @@ class MintAnswerSchema(AnswerSchema):
 
     optional = frozenset({"single_use"})
 
-    personal_access_token = fields.String(
-        metadata={"pattern": "^pat_[0-9a-f]{72}$", "example": EXAMPLE_TOKEN}
-    )
-    redirect_url = fields.Url(
-        metadata={
-            "description": "The address for the iframe.",
-            "example": f"https://embed.example/embed-apps/{EXAMPLE_ID}?personal-access-token={EXAMPLE_TOKEN}",
-        }
-    )
+    personal_access_token = fields.String(metadata={"pattern": "^pat_[0-9a-f]{72}$"})
+    redirect_url = fields.Url(metadata={"description": "The address for the iframe."})
     token_id = fields.UUID()
-    expires_in = fields.Integer(metadata={"example": 1_000_000})
-    session_expires_in = fields.Integer(metadata={"example": 3600})
+    expires_in = fields.Integer()
+    session_expires_in = fields.Integer()
     single_use = fields.Boolean(
         metadata={
             "description": "Present only if the request sets it. Each frame then needs its own token.",

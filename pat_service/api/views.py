@@ -7,7 +7,7 @@ from flask import g
 
 from pat_service import metrics
 from pat_service.api.blueprint import blueprint, problems
-from pat_service.api.examples import MINT_EXAMPLES
+from pat_service.api.examples import MINT_EXAMPLES, MINTED_EXAMPLES
 from pat_service.api.schemas import (
     MintAnswerSchema,
     MintRequestSchema,
@@ -29,7 +29,7 @@ from pat_service.rules.sessions import OpenSession
 @blueprint.route("/users/personal-access-token", methods=["POST"])  # 405 method
 @client_required(*minting.SCOPES, minting=True)  # 401 client, 403 scope, 429 the client's rate
 @blueprint.arguments(MintRequestSchema, examples=MINT_EXAMPLES)  # 413 size, 415 type, 400 payload
-@blueprint.response(201, MintAnswerSchema)
+@blueprint.response(201, MintAnswerSchema, examples=MINTED_EXAMPLES)
 @problems(404, 409)
 def mint(request: MintRequest) -> dict[str, Any]:
     """Mint a token for a user and an app, or all apps of a workspace. The new token replaces the former

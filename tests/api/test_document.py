@@ -142,6 +142,13 @@ def test_every_body_has_a_valid_example(document: dict[str, Any]) -> None:
                     OAS31Validator(schema).validate(example)
 
 
+def test_the_answer_of_a_plain_mint_is_not_for_single_use(document: dict[str, Any]) -> None:
+    mint = document["paths"]["/api/ext/users/personal-access-token"]["post"]
+    plain, single = examples(document, mint["responses"]["201"]["content"]["application/json"])
+    assert plain.keys() ^ single.keys() == {"singleUse"}
+    assert "singleUse" not in plain
+
+
 def test_the_service_accepts_the_shape_of_every_example(app: Flask, document: dict[str, Any]) -> None:
     provision(app, {"clients": [{"id": "any", "secret": SECRETS["portal"], "scopes": list(SCOPES)}]})
     tried = 0
