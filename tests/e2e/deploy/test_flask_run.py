@@ -204,11 +204,22 @@ def test_a_second_start_keeps_key_and_data(tmp_path: Path) -> None:
         assert laptop.call("GET", path).status == 200
 
 
+def test_make_run_on_a_busy_port_changes_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        command = ["make", "run", f"PORT={port}", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f"Port {port} cannot be used" in done.stderr
+    assert "make run PORT=8080" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_public_url_on_the_internet_brings_no_schema_and_no_portal(tmp_path: Path) -> None:
     """A public address means a deployment, and there `db upgrade` creates the schema."""
     checkout(tmp_path)
     with running(tmp_path, PUBLIC_URL="https://embed.example", SECRET_KEY=KEY) as laptop:
-        assert laptop.call("GET", "/").status == 404
+        assert laptop.call("GET", "/").json["name"] == "pat-service"
         answer = laptop.call("POST", MINT, {}, **basic("portal", SECRET))
         assert (answer.status, bool(answer.headers["Retry-After"])) == (503, True)
     names = {path.name for path in (tmp_path / "instance").glob("secret_key*")}
