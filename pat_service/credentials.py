@@ -188,13 +188,11 @@ class Keyring:
     def read_any_session(self, text: str) -> SessionClaims:
         """Return the claims of a session JWT for any app or workspace. Raise the errors of `read_session`.
 
-        Accept one algorithm, one type, a known key, and exactly our claims (RFC 8725).
+        Accept one algorithm, one type, a known key, and exactly our claims (RFC 8725). The caller compares
+        `issued_at` with the session's row: after a clock stepped back, a genuine one is in the future.
         """
-        claims, not_before = self._verified(text)
-        now = time.time()
-        if not_before > now + JWT_LEEWAY_SECONDS:
-            raise SessionInvalid
-        if claims.expires_at.timestamp() <= now - JWT_LEEWAY_SECONDS:
+        claims = self._verified(text)
+        if claims.expires_at.timestamp() <= time.time() - JWT_LEEWAY_SECONDS:
             raise SessionExpired().about(
                 session_id=claims.session_id,
                 app_id=claims.app_id,
@@ -203,8 +201,8 @@ class Keyring:
             )
         return claims
 
-    def _verify(self, text: str) -> tuple[SessionClaims, int]:
-        """Return the claims of a JWT that we signed, and the time from which it is valid.
+    def _verify(self, text: str) -> SessionClaims:
+        """Return the claims of a JWT that we signed.
 
         Raise SessionInvalid for any other text. This must not read a clock, since the result is cached.
         """
@@ -231,7 +229,7 @@ class Keyring:
             )
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise SessionInvalid from None
-        return _parse_claims(payload), max(payload["nbf"], payload["iat"])
+        return _parse_claims(payload)
 
 
 def build_audience(app_id: str | None, workspace_id: str) -> str:
@@ -244,7 +242,7 @@ def _parse_claims(payload: dict[str, Any]) -> SessionClaims:
     texts = all(type(payload[name]) is str for name in ("sub", "jti", "wid", "aud"))
     texts = texts and all(_ID.fullmatch(payload[name]) for name in ("sub", "jti", "wid"))
     times = all(type(payload[name]) is int for name in ("iat", "nbf", "exp"))
-    if set(payload) != set(CLAIMS) or not texts or not times:
+    if set(payload) != set(CLAIMS) or not texts or not times or payload["nbf"] != payload["iat"]:
         raise SessionInvalid
     app_id = payload["aud"].removeprefix("embed:")
     if not _ID.fullmatch(app_id):

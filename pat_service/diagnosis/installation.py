@@ -16,7 +16,7 @@ from pat_service.storage.database import reading
 
 #: The settings, by their names in docs/operate/configuration.md.
 Settings = Mapping[str, Any]
-#: With a larger difference, a machine refuses another one's sessions because they start in the future.
+#: With a larger difference, tokens and sessions end at another time than their expiry says.
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=5)
 #: An open frame checks its session this often.
 CHECKS_PER_MINUTE: Final = 3
@@ -239,7 +239,7 @@ def check_clock(ahead: timedelta | None, name: str) -> list[Finding]:
         problem(
             "clock",
             f"The clock of {name} is {seconds:.0f} s {direction} this machine's. Beyond "
-            f"{MAX_CLOCK_DIFFERENCE.seconds} s new sessions are refused, and tokens end early or late.",
+            f"{MAX_CLOCK_DIFFERENCE.seconds} s, tokens and sessions end early or late.",
             "Synchronise both clocks with NTP: see `timedatectl status`.",
         )
     ]

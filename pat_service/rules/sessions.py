@@ -102,10 +102,15 @@ def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySessi
 def find(claims: SessionClaims) -> SessionRow:
     """Return the session of the claims with its facts, or raise SessionInvalid."""
     row: SessionRow | None = _by_id.first({"id": claims.session_id, "app": None})
-    claimed = (claims.app_id, claims.user_id, claims.workspace_id)
-    if row is None or (row.target_app, row.user_id, row.workspace_id) != claimed:
+    claimed = (claims.app_id, claims.user_id, claims.workspace_id, claims.issued_at)
+    if row is None or (row.target_app, row.user_id, row.workspace_id, _begin(row)) != claimed:
         raise errors.SessionInvalid
     return row
+
+
+def _begin(row: SessionRow) -> datetime:
+    """Return the row's begin as its JWT has it, in whole seconds."""
+    return row.created_at.replace(microsecond=0)
 
 
 def require_valid(row: SessionRow, place: Place, now: datetime) -> AnyViewer:
