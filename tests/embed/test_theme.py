@@ -55,3 +55,10 @@ def test_ana_can_read_every_text_in_either_theme(theme: int) -> None:
 def test_no_style_sheet_ignores_the_hosts_theme(sheet: str) -> None:
     """`light-dark()` follows the host's theme; `prefers-color-scheme` does not."""
     assert "prefers-color-scheme" not in (PROJECT / sheet).read_text()
+
+
+def test_browsers_without_light_dark_get_every_light_colour() -> None:
+    [fallback] = re.findall(r"@supports not \(color: light-dark\(.*?\n}", SHEET, re.S)
+    assert dict(re.findall(r"--([\w-]+): (#\w{6});", fallback)) == {
+        name: light for name, (light, _) in COLOURS.items()
+    }
