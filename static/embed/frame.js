@@ -14,6 +14,8 @@
   const MAX_STALE = 3; // attempts with another token after a stale one
   const MAX_FAILURES = 6; // failures of network or server before the viewer must press a button
   const MAX_WAIT_SECONDS = 60; // longest Retry-After that the script waits for by itself
+  const RECOVER_MS = 30_000; // until a covered frame tries again, doubled each time
+  const MAX_RECOVER_MS = 300_000;
   const MAX_GROWTH = 8; // times that the content may grow in a row before the script looks for a loop
   const REST_MS = 200; // a host sets a frame's height within this time
   const INVALID = '[aria-invalid]:not([aria-invalid="false"])';
@@ -81,7 +83,6 @@
   const isRenewable = (code) => code === "session_expired" || code === "session_replaced";
   const swappable = (response) => response.ok || response.status === 422;
   const now = () => performance.now(); // a clock that cannot be set
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const between = (least, most) => least + Math.random() * (most - least);
   const when = (target, type, listener, options) => addEventListener.call(target, type, listener, options);
 
@@ -191,6 +192,10 @@
   let checkedAt = 0; // when the server last confirmed the session
   let renewing = null; // a promise of a renewal: true if it got a session
   let stopped = null; // the problem that a new token cannot fix
+  let recovering = false; // true while a covered frame tries again by itself
+  let recoveries = 0; // attempts of that kind in a row
+  let recoverTimer;
+  let endPause = () => {}; // ends the pause before the next attempt
   let expired = false; // true when the host has got the event
 
   function take(opening) {
@@ -199,6 +204,8 @@
     lifetime = opening.expiresIn * 1000;
     stopped = null;
     expired = false;
+    recoveries = 0;
+    clearTimeout(recoverTimer);
   }
 
   function hold(seconds) {
@@ -261,13 +268,37 @@
   }
 
   function wake() {
-    if (document.hidden) return;
-    if (stopped && canRetry(stopped)) {
-      stopped = null;
-      cover(null);
-    }
+    if (document.hidden || recover("visible")) return;
     watch("visible");
     check("visible");
+  }
+
+  // Try again without the viewer, under the cover. Return whether there is a reason to try.
+  function recover(reason) {
+    clearTimeout(recoverTimer);
+    if (!stopped || !canRetry(stopped) || document.hidden) return false;
+    stopped = null;
+    recovering = true;
+    renew(reason).finally(() => { recovering = false; });
+    return true;
+  }
+
+  function reconnect() {
+    endPause();
+    recover("expired");
+  }
+
+  function recoverLater() {
+    clearTimeout(recoverTimer);
+    const ms = Math.min(RECOVER_MS * 2 ** recoveries++, MAX_RECOVER_MS);
+    recoverTimer = setTimeout(recover, ms * between(0.5, 1), "expired");
+  }
+
+  // A host page reports a lost network as a failed token. Return the problem that the viewer has.
+  async function tellNetwork(found) {
+    if (found.code !== "fetch_token_failed" || found.status) return found;
+    const reached = navigator.onLine && (await ask(new URL("session", root)).catch(() => null));
+    return reached ? found : UNREACHABLE;
   }
 
   // Get a new session, one attempt at a time. Resolve to whether there is a valid one. The page does not change.
@@ -280,7 +311,7 @@
     const left = Math.floor((deadline - now()) / 1000);
     if (left > 0) emit("session:expiring", { expiresIn: left });
     try {
-      const opening = await exchange(reason);
+      const opening = await exchange(reason).catch(async (found) => { throw await tellNetwork(found); });
       if (life.signal.aborted) return false; // the frame has ended
       if (opening.viewer.user.id !== viewer.user.id) {
         // Another user has signed in at the host and must not see this page.
@@ -293,11 +324,14 @@
       emit("session:renewed", { expiresIn: opening.expiresIn });
       return true;
     } catch (found) {
-      report(found);
+      if (life.signal.aborted) return false;
       const over = deadline <= now();
+      const known = recovering && document.querySelector(".embed-cover")?.dataset.code === found.code;
+      if (!known) report(found);
       stopped = over || !canRetry(found) ? found : null; // a live session is renewed at its end at the latest
-      if (over) cover(found);
-      else watch();
+      if (!over) watch();
+      else if (!known) cover(found);
+      if (over && canRetry(found)) recoverLater();
       return false;
     } finally {
       reconnecting(false);
@@ -325,12 +359,19 @@
         if (!found.code) throw found;
         if (STALE.includes(found.code) && stale < MAX_STALE) {
           await pause(between(100, 500) * 2 ** stale++); // other tabs of the host may mint too
-        } else if (canRetry(found) && failures < MAX_FAILURES) {
+        } else if (canRetry(found) && !recovering && !(forPage && found.code === "internal_error") && failures < MAX_FAILURES) {
           await pause(found.retryAfter > 0 ? found.retryAfter * 1000 + between(0, 500) : between(0.5, 1) * 1000 * 2 ** failures);
           failures++;
         } else throw found;
       }
     }
+  }
+
+  function pause(ms) {
+    return new Promise((done) => {
+      endPause = done;
+      setTimeout(done, ms);
+    });
   }
 
   // Return whether another attempt may succeed without the viewer.
@@ -418,10 +459,11 @@
   }
 
   async function request(url, init = {}) {
-    const response = await askWithRenewal(url, init).catch(lost);
+    const prepared = { ...init, headers: new Headers(init.headers), signal: untilEnd(init.signal) };
+    const response = await askWithRenewal(url, prepared).catch(lost);
     if (response.type === "opaqueredirect") {
       fail(REDIRECTED);
-      throw new TypeError(REDIRECTED.detail);
+      throw reported(new TypeError(REDIRECTED.detail));
     }
     checkedAt = now();
     if (!swappable(response)) fail(await problemOf(response));
@@ -438,7 +480,7 @@
     return isRenewable(code) && (session !== before || (await renew("expired"))) ? ask(url, init) : response;
   }
 
-  function ask(url, init = {}) {
+  function ask(url, init = { signal: life.signal }) {
     // Without a prototype, so that a wrapper of a built-in does not log the session.
     const headers = { __proto__: null, "accept-language": locale, "x-embed-theme": theme };
     for (const [name, value] of new Headers(init.headers)) headers[name] = value;
@@ -452,14 +494,40 @@
       credentials: "omit",
       cache: "no-store",
       redirect: "manual", // a redirect would carry the session to an unchecked address
-      signal: AbortSignal.any([life.signal, init.signal].filter(Boolean)),
     });
+  }
+
+  // Return a signal that also ends with the frame. Browsers before 2024 have no AbortSignal.any.
+  function untilEnd(signal) {
+    if (!signal) return life.signal;
+    const both = [life.signal, signal];
+    if (AbortSignal.any) return AbortSignal.any(both);
+    const control = new AbortController();
+    for (const each of both) {
+      if (each.aborted) control.abort(each.reason);
+      else when(each, "abort", () => control.abort(each.reason), { once: true });
+    }
+    return control.signal;
+  }
+
+  const handled = new WeakSet(); // errors that the viewer has seen, and intended aborts
+  function reported(error) {
+    if (error instanceof Object) handled.add(error);
+    return error;
   }
 
   // Report an interrupted request or body. An abort is intended and no failure.
   function lost(error) {
     if (error?.name !== "AbortError") fail(UNREACHABLE);
-    throw error;
+    throw reported(error);
+  }
+
+  // The end of a request of this script. An exception that no one has reported is a fault of the script.
+  function settle(error) {
+    if (handled.has(error)) return null;
+    reportError(error);
+    fail({ status: 0, code: "unknown", detail: String(error) });
+    return null;
   }
 
   async function problemOf(response) {
@@ -524,6 +592,8 @@
     const [title, advice] = found.code === "rate_limited" ? [texts.words.rate_limited, ""] : words(found);
     const wait = found.retryAfter ? texts.words.wait.replace("{seconds}", found.retryAfter) : "";
     const text = element("p", { lang: language }, element("strong", { textContent: title.replace(/\.?$/, ".") }), ` ${advice} ${wait}`.trimEnd());
+    // The advice for a fault asks for this number.
+    if (found.requestId && (found.status >= 500 || !(found.code in texts.codes))) text.append(" ", requestNumber(found));
     const before = document.activeElement;
     const dismiss = element("button", { type: "button", className: "button quiet", textContent: texts.words.dismiss });
     when(dismiss, "click", () => {
@@ -538,6 +608,7 @@
     session = "";
     problem = found;
     clearTimeout(timer);
+    clearTimeout(recoverTimer);
     life.abort();
     document.body.replaceChildren(panel(found, () => say("restart")));
     document.title = words(found)[0];
@@ -580,7 +651,9 @@
       cover(null);
       renew("expired");
     });
-    document.body.append(element("div", { className: "embed-cover" }, made));
+    const covering = element("div", { className: "embed-cover" }, made);
+    covering.dataset.code = found.code;
+    document.body.append(covering);
     focus(made.querySelector("h1"));
   }
 
@@ -605,13 +678,15 @@
       made.append(hasTokens ? retryButton(found.retryAfter, retry) : element("p", { className: "by-hand", textContent: texts.words.reload }));
     }
     const reference = element("p", { className: "reference" }, element("span", { textContent: found.code }));
-    if (found.requestId) {
-      const [before, after] = texts.words.request.split("{id}");
-      reference.append(" ", element("span", {}, before, element("bdi", { className: "request-id", textContent: found.requestId }), after));
-    }
+    if (found.requestId) reference.append(" ", requestNumber(found));
     made.append(reference);
     made.lang = language;
     return made;
+  }
+
+  function requestNumber({ requestId }) {
+    const [before, after] = texts.words.request.split("{id}");
+    return element("span", {}, before, element("bdi", { className: "request-id", textContent: requestId }), after);
   }
 
   function retryButton(seconds, retry) {
@@ -638,7 +713,7 @@
     main.setAttribute("aria-busy", "true");
     const answer = await send(url, { method, body, signal: control.signal })
       .then(async (response) => ({ response, html: await response.text().catch(lost) }))
-      .catch(() => null); // already reported
+      .catch(settle);
     if (visiting !== mine) return;
     visiting = null;
     main.removeAttribute("aria-busy");
@@ -731,9 +806,10 @@
   // ---- Images and downloads, which cannot carry a header themselves ----
 
   async function file(address) {
-    return send(address)
+    const answer = await send(address)
       .then(async (response) => ({ response, blob: response.ok && (await response.blob().catch(lost)) }))
-      .catch(() => ({})); // already reported
+      .catch(settle);
+    return answer ?? {};
   }
 
   const sources = new WeakMap(); // image → the address that it should show
@@ -913,6 +989,7 @@
     when(document, "submit", submitted);
     when(document, "htmx:config:request", configured);
     when(document, "visibilitychange", wake);
+    when(window, "online", reconnect);
     when(window, "pageshow", (event) => event.persisted && wake());
     const observed = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["embed-src"] };
     new MutationObserver(fill).observe(document.body, observed);

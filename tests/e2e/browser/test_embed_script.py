@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import pytest
 from playwright.sync_api import BrowserContext, Frame, Page, Route, expect
+from sqlalchemy import select
 
+from pat_service.storage.models import Session, Token
 from tests.e2e.browser.installation import BEN, LAB, OTHER_ORIGIN, Installation, expect_heading, go, heading
 from tests.e2e.browser.portal import (
     BLOCKED_LINES,
@@ -21,6 +23,7 @@ from tests.e2e.browser.portal import (
 from tests.e2e.browser.recorder import Recorder
 from tests.e2e.browser.site import IS_READY
 
+FAILING: Final = "7c9d1f0a-3b52-4e8c-9a06-2d5e8f1b7c43"
 HUGE: Final = "1f6f3c52-0f0e-4b5a-8a57-4a2c5d1e9b70"
 #: Everything that a script can find about its page.
 PAGE_TEXTS: Final = """() => [
@@ -280,6 +283,33 @@ def test_a_page_of_two_megabytes_opens_completely(portal: Portal) -> None:
         before = frame.evaluate("document.getElementById('last').previousElementSibling.textContent")
         assert before.startswith("23999 Ä “quoted” & <escaped>")
         assert frame.evaluate("embed.fetch('session').then(({ ok }) => ok)")
+
+
+def test_a_first_page_that_raises_is_reported_at_once_and_costs_nothing(
+    portal: Portal, recorder: Recorder
+) -> None:
+    def add_failing(document: dict[str, Any]) -> None:
+        document["apps"].append(
+            document["apps"][0] | {"id": FAILING, "slug": "failing", "template": "failing"}
+        )
+
+    recorder.allow("status of 500")
+    portal.installation.provision(add_failing)
+    portal.mint_options = {"singleUse": True}
+    portal.visit(tag(app="failing"))
+    error = portal.expect_error("internal_error", status=500)
+    frame = portal.frame()
+    expect_heading(frame, "Something went wrong")
+    expect(frame.locator(".request-id")).to_have_text(error["requestId"])
+    portal.page.wait_for_timeout(2000)  # the first pause before another attempt
+    posts = [each for each in recorder.requests if each.method == "POST" and each.url.endswith("/frame")]
+    assert (len(posts), portal.reasons, len(portal.events("error"))) == (1, ["initial"], 1)
+    frame.get_by_role("button", name="Try again").click()
+    portal.events("error", 2)
+    assert len(portal.token_requests) == 2
+    rows = portal.installation.rows
+    assert rows(select(Session.id).where(Session.app_id == FAILING)) == []
+    assert rows(select(Token.first_used_at).where(Token.app_id == FAILING)) == [(None,)]
 
 
 # ---- Allowed origins ----

@@ -433,6 +433,9 @@ def test_a_failing_page_leaves_the_previous_one(
     assert (message["error"], message["code"]) == (status, code)
     assert message["origin"] == host.installation.url
     assert re.fullmatch(r"[\w-]{8,}", message["requestId"])
+    # The advice for a fault asks for the request's number.
+    shown = [message["requestId"]] if status == 500 else []
+    assert notice.locator(".request-id").all_inner_texts() == shown
     click(frame, "Dismiss")
     expect(notice).to_be_empty()
     go(frame, "Second page")
@@ -464,6 +467,34 @@ def test_typed_text_is_kept_while_the_server_is_unreachable_or_unavailable(
     click(frame, "Keep")
     expect(frame.locator("#notes li").last).to_have_text("a long text")
     expect(frame.get_by_role("alert")).to_be_empty()
+
+
+def test_a_browser_without_abort_signal_any_aborts_requests_and_reports_exceptions(
+    host: HostPage, context: BrowserContext, recorder: Recorder
+) -> None:
+    """Chrome before 116, Firefox before 124 and Safari before 17.4 have none."""
+    recorder.allow("on purpose")
+    context.add_init_script("delete AbortSignal.any")
+    frame = host.open()
+    go(frame, "Second page")
+    go(frame, "Back to the first", "Lab of Ana")
+    aborted = """() => {
+        const control = new AbortController();
+        const signals = [new AbortController().signal, control.signal, AbortSignal.abort()];
+        const answers = signals.map((signal) => embed.fetch("data/me", { signal }).then(
+            ({ status }) => status, ({ name }) => name));
+        control.abort();
+        return Promise.all(answers);
+    }"""
+    assert frame.evaluate(aborted) == [200, "AbortError", "AbortError"]
+    host.expect_silence()
+    # An exception before the request is sent is reported to Ana, to the host page and to the console.
+    frame.evaluate("void (window.Headers = function () { throw new Error('on purpose'); })")
+    click(frame, "Second page")
+    expect(frame.get_by_role("alert")).to_contain_text("This did not work")
+    assert host.codes() == ["unknown"]
+    assert any("on purpose" in error for error in recorder.errors)
+    expect(frame.locator("#embed-main")).not_to_have_attribute("aria-busy", "true")
 
 
 # ---- Ended sessions ----

@@ -466,3 +466,53 @@ def test_a_hidden_frame_does_not_poll(portal: Portal, recorder: Recorder) -> Non
     expect_heading(frame, "Lab of Ana")
     portal.hide(False)
     portal.events("session:revoked")
+
+
+# ---- The network ----
+
+
+def test_a_frame_continues_by_itself_after_the_network_was_away(
+    portal: Portal, recorder: Recorder, context: BrowserContext
+) -> None:
+    recorder.allow("ERR_INTERNET_DISCONNECTED")
+    frame = portal.open()
+    type_a_note(frame)
+    context.set_offline(True)
+    # A host page reports a lost network as a failed token.
+    portal.answers = [lambda route: route.abort("internetdisconnected")] * 30
+    portal.fast_forward(EXPIRED_SECONDS)
+    for _ in range(8):
+        portal.page.wait_for_timeout(50)
+        portal.fast_forward(40)
+    cover = frame.locator(".embed-cover")
+    expect(cover.locator("h1")).to_have_text("The server could not be reached")
+    assert portal.expect_error("unreachable", retryable=True)["status"] == 0
+    tries = len(portal.token_requests)
+    portal.fast_forward(301)
+    portal.wait_until(lambda: len(portal.token_requests) > tries)
+    portal.page.wait_for_timeout(100)
+    portal.expect_error("unreachable")  # not once more
+    expect(cover.locator("h1")).to_be_visible()
+    portal.answers = []
+    context.set_offline(False)  # the page hears `online`
+    portal.events("session:renewed")
+    expect(cover).to_have_count(0)
+    expect_the_note(frame)
+    assert viewer_name(frame) == "Ana"
+
+
+def test_a_covered_frame_tries_again_without_news_of_the_network(portal: Portal, recorder: Recorder) -> None:
+    recorder.allow("ERR_FAILED")
+    frame = portal.open()
+    type_a_note(frame)
+    portal.page.context.route("**/frame", lambda route: route.abort())
+    portal.fast_forward(EXPIRED_SECONDS)
+    for _ in range(8):
+        portal.page.wait_for_timeout(50)
+        portal.fast_forward(40)
+    expect(frame.locator(".embed-cover h1")).to_have_text("The server could not be reached")
+    portal.page.context.unroute("**/frame")
+    portal.fast_forward(301)
+    portal.events("session:renewed")
+    expect(frame.locator(".embed-cover")).to_have_count(0)
+    expect_the_note(frame)
