@@ -14,11 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from flask import Blueprint, Response, abort, current_app, make_response, redirect, render_template, request
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    send_from_directory,
+)
 from werkzeug.wrappers import Response as BaseResponse
 
 from apps.orders import ORDER_STATUSES
@@ -46,6 +57,16 @@ USER_MINT_LIMIT: Final = "600 per minute"
 TOKEN_TIMEOUT: Final = 5.0  # seconds to wait for a token
 HANG: Final = 2 * TOKEN_TIMEOUT
 HERE: Final = re.compile(r"localhost(:\d{1,5})?")
+PROJECT: Final = Path(__file__).resolve().parents[1]
+#: A page of the documentation → the text of the link to it.
+DOCS: Final = {
+    "README.md": "README",
+    "docs/host/embed-js.md": "Embed an app",
+    "docs/host/minting.md": "Mint tokens",
+    "docs/apps/your-own-app.md": "Write an app",
+    "docs/operate/deploy.md": "Deploy",
+    "docs/security.md": "Security",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,7 @@ REFUSALS: Final = (
     Refusal("replaced", "Replaced token", "Used after a second mint.", "401 token_superseded"),
     Refusal("revoked", "Revoked token", "Used after it was revoked.", "401 token_revoked"),
     Refusal("used", "Used token", "A single-use token, used twice.", "401 token_used"),
-    Refusal("access-lost", "Access lost", "Cleo's grant was removed after the mint.", "401 access_revoked"),
+    Refusal("access-lost", "Access lost", "Cleo’s grant was removed after the mint.", "401 access_revoked"),
     Refusal("garbage", "Made-up token", "It was never minted.", "401 token_invalid"),
     Refusal("no-access", "No access", "Dan may not open the app: no token.", "403 app_forbidden"),
     Refusal("unframed", "Outside a frame", "The same address, in a tab.", "403 not_framed"),
@@ -112,7 +133,13 @@ def home() -> BaseResponse | str:
         sessions=SESSIONS,
         token_timeout=TOKEN_TIMEOUT,
         statuses=ORDER_STATUSES,
+        docs=DOCS,
     )
+
+
+def read_docs(page: str) -> Response:
+    """Show a page of the documentation as plain text."""
+    return send_from_directory(PROJECT, page, mimetype="text/plain")
 
 
 def open_app() -> dict[str, Any]:
@@ -151,8 +178,10 @@ def blueprint(*, raise_user_limit: bool) -> Blueprint:
     """
     portal = Blueprint("portal", __name__)
     if raise_user_limit:
-        portal.before_request(_raise_user_limit)
+        portal.before_app_request(_raise_user_limit)
     portal.add_url_rule("/", view_func=home)
+    for page in DOCS:
+        portal.add_url_rule(f"/{page}", view_func=read_docs, defaults={"page": page})
     portal.add_url_rule("/portal/open", view_func=open_app, methods=["POST"])
     portal.add_url_rule("/portal/token", view_func=give_token, methods=["POST"])
     portal.add_url_rule("/portal/end", view_func=end_sessions, methods=["POST"])
@@ -161,7 +190,8 @@ def blueprint(*, raise_user_limit: bool) -> Blueprint:
 
 
 def _raise_user_limit() -> None:
-    if _demo() is not None:
+    """Raise the limit from the first request after a load on, also if no page of the portal was open."""
+    if current_app.config["USER_MINT_RATE_LIMIT"] != USER_MINT_LIMIT and _demo() is not None:
         current_app.config["USER_MINT_RATE_LIMIT"] = USER_MINT_LIMIT
 
 

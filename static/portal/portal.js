@@ -58,6 +58,12 @@
     return `#/${person}/${app}${region && `/${region}`}`;
   }
 
+  // The address must not name another person or app than the page shows.
+  function correctAddress() {
+    const meant = address(choice());
+    if (location.hash.startsWith("#/") && location.hash !== meant) history.replaceState(null, "", meant);
+  }
+
   function showChoice() {
     const { person, app, region } = choice();
     for (const radio of regions) radio.checked = radio.value === region;
@@ -135,6 +141,8 @@
   function handleEvent(made, type, detail) {
     logEvent(type, detail);
     if (type === "loaded") {
+      // Only Orders listens to messages.
+      sendable(detail.app?.slug === "orders");
       loaded = true;
       refused = false;
       arrive(made);
@@ -197,25 +205,27 @@
   function showTag() {
     const attributes = [...embed.attributes].filter(({ name }) => name !== "class" && name !== "style");
     const written = attributes.map(({ name, value }) => `\n  ${name}${value && `="${escaped(value)}"`}`).join("");
+    const [target] = attributes;
+    const fetchToken = `({ ${target.name}, reason, signal }) => askMyBackEnd(${target.name}, reason, signal)`;
     $("html").textContent = `<script src="${script}" defer></script>
 <pat-embed${written}></pat-embed>
 <script type="module">
   document.querySelector("pat-embed").fetchToken =
-    ({ app, reason, signal }) => askMyBackEnd(app, reason, signal);
+    ${fetchToken};
 </script>`;
-    const [target] = attributes;
+    const orders = `
+frame.on("order:opened", ({ number }) => console.log(number));
+frame.send("filter", { status: "shipped" });`;
     $("call").textContent = `const frame = await PatEmbed.mount("#slot", {
   ${target.name}: "${target.value}",
-  fetchToken: ({ app, reason, signal }) => askMyBackEnd(app, reason, signal),
+  fetchToken: ${fetchToken},
   title: "${embed.title}",
   theme: "${chosen("theme")}",
   locale: "${chosen("locale")}",
   tokenTimeout: ${Number(tokenTimeout).toLocaleString("en").replace(",", "_")},
   autoHeight: ${$("auto-height").checked},
 });
-frame.on("order:opened", ({ number }) => console.log(number));
-frame.on("error", ({ code, message }) => console.warn(code, message));
-frame.send("filter", { status: "shipped" });`;
+frame.on("error", ({ code, message }) => console.warn(code, message));${target.value === "support" ? "" : orders}`;
     $("call-figure").hidden = false;
   }
 
@@ -380,10 +390,8 @@ frame.send("filter", { status: "shipped" });`;
 
   function refusedMint({ answer, person, app }) {
     const problem = answer.problem;
-    const wait = answer.headers["Retry-After"];
     const title = answer.status ? "No token, so no frame" : "The portal’s server side got no answer";
     const panel = failure(title, problem.detail ?? problem.title ?? answer.line, answer.status && `${answer.status} ${problem.code ?? ""}`);
-    if (wait) panel.append(element("p", "", `Retry-After says: try again in ${wait} seconds.`));
     if (RELOAD_DEMO.has(problem.code)) {
       panel.append(element("p", "", "The demo’s data may have changed since it was loaded. Load it again: ", element("code", "", "flask --app app demo load")));
     }
@@ -461,7 +469,8 @@ frame.send("filter", { status: "shipped" });`;
   }
 
   function scrollLog() {
-    $("log").scrollTop = $("log").scrollHeight;
+    const box = $("log").parentElement;
+    box.scrollTop = box.scrollHeight;
   }
 
   // ---- Small helpers. They set text as text, never as HTML.
@@ -492,9 +501,12 @@ frame.send("filter", { status: "shipped" });`;
   // ---- Control the frame.
 
   function drivable(can) {
-    for (const each of document.querySelectorAll("#tools input, .drive :is(input, select, button)")) each.disabled = !can;
-    // Only Orders listens to messages.
-    if (choice().app === "support") $("send").disabled = true;
+    for (const each of document.querySelectorAll("#tools input, .drive :is(input, button)")) each.disabled = !can;
+    sendable(can && choice().app === "orders");
+  }
+
+  function sendable(can) {
+    $("filter").disabled = $("send").disabled = !can;
   }
 
   function renew() {
@@ -555,7 +567,11 @@ frame.send("filter", { status: "shipped" });`;
   $("again").addEventListener("click", () => open());
   $("over-again").addEventListener("click", () => { $("stage").focus(); overAgain(); });
   $("clear").addEventListener("click", () => $("log").replaceChildren());
-  addEventListener("hashchange", () => { if (location.hash.startsWith("#/")) open(); });
+  addEventListener("hashchange", () => {
+    if (!location.hash.startsWith("#/")) return;
+    correctAddress();
+    open();
+  });
 
   // A first visit opens the app. Going back opens it too: the frame's token was used, and a page kept in
   // memory may have an ended session. <pat-embed> handles this itself.
@@ -563,6 +579,7 @@ frame.send("filter", { status: "shipped" });`;
     if (event.persisted && embed) return;
     const [visit] = performance.getEntriesByType("navigation");
     if (event.persisted || visit?.type === "back_forward") log("portal", "Back on this page: minting again");
+    correctAddress();
     open();
   });
 })();

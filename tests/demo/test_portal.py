@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from shutil import copytree
 from threading import Thread
 from typing import Any, Final
 from urllib.request import Request
@@ -25,6 +26,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import delete, select
 from werkzeug.test import TestResponse
 
+from app import create_app
+from config import Config
 from demo import back_end, people
 from demo.back_end import (
     ANA,
@@ -37,10 +40,11 @@ from demo.back_end import (
     Demo,
     Visit,
 )
-from demo.portal import HANG, REFUSALS, TOKEN_TIMEOUT, Refusal
+from demo.portal import DOCS, HANG, REFUSALS, TOKEN_TIMEOUT, Refusal
 from pat_service.http.headers import NOT_FRAMED
+from pat_service.storage.database import db
 from pat_service.storage.models import Grant, User, Workspace
-from tests.support.people import MINT, Service, basic, boot, problem_of
+from tests.support.people import KEY, MINT, Service, basic, boot, prepare_for_tests, problem_of
 
 pytestmark = pytest.mark.slow
 
@@ -215,6 +219,38 @@ def test_a_damaged_file_is_treated_as_a_missing_file(app: Flask, client: FlaskCl
 
 
 # ---- The page ----
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_both_start_pages_link_to_the_api_and_to_docs_that_open(
+    request: pytest.FixtureRequest, client: FlaskClient, is_loaded: bool
+) -> None:
+    if is_loaded:
+        request.getfixturevalue("loaded")
+    links = re.findall(r'<a href="(/(?:api/docs|README\.md|docs/[^"]+))"', visit(client).text)
+    assert {"/api/docs", "/README.md", *(f"/{page}" for page in DOCS)} == set(links)
+    for link in links:
+        answer = client.get(link, headers={"Host": "localhost:5000"})
+        assert answer.status_code == 200
+        if link != "/api/docs":
+            assert (answer.mimetype, answer.text) == ("text/plain", Path(link[1:]).read_text("utf-8"))
+
+
+def test_a_back_end_may_mint_often_for_ana_before_the_first_visit_of_the_portal(
+    app_and_files: tuple[Flask, Path], tmp_path: Path
+) -> None:
+    _, files = app_and_files
+    copytree(files, tmp_path, dirs_exist_ok=True)
+    settings = {"SECRET_KEY": KEY, "DATABASE_URL": f"sqlite:///{tmp_path / 'pat-service.db'}"}
+    app = create_app(Config.from_environment(settings, tmp_path))
+    prepare_for_tests(app)
+    app.instance_path = str(tmp_path)
+    secret = json.loads((tmp_path / "demo.json").read_text())["clients"]["portal"]["secret"]
+    body = {"email": people.ANA, "appSlug": "orders", "sessionExpiry": 60, "patExpiry": 60}
+    client = app.test_client()
+    assert {client.post(MINT, json=body, auth=("portal", secret)).status_code for _ in range(12)} == {201}
+    with app.app_context():
+        db.engine.dispose()
 
 
 def test_the_portal_offers_its_people_its_apps_and_each_refusal(portal: Portal) -> None:

@@ -192,6 +192,10 @@ def test_the_portals_controls_change_person_and_app(portal: DemoPortal) -> None:
     portal.page.go_back()
     expect(portal.page.locator("#stage-who")).to_have_text("Orders as Ben Okafor")
     expect_heading(portal.opened(), "Orders")
+    # An address with a person whom the portal does not offer is corrected.
+    portal.page.evaluate("location.hash = '#/dan/orders'")
+    expect(portal.page.locator("#stage-who")).to_have_text("Orders as Ana Ruiz")
+    expect(portal.page).to_have_url(f"{portal.demo.portal}/#/ana/orders")
 
 
 # ---- All apps ----
@@ -204,10 +208,16 @@ def test_all_apps_open_in_one_frame_and_lead_back(portal: DemoPortal) -> None:
     frame = portal.opened()
     expect_heading(frame, "Brackenford Supply Co.")
     expect(portal.page.locator("#curl")).to_contain_text('"workspaceSlug": "acme"')
+    for snippet in ("#html", "#call"):
+        expect(portal.page.locator(snippet)).to_contain_text("({ workspace, reason, signal }) =>")
+    send = portal.page.get_by_role("button", name="Send")
+    expect(send).to_be_disabled()
     for name, title in (("Orders", "Orders"), ("Support desk", "Support")):
         frame.get_by_role("button", name=name).click()
         expect_heading(app_in(frame), title)
+        expect(send).to_be_enabled(enabled=name == "Orders")
         frame.get_by_role("button", name="All apps").click()
+        expect(send).to_be_disabled()
         expect(frame.get_by_role("heading", name="Brackenford Supply Co.")).to_be_visible()
     expect(portal.log).to_have_count(0)
 
@@ -467,7 +477,8 @@ def test_too_many_mints_show_how_long_to_wait(portal: DemoPortal) -> None:
     expect(portal.page.locator("#mint-state")).to_have_text("429 Too Many Requests")
     stage = portal.page.locator("#stage-body")
     expect(stage).to_contain_text("429 rate_limited")
-    expect(stage).to_contain_text(re.compile(r"Retry-After says: try again in \d+ seconds\."))
+    texts = stage.locator(".panel > p")
+    expect(texts).to_have_text([re.compile(r"^Too many requests; try again in \d+ s\.$")])
     expect(portal.page.locator("#answer-head")).to_contain_text("Retry-After")
     expect(portal.page.locator("#curl")).to_contain_text("portal-limited:$CLIENT_SECRET")
     # The other client can still mint.
