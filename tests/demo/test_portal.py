@@ -777,7 +777,9 @@ def test_outside_development_there_is_neither_a_portal_nor_a_command(
     app.instance_path = str(tmp_path / "instance")
     client, runner = app.test_client(), app.test_cli_runner()
     for accept in ("*/*", "text/html"):
-        assert "portal" not in client.get("/", headers={"Accept": accept, "Host": "localhost:5000"}).text
+        start = client.get("/", headers={"Accept": accept, "Host": "localhost:5000"}).text
+        assert "demo load" not in start
+        assert people.CUSTOMER not in start
     problem_of(ask(client), 404, "not_found")
     problem_of(client.get("/README.md"), 404, "not_found")
     done = runner.invoke(args=["demo", "load"])
