@@ -13,7 +13,7 @@ from pat_service.credentials import Secret
 from pat_service.embed.answers import APPS, CODE_PARAMETER, LAUNCHERS, with_launcher
 from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
 from pat_service.embed.hosts import apps_with_host
-from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, locale, theme
+from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, language, locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.embed.script_texts import preferences
 from pat_service.http.headers import (
@@ -179,6 +179,7 @@ def _document(session: AnySession, boot: dict[str, Any] | None) -> Response:
             boot=boot,
             csp_nonce=csp_nonce(),
             locale=locale(),
+            language=language(),
             theme=theme(),
         )
     )

@@ -14,7 +14,7 @@
   const PASSED_ON = /^(loaded|navigate|session:revoked)$/;
 
   const { embed } = window;
-  const { exchange, emit, report, panel, focus, onSend } = window.embedLauncher;
+  const { exchange, emit, report, panel, focus, onSend, isOpen } = window.embedLauncher;
   const [list, opened] = ["launcher-apps", "launcher-app"].map((id) => document.getElementById(id));
   const [place, waiting] = ["launcher-frame", "launcher-opening"].map((id) => document.getElementById(id));
   const ownTitle = document.title;
@@ -48,8 +48,13 @@
     }
   }
 
-  function hear(sender, name, data) {
-    if (sender !== tag) return;
+  let passed = Promise.resolve(true); // events pass in their order
+
+  async function hear(sender, name, data) {
+    // An app ends with its launcher, which then reports that itself.
+    if (name === "session:revoked") passed = isOpen();
+    const open = await passed;
+    if (sender !== tag || !open) return;
     if (name === "ready" || name === "error") waiting.hidden = true;
     if (name === "error") {
       const found = { ...data, detail: data.message };

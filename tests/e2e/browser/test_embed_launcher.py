@@ -1,10 +1,13 @@
 """A workspace token through embed.js in Chromium: the launcher, and the app that it shows."""
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 from playwright.sync_api import Frame, Page, expect
+from sqlalchemy import update
 
+from pat_service.storage.models import Session
 from tests.e2e.browser.installation import (
     ELSEWHERE,
     HOST_PER_APP,
@@ -166,6 +169,26 @@ def test_a_refusal_of_the_app_is_also_a_message_to_the_host_page(
     }
 
 
+@pytest.mark.parametrize("end", ["app", "both"])
+def test_the_end_of_an_app_is_reported_once(
+    portal: Portal, installation: LauncherInstallation, end: str
+) -> None:
+    """If the launcher's session has ended too, the launcher reports the end and the app does not."""
+    launcher = launched(portal)
+    frame = open_app(launcher, "Orders")
+    ended = [session_of(each)["sessionId"] for each in (frame, launcher)[: 1 if end == "app" else 2]]
+    values = {"ended_at": datetime.now(UTC)}
+    installation.change(update(Session).where(Session.id.in_(ended)).values(values))
+    frame.evaluate("void embed.fetch('session')")
+    portal.expect_error("session_revoked", status=401)
+    portal.fast_forward(30)
+    portal.page.wait_for_timeout(300)
+    names = portal.event_names()
+    assert (names.count("session:revoked"), names.count("error")) == (1, 1)
+    assert [message["code"] for message in portal.messages(1)] == ["session_revoked"]
+    expect_heading(frame if end == "app" else launcher, "Your session was ended")
+
+
 def test_a_reload_inside_the_app_opens_it_again(portal: Portal) -> None:
     launcher = launched(portal)
     frame = open_app(launcher, "Orders")
@@ -209,6 +232,7 @@ def test_a_launchers_app_that_this_page_may_not_frame_is_reported(portal: Portal
 def test_a_launchers_app_starts_in_the_hosts_language_and_theme(portal: Portal) -> None:
     portal.visit(LAUNCHER.replace(">", ' locale="es" theme="dark">', 1))
     launcher = launched(portal)
+    expect(launcher.locator("html")).to_have_attribute("lang", "es")
     expect(launcher.get_by_role("button", name="Todas las aplicaciones")).to_have_count(0)
     frame = open_app(launcher, "Orders")
     expect(launcher.get_by_role("button", name="Todas las aplicaciones")).to_be_visible()
