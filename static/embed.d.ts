@@ -110,12 +110,13 @@ export type PatEmbedErrorCode =
   | "rate_limited"
   | "internal_error"
   | "unavailable"
-  // Without an answer of the service: a failed token endpoint, a timeout, the network, a redirect of an app, or an
-  // answer without a code.
+  // Without an answer of the service: a failed token endpoint, a timeout, the network, a redirect of an app, a link
+  // out of the app, or an answer without a code.
   | "fetch_token_failed"
   | "timeout"
   | "unreachable"
   | "redirect_refused"
+  | "left_app"
   | "unknown";
 
 export interface PatEmbedError extends Error {

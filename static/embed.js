@@ -20,6 +20,11 @@
     en: ["This content could not be opened.", "Try again"],
     es: ["No se pudo abrir este contenido.", "Intentar de nuevo"],
   };
+  // After the app has gone to another page.
+  const LEFT = {
+    en: ["The app went to another page.", "Back to the app"],
+    es: ["La aplicación pasó a otra página.", "Volver a la aplicación"],
+  };
   // One value for the page, so that frames that opened together renew with one mint.
   const jitter = Math.random();
 
@@ -123,6 +128,8 @@
     #loads = 0;
     // A page that has sent a message is not blank, even if it is busy afterwards.
     #spoke;
+    // Whether the page of the frame is one that this script has loaded.
+    #opening;
     #restarts = [];
     // The host's messages until the app has loaded; null afterwards.
     #queue = [];
@@ -232,6 +239,7 @@
       this.#port = null;
       this.#queue ??= [];
       this.#spoke = false;
+      this.#opening = true;
       this.#expect(LOAD_TIMEOUT_MS);
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
@@ -264,10 +272,12 @@
     async #reportBlank(loaded) {
       const { url } = this;
       const { origin } = location;
-      const answers = loaded && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+      const left = loaded && !this.#opening;
+      const answers = loaded && !left && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
       if (this.#unmounted || this.#spoke || this.#port?.heard) return;
       this.iframe.remove();
       this.iframe = null;
+      if (left) return this.#fail(new PatEmbedError("left_app", "A link or a script of the app led its frame to another page."));
       const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
       this.#fail(answers
         ? new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
@@ -285,6 +295,7 @@
         port.heard = true;
         // The page's first message may come after its load. It says nothing about the next page.
         this.#spoke = false;
+        this.#opening = false;
         if (rest.again) return;
         this.#loads++;
         this.#queue ??= [];
@@ -349,7 +360,8 @@
     #fail(error) {
       if (this.#unmounted) return;
       warn(`${error.code}: ${error.message}`);
-      const [text, textContent] = WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
+      const words = error.code === "left_app" ? LEFT : WORDS;
+      const [text, textContent] = words[this.options.locale?.slice(0, 2)] ?? words.en;
       this.#panel = element("div", { role: "alert" });
       this.#panel.append(text, " ", element("button", { type: "button", textContent, onclick: () => this.#begin() }));
       this.element.append(this.#panel);

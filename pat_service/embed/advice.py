@@ -80,6 +80,10 @@ ADVICE: Final = {
         _("This cannot be shown here"),
         _("The app sent your request to an address that is not allowed. Contact the team that runs the app."),
     ),
+    "left_app": (
+        _("This link leads out of the app"),
+        _("It cannot open here. Copy its address, and open it in a new tab:"),
+    ),
     "timeout": (
         _("This app is taking too long to open"),
         _("The page around it did not grant access in time. Try again in a moment."),

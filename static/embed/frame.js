@@ -591,9 +591,14 @@
   function notify(found) {
     const [title, advice] = found.code === "rate_limited" ? [texts.words.rate_limited, ""] : words(found);
     const wait = found.retryAfter ? texts.words.wait.replace("{seconds}", found.retryAfter) : "";
-    const text = element("p", { lang: language }, element("strong", { textContent: title.replace(/\.?$/, ".") }), ` ${advice} ${wait}`.trimEnd());
     // The advice for a fault asks for this number.
-    if (found.requestId && (found.status >= 500 || !(found.code in texts.codes))) text.append(" ", requestNumber(found));
+    const asked = found.requestId && (found.status >= 500 || !(found.code in texts.codes));
+    showNotice(title, `${advice} ${wait}`.trim(), asked ? requestNumber(found) : "");
+  }
+
+  function showNotice(title, advice, reference) {
+    const strong = element("strong", { textContent: title.replace(/\.?$/, ".") });
+    const text = element("p", { lang: language }, strong, ` ${advice} `, reference);
     const before = document.activeElement;
     const dismiss = element("button", { type: "button", className: "button quiet", textContent: texts.words.dismiss });
     when(dismiss, "click", () => {
@@ -750,7 +755,7 @@
   function clicked(event) {
     const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
     if (event.defaultPrevented || elsewhere) return;
-    const target = event.target.closest("[embed-download], a[href]");
+    const target = event.target.closest("[embed-download], a[href], area[href]");
     if (!target) return;
     if (target.hasAttribute("embed-download") && !ignored(target)) {
       event.preventDefault();
@@ -758,9 +763,34 @@
       return;
     }
     const url = !leftAlone(target) && inside(target.getAttribute("href"), "pages/");
-    if (!url) return;
-    event.preventDefault();
-    visit(url);
+    if (url) {
+      event.preventDefault();
+      visit(url);
+    } else if (leadsOut(target)) {
+      event.preventDefault();
+      openTab(target.href);
+    }
+  }
+
+  // Return whether the link would replace the app in its frame, or would do nothing without allow-popups.
+  function leadsOut(link) {
+    if (!/^(_blank)?$/i.test(link.target) || link.hasAttribute("download")) return false;
+    const [page, own] = [link.href, location.href].map((address) => address.replace(/#.*/s, ""));
+    return /^https?:/.test(link.protocol) && page !== own && page !== document.baseURI.replace(/#.*/s, "");
+  }
+
+  function openTab(address) {
+    const tab = window.open("", "_blank");
+    if (tab) {
+      tab.opener = null; // the other site must not reach this frame
+      tab.location.href = address;
+      return;
+    }
+    const [title, advice] = texts.codes.left_app;
+    showNotice(title, advice, element("bdi", { className: "request-id", textContent: address }));
+    const { origin } = new URL(address);
+    const detail = `A link to ${origin} cannot open a tab: the sandbox of the iframe has no allow-popups.`;
+    emit("error", describe({ code: "left_app", detail }));
   }
 
   function submitted(event) {
@@ -957,6 +987,11 @@
     panel,
     focus,
     onSend: (listener) => { passOn = listener; },
+    // Ask the server if the launcher's own session is still valid. If not, the frame ends and reports that itself.
+    isOpen: async () => {
+      await check("visible");
+      return !life.signal.aborted;
+    },
     // Exchange the launcher's session for a code that opens the app. Resolve to the answer, or throw the problem.
     exchange: async (app) => {
       // The app's session ends with the launcher's, so renew this one first.

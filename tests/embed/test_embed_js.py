@@ -31,7 +31,14 @@ OF_BACK_ENDS: Final = {
     *("invalid_client", "scope_missing", "app_forbidden", "user_not_found", "app_not_found", "conflict"),
 }
 #: Codes that frames and the script report when the service has not answered.
-OF_SCRIPTS: Final = {"fetch_token_failed", "timeout", "unreachable", "redirect_refused", "unknown"}
+OF_SCRIPTS: Final = {
+    "fetch_token_failed",
+    "timeout",
+    "unreachable",
+    "left_app",
+    "redirect_refused",
+    "unknown",
+}
 
 
 def integrity(body: bytes) -> str:

@@ -14,6 +14,7 @@ from tests.e2e.browser.portal import (
     BLOCKED_LINES,
     IMPATIENT_HTML,
     KEEP_BUSY,
+    MINT_SHARING_OVER_SECONDS,
     SLOT_HTML,
     Portal,
     body_answer,
@@ -352,6 +353,60 @@ def test_an_app_opens_inside_a_nested_page(portal: Portal) -> None:
     inner = portal.frame()
     inner.wait_for_function("() => events.some(({ name }) => name === 'loaded')")
     assert portal.page.evaluate("events") == []
+
+
+# ---- Leaving the app ----
+
+
+def test_a_sandbox_without_popups_keeps_the_app_and_shows_the_address(
+    portal: Portal, recorder: Recorder
+) -> None:
+    recorder.allow("'allow-popups' permission is not set")
+    frame = portal.open()
+    frame.get_by_label("Note").fill("half a tho")
+    address = portal.installation.site.url("/out?a=<b>&c")
+    for target in ("", "_blank"):
+        frame.evaluate(
+            """([href, target]) => {
+                document.querySelector("#out")?.remove();
+                document.querySelector("#embed-main").prepend(
+                    Object.assign(document.createElement("a"), { id: "out", text: "Out", href, target }));
+            }""",
+            [address, target],
+        )
+        frame.get_by_role("link", name="Out").click()
+        notice = frame.get_by_role("alert")
+        expect(notice).to_contain_text("This link leads out of the app.")
+        expect(notice.locator("bdi")).to_have_text(frame.evaluate("document.querySelector('#out').href"))
+        notice.get_by_role("button", name="Dismiss").click()
+    errors = portal.events("error", 2)
+    assert [(error["code"], error["retryable"]) for error in errors] == [("left_app", False)] * 2
+    assert portal.installation.site.origin in errors[0]["message"]
+    assert portal.messages() == []
+    expect(frame.get_by_label("Note")).to_have_value("half a tho")
+
+
+@pytest.mark.parametrize("to", ["another site", "a file of the service"])
+def test_a_script_that_leaves_the_app_is_reported_with_a_way_back(
+    portal: Portal, recorder: Recorder, to: str
+) -> None:
+    recorder.allow("pat-embed: left_app", *BLOCKED_LINES)
+    portal.installation.site.pages["/out"] = "<!doctype html><h1>Out</h1>"
+    site = portal.installation.site.url("/out")
+    portal.page.clock.install()
+    frame = portal.open('locale="es"')
+    loads = portal.page.evaluate("frameLoads")
+    address = site if to == "another site" else f"{portal.installation.url}/embed.d.ts"
+    frame.evaluate("(address) => { location.href = address; }", address)
+    portal.wait_for_frame_load(loads)
+    portal.fast_forward(6)
+    portal.expect_error("left_app", retryable=False)
+    expect(portal.page.get_by_role("alert")).to_contain_text("La aplicación pasó a otra página.")
+    portal.fast_forward(MINT_SHARING_OVER_SECONDS)
+    portal.page.get_by_role("button", name="Volver a la aplicación").click()
+    portal.events("loaded", 2)
+    expect_heading(portal.opened_frame(), "Lab of Ana")
+    assert portal.reasons == ["initial", "reload"]
 
 
 # ---- The token endpoint ----

@@ -641,17 +641,37 @@ def test_the_session_does_not_follow_a_redirect(host: HostPage, installation: In
     expect_heading(frame, "Lab of Ana")
 
 
-def test_a_link_out_of_the_app_carries_no_session(
+#: Makes the first link of the page lead to this address.
+LEAD_OUT: Final = """([url, target]) => {
+    const link = document.querySelector('#embed-main a');
+    link.setAttribute('href', url);
+    if (target) link.setAttribute('target', target);
+}"""
+
+
+def test_a_link_out_of_the_app_opens_in_a_tab_without_the_session(
     host: HostPage, installation: Installation, recorder: Recorder
 ) -> None:
-    installation.site.pages["/out"] = "<!doctype html><h1>Out</h1>"
+    installation.site.pages["/out"] = "<!doctype html><h1>Out</h1><link rel=icon href='data:,'>"
     frame = host.open()
+    frame.get_by_label("Note").fill("half a tho")
     address = installation.site.url("/out")
-    frame.evaluate("url => document.querySelector('#embed-main a').setAttribute('href', url)", address)
+    for target in ("", "_blank"):
+        frame.evaluate(LEAD_OUT, [address, target])
+        with host.page.expect_popup() as opened:
+            click(frame, "Second page")
+        expect(opened.value.locator("h1")).to_have_text("Out")
+        assert opened.value.evaluate("window.opener") is None
+        request = [request for request in recorder.requests if request.url == address][-1]
+        assert not {"authorization", "referer"} & set(request.all_headers())
+        opened.value.close()
+    # A place in the page is no way out.
+    frame.evaluate(LEAD_OUT, ["#picture", ""])
+    frame.evaluate("document.querySelector('#embed-main a').removeAttribute('target')")
     click(frame, "Second page")
-    expect_heading(frame, "Out")
-    [request] = [request for request in recorder.requests if request.url == address]
-    assert not {"authorization", "referer"} & set(request.all_headers())
+    frame.wait_for_function("() => location.hash === '#picture'")
+    expect(frame.get_by_label("Note")).to_have_value("half a tho")
+    host.expect_silence()
 
 
 def test_names_with_markup_are_shown_as_text(
