@@ -18,6 +18,7 @@ FREE_SHIPPING: Final = 15_000  # cents of goods
 SHIPPING: Final = 690  # cents
 DAYS: Final = 358  # from the first order to now
 LATEST: Final = (0.3, 1.0, 2.9, 3.8)  # days ago, so that a parcel is always on its way
+QUIET: Final = 18  # the last days have only these orders, so that the last month is like the others
 PROCESSING: Final = timedelta(days=2)  # until an order is handed to the carrier
 ON_THE_WAY: Final = timedelta(days=7)  # until it has arrived
 #: The region of an order, by the last digit of its number.
@@ -66,7 +67,8 @@ def _orders(
     number = customer["first_number"]
     # One order on a random day in each equal part of the year.
     older = customer["orders"] - len(LATEST)
-    ages = [DAYS * ((place + random.random()) / older) ** customer["busy"] for place in range(older)]
+    parts = [(place + random.random()) / older for place in range(older)]
+    ages = [QUIET + (DAYS - QUIET) * part ** customer["busy"] for part in parts]
     ages = sorted(ages + [age * random.uniform(0.7, 1.3) for age in LATEST], reverse=True)
     for place, age in enumerate(ages):
         number += random.randint(3, 40)

@@ -322,6 +322,7 @@ def index(viewer: Viewer) -> dict[str, Any]:
             "customer_orders": sum(by_status.values()),
             "statuses": [(status, name, by_status[status]) for status, (name, _) in ORDER_STATUSES.items()],
             "open_orders": by_status["processing"] + by_status["shipped"],
+            "on_the_way": by_status["shipped"],
             "spending": spending(connection, viewer, now),
             "max_search_length": MAX_SEARCH_LENGTH,
             **list_orders(connection, viewer, OrderFilter.from_request()),

@@ -6,6 +6,7 @@ import stat
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import mean
 from typing import Any, Final
 
 import pytest
@@ -16,7 +17,7 @@ from flask.testing import FlaskClient, FlaskCliRunner
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, select, update
 
-from apps.orders import ORDER_STATUSES, REGIONS, Order, OrderLine
+from apps.orders import CANCELLED, ORDER_STATUSES, REGIONS, Order, OrderLine
 from apps.support import MAX_MESSAGE_LENGTH, MAX_SUBJECT_LENGTH, TOPICS, Ticket, TicketReply
 from demo import people
 from demo.rows import CUSTOMERS, load_rows
@@ -263,6 +264,21 @@ def test_the_orders_add_up_and_show_every_status(loaded: Service) -> None:
             expected = {"shipped": 3, "delivered": 4}.get(order.status, 2)
             assert len(times) == expected
             assert (order.tracking is not None) is (expected > 2)
+
+
+def test_the_last_month_of_ana_and_ben_is_like_the_others(loaded: Service) -> None:
+    now = datetime.now(UTC)
+    for email in (people.ANA, people.BEN):
+        spent: Counter[int] = Counter()
+        for order in loaded.rows(
+            select(Order.placed_at, Order.total_cents)
+            .join(User, User.id == Order.user_id)
+            .where(User.email == email, Order.status != CANCELLED)
+        ):
+            spent[(now - order.placed_at).days // 30] += order.total_cents
+        year = [spent[month] for month in range(12)]
+        assert year[0] == pytest.approx(mean(year), rel=0.6)
+        assert 0.5 < year[0] / year[1] < 1.5
 
 
 def test_the_form_would_accept_every_ticket(loaded: Service) -> None:
