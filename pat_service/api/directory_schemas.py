@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from marshmallow import ValidationError, fields, post_load, validates, validates_schema
+from marshmallow import ValidationError, fields, post_load, validates_schema
 from marshmallow.validate import OneOf
 
 from pat_service.api.fields import (
@@ -18,9 +18,7 @@ from pat_service.api.fields import (
     text,
     uuid,
 )
-from pat_service.http.public_url import has_app_origins
 from pat_service.rules.directory.slugs import RESERVED_NAMES
-from pat_service.shapes import is_dns_label
 from pat_service.storage.models import LEAST_ROLE, USER_STATUSES
 
 STATUS: Final = (
@@ -122,13 +120,6 @@ class AppChangeSchema(RequestSchema):
     name = name(metadata={"example": "Orders"}, **NULLABLE)
     workspace_id = uuid(**NULLABLE)
     allowed_origins = origins(**NULLABLE)
-
-    @validates("slug")
-    def check_host(self, slug: str | None, **_: Any) -> None:
-        if slug and has_app_origins() and not is_dns_label(slug):
-            raise ValidationError(
-                "Must be at most 63 of a-z, 0-9 and inner dashes, since it is part of the app's host."
-            )
 
 
 class NewAppSchema(AppChangeSchema):

@@ -2,16 +2,19 @@
 
 from flask import Flask
 
+from pat_service.cli.apps import app_commands
 from pat_service.cli.audit import events
 from pat_service.cli.clients import client_commands
 from pat_service.cli.common import plain_errors, upgrade_schema
 from pat_service.cli.doctor import doctor
 from pat_service.cli.embed_tag import embed_tag
+from pat_service.cli.grants import grant_commands
 from pat_service.cli.maintenance import check, purge, version
-from pat_service.cli.origins import app_commands, workspace_commands
+from pat_service.cli.members import member_commands
 from pat_service.cli.provision import provision
 from pat_service.cli.token_admin import session_commands, token_commands
 from pat_service.cli.users import user_commands
+from pat_service.cli.workspaces import workspace_commands
 
 __all__ = ["init_app", "plain_errors", "upgrade_schema"]
 
@@ -20,9 +23,11 @@ def init_app(app: Flask) -> None:
     for command in (
         provision,
         client_commands,
-        app_commands,
         workspace_commands,
         user_commands,
+        member_commands,
+        app_commands,
+        grant_commands,
         check,
         doctor,
         purge,

@@ -1,19 +1,20 @@
-"""The command that prints the audit trail as NDJSON."""
+"""The command that prints the audit trail: aligned in a terminal, otherwise as NDJSON."""
 
+import json
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import click
-from flask import json
 from flask.cli import with_appcontext
 from marshmallow import ValidationError
 
 from pat_service.api.events_schemas import EVENT, EVENT_TYPE_PATTERN
 from pat_service.api.fields import Moment
-from pat_service.cli.common import find_id, plain_errors, show
+from pat_service.cli.common import TIME_FORMAT, find_id, is_terminal, plain_errors
+from pat_service.cli.lists import View, show_json, with_json
 from pat_service.errors import Unavailable
 from pat_service.rules import audit_export, clients
 from pat_service.rules.audit_export import EventFilter
@@ -53,6 +54,8 @@ def _check_type(_context: Any, _parameter: Any, text: str | None) -> str | None:
     "--after", type=click.IntRange(0, 10**18), default=0, metavar="ID", help="Only events after this one."
 )
 @click.option("--follow", is_flag=True, help="Wait for new events until interrupted.")
+@with_json
+@plain_errors()
 def events(
     type_: str | None,
     email: str | None,
@@ -61,28 +64,67 @@ def events(
     since: datetime | None,
     after: int,
     follow: bool,
+    as_json: bool,
 ) -> None:
-    """Print the audit trail, oldest first, one JSON object per line."""
-    with plain_errors():
-        event_filter = EventFilter(
-            type=type_,
-            user_id=find_id("user", email or None),
-            app_id=find_id("app", app_slug or None),
-            client_id=clients.require_existing(client_id) if client_id else None,
-            since=since,
-        )
-        after = _print(event_filter, after)
-    with suppress(KeyboardInterrupt), plain_errors():
-        while follow:
-            time.sleep(FOLLOW_INTERVAL_SECONDS)
-            with suppress(Unavailable):
-                after = _print(event_filter, after)
+    """Print the audit trail, oldest first.
+
+    In a pipe, or with --json, each line is a JSON object.
+    """
+    event_filter = EventFilter(
+        type=type_,
+        user_id=find_id("user", email or None),
+        app_id=find_id("app", app_slug or None),
+        client_id=clients.require_existing(client_id) if client_id else None,
+        since=since,
+    )
+    pages = _iterate(event_filter, after, follow=follow)
+    try:
+        if as_json or not is_terminal():
+            for page in pages:
+                for row in page:
+                    show_json(EVENT.dump(row))
+        else:
+            _VIEW.show_list(pages, as_json=False)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
 
 
-def _print(event_filter: EventFilter, after: int) -> int:
-    """Print the events after the event with this id. Return the id of the last one."""
-    for batch in audit_export.export(OPERATOR, event_filter, after):
-        for row in batch:
-            show(json.dumps(EVENT.dump(row)))
-            after = row.id
-    return after
+def _iterate(event_filter: EventFilter, after: int, *, follow: bool) -> Iterator[Sequence[Any]]:
+    """Yield the events after the event with this id, then wait for more if `follow`.
+
+    Raise Unavailable only before the first wait: an outage does not end the waiting.
+    """
+    is_waiting = False
+    while True:
+        try:
+            for page in audit_export.export(OPERATOR, event_filter, after):
+                yield page
+                after = page[-1].id
+        except Unavailable:
+            if not is_waiting:
+                raise
+        if not follow:
+            return
+        is_waiting = True
+        time.sleep(FOLLOW_INTERVAL_SECONDS)
+
+
+def _list_subjects(row: Any) -> list[str]:
+    """Return the ids in the event by kind."""
+    ids = {kind: getattr(row, f"{kind}_id") for kind in ("workspace", "app", "user", "token", "session")}
+    return [f"{kind} {id_}" for kind, id_ in ids.items() if id_ is not None]
+
+
+_VIEW: Final = View(
+    {
+        "ID": lambda row: row.id,
+        "TIME": lambda row: f"{row.at:{TIME_FORMAT}}",
+        "TYPE": lambda row: row.type,
+        "CODE": lambda row: row.code,
+        "CLIENT": lambda row: row.client_id,
+        "ABOUT": _list_subjects,
+        "DETAILS": lambda row: row.details and json.dumps(row.details),
+    },
+    EVENT.dump,
+)

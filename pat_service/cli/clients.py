@@ -6,8 +6,11 @@ from typing import Final
 
 import click
 from flask.cli import AppGroup
+from marshmallow import fields
 
-from pat_service.cli.common import plain_errors, show, show_secret
+from pat_service.api.fields import AnswerSchema, Moment
+from pat_service.cli.common import TIME_FORMAT, plain_errors, show, show_secret
+from pat_service.cli.lists import View, with_json
 from pat_service.http.authentication import keyring
 from pat_service.rules import clients, token_admin
 from pat_service.rules.callers import OPERATOR, SCOPES
@@ -16,7 +19,6 @@ from pat_service.storage.models import LEAST_ROLE, ROLES
 
 _DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 client_commands = AppGroup("client", help="Manage the back ends that may call this service.")
 
@@ -60,34 +62,68 @@ def create_client(
 
 
 @client_commands.command("list")
-def list_clients() -> None:
+@with_json
+@plain_errors()
+def list_clients(as_json: bool) -> None:
     """List the clients, and facts about their secrets. Times are UTC."""
-    with plain_errors():
-        rows = clients.list_clients(keyring(), datetime.now(UTC))
-    for row in rows:
-        state = (
-            f"revoked {row.revoked_at:%Y-%m-%d}" if row.revoked_at else f"{row.live_secrets} live secret(s)"
-        )
-        reach = "all workspaces" if row.workspaces is None else ", ".join(row.workspaces) or "no workspace"
-        limit = row.mint_limit or "default limit"
-        role = f"roles up to {row.highest_role}"
-        show(row.id, reach, ", ".join(row.scopes), limit, role, state)
-        for secret in row.secrets if row.revoked_at is None else ():
-            show("", _describe(secret))
+    _VIEW.show_list([clients.list_clients(keyring(), datetime.now(UTC))], as_json=as_json)
+
+
+def _describe_state(row: clients.ClientView) -> str:
+    if row.revoked_at is not None:
+        return f"revoked {row.revoked_at:%Y-%m-%d}"
+    return f"{row.live_secrets} live secret(s)"
 
 
 def _describe(secret: clients.ListedSecret) -> str:
-    ends = f"ends {secret.expires_at:{_TIME_FORMAT}}" if secret.expires_at else "does not end"
-    used = f"last used {secret.last_used_at:{_TIME_FORMAT}}" if secret.last_used_at else "not used yet"
+    ends = f"ends {secret.expires_at:{TIME_FORMAT}}" if secret.expires_at else "does not end"
+    used = f"last used {secret.last_used_at:{TIME_FORMAT}}" if secret.last_used_at else "not used yet"
     key = f"key {secret.key_id}" if secret.key_known else f"dead: its key {secret.key_id} is not configured"
-    return f"secret of {secret.created_at:{_TIME_FORMAT}}, {ends}, {used}, {key}"
+    return f"of {secret.created_at:{TIME_FORMAT}}, {ends}, {used}, {key}"
+
+
+class _SecretSchema(AnswerSchema):
+    created_at = Moment()
+    expires_at = Moment()
+    last_used_at = Moment()
+    key_id = fields.String()
+    key_known = fields.Boolean()
+
+
+class _ClientSchema(AnswerSchema):
+    """A client. `workspaces` is null for a client of all workspaces, `mintLimit` for MINT_RATE_LIMIT."""
+
+    id = fields.String()
+    workspaces = fields.List(fields.String())
+    scopes = fields.List(fields.String())
+    mint_limit = fields.String()
+    highest_role = fields.String()
+    revoked_at = Moment()
+    secrets = fields.List(fields.Nested(_SecretSchema))
+
+
+_VIEW: Final = View(
+    {
+        "ID": lambda row: row.id,
+        "WORKSPACES": lambda row: "all workspaces" if row.workspaces is None else row.workspaces,
+        "SCOPES": lambda row: row.scopes,
+        "MINT LIMIT": lambda row: row.mint_limit or "default limit",
+        "HIGHEST ROLE": lambda row: row.highest_role,
+        "STATE": _describe_state,
+        "SECRETS": lambda row: [_describe(secret) for secret in row.secrets if row.revoked_at is None],
+    },
+    _ClientSchema().dump,
+)
 
 
 @client_commands.command("limit")
 @click.argument("client_id", metavar="ID")
 @click.argument("mint_limit", metavar="LIMIT")
 def limit_client(client_id: str, mint_limit: str) -> None:
-    """Limit the mints of a client: "600 per minute", or `none` for MINT_RATE_LIMIT."""
+    """Limit the mints of a client.
+
+    LIMIT is a text such as "600 per minute", or `none` for MINT_RATE_LIMIT.
+    """
     own = None if mint_limit == "none" else mint_limit
     with plain_errors():
         clients.limit(client_id, own, datetime.now(UTC))

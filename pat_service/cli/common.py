@@ -1,6 +1,7 @@
-"""Helpers of the commands: plain errors, schema upgrades, ids by name, secrets."""
+"""Helpers of the commands: plain errors, schema upgrades, checked texts, ids by name, secrets."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,11 @@ from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import PageRequest
 from pat_service.storage.readiness import explain
 
+#: Of a time in UTC.
+TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+#: In characters, of a line of an error.
+MAX_ERROR_LENGTH: Final = 300
+
 
 def upgrade_schema() -> None:
     """Bring the schema of the current app's database up to date."""
@@ -27,14 +33,14 @@ def upgrade_schema() -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Print refusals and database errors as plain lines, and exit with 1."""
+    """Print refusals and database errors as plain lines, and exit with 1. It is a decorator too."""
     try:
         yield
     except InvalidPayload as refusal:
         lines = [f"{field}: {text}" for field, texts in refusal.errors.items() for text in texts]
-        raise click.ClickException("\n".join(map(visible, lines))) from None
+        raise click.ClickException("\n".join(map(_clip, lines))) from None
     except Refused as refusal:
-        raise click.ClickException(visible(refusal.detail)) from None
+        raise click.ClickException(_clip(refusal.detail)) from None
     except IntegrityError:
         raise click.ClickException("A concurrent change conflicts with this one; try again.") from None
     except DBAPIError as error:
@@ -45,8 +51,59 @@ def plain_errors() -> Iterator[None]:
 
 
 def show(*fields: str, err: bool = False) -> None:
-    """Print a line of fields, separated by tabs. A field may come from outside."""
-    click.echo("\t".join(map(visible, fields)), err=err)
+    """Print a line of fields, separated by tabs. A field may come from outside.
+
+    Characters that the stream cannot encode are escaped.
+    """
+    line = "\t".join(map(visible, fields))
+    encoding = (sys.stderr if err else sys.stdout).encoding
+    click.echo(line.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+with_yes = click.option("--yes", is_flag=True, help="Do not ask for a confirmation in a terminal.")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask in a terminal whether to go on. Scripts are not asked."""
+    if not yes and is_terminal() and sys.stdin.isatty():
+        click.confirm(visible(question), abort=True)
+
+
+def require_some(**changes: str | None) -> dict[str, Any]:
+    """Return the options that were given, or raise a usage error."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not given:
+        raise click.UsageError(f"Name at least one of {', '.join(f'--{name}' for name in changes)}.")
+    return given
+
+
+def _clip(line: str) -> str:
+    """Return a line for an error. It may contain a long text that the operator gave."""
+    return visible(line if len(line) <= MAX_ERROR_LENGTH else f"{line[:MAX_ERROR_LENGTH]}…")
+
+
+def refused(text: str, error: ValidationError) -> click.ClickException:
+    """Return the one-line error for a text that a check refuses."""
+    return click.ClickException(f"{_clip(text)}: {error.messages[0]}")
+
+
+def checked(check: Callable[[str], object]) -> Callable[..., str | None]:
+    """Return the callback of a parameter, which refuses other texts in one line."""
+
+    def callback(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+        try:
+            if text is not None:
+                check(text)
+        except ValidationError as error:
+            name = parameter.metavar if isinstance(parameter, click.Argument) else parameter.opts[0]
+            raise refused(f"{name} {text}", error) from None
+        return text
+
+    return callback
 
 
 _KINDS: Final[dict[str, Any]] = {

@@ -1,6 +1,7 @@
 """The command that explains why a frame stays blank or refuses, and how to fix it."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -231,7 +232,9 @@ def _print_lines(found: list[Finding]) -> None:
     levels = max(len(finding.level) for finding in found)
     parts = max(len(finding.part) for finding in found)
     for finding in found:
-        level = click.style(finding.level.ljust(levels), fg=COLOURS[finding.level])
+        level = finding.level.ljust(levels)
+        if not os.environ.get("NO_COLOR"):
+            level = click.style(level, fg=COLOURS[finding.level])
         click.echo(f"{level}  {finding.part.ljust(parts)}  {visible(finding.text)}")
         if finding.change is not None:
             click.echo(f"{' ' * (levels + parts + 2)}→ {visible(finding.change)}")

@@ -13,7 +13,10 @@ from pat_service.http.public_url import public_url
 @click.option("--module", is_flag=True, help="Print the tag of the ES module instead.")
 @with_appcontext
 def embed_tag(module: bool) -> None:
-    """Print the <script> tag that loads the current version from this service, with its integrity."""
+    """Print the <script> tag that loads embed.js.
+
+    It loads the current version from this service, and has its integrity.
+    """
     if not current_app.config["PUBLIC_URL"]:
         raise click.ClickException(
             "Set PUBLIC_URL to the address that browsers use for this service, such as http://127.0.0.1:5000."

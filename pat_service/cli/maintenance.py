@@ -41,9 +41,9 @@ def version() -> None:
 @click.option("--deploy", is_flag=True, help="Also check the settings that only a deployment needs.")
 @with_appcontext
 def check(deploy: bool) -> None:
-    """Check whether the service can start and serve, and show which SECRET_KEY is in use.
+    """Check whether the service can start and serve.
 
-    Exit with 1 if it cannot. You can remove an old key that is not in use.
+    Exit with 1 if it cannot. Show also which SECRET_KEY is in use: you can remove an old key that is not.
     """
     findings: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
     for finding in findings:
@@ -108,9 +108,10 @@ def _count(use: KeyUse) -> str:
 @click.command()
 @with_appcontext
 def purge() -> None:
-    """Delete tokens and sessions that expired over RETAIN_DAYS ago, and events older than RETAIN_EVENT_DAYS.
+    """Delete expired tokens and sessions, and old events.
 
-    It works in small batches and can run while the service is running.
+    Tokens and sessions go RETAIN_DAYS after their expiry, and events after RETAIN_EVENT_DAYS. This works in
+    small batches, and can run while the service is running.
     """
     event_days = current_app.config["RETAIN_EVENT_DAYS"]
     with plain_errors():

@@ -19,7 +19,10 @@ from pat_service.shapes import is_dns_label
 @with_appcontext
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def provision(file: Path) -> None:
-    """Create or update the workspaces, users, apps and clients in a TOML FILE, all or none."""
+    """Create or update the directory from a TOML file.
+
+    FILE lists workspaces, users, apps and clients. The command applies all of them or none.
+    """
     try:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,21 +1,21 @@
 """Commands that list and revoke tokens, and list and end sessions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 
 import click
 from flask.cli import AppGroup
 
-from pat_service.cli.common import find_id, plain_errors, show
+from pat_service.api.token_admin_schemas import SessionItemSchema, TokenItemSchema
+from pat_service.cli.common import TIME_FORMAT, find_id, plain_errors, show
+from pat_service.cli.lists import View, iterate_pages, with_json
 from pat_service.errors import SessionNotFound, TokenNotFound
 from pat_service.rules import clients, token_admin
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.token_admin import TokenFilter
 from pat_service.shapes import is_uuid
-from pat_service.storage.database import AnyRow
-from pat_service.storage.paging import MAX_LIMIT, Listing, PageRequest
 
 token_commands = AppGroup("token", help="List and revoke tokens.")
 session_commands = AppGroup("session", help="List and end the sessions of open frames.")
@@ -50,16 +50,6 @@ def with_filters(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def _iterate(page: Callable[[PageRequest], Listing]) -> Iterator[AnyRow]:
-    cursor = None
-    while True:
-        found = page(PageRequest(cursor, MAX_LIMIT))
-        yield from found.items
-        cursor = found.next_cursor
-        if cursor is None:
-            return
-
-
 def _require_one(id_: str | None, token_filter: TokenFilter | None) -> None:
     if (id_ is None) == (token_filter is None):
         raise click.UsageError(
@@ -67,32 +57,48 @@ def _require_one(id_: str | None, token_filter: TokenFilter | None) -> None:
         )
 
 
-def _echo(row: AnyRow, *more: str) -> None:
-    place = f"{row.workspace_slug}/{row.app_slug or '*'}"
-    expires = f"until {row.expires_at:%Y-%m-%dT%H:%M:%SZ}"
-    show(row.id, place, row.user_email, row.client_id, expires, *more)
+_COLUMNS: Final[dict[str, Callable[[Any], str]]] = {
+    "ID": lambda row: row.id,
+    "APP": lambda row: f"{row.workspace_slug}/{row.app_slug or '*'}",
+    "USER": lambda row: row.user_email,
+    "CLIENT": lambda row: row.client_id,
+    "EXPIRES": lambda row: f"{row.expires_at:{TIME_FORMAT}}",
+}
+_TOKENS = View(
+    {
+        **_COLUMNS,
+        "ENDS IN": lambda row: row.last_four,
+        "STATUS": lambda row: row.status,
+        "SESSIONS": lambda row: row.live_sessions,
+    },
+    TokenItemSchema().dump,
+)
+_SESSIONS = View({**_COLUMNS, "TOKEN ID": lambda row: row.token_id}, SessionItemSchema().dump)
 
 
 @token_commands.command("list")
 @click.option("--all", "everything", is_flag=True, help="Also tokens that open no frame any more.")
 @with_filters
-def list_tokens(everything: bool, token_filter: TokenFilter | None) -> None:
+@with_json
+def list_tokens(everything: bool, token_filter: TokenFilter | None, as_json: bool) -> None:
     """List the tokens that open frames, by id and last four characters."""
     now, live_only = datetime.now(UTC), None if everything else True
-    for row in _iterate(
+    pages = iterate_pages(
         lambda page_request: token_admin.list_tokens(
             OPERATOR, token_filter or TokenFilter(), page_request, now, live=live_only
         )
-    ):
-        sessions = f"{row.live_sessions} live session(s)"
-        _echo(row, f"ends in {row.last_four or '?'}", row.status, sessions)
+    )
+    _TOKENS.show_list(pages, as_json=as_json)
 
 
 @token_commands.command("revoke")
 @click.argument("id_", metavar="[ID]", required=False)
 @with_filters
 def revoke_tokens(id_: str | None, token_filter: TokenFilter | None) -> None:
-    """Revoke the token with this ID, or all of a user, app, workspace or client, and end their sessions."""
+    """Revoke tokens and end their sessions.
+
+    Name the token's ID, or the user, app, workspace or client of the tokens.
+    """
     _require_one(id_, token_filter)
     now = datetime.now(UTC)
     if token_filter is not None:
@@ -104,22 +110,26 @@ def revoke_tokens(id_: str | None, token_filter: TokenFilter | None) -> None:
 
 @session_commands.command("list")
 @with_filters
-def list_sessions(token_filter: TokenFilter | None) -> None:
+@with_json
+def list_sessions(token_filter: TokenFilter | None, as_json: bool) -> None:
     """List the live sessions."""
     now = datetime.now(UTC)
-    for row in _iterate(
+    pages = iterate_pages(
         lambda page_request: token_admin.list_sessions(
             OPERATOR, token_filter or TokenFilter(), page_request, now
         )
-    ):
-        _echo(row, f"of token {row.token_id}")
+    )
+    _SESSIONS.show_list(pages, as_json=as_json)
 
 
 @session_commands.command("end")
 @click.argument("id_", metavar="[ID]", required=False)
 @with_filters
 def end_sessions(id_: str | None, token_filter: TokenFilter | None) -> None:
-    """End the session with this ID, or those of a user, app, workspace or client. Tokens stay valid."""
+    """End sessions. Their tokens stay valid.
+
+    Name the session's ID, or the user, app, workspace or client of the sessions.
+    """
     _require_one(id_, token_filter)
     now = datetime.now(UTC)
     if token_filter is not None:

@@ -1,7 +1,8 @@
 """docs/operate/commands.md lists the commands of `flask --app app`, with their arguments and options."""
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from flask import Flask
 
 from demo.cli import demo_commands
 from tests.docs.test_pages import PAGES
-from tests.support.documents import text_of
+from tests.support.documents import snippets, text_of
 
 PAGE = text_of("docs/operate/commands.md")
 ROWS = dict(re.findall(r"^\| `([a-z -]+[a-z])(.*?)` \| .+ \|$", PAGE, re.MULTILINE))
@@ -54,7 +55,9 @@ def test_every_command_is_listed_with_its_arguments_and_options(commands: dict[s
             p.make_metavar(click.Context(commands[name])) for p in parameters if "--" not in p.opts[0]
         ]
         assert set(re.findall(r"--[a-z-]+", ROWS[name])) == options, name
-        assert re.sub(r"\[--[^]]*\]…?", "", ROWS[name]).split() == arguments, name
+        assert re.sub(r"\[--[^]]*\]…?|--[a-z-]+ [A-Z]+", "", ROWS[name]).split() == arguments, name
+        required = {p.opts[0] for p in parameters if p.required and p.opts[0].startswith("--")}
+        assert set(re.findall(r"(?<!\[)--[a-z-]+", ROWS[name])) == required, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -68,3 +71,16 @@ def test_every_command_of_a_page_exists_with_its_options(
         if names:
             options = {option for parameter in commands[names[0]].params for option in parameter.opts}
             assert set(re.findall(r"(?<= )--[a-z-]+", f"{words} {rest}")) <= options, words
+
+
+def test_the_example_lets_gia_open_an_app(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = make_app().test_cli_runner()
+    monkeypatch.setattr("pat_service.cli.lists.is_terminal", lambda: True)
+    example, shown = snippets("docs/operate/commands.md", "Directory")
+    for line in example.text.splitlines():
+        done = runner.invoke(args=shlex.split(line.removeprefix("flask --app app ")))
+        assert (done.exit_code, done.stderr) == (0, "")
+    id_ = "[0-9a-f-]{36}"
+    assert re.sub(id_, "ID", done.stdout) == re.sub(id_, "ID", shown.text)

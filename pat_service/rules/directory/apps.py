@@ -12,6 +12,7 @@ from pat_service.rules.callers import OPERATOR, Caller, reaches_workspace
 from pat_service.rules.directory import deletion, reach, slugs, workspaces
 from pat_service.rules.directory.changes import Change, Noun, changing, difference, edit_origins
 from pat_service.rules.directory.reach import AppRow, reading_as
+from pat_service.shapes import is_dns_label
 from pat_service.storage.database import reading
 from pat_service.storage.models import App, Grant, Token, new_id
 from pat_service.storage.paging import Listing, PageRequest, match, page
@@ -172,6 +173,8 @@ def _add(change: Change, facts: dict[str, Any], app_id: str | None) -> str | Non
 
 def _require_allowed(caller: Caller, slug: str, *, app_hosts: bool) -> None:
     refusal = slugs.explain_refusal(slug, app_hosts=app_hosts, by_operator=caller == OPERATOR)
+    if app_hosts and not is_dns_label(slug):
+        refusal = "Must be at most 63 of a-z, 0-9 and inner dashes, since it is part of the app's host."
     if refusal is not None:
         raise InvalidPayload({"slug": [refusal]})
 

@@ -1,0 +1,95 @@
+"""Commands for workspaces."""
+
+from datetime import UTC, datetime
+
+import click
+from flask.cli import AppGroup
+
+from pat_service.api.directory_schemas import WorkspaceAnswerSchema
+from pat_service.cli.common import checked, confirm, find, plain_errors, require_some, show, with_yes
+from pat_service.cli.lists import View, iterate_pages, with_json
+from pat_service.cli.origins import add_origin_commands, parse_origins
+from pat_service.rules.callers import OPERATOR
+from pat_service.rules.directory import workspaces
+from pat_service.shapes import check_name, check_slug
+
+workspace_commands = AppGroup("workspace", help="Manage workspaces.")
+add_origin_commands(
+    workspace_commands, "workspace", workspaces, "launcher, whose apps have their own origins"
+)
+
+_SLUG = click.argument("slug", metavar="SLUG")
+_VIEW = View(
+    {
+        "SLUG": lambda row: row.slug,
+        "NAME": lambda row: row.name,
+        "ORIGINS": lambda row: row.allowed_origins,
+        "ID": lambda row: row.id,
+    },
+    WorkspaceAnswerSchema().dump,
+)
+
+
+@workspace_commands.command("list")
+@with_json
+@plain_errors()
+def list_workspaces(as_json: bool) -> None:
+    """List the workspaces."""
+    pages = iterate_pages(lambda page_request: workspaces.list_workspaces(OPERATOR, page_request))
+    _VIEW.show_list(pages, as_json=as_json)
+
+
+@workspace_commands.command("show")
+@_SLUG
+@with_json
+@plain_errors()
+def show_workspace(slug: str, as_json: bool) -> None:
+    """Show a workspace."""
+    _VIEW.show_one(find("workspace", slug), as_json=as_json)
+
+
+@workspace_commands.command("create")
+@click.argument("slug", metavar="SLUG", callback=checked(check_slug))
+@click.option("--name", metavar="NAME", callback=checked(check_name), help="Default: the slug.")
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of this origin frame the launcher. Repeat the option for more.",
+)
+@with_json
+@plain_errors()
+def create_workspace(slug: str, name: str | None, origins: tuple[str, ...], as_json: bool) -> None:
+    """Create a workspace."""
+    allowed = parse_origins(origins)
+    row = workspaces.create(OPERATOR, slug=slug, name=name, allowed_origins=allowed, now=datetime.now(UTC))
+    _VIEW.show_changed(f"Workspace {slug} is created. Its id is {row.id}.", row, as_json=as_json)
+
+
+@workspace_commands.command("change")
+@_SLUG
+@click.option("--slug", "new_slug", metavar="SLUG", callback=checked(check_slug), help="The new slug.")
+@click.option("--name", metavar="NAME", callback=checked(check_name), help="The new name.")
+@with_json
+@plain_errors()
+def change_workspace(slug: str, new_slug: str | None, name: str | None, as_json: bool) -> None:
+    """Change the slug or the name of a workspace."""
+    changes = require_some(slug=new_slug, name=name)
+    row = workspaces.change(OPERATOR, find("workspace", slug).id, changes, datetime.now(UTC))
+    _VIEW.show_changed(f"Workspace {row.slug} is changed.", row, as_json=as_json)
+
+
+@workspace_commands.command("delete")
+@_SLUG
+@with_yes
+@plain_errors()
+def delete_workspace(slug: str, yes: bool) -> None:
+    """Delete a workspace without apps.
+
+    This deletes its memberships, tokens and sessions too.
+    """
+    row = find("workspace", slug)
+    confirm(f"Delete workspace {slug} ({row.name}) with its memberships, tokens and sessions?", yes=yes)
+    workspaces.remove(OPERATOR, row.id, datetime.now(UTC))
+    show(f"Workspace {slug} is deleted.")

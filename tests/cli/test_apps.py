@@ -1,0 +1,90 @@
+"""Commands for apps follow the rules of the API."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pat_service.storage.models import Grant
+from tests.support.commands import Run
+from tests.support.directory import ANA, Directory
+from tests.support.people import ORDERS, PORTAL
+
+
+def test_an_app_is_created_shown_changed_and_deleted(run: Run, directory: Directory) -> None:
+    made = run("app", "create", "quote", "--workspace", "acme", "--origin", "https://P.example:443")
+    id_ = made.removesuffix(".\n").split()[-1]
+    assert made == f"App quote is created. Its id is {id_}.\n"
+    assert run("app", "show", "quote").splitlines() == [
+        *("SLUG\tquote", "NAME\tquote", "WORKSPACE\tacme", "TEMPLATE\tquote"),
+        *("ORIGINS\thttps://p.example", f"ID\t{id_}"),
+    ]
+    changed = run("app", "change", "quote", "--slug", "quotes", "--name", "Quotes", "--template", "orders")
+    assert changed == "App quotes is changed.\n"
+    assert f"quotes\tQuotes\tacme\torders\thttps://p.example\t{id_}\n" in run("app", "list")
+    assert run("app", "delete", "quotes") == "App quotes is deleted.\n"
+    assert "quotes" not in run("app", "list")
+    assert [(fact[0], fact[1]) for fact in directory.take_event_facts()] == [
+        (f"app:{verb}", "(operator)") for verb in ("created", "changed", "deleted")
+    ]
+
+
+def test_json_has_the_form_of_the_api(run: Run, directory: Directory) -> None:
+    made = json.loads(run("app", "create", "quote", "--workspace", "acme", "--json"))
+    assert made == json.loads(run("app", "show", "quote", "--json"))
+    assert made == directory.ok("GET", f"apps/{made['id']}")
+    [listed] = json.loads(run("app", "list", "--workspace", "globex", "--json"))
+    assert listed == directory.ok("GET", f"apps/{listed['id']}", client="everywhere")
+    assert json.loads(run("app", "change", "quote", "--name", "Quote", "--json"))["name"] == "Quote"
+
+
+def test_a_move_ends_the_grants_of_an_app(run: Run, directory: Directory) -> None:
+    assert run("app", "change", "orders", "--workspace", "globex") == "App orders is changed.\n"
+    assert directory.service.rows(Grant.__table__.select().where(Grant.app_id == ORDERS)) == []
+    directory.take_event_facts()
+    run("app", "change", "orders", "--workspace", "globex")
+    assert directory.take_event_facts() == [], "an equal workspace is no move"
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["create", "orders", "--workspace", "acme"], "The slug or the id is taken; choose another."),
+        (["create", "Quote", "--workspace", "acme"], "SLUG Quote: Must be a slug"),
+        (["create", "quote", "--workspace", "nowhere"], "There is no workspace 'nowhere'."),
+        (["create", "quote", "--workspace", "acme", "--name", ""], "--name : Must be a text of 1 to 200"),
+        (["create", "quote", "--workspace", "acme", "--origin", "p.example"], "p.example: Must be an exact"),
+        (["create", "quote", "--workspace", "acme", "--template", "../x"], "--template ../x: Must be a slug"),
+        (["show", "nothing"], "There is no app 'nothing'."),
+        (["delete", "nothing"], "There is no app 'nothing'."),
+        (["change", "orders", "--slug", "ledger"], "This slug is taken; choose another."),
+        (["change", "orders", "--workspace", "nowhere"], "There is no workspace 'nowhere'."),
+        (["list", "--workspace", "nowhere"], "There is no workspace 'nowhere'."),
+    ],
+)
+def test_a_refusal_is_one_line(run: Run, directory: Directory, args: list[str], text: str) -> None:
+    assert text in run.refused("app", *args)
+    assert directory.take_event_facts() == []
+
+
+def test_a_change_of_nothing_is_a_usage_error(run: Run) -> None:
+    said = run.refused("app", "change", "orders", code=2)
+    assert "Name at least one of --slug, --name, --template, --workspace." in said
+
+
+def test_each_app_needs_a_slug_that_can_be_a_host(make_shared: Any) -> None:
+    run = Run(make_shared(PUBLIC_URL="https://{app}.apps.example").app)
+    for slug, text in (("a_b", "inner dashes"), ("a--b", "Must not contain --")):
+        assert text in run.refused("app", "create", slug, "--workspace", "acme")
+        assert text in run.refused("app", "change", "orders", "--slug", slug)
+
+
+def test_an_app_of_a_command_opens(run: Run, directory: Directory) -> None:
+    """The directory of a new tenant, by commands alone."""
+    run("workspace", "create", "initech")
+    run("user", "create", "gia@initech.test", "--workspace", "initech")
+    run("app", "create", "memos", "--workspace", "initech", "--template", "orders", "--origin", PORTAL)
+    run("grant", "add", "gia@initech.test", "memos")
+    minted = directory.service.mint(client="everywhere", email="gia@initech.test", appSlug="memos")
+    assert minted.status_code == 201
+    assert directory.service.mint(client="everywhere", email=ANA, appSlug="memos").status_code == 403
