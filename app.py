@@ -1,6 +1,7 @@
 """The composition root: `flask --app app …` and gunicorn's `app:create_app()` load it."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from config import Config, ConfigError, list_findings
 from pat_service import api, embed
 from pat_service.credentials import Keyring
 from pat_service.embed import embed_js
-from pat_service.http import headers, limits, problems, request_checks
+from pat_service.http import headers, limits, problems, request_checks, static_files
 from pat_service.http.payload import FormRequest
 from pat_service.http.public_url import APP_LABEL
 from pat_service.observability import health, lines, log, monitoring
@@ -51,7 +52,7 @@ def create_app(config: Config | None = None) -> Flask:
         config = config or Config.from_environment()
     except ConfigError as error:
         raise SystemExit(f"pat-service: {error}") from None
-    app = _Service(__name__)
+    app = _Service(__name__, static_folder=None)
     lines.configure()
     _configure(app, config)
     log.init_app(app)
@@ -64,6 +65,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["pat_service.findings"] = partial(list_findings, config, config.web_concurrency)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     embed_js.init_app(app)
+    static_files.init_app(app, Path(app.root_path) / "static", follow=config.development)
     embed.init_app(app, embed.Registry("apps"))
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     if not config.gunicorn:

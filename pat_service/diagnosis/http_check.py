@@ -205,7 +205,7 @@ def _check_sender(url: str, answer: Answer) -> Finding | None:
         return problem(
             PART,
             f"A server in front of the service answers {answer.status} itself.",
-            "Let the proxy pass /embed-apps/, /embed-workspaces/, /static/ and /api/ to the service.",
+            "Let the proxy pass every path that begins with /embed or /api/ to the service.",
         )
     if answer.status >= 500 or (answer.status >= 400 and answer.problem.get("code") != "not_found"):
         code = _short(str(answer.problem.get("code", "no code")))

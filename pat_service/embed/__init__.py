@@ -3,13 +3,13 @@
 This is the public API for apps: an app imports from here and from no other module of the service.
 """
 
-from flask import Flask, Response, current_app, send_from_directory
+from flask import Flask
 from jinja2 import ChoiceLoader
-from werkzeug.exceptions import NotFound
 
 from pat_service.embed import locale, script_texts, views
 from pat_service.embed.answers import FORM_LIMIT_BYTES, refusal_page
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
+from pat_service.http.static_files import static_files
 from pat_service.rules.access import Viewer
 from pat_service.storage.database import Model, UtcDateTime, reading, transaction
 from pat_service.storage.models import new_id
@@ -34,17 +34,9 @@ def init_app(app: Flask, registry: Registry) -> None:
     """Serve the frames of apps and of workspaces."""
     app.extensions["pat_service.registry"] = registry
     app.jinja_loader = ChoiceLoader([*filter(None, [app.jinja_loader]), registry.loader()])
+    for template, folder in registry.static_folders().items():
+        static_files(app).add(f"apps/{template}", folder)
     app.jinja_env.globals["_"] = locale.translate
-    app.add_url_rule("/static/apps/<template>/<path:filename>", view_func=app_static)
     app.register_blueprint(views.blueprint)
     app.register_blueprint(views.launchers)
     app.register_blueprint(script_texts.blueprint)
-
-
-def app_static(template: str, filename: str) -> Response:
-    """Answer with a public file of an app."""
-    registry: Registry = current_app.extensions["pat_service.registry"]
-    folder = registry.static_folder(template)
-    if folder is None:
-        raise NotFound
-    return send_from_directory(folder, filename)

@@ -14,7 +14,9 @@ from typing import Final
 from flask import Blueprint, Flask, Response, current_app, request
 
 from pat_service.errors import ScriptVersionNotFound
+from pat_service.http.compression import accepts_gzip
 from pat_service.http.headers import PUBLIC
+from pat_service.http.static_files import FOREVER
 
 SCRIPT: Final = "embed.js"
 TYPES: Final = "embed.d.ts"
@@ -25,12 +27,9 @@ KINDS: Final = {
     "js": "",
     "mjs": "\nexport const PatEmbed = globalThis.PatEmbed;\nexport default PatEmbed;\n",
 }
-#: `no-transform`, since a proxy that minifies would break `integrity`.
-FOREVER: Final = "public, max-age=31536000, immutable, no-transform"
 SHORT: Final = "public, max-age=300, no-transform"
 #: Pages of every site load the script, including isolated pages.
 CROSS_ORIGIN: Final = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
-MAX_ACCEPT_LENGTH: Final = 1000
 
 _VERSION: Final = re.compile(r'^ *const VERSION = "(\d+\.\d+\.\d+)";$', re.MULTILINE)
 
@@ -127,7 +126,7 @@ def types() -> Response:
 
 def _answer(file: File, cache_control: str) -> Response:
     request.environ[PUBLIC] = True
-    packed = _accepts_gzip()
+    packed = accepts_gzip()
     response = Response(file.packed if packed else file.body, content_type=file.content_type)
     response.headers["Cache-Control"] = cache_control
     response.headers["Vary"] = "Accept-Encoding"
@@ -136,8 +135,3 @@ def _answer(file: File, cache_control: str) -> Response:
     response.set_etag(f"{file.integrity}-gzip" if packed else file.integrity)
     response.make_conditional(request.environ)
     return response
-
-
-def _accepts_gzip() -> bool:
-    header = request.headers.get("Accept-Encoding", "")
-    return len(header) <= MAX_ACCEPT_LENGTH and request.accept_encodings.quality("gzip") > 0

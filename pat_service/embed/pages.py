@@ -25,6 +25,7 @@ from pat_service.http.headers import (
     use_nonce,
 )
 from pat_service.http.public_url import TOKEN_PARAMETER
+from pat_service.http.static_files import static_files
 from pat_service.rules.access import Viewer, Visitor, list_openable_apps
 from pat_service.rules.openings import Ready
 from pat_service.rules.sessions import AnySession, OpenSession
@@ -102,7 +103,7 @@ def _common_context(session: OpenSession) -> dict[str, Any]:
         "page_url": _address_builder(f"{root}/pages/"),
         "data_url": _address_builder(f"{root}/data/"),
         # url_for would add a prefix that depends on the request.
-        "app_static": lambda filename: quote(f"/static/apps/{session.viewer.app.template}/{filename}"),
+        "app_static": lambda name: static_files().address(f"apps/{session.viewer.app.template}/{name}"),
     }
 
 

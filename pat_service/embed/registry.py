@@ -101,10 +101,9 @@ class Registry:
         folder = self._folders.get(template)
         return folder is not None and (folder / "templates" / "index.html").is_file()
 
-    def static_folder(self, template: str) -> Path | None:
-        """Return the folder of an app's public files, or None if there is no such app."""
-        folder = self._folders.get(template)
-        return folder and folder / "static"
+    def static_folders(self) -> dict[str, Path]:
+        """Return the folder of each app's public files, by template."""
+        return {template: folder / "static" for template, folder in self._folders.items()}
 
 
 def _list_folders(places: Iterable[str]) -> Iterator[tuple[str, Path]]:

@@ -17,8 +17,10 @@ REQUEST_ID: Final = "pat_service.request_id"
 #: Key of a request's environment: the answer is a public file outside `STATIC`.
 PUBLIC: Final = "pat_service.public"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
-#: The address of most public files. Only public files may be cached.
+#: The addresses of most public files. Only public files may be cached.
 STATIC: Final = "/static/"
+#: Below it, an address changes with the content.
+VERSIONED: Final = "/embed-static/"
 NOT_STORED: Final = ("Cache-Control", "no-store")
 #: A proxy that rewrites HTML breaks the scripts of a frame, so it must not (RFC 9111, 5.2.2.6).
 NOT_CHANGED: Final = ("Cache-Control", "no-store, no-transform")
@@ -113,7 +115,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
     inner = app.wsgi_app
 
     def wsgi_app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        static = environ["PATH_INFO"].startswith(STATIC)
+        static = environ["PATH_INFO"].startswith((STATIC, VERSIONED))
 
         def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
             policy = environ.get(FRAME_POLICY)
@@ -127,6 +129,8 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
                 headers.append((POLICY_HEADER, policy))
             else:
                 headers += for_files if public else for_others
+                if static and status >= "4":
+                    headers.append(NOT_STORED)  # a later instance may have the file
                 if POLICY_HEADER.lower() not in given:
                     headers.append(NOT_FRAMED)
                 if not public and RESOURCE_POLICY.lower() not in given:

@@ -28,7 +28,7 @@ def test_the_service_itself_serves_each_file_of_the_page(shared: Service) -> Non
     files = re.findall('(?:src|href)="([^"]+)"', shared.client.get(DOCS).text)
     assert len(files) >= 5
     for file in files:
-        assert file.startswith(("/static/", "/api/"))
+        assert file.startswith(("/embed-static/", "/api/"))
         assert shared.client.get(file, buffered=True).status_code == 200
 
 

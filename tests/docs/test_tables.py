@@ -33,7 +33,7 @@ FOR_THE_SERVICE: Final = {"Registry", "init_app", "refusal_page"}
 FRAMEWORKS_NAMES: Final = {
     *DEFAULT_NAMESPACE,
     *("config", "g", "get_flashed_messages", "request", "session", "url_for"),
-    *("_", "embed_texts", "names_in"),
+    *("_", "embed_texts", "names_in", "static_url"),
 }
 BARE: Final = "bbbbbbbb-1111-4222-8333-444444444444"
 

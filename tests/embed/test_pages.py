@@ -12,6 +12,7 @@ from werkzeug.formparser import MultiPartParser
 from werkzeug.test import TestResponse
 
 from pat_service.embed import Registry
+from pat_service.http.static_files import static_files
 from pat_service.storage.models import Session
 from tests.support.people import Frame, Service, boot, changed, problem_of, provision
 
@@ -217,6 +218,7 @@ def desk(shared: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         registry = shared.app.extensions["pat_service.registry"] = Registry("own_apps")
+    static_files(shared.app).add("apps/desk", registry.static_folders()["desk"])
     loaders = [registry.loader(), shared.app.jinja_env.loader]
     shared.app.jinja_env.loader = ChoiceLoader([loader for loader in loaders if loader])
     own = [
@@ -246,7 +248,9 @@ def test_the_first_page_is_a_document_and_later_pages_are_fragments(desk: Servic
     whole, fragment = frame.response, desk.get(frame, "pages/index")
     assert whole.text.startswith("<!doctype html>")
     assert "<h1>Hello, Ana</h1>" in whole.text
-    [sheet] = re.findall(r'<link rel="stylesheet" href="(/static/apps/desk/[^"]+)"', whole.text)
+    [sheet] = re.findall(
+        r'<link rel="stylesheet" href="(/embed-static/[0-9a-f]{12}/apps/desk/[^"]+)"', whole.text
+    )
     assert desk.client.get(sheet).text == "h1 { color: teal }"
     assert body(fragment).startswith("<title>Desk</title> <h1>Hello, Ana</h1>")
     assert all(tag not in fragment.text for tag in ("<html", "<head", "<script", "<link", "embed-boot"))

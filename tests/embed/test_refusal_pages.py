@@ -98,8 +98,9 @@ def refused_page(answer: TestResponse, status: int, code: str, language: str = "
     assert request_id in unescape(re.sub(r"<script.*?</script>", "", answer.text, flags=re.DOTALL))
 
     # The token leaves the address before anything else can load and see it.
-    assert page.loads == ["inline", "/static/embed/frame.js", "/static/embed/embed.css"]
-    assert "history.replaceState" in answer.text.partition("/static/")[0]
+    files = [re.sub(r"^/embed-static/[0-9a-f]{12}/", "", path) for path in page.loads]
+    assert files == ["inline", "embed/frame.js", "embed/embed.css"]
+    assert "history.replaceState" in answer.text.partition("/embed-static/")[0]
     assert f"frame-ancestors {PORTAL}" in answer.headers["Content-Security-Policy"]
     assert answer.headers["Cache-Control"] == "no-store, no-transform"
     return page
