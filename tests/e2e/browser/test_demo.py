@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Locator, Page, ViewportSize, expect
 
 from demo.people import SUPPORT_ID
+from tests.e2e.browser.accessibility import expect_accessible
 from tests.e2e.browser.checkout import copy_project, curl, environment, shell
 from tests.e2e.browser.installation import expect_scheme, expect_visible_focus, tab_to
 from tests.e2e.browser.recorder import Recorder
@@ -491,6 +492,7 @@ def test_the_address_opens_nothing_in_a_tab(portal: DemoPortal, context: Browser
         portal.page.get_by_role("link", name="Open the address in a tab").click()
     expect(tab.value.get_by_role("heading")).to_have_text("This app opens inside another page")
     expect(tab.value.get_by_text("not_framed")).to_be_visible()
+    expect_accessible(tab.value.main_frame)
     assert "pat_" not in tab.value.evaluate("location.href")
 
 
@@ -672,34 +674,41 @@ def test_a_bare_frame_shows_its_html_has_no_controls_and_reopens_with_one_click(
 # ---- Layout ----
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-def test_every_page_fits_in_both_colour_schemes(browser: Browser, loaded_demo: Demo, width: int) -> None:
-    context = browser.new_context(viewport={**TALL, "width": width})
+@pytest.mark.parametrize(("width", "checked"), [(360, "dark"), (1200, "light")])
+def test_every_page_fits_in_both_colour_schemes_and_is_accessible(
+    browser: Browser, loaded_demo: Demo, width: int, checked: str
+) -> None:
+    """axe-core takes a second, so it checks the wide pages in light colours, and the narrow ones in dark."""
+    # Without motion, no colour is between two others while axe-core measures contrasts.
+    context = browser.new_context(viewport={**TALL, "width": width}, reduced_motion="reduce")
     try:
         portal = DemoPortal(context.new_page(), loaded_demo)
         for app in ("orders", "support"):
             frame = portal.visit("ana", app)
-            _expect_to_fit(portal, frame)
+            _expect_to_fit(portal, checked, frame)
             frame.locator(".row-link, .ticket-link").first.click()
             expect(heading(frame)).not_to_have_text(re.compile("^(Orders|Support)$"))
-            _expect_to_fit(portal, frame)
-        _expect_to_fit(portal, portal.visit("ana", "all", "north"))
+            _expect_to_fit(portal, checked, frame)
+        _expect_to_fit(portal, checked, portal.visit("ana", "all", "north"))
         frame = portal.visit("cleo", "orders", "north")
         expect(frame.get_by_role("heading", name="No orders for North")).to_be_visible()
-        _expect_to_fit(portal, frame)
+        _expect_to_fit(portal, checked, frame)
         portal.visit("cleo", "support").get_by_role("link", name="New ticket").click()
         expect_heading(frame, "New ticket")
         frame.get_by_role("button", name="Send").click()
         expect(frame.locator(".error").first).to_be_visible()
-        _expect_to_fit(portal, frame)
+        _expect_to_fit(portal, checked, frame)
         portal.show_refusal("Made-up token")
         expect(portal.log).to_have_count(1)
-        _expect_to_fit(portal, frame)
+        _expect_to_fit(portal, checked, frame)
+        portal.show_refusal("No access")
+        expect(portal.page.locator("#stage-body .panel")).to_be_visible()
+        expect_accessible(portal.page.main_frame)
     finally:
         context.close()
 
 
-def _expect_to_fit(portal: DemoPortal, frame: FrameLocator) -> None:
+def _expect_to_fit(portal: DemoPortal, checked: str, frame: FrameLocator) -> None:
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for scheme in schemes:
         portal.page.emulate_media(color_scheme=scheme)
@@ -708,3 +717,5 @@ def _expect_to_fit(portal: DemoPortal, frame: FrameLocator) -> None:
         assert set(frame.locator(".stat dd").evaluate_all(LINES)) <= {1}, "A figure or its note is broken"
         for body in (portal.page.locator("body"), frame.locator("body")):
             expect_scheme(body, scheme)
+        for document in portal.page.frames if scheme == checked else []:
+            expect_accessible(document)
