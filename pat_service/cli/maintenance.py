@@ -13,8 +13,8 @@ from pat_service.findings import Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
-from pat_service.rules.directory import apps, slugs, users
-from pat_service.rules.directory.users import UnreachableUser
+from pat_service.rules.directory import apps, emails, slugs, users
+from pat_service.rules.directory.emails import UnreachableUser
 from pat_service.rules.key_usage import KeyUse
 from pat_service.shapes import is_dns_label
 from pat_service.storage import readiness
@@ -55,7 +55,7 @@ def check(deploy: bool) -> None:
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
         app_slugs = apps.list_slugs()
         homeless = users.count_homeless()
-        unreachable = users.list_unreachable()
+        unreachable = emails.list_unreachable()
     if pooler:
         show(pooler)
     for use in uses:

@@ -11,13 +11,12 @@ workspaces can change
 Clients of all workspaces, the provisioning file and commands are not limited.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from marshmallow import ValidationError
-from sqlalchemy import Connection, Integer, Select, bindparam, exists, func, not_, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, exists, func, not_, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 
 from pat_service.errors import Conflict, InvalidPayload, ScopeMissing, UserNotFound
@@ -26,7 +25,7 @@ from pat_service.rules.callers import OPERATOR, Caller, reaches_user, reaches_wo
 from pat_service.rules.directory import deletion, members, reach, statuses, workspaces
 from pat_service.rules.directory.changes import Change, Noun, changing, difference
 from pat_service.rules.directory.reach import FoundUserRow, Reach, UserRow, reading_as
-from pat_service.shapes import check_email, normalize_email
+from pat_service.shapes import normalize_email
 from pat_service.storage.database import AnyRow, reading
 from pat_service.storage.models import (
     ACTIVE,
@@ -43,8 +42,6 @@ from pat_service.storage.models import (
 )
 from pat_service.storage.paging import Listing, PageRequest, match, page
 
-#: Rows of all users that are in memory at a time.
-READ_ROWS: Final = 1000
 USER: Final = Noun(
     User,
     "user_id",
@@ -105,52 +102,6 @@ def count_homeless() -> int:
     """Return the number of users without a home workspace."""
     with reading() as connection:
         return connection.scalar(_homeless) or 0
-
-
-@dataclass(frozen=True, slots=True)
-class UnreachableUser:
-    """A user whom no request can name by email. `other` is the user who has the normalized email, if any."""
-
-    id: str
-    email: str
-    other_id: str | None
-    other_email: str
-
-
-def list_unreachable() -> list[UnreachableUser]:
-    """Return the users whose stored email is not a normalized valid one, sorted by email.
-
-    Older versions accepted more, and stored two spellings of one domain as two users.
-    """
-    with reading() as connection:
-        found = [
-            (row.id, row.email, normalize_email(row.email))
-            for row in _iterate_emails(connection)
-            if _is_unreachable(row.email)
-        ]
-        others = {email: find_id(connection, email) for _, _, email in found}
-    return sorted(
-        (
-            UnreachableUser(id_, email, others[other] if other != email else None, other)
-            for id_, email, other in found
-        ),
-        key=lambda user: user.email,
-    )
-
-
-def _iterate_emails(connection: Connection) -> Iterator[AnyRow]:
-    last = ""
-    while rows := connection.execute(_emails, {"after": last, "number": READ_ROWS}).all():
-        yield from rows
-        last = rows[-1].id
-
-
-def _is_unreachable(email: str) -> bool:
-    try:
-        check_email(email)
-    except ValidationError:
-        return True
-    return normalize_email(email) != email
 
 
 def create(
@@ -418,12 +369,6 @@ _reached = select(
     _existing_home.scalar_subquery().label("home_workspace_id"),
 ).where(reaches_user(User.id))
 _homeless = select(func.count()).select_from(User).where(not_(_existing_home.exists()))
-_emails = (
-    select(User.id, User.email)
-    .where(User.id > bindparam("after"))
-    .order_by(User.id)
-    .limit(bindparam("number", type_=Integer))
-)
 _by_email = select(User.id).where(User.email == bindparam("email"))
 _reached_by_email = select(User.id, reaches_user(User.id).label("reached")).where(
     User.email == bindparam("email")
