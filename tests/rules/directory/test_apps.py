@@ -182,3 +182,12 @@ def test_deleting_an_app_deletes_its_grants_tokens_and_sessions(directory: Direc
     ]
     problem_of(directory.call("DELETE", f"apps/{ORDERS}"), 404, "app_not_found")
     assert {row.id for row in service.rows(select(App.id))} == {SUPPORT, LEDGER}
+
+
+def test_a_client_deletes_an_app_although_a_user_with_a_higher_role_may_open_it(directory: Directory) -> None:
+    """Mallory is an admin, above the highest role of the client. A deletion changes the app, not Mallory."""
+    provision(
+        directory.service.app, changed("clients", "rival", scopes=["provision"], highest_role="builder")
+    )
+    directory.ok("DELETE", f"apps/{LEDGER}", client="rival", status=204)
+    directory.ok("DELETE", f"workspaces/{directory.globex}", client="rival", status=204)
