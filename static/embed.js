@@ -43,6 +43,15 @@
   const warn = (message) => console.warn(`pat-embed: ${message}`);
   const failed = (message, rest) => new PatEmbedError("fetch_token_failed", message, rest);
 
+  // Wait until a person can see the page: it may be prerendered, or in a background tab.
+  async function visible() {
+    while (document.prerendering || document.hidden) {
+      await new Promise((done) => {
+        for (const type of ["prerenderingchange", "visibilitychange"]) document.addEventListener(type, done, { once: true });
+      });
+    }
+  }
+
   // ---- Tokens ----
 
   const mints = new Set();
@@ -137,6 +146,7 @@
     #timer;
     #panel;
     #lazy;
+    #beginning = null;
     #unmounted = false;
 
     constructor(target, { onError, ...options }) {
@@ -205,10 +215,16 @@
       this.#port?.postMessage({ type: "dress", ...change });
     }
 
-    async #begin() {
+    #begin() {
+      this.#beginning ??= this.#open().finally(() => { this.#beginning = null; });
+    }
+
+    async #open() {
       this.#lazy?.disconnect();
       this.#panel?.remove();
       for (let tries = 1; !this.#unmounted; tries++) {
+        await visible();
+        if (this.#unmounted) return;
         try {
           // The previous token cannot help, so ask for a fresh one.
           const found = await (this.#loads ? this.#obtain("reload", true) : this.#obtain("initial"));

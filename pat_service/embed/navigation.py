@@ -5,6 +5,7 @@ from flask import current_app, request
 from pat_service.errors import NotFramed
 
 _PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")
+_PRERENDER = "prefetch;prerender"
 _FRAMES = ("iframe", "frame")
 
 
@@ -14,12 +15,14 @@ def require_frame() -> None:
     Requests without fetch metadata pass: current browsers send it.
     """
     sent = request.environ
-    for name in _PURPOSES:
-        if name in sent and any(purpose in sent[name].lower() for purpose in ("prefetch", "prerender")):
-            raise NotFramed("A prefetch opens no session.")
+    destination, mode = sent.get("HTTP_SEC_FETCH_DEST"), sent.get("HTTP_SEC_FETCH_MODE")
+    purposes = ",".join(sent[name].lower().replace(" ", "") for name in _PURPOSES if name in sent)
+    # Chromium requests the frames of a prerendered page when the viewer opens that page, and marks them so.
+    in_prerendered_page = purposes == _PRERENDER and destination in _FRAMES
+    if not in_prerendered_page and any(purpose in purposes for purpose in ("prefetch", "prerender")):
+        raise NotFramed("A prefetch opens no session.")
     if not current_app.config["EMBED_FRAMED_ONLY"]:
         return
-    destination, mode = sent.get("HTTP_SEC_FETCH_DEST"), sent.get("HTTP_SEC_FETCH_MODE")
     # A script's fetch has the destination "empty" and is not a navigation.
     navigates = mode == "navigate" if mode else destination not in (None, "empty")
     if navigates and destination not in _FRAMES:

@@ -326,26 +326,36 @@ def test_head_is_405_below_a_frame_and_absent_from_allow(shared: Service, path: 
 
 @pytest.mark.parametrize("framed_only", ["on", "off"])
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("destination", "headers"),
     [
-        ("Sec-Purpose", "prefetch"),
-        ("Sec-Purpose", "prefetch;prerender"),
-        ("Sec-Purpose", "prefetch;anonymous-client-ip"),
-        ("Purpose", "prefetch"),
-        ("X-Moz", "prefetch"),
+        ("iframe", {"Sec-Purpose": "prefetch"}),
+        ("iframe", {"Sec-Purpose": "prefetch;anonymous-client-ip"}),
+        ("iframe", {"Purpose": "prefetch"}),
+        ("iframe", {"X-Moz": "prefetch"}),
+        ("iframe", {"Sec-Purpose": "prefetch;prerender", "Purpose": "prefetch"}),
+        ("document", {"Sec-Purpose": "prefetch;prerender"}),
+        ("empty", {"Sec-Purpose": "prefetch;prerender"}),
+        (None, {"Sec-Purpose": "prefetch;prerender"}),
     ],
 )
 def test_a_prefetch_opens_no_session(
-    app_with: Callable[[str], Service], framed_only: str, name: str, value: str
+    app_with: Callable[[str], Service], framed_only: str, destination: str | None, headers: dict[str, str]
 ) -> None:
     service = app_with(framed_only)
     before = service.count(Session)
     token = service.token()
-    frame = {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-Mode": "navigate", name: value}
-    answer = service.open(token, ORDERS, Accept="application/json", **frame)
+    if destination:
+        headers = headers | {"Sec-Fetch-Dest": destination, "Sec-Fetch-Mode": "navigate"}
+    answer = service.open(token, ORDERS, Accept="application/json", **headers)
     problem_of(answer, 403, "not_framed")
     assert service.count(Session) == before
     assert service.open(token).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["prefetch;prerender", "prefetch; prerender"])
+def test_a_frame_of_an_activated_prerendered_page_opens(shared: Service, value: str) -> None:
+    frame = {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-Mode": "navigate", "Sec-Purpose": value}
+    assert shared.open(shared.token(), ORDERS, **frame).status_code == 200
 
 
 #: Sec-Fetch-Dest, Sec-Fetch-Mode, and whether the app is served if EMBED_FRAMED_ONLY is on.
