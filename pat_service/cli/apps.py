@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import click
+from flask import current_app
 from flask.cli import AppGroup
 
 from pat_service.api.directory_schemas import AppAnswerSchema
@@ -19,10 +20,11 @@ from pat_service.cli.common import (
 )
 from pat_service.cli.lists import View, iterate_pages, read_workspace_slugs, with_json
 from pat_service.cli.origins import add_origin_commands, parse_origins
+from pat_service.embed import Registry
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps
-from pat_service.shapes import check_name, check_slug
+from pat_service.shapes import check_name, check_slug, is_dns_label
 
 app_commands = AppGroup("app", help="Manage apps in the directory.")
 add_origin_commands(app_commands, "app", apps, "app")
@@ -43,6 +45,17 @@ def _build_view(slugs: Mapping[str, str]) -> View:
         },
         AppAnswerSchema().dump,
     )
+
+
+def list_obstacles(slug: str, template: str) -> list[str]:
+    """Return why the app cannot open: a missing file, or a slug that cannot be part of a host."""
+    registry: Registry = current_app.extensions["pat_service.registry"]
+    obstacles = []
+    if not registry.has_first_page(template):
+        obstacles.append(f"{slug} cannot open yet: add apps/{template}/templates/index.html")
+    if has_app_origins() and not is_dns_label(slug):
+        obstacles.append(f"{slug} cannot open: its slug cannot be the first part of its host")
+    return obstacles
 
 
 @app_commands.command("list")
@@ -105,6 +118,8 @@ def create_app(
         now=datetime.now(UTC),
         app_hosts=has_app_origins(),
     )
+    for note in list_obstacles(row.slug, row.template):
+        show(f"Note: {note}.", err=True)
     _build_view({}).show_changed(f"App {slug} is created. Its id is {row.id}.", row, as_json=as_json)
 
 

@@ -72,6 +72,12 @@ def test_a_change_of_nothing_is_a_usage_error(run: Run) -> None:
     assert "Name at least one of --slug, --name, --template, --workspace." in said
 
 
+def test_an_app_without_files_is_noted(run: Run) -> None:
+    done = run.runner.invoke(args=["app", "create", "memos", "--workspace", "acme"])
+    assert done.exit_code == 0
+    assert done.stderr == "Note: memos cannot open yet: add apps/memos/templates/index.html.\n"
+
+
 def test_each_app_needs_a_slug_that_can_be_a_host(make_shared: Any) -> None:
     run = Run(make_shared(PUBLIC_URL="https://{app}.apps.example").app)
     for slug, text in (("a_b", "inner dashes"), ("a--b", "Must not contain --")):

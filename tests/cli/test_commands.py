@@ -1,5 +1,6 @@
 """The operator's commands."""
 
+import json
 import os
 import re
 import subprocess
@@ -337,6 +338,21 @@ def test_provision_prints_a_new_secret_once(runner: Runner, client: FlaskClient,
     assert not CLIENT_SECRET.search(done.stderr)
     assert re.findall(r"Secret of client (\w+)", done.stderr) == ["shop", "till"]
     assert "pcs_" not in succeed(runner, "provision", file).output
+
+
+def test_provision_prints_new_secrets_by_client_as_json(
+    runner: Runner, client: FlaskClient, write: Write
+) -> None:
+    file = write('[[clients]]\nid = "shop"\n[[clients]]\nid = "till"\nworkspaces = ["acme"]\n')
+    done = succeed(runner, "provision", file, "--json")
+    assert done.stderr == ""
+    printed = json.loads(done.stdout)
+    statuses = {name: mint_status(client, name, secret) for name, secret in printed["secrets"].items()}
+    assert statuses == {"shop": 201, "till": 201}
+    [note] = printed["notes"]
+    assert "client shop reaches all workspaces" in note
+    assert [printed[kind] for kind in ("workspaces", "users", "apps", "clients")] == [0, 0, 0, 2]
+    assert json.loads(succeed(runner, "provision", file, "--json").stdout)["secrets"] == {}
 
 
 def test_provision_never_prints_a_secret_from_the_file(
