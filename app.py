@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from flask import Flask
@@ -18,6 +18,9 @@ from pat_service.http.payload import FormRequest
 from pat_service.http.public_url import APP_LABEL
 from pat_service.observability import health, lines, log, monitoring
 from pat_service.storage import database, models  # noqa: F401 - models: for migrations
+
+#: With this status of a worker, gunicorn stops.
+WORKER_BOOT_ERROR: Final = 3
 
 
 class _Json(DefaultJSONProvider):
@@ -66,7 +69,12 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
     embed_js.init_app(app)
     static_files.init_app(app, Path(app.root_path) / "static", follow=config.development)
-    embed.init_app(app, embed.Registry("apps"))
+    try:
+        embed.init_app(app, embed.Registry("apps"), development=config.development)
+    except embed.WrongDeclaration as error:
+        click.echo(f"pat-service: {error}", err=True)
+        # gunicorn would restart a worker that exits with 1.
+        raise SystemExit(WORKER_BOOT_ERROR if config.gunicorn else 1) from None
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     if not config.gunicorn:
         _add_commands(app)

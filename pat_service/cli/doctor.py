@@ -217,12 +217,23 @@ def _check_user(email: str, target: Target | None, parents: list[Parent], now: d
 
 def _check_address(target: Target | None) -> list[Finding]:
     """Return findings about the answer to a frame's first request, the empty page."""
+    registry: Registry = current_app.extensions["pat_service.registry"]
     if target is not None and target.kind == "app":
         return http_check.check_answer(
-            app_url(target.slug), f"{APPS}/{target.id}{HANDOVER}", target, own_host=has_app_origins()
+            app_url(target.slug),
+            f"{APPS}/{target.id}{HANDOVER}",
+            target,
+            own_host=has_app_origins(),
+            is_isolated=registry.get(target.template or "").limits.is_isolated,
         )
     id_ = NO_ID if target is None else target.id
-    return http_check.check_answer(public_url(), f"{LAUNCHERS}/{id_}{HANDOVER}", target, own_host=False)
+    return http_check.check_answer(
+        public_url(),
+        f"{LAUNCHERS}/{id_}{HANDOVER}",
+        target,
+        own_host=False,
+        is_isolated=registry.launcher_limits("'self'").is_isolated,
+    )
 
 
 # ---- Output ----

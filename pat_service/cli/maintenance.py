@@ -1,5 +1,6 @@
 """Commands that print the version, check the installation and its keys, and delete expired rows."""
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -9,6 +10,7 @@ from flask.cli import with_appcontext
 
 from pat_service import __version__
 from pat_service.cli.common import plain_errors, show
+from pat_service.embed.app_limits import AppLimits
 from pat_service.findings import Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
@@ -69,12 +71,24 @@ def check(deploy: bool) -> None:
             show(
                 f"App {slug} keeps its slug until it is renamed. No client could give the slug now: {refusal}"
             )
+    for line in _describe_declared(current_app.extensions["pat_service.registry"].limits()):
+        show(line)
     for user in unreachable:
         show(_describe_unreachable(user))
     if homeless:
         show(f"{homeless} user(s) have no home workspace: {_HOMELESS}")
     if wrong_key:
         raise SystemExit(1)
+
+
+def _describe_declared(limits: Mapping[str, AppLimits]) -> Iterator[str]:
+    """Yield what the operator must know about the limits that apps declare."""
+    wider = [f"{name} ({each.summary})" for name, each in limits.items() if each.summary]
+    if wider and not has_app_origins():
+        yield (
+            f"All apps share one origin, so each app can use what another declares: {', '.join(wider)}. "
+            "With {app} in PUBLIC_URL each app has its own"
+        )
 
 
 def _describe_unreachable(user: UnreachableUser) -> str:

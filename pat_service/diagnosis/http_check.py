@@ -25,7 +25,7 @@ from pat_service.http.headers import (
     PROBE_EMAIL,
     PROBE_PARAMETER,
     REQUEST_ID_HEADER,
-    digest_of,
+    page_digest,
 )
 
 PART: Final = "address"
@@ -64,10 +64,12 @@ class Answer:
         return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
-def check_answer(url: str, path: str, target: Target | None, *, own_host: bool) -> list[Finding]:
+def check_answer(
+    url: str, path: str, target: Target | None, *, own_host: bool, is_isolated: bool
+) -> list[Finding]:
     """Request the frame at `path` below `url`, and check the connection, the answer and its headers.
 
-    `own_host`: each app has its own host.
+    `own_host`: each app has its own host. `is_isolated`: isolated hosts can show the frame.
     """
     answer = _request_in_time(url, path, own_host=own_host)
     if isinstance(answer, Finding):
@@ -79,7 +81,7 @@ def check_answer(url: str, path: str, target: Target | None, *, own_host: bool) 
         ok(PART, f"This service answers at {url}."),
         *_check_policies(answer, target),
         *_check_frame_options(answer),
-        *_check_isolation(answer),
+        *_check_isolation(answer, is_isolated=is_isolated),
         *_check_caching(answer),
         *_check_page(answer),
         *check_clock(answer.clock_ahead, url),
@@ -277,7 +279,10 @@ def _ancestors(policy: str) -> list[str] | None:
     return None
 
 
-def _check_isolation(answer: Answer) -> list[Finding]:
+def _check_isolation(answer: Answer, *, is_isolated: bool) -> list[Finding]:
+    if not is_isolated:
+        text = "Isolated hosts (Cross-Origin-Embedder-Policy) cannot show this: an app has other origins."
+        return [ok(HEADERS, text)]
     missing = [
         f"{name}: {value}" for name, value in (FOR_ANY_SITE, ISOLATED) if answer.header(name) != [value]
     ]
@@ -326,7 +331,7 @@ def _check_page(answer: Answer) -> list[Finding]:
     """Check that the page arrives as the service rendered it. Some CDNs rewrite HTML."""
     if not any(value.startswith("text/html") for value in answer.header("Content-Type")):
         return []
-    if answer.header(DIGEST_HEADER) == [digest_of(answer.body)]:
+    if answer.header(DIGEST_HEADER) == [page_digest(answer.body)]:
         return [ok(PAGE, "The page arrives unchanged.")]
     page, found = answer.body.decode("utf-8", "replace"), []
     policy = " ".join(answer.header(POLICY_HEADER))

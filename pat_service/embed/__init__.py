@@ -7,7 +7,8 @@ from flask import Flask
 from jinja2 import ChoiceLoader
 
 from pat_service.embed import locale, script_texts, views
-from pat_service.embed.answers import FORM_LIMIT_BYTES, refusal_page
+from pat_service.embed.answers import refusal_page
+from pat_service.embed.app_limits import FORM_LIMIT_BYTES, WrongDeclaration
 from pat_service.embed.registry import EmbeddedApp, Page, Registry
 from pat_service.http.static_files import static_files
 from pat_service.rules.access import Viewer
@@ -22,6 +23,7 @@ __all__ = [
     "Registry",
     "UtcDateTime",
     "Viewer",
+    "WrongDeclaration",
     "init_app",
     "new_id",
     "reading",
@@ -30,8 +32,9 @@ __all__ = [
 ]
 
 
-def init_app(app: Flask, registry: Registry) -> None:
-    """Serve the frames of apps and of workspaces."""
+def init_app(app: Flask, registry: Registry, *, development: bool) -> None:
+    """Serve the frames of apps and of workspaces. Raise WrongDeclaration if an app declares a wrong value."""
+    registry.apply_limits(development=development)
     app.extensions["pat_service.registry"] = registry
     app.jinja_loader = ChoiceLoader([*filter(None, [app.jinja_loader]), registry.loader()])
     for template, folder in registry.static_folders().items():

@@ -1,10 +1,10 @@
-"""The allowed origins of apps and launchers, as this worker last read them."""
+"""The allowed origins and templates of apps and launchers, as this worker last read them."""
 
 import time
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, null, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service.rules.access import Place
@@ -17,51 +17,61 @@ MAX_AGE_SECONDS: Final = 60
 #: The worker forgets all places if it knows more than this.
 MAX_PLACES: Final = 10_000
 
-_of_app = select(App.allowed_origins).where(App.id == bindparam("id"))
-_of_launcher = select(Workspace.allowed_origins).where(Workspace.id == bindparam("id"))
+_of_app = select(App.allowed_origins, App.template).where(App.id == bindparam("id"))
+_of_launcher = select(Workspace.allowed_origins, null()).where(Workspace.id == bindparam("id"))
 _timer = time.monotonic
-#: Place → the time until which its origins may be used, and the origins.
-_known: dict[Place, tuple[float, list[str]]] = {}
 
 
-def remember(place: Place, origins: list[str]) -> None:
-    """Remember the origins that the database has just returned for a place."""
+class Framed(NamedTuple):
+    """The allowed origins of an app or launcher, and the app's template."""
+
+    origins: list[str]
+    template: str | None = None
+
+
+UNKNOWN: Final = Framed([])
+#: Place → the time until which its facts may be used, and the facts.
+_known: dict[Place, tuple[float, Framed]] = {}
+
+
+def remember(place: Place, framed: Framed) -> None:
+    """Remember what the database has just returned for a place."""
     if len(_known) >= MAX_PLACES and place not in _known:
         _known.clear()
-    _known[place] = _timer() + MAX_AGE_SECONDS, origins
+    _known[place] = _timer() + MAX_AGE_SECONDS, framed
 
 
-def remembered_origins(place: Place) -> list[str]:
-    """Return the place's allowed origins without a query, since the database has just failed."""
-    return _remembered(place) or []
+def remembered(place: Place) -> Framed:
+    """Return the facts of the place without a query, since the database has just failed."""
+    return _remembered(place) or UNKNOWN
 
 
-def recent_origins(place: Place) -> list[str]:
-    """Return the place's allowed origins, at most MAX_AGE_SECONDS old.
+def recent(place: Place) -> Framed:
+    """Return the facts of the place, at most MAX_AGE_SECONDS old.
 
-    The list is empty if the place does not exist or the database is unavailable.
+    They are `UNKNOWN` if the place does not exist or the database is unavailable.
     """
-    known = _remembered(place)
-    return current_origins(place) if known is None else known
+    return _remembered(place) or current(place)
 
 
-def _remembered(place: Place) -> list[str] | None:
-    until, origins = _known.get(place, (-inf, None))
-    return origins if until > _timer() else None
+def _remembered(place: Place) -> Framed | None:
+    until, framed = _known.get(place, (-inf, None))
+    return framed if until > _timer() else None
 
 
-def current_origins(place: Place) -> list[str]:
-    """Query the place's allowed origins; return the remembered ones if the database is unavailable."""
+def current(place: Place) -> Framed:
+    """Query the facts of the place; return the remembered ones if the database is unavailable."""
     statement, id_ = (_of_launcher, place.workspace_id) if place.app_id is None else (_of_app, place.app_id)
     if id_ is None or not is_uuid(id_):
-        return []
+        return UNKNOWN
     try:
         with reading() as connection:
-            origins = list(connection.execute(statement, {"id": id_}).scalar() or [])
+            row = connection.execute(statement, {"id": id_}).one_or_none()
     except SQLAlchemyError:
-        return remembered_origins(place)
-    remember(place, origins)
-    return origins
+        return remembered(place)
+    framed = UNKNOWN if row is None else Framed(list(row[0]), row[1])
+    remember(place, framed)
+    return framed
 
 
 def frame_ancestors(origins: list[str]) -> str:

@@ -15,16 +15,19 @@ from pat_service import errors
 from pat_service.credentials import Secret, is_code, parse_code, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import advice, retryable
+from pat_service.embed.ancestors import Framed
+from pat_service.embed.app_limits import AppLimits
 from pat_service.embed.handover import PARENT_PARAMETER, is_in_launcher, named_parent
 from pat_service.embed.hosts import apps_source, launcher_source
 from pat_service.embed.locale import language, theme
+from pat_service.embed.registry import Registry
 from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
-from pat_service.http.headers import FRAME_POLICY, csp_nonce, request_state
+from pat_service.http.headers import FRAME_POLICY, FrameHeaders, csp_nonce, request_state
 from pat_service.http.payload import read_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules.access import Place
-from pat_service.rules.sessions import Opened
+from pat_service.rules.sessions import AnySession, OpenSession
 from pat_service.shapes import is_uuid
 
 APPS: Final = "/embed-apps"
@@ -33,19 +36,11 @@ LAUNCHERS: Final = "/embed-workspaces"
 FRAMES: Final = "/embed-"
 #: This parameter of a frame's address holds a one-time code.
 CODE_PARAMETER: Final = "code"
-#: The largest body of an app's form, and of the form that opens a frame.
-FORM_LIMIT_BYTES: Final = 1024 * 1024
+#: The largest body of the form that opens a frame.
 OPENING_LIMIT_BYTES: Final = 16 * 1024
 MAX_FIELDS: Final = 1000
 FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 MAX_ACCEPT_LENGTH: Final = 1000
-#: Frames send forms by script only. Only a launcher has frames in it.
-POLICY: Final = (
-    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
-    "img-src 'self' data: blob:; font-src 'self'; connect-src {connect}; media-src 'self' blob:; "
-    "form-action 'none'; base-uri 'none'; {frames}{ancestors}"
-)
-
 #: Placeholders in a cached refusal page. They are random, so that no text from outside can contain one.
 _NONCE, _REQUEST_ID = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
 _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTALL)
@@ -143,10 +138,11 @@ def refuse_nul() -> None:
 # ---- Responses ----
 
 
-def record_session(session: Opened) -> None:
-    """Record the response's session and allowed origins in the request's state."""
-    request_state().update(session_id=session.id, origins=session.origins)
-    ancestors.remember(requested_place(), session.own_origins)
+def record_session(session: AnySession) -> None:
+    """Record the response's session, allowed origins and template in the request's state."""
+    template = session.viewer.app.template if isinstance(session, OpenSession) else None
+    request_state().update(session_id=session.id, framed=Framed(session.origins, template))
+    ancestors.remember(requested_place(), Framed(session.own_origins, template))
 
 
 def frame_headers(response: Response) -> Response:
@@ -154,13 +150,13 @@ def frame_headers(response: Response) -> Response:
     sent = request._get_current_object()  # type: ignore[attr-defined]
     parsed = _parse_path(sent.path) if sent.path.startswith(FRAMES) else None
     if parsed is not None:
-        frames = apps_source() if parsed[0].app_id is None else ""
-        sent.environ[FRAME_POLICY] = POLICY.format(
-            nonce=csp_nonce(),
-            # The launcher's embed.js asks an app's host why its frame stays blank.
-            connect=" ".join(dict.fromkeys(("'self'", frames or "'self'"))),
-            frames=f"frame-src {frames}; " if frames else "",
-            ancestors=ancestors.frame_ancestors(_sources()),
+        # The launcher's embed.js asks an app's host why its frame stays blank.
+        limits = app_limits() if parsed[0].app_id else registry().launcher_limits(apps_source())
+        policy = limits.policy.replace("{nonce}", csp_nonce())
+        sent.environ[FRAME_POLICY] = FrameHeaders(
+            f"{policy}; {ancestors.frame_ancestors(_sources())}",
+            limits.permissions_policy,
+            limits.is_isolated,
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
@@ -195,18 +191,33 @@ def current_origins(place: Place) -> list[str]:
 
 
 def allowed_origins() -> list[str]:
-    """Return the allowed origins of this response. Query them only if the request has used the database."""
+    """Return the allowed origins of this response."""
+    return _framed().origins
+
+
+def app_limits() -> AppLimits:
+    """Return the limits of this response's app. They are the default ones if the app is unknown."""
+    template = _framed().template
+    return AppLimits() if template is None else registry().get(template).limits
+
+
+def registry() -> Registry:
+    """Return the registry of apps."""
+    known: Registry = current_app.extensions["pat_service.registry"]
+    return known
+
+
+def _framed() -> Framed:
+    """Return the facts of this response's place. Query them only if the request has used the database."""
     known = request_state()
-    if "origins" not in known:
+    if "framed" not in known:
         if known.get("database_unavailable"):
-            read_origins = ancestors.remembered_origins
+            read = ancestors.remembered
         else:
-            read_origins = (
-                ancestors.current_origins if known.get("database_asked") else ancestors.recent_origins
-            )
-        known["origins"] = read_origins(requested_place())
-    origins: list[str] = known["origins"]
-    return origins
+            read = ancestors.current if known.get("database_asked") else ancestors.recent
+        known["framed"] = read(requested_place())
+    framed: Framed = known["framed"]
+    return framed
 
 
 @lru_cache(maxsize=256)

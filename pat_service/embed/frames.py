@@ -8,6 +8,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from pat_service.credentials import Secret
 from pat_service.embed import answers
+from pat_service.embed.app_limits import FORM_LIMIT_BYTES
 from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import app_prefix, expected_slug, launcher_origins
 from pat_service.embed.navigation import require_frame
@@ -75,7 +76,7 @@ def end_session(**_: str) -> tuple[str, int]:
 
 def current_session() -> AnySession:
     """Return the session of the Bearer token, if it is valid at the requested app or launcher."""
-    receive_body(answers.FORM_LIMIT_BYTES)
+    receive_body(FORM_LIMIT_BYTES)
     g.database_asked = True
     session = _check(bearer())
     answers.record_session(session)

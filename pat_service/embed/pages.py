@@ -10,18 +10,18 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
 from pat_service.credentials import Secret
-from pat_service.embed.answers import APPS, CODE_PARAMETER, LAUNCHERS, with_launcher
+from pat_service.embed.answers import APPS, CODE_PARAMETER, LAUNCHERS, app_limits, registry, with_launcher
 from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
 from pat_service.embed.hosts import apps_with_host
 from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, language, locale, theme
-from pat_service.embed.registry import EmbeddedApp, Page, Registry
+from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.embed.script_texts import preferences
 from pat_service.http.headers import (
     DIGEST_HEADER,
     PROBE_EMAIL,
     PROBE_PARAMETER,
     csp_nonce,
-    digest_of,
+    page_digest,
     use_nonce,
 )
 from pat_service.http.public_url import TOKEN_PARAMETER
@@ -39,8 +39,7 @@ FRAGMENT: Final = "embed/fragment.html"
 
 def app_of(session: OpenSession) -> EmbeddedApp:
     """Return the functions of the session's app."""
-    registry: Registry = current_app.extensions["pat_service.registry"]
-    return registry.get(session.viewer.app.template)
+    return registry().get(session.viewer.app.template)
 
 
 def show(
@@ -128,7 +127,7 @@ def show_waiting(root: str, origins: list[str]) -> Response:
     probe = PROBE_EMAIL if PROBE_PARAMETER in request.args else None
     response = Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce(), probe=probe))
     if probe:
-        response.headers[DIGEST_HEADER] = digest_of(response.get_data())
+        response.headers[DIGEST_HEADER] = page_digest(response.get_data())
     return response
 
 
@@ -203,6 +202,7 @@ def facts(session: AnySession) -> dict[str, Any]:
 def _boot(session: AnySession, signed: Secret) -> dict[str, Any]:
     """Return the start data of frame.js. Only the page's memory holds the JWT."""
     visitor = _visitor(session)
+    permissions = sorted(app_limits().permissions)
     return {
         "session": signed.reveal(),
         "expiresIn": session.expires_in,
@@ -211,6 +211,8 @@ def _boot(session: AnySession, signed: Secret) -> dict[str, Any]:
         "viewer": _describe(visitor) | {"role": visitor.role},
         # If the frame moved here, its host page already knows it.
         "moved": CODE_PARAMETER in request.args,
+        # The frame reports those that the host page does not allow.
+        **({"permissions": permissions} if permissions else {}),
         **named_parent(parents),
         **preferences(),
     }

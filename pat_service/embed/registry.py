@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from jinja2 import BaseLoader, FileSystemLoader, PrefixLoader
 
+from pat_service.embed.app_limits import AppLimits, WrongDeclaration, parse_limits
 from pat_service.rules.access import Viewer
 
 Function = TypeVar("Function", bound=Callable[[Viewer], Any])
@@ -35,7 +36,20 @@ class EmbeddedApp:
     Requests can call declared functions only.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        csp: Mapping[str, Iterable[str]] | None = None,
+        max_upload: str | None = None,
+        permissions: Iterable[str] = (),
+    ) -> None:
+        """Declare what the app needs beyond the default. A wrong value stops the start.
+
+        `csp`: directive → sources to add. `max_upload`: the largest form or upload, such as "25 MB".
+        `permissions`: features of the browser, which the host page must allow too.
+        """
+        self.declared = csp, max_upload, permissions
+        self.limits = AppLimits()
         self.pages: dict[str, Callable[[Viewer], Any]] = {}
         self.forms: dict[str, Form] = {}
         self.data_functions: dict[tuple[str, str], Callable[[Viewer], Any]] = {}
@@ -91,6 +105,27 @@ class Registry:
 
     def get(self, template: str) -> EmbeddedApp:
         return self._apps.get(template) or EmbeddedApp()
+
+    def apply_limits(self, *, development: bool) -> None:
+        """Check what the apps declare, and apply it. Raise WrongDeclaration with the name of the app."""
+        for name, app in self._apps.items():
+            try:
+                app.limits = parse_limits(*app.declared, development=development)
+            except WrongDeclaration as error:
+                raise WrongDeclaration(f"apps/{name}: {error}") from None
+
+    def limits(self) -> dict[str, AppLimits]:
+        """Return the limits of each app, by template name."""
+        return {name: app.limits for name, app in self._apps.items()}
+
+    def launcher_limits(self, apps: str) -> AppLimits:
+        """Return the limits of a launcher, which has the frames of all apps in it. `apps`: their source."""
+        each = self.limits().values()
+        return AppLimits(
+            sources={"connect-src": (apps,), "frame-src": (apps,)},
+            permissions=frozenset().union(*(limits.permissions for limits in each)),
+            is_isolated=all(limits.is_isolated for limits in each),
+        )
 
     def loader(self) -> BaseLoader:
         """Return the loader of the templates `apps/<template>/<page>.html`."""

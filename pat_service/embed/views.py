@@ -12,6 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from pat_service.embed import answers
+from pat_service.embed.app_limits import FORM_LIMIT_BYTES
 from pat_service.embed.frames import current_session, enter, frame_blueprint
 from pat_service.embed.hosts import require_app_host, require_common_host
 from pat_service.embed.pages import app_of, has_page, show
@@ -54,7 +55,7 @@ def submit(app_id: str, name: str) -> Response:
     form = app_of(session).forms.get(name)
     if form is None:
         raise MethodNotAllowed(["GET"]) if has_page(session, name) else NotFound()
-    sent = answers.read_form(answers.FORM_LIMIT_BYTES)
+    sent = answers.read_form(FORM_LIMIT_BYTES)
     answers.refuse_nul()
     try:
         result = form.function(session.viewer)
@@ -74,7 +75,7 @@ def data(app_id: str, name: str) -> Response:
     if function is None:
         methods = app.data_methods(name)
         raise MethodNotAllowed(methods) if methods else NotFound()
-    read_body(answers.FORM_LIMIT_BYTES)
+    read_body(FORM_LIMIT_BYTES)
     answers.refuse_nul()
     try:
         result = function(session.viewer)

@@ -2,16 +2,16 @@
 
 import secrets
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flask import Flask, g
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: Keys of a request's environment: the frame's policy and the request's id, for the answer's headers.
+#: Keys of a request's environment: the `FrameHeaders` and the request's id, for the answer's headers.
 FRAME_POLICY: Final = "pat_service.frame_policy"
 REQUEST_ID: Final = "pat_service.request_id"
 #: Key of a request's environment: the answer is a public file outside `STATIC`.
@@ -29,16 +29,29 @@ NOT_FRAMED: Final = (
     POLICY_HEADER,
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 )
-_DENIED_FEATURES: Final = (
-    "accelerometer browsing-topics camera display-capture geolocation gyroscope hid "
-    "magnetometer microphone midi payment publickey-credentials-get serial usb"
+#: Features that no page of this service uses.
+_NEVER: Final = (
+    *("accelerometer", "browsing-topics", "display-capture", "gyroscope", "hid", "magnetometer", "midi"),
+    *("payment", "publickey-credentials-get", "serial", "usb"),
 )
-PERMISSIONS: Final = ", ".join(f"{feature}=()" for feature in _DENIED_FEATURES.split())
+#: Features that an app can declare. A host page must allow them too.
+GRANTABLE: Final = ("camera", "microphone", "geolocation", "clipboard-write", "fullscreen")
+
+
+def permissions_policy(granted: Collection[str]) -> str:
+    """Return the `Permissions-Policy` that leaves only these of the `GRANTABLE` features."""
+    denied = sorted([*_NEVER, *(feature for feature in GRANTABLE if feature not in granted)])
+    return ", ".join(f"{feature}=()" for feature in denied)
+
+
+PERMISSIONS_HEADER: Final = "Permissions-Policy"
+#: For pages outside frames, which have buttons that copy.
+PERMISSIONS: Final = permissions_policy(("clipboard-write", "fullscreen"))
 #: A page with `Cross-Origin-Embedder-Policy` (HTML Standard) loads only answers that have this header.
 RESOURCE_POLICY: Final = "Cross-Origin-Resource-Policy"
 FOR_ANY_SITE: Final = (RESOURCE_POLICY, "cross-origin")
 FOR_OWN_ORIGIN: Final = (RESOURCE_POLICY, "same-origin")
-#: A page with this policy frames only pages that have it too. Our frames load nothing from other origins.
+#: A page with this policy frames only pages that have it too. Most frames load nothing from other origins.
 EMBEDDER_POLICY: Final = "Cross-Origin-Embedder-Policy"
 ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
 #: With this header, no other site can reach the window of a page in its own tab. Browsers ignore the header
@@ -48,7 +61,17 @@ ALONE: Final = ("Cross-Origin-Opener-Policy", "same-origin")
 FIXED: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
-    ("Permissions-Policy", PERMISSIONS),
+    (PERMISSIONS_HEADER, PERMISSIONS),
+)
+#: Headers of an app's own Response that are removed. They could set cookies or forbid framing, replace the
+#: policy or report to other sites, delete the origin's data, or leave the page.
+REFUSED_OF_APPS: Final = frozenset(
+    {
+        *("set-cookie", "x-frame-options", "clear-site-data", "refresh", "service-worker-allowed"),
+        *("content-security-policy-report-only", "permissions-policy-report-only", "feature-policy"),
+        *("cross-origin-embedder-policy-report-only", "document-policy", "nel"),
+        *("report-to", "reporting-endpoints"),
+    }
 )
 #: A year, in seconds.
 HSTS: Final = "max-age=31536000"
@@ -65,9 +88,17 @@ DIGEST_HEADER: Final = "Repr-Digest"
 NONCE: Final = "[A-Za-z0-9_-]{16,64}"
 
 
-def digest_of(body: bytes) -> str:
+def page_digest(body: bytes) -> str:
     """Return the value of `DIGEST_HEADER` for a body."""
     return f"sha-256=:{b64encode(sha256(body).digest()).decode()}:"
+
+
+class FrameHeaders(NamedTuple):
+    """What distinguishes the answers of one frame. `is_isolated`: isolated hosts can show it."""
+
+    policy: str
+    permissions: str
+    is_isolated: bool
 
 
 def request_state() -> dict[str, Any]:
@@ -104,29 +135,35 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
         # Otherwise two hosts of one domain share a process and can set a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
     for_files = [*fixed, FOR_ANY_SITE]
-    for_frames = [*fixed, NOT_CHANGED, FOR_ANY_SITE, ISOLATED]
+    for_frames = [*(pair for pair in fixed if pair[0] != PERMISSIONS_HEADER), NOT_CHANGED, FOR_ANY_SITE]
     for_others = [*fixed, NOT_STORED, ALONE]
     of_files, of_frames, of_others = (
         {name.lower() for name, _ in given} | {REQUEST_ID_HEADER.lower()}
         for given in (for_files, for_frames, for_others)
     )
-    # An app's own Response can set no cookie and cannot forbid framing.
-    of_frames |= {POLICY_HEADER.lower(), "set-cookie", "x-frame-options"}
+    of_frames |= {
+        POLICY_HEADER.lower(),
+        PERMISSIONS_HEADER.lower(),
+        EMBEDDER_POLICY.lower(),
+        *REFUSED_OF_APPS,
+    }
     inner = app.wsgi_app
 
     def wsgi_app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         static = environ["PATH_INFO"].startswith((STATIC, VERSIONED))
 
         def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
-            policy = environ.get(FRAME_POLICY)
+            frame: FrameHeaders | None = environ.get(FRAME_POLICY)
             public = static or PUBLIC in environ
-            replaced = of_files if public else of_frames if policy else of_others
+            replaced = of_files if public else of_frames if frame else of_others
             given = {name.lower() for name, _ in headers}
             if not given.isdisjoint(replaced):
                 headers = [pair for pair in headers if pair[0].lower() not in replaced]
-            if policy:
+            if frame:
                 headers += for_frames
-                headers.append((POLICY_HEADER, policy))
+                headers += ((POLICY_HEADER, frame.policy), (PERMISSIONS_HEADER, frame.permissions))
+                if frame.is_isolated:
+                    headers.append(ISOLATED)
             else:
                 headers += for_files if public else for_others
                 if static and status >= "4":

@@ -197,9 +197,10 @@
   let recoverTimer;
   let endPause = () => {}; // ends the pause before the next attempt
   let expired = false; // true when the host has got the event
+  let permissions = []; // what the app declares of the browser's features
 
   function take(opening) {
-    ({ session, viewer } = opening);
+    ({ session, viewer, permissions = [] } = opening);
     hold(opening.expiresIn);
     lifetime = opening.expiresIn * 1000;
     stopped = null;
@@ -437,6 +438,9 @@
   }
 
   function opened() {
+    // Only Chromium tells a page what its iframe allows.
+    const lacking = permissions.filter((name) => document.featurePolicy?.allowsFeature(name) === false);
+    if (lacking.length) console.warn(`Add this to the iframe's attribute allow, if the app may use it: ${lacking.join("; ")}`);
     emit("loaded", { app: viewer.app ?? null, workspace: viewer.workspace, title: document.title });
   }
 

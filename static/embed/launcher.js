@@ -9,7 +9,7 @@
     "allow-scripts allow-same-origin allow-forms allow-downloads allow-popups allow-popups-to-escape-sandbox",
     "allow-modals allow-top-navigation-by-user-activation",
   ].join(" ");
-  const ALLOW = "fullscreen; clipboard-write";
+  const ALLOW = "camera; microphone; geolocation; clipboard-write; fullscreen";
   const OWN = /^(ready|resize|session:(expiring|renewed|expired))$/; // events of the app's frame that only this page needs
   const PASSED_ON = /^(loaded|navigate|session:revoked)$/;
 

@@ -21,6 +21,7 @@ from sqlalchemy import select, update
 
 from pat_service import __version__
 from pat_service.credentials import Key
+from pat_service.embed import EmbeddedApp
 from pat_service.shapes import normalize_email
 from pat_service.storage.models import App, Client, ClientSecret, Event, User
 from tests.support.api_calls import BEN, UNKNOWN, mint, open_session, session_code
@@ -675,6 +676,26 @@ def test_a_shell_captures_secrets_and_errors_of_real_processes(
     assert mint_status(client, "till", secret) == 201
     refused = flask("provision", write("frobs = 1"))
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "Error: frobs: Unknown field.\n")
+
+
+# check: what apps declare
+
+
+def test_check_says_that_apps_of_one_origin_share_what_they_declare(
+    runner: Runner, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = service.app.extensions["pat_service.registry"]
+    mapped = EmbeddedApp(csp={"img-src": ["https://tiles.example"]}, permissions=["geolocation", "camera"])
+    monkeypatch.setitem(registry._apps, "orders", mapped)
+    assert "share" not in succeed(runner, "check").stdout
+    registry.apply_limits(development=False)
+    line = (
+        "All apps share one origin, so each app can use what another declares: orders (img-src "
+        "https://tiles.example; camera; geolocation). With {app} in PUBLIC_URL each app has its own"
+    )
+    assert line in succeed(runner, "check").stdout.splitlines()
+    monkeypatch.setitem(service.app.config, "PUBLIC_URL", "https://{app}.embed.example")
+    assert "share" not in succeed(runner, "check").stdout
 
 
 # check: emails

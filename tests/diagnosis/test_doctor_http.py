@@ -17,7 +17,8 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from pat_service.diagnosis import http_check
-from pat_service.embed import ancestors
+from pat_service.embed import EmbeddedApp, ancestors
+from pat_service.embed.ancestors import Framed
 from tests.diagnosis.test_doctor import Findings, bad
 from tests.support.people import KEY, ORDERS, PORTAL, Service, changed, provision
 from tests.support.rewriting_proxy import (
@@ -181,6 +182,20 @@ def test_the_doctor_reports_a_proxy_that_changes_the_host(app: Flask, ask: Ask) 
     assert "proxy_set_header Host $http_host" in text
 
 
+def test_an_app_with_other_origins_needs_no_header_for_isolated_hosts(
+    app: Flask, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = app.extensions["pat_service.registry"]
+    mapped = EmbeddedApp(csp={"img-src": ["https://tiles.example"]})
+    monkeypatch.setitem(registry._apps, "orders", mapped)
+    registry.apply_limits(development=False)
+    for args in (["--app", "orders"], ["--workspace", "acme"]):
+        with serving(app.wsgi_app) as port:
+            found = ask(f"http://127.0.0.1:{port}", args)
+        assert bad(found) == []
+        assert "cannot show this: an app has other origins" in str(found)
+
+
 # ---- A proxy that changes headers ----
 
 
@@ -277,7 +292,7 @@ def test_the_doctor_reports_a_server_with_another_database(
     app: Flask, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(app.wsgi_app) as port:
-        monkeypatch.setattr(ancestors, "current_origins", lambda place: ["http://portal.example"])
+        monkeypatch.setattr(ancestors, "current", lambda place: Framed(["http://portal.example"]))
         provision(app, changed("apps", "orders", allowed_origins=["https://new.example"]))
         (found,) = bad(ask(f"http://127.0.0.1:{port}"))
     assert found[:2] == ("problem", "headers")

@@ -28,7 +28,7 @@ EVERYWHERE: Final = {"method_not_allowed", "internal_error"}
 OWN_CLASSES: Final = re.compile(r"embed-|hue-|launch|htmx-request|reference|request-id|by-hand")
 
 #: Names that `pat_service.embed` has for `app.py`, and not for apps.
-FOR_THE_SERVICE: Final = {"Registry", "init_app", "refusal_page"}
+FOR_THE_SERVICE: Final = {"Registry", "WrongDeclaration", "init_app", "refusal_page"}
 #: Names that Flask and Jinja give every template.
 FRAMEWORKS_NAMES: Final = {
     *DEFAULT_NAMESPACE,

@@ -10,6 +10,7 @@ from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from pat_service.embed import EmbeddedApp, ancestors
+from pat_service.embed.ancestors import Framed
 from pat_service.rules.access import Place
 from pat_service.storage.models import App
 from tests.support.people import (
@@ -323,6 +324,6 @@ def test_a_worker_caches_the_origins_of_a_limited_number_of_apps(monkeypatch: py
     monkeypatch.setattr(ancestors, "_known", {})
     monkeypatch.setattr(ancestors, "MAX_PLACES", 3)
     for number in range(10):
-        ancestors.remember(Place(app_id=str(number)), [PORTAL])
+        ancestors.remember(Place(app_id=str(number)), Framed([PORTAL]))
         assert len(ancestors._known) <= 3
-    assert ancestors.recent_origins(Place(app_id="9")) == [PORTAL]
+    assert ancestors.recent(Place(app_id="9")).origins == [PORTAL]

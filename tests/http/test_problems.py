@@ -93,7 +93,7 @@ def methods_by_address(app: Flask) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/nothing", "/api", "/api/", "/api/ext", "/api/ext/nothing", f"{MINT}/", f"{EXCHANGE}/"),
+        *("/nothing", "/api", "/api/", "/api/ext", "/api/ext/nothing", f"{MINT}/", f"{EXCHANGE}/"),
         *(f"/{MINT}", MINT.upper(), "/static", "/static/", "/static//etc/passwd", "/x" * 2000, "/.env"),
         *("/embed-apps", "/embed-apps/", f"{FRAME}/", f"{FRAME}/nothing", f"{FRAME}/pages", f"{FRAME}/data/"),
         *(f"{FRAME}/pages/Index", f"{FRAME}/pages/_chart", f"{FRAME}/pages/index.html", f"{FRAME}/data/.."),

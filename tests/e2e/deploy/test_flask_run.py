@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -202,6 +203,36 @@ def test_a_second_start_keeps_key_and_data(tmp_path: Path) -> None:
     with running(tmp_path) as laptop:
         path = f"/embed-apps/{ORDERS}?personal-access-token={token}"
         assert laptop.call("GET", path).status == 200
+
+
+@pytest.mark.parametrize("server", ["flask", "gunicorn"])
+def test_an_app_that_declares_a_wrong_source_stops_the_start(tmp_path: Path, server: str) -> None:
+    checkout(tmp_path)
+    for file in ("worker.py", "gunicorn.conf.py"):
+        (tmp_path / file).symlink_to(PROJECT / file)
+    (tmp_path / "apps").unlink()
+    shutil.copytree(PROJECT / "apps", tmp_path / "apps")
+    stock = tmp_path / "apps" / "stock"
+    stock.mkdir()
+    (stock / "__init__.py").write_text(
+        "from pat_service.embed import EmbeddedApp\napp = EmbeddedApp(csp={'img-src': ['*']})\n"
+    )
+    env = {
+        **{"PATH": os.environ["PATH"], "SECRET_KEY": KEY, "PUBLIC_URL": "https://embed.example"},
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'pat.db'}",
+    }
+    flask = [sys.executable, "-m", "flask", "--app", "app"]
+    command = [*flask, "check"]
+    if server == "gunicorn":
+        (stock / "__init__.py").rename(tmp_path / "later.py")
+        subprocess.run([*flask, "db", "upgrade"], cwd=tmp_path, env=env, check=True, capture_output=True)
+        (tmp_path / "later.py").rename(stock / "__init__.py")
+        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{free_port()}"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    line = "pat-service: apps/stock: csp has '*' in img-src: allowed are exact https origins, data:, blob:"
+    assert line in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
 
 
 def test_make_run_on_a_busy_port_changes_nothing(tmp_path: Path) -> None:
