@@ -18,6 +18,7 @@
   const MAX_RECOVER_MS = 300_000;
   const MAX_GROWTH = 8; // times that the content may grow in a row before the script looks for a loop
   const REST_MS = 200; // a host sets a frame's height within this time
+  const STEPS = Array.from({ length: 21 }, (_, step) => step / 20); // visible shares of an element
   const INVALID = '[aria-invalid]:not([aria-invalid="false"])';
   const THEMES = ["light", "dark", "auto"];
   const STALE = ["token_superseded", "token_used", "token_expired"];
@@ -93,10 +94,67 @@
   }
 
   // Move the focus only if the frame has it already: never take it from the host page.
-  function focus(target) {
+  function focus(target, options) {
     if (!document.hasFocus()) return;
     if (target.tabIndex < 0) target.tabIndex = -1;
-    target.focus();
+    target.focus(options);
+  }
+
+  // ---- In sight ----
+
+  // A frame as high as its content is its own viewport, so `fixed` and `sticky` do not follow the viewer there. Across
+  // origins only an IntersectionObserver knows the visible part.
+  function seeVisiblePart(take) {
+    const observer = new IntersectionObserver(([entry]) => {
+      observer.disconnect();
+      take(entry.intersectionRect);
+    });
+    observer.observe(document.documentElement);
+  }
+
+  const clamp = (value, one, other) => Math.max(Math.min(one, other), Math.min(Math.max(one, other), value));
+
+  // Move the part into the visible part of the frame, as often as it is cut off: to its top, or to its middle. The host's
+  // page is never scrolled.
+  const kept = new WeakSet();
+  function keepInSight(part, { edge = 8, middle = false } = {}) {
+    if (kept.has(part)) return;
+    kept.add(part);
+    let shift = 0;
+    let placed = false;
+    const isOver = () => !part.isConnected || part.open === false;
+    const watcher = new IntersectionObserver((entries) => {
+      if (isOver()) stop();
+      else if (!placed || entries.some(({ target, intersectionRatio }) => target !== part || intersectionRatio < 1)) place();
+    }, { threshold: STEPS });
+
+    function stop() {
+      kept.delete(part);
+      watcher.disconnect();
+      part.style.translate = "";
+    }
+
+    function place() {
+      seeVisiblePart((seen) => {
+        if (isOver() || !seen.height) return;
+        const { top, bottom, height } = part.getBoundingClientRect();
+        const gap = clamp((seen.height - height) / 2, 0, edge);
+        const [first, last] = [seen.top + gap, seen.bottom - gap - height];
+        const inside = top >= seen.top && bottom <= seen.bottom;
+        let wanted = clamp(top, first, last);
+        if (last >= first && middle && !placed) wanted = (first + last) / 2;
+        else if (last >= first && !middle) wanted = inside ? top : first;
+        placed = true;
+        if (Math.abs(wanted - top) < 1) return;
+        shift += wanted - top;
+        part.style.translate = `0 ${shift}px`;
+        watcher.unobserve(part); // so that it is compared with the place of then
+        watcher.observe(part);
+      });
+    }
+
+    watcher.observe(part);
+    watcher.observe(document.documentElement);
   }
 
   // ---- The connection to embed.js in the host page ----
@@ -609,7 +667,9 @@
       notice.replaceChildren();
       focus(main.contains(before) ? before : main);
     });
-    notice.replaceChildren(element("div", { className: "notice" }, text, dismiss));
+    const made = element("div", { className: "notice" }, text, dismiss);
+    notice.replaceChildren(made);
+    keepInSight(made);
   }
 
   // End the frame and remove its page.
@@ -619,9 +679,19 @@
     clearTimeout(timer);
     clearTimeout(recoverTimer);
     life.abort();
-    document.body.replaceChildren(panel(found, () => say("restart")));
+    holdHeight();
+    const made = panel(found, () => say("restart"));
+    document.body.replaceChildren(made);
     document.title = words(found)[0];
-    focus(document.querySelector("h1"));
+    keepInSight(made);
+    focus(made.querySelector("h1"), { preventScroll: true });
+  }
+
+  // Keep the frame high enough, so that the viewer still sees it if its top is out of sight.
+  function holdHeight() {
+    if (measured === null) return;
+    document.body.style.minHeight = `${measured}px`;
+    seeVisiblePart(({ top, bottom }) => { document.body.style.minHeight = top > 0 ? `${Math.ceil(bottom)}px` : ""; });
   }
 
   // Show the reason in the waiting page if it got no session.
@@ -663,12 +733,27 @@
     const covering = element("div", { className: "embed-cover" }, made);
     covering.dataset.code = found.code;
     document.body.append(covering);
-    focus(made.querySelector("h1"));
+    keepInSight(made);
+    focus(made.querySelector("h1"), { preventScroll: true });
   }
 
   function reconnecting(going) {
     document.querySelector(".embed-reconnecting")?.remove();
-    if (going) document.body.append(state("embed-reconnecting", texts.words.reconnecting));
+    if (!going) return;
+    const line = state("embed-reconnecting", texts.words.reconnecting);
+    document.body.append(line);
+    keepInSight(line);
+  }
+
+  // Show that a page is on its way. The style sheet waits before it shows the bar.
+  function setBusy(going) {
+    document.querySelector(".embed-progress")?.remove();
+    if (going) main.setAttribute("aria-busy", "true");
+    else main.removeAttribute("aria-busy");
+    if (!going) return;
+    const bar = element("div", { className: "embed-progress" });
+    document.body.append(bar);
+    keepInSight(bar, { edge: 0 });
   }
 
   function state(className, text) {
@@ -719,13 +804,13 @@
     visiting?.abort();
     const control = new AbortController();
     const mine = (visiting = { method, abort: () => control.abort() });
-    main.setAttribute("aria-busy", "true");
+    setBusy(true);
     const answer = await send(url, { method, body, signal: control.signal })
       .then(async (response) => ({ response, html: await response.text().catch(lost) }))
       .catch(settle);
     if (visiting !== mine) return;
     visiting = null;
-    main.removeAttribute("aria-busy");
+    setBusy(false);
     if (answer && swappable(answer.response) && answer.response.status !== 204) {
       show(answer.html, answer.response.status === 422, url.hash.slice(1));
       emit("navigate", { page: decodeURIComponent(url.pathname.slice(root.pathname.length + "pages/".length)), title: document.title });
@@ -891,7 +976,24 @@
   let judging = null; // a timer, while the script looks for a loop
   let following = null; // {inner, height} of a page whose height depends on its frame
 
-  const contentHeight = () => Math.ceil(document.documentElement.getBoundingClientRect().height);
+  // The root's own height leaves out positioned content.
+  function contentHeight() {
+    const { documentElement, body } = document;
+    const { top, height } = documentElement.getBoundingClientRect();
+    return Math.ceil(Math.max(height, body.getBoundingClientRect().top - top + body.scrollHeight));
+  }
+
+  let refitting = null;
+
+  // Positioned content changes the size of no element around it.
+  function refit() {
+    if (measured !== null) refitting ??= requestAnimationFrame(() => {
+      refitting = null;
+      fit();
+    });
+  }
+
+  const MOVES = "transitionend animationend toggle load focusin focusout pointerover pointerout".split(" ");
 
   function fit() {
     document.documentElement.toggleAttribute("data-auto-height", measured !== null);
@@ -1022,6 +1124,8 @@
     when(window, "load", fit);
     when(window, "resize", rest);
     new ResizeObserver(fit).observe(document.documentElement);
+    new MutationObserver(refit).observe(document, { childList: true, subtree: true, characterData: true, attributes: true });
+    for (const type of MOVES) when(document, type, refit, true);
     fit();
     if (!session) return;
     when(document, "click", clicked);
@@ -1030,8 +1134,13 @@
     when(document, "visibilitychange", wake);
     when(window, "online", reconnect);
     when(window, "pageshow", (event) => event.persisted && wake());
-    const observed = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["embed-src"] };
-    new MutationObserver(fill).observe(document.body, observed);
+    const observed = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["embed-src", "open"] };
+    new MutationObserver((changes) => {
+      fill();
+      for (const { target, attributeName } of changes) {
+        if (attributeName === "open" && target.matches("dialog:modal")) keepInSight(target, { middle: true });
+      }
+    }).observe(document.body, observed);
     fill();
     window.embed = embed;
     if (!viewer.app) window.embedLauncher = launcher;

@@ -294,6 +294,47 @@ def fitted_height(portal: DrivenPortal) -> int:
     return int(content)
 
 
+def test_notices_and_dialogs_are_in_sight_in_a_high_frame(portal: DrivenPortal) -> None:
+    portal.open("auto-height")
+    portal.page.run("() => { document.body.append(document.createElement('div')); }")
+    portal.page.run("() => { document.body.lastChild.style.height = '3000px'; }")
+    portal.frame.run("() => { document.querySelector('#part').style.height = '3000px'; }")
+    fitted_height(portal)
+    portal.page.run("() => scrollTo(0, 1500)")
+    portal.frame.run("() => [...document.links].find(({ text }) => text === 'Gone').click()")
+    expect_in_sight(portal, ".embed-notice > .notice")
+    portal.page.run("() => scrollTo(0, 2500)")
+    expect_in_sight(portal, ".embed-notice > .notice")
+    portal.frame.run(
+        """() => {
+            const dialog = document.createElement("dialog");
+            dialog.textContent = "Sure?";
+            document.querySelector("#embed-main").append(dialog);
+            dialog.showModal();
+        }"""
+    )
+    expect_in_sight(portal, "dialog")
+    portal.page.run("() => scrollTo(0, 1000)")
+    expect_in_sight(portal, "dialog")
+    assert portal.page.run("() => scrollY") == 1000
+
+
+def expect_in_sight(portal: DrivenPortal, selector: str) -> None:
+    """Wait until the whole element of the frame is inside the window."""
+    top, height = portal.page.run(
+        "() => [document.querySelector('iframe').getBoundingClientRect().top, innerHeight]"
+    )
+    portal.frame.until(
+        """(selector, top, height) => {
+            const box = document.querySelector(selector)?.getBoundingClientRect();
+            return box && box.height > 0 && box.top + top >= 0 && box.bottom + top <= height;
+        }""",
+        selector,
+        top,
+        height,
+    )
+
+
 def test_theme_and_locale_change_at_run_time(portal: DrivenPortal) -> None:
     portal.open('theme="dark" locale="es"')
     look = "() => [document.documentElement.dataset.theme, embed.theme, embed.locale]"
