@@ -16,28 +16,28 @@ from pat_service.api.schemas import (
 )
 from pat_service.credentials import parse_token
 from pat_service.http import limits, opening
-from pat_service.http.authentication import client_required, keyring, utcnow
+from pat_service.http.authentication import keyring, minting_client_required, utcnow
 from pat_service.http.public_url import frame_url, launcher_url
 from pat_service.rules import minting
 from pat_service.rules.access import Place
-from pat_service.rules.minting import MintRequest
+from pat_service.rules.minting import MintFacts, MintRequest
 from pat_service.rules.openings import Attempt, Framing, Ready
 from pat_service.rules.sessions import OpenSession
 
 
 # The contract fixes the order of checks, from top to bottom:
 @blueprint.route("/users/personal-access-token", methods=["POST"])  # 405 method
-@client_required(*minting.SCOPES, minting=True)  # 401 client, 403 scope, 429 the client's rate
-@blueprint.arguments(MintRequestSchema, examples=MINT_EXAMPLES)  # 413 size, 415 type, 400 payload
+@blueprint.arguments(MintRequestSchema, deferred=True, examples=MINT_EXAMPLES)
+@minting_client_required  # 401 client, 403 scope, 429 the client's rate, 413 size, 415 type, 400 payload
 @blueprint.response(201, MintAnswerSchema, examples=MINTED_EXAMPLES)
 @problems(404, 409)
-def mint(request: MintRequest) -> dict[str, Any]:
+def mint(request: MintRequest, facts: MintFacts | None) -> dict[str, Any]:
     """Mint a token for a user and an app, or all apps of a workspace. The new token replaces the former
     one."""
     # 403 scope of the target, 429 the user's rate, 404 user, 404 app or workspace,
     # 409 the app's slug (with `{app}` in PUBLIC_URL), 403 access
     count_user = partial(limits.hit_user_mint, g.caller)
-    minted = minting.mint(g.caller, keyring(), request, utcnow(), count_user=count_user)
+    minted = minting.mint(g.caller, keyring(), request, utcnow(), count_user=count_user, facts=facts)
     metrics.MINTS.inc()
     if minted.app_id:
         g.app_id = minted.app_id

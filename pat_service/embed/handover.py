@@ -9,8 +9,8 @@ from marshmallow import Schema, fields, post_load
 from marshmallow.validate import Length, Regexp
 
 from pat_service.embed.hosts import launcher_origins
+from pat_service.http import payload
 from pat_service.http.headers import NONCE
-from pat_service.http.payload import StrictParser
 from pat_service.shapes import ANY_ORIGIN, MAX_ANCESTORS, MAX_ORIGIN_LENGTH
 
 #: This parameter of a frame's address holds the host page's origin, as embed.js writes it.
@@ -56,12 +56,12 @@ class _HandoverSchema(Schema):
         )
 
 
-_schema, _parser = _HandoverSchema(), StrictParser()
+_schema = _HandoverSchema()
 
 
 def read_handover() -> Handover:
     """Return the handover in the body. Raise InvalidPayload, PayloadTooLarge or UnsupportedMediaType."""
-    handover: Handover = _parser.parse(_schema, request)
+    handover: Handover = payload.load(_schema)
     return handover
 
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final, TypeVar
 
 from flask import current_app, g, request
 from werkzeug.datastructures import Authorization
 
 from pat_service.credentials import Keyring, Secret, redact
-from pat_service.errors import InvalidClient, Refused, SessionInvalid
+from pat_service.errors import InvalidClient, SessionInvalid
 from pat_service.http import limits
-from pat_service.http.payload import MAX_BODY_BYTES, receive_body
-from pat_service.rules import callers, events
-from pat_service.rules.callers import Caller
+from pat_service.http.payload import MAX_BODY_BYTES, Arguments, receive_body
+from pat_service.rules import callers, events, minting
 from pat_service.rules.clients import MIN_SECRET_LENGTH
 from pat_service.rules.sessions import Opened
 from pat_service.shapes import is_client_id
@@ -22,6 +21,7 @@ from pat_service.shapes import is_client_id
 MAX_ADDRESS_CHARS: Final = 64
 
 AnySession = TypeVar("AnySession", bound=Opened)
+Checked = TypeVar("Checked")
 
 
 def keyring() -> Keyring:
@@ -33,27 +33,17 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def client_required(
-    *scopes: str, minting: bool = False
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Allow only clients with one of these scopes to call a view, and set `g.caller`.
-
-    The order of checks is part of the contract: client, scope, the client's mint limit, then the body.
-    """
+def client_required(*scopes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Allow only clients with one of these scopes to call a view, and set `g.caller`."""
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def called(*args: Any, **kwargs: Any) -> Any:
             receive_body(MAX_BODY_BYTES)
-            g.caller = caller = _caller()
-            try:
+            caller = _authenticate(callers.authenticate)
+            g.caller, g.client_id = caller, caller.id
+            with events.recording_refusals(events.CLIENT_REFUSED, utcnow(), client_id=caller.id):
                 caller.require(*scopes)
-                if minting:
-                    limits.hit_mint(caller)
-            except Refused as refusal:
-                kind = events.MINT_REFUSED if minting else events.CLIENT_REFUSED
-                events.record_refusal(kind, refusal, utcnow(), client_id=caller.id)
-                raise
             return view(*args, **kwargs)
 
         # The OpenAPI document lists the scopes.
@@ -61,6 +51,26 @@ def client_required(
         return called
 
     return decorate
+
+
+def minting_client_required(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Allow only clients that may mint to call a view, and set `g.caller`. The view also gets the facts.
+
+    The order of checks is part of the contract: client, scope, the client's mint limit, then the body. The
+    body has been read before, so that one query reads the client and the facts of its request.
+    """
+
+    @wraps(view)
+    def called(body: Arguments) -> Any:
+        caller, facts = _authenticate(partial(minting.authenticate, body.loaded))
+        g.caller, g.client_id = caller, caller.id
+        with events.recording_refusals(events.MINT_REFUSED, utcnow(), client_id=caller.id):
+            caller.require(*minting.SCOPES)
+            limits.hit_mint(caller)
+        return view(body.get(), facts)
+
+    called.scopes = minting.SCOPES  # type: ignore[attr-defined]
+    return called
 
 
 def _authorization() -> Authorization | None:
@@ -71,20 +81,19 @@ def _authorization() -> Authorization | None:
         return None
 
 
-def _caller() -> Caller:
+def _authenticate(check: Callable[[Keyring, str, Secret, datetime], Checked]) -> Checked:
+    """Return the result of `check` for the request's credentials. Raise InvalidClient."""
     sent = _authorization()
     try:
         if sent is None or sent.type != "basic" or not sent.username or not sent.password:
             raise InvalidClient
-        caller = callers.authenticate(keyring(), sent.username, Secret(sent.password), utcnow())
+        return check(keyring(), sent.username, Secret(sent.password), utcnow())
     except InvalidClient as refusal:
         g.address = redact(limits.address())[:MAX_ADDRESS_CHARS]
         g.claimed_client = refusal.subject.get("client_id") or _claimed_client(sent)
         # Counted per address, so that the real client of this id keeps its quota.
         limits.hit_failure()
         raise
-    g.client_id = caller.id
-    return caller
 
 
 def _claimed_client(sent: Authorization | None) -> str | None:

@@ -5,19 +5,19 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from math import nan
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final
 from urllib.parse import parse_qsl
 
 from flask import Request, request
-from marshmallow import RAISE, ValidationError
-from webargs.flaskparser import FlaskParser
+from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.formparser import FormDataParser
 
 from pat_service.credentials import redact
-from pat_service.errors import InvalidPayload, PayloadTooLarge, UnsupportedMediaType, flatten
+from pat_service.errors import InvalidPayload, PayloadTooLarge, Refused, UnsupportedMediaType, flatten
 
 MAX_BODY_BYTES: Final = 16 * 1024
 JSON: Final = "application/json"
@@ -213,30 +213,38 @@ def invalid(messages: Mapping[str, Any]) -> InvalidPayload:
     return InvalidPayload({printable(name): texts for name, texts in flatten(messages, BODY).items()})
 
 
-class StrictParser(FlaskParser):
-    """webargs with our JSON parser and our errors."""
+#: Where a request has its arguments → the function that reads them.
+_READERS: Final = {"json": read_object, "json_or_form": read_object_or_form, "query": read_query}
 
-    DEFAULT_VALIDATION_STATUS = 400
-    DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": RAISE}
 
-    def load_json(self, req: Request, schema: Any) -> Any:
-        return read_object()
+def load(schema: Schema, location: str = "json") -> Any:
+    """Return the request's arguments as the schema loads them.
 
-    def load_json_or_form(self, req: Request, schema: Any) -> Any:
-        return read_object_or_form()
+    Raise InvalidPayload, and the errors of the location's reader.
+    """
+    try:
+        return schema.load(_READERS[location]())
+    except ValidationError as error:
+        raise invalid(error.normalized_messages()) from None
 
-    def load_querystring(self, req: Request, schema: Any) -> Any:
-        return read_query()
 
-    def handle_error(
-        self,
-        error: ValidationError,
-        req: Request,
-        schema: Any,
-        *,
-        error_status_code: int | None,
-        error_headers: Mapping[str, str] | None,
-    ) -> NoReturn:
-        # webargs groups the messages by location, such as `json`.
-        messages = {k: v for group in error.normalized_messages().values() for k, v in group.items()}
-        raise invalid(messages) from None
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of a body, or the error that refuses it. The caller sees the error only after `get`."""
+
+    loaded: Any
+    refusal: Refused | HTTPException | None = None
+
+    @classmethod
+    def read(cls, schema: Schema) -> "Arguments":
+        """Wait for the body, and load it with the schema."""
+        try:
+            return cls(load(schema))
+        except (Refused, HTTPException) as refusal:
+            return cls(None, refusal)
+
+    def get(self) -> Any:
+        """Return the arguments. Raise the errors of `load`."""
+        if self.refusal is not None:
+            raise self.refusal
+        return self.loaded

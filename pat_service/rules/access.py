@@ -92,51 +92,60 @@ AnyViewer: TypeAlias = Viewer | Visitor
 
 
 #: The columns that decide access. Their names are unique, so a statement can select others too.
-FACTS = (
+DECIDING = (
     User.id.label("user_id"),
-    User.email.label("user_email"),
-    User.name.label("user_name"),
     User.status.label("user_status"),
     WorkspaceStatus.status.label("status_in_workspace"),
     App.id.label("app_id"),
     App.slug.label("app_slug"),
-    App.name.label("app_name"),
-    App.template.label("app_template"),
     App.moves.label("app_moves"),
     App.workspace_id.label("app_workspace"),
-    App.moved_from.label("app_moved_from"),
-    App.allowed_origins.label("app_origins"),
     Workspace.id.label("workspace_id"),
-    Workspace.slug.label("workspace_slug"),
-    Workspace.name.label("workspace_name"),
-    Workspace.allowed_origins.label("workspace_origins"),
     Member.role.label("role"),
     Grant.user_id.label("granted"),
 )
+#: The columns that decide access, and those that a frame shows.
+FACTS = (
+    *DECIDING,
+    User.email.label("user_email"),
+    User.name.label("user_name"),
+    App.name.label("app_name"),
+    App.template.label("app_template"),
+    App.moved_from.label("app_moved_from"),
+    App.allowed_origins.label("app_origins"),
+    Workspace.slug.label("workspace_slug"),
+    Workspace.name.label("workspace_name"),
+    Workspace.allowed_origins.label("workspace_origins"),
+)
 
 
-class AccessFacts(Protocol):
-    """A row of `FACTS`. A column is None if its outer join found nothing."""
+class DecidingFacts(Protocol):
+    """A row of `DECIDING`. A column is None if its outer join found nothing."""
 
     user_id: str
-    user_email: str
-    user_name: str
     user_status: str
     status_in_workspace: str | None
     app_id: str
     app_slug: str
-    app_name: str
-    app_template: str
     app_moves: int
     app_workspace: str
+    workspace_id: str
+    role: str
+    granted: str | None
+
+
+class AccessFacts(DecidingFacts, Protocol):
+    """A row of `FACTS`."""
+
+    user_email: str
+    user_name: str
+    app_name: str
+    app_template: str
     app_moved_from: str | None
     app_origins: list[str]
-    workspace_id: str
     workspace_slug: str
     workspace_name: str
     workspace_origins: list[str]
-    role: str
-    granted: str | None
 
 
 class CredentialFacts(AccessFacts, Protocol):
@@ -182,17 +191,17 @@ def join_facts(
     )
 
 
-def is_active(facts: AccessFacts) -> bool:
+def is_active(facts: DecidingFacts) -> bool:
     """Return whether the user is archived neither in the installation nor in the workspace."""
     return facts.user_status == ACTIVE and facts.status_in_workspace != ARCHIVED
 
 
-def may_visit(facts: AccessFacts) -> bool:
+def may_visit(facts: DecidingFacts) -> bool:
     """Return whether the user is an active member of the workspace. Every role may visit."""
     return is_active(facts) and facts.role is not None
 
 
-def may_open(facts: AccessFacts) -> bool:
+def may_open(facts: DecidingFacts) -> bool:
     """Return whether the user may visit the app's workspace and has a grant of the app."""
     return may_visit(facts) and facts.app_workspace == facts.workspace_id and facts.granted is not None
 

@@ -5,11 +5,12 @@ A client has scopes, and may be limited to workspaces.
 
 import hmac
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Boolean, bindparam, exists, or_, select, update
+from sqlalchemy import Boolean, and_, bindparam, exists, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
@@ -37,25 +38,27 @@ _NO_DIGEST: Final = bytes(32)
 #: While the breaker is open, no use is recorded, so no request waits for a failing database.
 _breaker = CircuitBreaker()
 
-_by_id = Query(
-    select(
-        Client.id,
-        Client.scopes,
-        Client.all_workspaces,
-        Client.mint_limit,
-        Client.highest_role,
-        ClientSecret.id.label("secret_id"),
-        ClientSecret.digest,
-        ClientSecret.key_id,
-        ClientSecret.last_used_at,
-    )
-    .join(ClientSecret, ClientSecret.client_id == Client.id)
-    .where(
-        Client.id == bindparam("id"),
-        Client.revoked_at.is_(None),
-        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime)),
-    )
+#: A client with its secrets. `authenticate` needs these columns, and the condition `IS_LIVE`.
+SECRETS: Final = Client.__table__.join(ClientSecret.__table__, ClientSecret.client_id == Client.id)
+COLUMNS: Final = (
+    Client.id,
+    Client.scopes,
+    Client.all_workspaces,
+    Client.mint_limit,
+    Client.highest_role,
+    ClientSecret.id.label("secret_id"),
+    ClientSecret.digest,
+    ClientSecret.key_id,
+    ClientSecret.last_used_at,
 )
+IS_LIVE: Final = and_(
+    Client.id == bindparam("id"),
+    Client.revoked_at.is_(None),
+    or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime)),
+)
+#: The condition that the secret is the presented one, and its digest is under the current key.
+IS_PRESENTED: Final = ClientSecret.digest == bindparam("presented")
+_by_id = Query(select(*COLUMNS).select_from(SECRETS).where(IS_LIVE))
 #: The old digest guards the update: only one of several concurrent requests re-keys it.
 _record_use = (
     update(ClientSecret)
@@ -68,7 +71,7 @@ _record_use = (
 )
 
 
-class _SecretRow(Protocol):
+class SecretRow(Protocol):
     """A live secret with its client."""
 
     id: str
@@ -120,27 +123,36 @@ OPERATOR: Final = Caller("(operator)", frozenset(SCOPES), all_workspaces=True)
 _everywhere: ColumnElement[bool] = bindparam("everywhere", type_=Boolean)
 
 
-def reaches_workspace(workspace_id: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+_caller: ColumnElement[str] = bindparam("caller")
+
+
+def reaches_workspace(
+    workspace_id: SQLColumnExpression[Any],
+    caller: SQLColumnExpression[str] = _caller,
+    everywhere: SQLColumnExpression[bool] = _everywhere,
+) -> ColumnElement[bool]:
     """Return the condition that the workspace is one of the caller's. No limited caller reaches null."""
     return or_(
-        _everywhere,
-        exists().where(
-            ClientWorkspace.client_id == bindparam("caller"), ClientWorkspace.workspace_id == workspace_id
-        ),
+        everywhere,
+        exists().where(ClientWorkspace.client_id == caller, ClientWorkspace.workspace_id == workspace_id),
     )
 
 
 _membership = aliased(Member)  # an alias, since an enclosing statement may join `members` too
 
 
-def reaches_user(user_id: SQLColumnExpression[str]) -> ColumnElement[bool]:
+def reaches_user(
+    user_id: SQLColumnExpression[str],
+    caller: SQLColumnExpression[str] = _caller,
+    everywhere: SQLColumnExpression[bool] = _everywhere,
+) -> ColumnElement[bool]:
     """Return the condition that the user is a member of one of the caller's workspaces."""
     return or_(
-        _everywhere,
+        everywhere,
         exists().where(
             _membership.user_id == user_id,
             ClientWorkspace.workspace_id == _membership.workspace_id,
-            ClientWorkspace.client_id == bindparam("caller"),
+            ClientWorkspace.client_id == caller,
         ),
     )
 
@@ -151,31 +163,45 @@ def authenticate(keyring: Keyring, client_id: str, secret: Secret, now: datetime
     The error is about the client if its id is known. Record the use of the secret, and re-key its digest if
     an older key made it.
     """
-    rows: list[_SecretRow] = _by_id.all({"id": client_id, "now": now}) if is_client_id(client_id) else []
+    return authenticate_by(_by_id, {}, keyring, client_id, secret, now)[0]
+
+
+def authenticate_by(
+    query: Query, values: Mapping[str, Any], keyring: Keyring, client_id: str, secret: Secret, now: datetime
+) -> tuple[Caller, Any]:
+    """Authenticate as `authenticate` does, and also return the row of the presented secret.
+
+    `query` selects at least `COLUMNS` of `SECRETS` that are `IS_LIVE`.
+    """
+    presented = keyring.current.digest(secret)
+    rows: list[SecretRow] = []
+    if is_client_id(client_id):
+        rows = query.all({**values, "id": client_id, "now": now, "presented": presented})
     matched = None
     for row in rows:
         key = keyring.get(row.key_id)
         expected = row.digest if key else _NO_DIGEST
-        presented = (key or keyring.current).digest(secret)
-        if hmac.compare_digest(presented, expected):
+        given = presented if key is None or key is keyring.current else key.digest(secret)
+        if hmac.compare_digest(given, expected):
             matched = row
     if not rows:
-        hmac.compare_digest(keyring.current.digest(secret), _NO_DIGEST)
+        hmac.compare_digest(presented, _NO_DIGEST)
     if matched is None:
         raise InvalidClient().about(client_id=rows[0].id if rows else None)
     recorded = matched.last_used_at
     if recorded is None or recorded <= now - RECORD_USE_EVERY or matched.key_id != keyring.current.id:
         _record(keyring, matched, secret, now)
-    return Caller(
+    caller = Caller(
         matched.id,
         frozenset(matched.scopes),
         matched.all_workspaces,
         matched.mint_limit,
         matched.highest_role,
     )
+    return caller, matched
 
 
-def _record(keyring: Keyring, row: _SecretRow, secret: Secret, now: datetime) -> None:
+def _record(keyring: Keyring, row: SecretRow, secret: Secret, now: datetime) -> None:
     """Record the use of the secret. A failing database refuses no caller, and delays it only briefly."""
     if _breaker.is_open():
         return

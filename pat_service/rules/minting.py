@@ -8,9 +8,9 @@ Before `mint`, `http` and `api` check the client, its rate, and the body.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
-from sqlalchemy import Connection, bindparam, false, literal, select, update
+from sqlalchemy import Connection, bindparam, case, false, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
@@ -25,7 +25,7 @@ from pat_service.errors import (
     WorkspaceNotFound,
 )
 from pat_service.rules import callers, events
-from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open, may_visit
+from pat_service.rules.access import DECIDING, DecidingFacts, join_facts, may_open, may_visit
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.directory.changes import Change
 from pat_service.rules.provisioning_jit import NewUser, provision_user
@@ -37,6 +37,8 @@ from pat_service.storage.prepared import Query, Writes
 
 SCOPES: Final = (callers.MINT, callers.MINT_WORKSPACE)
 LAST_SHOWN: Final = 4
+#: The fields of `MintRequest` that can name an app or a workspace.
+_TARGETS: Final = ("app_id", "app_slug", "workspace_id", "workspace_slug")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,14 @@ class MintRequest:
     own_host: bool = False
 
     @property
-    def named_user(self) -> str:
-        """The user as the request names them. All spellings of an email are one name."""
-        if self.email is not None:
-            return f"email:{normalize_email(self.email)}"
-        return f"id:{self.user_id}"
+    def user(self) -> str | None:
+        """The email or id of the user. All spellings of an email are one text."""
+        return self.user_id if self.email is None else normalize_email(self.email)
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The field that names the app or workspace, and its value."""
+        return next((name, value) for name in _TARGETS if (value := getattr(self, name)) is not None)
 
     @property
     def for_app(self) -> bool:
@@ -82,11 +87,28 @@ class Minted:
     workspace_id: str
 
 
-class MintFacts(AccessFacts, Protocol):
+class MintFacts(DecidingFacts, Protocol):
     """The facts of a mint, and whether the caller reaches the user and the workspace."""
 
     user_reached: bool
     workspace_reached: bool
+
+
+def authenticate(
+    request: MintRequest | None, keyring: Keyring, client_id: str, secret: Secret, now: datetime
+) -> tuple[Caller, MintFacts | None]:
+    """Return the caller, and the facts of the request if the same query can read them.
+
+    It queries no user or app unless the secret is right, so its time tells nothing about them. Raise
+    InvalidClient.
+    """
+    # A mint that provisions reads the facts in its transaction.
+    if request is None or request.new_user is not None:
+        return callers.authenticate(keyring, client_id, secret, now), None
+    query, values = _facts_query(_facts_with_client, request)
+    caller, row = callers.authenticate_by(query, values, keyring, client_id, secret, now)
+    # The query has compared the secret's digest under the current key only.
+    return caller, row if row.key_id == keyring.current.id else None
 
 
 def mint(
@@ -96,10 +118,12 @@ def mint(
     now: datetime,
     *,
     count_user: Callable[[str], None],
+    facts: MintFacts | None = None,
 ) -> Minted:
     """Replace the token of the user and app, or of the user and workspace, with a new one.
 
-    `count_user` counts a mint for the named user, and raises RateLimited beyond the limit.
+    `facts` are those that `authenticate` has read. `count_user` counts a mint for the named user, and raises
+    RateLimited beyond the limit.
 
     The old token stops opening frames at once. Open frames continue, unless `end_sessions` is set. Raise
     ScopeMissing, UserNotFound, AppNotFound, WorkspaceNotFound, SlugUnfit, AppForbidden or InvalidClient. A
@@ -107,18 +131,21 @@ def mint(
     """
     with events.recording_refusals(events.MINT_REFUSED, now, client_id=caller.id):
         _require_scopes(caller, request)
-        count_user(request.named_user)
+        count_user(f"{'email' if request.email is not None else 'id'}:{request.user}")
         try:
-            return _mint(caller, keyring, request, now)
+            return _mint(caller, keyring, request, now, facts)
         except IntegrityError:
             # A row was deleted after the check, so check again to raise the right error.
-            return _mint(caller, keyring, request, now)
+            return _mint(caller, keyring, request, now, None)
 
 
-def _mint(caller: Caller, keyring: Keyring, request: MintRequest, now: datetime) -> Minted:
-    facts = _require_access(caller, request) if request.new_user is None else None
-    if facts is not None and not request.end_sessions:
-        return _replace_token(caller, keyring, request, facts, now)
+def _mint(
+    caller: Caller, keyring: Keyring, request: MintRequest, now: datetime, facts: MintFacts | None
+) -> Minted:
+    if request.new_user is None:
+        facts = _require_access(facts or _query_facts(caller, request), request)
+        if not request.end_sessions:
+            return _replace_token(caller, keyring, request, facts, now)
     with transaction() as connection:
         facts = facts or _provision_and_require_access(connection, caller, request, now)
         minted = _replace_token(caller, keyring, request, facts, now, connection)
@@ -134,8 +161,7 @@ def _require_scopes(caller: Caller, request: MintRequest) -> None:
         caller.require_role(request.new_user.role)
 
 
-def _require_access(caller: Caller, request: MintRequest, connection: Connection | None = None) -> MintFacts:
-    facts = _query_facts(caller, request, connection)
+def _require_access(facts: MintFacts, request: MintRequest) -> MintFacts:
     _require_user(facts)
     _require_target(facts, request)
     if not (may_open if request.for_app else may_visit)(facts):
@@ -180,7 +206,7 @@ def _provision_and_require_access(
         app_id=facts.app_id,
     )
     try:
-        return _require_access(caller, request, connection)
+        return _require_access(_query_facts(caller, request, connection), request)
     except AppForbidden:
         # Don't reveal that the user exists if the client couldn't see them before.
         if facts.user_id is None or not facts.user_reached:
@@ -191,18 +217,16 @@ def _provision_and_require_access(
         ) from None
 
 
-def _query_facts(caller: Caller, request: MintRequest, connection: Connection | None) -> MintFacts:
-    user = normalize_email(request.email) if request.email is not None else request.user_id
-    targets = {
-        "app_id": request.app_id,
-        "app_slug": request.app_slug,
-        "workspace_id": request.workspace_id,
-        "workspace_slug": request.workspace_slug,
-    }
-    by, target = next((by, value) for by, value in targets.items() if value is not None)
-    query = _facts_queries[request.email is not None, by]
-    facts: MintFacts = query.first({"user": user, "target": target} | caller.reach(), connection)
+def _query_facts(caller: Caller, request: MintRequest, connection: Connection | None = None) -> MintFacts:
+    query, values = _facts_query(_facts_alone, request)
+    facts: MintFacts = query.first(values | caller.reach(), connection)
     return facts
+
+
+def _facts_query(queries: "_FactsQueries", request: MintRequest) -> tuple[Query, dict[str, Any]]:
+    """Return the query for the names that the request uses, and its values."""
+    by, target = request.target
+    return queries[request.email is not None, by], {"user": request.user, "target": target}
 
 
 def _replace_token(
@@ -252,8 +276,16 @@ def _end_sessions(connection: Connection, facts: MintFacts, now: datetime) -> No
 # Statements, built once.
 
 
-def _build_facts_query(user: ColumnElement[bool], by: str) -> Query:
-    target: ColumnElement[str] = bindparam("target")
+#: The keys say whether an email names the user, and which field names the app or workspace.
+_FactsQueries: TypeAlias = dict[tuple[bool, str], Query]
+
+
+def _build_facts_query(by_email: bool, by: str, *, with_client: bool) -> Query:
+    user: ColumnElement[Any] = bindparam("user")
+    target: ColumnElement[Any] = bindparam("target")
+    if with_client:
+        # The names are null without the right secret, so neither the answer nor its time depends on them.
+        user, target = case((callers.IS_PRESENTED, user)), case((callers.IS_PRESENTED, target))
     conditions: dict[str, tuple[ColumnElement[bool], ColumnElement[bool]]] = {
         "app_id": (App.id == target, Workspace.id == App.workspace_id),
         "app_slug": (App.slug == target, Workspace.id == App.workspace_id),
@@ -261,20 +293,27 @@ def _build_facts_query(user: ColumnElement[bool], by: str) -> Query:
         "workspace_slug": (false(), Workspace.slug == target),
     }
     app, workspace = conditions[by]
-    statement = select(
-        *FACTS,
-        reaches_user(User.id).label("user_reached"),
-        reaches_workspace(Workspace.id).label("workspace_reached"),
+    reach = (Client.id, Client.all_workspaces) if with_client else ()
+    facts = (
+        *DECIDING,
+        reaches_user(User.id, *reach).label("user_reached"),
+        reaches_workspace(Workspace.id, *reach).label("workspace_reached"),
     )
-    return Query(statement.select_from(join_facts(select(literal(1)).subquery("one"), app, user, workspace)))
+    source = callers.SECRETS if with_client else select(literal(1)).subquery("one")
+    joined = join_facts(source, app, (User.email if by_email else User.id) == user, workspace)
+    if with_client:
+        return Query(select(*callers.COLUMNS, *facts).select_from(joined).where(callers.IS_LIVE))
+    return Query(select(*facts).select_from(joined))
 
 
-#: The keys say whether an email names the user, and which field names the app or workspace.
-_facts_queries = {
-    (by_email, by): _build_facts_query((User.email if by_email else User.id) == bindparam("user"), by)
-    for by_email in (True, False)
-    for by in ("app_id", "app_slug", "workspace_id", "workspace_slug")
-}
+_facts_alone, _facts_with_client = (
+    {
+        (by_email, by): _build_facts_query(by_email, by, with_client=with_client)
+        for by_email in (True, False)
+        for by in _TARGETS
+    }
+    for with_client in (False, True)
+)
 
 _CLEARED: Final = ("revoked_at", "first_used_at", "last_used_at", "repeat_by")
 #: The columns that a new token replaces in the row of its user and app.

@@ -6,6 +6,7 @@ import unicodedata
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -14,13 +15,16 @@ import time_machine
 from flask import Flask
 from sqlalchemy import select, update
 
+from pat_service.storage import prepared
 from pat_service.storage.models import App, Token, User, Workspace
 from tests.support.api_calls import id_of
 from tests.support.people import (
     ACCESS_LOSSES,
+    KEY,
     LEDGER,
     MINT,
     MINT_BODY,
+    NEW_KEY,
     ORDERS,
     PUBLIC_URL,
     SUPPORT,
@@ -444,3 +448,51 @@ def test_a_session_lasts_its_minutes_even_if_its_token_expires(service: Service)
         clock.shift(1)
         answer = service.client.get(f"/embed-apps/{ORDERS}/session", headers=bearer)
         problem_of(answer, 401, "session_expired")
+
+
+# What a mint asks the database.
+
+
+def test_a_mint_queries_the_client_user_and_app_at_once(shared: Service) -> None:
+    assert shared.mint().status_code == 201
+    with shared.statements() as statements:
+        assert shared.mint().status_code == 201
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT", "INSERT"]
+
+
+def test_a_mint_by_a_client_under_an_older_key_finds_ana_too(make_app: Callable[..., Flask]) -> None:
+    provision(make_app(), WORLD)
+    newer = Service(make_app(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=KEY).test_client())
+    assert newer.mint().status_code == 201
+
+
+@pytest.mark.parametrize("fields", [{"patExpiry": 0}, {"email": None}, {"surplus": True}])
+def test_a_body_that_does_not_validate_queries_the_client_alone(
+    shared: Service, fields: dict[str, Any]
+) -> None:
+    with shared.statements() as statements:
+        problem_of(shared.mint(**fields), 400, "invalid_payload")
+    assert len(statements) == 1
+    assert not re.search("users|apps", statements[0])
+
+
+def test_with_a_wrong_secret_an_unknown_email_costs_as_much_as_anas(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[None] = []
+    execute = prepared.execute
+
+    def count_steps(connection: Any, *statement: Any) -> Any:
+        connection.set_progress_handler(lambda: steps.append(None), 1)
+        rows = execute(connection, *statement).fetchall()
+        connection.set_progress_handler(None, 1)
+        return SimpleNamespace(fetchall=lambda: rows)
+
+    monkeypatch.setattr(prepared, "execute", count_steps)
+    costs = []
+    for email in ("ana@acme.test", "nobody@acme.test"):
+        steps.clear()
+        answer = shared.client.post(MINT, json=body(email=email), headers=basic("portal", "w" * 40))
+        problem_of(answer, 401, "invalid_client")
+        costs.append(len(steps))
+    assert costs[0] == costs[1] > 0
