@@ -4,12 +4,14 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import express from "express";
 
-const { PAT_SERVICE, CLIENT_ID, CLIENT_SECRET, PORT = 8000, PAGES = import.meta.dirname } = process.env;
+const { PAT_SERVICE, CLIENT_ID, CLIENT_SECRET, PORT = 8000 } = process.env;
+const HERE = import.meta.dirname;
+const PAGES = process.env.PAGES ?? resolve(HERE, "../html");
 const AUTHORIZATION = `Basic ${Buffer.from(`${CLIENT_ID}:${CLIENT_SECRET}`).toString("base64")}`;
 const APPS = ["orders"];
 const sessions = new Map(); // replace with a store that outlives this process
 
-const html = (name) => readFileSync(resolve(PAGES, name), "utf8").replaceAll("{{ service }}", PAT_SERVICE);
+const html = (file) => readFileSync(file, "utf8").replaceAll("{{ service }}", PAT_SERVICE);
 const app = express();
 
 app.use((request, response, next) => {
@@ -18,7 +20,7 @@ app.use((request, response, next) => {
 });
 
 app.get("/", (request, response) => {
-  response.send(html(request.email ? "page.html" : "sign-in.html"));
+  response.send(html(request.email ? resolve(PAGES, "page.html") : resolve(HERE, "sign-in.html")));
 });
 
 app.post("/sign-in", (request, response) => {

@@ -1,5 +1,6 @@
 """The portals of examples/, each started as its README says, and used by Ana in Chromium."""
 
+import json
 import os
 import re
 import shutil
@@ -15,21 +16,28 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Frame, Page, expect
+from playwright.sync_api import Frame, Page, Route, expect
 
 from app import create_app
 from config import Config
 from pat_service.storage.database import db
 from tests.e2e.browser.installation import ANA, HOST_HTML, SECRET
 from tests.e2e.browser.recorder import Recorder
-from tests.e2e.browser.site import MINT, site, wait_until_ready
+from tests.e2e.browser.site import MINT, site, wait_until, wait_until_ready
 from tests.support.people import KEY, provision
 from tests.support.servers import PROJECT, free_port, gunicorn, program, web_server
 
 EXAMPLES: Final = PROJECT / "examples"
-KINDS: Final = ("flask", "express", "react")
+#: Pages that `npm run build` makes.
+BUILT: Final = ("react", "vue")
+#: Pages with their own states and controls. The portal in Express serves them.
+PAGES: Final = ("html", *BUILT)
+KINDS: Final = ("flask", *PAGES)
+#: Each back end, with the folder of its page.
+BACK_ENDS: Final = {"flask": "flask", "express": "html"}
 MOST_LINES: Final = 60
 TOKEN: Final = "/embed-token"
+REDIRECTS: Final = (302, 303, 307, 308)
 #: A request that a page of another origin can send without a preflight.
 FORM: Final = "{method: 'POST', mode: 'no-cors', credentials: 'include'}"
 AS_JSON: Final = (
@@ -60,32 +68,29 @@ class ExamplePortal:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the examples with their npm packages and React's build."""
+    """A copy of the examples with their npm packages, and with the built pages."""
     folder = tmp_path_factory.mktemp("examples") / "examples"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("node_modules", "public", "__pycache__"))
+    # `npm run types` fetches this file from the service.
+    shutil.copy(PROJECT / "static/embed.d.ts", folder / "react/pat-embed.d.ts")
+    # One installation for all: npm links the folders of a workspace to the same packages.
+    (folder / "package.json").write_text(json.dumps({"private": True, "workspaces": ["express", *BUILT]}))
+    _run_npm("install", "--no-audit", "--no-fund", "--no-package-lock", cwd=folder)
+    _run_npm("run", "build", *(f"--workspace={kind}" for kind in BUILT), cwd=folder)
+    return folder
+
+
+def _run_npm(*command: str, cwd: Path) -> None:
     try:
         program("node")
         npm = program("npm")
     except FileNotFoundError as missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-    def start(kind: str, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [npm, *command],
-            cwd=folder / kind,
-            env=env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-
-    install = ("install", "--no-audit", "--no-fund", "--no-package-lock")
-    for commands in ([("express", *install), ("react", *install)], [("react", "run", "build")]):
-        for process in [start(*command) for command in commands]:
-            output, _ = process.communicate(timeout=110)
-            assert process.returncode == 0, output
-    return folder
+    done = subprocess.run(
+        [npm, *command], cwd=cwd, env=env, text=True, capture_output=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +133,14 @@ def world(origins: list[str]) -> dict[str, Any]:
 @contextmanager
 def started(kind: str, port: int, env: dict[str, str], folder: Path) -> Iterator[ExamplePortal]:
     """Start the portal as its README says."""
-    env = env | {"PORT": str(port), "PAGES": "."}
+    env = env | {"PORT": str(port)}
     if kind == "flask":
-        command = [sys.executable, "-m", "flask", "--app", "portal", "run", "--port", str(port)]
+        command, cwd = [sys.executable, "-m", "flask", "--app", "portal", "run", "--port", str(port)], "flask"
+    elif kind == "html":
+        command, cwd = [program("node"), "server.js"], "express"
     else:
-        command = [program("node"), "../express/server.js"]
-    with web_server(command, env, port=port, cwd=folder / kind):
+        command, cwd, env = [program("node"), "../express/server.js"], kind, env | {"PAGES": "."}
+    with web_server(command, env, port=port, cwd=folder / cwd):
         yield ExamplePortal(f"http://localhost:{port}")
 
 
@@ -163,6 +170,7 @@ def test_ana_signs_in_and_sees_her_orders(page: Page, portal: ExamplePortal, rec
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
 
 
+@pytest.mark.parametrize("portal", BACK_ENDS.values(), indirect=True)
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_another_page_gets_no_token(page: Page, portal: ExamplePortal, recorder: Recorder, host: str) -> None:
     """From another port of the same host, its requests carry Ana's cookie."""
@@ -180,6 +188,7 @@ def test_another_page_gets_no_token(page: Page, portal: ExamplePortal, recorder:
         assert page.evaluate(f"url => fetch(url, {AS_JSON}).catch(() => 'no')", portal.url + TOKEN) == "no"
 
 
+@pytest.mark.parametrize("portal", BACK_ENDS.values(), indirect=True)
 def test_a_token_needs_a_signed_in_user_and_one_of_the_portals_apps(
     page: Page, portal: ExamplePortal
 ) -> None:
@@ -191,7 +200,7 @@ def test_a_token_needs_a_signed_in_user_and_one_of_the_portals_apps(
     assert [status(app) for app in ("orders", "support", "")] == [201, 404, 404]
 
 
-@pytest.mark.parametrize("kind", ["flask", "express"])
+@pytest.mark.parametrize("kind", BACK_ENDS)
 def test_a_refused_mint_is_passed_on_except_for_a_wrong_secret(
     request: pytest.FixtureRequest, page: Page, service: str, kind: str
 ) -> None:
@@ -202,7 +211,7 @@ def test_a_refused_mint_is_passed_on_except_for_a_wrong_secret(
     }
     for client, expected in expected_by_client.items():
         env = {"PAT_SERVICE": service, "CLIENT_ID": client, "CLIENT_SECRET": SECRET}
-        with started(kind, free_port(), env, folder) as portal:
+        with started(BACK_ENDS[kind], free_port(), env, folder) as portal:
             page.request.post(f"{portal.url}/sign-in")
             answers = [page.request.post(portal.url + TOKEN, data={"app": "orders"}) for _ in expected]
         assert [(answer.status, answer.json().get("code")) for answer in answers] == expected
@@ -212,15 +221,16 @@ def test_a_refused_mint_is_passed_on_except_for_a_wrong_secret(
 
 
 @contextmanager
-def redirecting(status: int) -> Iterator[tuple[str, list[str]]]:
-    """Run a server that redirects every request, and record the paths."""
+def redirecting() -> Iterator[tuple[str, list[str]]]:
+    """Run a server that redirects each request with the next status, and record the paths."""
     paths: list[str] = []
+    statuses = iter(REDIRECTS)
 
     class Redirect(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             paths.append(self.path)
             self.rfile.read(int(self.headers["Content-Length"] or 0))
-            self.send_response(status)
+            self.send_response(next(statuses))
             self.send_header("Location", f"http://{self.headers['Host']}/elsewhere")
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -236,44 +246,60 @@ def redirecting(status: int) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("status", [302, 303, 307, 308])
-@pytest.mark.parametrize("kind", ["flask", "express"])
-def test_no_redirect_gets_the_clients_secret(
-    request: pytest.FixtureRequest, page: Page, kind: str, status: int
-) -> None:
+@pytest.mark.parametrize("kind", BACK_ENDS)
+def test_no_redirect_gets_the_clients_secret(request: pytest.FixtureRequest, page: Page, kind: str) -> None:
     folder = EXAMPLES if kind == "flask" else request.getfixturevalue("installed")
-    with redirecting(status) as (service, paths):
+    with redirecting() as (service, paths):
         env = {"PAT_SERVICE": service, "CLIENT_ID": "portal", "CLIENT_SECRET": SECRET}
-        with started(kind, free_port(), env, folder) as portal:
+        with started(BACK_ENDS[kind], free_port(), env, folder) as portal:
             page.request.post(f"{portal.url}/sign-in")
-            answer = page.request.post(portal.url + TOKEN, data={"app": "orders"})
-    assert answer.status == 502
-    assert paths == [MINT]
+            answers = [page.request.post(portal.url + TOKEN, data={"app": "orders"}) for _ in REDIRECTS]
+    assert [answer.status for answer in answers] == [502] * len(REDIRECTS)
+    assert paths == [MINT] * len(REDIRECTS)
 
 
-@pytest.mark.parametrize("portal", ["react"], indirect=True)
-def test_react_changes_the_theme_of_an_open_frame_and_unmounts_it(page: Page, portal: ExamplePortal) -> None:
+@pytest.mark.parametrize("portal", PAGES, indirect=True)
+def test_a_page_shows_each_state_changes_the_theme_and_removes_the_frame(
+    page: Page, portal: ExamplePortal, recorder: Recorder
+) -> None:
+    recorder.allow("fetch_token_failed", "403")
+    status = page.get_by_role("status")
+    page.route(f"**{TOKEN}", lambda route: route.fulfill(status=403, json={"detail": "Not Ana."}))
     portal.sign_in(page)
-    frame = portal.frame(page)
-    expect(page.get_by_role("status")).to_have_text("You see Orders.")
-    theme = frame.locator("html")
+    expect(status).to_have_text("Your orders could not be opened: fetch_token_failed")
+    page.unroute(f"**{TOKEN}")
+    page.get_by_label("Show orders").uncheck()
+    expect(page.locator("iframe")).to_have_count(0)
+    with hold_back(page, f"**{TOKEN}"):
+        page.get_by_label("Show orders").check()
+        expect(status).to_have_text("Opening your orders…")
+    theme = portal.frame(page).locator("html")
+    expect(status).to_have_text("You see Orders.")
     expect(theme).to_have_attribute("data-theme", "light")
     page.get_by_label("Dark").check()
     expect(theme).to_have_attribute("data-theme", "dark")
-    page.get_by_label("Show orders").uncheck()
-    expect(page.locator("iframe")).to_have_count(0)
-    page.get_by_label("Show orders").check()
-    expect(portal.frame(page).locator("html")).to_have_attribute("data-theme", "dark")
+
+
+@contextmanager
+def hold_back(page: Page, pattern: str) -> Iterator[None]:
+    """Let requests to these addresses wait until the end of the block."""
+    held: list[Route] = []
+    page.route(pattern, lambda route: held.append(route))
+    yield
+    wait_until(page, lambda: bool(held))
+    held[0].continue_()
+    page.unroute(pattern)
 
 
 def test_each_example_is_short_and_in_the_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text("utf-8")
-    for kind in KINDS:
-        assert f"[{kind}/]({kind}/)" in readme
-        code = [file for suffix in ("py", "js", "jsx") for file in (EXAMPLES / kind).glob(f"*.{suffix}")]
-        assert code
-        for file in code:
-            assert len(file.read_text("utf-8").splitlines()) < MOST_LINES, file
+    for folder in EXAMPLES.iterdir():
+        assert not folder.is_dir() or f"[{folder.name}/]({folder.name}/)" in readme
+    suffixes = {".py", ".js", ".tsx", ".vue", ".html"}
+    code = [file for file in EXAMPLES.glob("*/*") if file.suffix in suffixes]
+    assert {file.suffix for file in code} == suffixes
+    for file in code:
+        assert len(file.read_text("utf-8").splitlines()) < MOST_LINES, file
     names = set(re.findall(r"export (?:\w+=\S+ )*?(CLIENT_ID|CLIENT_SECRET)", readme))
     assert names == {"CLIENT_ID", "CLIENT_SECRET"}
     assert ANA in (EXAMPLES / "flask" / "portal.py").read_text("utf-8")
