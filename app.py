@@ -1,5 +1,7 @@
 """The composition root: `flask --app app …` and gunicorn's `app:create_app()` load it."""
 
+import logging
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Config, ConfigError, list_findings
 from pat_service import api, embed
+from pat_service.app_folders import INCLUDED, migration_folders
 from pat_service.credentials import Keyring
 from pat_service.embed import embed_js
 from pat_service.http import headers, limits, problems, request_checks, static_files
@@ -21,6 +24,7 @@ from pat_service.storage import database, models  # noqa: F401 - models: for mig
 
 #: With this status of a worker, gunicorn stops.
 WORKER_BOOT_ERROR: Final = 3
+_log = logging.getLogger(__name__)
 
 
 class _Json(DefaultJSONProvider):
@@ -70,20 +74,36 @@ def create_app(config: Config | None = None) -> Flask:
     embed_js.init_app(app)
     static_files.init_app(app, Path(app.root_path) / "static", follow=config.development)
     try:
-        embed.init_app(app, embed.Registry("apps"), development=config.development)
+        embed.init_app(app, _load_apps(config), development=config.development)
     except embed.WrongDeclaration as error:
         click.echo(f"pat-service: {error}", err=True)
         # gunicorn would restart a worker that exits with 1.
         raise SystemExit(WORKER_BOOT_ERROR if config.gunicorn else 1) from None
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     if not config.gunicorn:
-        _add_commands(app)
+        _add_commands(app, config)
     if config.development:
         _add_demo(app, config)
         _greet(app)
     else:
         app.register_blueprint(api.home)
     return app
+
+
+def _load_apps(config: Config) -> embed.Registry:
+    watched = (*config.apps_path, INCLUDED) if config.debug else ()
+    registry = embed.Registry("apps", config.app_folders, watched=watched)
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name == "run":
+        for line in registry.list_disabled():
+            _log.error(line)
+    if watched:
+        # `flask run` reads this variable when it starts again as the process that reloads.
+        given = os.environ.get("FLASK_RUN_EXTRA_FILES", "").split(os.pathsep)
+        files = dict.fromkeys([*filter(None, given), *map(str, config.apps_path)])
+        if files:
+            os.environ["FLASK_RUN_EXTRA_FILES"] = os.pathsep.join(files)
+    return registry
 
 
 def _configure(app: Flask, config: Config) -> None:
@@ -107,21 +127,23 @@ def _connect(app: Flask, config: Config) -> None:
         engine = database.db.engine
     database.configure(engine)
     app.teardown_appcontext(database.check_in_connection)
-    health.init_app(app, engine)
+    app.extensions["pat_service.migrations"] = migration_folders(config.app_folders)
+    health.init_app(app, engine, app.extensions["pat_service.migrations"])
     monitoring.init_app(app, engine)
 
 
-def _add_commands(app: Flask) -> None:
+def _add_commands(app: Flask, config: Config) -> None:
     # Imported late: a worker runs no commands, and alembic costs time and memory.
-    from flask_migrate import Migrate
-
     from pat_service import cli
 
-    Migrate(app, database.db, render_as_batch=True)
-    cli.init_app(app)
+    cli.init_app(app, config.app_folders)
 
 
 def _add_demo(app: Flask, config: Config) -> None:
+    registry: embed.Registry = app.extensions["pat_service.registry"]
+    # The demo shows its own apps, and uses their code.
+    if not all(registry.has_loaded(INCLUDED / name) for name in ("orders", "support")):
+        return
     # Imported late: a deployment has no demo.
     from demo import portal
     from demo.cli import demo_commands

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 from marshmallow.fields import Boolean
 
+from pat_service.app_folders import TwoAppsOfOneName, find_apps, migration_folders
 from pat_service.findings import Finding, problem
-from pat_service.shapes import check_variety, is_loopback, parse_limit
+from pat_service.shapes import check_variety, is_loopback, parse_limit, visible
 from pat_service.storage import readiness
 from pat_service.storage.database import UrlError, parse_url
 
@@ -160,6 +161,17 @@ def _parse_switch(text: str) -> bool:
     return text in Boolean.truthy
 
 
+def _parse_folders(text: str) -> tuple[Path, ...]:
+    """Return the folders, without their symbolic links."""
+    folders = tuple(Path(part.strip()) for part in text.split(os.pathsep) if part.strip())
+    for folder in folders:
+        if not folder.is_absolute():
+            raise ConfigError(f"must have absolute paths, not {visible(str(folder))}")
+        if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+            raise ConfigError(f"must name folders that can be read, not {visible(str(folder))}")
+    return tuple(dict.fromkeys(folder.resolve() for folder in folders))
+
+
 def _number(least: int, most: int, unit: str = "") -> Callable[[str], int]:
     def parse(text: str) -> int:
         # int() alone would accept 1_0 and digits of other scripts.
@@ -207,6 +219,9 @@ class Config:
     web_threads: int = _setting(_number(1, 256), 8)
     port: int = _setting(_number(1, 65535), 8000)
     metrics_token: str | None = _setting(_parse_metrics_token, secret=True)
+    apps_path: tuple[Path, ...] = _setting(_parse_folders, ())
+    #: Each app's folder by its name.
+    app_folders: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, instance: Path = INSTANCE) -> Self:
@@ -223,6 +238,7 @@ class Config:
         config._check_together()
         return replace(
             config,
+            app_folders=_find_apps(config.apps_path),
             secret_key=config.secret_key or _load_key(instance / "secret_key"),
             database_url=config.database_url or f"sqlite:///{_create_folder(instance) / 'pat-service.db'}",
         )
@@ -272,6 +288,13 @@ def _parse(texts: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+def _find_apps(apps_path: tuple[Path, ...]) -> dict[str, Path]:
+    try:
+        return find_apps(apps_path)
+    except (TwoAppsOfOneName, OSError) as error:
+        raise ConfigError(f"APPS_PATH cannot be used: {error}") from None
+
+
 def check_workers(workers: int, redis_url: str | None) -> None:
     """Raise ConfigError if several worker processes would count the rate limits separately."""
     if workers > 1 and redis_url is None:
@@ -286,7 +309,9 @@ def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list
 
     `deploy`: include a missing DATABASE_URL, and missing settings that only development can omit.
     """
-    found = readiness.list_findings(config.database_url, config.redis_url)
+    found = readiness.list_findings(
+        config.database_url, config.redis_url, migration_folders(config.app_folders)
+    )
     if deploy:
         missing = [_MISSING.format(name) for name in REQUIRED if name not in config.given]
         missing += [] if "DATABASE_URL" in config.given else [_NO_DATABASE]

@@ -11,7 +11,8 @@ from flask import current_app
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from pat_service.storage.database import UtcDateTime, db
+from pat_service.storage import revisions
+from pat_service.storage.database import Model, UtcDateTime, db
 from pat_service.storage.readiness import explain
 
 #: Limit of a migration's wait for a table, since requests queue behind it. After that time the migration
@@ -29,6 +30,18 @@ def render_item(kind: str, thing: Any, _autogen: Any) -> str | bool:
     if kind == "type" and isinstance(thing, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     return False
+
+
+def include_object(thing: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
+    """Write a migration for the tables of one branch. Ignore tables that no code declares."""
+    return kind != "table" or (not reflected and owner_of(name) == context.config.attributes.get("app"))
+
+
+def owner_of(table: str | None) -> str | None:
+    """Return the app that declares this table, or None for the service."""
+    [module] = {each.class_.__module__ for each in Model.registry.mappers if each.local_table.name == table}
+    package, _, rest = module.partition(".")
+    return rest.partition(".")[0] if package == "apps" else None
 
 
 def skip_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:
@@ -94,20 +107,39 @@ def restore_lock_timeout(ctx: Any, **_: Any) -> None:
         ctx.connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
 
 
+def with_branches(plan: Any) -> Any:
+    """Return a plan of steps that runs the service's migrations first, and ignores apps that are gone."""
+    branches = context.config.attributes["branches"]
+    ours = branches[0].predecessors
+
+    def plan_all(heads: Any, ctx: Any) -> list[Any]:
+        gone = revisions.list_gone(set(heads), branches)
+        steps = list(plan(tuple(head for head in heads if head not in gone), ctx))
+        if not all(hasattr(step, "revision") for step in steps):
+            return steps
+        # Branches are independent, so that each order of them is valid. A downgrade ends with the service.
+        return sorted(steps, key=lambda step: (step.revision.revision in ours) != step.is_upgrade)
+
+    return plan_all
+
+
 def run() -> None:
     options = current_app.extensions["migrate"].configure_args
     with connect() as connection, ExitStack() as stack:
         sqlite = connection.dialect.name == "sqlite"
         stack.enter_context(without_cascades(connection) if sqlite else one_at_a_time(connection))
-        context.configure(
-            connection=connection,
-            target_metadata=db.metadata,
-            transactional_ddl=True,
-            render_item=render_item,
-            process_revision_directives=skip_empty,
-            on_version_apply=restore_lock_timeout,
-            **options,
-        )
+        settings = options | {
+            "connection": connection,
+            "target_metadata": db.metadata,
+            "transactional_ddl": True,
+            "render_item": render_item,
+            "process_revision_directives": skip_empty,
+            "on_version_apply": restore_lock_timeout,
+            "include_object": include_object,
+        }
+        context.configure(**settings)
+        # The command's own plan is known only now.
+        context.configure(**settings, fn=with_branches(context.get_context().opts["fn"]))
         with context.begin_transaction():
             context.run_migrations()
 

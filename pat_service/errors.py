@@ -250,6 +250,13 @@ class Unavailable(Refused):
     detail = "The service cannot reach its store. Nothing was done; try again in a few seconds."
 
 
+class AppUnavailable(Refused):
+    """The app's module could not be imported."""
+
+    status, code, title = 503, "app_unavailable", "App unavailable"
+    detail = "The app cannot be loaded. The log and the command `check` give its operator the reason."
+
+
 class InternalError(Refused):
     status, code, title = 500, "internal_error", "Internal error"
     detail = "The service failed; include the request id in your report."

@@ -105,9 +105,14 @@ def check_variety(secret: str) -> None:
         )
 
 
+def is_slug(text: str) -> bool:
+    """Return whether a workspace, an app or a template can have this name."""
+    return _SLUG.fullmatch(text) is not None
+
+
 def check_slug(text: str) -> None:
     """Refuse anything but a slug of a workspace, an app or a template."""
-    if _SLUG.fullmatch(text) is None:
+    if not is_slug(text):
         raise ValidationError("Must be a slug: up to 64 of a-z, 0-9, - and _.")
 
 

@@ -110,6 +110,7 @@ export type PatEmbedErrorCode =
   | "rate_limited"
   | "internal_error"
   | "unavailable"
+  | "app_unavailable"
   // Without an answer of the service: a failed token endpoint, a timeout, the network, a redirect of an app, a link
   // out of the app, or an answer without a code.
   | "fetch_token_failed"

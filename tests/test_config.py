@@ -61,6 +61,7 @@ def test_development_needs_no_setting(instance: Path) -> None:
         "WEB_CONCURRENCY": 1,
         "WEB_THREADS": 8,
         "PORT": 8000,
+        "APPS_PATH": (),
     }
 
 
@@ -241,6 +242,7 @@ INVALID_VALUES = {
     ],
     "EMBED_FRAMED_ONLY": ["maybe", "2", "-1", "disabled", "on off"],
 } | dict.fromkeys(NUMBERS, INVALID_NUMBERS)
+INVALID_VALUES["APPS_PATH"] = ["apps", "./apps", "/no/such/folder", "/etc/hosts", "/tmp:/no/such", "/\0"]
 INVALID_VALUES |= {name: INVALID_LIMITS for name in VARIABLES if name.endswith("_RATE_LIMIT")}
 
 

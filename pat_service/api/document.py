@@ -77,12 +77,12 @@ OWN_CODES: Final[dict[str, Collection[str]]] = {
     "openSession": {"origin_not_allowed"},
     "awaitApp": {"not_framed"},
     "awaitLauncher": {"not_framed"},
-    "handOverApp": HANDOVER_CODES,
+    "handOverApp": HANDOVER_CODES | {"app_unavailable"},
     "handOverLauncher": HANDOVER_CODES,
     "enterApp": {"app_forbidden", "app_not_found"},
-    "openApp": FRAME_CODES,
+    "openApp": FRAME_CODES | {"app_unavailable"},
     "openLauncher": FRAME_CODES,
-    "openAppByForm": FRAME_CODES,
+    "openAppByForm": FRAME_CODES | {"app_unavailable"},
     "openLauncherByForm": FRAME_CODES,
 }
 

@@ -1,7 +1,11 @@
 """Commands for operators: `flask --app app …`. They call the same rules as the views."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from flask import Flask
 
+from pat_service.cli import migrations
 from pat_service.cli.apps import app_commands
 from pat_service.cli.audit import events
 from pat_service.cli.clients import client_commands
@@ -19,7 +23,10 @@ from pat_service.cli.workspaces import workspace_commands
 __all__ = ["init_app", "plain_errors", "upgrade_schema"]
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, folders: Mapping[str, Path]) -> None:
+    """Add the commands. `folders` has each app's folder by its name."""
+    migrations.init_app(app, folders)
+    app_commands.add_command(migrations.migrate)
     for command in (
         provision,
         client_commands,

@@ -3,11 +3,9 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Final
 
 import click
-from flask import current_app
 from flask_migrate import upgrade
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -28,7 +26,7 @@ MAX_ERROR_LENGTH: Final = 300
 
 def upgrade_schema() -> None:
     """Bring the schema of the current app's database up to date."""
-    upgrade(directory=str(Path(current_app.root_path) / "migrations"))
+    upgrade(revision="heads")
 
 
 @contextmanager

@@ -224,7 +224,7 @@ def _check_address(target: Target | None) -> list[Finding]:
             f"{APPS}/{target.id}{HANDOVER}",
             target,
             own_host=has_app_origins(),
-            is_isolated=registry.get(target.template or "").limits.is_isolated,
+            is_isolated=registry.limits_of(target.template or "").is_isolated,
         )
     id_ = NO_ID if target is None else target.id
     return http_check.check_answer(

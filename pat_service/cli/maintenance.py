@@ -10,8 +10,9 @@ from flask.cli import with_appcontext
 
 from pat_service import __version__
 from pat_service.cli.common import plain_errors, show
+from pat_service.embed import Registry
 from pat_service.embed.app_limits import AppLimits
-from pat_service.findings import Finding
+from pat_service.findings import PROBLEM, Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
@@ -50,6 +51,10 @@ def check(deploy: bool) -> None:
     findings: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
     for finding in findings:
         show(f"pat-service: {finding.text}", err=True)
+    registry: Registry = current_app.extensions["pat_service.registry"]
+    of_apps = registry.list_findings(current_app.jinja_env)
+    for finding in of_apps:
+        show(f"pat-service: {finding.text}", err=True)
     if findings:
         raise SystemExit(1)
     with plain_errors():
@@ -58,6 +63,7 @@ def check(deploy: bool) -> None:
         app_slugs = apps.list_slugs()
         homeless = users.count_homeless()
         unreachable = emails.list_unreachable()
+        gone = readiness.list_gone_revisions(db.engine, current_app.extensions["pat_service.migrations"])
     if pooler:
         show(pooler)
     for use in uses:
@@ -73,11 +79,13 @@ def check(deploy: bool) -> None:
             )
     for line in _describe_declared(current_app.extensions["pat_service.registry"].limits()):
         show(line)
+    for revision in gone:
+        show(f"Migration {revision} belongs to no app of this installation. Its tables stay as they are")
     for user in unreachable:
         show(_describe_unreachable(user))
     if homeless:
         show(f"{homeless} user(s) have no home workspace: {_HOMELESS}")
-    if wrong_key:
+    if wrong_key or any(finding.level == PROBLEM for finding in of_apps):
         raise SystemExit(1)
 
 

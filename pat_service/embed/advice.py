@@ -67,6 +67,10 @@ ADVICE: Final = {
     ),
     "rate_limited": (_("Too many attempts"), _("Wait a minute before you try again.")),
     "unavailable": (_("Temporarily out of service"), _("Nothing is lost. Try again in a moment.")),
+    "app_unavailable": (
+        _("This app is out of service"),
+        _("The team that runs it has to repair it first."),
+    ),
     "internal_error": (
         _("Something went wrong"),
         _("Try again. If it happens again, report the request number."),

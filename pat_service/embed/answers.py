@@ -198,7 +198,7 @@ def allowed_origins() -> list[str]:
 def app_limits() -> AppLimits:
     """Return the limits of this response's app. They are the default ones if the app is unknown."""
     template = _framed().template
-    return AppLimits() if template is None else registry().get(template).limits
+    return AppLimits() if template is None else registry().limits_of(template)
 
 
 def registry() -> Registry:

@@ -11,10 +11,19 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from pat_service import errors, metrics
-from pat_service.errors import InvalidPayload, RateLimited, Refused, TooManySessions, Unavailable
+from pat_service.errors import (
+    AppUnavailable,
+    InvalidPayload,
+    RateLimited,
+    Refused,
+    TooManySessions,
+    Unavailable,
+)
 
 #: Retry-After of a 503.
 UNAVAILABLE_RETRY_SECONDS: Final = 5
+#: Only a restart of the service brings a disabled app back. Scripts repeat nothing after so long a time.
+APP_UNAVAILABLE_RETRY_SECONDS: Final = 300
 
 #: The framework's errors, by status.
 HTTP_ERRORS: Final[dict[int, type[Refused]]] = {
@@ -141,6 +150,8 @@ def _json(problem: Problem) -> Response:
 def _headers(refusal: Refused) -> dict[str, str]:
     if isinstance(refusal, (RateLimited, TooManySessions)):
         return {"Retry-After": str(refusal.retry_after)}
+    if isinstance(refusal, AppUnavailable):
+        return {"Retry-After": str(APP_UNAVAILABLE_RETRY_SECONDS)}
     if isinstance(refusal, Unavailable):
         return {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)}
     if refusal.code == "invalid_client":

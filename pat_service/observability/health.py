@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from flask import Blueprint, Flask, Response, current_app, g, json
@@ -67,14 +68,14 @@ class Probe:
         done.set()
 
 
-def init_app(app: Flask, engine: Engine) -> None:
+def init_app(app: Flask, engine: Engine, migrations: Mapping[str, Path]) -> None:
     """Add the routes. Each worker runs its own checks."""
 
     def check_limiter() -> dict[str, str]:
         return {"limiter": redis_check.check(app.extensions["pat_service.limiter"])}
 
     app.extensions["pat_service.probes"] = (
-        Probe(("database", "schema"), lambda: check_database(engine)),
+        Probe(("database", "schema"), lambda: check_database(engine, migrations)),
         Probe(("limiter",), check_limiter),
     )
     app.register_blueprint(blueprint)

@@ -4,9 +4,7 @@ A state is one word per part, never a driver's text, which may contain a passwor
 """
 
 import os
-import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +12,8 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service.findings import Finding, problem
+from pat_service.storage import revisions
 from pat_service.storage.database import configure, engine_options, make_private, parse_url
-
-MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
-#: A migration's lines that name it and its predecessors.
-_REVISION: Final = re.compile(r"""^revision(?:: \w+)? = ["'](\w+)["']$""", re.MULTILINE)
-_PREDECESSORS: Final = re.compile(r"^down_revision(?:: [^=]+)? = (.+)$", re.MULTILINE)
-_NAME: Final = re.compile(r"""["'](\w+)["']""")
 
 OK: Final = "ok"
 UNAVAILABLE: Final = "unavailable"
@@ -48,12 +41,15 @@ _FINDINGS: Final = {
 }
 
 
-def list_findings(database_url: str, redis_url: str | None) -> list[Finding]:
-    """Return the findings that would stop a service with these stores. The check opens new connections."""
+def list_findings(database_url: str, redis_url: str | None, migrations: Mapping[str, Path]) -> list[Finding]:
+    """Return the findings that would stop a service with these stores. The check opens new connections.
+
+    `migrations` are the folders of apps' migrations, by app.
+    """
     unwritable = _check_file(database_url)
     if unwritable is not None:
         return [unwritable, *_check_redis(redis_url)]
-    return _connect_and_check(database_url) + _check_redis(redis_url)
+    return _connect_and_check(database_url, migrations) + _check_redis(redis_url)
 
 
 def explain(error: Exception) -> str | None:
@@ -95,7 +91,7 @@ def _check_file(database_url: str) -> Finding | None:
     return None
 
 
-def _connect_and_check(database_url: str) -> list[Finding]:
+def _connect_and_check(database_url: str, migrations: Mapping[str, Path]) -> list[Finding]:
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite":
         file = Path(url.database or "")
@@ -104,12 +100,13 @@ def _connect_and_check(database_url: str) -> list[Finding]:
             return _to_findings({"schema": BEHIND})
         make_private(file)
         connect_args = engine_options(url, 1)["connect_args"]
-        return _to_findings(check_database(create_engine(url, poolclass=NullPool, connect_args=connect_args)))
+        engine = create_engine(url, poolclass=NullPool, connect_args=connect_args)
+        return _to_findings(check_database(engine, migrations))
     engine = create_engine(url, poolclass=NullPool)
     configure(engine)
     try:
         with engine.connect():
-            return _to_findings(check_database(engine))
+            return _to_findings(check_database(engine, migrations))
     except SQLAlchemyError as error:
         if text := explain(error):
             return [problem("database", text, text, transient=_is_transient(error))]
@@ -126,11 +123,11 @@ def _check_redis(redis_url: str | None) -> list[Finding]:
     return [redis_check.FINDINGS[state]] if state != OK else []
 
 
-def check_database(engine: Engine) -> dict[str, str]:
+def check_database(engine: Engine, migrations: Mapping[str, Path]) -> dict[str, str]:
     """Return the states of `database` and `schema`."""
     try:
         with engine.connect() as connection:
-            return {"database": _check_writable(connection), "schema": _check_schema(connection)}
+            return {"database": _check_writable(connection), "schema": _check_schema(connection, migrations)}
     except SQLAlchemyError as error:
         unfit = explain(error) is not None and not _is_transient(error)
         return {"database": UNFIT if unfit else UNAVAILABLE, "schema": UNKNOWN}
@@ -145,32 +142,20 @@ def _check_writable(connection: Connection) -> str:
     return OK if os.access(file, os.W_OK) and os.access(file.parent, os.W_OK) else READ_ONLY
 
 
-def _check_schema(connection: Connection) -> str:
+def _check_schema(connection: Connection, migrations: Mapping[str, Path]) -> str:
     """Check whether each of this code's newest migrations was applied. A newer schema is fine."""
     if not connection.dialect.has_table(connection, "alembic_version"):
         return BEHIND
-    applied = set(connection.scalars(text("SELECT version_num FROM alembic_version")))
-    predecessors = _list_predecessors()
-    if not applied or applied & frozenset().union(*predecessors.values()):
-        return BEHIND
-    # An unknown revision belongs to newer code, which knows all of ours. A fork's own migration is another
-    # head.
-    return BEHIND if applied <= predecessors.keys() and applied != _heads(predecessors) else OK
+    applied = _list_applied(connection)
+    behind = any(branch.is_behind(applied) for branch in revisions.read_branches(migrations))
+    return BEHIND if behind or not applied else OK
 
 
-@cache
-def _list_predecessors() -> dict[str, frozenset[str]]:
-    """Return each revision's predecessors.
-
-    Read from the files, since alembic costs a worker a tenth of a second and 9 MB.
-    """
-    texts = [file.read_text() for file in (MIGRATIONS / "versions").glob("*.py")]
-    return {
-        revision[1]: frozenset(_NAME.findall(found[1]) if (found := _PREDECESSORS.search(text)) else ())
-        for text in texts
-        if (revision := _REVISION.search(text))
-    }
+def list_gone_revisions(engine: Engine, migrations: Mapping[str, Path]) -> list[str]:
+    """Return the database's revisions whose app is gone."""
+    with engine.connect() as connection:
+        return revisions.list_gone(_list_applied(connection), revisions.read_branches(migrations))
 
 
-def _heads(predecessors: Mapping[str, frozenset[str]]) -> set[str]:
-    return set(predecessors) - frozenset().union(*predecessors.values())
+def _list_applied(connection: Connection) -> set[str]:
+    return set(connection.scalars(text("SELECT version_num FROM alembic_version")))

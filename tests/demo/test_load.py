@@ -29,7 +29,7 @@ from tests.support.people import MINT, ORDERS, Service, boot, changed, database_
 pytestmark = pytest.mark.slow
 
 CLIENTS: Final = ("portal", "portal-limited")
-MIGRATIONS: Final = str(Path(__file__).resolve().parents[2] / "migrations")
+
 TABLES: Final = (Workspace, User, Member, App, Grant, Client, Order, OrderLine, Ticket, TicketReply)
 
 
@@ -347,7 +347,7 @@ def test_older_orders_get_their_region_by_the_same_rule(app: Flask, loaded: Serv
     regions = select(Order.number, Order.region).order_by(Order.number)
     before = loaded.rows(regions)
     with app.app_context():
-        downgrade(MIGRATIONS, revision="0003")
-        upgrade(MIGRATIONS)
+        downgrade(revision="0003")
+        upgrade(revision="heads")
         db.engine.dispose()
     assert loaded.rows(regions) == before

@@ -46,7 +46,7 @@ def test_a_copy_of_sqlite_is_private(schema: Path, tmp_path: Path) -> None:
     run(text, tmp_path, PATH=os.environ["PATH"])
     assert mode(tmp_path / "copy-pat-service.db") == 0o600
     with closing(sqlite3.connect(tmp_path / "copy-pat-service.db")) as copy:
-        assert copy.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+        assert copy.execute("SELECT count(*) FROM alembic_version").fetchone() == (3,)
 
 
 @pytest.mark.postgres

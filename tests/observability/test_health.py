@@ -49,7 +49,7 @@ def test_a_ready_service_answers_ok_and_logs_nothing(
     service: Service, request_lines: Callable[[], list[object]]
 ) -> None:
     # The schema of a newer release is fine.
-    service.change(text("UPDATE alembic_version SET version_num='9999'"))
+    service.change(text("UPDATE alembic_version SET version_num='9999' WHERE version_num LIKE '00%'"))
     answer = service.client.get("/readyz")
     assert (answer.status_code, answer.get_json()) == (200, {"status": "ok", "checks": FINE})
     service.client.get("/healthz")
@@ -63,7 +63,7 @@ def test_a_ready_service_answers_ok_and_logs_nothing(
         ("read-only", {"database": "read-only"}),
         ("DROP TABLE alembic_version", {"schema": "behind"}),
         ("DELETE FROM alembic_version", {"schema": "behind"}),
-        ("UPDATE alembic_version SET version_num='0001'", {"schema": "behind"}),
+        ("UPDATE alembic_version SET version_num='0001' WHERE version_num LIKE '00%'", {"schema": "behind"}),
     ],
 )
 def test_without_a_usable_database_the_service_is_not_ready(

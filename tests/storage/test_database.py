@@ -61,7 +61,7 @@ def test_an_existing_database_becomes_private_with_its_journals(
 
 
 def test_the_check_before_a_start_makes_the_files_private(open_to_all: Path) -> None:
-    assert readiness.list_findings(f"sqlite:///{open_to_all}", None) == []
+    assert readiness.list_findings(f"sqlite:///{open_to_all}", None, {}) == []
     assert set(modes(open_to_all.parent).values()) == {0o600}
 
 

@@ -20,7 +20,7 @@ from flask_migrate import downgrade, upgrade
 from sqlalchemy import bindparam, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
-from pat_service.storage import readiness
+from pat_service.storage import readiness, revisions
 from pat_service.storage.database import UtcDateTime, db, reading, transaction
 from pat_service.storage.models import Event, User
 from tests.e2e.deploy.test_schema_upgrade import INDEX, NEXT
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
 MIGRATIONS = str(PROJECT / "migrations")
 HEAD = ScriptDirectory(MIGRATIONS).get_current_head()
+HEADS = {HEAD, "orders_0001", "support_0001"}
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 
@@ -77,9 +78,9 @@ def shape() -> dict[str, Any]:
     }
 
 
-def version() -> str | None:
+def version() -> set[str]:
     with db.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return set(MigrationContext.configure(connection).get_current_heads())
 
 
 def test_the_migrations_have_one_head() -> None:
@@ -87,25 +88,25 @@ def test_the_migrations_have_one_head() -> None:
 
 
 def test_a_database_made_by_migrations_serves_requests(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
-    assert version() == HEAD
+    upgrade(revision="heads")
+    assert version() == HEADS
     provision(empty, WORLD)
     service = Service(empty.test_client())
     frame, before = service.frame(), shape()
-    upgrade(MIGRATIONS)  # a second time, which changes nothing
+    upgrade(revision="heads")  # a second time, which changes nothing
     assert shape() == before
     assert service.get(frame, "session").status_code == 200
 
 
 def test_models_and_migrations_agree(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
     with db.engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, db.metadata) == []
     # alembic does not compare CHECK and ON DELETE.
     migrated = shape()
-    downgrade(MIGRATIONS, revision="base")
+    downgrade(revision="base")
     db.create_all()
     assert shape() == migrated
     assert {"tokens", "sessions", "events", "demo_orders"} <= set(migrated)
@@ -116,34 +117,34 @@ def test_models_and_migrations_agree(empty: Flask) -> None:
 
 
 def test_a_downgrade_removes_everything_and_an_upgrade_works_again(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
     first = shape()
-    downgrade(MIGRATIONS, revision="base")
+    downgrade(revision="base")
     assert inspect(db.engine).get_table_names() == ["alembic_version"]
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
     assert shape() == first
 
 
 def test_a_downgrade_and_upgrade_keep_the_tokens(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
     provision(empty, WORLD)
     token = Service(empty.test_client()).token()
-    downgrade(MIGRATIONS, revision="0001")
-    upgrade(MIGRATIONS)
+    downgrade(revision="0001")
+    upgrade(revision="heads")
     assert Service(empty.test_client()).open(token).status_code == 200
 
 
 def test_a_failed_upgrade_changes_nothing(empty: Flask) -> None:
     with db.engine.execution_options(writes=True).begin() as connection:
         # This table makes a migration fail.
-        connection.execute(text("CREATE TABLE demo_tickets (id INTEGER)"))
+        connection.execute(text("CREATE TABLE sessions (id INTEGER)"))
     with pytest.raises(DBAPIError):
-        upgrade(MIGRATIONS)
-    assert inspect(db.engine).get_table_names() == ["demo_tickets"]
+        upgrade(revision="heads")
+    assert inspect(db.engine).get_table_names() == ["sessions"]
     with db.engine.execution_options(writes=True).begin() as connection:
-        connection.execute(text("DROP TABLE demo_tickets"))
-    upgrade(MIGRATIONS)
-    assert version() == HEAD
+        connection.execute(text("DROP TABLE sessions"))
+    upgrade(revision="heads")
+    assert version() == HEADS
 
 
 @pytest.mark.slow
@@ -162,7 +163,7 @@ def test_concurrent_upgrades_all_succeed(empty: Flask, url: str) -> None:
     ]
     said = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert version() == HEAD
+    assert version() == HEADS
     provision(empty, WORLD)
     assert Service(empty.test_client()).token()
 
@@ -184,13 +185,13 @@ def test_a_migration_after_an_index_waits_briefly_again(
     with fresh_database(postgres_server) as url:
         app = make_app(DATABASE_URL=url)
         with app.app_context():
-            upgrade(str(folder))
-            assert version() == "last"
+            upgrade(str(folder), "heads")
+            assert version() == HEADS - {HEAD} | {"last"}
             db.engine.dispose()
 
 
 def test_a_moment_is_stored_in_utc_and_a_naive_one_is_refused(empty: Flask) -> None:
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
     there = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     with transaction() as connection:
         connection.execute(insert(Event), {"at": there, "type": "test"})
@@ -224,7 +225,7 @@ UNICODE, ASCII = "ana@bücher.example", "ana@xn--bcher-kva.example"
 def test_an_upgrade_makes_both_spellings_of_a_domain_one_email(
     empty: Flask, stored: list[str], emails: list[str]
 ) -> None:
-    upgrade(MIGRATIONS, revision="0011")
+    upgrade(revision="0011")
     add = text(
         "INSERT INTO users (id, email, name, status, created_at) VALUES (:id, :email, '', 'active', :at)"
     ).bindparams(bindparam("at", type_=UtcDateTime))
@@ -233,12 +234,14 @@ def test_an_upgrade_makes_both_spellings_of_a_domain_one_email(
         for day, (id_, email) in enumerate(zip(ids, stored, strict=True), 1):
             connection.execute(add, {"id": id_, "email": email, "at": datetime(2026, 11, day, tzinfo=UTC)})
     for _ in range(2):
-        upgrade(MIGRATIONS, revision="0012")
+        upgrade(revision="0012")
         with reading() as connection:
             found = {row.id: row.email for row in connection.execute(select(User.id, User.email))}
         assert [found[id_] for id_ in ids] == emails
         with db.engine.execution_options(writes=True).begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0011'"))
+            connection.execute(
+                text("UPDATE alembic_version SET version_num = '0011' WHERE version_num = '0012'")
+            )
 
 
 # Migrations that the previous release survives
@@ -289,7 +292,7 @@ def test_readiness_and_alembic_agree_on_the_chain() -> None:
         script.revision: frozenset(script._all_down_revisions)
         for script in ScriptDirectory(MIGRATIONS).walk_revisions()
     }
-    assert readiness._list_predecessors() == chain
+    assert revisions.read_branches({})[0].predecessors == chain
 
 
 def test_readiness_misses_a_migration_beside_a_forks_own(
@@ -298,8 +301,13 @@ def test_readiness_misses_a_migration_beside_a_forks_own(
     """A fork added a migration of its own to 0005, and later took ours."""
     versions = shutil.copytree(Path(MIGRATIONS) / "versions", tmp_path / "versions")
     (versions / "own.py").write_text('revision: str = "own1"\ndown_revision: str | None = "0005"\n')
-    monkeypatch.setattr(readiness, "MIGRATIONS", tmp_path)
-    readiness._list_predecessors.cache_clear()
+    branches = revisions.read_branches
+
+    def read_branches(migrations: dict[str, Path]) -> list[revisions.Branch]:
+        revisions._read.cache_clear()
+        return branches(migrations, versions)
+
+    monkeypatch.setattr(revisions, "read_branches", read_branches)
     engine = create_engine(f"sqlite:///{shutil.copy(schema, tmp_path / 'pat.db')}")
 
     def state(*applied: str | None) -> str:
@@ -307,17 +315,15 @@ def test_readiness_misses_a_migration_beside_a_forks_own(
             connection.execute(text("DELETE FROM alembic_version"))
             for revision in applied:
                 connection.execute(text("INSERT INTO alembic_version VALUES (:name)"), {"name": revision})
-        return readiness.check_database(engine)["schema"]
+        return readiness.check_database(engine, {})["schema"]
 
     try:
         assert [state("own1"), state(HEAD), state("own1", "0006")] == ["behind"] * 3
         assert [state("own1", HEAD), state("a newer one")] == ["ok"] * 2
         (versions / "merge.py").write_text(f"revision = 'both'\ndown_revision = ('own1', '{HEAD}')\n")
-        readiness._list_predecessors.cache_clear()
         assert [state("own1", HEAD), state("both")] == ["behind", "ok"]
     finally:
         engine.dispose()
-        readiness._list_predecessors.cache_clear()
 
 
 def test_new_migrations_do_not_break_the_previous_release() -> None:

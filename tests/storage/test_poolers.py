@@ -216,7 +216,7 @@ def test_the_reason_of_a_refused_connection_is_named(
     fresh: str, tmp_path: Path, change: str, text: str, transient: bool
 ) -> None:
     app = build_on(f"{fresh}{change}", tmp_path)
-    (finding,) = readiness.list_findings(f"{fresh}{change}", None)
+    (finding,) = readiness.list_findings(f"{fresh}{change}", None, {})
     assert finding.text.startswith(text)
     assert finding.transient is transient
     assert check(app) == (1, [f"pat-service: {finding.text}"])

@@ -13,7 +13,7 @@ from pat_service.credentials import TOKEN_PREFIX, Keyring, SessionClaims, genera
 from pat_service.rules.directory import users
 from pat_service.storage.database import db
 from pat_service.storage.models import ROLES, User, WorkspaceStatus, new_id
-from tests.storage.test_migrations import MIGRATIONS, empty, url
+from tests.storage.test_migrations import empty, url
 from tests.support.directory import KEEPERS, Directory
 from tests.support.people import ORDERS, PORTAL, WORLD, Service, problem_of, provision
 
@@ -119,7 +119,7 @@ def columns_of(connection: Connection) -> dict[str, list[str]]:
 
 
 def test_an_upgrade_keeps_every_row_and_fills_the_homes(empty: Flask) -> None:
-    upgrade(MIGRATIONS, revision="0005")
+    upgrade(revision="0005")
     keyring: Keyring = empty.extensions["pat_service.keyring"]
     with db.engine.connect().execution_options(writes=True) as connection, connection.begin():
         ids, secret, jwt = fill(connection, keyring)
@@ -127,14 +127,14 @@ def test_an_upgrade_keeps_every_row_and_fills_the_homes(empty: Flask) -> None:
     with db.engine.connect() as connection:
         names = columns_of(connection)
         before = {table: rows_of(connection, table, names[table]) for table in kept}
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
     with db.engine.connect() as connection:
         assert {table: rows_of(connection, table, names[table]) for table in kept} == before
         homes = dict(connection.execute(select(User.id, User.home_workspace_id)).all())
         assert {name: homes[id_] for name, id_ in ids.items()} == HOMES
         assert connection.execute(select(WorkspaceStatus)).all() == []
     assert users.count_homeless() == 3
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
 
     # The token opens its app, and the session's requests are served.
     service = Service(empty.test_client())
@@ -159,7 +159,7 @@ def test_an_upgrade_keeps_every_row_and_fills_the_homes(empty: Flask) -> None:
 
 def test_users_of_the_previous_release_have_no_home_until_the_operator_gives_one(empty: Flask) -> None:
     """The previous release still runs and creates users after the upgrade."""
-    upgrade(MIGRATIONS)
+    upgrade(revision="heads")
     with db.engine.connect().execution_options(writes=True) as connection, connection.begin():
         user = {"id": new_id(), "email": "late@acme.test", "name": "Late", "status": "active"}
         Database(connection).add("users", **user, created_at=NOW)

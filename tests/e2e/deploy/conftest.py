@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from flask_migrate import upgrade
 
 from app import create_app
 from config import Config
+from pat_service.cli import upgrade_schema
 from pat_service.storage.database import db
 from tests.e2e.deploy.load import CROWD
 from tests.support.people import KEY, PUBLIC_URL, WORLD, changed, provision
-from tests.support.servers import PROJECT, Proxy, fresh_database
+from tests.support.servers import Proxy, fresh_database
 
 UNLIMITED = "1000000 per minute"
 
@@ -44,7 +44,7 @@ def installation(
         }
         app = create_app(Config.from_environment(environ, tmp_path_factory.mktemp("instance")))
         with app.app_context():
-            upgrade(str(PROJECT / "migrations"))
+            upgrade_schema()
         provision(app, WORLD)
         add_crowd(app)
         with app.app_context():

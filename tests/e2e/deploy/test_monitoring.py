@@ -143,10 +143,10 @@ def test_readiness_reports_a_read_only_database_and_an_old_schema(
     database = monitored.environ["DATABASE_URL"]
     name = database.rpartition("/")[2]
     with psycopg.connect(database, autocommit=True) as admin:
-        (version,) = admin.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
-        admin.execute("UPDATE alembic_version SET version_num = '0001'")
+        (version,) = admin.execute("SELECT min(version_num) FROM alembic_version").fetchone() or ("",)
+        admin.execute("UPDATE alembic_version SET version_num = '0001' WHERE version_num = %s", [version])
         wait_for(lambda: all_are(fleet, schema="behind"))
-        admin.execute("UPDATE alembic_version SET version_num = %s", [version])
+        admin.execute("UPDATE alembic_version SET version_num = %s WHERE version_num = '0001'", [version])
         admin.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
         others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> %s"
         admin.execute(others, [name, admin.info.backend_pid])

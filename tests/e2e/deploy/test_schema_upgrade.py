@@ -87,6 +87,6 @@ def test_the_next_schema_arrives_under_load_and_loses_no_request(
         wait_for(lambda: load.answered > answered + 20)
     assert load.failures == []
     with psycopg.connect(installation["DATABASE_URL"]) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("index",)]
+        assert connection.execute("SELECT min(version_num) FROM alembic_version").fetchone() == ("index",)
         valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_tokens_note'::regclass"
         assert connection.execute(valid).fetchall() == [(True,)]
