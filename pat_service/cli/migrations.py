@@ -61,7 +61,7 @@ def _add_branches(folders: Mapping[str, Path]) -> Callable[[Any], Any]:
 @click.argument("name", metavar="NAME")
 @click.option("--message", "-m", default="tables", help="What the migration does.")
 def migrate(name: str, message: str) -> None:
-    """Write a migration for the changed tables of the app NAME, into the app's folder."""
+    """Write a migration for changed tables into an app's folder."""
     registry = current_app.extensions["pat_service.registry"]
     folder: Path | None = registry.folder(name)
     if folder is None:

@@ -37,8 +37,8 @@ def init_app(app: Flask, registry: Registry, *, development: bool) -> None:
     registry.apply_limits(development=development)
     app.extensions["pat_service.registry"] = registry
     app.jinja_loader = ChoiceLoader([*filter(None, [app.jinja_loader]), registry.loader()])
-    for template, folder in registry.static_folders().items():
-        static_files(app).add(f"apps/{template}", folder)
+    public = static_files(app)
+    registry.follow(lambda name, folder: public.add(f"apps/{name}", folder / "static"))
     app.jinja_env.globals["_"] = locale.translate
     app.register_blueprint(views.blueprint)
     app.register_blueprint(views.launchers)

@@ -114,6 +114,7 @@ class Registry:
         self._apps: dict[str, EmbeddedApp] = {}
         self._broken: dict[str, str] = {}
         self._loaders: dict[str, BaseLoader] = {}
+        self._follow: Callable[[str, Path], object] = lambda _name, _folder: None
         self._add(folders)
 
     def _add(self, folders: Mapping[str, Path]) -> None:
@@ -124,6 +125,7 @@ class Registry:
         importlib.invalidate_caches()
         for name, folder in folders.items():
             self._loaders[name] = FileSystemLoader(folder / "templates")
+            self._follow(name, folder)
             if (folder / "__init__.py").is_file():
                 self._import(name)
 
@@ -200,9 +202,11 @@ class Registry:
         folder = self._folders.get(template)
         return folder is not None and (folder / "templates" / "index.html").is_file()
 
-    def static_folders(self) -> dict[str, Path]:
-        """Return the folder of each app's public files, by template."""
-        return {template: folder / "static" for template, folder in self._folders.items()}
+    def follow(self, add: Callable[[str, Path], object]) -> None:
+        """Call `add` with the name and the folder of each app, also of apps that come later."""
+        self._follow = add
+        for name, folder in self._folders.items():
+            add(name, folder)
 
     def list_disabled(self) -> list[str]:
         """Return a line about each app that could not be imported."""

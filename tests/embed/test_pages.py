@@ -218,7 +218,7 @@ def desk(shared: Service, tmp_path_factory: pytest.TempPathFactory) -> Service:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         registry = shared.app.extensions["pat_service.registry"] = Registry("own_apps", find_apps([package]))
-    static_files(shared.app).add("apps/desk", registry.static_folders()["desk"])
+    static_files(shared.app).add("apps/desk", package / "desk" / "static")
     loaders = [registry.loader(), shared.app.jinja_env.loader]
     shared.app.jinja_env.loader = ChoiceLoader([loader for loader in loaders if loader])
     own = [

@@ -148,10 +148,14 @@ def test_a_new_app_is_found_while_the_developer_works(tmp_path: Path, package: s
     registry = Registry(package, find_apps([place], tmp_path / package), watched=[place])
     templates = Environment(loader=registry.loader(), autoescape=True)
     assert registry.get("desk").pages == registry.get("lamp").pages == {}
+    followed: dict[str, Path] = {}
+    registry.follow(followed.__setitem__)
+    assert followed == {"desk": place / "desk"}
     add(place, "lamp", index="lamp")
     (place / "desk" / "__init__.py").write_text(dedent(WORKING))
     assert set(registry.get("desk").pages) == set(registry.get("lamp").pages) == {"index"}
     assert templates.get_template("apps/lamp/index.html").render() == "lamp"
+    assert followed["lamp"] == place / "lamp"
 
 
 def test_a_deployment_loads_apps_at_its_start_only(tmp_path: Path, package: str) -> None:
@@ -167,5 +171,5 @@ def test_no_template_name_leaves_the_folders(tmp_path: Path, package: str, name:
     places = [tmp_path / "own"]
     registry = Registry(package, find_apps(places, tmp_path / package), watched=places)
     assert registry.get(name).pages == {}
-    assert registry.static_folder(name) is None
+    assert registry.folder(name) is None
     assert not registry.has_first_page(name)
