@@ -5,14 +5,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 
 from tests.e2e.browser.checkout import copy_project, environment, shell
 from tests.e2e.browser.conftest import CHROMIUM_ARGS
 from tests.support.servers import chromium, flask_run
 
 PICTURE: Final = Path(__file__).resolve().parents[1] / "docs/portal.png"
-SIZE: Final = {"width": 1280, "height": 860}
+SIZE: Final[ViewportSize] = {"width": 1280, "height": 860}
 PORT: Final = 5000  # the port that README names
 
 
