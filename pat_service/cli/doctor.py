@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pat_service.cli.common import find
 from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.origins import Parent, Target
-from pat_service.embed import Registry
+from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.answers import APPS, HANDOVER, LAUNCHERS
 from pat_service.errors import AppNotFound, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.findings import OK, PROBLEM, WARNING, Finding, ok, problem
@@ -216,16 +216,20 @@ def _check_user(email: str, target: Target | None, parents: list[Parent], now: d
 
 
 def _check_address(target: Target | None) -> list[Finding]:
-    """Return findings about the answer to a frame's first request, the empty page."""
+    """Return findings about the answer to a frame's first request, the empty page, and about uploads."""
     registry: Registry = current_app.extensions["pat_service.registry"]
     if target is not None and target.kind == "app":
-        return http_check.check_answer(
-            app_url(target.slug),
+        url, limits = app_url(target.slug), registry.limits_of(target.template or "")
+        found = http_check.check_answer(
+            url,
             f"{APPS}/{target.id}{HANDOVER}",
             target,
             own_host=has_app_origins(),
-            is_isolated=registry.limits_of(target.template or "").is_isolated,
+            is_isolated=limits.is_isolated,
         )
+        if limits.upload_bytes > FORM_LIMIT_BYTES and not any(each.level == PROBLEM for each in found):
+            found += http_check.check_upload(url, f"{APPS}/{target.id}/data/doctor", limits.upload_bytes)
+        return found
     id_ = NO_ID if target is None else target.id
     return http_check.check_answer(
         public_url(),

@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 
 from pat_service import __version__
 from pat_service.cli.common import plain_errors, show
-from pat_service.embed import Registry
+from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.app_limits import AppLimits
 from pat_service.findings import PROBLEM, Finding
 from pat_service.http.authentication import keyring
@@ -96,6 +96,14 @@ def _describe_declared(limits: Mapping[str, AppLimits]) -> Iterator[str]:
         yield (
             f"All apps share one origin, so each app can use what another declares: {', '.join(wider)}. "
             "With {app} in PUBLIC_URL each app has its own"
+        )
+    largest = max(limits, key=lambda name: limits[name].upload_bytes, default=None)
+    if largest is not None and (size := limits[largest].upload_bytes) > FORM_LIMIT_BYTES:
+        megabytes = size // 1024**2
+        needed = megabytes + 1
+        yield (
+            f"App {largest} takes uploads of {megabytes} MB, so the proxy must take {needed} MB: "
+            f"client_max_body_size {needed}m in nginx, max_size and request_buffers {needed}MiB in Caddy"
         )
 
 

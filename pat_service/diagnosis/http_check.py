@@ -1,10 +1,12 @@
 """Request a frame over HTTP as a browser does, and check the answer and its headers."""
 
 import http.client
+import itertools
 import json
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -31,8 +33,10 @@ from pat_service.http.headers import (
 PART: Final = "address"
 HEADERS: Final = "headers"
 PAGE: Final = "page"
+UPLOADS: Final = "uploads"
 #: For name resolution, connection and answer together.
 TIMEOUT_SECONDS: Final = 5.0
+UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 #: Bytes to read of an answer, more than a problem of the service has.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_SHOWN_CHARACTERS: Final = 200
@@ -86,6 +90,27 @@ def check_answer(
         *_check_page(answer),
         *check_clock(answer.clock_ahead, url),
     ]
+
+
+def check_upload(url: str, path: str, size_bytes: int) -> list[Finding]:
+    """Send a body of this size without a session, and check that the service refuses it, and no proxy."""
+    size = f"{size_bytes // 1024**2} MB"
+    connection, headers = _connect(url, UPLOAD_TIMEOUT_SECONDS)
+    try:
+        # A server may answer and close before it has the whole body.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            body = itertools.repeat(bytes(64 * 1024), size_bytes // (64 * 1024))
+            connection.request("POST", path, body, headers | {"Content-Length": str(size_bytes)})
+        answer = connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        text = f"An upload of {size} broke off, or took over {UPLOAD_TIMEOUT_SECONDS:.0f} s."
+        return [warning(UPLOADS, text, "Try it from a machine near the proxy, and see the proxy's log.")]
+    finally:
+        connection.close()
+    if answer.getheader(REQUEST_ID_HEADER):
+        return [ok(UPLOADS, f"Uploads of {size} reach the service.")]
+    text = f"A proxy answers {answer.status} to an upload of {size}, which the app takes."
+    return [problem(UPLOADS, text, 'Raise its limits: see "Uploads" in docs/operate/proxy.md.')]
 
 
 # ---- The connection ----
@@ -143,15 +168,19 @@ def _timed_out(url: str) -> Finding:
     )
 
 
-def _request(url: str, path: str) -> Answer:
+def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, dict[str, str]]:
+    """Return a connection to the URL, and the headers to send."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     # Browsers resolve these names themselves (RFC 6761); resolvers often do not.
     resolvable = "localhost" if host.endswith(".localhost") else host
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(resolvable, parts.port, timeout=TIMEOUT_SECONDS)
+    return kind(resolvable, parts.port, timeout=timeout), _REQUEST_HEADERS | {"Host": parts.netloc}
+
+
+def _request(url: str, path: str) -> Answer:
+    connection, headers = _connect(url, TIMEOUT_SECONDS)
     try:
-        headers = _REQUEST_HEADERS | {"Host": parts.netloc}
         connection.request("GET", f"{path}?{PROBE_PARAMETER}=1", headers=headers)
         sent = datetime.now(UTC)
         answer = connection.getresponse()

@@ -24,7 +24,7 @@ from pat_service.embed.registry import Registry
 from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
 from pat_service.http.headers import FRAME_POLICY, FrameHeaders, csp_nonce, request_state
-from pat_service.http.payload import read_body
+from pat_service.http.payload import FORM, MULTIPART, check_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules.access import Place
 from pat_service.rules.sessions import AnySession, OpenSession
@@ -38,8 +38,7 @@ FRAMES: Final = "/embed-"
 CODE_PARAMETER: Final = "code"
 #: The largest body of the form that opens a frame.
 OPENING_LIMIT_BYTES: Final = 16 * 1024
-MAX_FIELDS: Final = 1000
-FORM_TYPES: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+FORM_TYPES: Final = (FORM, MULTIPART)
 MAX_ACCEPT_LENGTH: Final = 1000
 #: Placeholders in a cached refusal page. They are random, so that no text from outside can contain one.
 _NONCE, _REQUEST_ID = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
@@ -118,10 +117,7 @@ def read_token_form() -> Secret:
 
 def read_form(limit_bytes: int) -> MultiDict[str, str]:
     """Return the form of the body, or raise errors.PayloadTooLarge or UnsupportedMediaType."""
-    body = read_body(limit_bytes)
-    if body.count(b"&") > MAX_FIELDS and request.mimetype == FORM_TYPES[0]:
-        # Half a million empty fields take seconds to parse. The parser limits multipart itself.
-        raise errors.PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
+    check_body(limit_bytes)
     if request.mimetype not in FORM_TYPES:
         raise errors.UnsupportedMediaType("Send the form URL-encoded or as multipart/form-data.")
     return request.form
@@ -198,6 +194,12 @@ def allowed_origins() -> list[str]:
 def app_limits() -> AppLimits:
     """Return the limits of this response's app. They are the default ones if the app is unknown."""
     template = _framed().template
+    return AppLimits() if template is None else registry().limits_of(template)
+
+
+def recent_limits() -> AppLimits:
+    """Return the limits of the requested app, as this worker knew them within the last minute."""
+    template = ancestors.recent(requested_place()).template
     return AppLimits() if template is None else registry().limits_of(template)
 
 

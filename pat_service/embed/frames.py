@@ -1,6 +1,7 @@
 """Endpoints that apps and launchers share, from opening a frame to ending its session."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,9 +14,10 @@ from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import app_prefix, expected_slug, launcher_origins
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, first_page, hand_over_page, show_waiting
+from pat_service.errors import Refused
 from pat_service.http import limits, opening
 from pat_service.http.authentication import bearer, count_request, keyring, utcnow
-from pat_service.http.payload import receive_body
+from pat_service.http.payload import may_be_longer, receive_body
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import openings, sessions
 from pat_service.rules.access import Place
@@ -76,11 +78,20 @@ def end_session(**_: str) -> tuple[str, int]:
 
 def current_session() -> AnySession:
     """Return the session of the Bearer token, if it is valid at the requested app or launcher."""
-    receive_body(FORM_LIMIT_BYTES)
+    receive_body(_body_limit())
     g.database_asked = True
     session = _check(bearer())
     answers.record_session(session)
     return session
+
+
+def _body_limit() -> int:
+    """Return the largest body to wait for. Only a genuine session may send more than FORM_LIMIT_BYTES."""
+    if may_be_longer(FORM_LIMIT_BYTES):
+        with suppress(Refused):
+            keyring().read_session(bearer(), answers.requested_place().app_id)
+            return answers.recent_limits().upload_bytes
+    return FORM_LIMIT_BYTES
 
 
 def _navigate(credential: Secret, navigation: Navigation) -> Response:

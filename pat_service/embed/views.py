@@ -12,13 +12,12 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from pat_service.embed import answers
-from pat_service.embed.app_limits import FORM_LIMIT_BYTES
 from pat_service.embed.frames import current_session, enter, frame_blueprint
 from pat_service.embed.hosts import require_app_host, require_common_host
 from pat_service.embed.pages import app_of, has_page, show
 from pat_service.embed.registry import Page
 from pat_service.errors import InvalidPayload
-from pat_service.http.payload import read_body
+from pat_service.http.payload import check_body
 from pat_service.rules.sessions import OpenSession
 
 launchers: Final = frame_blueprint("launcher", f"{answers.LAUNCHERS}/<workspace_id>", require_common_host)
@@ -52,10 +51,11 @@ def page(app_id: str, name: str) -> Response:
 def submit(app_id: str, name: str) -> Response:
     """Pass a form to the app. An invalid form comes back as 422 with its error texts."""
     session = _session()
-    form = app_of(session).forms.get(name)
+    app = app_of(session)
+    form = app.forms.get(name)
     if form is None:
         raise MethodNotAllowed(["GET"]) if has_page(session, name) else NotFound()
-    sent = answers.read_form(FORM_LIMIT_BYTES)
+    sent = answers.read_form(app.limits.upload_bytes)
     answers.refuse_nul()
     try:
         result = form.function(session.viewer)
@@ -75,7 +75,7 @@ def data(app_id: str, name: str) -> Response:
     if function is None:
         methods = app.data_methods(name)
         raise MethodNotAllowed(methods) if methods else NotFound()
-    read_body(FORM_LIMIT_BYTES)
+    check_body(app.limits.upload_bytes)
     answers.refuse_nul()
     try:
         result = function(session.viewer)

@@ -1,14 +1,17 @@
 """Strict JSON bodies: one object, in UTF-8, no key twice, within 16 KiB."""
 
 import json
+import mmap
+import os
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedRandom, BytesIO
 from math import nan
-from typing import IO, Any, Final
+from tempfile import TemporaryFile
+from typing import IO, Any, Final, cast
 from urllib.parse import parse_qsl
 
 from flask import Request, request
@@ -23,6 +26,12 @@ MAX_BODY_BYTES: Final = 16 * 1024
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
+#: Larger bodies, which only some apps accept, are received to disk.
+MAX_IN_MEMORY_BYTES: Final = 1024 * 1024
+COPY_BYTES: Final = 64 * 1024
+#: Limits for a URL-encoded form, and for the number of its fields.
+MAX_FIELDS_BYTES: Final = MAX_IN_MEMORY_BYTES
+MAX_FIELDS: Final = 1000
 #: Limit for the headers of all parts of a multipart form, enough for 1000 fields with names of 80 characters.
 #: The framework parses 1 MiB of such headers in 0.6 s, and this limit in 0.06 s.
 MAX_PART_HEADERS_BYTES: Final = 128 * 1024
@@ -105,7 +114,7 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 class _FormParser(FormDataParser):
-    """Werkzeug's parser, with a limit for the headers of parts."""
+    """Werkzeug's parser, with limits for the fields and for the headers of parts."""
 
     def parse(
         self,
@@ -114,16 +123,42 @@ class _FormParser(FormDataParser):
         content_length: int | None,
         options: dict[str, str] | None = None,
     ) -> Any:
-        """Parse a form. Raise PayloadTooLarge beyond `MAX_PART_HEADERS_BYTES`."""
+        """Parse a form. Raise PayloadTooLarge beyond `MAX_FIELDS` or `MAX_PART_HEADERS_BYTES`."""
         boundary = (options or {}).get("boundary", "")
-        if mimetype == MULTIPART and boundary.isascii():
-            body = stream.read()
-            _check_part_headers(body, boundary.encode())
+        if mimetype == FORM:
+            body = _read_fields(stream)
             stream = BytesIO(body)
+        elif mimetype == MULTIPART and boundary.isascii():
+            view = _view(stream)
+            _check_part_headers(view, boundary.encode())
+            stream = BytesIO(view) if isinstance(view, bytes) else stream
         return super().parse(stream, mimetype, content_length, options)
 
 
-def _check_part_headers(body: bytes, boundary: bytes) -> None:
+def _read_fields(stream: IO[bytes]) -> bytes:
+    """Return a URL-encoded form, whose fields are all in memory."""
+    body = stream.read(MAX_FIELDS_BYTES + 1)
+    if len(body) > MAX_FIELDS_BYTES:
+        raise PayloadTooLarge(describe_limit(MAX_FIELDS_BYTES))
+    # Half a million empty fields take seconds to parse. The parser limits multipart itself.
+    if body.count(b"&") > MAX_FIELDS:
+        raise PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
+    return body
+
+
+def _view(stream: IO[bytes]) -> bytes | mmap.mmap:
+    """Return the whole body for a search: mapped, if it is on disk."""
+    if not isinstance(stream, BufferedRandom):
+        return stream.read()
+    # The mapping ends with the search, since an open match object would forbid to close it.
+    return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if _size_of(stream) else b""
+
+
+def _size_of(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _check_part_headers(body: bytes | mmap.mmap, boundary: bytes) -> None:
     # It counts text that resembles a boundary too, so that no header can hide behind such text.
     starts = re.compile(rb"--" + re.escape(boundary) + rb"[^\S\r\n]*(?:\r\n|\n|\r)")
     left = MAX_PART_HEADERS_BYTES
@@ -135,47 +170,94 @@ def _check_part_headers(body: bytes, boundary: bytes) -> None:
 
 
 class FormRequest(Request):
-    """Flask's request, with our limits for forms."""
+    """Flask's request, with our limits for forms, and with large bodies on disk."""
 
     form_data_parser_class = _FormParser
+    #: The body, if it was received to disk.
+    on_disk: IO[bytes] | None = None
+
+    def receive_to_disk(self, most_bytes: int) -> None:
+        """Copy at most this much of the body into a file without a name. It is deleted with the request."""
+        self.on_disk = TemporaryFile()  # noqa: SIM115 - `close` closes it
+        while most_bytes and (part := self.stream.read(min(most_bytes, COPY_BYTES))):
+            most_bytes -= self.on_disk.write(part)
+        self.on_disk.seek(0)
+        self.__dict__["stream"] = self.on_disk
+
+    def close(self) -> None:
+        super().close()
+        if self.on_disk is not None:
+            self.on_disk.close()
+
+
+def may_be_longer(limit_bytes: int) -> bool:
+    """Return whether the request announces a longer body, or a body of unknown length."""
+    return (request.content_length or 0) > limit_bytes or "HTTP_TRANSFER_ENCODING" in request.environ
 
 
 def receive_body(limit_bytes: int) -> None:
     """Wait for the body before the caller's rights are checked.
 
-    A sender can delay a body, and the rights may change before it arrives. `read_body` later refuses a wrong
-    size.
+    A sender can delay a body, and the rights may change before it arrives. `check_body` later refuses a wrong
+    size. With a limit above `MAX_IN_MEMORY_BYTES` the body goes to disk.
     """
     environ = request.environ
     if not (environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ):
         return
-    request.max_content_length = request.max_form_memory_size = limit_bytes + 1
+    _limit_request(limit_bytes)
     if (request.content_length or 0) <= limit_bytes:
         with suppress(Exception):
-            request.get_data()
+            if limit_bytes > MAX_IN_MEMORY_BYTES:
+                cast(FormRequest, request).receive_to_disk(limit_bytes + 1)
+            else:
+                request.get_data()
 
 
 def read_body(limit_bytes: int) -> bytes:
-    """Return the request's body, and cache it for later parsers.
+    """Return the request's body, and cache it for later parsers. Raise as `check_body` does."""
+    check_body(limit_bytes)
+    return request.get_data()
 
-    Raise PayloadTooLarge beyond the limit, and UnsupportedMediaType for a compressed body.
-    """
-    # Werkzeug silently cuts a chunked body off at the limit, so allow one byte more and count.
-    request.max_content_length = request.max_form_memory_size = limit_bytes + 1
+
+def check_body(limit_bytes: int) -> None:
+    """Raise PayloadTooLarge beyond the limit, and UnsupportedMediaType for a compressed body."""
+    _limit_request(limit_bytes)
     if (request.content_length or 0) > limit_bytes:
-        raise PayloadTooLarge
+        raise PayloadTooLarge(describe_limit(limit_bytes))
+    size = _received_bytes()
+    if size > limit_bytes:
+        raise PayloadTooLarge(describe_limit(limit_bytes))
+    if size and request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body without Content-Encoding.")
+
+
+def describe_limit(limit_bytes: int) -> str:
+    """Return the text of a PayloadTooLarge."""
+    mib = 1024 * 1024
+    size = f"{limit_bytes // mib} MB" if limit_bytes >= mib else f"{limit_bytes // 1024} KB"
+    return f"The body is larger than this address accepts: at most {size}."
+
+
+def _limit_request(limit_bytes: int) -> None:
+    # Werkzeug silently cuts a chunked body off at the limit, so allow one byte more and count.
+    request.max_content_length = limit_bytes + 1
+    request.max_form_memory_size = min(limit_bytes, MAX_IN_MEMORY_BYTES) + 1
+
+
+def _received_bytes() -> int:
+    on_disk: IO[bytes] | None = getattr(request, "on_disk", None)
     try:
-        body = request.get_data()
+        if on_disk is None:
+            return len(request.get_data())
+        if request.stream is not on_disk:
+            # It broke off.
+            raise BadRequest
+        return _size_of(on_disk)
     except HTTPException:
         raise
     except Exception:
         # Each server raises its own error for malformed chunks.
         raise BadRequest from None
-    if len(body) > limit_bytes:
-        raise PayloadTooLarge
-    if body and request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Send the body without Content-Encoding.")
-    return body
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -698,6 +698,21 @@ def test_check_says_that_apps_of_one_origin_share_what_they_declare(
     assert "share" not in succeed(runner, "check").stdout
 
 
+def test_check_names_the_sizes_that_the_proxy_needs_for_the_largest_upload(
+    runner: Runner, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = service.app.extensions["pat_service.registry"]
+    for name, size in (("orders", "5 MB"), ("support", "25 MB")):
+        monkeypatch.setitem(registry._apps, name, EmbeddedApp(max_upload=size))
+    assert "uploads" not in succeed(runner, "check").stdout
+    registry.apply_limits(development=False)
+    line = (
+        "App support takes uploads of 25 MB, so the proxy must take 26 MB: client_max_body_size 26m in "
+        "nginx, max_size and request_buffers 26MiB in Caddy"
+    )
+    assert line in succeed(runner, "check").stdout.splitlines()
+
+
 # check: emails
 
 

@@ -242,6 +242,32 @@ def test_the_doctor_reports_a_proxy_that_lets_pages_be_cached_or_changed(
     assert f"Cache-Control: {value or '(nothing)'} arrives, without" in text
 
 
+@pytest.mark.parametrize(
+    ("most", "level", "text"),
+    [
+        (4 * 1024**2, "ok", "Uploads of 3 MB reach the service."),
+        (2 * 1024**2, "problem", "A proxy answers 413 to an upload of 3 MB, which the app takes."),
+    ],
+)
+def test_the_doctor_tries_an_upload_of_the_size_that_the_app_takes(
+    app: Flask, ask: Ask, monkeypatch: pytest.MonkeyPatch, most: int, level: str, text: str
+) -> None:
+    registry = app.extensions["pat_service.registry"]
+    monkeypatch.setitem(registry._apps, "orders", EmbeddedApp(max_upload="3 MB"))
+    registry.apply_limits(development=False)
+
+    def proxy(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
+        if int(environ.get("CONTENT_LENGTH") or 0) > most:
+            start_response("413 Too Large", [("Content-Type", "text/html")])
+            return [b"<h1>nginx"]
+        return app.wsgi_app(environ, start_response)
+
+    with serving(proxy) as port:
+        found = ask(f"http://127.0.0.1:{port}")
+    assert [f["level"] for f in found if f["about"] == "uploads"] == [level]
+    assert text in str(found)
+
+
 # ---- A CDN that rewrites HTML ----
 
 

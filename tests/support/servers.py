@@ -100,11 +100,16 @@ def program(name: str) -> str:
 
 @contextlib.contextmanager
 def nginx(
-    sockets: Path, *, app_origins: bool = False, env: Mapping[str, str] = MappingProxyType({})
+    sockets: Path,
+    *,
+    app_origins: bool = False,
+    body_mb: int = 2,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate.
 
     `app_origins`: with the changes of docs/operate/proxy.md for an origin for each app.
+    `body_mb`: the size of uploads, changed as docs/operate/proxy.md says.
     """
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
@@ -122,6 +127,7 @@ def nginx(
             "listen 80 ": f"listen 127.0.0.1:{plain_port} ",
             "listen 443 ": f"listen 127.0.0.1:{port} ",
             "\nhttp {": f"\nhttp {{ {temporary}",
+            "client_max_body_size 2m;": f"client_max_body_size {body_mb}m;",
         }
         if app_origins:
             changes[f"server_name {HOST};"] = f"server_name {HOST} *.{HOST};"
@@ -133,7 +139,7 @@ def nginx(
 
 
 @contextlib.contextmanager
-def caddy(sockets: Path, *, app_origins: bool = False) -> Iterator[Proxy]:
+def caddy(sockets: Path, *, app_origins: bool = False, body_mb: int = 2) -> Iterator[Proxy]:
     """Run docs/operate/Caddyfile as `nginx` runs its configuration."""
     with _scratch("caddy") as folder:
         port, plain_port = free_port(), free_port()
@@ -143,6 +149,8 @@ def caddy(sockets: Path, *, app_origins: bool = False) -> Iterator[Proxy]:
             "\n{\n": f"\n{{\n\thttp_port {plain_port}\n\thttps_port {port}\n",
             f"\n\n{HOST} {{\n": f"\n\n{names} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
             "/var/log/caddy/": f"{folder}/",
+            "max_size 2MiB": f"max_size {body_mb}MiB",
+            "request_buffers 2MiB": f"request_buffers {body_mb}MiB",
             "/run/pat-service/": f"{sockets}/",
         }
         config = _changed("Caddyfile", changes, folder)
