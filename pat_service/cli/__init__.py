@@ -15,6 +15,7 @@ from pat_service.cli.embed_tag import embed_tag
 from pat_service.cli.grants import grant_commands
 from pat_service.cli.maintenance import check, purge, version
 from pat_service.cli.members import member_commands
+from pat_service.cli.new_app import new
 from pat_service.cli.provision import provision
 from pat_service.cli.token_admin import session_commands, token_commands
 from pat_service.cli.users import user_commands
@@ -27,6 +28,7 @@ def init_app(app: Flask, folders: Mapping[str, Path]) -> None:
     """Add the commands. `folders` has each app's folder by its name."""
     migrations.init_app(app, folders)
     app_commands.add_command(migrations.migrate)
+    app_commands.add_command(new)
     for command in (
         provision,
         client_commands,

@@ -1,0 +1,49 @@
+"""The command that writes a new app."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from marshmallow import ValidationError
+
+from pat_service.app_folders import INCLUDED
+from pat_service.cli.common import show
+from pat_service.shapes import check_slug, visible
+
+#: The files of a new app. NAME and TITLE in names and texts are replaced.
+FILES: Final = Path(__file__).parent / "new_app_files"
+
+
+@click.command()
+@with_appcontext
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--path",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, writable=True, resolve_path=True, path_type=Path),
+    help="The folder of apps. Default: the first one of APPS_PATH, or apps/ of this project.",
+)
+def new(name: str, path: Path | None) -> None:
+    """Write a small app with a test into a new folder NAME."""
+    try:
+        check_slug(name)
+    except ValidationError as error:
+        raise click.ClickException(f"{visible(name)}: {error.messages[0]}") from None
+    own = current_app.config["APPS_PATH"]
+    place = path or (own[0] if own else INCLUDED)
+    folder = place / name
+    if folder.exists():
+        raise click.ClickException(f"{visible(str(folder))} exists already.")
+    title = name.replace("-", " ").replace("_", " ").capitalize()
+    for file in sorted(FILES.rglob("*")):
+        if file.is_file() and "__pycache__" not in file.parts:
+            written = folder / str(file.relative_to(FILES)).replace("NAME", name)
+            written.parent.mkdir(parents=True, exist_ok=True)
+            written.write_text(file.read_text("utf-8").replace("NAME", name).replace("TITLE", title), "utf-8")
+    show(f"Wrote {folder}.")
+    if place not in (*own, INCLUDED):
+        show(f"The service finds it with APPS_PATH={place}.")
+    show(f"Let Ana of the demo open it:  flask --app app provision {folder / f'{name}.toml'}")
+    show(f"Run its tests:                python -m pytest {folder}")

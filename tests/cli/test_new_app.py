@@ -1,0 +1,62 @@
+"""`app new` writes an app that works, and that a team can keep outside this project."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskCliRunner
+
+from tests.support.servers import PROJECT
+
+
+def files(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_new_app_has_the_shape_of_an_app(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    done = runner.invoke(args=["app", "new", "order-desk", "--path", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert f"APPS_PATH={tmp_path}" in done.output
+    pages = {"templates/index.html", "templates/result.html"}
+    others = {"__init__.py", "order-desk.toml", "static/order-desk.css", "tests/test_order-desk.py"}
+    assert files(tmp_path / "order-desk") == pages | others
+    written = "".join(file.read_text() for file in (tmp_path / "order-desk").rglob("*.*"))
+    assert "NAME" not in written
+    assert "TITLE" not in written
+    assert 'name = "Order desk"' in written
+
+
+@pytest.mark.parametrize("name", ["../out", "Desk", "", ".", "a/b", "x" * 65, "desk\n", "pat_\x1b[2J"])
+def test_a_name_that_no_app_can_have_is_refused(runner: FlaskCliRunner, tmp_path: Path, name: str) -> None:
+    (tmp_path / "place").mkdir()
+    done = runner.invoke(args=["app", "new", "--path", str(tmp_path / "place"), "--", name])
+    assert done.exit_code == 1
+    assert "Must be a slug" in done.output
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_an_existing_app_is_not_overwritten(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    (tmp_path / "desk").mkdir()
+    done = runner.invoke(args=["app", "new", "desk", "--path", str(tmp_path)])
+    assert (done.exit_code, done.output) == (1, f"Error: {tmp_path / 'desk'} exists already.\n")
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.slow
+def test_a_new_app_passes_its_own_test_outside_this_project(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    runner.invoke(args=["app", "new", "order-desk", "--path", str(tmp_path)])
+    for command in (
+        ["pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "order-desk"],
+        ["ruff", "check", "--isolated", "--no-cache", "--select", "B,E4,F,UP", "order-desk"],
+        ["ruff", "format", "--isolated", "--no-cache", "--line-length", "110", "--check", "order-desk"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
