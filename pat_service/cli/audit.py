@@ -72,9 +72,9 @@ def events(
     """
     event_filter = EventFilter(
         type=type_,
-        user_id=find_id("user", email or None),
-        app_id=find_id("app", app_slug or None),
-        client_id=clients.require_existing(client_id) if client_id else None,
+        user_id=find_id("user", email),
+        app_id=find_id("app", app_slug),
+        client_id=None if client_id is None else clients.require_existing(client_id),
         since=since,
     )
     pages = _iterate(event_filter, after, follow=follow)

@@ -36,9 +36,9 @@ def plain_errors() -> Iterator[None]:
         yield
     except InvalidPayload as refusal:
         lines = [f"{field}: {text}" for field, texts in refusal.errors.items() for text in texts]
-        raise click.ClickException("\n".join(map(_clip, lines))) from None
+        raise click.ClickException("\n".join(map(clip, lines))) from None
     except Refused as refusal:
-        raise click.ClickException(_clip(refusal.detail)) from None
+        raise click.ClickException(clip(refusal.detail)) from None
     except IntegrityError:
         raise click.ClickException("A concurrent change conflicts with this one; try again.") from None
     except DBAPIError as error:
@@ -79,14 +79,14 @@ def require_some(**changes: str | None) -> dict[str, Any]:
     return given
 
 
-def _clip(line: str) -> str:
+def clip(line: str) -> str:
     """Return a line for an error. It may contain a long text that the operator gave."""
     return visible(line if len(line) <= MAX_ERROR_LENGTH else f"{line[:MAX_ERROR_LENGTH]}…")
 
 
 def refused(text: str, error: ValidationError) -> click.ClickException:
     """Return the one-line error for a text that a check refuses."""
-    return click.ClickException(f"{_clip(text)}: {error.messages[0]}")
+    return click.ClickException(f"{clip(text)}: {error.messages[0]}")
 
 
 def checked(check: Callable[[str], object]) -> Callable[..., str | None]:

@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from pat_service.cli.common import find
+from pat_service.cli.common import clip, find
 from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
@@ -92,14 +92,14 @@ def _parse_parent(text: str) -> Parent:
     try:
         return origins.parse_parent(text)
     except ValidationError as error:
-        raise _WrongArgument(f"--parent {visible(text)}: {error.messages[0]}") from None
+        raise _WrongArgument(f"--parent {clip(text)}: {error.messages[0]}") from None
 
 
 def _check_argument(check: Callable[[str], object], text: str, name: str) -> None:
     try:
         check(text)
     except ValidationError as error:
-        raise _WrongArgument(f"{name} {visible(text)}: {error.messages[0]}") from None
+        raise _WrongArgument(f"{name} {clip(text)}: {error.messages[0]}") from None
 
 
 # ---- Checks ----
@@ -159,7 +159,7 @@ def _find(kind: str, slug: str) -> AnyRow:
     try:
         return find(kind, slug)
     except (AppNotFound, WorkspaceNotFound) as refusal:
-        raise _WrongArgument(refusal.detail) from None
+        raise _WrongArgument(clip(refusal.detail)) from None
 
 
 def _check_database(

@@ -13,7 +13,7 @@ from flask_migrate import Migrate
 from flask_migrate.cli import db as db_commands
 
 from pat_service.app_folders import migration_folders
-from pat_service.cli.common import show
+from pat_service.cli.common import clip, show
 from pat_service.shapes import visible
 from pat_service.storage import revisions
 from pat_service.storage.database import db
@@ -65,7 +65,7 @@ def migrate(name: str, message: str) -> None:
     registry = current_app.extensions["pat_service.registry"]
     folder: Path | None = registry.folder(name)
     if folder is None:
-        raise click.ClickException(f"There is no app {visible(name)}.")
+        raise click.ClickException(f"There is no app {clip(name)}.")
     label, place = revisions.label_of(name), folder / "migrations"
     branch = revisions.read_branch(label, place)
     if label == SERVICE or label.isdecimal():
