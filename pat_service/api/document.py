@@ -43,6 +43,13 @@ Mints Personal Access Tokens that open apps in frames, and manages users, apps a
   also answer 405 `method_not_allowed`, with `Allow`, and 500 `internal_error`. 401 comes with
   `WWW-Authenticate`, 429 and 503 with `Retry-After` in seconds.
 - Every answer has `Cache-Control: no-store` and an `X-Request-Id`.
+
+A client sends its id and secret by HTTP Basic. It needs one of the scopes that the operation names:
+
+- `mint` mints tokens for an app, and reads and revokes the client's own tokens.
+- `mint:workspace` does the same for all apps of a workspace.
+- `provision` manages the directory, and revokes every token in the client's workspaces.
+- `audit` reads those tokens and the audit trail.
 """
 TAGS: Final = {
     "Minting": "Mint a token for a user; open a session for a program.",
@@ -57,10 +64,7 @@ SECURITY: Final = {
     "client": {
         "type": "http",
         "scheme": "basic",
-        "description": "The id and the secret of a client. Each operation lists scopes; the client needs one "
-        "of them. `mint` mints tokens for an app, and reads and revokes the client's own tokens. "
-        "`mint:workspace` does the same for all apps of a workspace. `provision` manages the directory, and "
-        "revokes every token in the client's workspaces. `audit` reads those tokens and the audit trail.",
+        "description": "The id and the secret of a client with one of the scopes that the operation names.",
     },
     "session": {
         "type": "http",
