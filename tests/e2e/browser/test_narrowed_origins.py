@@ -30,7 +30,7 @@ def tell_no_origins(page: Page) -> None:
     script = (PROJECT / "static" / "embed" / "frame.js").read_text("utf-8")
     assert "location.ancestorOrigins" in script
     untold = script.replace("location.ancestorOrigins", "undefined")
-    page.route("**/static/embed/frame.js", lambda route: route.fulfill(body=untold, content_type=JAVASCRIPT))
+    page.route("**/embed/frame.js*", lambda route: route.fulfill(body=untold, content_type=JAVASCRIPT))
 
 
 @pytest.fixture(params=["reports the origins", "reports no origins"])
