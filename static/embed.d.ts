@@ -61,6 +61,8 @@ export interface FrameOptions {
   app?: string;
   /** Or the workspace's slug, for a token of all its apps. */
   workspace?: string;
+  /** The frame's address: `redirectUrl` without the token. It loads while the token is fetched. */
+  frame?: string;
   /** Time to wait for a token, in milliseconds. Default: 30,000. */
   tokenTimeout?: number;
   /** The frame takes the height of its content. */

@@ -113,12 +113,18 @@
     });
   }
 
-  // The frame's address is the mint's redirectUrl without the token. A launcher gives its apps a one-time code.
+  // Return the address of a frame's page: redirectUrl without the token.
+  function pageOf(redirectUrl) {
+    const { protocol, origin, pathname } = new URL(redirectUrl);
+    if (/^https?:$/.test(protocol)) return `${origin}${pathname}/frame`;
+    throw new TypeError(`Not a redirectUrl: ${redirectUrl}`);
+  }
+
+  // A launcher gives its apps a one-time code.
   function read(answer) {
     try {
-      const { protocol, origin, pathname, searchParams } = new URL(answer.redirectUrl);
-      const token = answer.personalAccessToken ?? searchParams.get("personal-access-token");
-      if (/^https?:$/.test(protocol) && /^(pat|otc)_\w+$/.test(token)) return { url: `${origin}${pathname}/frame`, token, single: answer.singleUse };
+      const token = answer.personalAccessToken ?? new URL(answer.redirectUrl).searchParams.get("personal-access-token");
+      if (/^(pat|otc)_\w+$/.test(token)) return { url: pageOf(answer.redirectUrl), token, single: answer.singleUse };
     } catch {}
     throw failed("The answer must be the mint's, with redirectUrl and personalAccessToken.");
   }
@@ -133,9 +139,10 @@
     // The target origin of the port, at first that of `url`.
     #origin;
     #port;
-    #firstToken;
+    // A promise of the first token and its address, until the frame has the token.
+    #first = null;
     #loads = 0;
-    // A page that has sent a message is not blank, even if it is busy afterwards.
+    // Whether the next load belongs to a page that has sent a message. That page is connected, and not blank.
     #spoke;
     // Whether the page of the frame is one that this script has loaded.
     #opening;
@@ -222,16 +229,37 @@
     async #open() {
       this.#lazy?.disconnect();
       this.#panel?.remove();
+      await visible();
+      if (this.#unmounted) return;
+      const first = this.#mint();
+      const early = this.iframe ? null : this.#early();
+      if (early) this.#load({ url: early }, first);
+      const found = await first;
+      // A frame that loaded early asks for the token itself, unless the mint names another address.
+      if (found && !this.#unmounted && !(early && found.url === this.url)) this.#load(found);
+      else if (!found && early) this.#drop();
+    }
+
+    // Return the page that can load while the token is fetched.
+    #early() {
+      try {
+        return this.options.frame && pageOf(this.options.frame);
+      } catch (error) {
+        warn(`frame: ${error.message}`);
+      }
+    }
+
+    // Return a token and its address. Show the error if there is none.
+    async #mint() {
+      const again = this.#loads > 0;
       for (let tries = 1; !this.#unmounted; tries++) {
         await visible();
         if (this.#unmounted) return;
         try {
           // The previous token cannot help, so ask for a fresh one.
-          const found = await (this.#loads ? this.#obtain("reload", true) : this.#obtain("initial"));
-          if (!this.#unmounted) this.#load(found);
-          return;
+          return await (again ? this.#obtain("reload", true) : this.#obtain("initial"));
         } catch (error) {
-          if (!error.retryable || error.retryAfter > 60 || tries === MAX_ATTEMPTS) return this.#fail(error);
+          if (!error.retryable || error.retryAfter > 60 || tries === MAX_ATTEMPTS) return void this.#fail(error);
           warn(`${error.message} Trying again.`);
           await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 2 ** tries * (0.25 + jitter / 4))));
         }
@@ -245,11 +273,12 @@
       return found;
     }
 
-    #load({ url, token }) {
+    #load(found, first = Promise.resolve(found)) {
+      const { url } = found;
       const { theme, locale, app, workspace, title = app ?? workspace, sandbox, allow = "", referrerPolicy } = this.options;
       const address = `${url}?${new URLSearchParams({ theme, ...(locale && { locale }), parent: location.origin })}`;
       this.url = url;
-      this.#firstToken = token;
+      this.#first = first;
       this.#origin = new URL(url).origin;
       this.#port?.close();
       this.#port = null;
@@ -260,11 +289,16 @@
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
       const style = "display:block;width:100%;height:100%;border:0";
-      this.iframe = element("iframe", { title, sandbox, allow, referrerPolicy, style, src: address, onload: () => this.#connect() });
+      this.iframe = element("iframe", { title, sandbox, allow, referrerPolicy, style, src: address, onload: () => this.#loaded() });
       this.element.append(this.iframe);
     }
 
     // Runs after each load: of the first page, of a reloaded page, or of the address that the frame moved to.
+    #loaded() {
+      if (!this.#spoke) this.#connect();
+      this.#spoke = false;
+    }
+
     #connect() {
       const { theme, locale, autoHeight, tokenTimeout } = this.options;
       const { port1: port, port2 } = new MessageChannel();
@@ -274,9 +308,14 @@
       this.iframe.contentWindow.postMessage(
         { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
       );
-      port.heard = this.#spoke;
-      this.#spoke = false;
       this.#expect(HELLO_TIMEOUT_MS);
+    }
+
+    #drop() {
+      clearTimeout(this.#timer);
+      this.#port?.close();
+      this.iframe?.remove();
+      this.iframe = this.#port = null;
     }
 
     #expect(ms) {
@@ -288,11 +327,11 @@
     async #reportBlank(loaded) {
       const { url } = this;
       const { origin } = location;
+      await this.#first;
       const left = loaded && !this.#opening;
       const answers = loaded && !left && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
-      if (this.#unmounted || this.#spoke || this.#port?.heard) return;
-      this.iframe.remove();
-      this.iframe = null;
+      if (this.#unmounted || this.#spoke || this.#port?.heard || url !== this.url || !this.iframe) return;
+      this.#drop();
       if (left) return this.#fail(new PatEmbedError("left_app", "A link or a script of the app led its frame to another page."));
       const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
       this.#fail(answers
@@ -300,8 +339,12 @@
         : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
     }
 
+    // The script of a frame's page runs before the page has loaded.
     #listen = ({ source, origin, data }) => {
-      if (source === this.iframe?.contentWindow && origin === this.#origin && data?.type === "pat-embed:here") this.#spoke = true;
+      if (source !== this.iframe?.contentWindow || origin !== this.#origin || data?.type !== "pat-embed:here") return;
+      if (this.#port && !this.#port.heard) return void (this.#port.heard = true); // the load came first
+      this.#connect();
+      this.#spoke = this.#port.heard = true;
     };
 
     #receive({ type, name, data, ...rest }, port) {
@@ -309,14 +352,13 @@
         if (port !== this.#port) return;
         clearTimeout(this.#timer);
         port.heard = true;
-        // The page's first message may come after its load. It says nothing about the next page.
-        this.#spoke = false;
         this.#opening = false;
         if (rest.again) return;
         this.#loads++;
         this.#queue ??= [];
         this.#emit("ready", {});
-        if (rest.problem) this.#recover(rest.problem);
+        // A page that loaded early may be the wrong one.
+        if (rest.problem) Promise.resolve(this.#first).then(() => port === this.#port && this.#recover(rest.problem));
       } else if (type === "written") this.#spoke = port === this.#port;
       else if (type === "want-token") this.#sendToken(rest, port);
       else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data);
@@ -350,12 +392,12 @@
     }
 
     async #sendToken({ id, reason, fresh }, port) {
-      const first = this.#firstToken;
-      this.#firstToken = null;
+      const first = !fresh && this.#first;
       try {
-        const { url, token } = first && !fresh
-          ? { url: this.url, token: first }
-          : await this.#obtain(reason === "initial" && this.#loads > 1 ? "reload" : reason, fresh || undefined);
+        const found = await (first || this.#obtain(reason === "initial" && this.#loads > 1 ? "reload" : reason, fresh || undefined));
+        if (this.#first === first) this.#first = null;
+        if (!found) return; // the host page shows why
+        const { url, token } = found;
         if (url === this.url) port.postMessage({ type: "token", id, token });
         // The app's address has changed.
         else this.#load({ url, token });
@@ -444,7 +486,7 @@
         setTimeout(() => this.isConnected && !this.frame && warn("token-url or fetchToken is needed"), 1000);
         return;
       }
-      for (const name of ["app", "workspace", "theme", "locale", "title", "loading", "sandbox", "allow"]) options[name] = get(name);
+      for (const name of ["app", "workspace", "frame", "theme", "locale", "title", "loading", "sandbox", "allow"]) options[name] = get(name);
       options.autoHeight = this.hasAttribute("auto-height");
       options.tokenTimeout = Number(get("token-timeout")) || null;
       this.frame = new Frame(this, given(options));

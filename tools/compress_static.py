@@ -7,7 +7,7 @@ from typing import Final
 
 import brotli
 
-from pat_service.http.static_files import BROTLI, brotli_path, digest_of
+from pat_service.http.static_files import BROTLI, brotli_path, content_digest
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 #: Scripts of frames and of their apps. The browser of an API's document is not one of them.
@@ -19,7 +19,7 @@ def compress(project: Path) -> Iterator[Path]:
     """Write the variant of each file, delete those of former contents, and yield what was written."""
     for file in (file for place in PLACES for file in project.glob(place) if file.suffix in TEXTS):
         content = file.read_bytes()
-        variant = Path(brotli_path(str(file), digest_of(content)))
+        variant = Path(brotli_path(str(file), content_digest(content)))
         for former in file.parent.glob(f"{file.name}.*{BROTLI}"):
             if former != variant:
                 former.unlink()

@@ -56,7 +56,7 @@ REGION: Final = "region"
 # Spreadsheets treat a cell with one of these starts as a formula.
 FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
 
-app = EmbeddedApp()
+app = EmbeddedApp(preload=["orders.css", "orders.js"])
 
 
 class Order(Model):

@@ -43,7 +43,7 @@ TOPICS: Final = {
     "other": "Something else",
 }
 
-app = EmbeddedApp()
+app = EmbeddedApp(preload=["support.css"])
 
 
 class Ticket(Model):

@@ -193,7 +193,7 @@ def allowed_origins() -> list[str]:
 
 def app_limits() -> AppLimits:
     """Return the limits of this response's app. They are the default ones if the app is unknown."""
-    template = _framed().template
+    template = framed_template()
     return AppLimits() if template is None else registry().limits_of(template)
 
 
@@ -201,6 +201,11 @@ def recent_limits() -> AppLimits:
     """Return the limits of the requested app, as this worker knew them within the last minute."""
     template = ancestors.recent(requested_place()).template
     return AppLimits() if template is None else registry().limits_of(template)
+
+
+def framed_template() -> str | None:
+    """Return the template of this response's app, or None for a launcher or an unknown app."""
+    return _framed().template
 
 
 def registry() -> Registry:

@@ -10,12 +10,22 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
 from pat_service.credentials import Secret
-from pat_service.embed.answers import APPS, CODE_PARAMETER, LAUNCHERS, app_limits, registry, with_launcher
+from pat_service.embed.answers import (
+    APPS,
+    CODE_PARAMETER,
+    LAUNCHERS,
+    app_limits,
+    framed_template,
+    registry,
+    with_launcher,
+)
+from pat_service.embed.embed_js import SCRIPT
 from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
 from pat_service.embed.hosts import apps_with_host
 from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, language, locale, theme
 from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.embed.script_texts import preferences
+from pat_service.http.compression import compressed
 from pat_service.http.headers import (
     DIGEST_HEADER,
     PROBE_EMAIL,
@@ -120,15 +130,32 @@ def _address_builder(folder: str) -> Callable[..., str]:
 def show_waiting(root: str, origins: list[str]) -> Response:
     """Answer with an empty page that waits for a token from its named parent, if the origins include it.
 
-    The page names no other origin, since anyone may request it.
+    The page names no other origin, since anyone may request it. It loads the files that the first page
+    needs.
     """
     parent = named_parent(with_launcher(origins))
     boot = {"base": root, "parents": [each.lower() for each in parent.values()]} | parent | preferences()
     probe = PROBE_EMAIL if PROBE_PARAMETER in request.args else None
-    response = Response(render_template("embed/waiting.html", boot=boot, csp_nonce=csp_nonce(), probe=probe))
+    html = render_template(
+        "embed/waiting.html",
+        boot=boot,
+        csp_nonce=csp_nonce(),
+        probe=probe,
+        preloads=_preloads(root),
+    )
+    response = Response(html)
     if probe:
         response.headers[DIGEST_HEADER] = page_digest(response.get_data())
-    return response
+    return compressed(response)
+
+
+def _preloads(root: str) -> dict[str, str]:
+    """Return the addresses of the files that a first page loads, with their kinds."""
+    if root.startswith(LAUNCHERS):
+        return {f"/{SCRIPT}": "script", static_files().address("embed/launcher.js"): "script"}
+    template = framed_template()
+    preload = registry().get(template).preload if template else {}
+    return {static_files().address(f"apps/{template}/{name}"): kind for name, kind in preload.items()}
 
 
 def show_first_page(session: AnySession, signed: Secret) -> Response:

@@ -52,14 +52,17 @@ class EmbeddedApp:
         csp: Mapping[str, Iterable[str]] | None = None,
         max_upload: str | None = None,
         permissions: Iterable[str] = (),
+        preload: Iterable[str] = (),
     ) -> None:
         """Declare what the app needs beyond the default. A wrong value stops the start.
 
         `csp`: directive → sources to add. `max_upload`: the largest form or upload, such as "25 MB".
         `permissions`: features of the browser, which the host page must allow too.
+        `preload`: static files of the first page, which the frame loads while it waits for its session.
         """
         self.declared = csp, max_upload, permissions
         self.limits = AppLimits()
+        self.preload = {name: _kind(name) for name in preload}
         self.pages: dict[str, Callable[[Viewer], Any]] = {}
         self.forms: dict[str, Form] = {}
         self.data_functions: dict[tuple[str, str], Callable[[Viewer], Any]] = {}
@@ -98,6 +101,17 @@ class EmbeddedApp:
 
     def data_methods(self, name: str) -> list[str]:
         return sorted(method for method, known in self.data_functions if known == name)
+
+
+#: The ending of a file → its kind, as `<link rel="preload" as>` names it.
+PRELOADS: Final = {".css": "style", ".js": "script"}
+
+
+def _kind(name: str) -> str:
+    ending = Path(name).suffix
+    if ending not in PRELOADS:
+        raise ValueError(f"preload takes {' and '.join(PRELOADS)} files, not {name}")
+    return PRELOADS[ending]
 
 
 class Registry:

@@ -66,7 +66,12 @@ def _common_host() -> str:
 
 def frame_url(app_id: str, slug: str, token: Secret) -> str:
     """Return an app's address for the host page's iframe."""
-    return f"{app_url(slug)}/embed-apps/{app_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
+    return f"{frame_address(app_id, slug)}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
+
+
+def frame_address(app_id: str, slug: str) -> str:
+    """Return an app's address without a token."""
+    return f"{app_url(slug)}/embed-apps/{app_id}"
 
 
 def launcher_url(workspace_id: str, token: Secret) -> str:

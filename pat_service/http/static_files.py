@@ -57,7 +57,7 @@ class Folder:
         if not self._digest or (self._follow and dict(self._list()) != self._known):
             known = dict(sorted(self._list()))
             lines = "".join(f"{name} {_digest(str(self.path / name), known[name])}\n" for name in known)
-            self._known, self._digest = known, digest_of(lines.encode())
+            self._known, self._digest = known, content_digest(lines.encode())
         return self._digest
 
     def covers(self, digest: str, name: str, signature: Signature) -> bool:
@@ -181,10 +181,10 @@ def _compress(path: str, signature: Signature) -> bytes:
 
 @lru_cache(maxsize=_MAX_KEPT)
 def _digest(path: str, signature: Signature) -> str:
-    return digest_of(Path(path).read_bytes())
+    return content_digest(Path(path).read_bytes())
 
 
-def digest_of(content: bytes) -> str:
+def content_digest(content: bytes) -> str:
     return sha256(content).hexdigest()[:DIGEST_CHARS]
 
 

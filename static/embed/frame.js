@@ -464,7 +464,8 @@
         nonce: forPage,
       }),
       mode: "same-origin",
-      credentials: "omit",
+      // The page's own connection. Without credentials, a browser opens another one.
+      credentials: "same-origin",
       cache: "no-store",
       redirect: "error",
     }).catch(() => { throw UNREACHABLE; });

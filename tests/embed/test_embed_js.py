@@ -25,7 +25,7 @@ SHORT: Final = "public, max-age=300, no-transform"
 FOREVER: Final = "public, max-age=31536000, immutable, no-transform"
 #: Compressed sizes: of a published version, and of the source with its comments.
 LIMIT_BYTES: Final = 5000
-SOURCE_LIMIT_BYTES: Final = 6500
+SOURCE_LIMIT_BYTES: Final = 7500
 #: Codes of answers to back ends, which no frame meets.
 OF_BACK_ENDS: Final = {
     *("invalid_client", "scope_missing", "app_forbidden", "user_not_found", "app_not_found", "conflict"),

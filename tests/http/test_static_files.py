@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from pat_service.http import static_files
-from pat_service.http.static_files import CHECKED, FOREVER, brotli_path, digest_of
+from pat_service.http.static_files import CHECKED, FOREVER, brotli_path, content_digest
 from tests.support.people import ORDERS, Service, problem_of
 from tests.support.servers import PROJECT
 from tools.compress_static import compress
@@ -154,7 +154,7 @@ def test_short_texts_and_fonts_stay_as_they_are(folder: Path, name: str) -> None
 
 
 def test_a_published_brotli_variant_is_served_until_the_file_changes(folder: Path) -> None:
-    published = Path(brotli_path(str(folder / "desk.js"), digest_of(SCRIPT.encode())))
+    published = Path(brotli_path(str(folder / "desk.js"), content_digest(SCRIPT.encode())))
     published.write_bytes(brotli.compress(SCRIPT.encode()))
     client = serve(folder)
     path = address(client, "desk/desk.js")
@@ -240,5 +240,5 @@ def test_each_variant_in_the_project_has_its_files_content() -> None:
     for variant in variants:
         name, digest, _ = variant.name.rsplit(".", 2)
         content = brotli.decompress(variant.read_bytes())
-        assert digest_of(content) == digest, f"Run make brotli: {variant.name} is damaged"
+        assert content_digest(content) == digest, f"Run make brotli: {variant.name} is damaged"
         assert variant.with_name(name).exists()
