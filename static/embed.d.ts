@@ -189,6 +189,7 @@ export interface PatEmbedApi {
 export interface PatEmbedAttributes {
   app?: string;
   workspace?: string;
+  frame?: string;
   "token-url"?: string;
   "token-timeout"?: string | number;
   "auto-height"?: boolean | "";

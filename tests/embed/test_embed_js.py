@@ -255,6 +255,27 @@ def test_the_tag_pins_the_version_of_this_installation(
         assert ("not published" in done.stderr) != published
 
 
+@pytest.mark.parametrize(
+    ("public_url", "origin"),
+    [
+        ("https://embed.example", "https://embed.example"),
+        ("https://{app}.embed.example", "https://orders.embed.example"),
+    ],
+)
+def test_the_tag_of_an_app_names_the_frame_that_loads_early(
+    shared: Service, monkeypatch: pytest.MonkeyPatch, public_url: str, origin: str
+) -> None:
+    monkeypatch.setitem(shared.app.config, "PUBLIC_URL", public_url)
+    done = shared.app.test_cli_runner().invoke(args=["embed-tag", "--app", "orders"])
+    assert done.stdout.splitlines()[1] == (
+        f'<pat-embed app="orders" frame="{origin}/embed-apps/{ORDERS}" '
+        'token-url="/embed-token" auto-height></pat-embed>'
+    )
+    missing = shared.app.test_cli_runner().invoke(args=["embed-tag", "--app", "nothing"])
+    assert missing.exit_code == 1
+    assert "nothing" in missing.stderr
+
+
 def test_the_tag_needs_public_url(shared: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shared.app.config, "PUBLIC_URL", None)
     done = shared.app.test_cli_runner().invoke(args=["embed-tag"])
