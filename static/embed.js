@@ -360,6 +360,7 @@
         // A page that loaded early may be the wrong one.
         if (rest.problem) Promise.resolve(this.#first).then(() => port === this.#port && this.#recover(rest.problem));
       } else if (type === "written") this.#spoke = port === this.#port;
+      else if (type === "moving") this.#opening = true;
       else if (type === "want-token") this.#sendToken(rest, port);
       else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);

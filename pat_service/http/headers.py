@@ -57,7 +57,7 @@ ISOLATED: Final = (EMBEDDER_POLICY, "require-corp")
 #: With this header, no other site can reach the window of a page in its own tab. Browsers ignore the header
 #: in frames.
 ALONE: Final = ("Cross-Origin-Opener-Policy", "same-origin")
-#: The headers of every answer.
+#: The headers of every answer; public files have no `Permissions-Policy`.
 FIXED: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -134,8 +134,10 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
     if has_app_origins:
         # Otherwise two hosts of one domain share a process and can set a common `document.domain`.
         fixed.append(("Origin-Agent-Cluster", "?1"))
-    for_files = [*fixed, FOR_ANY_SITE]
-    for_frames = [*(pair for pair in fixed if pair[0] != PERMISSIONS_HEADER), NOT_CHANGED, FOR_ANY_SITE]
+    # Files are no pages, and a frame's permissions depend on its app.
+    without_permissions = [pair for pair in fixed if pair[0] != PERMISSIONS_HEADER]
+    for_files = [*without_permissions, FOR_ANY_SITE]
+    for_frames = [*without_permissions, NOT_CHANGED, FOR_ANY_SITE]
     for_others = [*fixed, NOT_STORED, ALONE]
     of_files, of_frames, of_others = (
         {name.lower() for name, _ in given} | {REQUEST_ID_HEADER.lower()}

@@ -32,6 +32,7 @@ CHECKED: Final = "public, no-cache, no-transform"
 #: Enough to tell versions apart. A digest protects nothing.
 DIGEST_CHARS: Final = 12
 BROTLI: Final = ".br"
+MINIFIED: Final = ".min"
 _COMPRESSIBLE: Final = ("text/", "application/javascript", "application/json", "image/svg+xml")
 _MIN_PACKED_BYTES: Final = 150
 _MAX_PACKED_BYTES: Final = 8 * 1024 * 1024
@@ -50,6 +51,15 @@ class Folder:
         self._follow = follow
         self._known: dict[str, Signature] = {}
         self._digest = ""
+
+    def served_name(self, name: str) -> str:
+        """Return the name of the minified file, if a release has one of this content."""
+        signature = None if self._follow else self._known.get(name)
+        if signature:
+            minified = minified_name(name, _digest(str(self.path / name), signature))
+            if minified in self._known:
+                return minified
+        return name
 
     @property
     def digest(self) -> str:
@@ -85,10 +95,12 @@ class StaticFiles:
     def address(self, name: str) -> str:
         """Return the address that changes with the content."""
         try:
-            return quote(f"{VERSIONED}{self._find(name)[0].digest}/{name}")
+            folder, rest = self._find(name)
         except NotFound:
             # The browser's console shows the wrong name. An error here would hide the whole page.
             return quote(f"{STATIC}{name}")
+        before = name.removesuffix(rest)
+        return quote(f"{VERSIONED}{folder.digest}/{before}{folder.served_name(rest)}")
 
     def answer(self, name: str, digest: str | None) -> Response:
         """Answer with a file, or raise NotFound. Without a digest, the address is the stable one."""
@@ -167,6 +179,11 @@ def _file(path: str, signature: Signature) -> StaticFile:
         "Access-Control-Allow-Origin": "*",
     } | ({"Vary": "Accept-Encoding"} if text else {})
     return StaticFile(path, list(headers.items()), {"br": brotli_path(path, digest)})
+
+
+def minified_name(name: str, digest: str) -> str:
+    """Return the name of a file's minified form, which `make static` writes next to it."""
+    return f"{name}.{digest}{MINIFIED}{Path(name).suffix}"
 
 
 def brotli_path(path: str, digest: str) -> str:

@@ -16,12 +16,14 @@ from pat_service.http import static_files
 from pat_service.http.static_files import CHECKED, FOREVER, brotli_path, content_digest
 from tests.support.people import ORDERS, Service, problem_of
 from tests.support.servers import PROJECT
-from tools.compress_static import compress
+from tools.publish_static import publish
 
 SCRIPT: Final = "export const price = 450; // cents\n" * 20
 SHEET: Final = "@font-face { src: url(fonts/desk.woff2) }\n" * 20
 FONT: Final = bytes(range(256)) * 4
-FRAME_JS: Final = re.compile(r"/embed-static/[0-9a-f]{12}/embed/frame\.js\Z")
+FRAME_JS: Final = re.compile(r"/embed-static/[0-9a-f]{12}/embed/frame\.js")
+#: What a release adds to the name of a file.
+RELEASED: Final = re.compile(r"\.[0-9a-f]{12}\.min\.\w+\Z")
 
 
 @pytest.fixture
@@ -212,7 +214,7 @@ def test_pages_of_every_site_may_read_the_files_and_errors_are_not_kept(shared: 
 def test_each_file_of_orders_first_page_is_kept_for_a_year(shared: Service) -> None:
     page = shared.open(shared.token()).text
     files = re.findall(r'(?:src|href)="(/[^"]+)"', page)
-    assert {path.rpartition("/")[2] for path in files} == {
+    assert {RELEASED.sub("", path.rpartition("/")[2]) for path in files} == {
         *("frame.js", "embed.css", "htmx-4.0.1.min.js", "orders.css", "orders.js")
     }
     assert any(FRAME_JS.match(path) for path in files)
@@ -221,17 +223,37 @@ def test_each_file_of_orders_first_page_is_kept_for_a_year(shared: Service) -> N
     assert ORDERS not in "".join(files)
 
 
-def test_the_tool_writes_variants_and_deletes_those_of_former_contents(tmp_path: Path) -> None:
+# ---- Releases ----
+
+
+def test_a_release_serves_minified_files_until_the_source_changes(tmp_path: Path) -> None:
+    source = tmp_path / "static" / "embed" / "frame.js"
+    source.parent.mkdir(parents=True)
+    source.write_text(SCRIPT)
+    assert len(list(publish(tmp_path, lambda content, _: content.replace(b" ", b"")))) == 2
+    assert list(publish(tmp_path, lambda *_: pytest.fail("nothing has changed"))) == []
+
+    client = serve(source.parent)
+    answer = get(client, address(client, "embed/frame.js"), Accept_Encoding="br")
+    assert brotli.decompress(answer.data).decode() == SCRIPT.replace(" ", "")
+    assert answer.headers["Cache-Control"] == FOREVER
+    assert get(client, "/static/embed/frame.js").text == SCRIPT
+    developing = serve(source.parent, follow=True)
+    assert get(developing, address(developing, "embed/frame.js")).text == SCRIPT
+
+    source.write_text(SCRIPT * 2)
+    changed = serve(source.parent)
+    assert get(changed, address(changed, "embed/frame.js")).text == SCRIPT * 2
+    list(publish(tmp_path, lambda content, _: content.replace(b" ", b"")))
+    assert len(list(source.parent.iterdir())) == 3, "results of the former content stay"
+
+
+def test_a_release_compresses_the_files_of_apps(tmp_path: Path) -> None:
     file = tmp_path / "apps" / "desk" / "static" / "desk.js"
     file.parent.mkdir(parents=True)
     file.write_text(SCRIPT)
-    [first] = compress(tmp_path)
-    assert list(compress(tmp_path)) == []
-    file.write_text(SCRIPT * 2)
-    [second] = compress(tmp_path)
-    assert set(file.parent.iterdir()) == {file, second}
-    assert brotli.decompress(second.read_bytes()) == file.read_bytes()
-    assert first.name != second.name
+    [packed] = publish(tmp_path)
+    assert brotli.decompress(packed.read_bytes()) == file.read_bytes()
 
 
 def test_each_variant_in_the_project_has_its_files_content() -> None:
@@ -240,5 +262,5 @@ def test_each_variant_in_the_project_has_its_files_content() -> None:
     for variant in variants:
         name, digest, _ = variant.name.rsplit(".", 2)
         content = brotli.decompress(variant.read_bytes())
-        assert content_digest(content) == digest, f"Run make brotli: {variant.name} is damaged"
+        assert content_digest(content) == digest, f"Run make static: {variant.name} is damaged"
         assert variant.with_name(name).exists()
