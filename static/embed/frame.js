@@ -186,7 +186,7 @@
     changeAppearance(data);
     if (again) return;
     if (session) {
-      if (isOpen) opened();
+      if (hasOpened) opened();
       watch(); // a host can now provide tokens
     } else if (problem) offer();
     else if (!renewing) open("initial");
@@ -497,10 +497,10 @@
     Document.prototype.close.call(document); // the page may have an element of this name
   }
 
-  let isOpen = false; // the page is complete, with the app's scripts
+  let hasOpened = false; // the page is complete, with the app's scripts
 
   function opened() {
-    isOpen = true;
+    hasOpened = true;
     // Only Chromium tells a page what its iframe allows.
     const lacking = permissions.filter((name) => document.featurePolicy?.allowsFeature(name) === false);
     if (lacking.length) console.warn(`Add this to the iframe's attribute allow, if the app may use it: ${lacking.join("; ")}`);

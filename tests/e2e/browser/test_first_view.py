@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.browser.installation import Installation
+from tests.e2e.browser.portal import BLOCKED_LINES
 from tests.e2e.browser.recorder import Recorder
 from tests.e2e.browser.site import wait_until
 from tests.support.line import Exchange, Line, line
@@ -158,7 +159,7 @@ def test_a_lazy_tag_below_the_view_loads_nothing_early(view: View) -> None:
 def test_a_frame_that_loads_early_is_dropped_if_the_mint_names_another_address(
     view: View, recorder: Recorder, address: str
 ) -> None:
-    recorder.allow("pat-embed: frame: ")
+    recorder.allow("pat-embed: frame: ", *BLOCKED_LINES)
     view.line.holds = False
     other = view.installation.site.url(host="127.0.0.1").rstrip("/")
     view.open(f'frame="{address.format(service=view.service, other=other)}"')
