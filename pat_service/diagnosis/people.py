@@ -21,6 +21,7 @@ from pat_service.rules.access import (
     require_viewer,
     require_visitor,
 )
+from pat_service.rules.openings import CODE_LIFE
 from pat_service.rules.tokens import is_used
 from pat_service.storage.database import AnyRow, reading
 from pat_service.storage.models import (
@@ -102,7 +103,7 @@ def check_tokens(
     `admitted`: whether the user may open it now. Without access, sessions stay open but their requests are
     refused.
     """
-    values = {"user": user_id, "target": target.id, "now": now}
+    values = {"user": user_id, "target": target.id, "now": now, "code_since": now - CODE_LIFE}
     with reading() as connection:
         rows = connection.execute(_tokens[target.kind], values).all()
         (sessions,) = connection.execute(_sessions[target.kind], values).one()

@@ -46,6 +46,7 @@ from pat_service.storage.prepared import Query, Writes
 
 #: A one-time code expires after this time.
 CODE_SECONDS: Final = 30
+CODE_LIFE: Final = timedelta(seconds=CODE_SECONDS)
 #: A renewed session ends at its successor's first request, and at the latest after this time.
 REPLACED_WITHIN: Final = timedelta(seconds=60)
 
@@ -153,7 +154,7 @@ def redeem(
             replaces = former is not None and _replace(
                 connection, former, ids_of(row), session.id, row.expires_at, now
             )
-            values = {"session": session.id, "digest": digest, "now": now, "code_since": now - _CODE_LIFE}
+            values = {"session": session.id, "digest": digest, "now": now, "code_since": now - CODE_LIFE}
             statement = _redeem_successor if replaces else _redeem
             if not connection.execute(statement, values).rowcount:
                 raise errors.TokenInvalid().about(session_id=row.session_id, **ids_of(row))
@@ -298,7 +299,9 @@ def _end_repeated(connection: Connection, token_id: str, session_id: str, now: d
 
 def _require_room(connection: Connection, ids: dict[str, Any], max_sessions: int, now: datetime) -> None:
     # The count is exact, since `use_token` has locked the token.
-    live = connection.execute(_count_of_token, {"token": ids["token_id"], "now": now}).one()
+    live = connection.execute(
+        _count_of_token, {"token": ids["token_id"], "now": now, "code_since": now - CODE_LIFE}
+    ).one()
     if live.number >= max_sessions:
         wait = max(1, int((live.first_end - now).total_seconds()) + 1)
         raise errors.TooManySessions(wait).about(**ids)
@@ -320,7 +323,7 @@ def _find_by_code(keyring: Keyring, code: Secret) -> tuple[bytes, SessionRow]:
 def _require_redeemable(row: SessionRow, place: Place, now: datetime) -> access.AnyViewer:
     if row.target_app != place.app_id or not access.is_for_place(row, place):
         raise errors.TokenInvalid
-    if row.ended_at is None and row.created_at <= now - _CODE_LIFE:
+    if row.ended_at is None and row.created_at <= now - CODE_LIFE:
         raise errors.TokenExpired
     return require_valid(row, place, now)
 
@@ -381,7 +384,6 @@ def _record_replaced(connection: Connection, by: str, now: datetime, ids: dict[s
 
 # Statements, built once.
 
-_CODE_LIFE: Final = timedelta(seconds=CODE_SECONDS)
 #: Columns that `_insert_at_once` leaves null.
 _SET_LATER: Final = ("ended_at", "launcher_session_id", "code_digest", "replaced_by", "unconfirmed")
 _insert_at_once = Writes(

@@ -16,11 +16,21 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement
 from pat_service.errors import Refused, ScopeMissing, SessionNotFound, TokenNotFound
 from pat_service.rules import callers, events
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
+from pat_service.rules.openings import CODE_LIFE
 from pat_service.rules.sessions import LOCK, depends_on
 from pat_service.rules.tokens import REPEAT_WITHIN, in_pair
 from pat_service.storage import paging
 from pat_service.storage.database import UtcDateTime, reading, transaction
-from pat_service.storage.models import LIVE_SESSION, SAME_PAIR, App, Session, Token, User, Workspace
+from pat_service.storage.models import (
+    LIVE_SESSION,
+    OPENED_SESSION,
+    SAME_PAIR,
+    App,
+    Session,
+    Token,
+    User,
+    Workspace,
+)
 from pat_service.storage.paging import Listing, PageRequest
 
 #: A client needs one of these scopes to read, or to end, tokens and sessions.
@@ -140,8 +150,8 @@ def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> C
 def list_sessions(
     caller: Caller, token_filter: TokenFilter, page_request: PageRequest, now: datetime
 ) -> Listing:
-    """Return a page of the live sessions that the caller sees."""
-    statement = _sessions.where(*token_filter.conditions(Session), *LIVE_SESSION)
+    """Return a page of the live sessions that the caller sees, without those whose code expired unused."""
+    statement = _sessions.where(*token_filter.conditions(Session), *LIVE_SESSION, OPENED_SESSION)
     with reading() as connection:
         return paging.page(connection, statement, Session.id, page_request, visibility(caller) | _times(now))
 
@@ -183,7 +193,7 @@ def visibility(caller: Caller, scopes: frozenset[str] = SEES_ALL) -> dict[str, A
 
 
 def _times(now: datetime) -> dict[str, datetime]:
-    return {"now": now, "repeat_since": now - REPEAT_WITHIN}
+    return {"now": now, "repeat_since": now - REPEAT_WITHIN, "code_since": now - CODE_LIFE}
 
 
 def _find(
@@ -317,7 +327,11 @@ _status = case(
     ),
     else_=LIVE,
 )
-_live_sessions = select(func.count()).select_from(Session).where(Session.token_id == Token.id, *LIVE_SESSION)
+_live_sessions = (
+    select(func.count())
+    .select_from(Session)
+    .where(Session.token_id == Token.id, *LIVE_SESSION, OPENED_SESSION)
+)
 
 
 def _select_visible(table: type[Token | Session], *columns: Any) -> Select[*tuple[Any, ...]]:

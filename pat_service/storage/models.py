@@ -283,8 +283,17 @@ class Session(Model):
 
 #: A session is live at the statement's parameter `now`.
 LIVE_SESSION: Final = (Session.ended_at.is_(None), Session.expires_at > bindparam("now", type_=UtcDateTime))
+#: A frame has claimed the session, or its one-time code can still claim it.
+OPENED_SESSION: Final = or_(
+    Session.code_digest.is_(None), Session.created_at > bindparam("code_since", type_=UtcDateTime)
+)
 #: A launcher with its open apps counts as one frame, and so does a session with its successor.
-COUNTED_SESSION: Final = (*LIVE_SESSION, Session.launcher_session_id.is_(None), Session.replaced_by.is_(None))
+COUNTED_SESSION: Final = (
+    *LIVE_SESSION,
+    OPENED_SESSION,
+    Session.launcher_session_id.is_(None),
+    Session.replaced_by.is_(None),
+)
 #: A token for one app opened the session. `OF_WORKSPACE`: a token for the whole workspace.
 OF_APP: Final = and_(Session.app_id.is_not(None), Session.workspace_token.is_not(True))
 OF_WORKSPACE: Final = or_(Session.app_id.is_(None), Session.workspace_token.is_(True))

@@ -157,5 +157,5 @@ def test_no_command_shows_a_secret_but_the_one_that_it_creates(
             shown[name] = shown.get(name, "") + done.output
     assert failed == []
     assert [name for name, output in shown.items() if any(secret in output for secret in secrets)] == []
-    created = {name for name, output in shown.items() if re.search("(pcs|pat|code)_[0-9a-f]", output)}
+    created = {name for name, output in shown.items() if re.search("(pcs|pat|otc)_[0-9a-f]", output)}
     assert created == {"client create", "client rotate", "provision"}

@@ -284,6 +284,27 @@ def test_a_launcher_and_its_apps_count_as_one_frame(service: Service) -> None:
         assert serves(service, session_of(hand_over(service, code_for(service, launcher))))
 
 
+@pytest.mark.parametrize(("seconds", "is_listed"), [(CODE_SECONDS - 0.001, True), (CODE_SECONDS, False)])
+def test_a_session_whose_code_expired_unused_is_neither_listed_nor_counted(
+    service: Service, seconds: float, is_listed: bool
+) -> None:
+    """No page ever had this session, for example since the viewer closed the tab."""
+    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 1
+    runner, token = service.app.test_cli_runner(), workspace_token(service)
+    query = {"personal-access-token": token}
+    with time_machine.travel(timedelta(0), tick=False) as clock:
+        # The address of an app redirects a workspace token to a page with a code.
+        assert service.client.get(f"/embed-apps/{ORDERS}", query_string=query).status_code == 303
+        clock.shift(seconds)
+        sessions: Any = call(service, "GET", "/api/ext/sessions").get_json()
+        tokens: Any = call(service, "GET", "/api/ext/personal-access-tokens").get_json()
+        assert len(sessions["items"]) == is_listed
+        assert [item["liveSessions"] for item in tokens["items"]] == [is_listed]
+        assert bool(runner.invoke(args=["session", "list"]).stdout) == is_listed
+        again = service.client.get(f"/embed-apps/{ORDERS}", query_string=query)
+        assert again.status_code == (429 if is_listed else 303)
+
+
 def test_no_app_of_a_launcher_survives_its_concurrent_end(service: Service) -> None:
     for _ in range(5):
         launcher, runs = launch(service), 8
