@@ -155,6 +155,7 @@ def test_the_portal_explains_how_to_load_the_demo(page: Page, demo: Demo) -> Non
     expect(page.get_by_role("heading", name="Load the demo")).to_be_visible()
     page.set_viewport_size({"width": 360, "height": 800})
     assert page.locator(":root").evaluate(OVERFLOW) == 0
+    expect_accessible(page.main_frame)
     shell(page.locator("#load-command").inner_text(), demo.tree)
     page.set_viewport_size(TALL)
     page.get_by_role("link", name="Reload this page").click()
