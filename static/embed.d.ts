@@ -144,8 +144,11 @@ export interface Named {
 export interface FrameEvents {
   /** The frame has connected; its app has not loaded yet. */
   ready: Record<string, never>;
-  /** The app is ready. Without an app it is the workspace's launcher. */
-  loaded: { app: Named | null; workspace: Named; title: string };
+  /**
+   * The app is ready. Without an app it is the workspace's launcher. `lacking` names the permissions that the app declares
+   * and your `allow` lacks; only Chrome and Edge tell them.
+   */
+  loaded: { app: Named | null; workspace: Named; title: string; lacking: string[] };
   /** In CSS pixels. */
   resize: { height: number };
   /** The app shows another page. */

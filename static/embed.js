@@ -15,7 +15,7 @@
   // A new token helps with these refusals. The script tries at most MAX_RESTARTS times a minute.
   const RECOVERABLE = /^(token_(missing|expired|superseded|used)|session_(expired|invalid))$/;
   const MAX_RESTARTS = 3;
-  const RESERVED = /^(ready|loaded|resize|navigate|error|session:.*|embed:.*)$/;
+  const RESERVED = /^(ready|loaded|resize|navigate|page|error|session:.*|embed:.*)$/;
   const WORDS = {
     en: ["This content could not be opened.", "Try again"],
     es: ["No se pudo abrir este contenido.", "Intentar de nuevo"],

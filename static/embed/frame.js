@@ -18,6 +18,8 @@
   const MAX_RECOVER_MS = 300_000;
   const MAX_GROWTH = 8; // times that the content may grow in a row before the script looks for a loop
   const REST_MS = 200; // a host sets a frame's height within this time
+  const FIT_MS = 1000; // on a busy machine
+  const MAX_TRAIL = 50; // pages whose scroll position the frame remembers
   const STEPS = Array.from({ length: 21 }, (_, step) => step / 20); // visible shares of an element
   const INVALID = '[aria-invalid]:not([aria-invalid="false"])';
   const THEMES = ["light", "dark", "auto"];
@@ -209,13 +211,7 @@
   }
 
   function publish(name, data) {
-    for (const listener of listeners.get(name) ?? []) {
-      try {
-        listener(data);
-      } catch (error) {
-        reportError(error); // the other listeners still run
-      }
-    }
+    for (const listener of listeners.get(name) ?? []) attempt(listener, data);
   }
 
   function changeAppearance(change) {
@@ -385,7 +381,7 @@
     } catch (found) {
       if (life.signal.aborted) return false;
       const over = deadline <= now();
-      const known = recovering && document.querySelector(".embed-cover")?.dataset.code === found.code;
+      const known = recovering && covered?.code === found.code;
       if (!known) report(found);
       stopped = over || !canRetry(found) ? found : null; // a live session is renewed at its end at the latest
       if (!over) watch();
@@ -504,7 +500,7 @@
     // Only Chromium tells a page what its iframe allows.
     const lacking = permissions.filter((name) => document.featurePolicy?.allowsFeature(name) === false);
     if (lacking.length) console.warn(`Add this to the iframe's attribute allow, if the app may use it: ${lacking.join("; ")}`);
-    emit("loaded", { app: viewer.app ?? null, workspace: viewer.workspace, title: document.title });
+    emit("loaded", { app: viewer.app ?? null, workspace: viewer.workspace, title: document.title, lacking });
   }
 
   function refresh() {
@@ -669,12 +665,19 @@
     const before = document.activeElement;
     const dismiss = element("button", { type: "button", className: "button quiet", textContent: texts.words.dismiss });
     when(dismiss, "click", () => {
-      notice.replaceChildren();
+      made.remove();
       focus(main.contains(before) ? before : main);
     });
     const made = element("div", { className: "notice" }, text, dismiss);
-    notice.replaceChildren(made);
-    keepInSight(made);
+    const dialog = openDialog();
+    notice.replaceChildren();
+    if (dialog) {
+      made.setAttribute("role", "alert");
+      dialog.prepend(made);
+    } else {
+      notice.append(made);
+      keepInSight(made);
+    }
   }
 
   // End the frame and remove its page.
@@ -684,6 +687,8 @@
     clearTimeout(timer);
     clearTimeout(recoverTimer);
     life.abort();
+    leavePage();
+    pageListeners.clear();
     holdHeight();
     const made = panel(found, () => say("restart"));
     document.body.replaceChildren(made);
@@ -718,13 +723,15 @@
     when(button, "click", () => say("restart"));
   }
 
+  let covered = null; // {code, part} of the cover
   let focused; // the element that had the focus before the cover
 
   // Cover the page, with what the viewer has typed, while there is no session. Null removes the cover.
   function cover(found) {
-    const there = document.querySelector(".embed-cover");
+    const there = covered?.part;
     if (!there) focused = document.activeElement;
     for (const child of document.body.children) child.inert = Boolean(found);
+    covered = null;
     there?.remove();
     if (!found) {
       if (there && document.hasFocus()) focused?.focus();
@@ -735,28 +742,41 @@
       cover(null);
       renew("expired");
     });
-    const covering = element("div", { className: "embed-cover" }, made);
-    covering.dataset.code = found.code;
-    document.body.append(covering);
+    const part = element("dialog", { className: "embed-cover" }, made);
+    const modal = openDialog();
+    covered = { code: found.code, part };
+    document.body.append(part);
+    // Only a modal dialog is above an open one of the app, and it can take the focus.
+    const display = () => { if (covered?.part === part) modal ? part.showModal() : part.show(); };
+    when(part, "close", display); // a phone's button back closes it
+    if (modal) display();
+    else part.setAttribute("open", ""); // `show` would take the focus from the host page
     keepInSight(made);
     focus(made.querySelector("h1"), { preventScroll: true });
   }
 
+  // The app's topmost modal dialog, which makes everything else inert.
+  const openDialog = () => [...document.querySelectorAll("dialog:modal")].pop();
+
+  let line = null;
+
   function reconnecting(going) {
-    document.querySelector(".embed-reconnecting")?.remove();
+    line?.remove();
     if (!going) return;
-    const line = state("embed-reconnecting", texts.words.reconnecting);
+    line = state("embed-reconnecting", texts.words.reconnecting);
     document.body.append(line);
     keepInSight(line);
   }
 
+  let bar = null;
+
   // Show that a page is on its way. The style sheet waits before it shows the bar.
   function setBusy(going) {
-    document.querySelector(".embed-progress")?.remove();
+    bar?.remove();
     if (going) main.setAttribute("aria-busy", "true");
     else main.removeAttribute("aria-busy");
     if (!going) return;
-    const bar = element("div", { className: "embed-progress" });
+    bar = element("div", { className: "embed-progress" });
     document.body.append(bar);
     keepInSight(bar, { edge: 0 });
   }
@@ -803,10 +823,14 @@
   // ---- Pages: links and forms ----
 
   let visiting = null; // the page request in flight: {method, abort}
+  const pageAddress = (name) => new URL(`pages/${name}`, root);
+  const nameOf = (url) => decodeURIComponent(url.pathname.slice(pageAddress("").pathname.length));
 
   async function visit(url, { method = "GET", body } = {}) {
     if (visiting?.method === "POST") return; // a second click must not send the form twice
     visiting?.abort();
+    const left = { ...shown, scroll: window.scrollY, top: 0 };
+    seeVisiblePart(({ top }) => { left.top = top; });
     const control = new AbortController();
     const mine = (visiting = { method, abort: () => control.abort() });
     setBusy(true);
@@ -817,20 +841,30 @@
     visiting = null;
     setBusy(false);
     if (answer && swappable(answer.response) && answer.response.status !== 204) {
-      show(answer.html, answer.response.status === 422, url.hash.slice(1));
-      emit("navigate", { page: decodeURIComponent(url.pathname.slice(root.pathname.length + "pages/".length)), title: document.title });
+      const back = method === "GET" && !url.hash && trail.at(-1)?.address === url.href ? trail.pop() : null;
+      if (!back && method === "GET" && left.address && left.address !== url.href) trail.push(left);
+      if (trail.length > MAX_TRAIL) trail.shift();
+      shown = { page: nameOf(url), params: url.searchParams, address: method === "GET" ? url.href.replace(/#.*/s, "") : null };
+      show(answer.html, answer.response.status === 422, url.hash.slice(1), back && { ...back, from: left.address });
+      emit("navigate", { page: shown.page, title: document.title });
     }
   }
 
-  function show(html, invalid, anchor) {
+  function show(html, invalid, anchor, back) {
     const page = new DOMParser().parseFromString(html, "text/html");
     unhide(page);
     notice.replaceChildren();
+    leavePage();
     main.replaceChildren(...page.body.childNodes);
     window.htmx?.process?.(main);
-    resetFit();
     document.title = page.title || document.title;
     announcer.textContent = document.title;
+    enterPage();
+    resetFit();
+    if (back) {
+      returnTo(back);
+      return;
+    }
     window.scrollTo(0, 0);
     focus(
       (invalid && (main.querySelector(INVALID) ?? main.querySelector('[role="alert"]'))) ||
@@ -838,6 +872,73 @@
         main.querySelector("h1, h2, h3") ||
         main,
     );
+  }
+
+  // ---- The life of a page, for the app's scripts ----
+
+  let shown = { page: "index", params: new URLSearchParams(), address: pageAddress("index").href };
+  const pageListeners = new Map(); // listener → its clean-up of the shown page
+
+  function attempt(work, ...given) {
+    try {
+      return work(...given);
+    } catch (error) {
+      reportError(error); // the others still run
+      return null;
+    }
+  }
+
+  function enterPageOf(listener) {
+    const { page, params } = shown;
+    const cleanUp = attempt(listener, { element: main, page, params: new URLSearchParams(params) });
+    if (pageListeners.has(listener)) pageListeners.set(listener, cleanUp);
+    else if (typeof cleanUp === "function") attempt(cleanUp); // it has removed itself
+  }
+
+  function leavePageOf(listener) {
+    const cleanUp = pageListeners.get(listener);
+    pageListeners.set(listener, null);
+    if (typeof cleanUp === "function") attempt(cleanUp);
+  }
+
+  const enterPage = () => [...pageListeners.keys()].forEach(enterPageOf);
+  const leavePage = () => [...pageListeners.keys()].forEach(leavePageOf);
+
+  function addPageListener(listener) {
+    if (pageListeners.has(listener)) leavePageOf(listener);
+    pageListeners.set(listener, null);
+    enterPageOf(listener);
+    return () => {
+      if (!pageListeners.has(listener)) return;
+      leavePageOf(listener);
+      pageListeners.delete(listener);
+    };
+  }
+
+  // ---- Back to the page before ----
+
+  const trail = []; // the pages that led to the shown one: {address, scroll, top}
+
+  // Show the place that the viewer has left: the link to the page between has the focus again.
+  function returnTo({ scroll, top, from }) {
+    const link = [...main.querySelectorAll("a[href]")].find(({ href }) => href === from);
+    focus(link ?? main.querySelector("h1, h2, h3") ?? main, { preventScroll: true });
+    if (measured === null) window.scrollTo(0, scroll);
+    else if (top > 0 && document.hasFocus()) scrollHost(top, now() + FIT_MS);
+    else window.scrollTo(0, 0);
+  }
+
+  // Scroll the host's page, when it has applied the height, so that this place of the frame is at its window's top.
+  function scrollHost(top, end) {
+    if (innerHeight < measured && now() < end) {
+      setTimeout(scrollHost, 20, top, end);
+      return;
+    }
+    const place = element("div", { className: "embed-place" });
+    place.style.top = `${top}px`;
+    document.body.append(place);
+    place.scrollIntoView({ block: "start", behavior: "instant" });
+    place.remove();
   }
 
   // An app puts `hx-ignore` around markup that users wrote. Nothing in it sends the session.
@@ -1061,7 +1162,7 @@
 
   // ---- For the app's own scripts ----
 
-  const reserved = (name) => /^(ready|loaded|resize|navigate|error|session:.*|embed:.*)$/.test(name);
+  const reserved = (name) => /^(ready|loaded|resize|navigate|page|error|session:.*|embed:.*)$/.test(name);
 
   const embed = Object.freeze({
     get viewer() { return viewer; },
@@ -1070,15 +1171,21 @@
     // Like window.fetch, but only for addresses of this app. Relative addresses start at the app's own.
     fetch: async (path, init) => send(new URL(path, root), init),
     // Show a page of the app, as a link does.
-    page: async (name, params) => visit(new URL(`pages/${name}?${new URLSearchParams(params)}`, root)),
+    page: async (name, params) => {
+      const url = pageAddress(name);
+      if (params) url.search = new URLSearchParams(params);
+      return visit(url);
+    },
     // Send an event to the host page, which listens with `frame.on(name, …)` of embed.js.
     send: (name, data) => {
       if (typeof name !== "string" || reserved(name)) throw new TypeError(`Not a name for an event of an app: ${name}`);
       say("app", { name, data });
     },
-    // Listen to events of the host page (`frame.send(name, data)`), and to "embed:theme" and "embed:locale". Return a
+    // Listen to events of the host page (`frame.send(name, data)`), to "embed:theme" and "embed:locale", and to "page":
+    // the shown page and each later one. A function that a "page" listener returns runs before its page goes. Return a
     // function that removes the listener.
     on: (name, listener) => {
+      if (name === "page") return addPageListener(listener);
       const known = listeners.get(name) ?? new Set();
       listeners.set(name, known.add(listener));
       return () => known.delete(listener);
@@ -1136,6 +1243,7 @@
     when(document, "click", clicked);
     when(document, "submit", submitted);
     when(document, "htmx:config:request", configured);
+    when(document, "keydown", (event) => { if (covered && event.key === "Escape") event.preventDefault(); }, true);
     when(document, "visibilitychange", wake);
     when(window, "online", reconnect);
     when(window, "pageshow", (event) => event.persisted && wake());
@@ -1143,7 +1251,7 @@
     new MutationObserver((changes) => {
       fill();
       for (const { target, attributeName } of changes) {
-        if (attributeName === "open" && target.matches("dialog:modal")) keepInSight(target, { middle: true });
+        if (attributeName === "open" && target !== covered?.part && target.matches("dialog:modal")) keepInSight(target, { middle: true });
       }
     }).observe(document.body, observed);
     fill();

@@ -73,7 +73,7 @@
     list.hidden = false;
     document.title = ownTitle;
     const { workspace } = embed.viewer;
-    emit("loaded", { app: null, workspace, title: ownTitle });
+    emit("loaded", { app: null, workspace, title: ownTitle, lacking: [] });
     button.focus();
   }
 

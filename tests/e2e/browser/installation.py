@@ -1,7 +1,6 @@
 """The service under gunicorn on one site, and a page on another site that embeds its apps in iframes.
 
-The apps `lab`, `unsafe`, `huge`, `moments`, `hostile`, `clobber` and `failing` come from `lab/`, which is
-copied into a copy of the project.
+The apps in `lab/` are copied into a copy of the project.
 """
 
 import shutil

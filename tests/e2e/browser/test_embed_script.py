@@ -24,6 +24,7 @@ from tests.e2e.browser.portal import (
 from tests.e2e.browser.recorder import Recorder
 from tests.e2e.browser.site import IS_READY
 
+CAMERA: Final = "0b1d6c2e-58f3-4a97-8e41-6a7f9c3d2b15"
 FAILING: Final = "7c9d1f0a-3b52-4e8c-9a06-2d5e8f1b7c43"
 HUGE: Final = "1f6f3c52-0f0e-4b5a-8a57-4a2c5d1e9b70"
 #: Everything that a script can find about its page.
@@ -353,6 +354,23 @@ def test_an_app_opens_inside_a_nested_page(portal: Portal) -> None:
     inner = portal.frame()
     inner.wait_for_function("() => events.some(({ name }) => name === 'loaded')")
     assert portal.page.evaluate("events") == []
+
+
+def test_the_host_page_learns_which_permissions_its_allow_lacks(portal: Portal, recorder: Recorder) -> None:
+    def add_camera(document: dict[str, Any]) -> None:
+        document["apps"].append(document["apps"][0] | {"id": CAMERA, "slug": "camera", "template": "camera"})
+
+    portal.installation.provision(add_camera)
+    recorder.allow("attribute allow")
+    for count, (allow, lacking) in enumerate(
+        [("", ["camera", "geolocation"]), ("camera", ["geolocation"]), ("camera; geolocation", [])], start=1
+    ):
+        before = len(recorder.console)
+        portal.visit(tag(f'allow="{allow}"', app="camera"))
+        (loaded,) = portal.events("loaded")
+        assert loaded["lacking"] == lacking
+        lines = [line.text for line in recorder.console[before:] if "attribute allow" in line.text]
+        assert [line.endswith("; ".join(lacking)) for line in lines] == [True] * bool(lacking), count
 
 
 # ---- Leaving the app ----

@@ -1,5 +1,6 @@
 """A frame as high as its content, in a long host page: what it says is in sight, and all can be reached."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -242,3 +243,94 @@ def test_a_fast_answer_shows_no_progress_and_a_slow_one_a_bar(portal: Portal) ->
     )
     portal.resume()
     expect(bar).to_have_count(0)
+
+
+#: Opens a modal dialog of the app, with a link in it.
+OPEN_DIALOG: Final = """() => {
+    const dialog = document.createElement("dialog");
+    dialog.className = "embed-cover";  // a name that markup can have too
+    dialog.innerHTML = `<p>Sure?</p>
+        <a href="${document.querySelector("#embed-main a[href$=gone]").getAttribute("href")}">Ask</a>`;
+    document.getElementById("embed-main").append(dialog);
+    dialog.showModal();
+}"""
+
+
+def test_notices_and_covers_can_be_used_over_an_apps_dialog(short_portal: Portal) -> None:
+    portal = short_portal
+    frame = portal.open()
+    frame.evaluate(OPEN_DIALOG)
+    frame.evaluate(
+        "document.querySelector('#embed-main > dialog').style.cssText = 'width: 300px; height: 200px'"
+    )
+    frame.get_by_role("link", name="Ask").click()
+    notice = frame.locator("#embed-main > dialog").get_by_role("alert")
+    expect(notice).to_contain_text("There is nothing here.")
+    notice.get_by_role("button", name="Dismiss").click()
+    expect(notice).to_have_count(0)
+    # The session ends, and the portal refuses another token.
+    portal.fast_forward(MINT_SHARING_OVER_SECONDS)
+    portal.answers = [status_answer(403)]
+    portal.installation.change(update(Session).values(expires_at=datetime.now(UTC)))
+    frame.evaluate("void embed.fetch('data/me')")
+    portal.events("error", 2)
+    portal.fast_forward(EXPIRED_SECONDS)
+    cover = frame.locator("body > .embed-cover")
+    expect(cover.locator("h1")).to_be_focused()
+    button = cover.get_by_role("button", name="Try again")
+    for _ in range(3):  # a browser closes a dialog at the second Escape in a row
+        portal.page.keyboard.press("Escape")
+    expect(button).to_be_visible()
+    frame.evaluate("document.querySelector('body > .embed-cover').close()")  # as a phone's button back
+    expect(button).to_be_visible()
+    button.click()
+    portal.events("session:renewed")
+    expect(cover).to_have_count(0)
+    expect(frame.locator("#embed-main > dialog")).to_be_visible()
+    assert frame.evaluate("document.querySelector('#embed-main > dialog').matches(':modal')")
+
+
+def test_a_cover_takes_no_focus_from_the_host_page(short_portal: Portal) -> None:
+    portal = short_portal
+    frame = portal.open()
+    portal.page.locator("#own").focus()
+    portal.fast_forward(MINT_SHARING_OVER_SECONDS)
+    portal.answers = [status_answer(403)]
+    portal.fast_forward(EXPIRED_SECONDS)
+    expect(frame.locator("body > .embed-cover h1")).to_be_visible()
+    assert portal.page.evaluate("document.activeElement.id") == "own"
+
+
+def test_an_app_that_floods_does_not_keep_the_frame_busy(portal: Portal) -> None:
+    """Hundreds of dialogs, notices with markup, and content that changes all the time."""
+    frame = open_high(portal)
+    scroll_to(portal, 2600)
+    frame.evaluate(
+        """() => {
+            const main = document.getElementById("embed-main");
+            for (let count = 0; count < 300; count++) {
+                const dialog = main.appendChild(document.createElement("dialog"));
+                dialog.showModal();
+                dialog.close();
+                dialog.show();
+                dialog.remove();
+            }
+            const box = main.appendChild(document.createElement("p"));
+            window.flood = setInterval(() => {
+                box.style.height = `${Math.random() * 50}px`;
+                box.textContent = Math.random();
+            });
+        }"""
+    )
+    problem = {"status": 418, "code": "<img src=x onerror=window.pwned=1>", "detail": "<b>bold</b>"}
+    answer = {"status": 418, "content_type": "application/problem+json", "body": json.dumps(problem)}
+    portal.page.route("**/pages/gone", lambda route: route.fulfill(**answer))
+    for _ in range(30):
+        press_link(frame, "Gone")
+    notice = frame.locator(".embed-notice > .notice")
+    expect(notice).to_contain_text("<b>bold</b>")
+    expect_in_sight(portal, notice)
+    assert frame.evaluate("window.pwned") is None
+    frame.evaluate("clearInterval(flood)")
+    press_link(frame, "Second page")
+    expect(frame.locator("h1")).to_have_text("Second page")

@@ -33,6 +33,21 @@
   window.earlyEvents = [];
   window.embed?.on("filter", (data) => window.earlyEvents.push(data));
 
+  // A script that draws on each page, as chart libraries do, and cleans up.
+  window.heard = [];
+  window.timers = 0;
+  window.embed?.on("page", ({ element, page, params }) => {
+    window.heard.push(`enter ${page}?${params}`);
+    const chart = element.appendChild(document.createElement("canvas"));
+    const timer = setInterval(() => chart.getContext("2d").fillRect(0, 0, 9, 9), 1000);
+    window.timers++;
+    return () => {
+      window.heard.push(`leave ${page}, ${element.contains(chart) ? "with" : "without"} its chart`);
+      clearInterval(timer);
+      window.timers--;
+    };
+  });
+
   // Every listener of the window receives all messages to it.
   window.windowMessages = [];
   addEventListener("message", ({ data, ports }) => window.windowMessages.push([data?.type, ports.length]));
