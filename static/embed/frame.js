@@ -1139,6 +1139,7 @@
   function size(height) {
     if (measured === null || height === measured) return;
     measured = height;
+    document.documentElement.style.setProperty("--embed-width", `${innerWidth}px`); // for print
     emit("resize", { height });
   }
 

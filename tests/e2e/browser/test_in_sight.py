@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Final
 
 import pytest
 from playwright.sync_api import Frame, Locator, expect
+from pypdf import PdfReader
 from sqlalchemy import update
 
 from pat_service.storage.models import Session
@@ -334,3 +336,21 @@ def test_an_app_that_floods_does_not_keep_the_frame_busy(portal: Portal) -> None
     frame.evaluate("clearInterval(flood)")
     press_link(frame, "Second page")
     expect(frame.locator("h1")).to_have_text("Second page")
+
+
+def test_printing_cuts_nothing_off(portal: Portal) -> None:
+    """On narrow paper the text needs more lines than on the screen, but the host's page keeps the height."""
+    portal.visit(f"<style>pat-embed {{ width: auto; height: auto }}</style>{tag('auto-height')}<p>Footer</p>")
+    portal.events("loaded")
+    frame = portal.opened_frame()
+    frame.evaluate(
+        """() => {
+            const text = "<p>" + "Lorem ".repeat(900) + "</p><p>The last words</p>";
+            document.getElementById("embed-main").innerHTML = `<h1>Long</h1>${text}`;
+        }"""
+    )
+    height = "document.querySelector('iframe').offsetHeight"
+    portal.page.wait_for_function(f"{height} > 300 && {height}", polling=50)
+    pages = PdfReader(BytesIO(portal.page.pdf(format="A5"))).pages
+    text = " ".join(page.extract_text() for page in pages)
+    assert (text.count("Lorem"), "The last words" in text, "Footer" in text) == (900, True, True)
