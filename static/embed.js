@@ -329,14 +329,15 @@
       const { origin } = location;
       await this.#first;
       const left = loaded && !this.#opening;
-      const answers = loaded && !left && await fetch(url, { mode: "no-cors", credentials: "omit" }).then(() => true, () => false);
+      const page = loaded && !left && await fetch(`${url}?parent=${encodeURIComponent(origin)}`, { credentials: "omit" }).then((answer) => answer.text(), () => null);
       if (this.#unmounted || this.#spoke || this.#port?.heard || url !== this.url || !this.iframe) return;
       this.#drop();
       if (left) return this.#fail(new PatEmbedError("left_app", "A link or a script of the app led its frame to another page."));
       const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
-      this.#fail(answers
-        ? new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`)
-        : new PatEmbedError("timeout", `${url} does not answer in time. ${advice}`, { retryable: true }));
+      // The page names this origin if it may be the parent. It does not know the pages around this one.
+      this.#fail(!page || (window === top && /"parent":/.test(page))
+        ? new PatEmbedError("timeout", `${url} does not answer in time${page ? ", although it has loaded: the network is slow, or a proxy or CDN rewrites it" : ""}. ${advice}`, { retryable: true })
+        : new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`));
     }
 
     // The script of a frame's page runs before the page has loaded.

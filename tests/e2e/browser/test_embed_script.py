@@ -339,6 +339,27 @@ def test_an_error_tells_a_parent_not_on_the_list_to_run_the_doctor(
     expect(portal.page.get_by_role("alert")).to_have_count(0)
 
 
+def test_a_page_that_a_proxy_rewrites_is_not_taken_for_a_forbidden_one(
+    portal: Portal, recorder: Recorder
+) -> None:
+    """Such as a CDN that lets scripts wait for a script of its own."""
+
+    def rewrite(route: Route) -> None:
+        answer = route.fetch()
+        html = answer.text().replace("<script ", '<script type="text/waits" ')
+        route.fulfill(response=answer, body=html)
+
+    recorder.allow("pat-embed: timeout")
+    portal.page.context.route("**/frame?*", rewrite)
+    portal.page.clock.install()
+    portal.visit(tag())
+    portal.wait_for_frame_load()
+    portal.fast_forward(6)
+    error = portal.expect_error("timeout", retryable=True)
+    assert "rewrites it" in error["message"]
+    assert "doctor --app lab" in error["message"]
+
+
 def test_a_token_can_allow_fewer_parents_than_its_app(portal: Portal) -> None:
     lab = portal.installation.lab_for(portal.installation.site.origin, OTHER_ORIGIN)
     portal.mint_options = {"allowedOrigins": [OTHER_ORIGIN]}
