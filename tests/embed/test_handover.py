@@ -4,11 +4,12 @@ import re
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from pat_service.embed import answers
+from pat_service.embed import EmbeddedApp, answers
 from pat_service.embed.advice import script_texts
-from pat_service.storage.models import Session
+from pat_service.storage.models import Session, Workspace
 from tests.support.people import ORDERS, PORTAL, SUPPORT, Service, boot, changed, problem_of, provision
 
 NONCE: Final = "n" * 22
@@ -50,6 +51,33 @@ def test_the_waiting_page_contains_no_personal_data(shared: Service) -> None:
     assert f"frame-ancestors {PORTAL}" in policy
     assert "form-action 'none'" in policy
     assert answer.headers["Cache-Control"] == "no-store, no-transform"
+
+
+@pytest.mark.parametrize(
+    ("place", "preloads"),
+    [
+        (f"embed-apps/{ORDERS}", ["orders.css", "orders.js"]),
+        (f"embed-apps/{'0' * 8}-0000-4000-8000-{'0' * 12}", []),
+        ("embed-workspaces/{workspace}", ["embed.js", "launcher.js"]),
+    ],
+)
+def test_the_waiting_page_loads_the_files_of_the_first_page(
+    shared: Service, place: str, preloads: list[str]
+) -> None:
+    workspace = shared.rows(select(Workspace.id).where(Workspace.slug == "acme"))[0].id
+    page = shared.client.get(f"/{place.format(workspace=workspace)}/frame").text
+    found = re.findall(r'<link rel="preload" as="(script|style)" href="([^"]+)" nonce="[\w-]+">', page)
+    names = [re.sub(r"\.[0-9a-f]{12}\.min\.\w+$", "", address.rpartition("/")[2]) for _, address in found]
+    assert names == ["htmx-4.0.1.min.js", *preloads]
+    assert all(kind == ("style" if ".css" in address else "script") for kind, address in found)
+    for _, address in found:
+        assert shared.client.get(address).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["own.woff2", "own", ""])
+def test_only_scripts_and_style_sheets_can_be_preloaded(name: str) -> None:
+    with pytest.raises(ValueError, match="preload takes"):
+        EmbeddedApp(preload=[name])
 
 
 def test_the_waiting_page_has_the_hosts_language_and_theme(shared: Service) -> None:
