@@ -67,7 +67,12 @@ def create_app(config: Config | None = None) -> Flask:
     public_url = config.public_url or ""
     headers.init_app(app, https=public_url.startswith("https:"), has_app_origins=APP_LABEL in public_url)
     limits.init_app(app, config.redis_url)
-    problems.init_app(app, embed.refusal_page, redis=config.redis_url is not None)
+    problems.init_app(
+        app,
+        embed.refusal_page,
+        redis=config.redis_url is not None,
+        development=config.development,
+    )
     _connect(app, config)
     app.extensions["pat_service.findings"] = partial(list_findings, config, config.web_concurrency)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)

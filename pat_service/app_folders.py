@@ -1,5 +1,6 @@
 """The folders of apps: `apps/` of this project, and those of APPS_PATH."""
 
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,12 @@ def _list_apps(place: Path) -> dict[str, Path]:
 def is_app(folder: Path) -> bool:
     """Return whether the folder has a module or templates, and a name that an app can have."""
     return is_slug(folder.name) and ((folder / "__init__.py").is_file() or (folder / "templates").is_dir())
+
+
+def list_open(places: Iterable[Path]) -> list[Path]:
+    """Return these folders, and the folders of apps in them, that every user of the machine can change."""
+    folders = [folder for place in places for folder in (place, *_list_apps(place).values())]
+    return [folder for folder in folders if folder.stat().st_mode & stat.S_IWOTH]
 
 
 def migration_folders(apps: Mapping[str, Path]) -> dict[str, Path]:

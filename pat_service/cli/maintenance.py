@@ -9,6 +9,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from pat_service import __version__
+from pat_service.app_folders import list_open
 from pat_service.cli.common import plain_errors, show
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.app_limits import AppLimits
@@ -55,12 +56,14 @@ def check(deploy: bool) -> None:
     of_apps = registry.list_findings(current_app.jinja_env)
     for finding in of_apps:
         show(f"pat-service: {finding.text}", err=True)
+    for folder in list_open(current_app.config["APPS_PATH"]):
+        show(f"pat-service: every user of this machine can change {folder}, and so run code here", err=True)
     if findings:
         raise SystemExit(1)
     with plain_errors():
         pooler = readiness.describe_pooler(db.engine)
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
-        app_slugs = apps.list_slugs()
+        templates = apps.list_templates()
         homeless = users.count_homeless()
         unreachable = emails.list_unreachable()
         gone = readiness.list_gone_revisions(db.engine, current_app.extensions["pat_service.migrations"])
@@ -70,7 +73,9 @@ def check(deploy: bool) -> None:
         show(f"{_name(use)} {use.key_id}: {_verdict(use)}")
     if wrong_key := key_usage.all_secrets_lost(uses):
         show(f"pat-service: {_WRONG_KEY}", err=True)
-    for slug in app_slugs:
+    for slug, template in templates.items():
+        if not registry.has_first_page(template):
+            show(f"App {slug} has nothing to show: there is no apps/{template}/templates/index.html")
         if has_app_origins() and not is_dns_label(slug):
             show(f"App {slug} cannot open: its slug cannot be the first part of its host")
         elif refusal := slugs.explain_refusal(slug, app_hosts=has_app_origins(), by_operator=False):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from pat_service import errors, metrics
+from pat_service.credentials import redact
 from pat_service.errors import (
     AppUnavailable,
     InvalidPayload,
@@ -19,6 +21,7 @@ from pat_service.errors import (
     TooManySessions,
     Unavailable,
 )
+from pat_service.shapes import is_loopback
 
 #: Retry-After of a 503.
 UNAVAILABLE_RETRY_SECONDS: Final = 5
@@ -38,36 +41,46 @@ HTTP_ERRORS: Final[dict[int, type[Refused]]] = {
 _DATABASE_ERRORS: Final = (DBAPIError, TimeoutError)
 _log = logging.getLogger(__name__)
 
+#: The blueprint whose views call the functions of apps.
+FRAMES_OF_APPS: Final = "embed"
+MAX_TRACEBACK_CHARS: Final = 10_000
+
 Problem = dict[str, Any]
 #: Returns a problem as a page if the request asks for one, otherwise None.
 PageOf = Callable[[Problem, int], Response | None]
 
 
-def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
+def init_app(app: Flask, page_of: PageOf, *, redis: bool, development: bool) -> None:
     """Answer every error of the app with a problem, or with the page that `page_of` returns.
 
-    `redis`: the limiter's store is Redis.
+    `redis`: the limiter's store is Redis. In development, a problem of an app's frame has a traceback.
     """
+    # Flask's debugger would take the place of the frame's page.
+    app.config["PROPAGATE_EXCEPTIONS"] = False
 
-    def answer(problem: Problem, headers: dict[str, str]) -> Response:
+    def answer(problem: Problem, headers: dict[str, str], error: BaseException | None = None) -> Response:
+        # A development server may listen on every address of the machine.
+        shows_code = development and is_loopback(request.remote_addr or "")
+        if shows_code and error is not None and request.blueprint == FRAMES_OF_APPS:
+            problem["traceback"] = _format(error)
         g.code = problem["code"]
         metrics.count_refusal(g.code, _kind(request.endpoint))
         response = page_of(problem, problem["status"]) or _json(problem)
         response.headers.update(headers)
         return response
 
-    def refused(refusal: Refused) -> Response:
+    def refused(refusal: Refused, cause: Exception | None = None) -> Response:
         found = problem(refusal, g.get("request_id", ""))
         if isinstance(refusal, InvalidPayload):
             found["errors"] = refusal.errors
-        return answer(found, _headers(refusal))
+        return answer(found, _headers(refusal), cause)
 
     def unavailable(error: Exception) -> Response:
         metrics.count_unavailable(_store(error))
         cause = getattr(error, "orig", None) or getattr(error, "storage_error", None) or error
         g.database_unavailable = isinstance(error, _DATABASE_ERRORS)
         _log.error("a store is unavailable: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
-        return refused(Unavailable())
+        return refused(Unavailable(), error)
 
     def busy(refusal: Unavailable) -> Response:
         metrics.count_unavailable("database")
@@ -78,7 +91,8 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
         if status < 400 or error.response is not None:
             return error
         headers = {k: v for k, v in error.get_headers() if k not in ("Content-Type", "Content-Length")}
-        return answer(problem_of_status(status, error.name, g.get("request_id", "")), headers)
+        found = problem_of_status(status, error.name, g.get("request_id", ""))
+        return answer(found, headers, getattr(error, "original_exception", None))
 
     app.register_error_handler(Refused, refused)
     # Rules raise Unavailable when a database answers, but is busy for too long.
@@ -87,6 +101,11 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool) -> None:
     app.register_error_handler(InternalServerError, failed)
     for error in _store_errors(redis):
         app.register_error_handler(error, unavailable)
+
+
+def _format(error: BaseException) -> str:
+    """Return the end of the traceback, without secrets."""
+    return redact("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
 
 
 def _kind(endpoint: str | None) -> str:

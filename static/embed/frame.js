@@ -604,6 +604,7 @@
       detail: found.detail ?? texts.words.status.replace("{status}", status),
       requestId: found.requestId ?? headers.get("X-Request-Id"),
       retryAfter: Number(headers.get("Retry-After")) || null,
+      traceback: found.traceback, // in development only
     };
   }
 
@@ -653,13 +654,15 @@
 
   function notify(found) {
     const [title, advice] = found.code === "rate_limited" ? [texts.words.rate_limited, ""] : words(found);
-    const wait = found.retryAfter ? texts.words.wait.replace("{seconds}", found.retryAfter) : "";
+    const wait = found.retryAfter && isRecoverable(found) ? texts.words.wait.replace("{seconds}", found.retryAfter) : "";
     // The advice for a fault asks for this number.
     const asked = found.requestId && (found.status >= 500 || !(found.code in texts.codes));
-    showNotice(title, `${advice} ${wait}`.trim(), asked ? requestNumber(found) : "");
+    showNotice(title, `${advice} ${wait}`.trim(), asked ? requestNumber(found) : "", found.traceback);
   }
 
-  function showNotice(title, advice, reference) {
+  const trace = (traceback) => (traceback ? [element("pre", { className: "embed-trace", textContent: traceback, tabIndex: 0 })] : []);
+
+  function showNotice(title, advice, reference, traceback) {
     const strong = element("strong", { textContent: title.replace(/\.?$/, ".") });
     const text = element("p", { lang: language }, strong, ` ${advice} `, reference);
     const before = document.activeElement;
@@ -668,7 +671,7 @@
       made.remove();
       focus(main.contains(before) ? before : main);
     });
-    const made = element("div", { className: "notice" }, text, dismiss);
+    const made = element("div", { className: "notice" }, text, dismiss, ...trace(traceback));
     const dialog = openDialog();
     notice.replaceChildren();
     if (dialog) {
@@ -798,7 +801,7 @@
     }
     const reference = element("p", { className: "reference" }, element("span", { textContent: found.code }));
     if (found.requestId) reference.append(" ", requestNumber(found));
-    made.append(reference);
+    made.append(reference, ...trace(found.traceback));
     made.lang = language;
     return made;
   }

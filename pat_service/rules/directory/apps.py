@@ -43,10 +43,11 @@ def read(caller: Caller, app_id: str) -> AppRow:
         return reached.find_app(app_id)
 
 
-def list_slugs() -> list[str]:
-    """Return the slugs of all apps, sorted."""
+def list_templates() -> dict[str, str]:
+    """Return the template of each app by its slug, sorted by slug."""
     with reading() as connection:
-        return sorted(connection.execute(select(App.slug)).scalars())
+        rows = connection.execute(select(App.slug, App.template).order_by(App.slug))
+        return {row.slug: row.template for row in rows}
 
 
 def create(
