@@ -156,7 +156,7 @@ def _preloads(root: str) -> dict[str, str]:
     if root.startswith(LAUNCHERS):
         return {f"/{SCRIPT}": "script", static_files().address("embed/launcher.js"): "script"}
     template = framed_template()
-    preload = registry().get(template).preload if template else {}
+    preload = registry().preload_of(template) if template else {}
     return {static_files().address(f"apps/{template}/{name}"): kind for name, kind in preload.items()}
 
 

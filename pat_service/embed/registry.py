@@ -188,6 +188,11 @@ class Registry:
         app = self._apps.get(template)
         return AppLimits() if app is None else app.limits
 
+    def preload_of(self, template: str) -> dict[str, str]:
+        """Return the files that a first page loads, with their kinds. A disabled app has none."""
+        app = self._apps.get(template)
+        return {} if app is None else app.preload
+
     def limits(self) -> dict[str, AppLimits]:
         """Return the limits of each app, by template name."""
         return {name: app.limits for name, app in self._apps.items()}
