@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Final
 
 import click
@@ -186,7 +187,8 @@ def _check_target(target: Target, workspace_slug: str | None) -> Iterator[Findin
             "access",
             f"{target} is in workspace {target.workspace}, not in {workspace_slug}: a move ends "
             "its tokens and sessions for good, and drops its grants.",
-            f"Mint for {target.workspace}, or move it: `workspace` in the file that provision reads.",
+            f"Mint for {target.workspace}; or move it: "
+            f"flask --app app app change {target.slug} --workspace {workspace_slug}",
         )
     registry: Registry = current_app.extensions["pat_service.registry"]
     if target.template is not None and not registry.has_first_page(target.template):
@@ -198,11 +200,12 @@ def _check_user(email: str, target: Target | None, parents: list[Parent], now: d
     try:
         id_ = str(find("user", email).id)
     except UserNotFound:
-        body = json.dumps({"email": email}, ensure_ascii=False)
+        place = "" if target is None else f" --workspace {target.workspace}"
         yield problem(
             people.ACCESS,
             f"There is no user {email}.",
-            f'POST /api/ext/users {body}; or mint with "provision", which creates the user.',
+            f"flask --app app user create {quote(email)}{place}; "
+            'or mint with "provision", which creates the user.',
         )
         return
     if target is None:

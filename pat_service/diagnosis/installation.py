@@ -66,7 +66,8 @@ def check_public_url(settings: Settings, slug: str | None, parents: Sequence[Par
             problem(
                 part,
                 f"{slug} cannot be the first part of the app's host, so the app has no address.",
-                "Give the app a slug of a-z, 0-9 and inner dashes: PATCH /api/ext/apps/<id>.",
+                "Give the app a slug of a-z, 0-9 and inner dashes: "
+                f"flask --app app app change {slug} --slug NEW-SLUG",
             )
         )
     return found or [ok(part, f"Frames have the address {public_url}.")]

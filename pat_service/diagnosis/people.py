@@ -28,6 +28,7 @@ from pat_service.storage.models import (
     ACTIVE,
     ARCHIVED,
     COUNTED_SESSION,
+    LEAST_ROLE,
     LIVE_SESSION,
     App,
     Session,
@@ -56,7 +57,7 @@ def check_access(email: str, user_id: str, target: Target) -> list[Finding]:
             problem(
                 ACCESS,
                 f"{email} is archived in the whole installation.",
-                f'PATCH /api/ext/users/{user_id} {{"status": "active"}}',
+                f"flask --app app user activate {quote(email)}",
             )
         )
     if facts.status_in_workspace == ARCHIVED:
@@ -68,12 +69,11 @@ def check_access(email: str, user_id: str, target: Target) -> list[Finding]:
             )
         )
     if facts.role is None:
-        members = f"/api/ext/workspaces/{facts.workspace_id}/members"
         found.append(
             problem(
                 ACCESS,
                 f"{email} is not a member of workspace {facts.workspace_slug}.",
-                f'PUT {members}/{user_id} {{"role": "end-user"}}',
+                f"flask --app app member add {quote(email)} {facts.workspace_slug} --role {LEAST_ROLE}",
             )
         )
     if target.kind == "app" and facts.granted is None:
@@ -82,7 +82,7 @@ def check_access(email: str, user_id: str, target: Target) -> list[Finding]:
             problem(
                 ACCESS,
                 f"{email} has no grant of {target}{moved}.",
-                f"PUT /api/ext/apps/{target.id}/grants/{user_id}",
+                f"flask --app app grant add {quote(email)} {target.slug}",
             )
         )
     return found
