@@ -6,10 +6,9 @@ from typing import Final
 import click
 from flask import current_app
 from flask.cli import with_appcontext
-from marshmallow import ValidationError
 
 from pat_service.app_folders import INCLUDED
-from pat_service.cli.common import show
+from pat_service.cli.common import checked, show
 from pat_service.shapes import check_slug, visible
 
 #: The files of a new app. NAME and TITLE in names and texts are replaced.
@@ -18,7 +17,7 @@ FILES: Final = Path(__file__).parent / "new_app_files"
 
 @click.command()
 @with_appcontext
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", callback=checked(check_slug))
 @click.option(
     "--path",
     metavar="DIR",
@@ -27,10 +26,6 @@ FILES: Final = Path(__file__).parent / "new_app_files"
 )
 def new(name: str, path: Path | None) -> None:
     """Write a small app with a test into a new folder NAME."""
-    try:
-        check_slug(name)
-    except ValidationError as error:
-        raise click.ClickException(f"{visible(name)}: {error.messages[0]}") from None
     own = current_app.config["APPS_PATH"]
     place = path or (own[0] if own else INCLUDED)
     folder = place / name

@@ -46,8 +46,10 @@ GOOD: Final = {
 LAST: Final = ("end", "revoke", "remove", "delete")
 #: In characters, of an error that repeats what the operator gave.
 MAX_LENGTH: Final = 1000
-#: Commands that write files into the project.
-WRITE_FILES: Final = ("app migrate", "app new")
+#: A command that writes files into the project, if the app exists.
+WRITES_FILES: Final = "app migrate"
+#: Options that are typed although no command requires them.
+TYPED: Final = (("client create", "workspaces"), ("app new", "path"))
 
 
 def is_text(parameter: click.Parameter) -> bool:
@@ -55,7 +57,7 @@ def is_text(parameter: click.Parameter) -> bool:
 
 
 def list_own(app: Flask) -> dict[str, click.Command]:
-    return {name: command for name, command in leaves(app.cli) if is_own(name) and name not in WRITE_FILES}
+    return {name: command for name, command in leaves(app.cli) if is_own(name) and name != WRITES_FILES}
 
 
 def type_command(name: str, command: click.Command, own: dict[str, str], file: Path) -> list[str]:
@@ -64,11 +66,11 @@ def type_command(name: str, command: click.Command, own: dict[str, str], file: P
     Arguments follow two dashes, so that they may begin with a dash.
     """
     slug = "acme" if name.startswith(("workspace", "user")) else "orders"
-    values = GOOD | {"file": str(file), "slug": slug} | own
+    values = GOOD | {"file": str(file), "path": str(file.parent), "slug": slug} | own
     options, arguments = list[str](), list[str]()
     for parameter in filter(is_text, command.params):
         key = str(parameter.name)
-        if key in own or parameter.required or (name, key) == ("client create", "workspaces"):
+        if key in own or parameter.required or (name, key) in TYPED:
             is_argument = isinstance(parameter, click.Argument)
             words = [values[key]] if is_argument else [parameter.opts[-1], values[key]]
             (arguments if is_argument else options).extend(words)
@@ -82,7 +84,8 @@ def iterate_bad_calls(app: Flask, file: Path) -> Iterator[list[str]]:
             yield [*name.split(), *["too many"] * 5]
         for parameter in filter(is_text, command.params):
             for text in BAD.values():
-                if (parameter.name, text) != ("file", "\0"):  # no program can receive NUL as an argument
+                # click fails on a path with NUL, which no program can receive as an argument.
+                if text != "\0" or not isinstance(parameter.type, click.Path):
                     yield type_command(name, command, {str(parameter.name): text}, file)
 
 
@@ -135,6 +138,7 @@ def test_no_command_shows_a_secret_but_the_one_that_it_creates(
     ((session,),) = service.rows(select(Session.id))
     own = {
         "client create": {"client_id": "shop"},
+        "app new": {"name": "memos"},
         "user create": {"email": "gia@acme.test"},
         "workspace create": {"slug": "initech"},
         "workspace delete": {"slug": "initech"},
