@@ -9,6 +9,7 @@ from flask.cli import AppGroup
 
 from pat_service.api.directory_schemas import AppAnswerSchema
 from pat_service.cli.common import (
+    TIME_FORMAT,
     checked,
     confirm,
     find,
@@ -41,9 +42,9 @@ def _build_view(slugs: Mapping[str, str]) -> View:
             "WORKSPACE": lambda row: slugs.get(row.workspace_id),
             "TEMPLATE": lambda row: row.template,
             "ORIGINS": lambda row: row.allowed_origins,
-            "ID": lambda row: row.id,
         },
         AppAnswerSchema().dump,
+        {"ID": lambda row: row.id, "CREATED": lambda row: f"{row.created_at:{TIME_FORMAT}}"},
     )
 
 

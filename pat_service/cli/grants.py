@@ -22,9 +22,9 @@ _VIEW = View(
         "NAME": lambda row: row.user.name,
         "STATUS": lambda row: row.user.status,
         "EFFECTIVE": lambda row: "yes" if row.effective else "no",
-        "USER ID": lambda row: row.user_id,
     },
     GrantAnswerSchema().dump,
+    {"USER ID": lambda row: row.user_id},
 )
 
 

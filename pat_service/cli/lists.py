@@ -8,7 +8,7 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from pat_service.storage.paging import MAX_LIMIT, Listing, PageRequest
 #: A list has a line for each of its texts in a terminal.
 Cell = str | int | None | Sequence[str]
 
+Columns = Mapping[str, Callable[[Any], Cell]]
+
 GAP: Final = "  "
 NOTHING: Final = "-"
 with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -30,10 +32,14 @@ with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How commands show a kind of row: the cell of each column by its heading, and the object for JSON."""
+    """How commands show a kind of row: the cell of each column by its heading, and the object for JSON.
 
-    columns: Mapping[str, Callable[[Any], Cell]]
+    Only `show_one` shows `details`, so that lists fit into a terminal.
+    """
+
+    columns: Columns
     dump: Callable[[Any], Any]
+    details: Columns = field(default_factory=dict)
 
     def show_list(self, pages: Iterable[Sequence[Any]], *, as_json: bool) -> None:
         if as_json:
@@ -43,16 +49,17 @@ class View:
         else:
             for page in pages:
                 for row in page:
-                    show(*(", ".join(_texts(cell)) for cell in self._cells(row)))
+                    show(*(", ".join(_texts(cell(row))) for cell in self.columns.values()))
 
     def show_one(self, row: Any, *, as_json: bool) -> None:
+        columns = {**self.columns, **self.details}
         if as_json:
             show_json(self.dump(row))
         elif is_terminal():
-            _show_records(list(self.columns), [self._lines(row)], is_first=True)
+            _show_records(list(columns), [_lines(columns, row)], is_first=True)
         else:
-            for heading, cell in zip(self.columns, self._cells(row), strict=True):
-                show(heading, ", ".join(_texts(cell)))
+            for heading, cell in columns.items():
+                show(heading, ", ".join(_texts(cell(row))))
 
     def show_changed(self, sentence: str, row: Any, *, as_json: bool) -> None:
         """Show the result of a change: what happened in a sentence, or the row as JSON."""
@@ -61,18 +68,11 @@ class View:
         else:
             show(sentence)
 
-    def _cells(self, row: Any) -> list[Cell]:
-        return [cell(row) for cell in self.columns.values()]
-
-    def _lines(self, row: Any) -> list[list[str]]:
-        """Return the lines of each cell as the terminal shows them."""
-        return [[visible(text) for text in _texts(cell)] or [NOTHING] for cell in self._cells(row)]
-
     def _show_table(self, pages: Iterable[Sequence[Any]]) -> None:
         headings = list(self.columns)
         widths, is_first = [len(heading) for heading in headings], True
         for page in filter(None, pages):
-            rows = [self._lines(row) for row in page]
+            rows = [_lines(self.columns, row) for row in page]
             widths = [max(width, *_widths(rows, column)) for column, width in enumerate(widths)]
             if not _fits(widths):
                 _show_records(headings, rows, is_first=is_first)
@@ -130,6 +130,11 @@ def _texts(cell: Cell) -> list[str]:
     if cell is None or cell == "":
         return []
     return [str(cell)] if isinstance(cell, (str, int)) else list(cell)
+
+
+def _lines(columns: Columns, row: Any) -> list[list[str]]:
+    """Return the lines of each cell as a terminal shows them."""
+    return [[visible(text) for text in _texts(cell(row))] or [NOTHING] for cell in columns.values()]
 
 
 def _show_records(headings: Sequence[str], rows: Iterable[list[list[str]]], *, is_first: bool) -> None:

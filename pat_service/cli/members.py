@@ -23,9 +23,9 @@ _VIEW = View(
         "NAME": lambda row: row.user.name,
         "ROLE": lambda row: row.role,
         "STATUS": lambda row: row.user.status,
-        "USER ID": lambda row: row.user_id,
     },
     MemberAnswerSchema().dump,
+    {"USER ID": lambda row: row.user_id},
 )
 
 

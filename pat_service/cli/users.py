@@ -7,7 +7,7 @@ import click
 from flask.cli import AppGroup
 
 from pat_service.api.directory_schemas import UserAnswerSchema
-from pat_service.cli.common import checked, confirm, find, find_id, plain_errors, show, with_yes
+from pat_service.cli.common import TIME_FORMAT, checked, confirm, find, find_id, plain_errors, show, with_yes
 from pat_service.cli.lists import View, iterate_pages, read_workspace_slugs, with_json
 from pat_service.errors import Conflict
 from pat_service.rules.callers import OPERATOR
@@ -30,9 +30,9 @@ def _build_view(slugs: Mapping[str, str]) -> View:
             "STATUS": lambda row: row.status,
             "MEMBER OF": lambda row: [f"{slugs.get(m.workspace_id)}: {m.role}" for m in row.memberships],
             "HOME": lambda row: slugs.get(row.home_workspace_id or ""),
-            "ID": lambda row: row.id,
         },
         UserAnswerSchema().dump,
+        {"ID": lambda row: row.id, "CREATED": lambda row: f"{row.created_at:{TIME_FORMAT}}"},
     )
 
 

@@ -6,7 +6,16 @@ import click
 from flask.cli import AppGroup
 
 from pat_service.api.directory_schemas import WorkspaceAnswerSchema
-from pat_service.cli.common import checked, confirm, find, plain_errors, require_some, show, with_yes
+from pat_service.cli.common import (
+    TIME_FORMAT,
+    checked,
+    confirm,
+    find,
+    plain_errors,
+    require_some,
+    show,
+    with_yes,
+)
 from pat_service.cli.lists import View, iterate_pages, with_json
 from pat_service.cli.origins import add_origin_commands, parse_origins
 from pat_service.rules.callers import OPERATOR
@@ -24,9 +33,9 @@ _VIEW = View(
         "SLUG": lambda row: row.slug,
         "NAME": lambda row: row.name,
         "ORIGINS": lambda row: row.allowed_origins,
-        "ID": lambda row: row.id,
     },
     WorkspaceAnswerSchema().dump,
+    {"ID": lambda row: row.id, "CREATED": lambda row: f"{row.created_at:{TIME_FORMAT}}"},
 )
 
 

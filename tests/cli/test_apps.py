@@ -1,27 +1,32 @@
 """Commands for apps follow the rules of the API."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import time_machine
 
 from pat_service.storage.models import Grant
 from tests.support.commands import Run
 from tests.support.directory import ANA, Directory
 from tests.support.people import ORDERS, PORTAL
 
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
 
 def test_an_app_is_created_shown_changed_and_deleted(run: Run, directory: Directory) -> None:
-    made = run("app", "create", "quote", "--workspace", "acme", "--origin", "https://P.example:443")
+    with time_machine.travel(NOON, tick=False):
+        made = run("app", "create", "quote", "--workspace", "acme", "--origin", "https://P.example:443")
     id_ = made.removesuffix(".\n").split()[-1]
     assert made == f"App quote is created. Its id is {id_}.\n"
     assert run("app", "show", "quote").splitlines() == [
         *("SLUG\tquote", "NAME\tquote", "WORKSPACE\tacme", "TEMPLATE\tquote"),
-        *("ORIGINS\thttps://p.example", f"ID\t{id_}"),
+        *("ORIGINS\thttps://p.example", f"ID\t{id_}", "CREATED\t2026-11-22T12:00:00Z"),
     ]
     changed = run("app", "change", "quote", "--slug", "quotes", "--name", "Quotes", "--template", "orders")
     assert changed == "App quotes is changed.\n"
-    assert f"quotes\tQuotes\tacme\torders\thttps://p.example\t{id_}\n" in run("app", "list")
+    assert "quotes\tQuotes\tacme\torders\thttps://p.example\n" in run("app", "list")
     assert run("app", "delete", "quotes") == "App quotes is deleted.\n"
     assert "quotes" not in run("app", "list")
     assert [(fact[0], fact[1]) for fact in directory.take_event_facts()] == [

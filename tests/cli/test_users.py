@@ -111,10 +111,12 @@ def test_a_user_is_created_listed_and_renamed(run: Run, directory: Directory) ->
     assert made == f"User gia@acme.test is created. The id is {id_}.\n"
     rows = [line.split("\t") for line in run("user", "list").splitlines()]
     [gia] = [row for row in rows if row[0] == "gia@acme.test"]
-    assert (gia[1:3], gia[4:]) == (["Gia", "active"], ["globex", id_])
+    assert (gia[1:3], gia[4:]) == (["Gia", "active"], ["globex"])
     assert sorted(gia[3].split(", ")) == ["acme: builder", "globex: builder"]
     assert run("user", "change", id_, "--name", "Gia M") == f"The name of {id_} is Gia M.\n"
-    assert "NAME\tGia M\n" in run("user", "show", "GIA@acme.test")
+    shown = run("user", "show", "GIA@acme.test")
+    assert "NAME\tGia M\n" in shown
+    assert f"ID\t{id_}\n" in shown
     assert {event.client_id for event in directory.take_events()} == {"(operator)"}
 
 

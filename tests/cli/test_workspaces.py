@@ -12,12 +12,12 @@ def test_a_workspace_is_created_shown_changed_and_deleted(run: Run, directory: D
     made = run("workspace", "create", "initech", "--origin", "https://p.example")
     id_ = made.removesuffix(".\n").split()[-1]
     assert made == f"Workspace initech is created. Its id is {id_}.\n"
-    assert run("workspace", "show", "initech") == (
-        f"SLUG\tinitech\nNAME\tinitech\nORIGINS\thttps://p.example\nID\t{id_}\n"
-    )
+    assert run("workspace", "show", "initech").splitlines()[:-1] == [
+        *("SLUG\tinitech", "NAME\tinitech", "ORIGINS\thttps://p.example", f"ID\t{id_}"),
+    ]
     changed = run("workspace", "change", "initech", "--slug", "initrode", "--name", "Initrode")
     assert changed == "Workspace initrode is changed.\n"
-    assert f"initrode\tInitrode\thttps://p.example\t{id_}\n" in run("workspace", "list")
+    assert "initrode\tInitrode\thttps://p.example\n" in run("workspace", "list")
     assert run("workspace", "delete", "initrode") == "Workspace initrode is deleted.\n"
     assert [(fact[0], fact[1]) for fact in directory.take_event_facts()] == [
         (f"workspace:{verb}", "(operator)") for verb in ("created", "changed", "deleted")
