@@ -128,6 +128,8 @@ def _connect(app: Flask, config: Config) -> None:
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(url, config.web_threads)
     database.db.init_app(app)
+    # No code uses the ORM's session; its removal takes 1% of a mint.
+    app.teardown_appcontext_funcs.clear()
     with app.app_context():
         engine = database.db.engine
     database.configure(engine)

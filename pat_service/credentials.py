@@ -118,8 +118,9 @@ class Key:
         return self.derive("key-id").hex()[:12]
 
     @cached_property
-    def for_digests(self) -> bytes:
-        return self.derive("digest")
+    def _mac(self) -> hmac.HMAC:
+        """A prepared HMAC for digests. A copy takes 3 µs; OpenSSL takes 9 to set up each new one."""
+        return hmac.new(self.derive("digest"), digestmod=hashlib.sha256)
 
     @cached_property
     def for_sessions(self) -> bytes:
@@ -127,7 +128,9 @@ class Key:
 
     def digest(self, secret: Secret) -> bytes:
         """Return the HMAC-SHA-256 digest that the database stores instead of the secret."""
-        return hmac.digest(self.for_digests, secret.reveal().encode(), hashlib.sha256)
+        mac = self._mac.copy()
+        mac.update(secret.reveal().encode())
+        return mac.digest()
 
 
 @dataclass(frozen=True)

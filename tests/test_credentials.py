@@ -206,7 +206,7 @@ def test_a_key_id_is_a_stable_digest() -> None:
 
 def test_each_purpose_has_its_own_derived_key() -> None:
     key = Key(NEW.encode())
-    derived = {key.for_digests, key.for_sessions, key.derive("key-id"), key.material}
+    derived = {key.derive("digest"), key.for_sessions, key.derive("key-id"), key.material}
     assert len(derived) == 4
     assert all(len(material) == 32 for material in derived - {key.material})
 

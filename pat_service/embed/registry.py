@@ -11,7 +11,7 @@ from jinja2 import BaseLoader, Environment, FileSystemLoader, PrefixLoader, Temp
 
 from pat_service.app_folders import is_app
 from pat_service.credentials import redact
-from pat_service.embed.app_limits import AppLimits, WrongDeclaration, parse_limits
+from pat_service.embed.app_limits import DEFAULT_LIMITS, AppLimits, WrongDeclaration, parse_limits
 from pat_service.errors import AppUnavailable
 from pat_service.findings import Finding, problem, warning
 from pat_service.rules.access import Viewer
@@ -61,7 +61,7 @@ class EmbeddedApp:
         `preload`: static files of the first page, which the frame loads while it waits for its session.
         """
         self.declared = csp, max_upload, permissions
-        self.limits = AppLimits()
+        self.limits = DEFAULT_LIMITS
         self.preload = {name: _kind(name) for name in preload}
         self.pages: dict[str, Callable[[Viewer], Any]] = {}
         self.forms: dict[str, Form] = {}
@@ -186,7 +186,7 @@ class Registry:
     def limits_of(self, template: str) -> AppLimits:
         """Return the limits of an app, also of a disabled one."""
         app = self._apps.get(template)
-        return AppLimits() if app is None else app.limits
+        return DEFAULT_LIMITS if app is None else app.limits
 
     def preload_of(self, template: str) -> dict[str, str]:
         """Return the files that a first page loads, with their kinds. A disabled app has none."""

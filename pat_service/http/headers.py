@@ -4,12 +4,16 @@ import secrets
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from flask import Flask, g
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+# Python evaluates the annotations of a nested function at each call of the outer one.
+_Headers: TypeAlias = list[tuple[str, str]]
+_Write: TypeAlias = Callable[[bytes], object]
 
 #: Keys of a request's environment: the `FrameHeaders` and the request's id, for the answer's headers.
 FRAME_POLICY: Final = "pat_service.frame_policy"
@@ -154,7 +158,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
     def wsgi_app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         static = environ["PATH_INFO"].startswith((STATIC, VERSIONED))
 
-        def start(status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
+        def start(status: str, headers: _Headers, *failure: Any) -> _Write:
             frame: FrameHeaders | None = environ.get(FRAME_POLICY)
             public = static or PUBLIC in environ
             replaced = of_files if public else of_frames if frame else of_others

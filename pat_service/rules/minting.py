@@ -8,7 +8,8 @@ Before `mint`, `http` and `api` check the client, its rate, and the body.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, TypeAlias
+from functools import cache
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, bindparam, case, false, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -45,12 +46,12 @@ _TARGETS: Final = ("app_id", "app_slug", "workspace_id", "workspace_slug")
 class MintRequest:
     """The options of a mint. They name a user by `email` or `user_id`, and one app or one workspace."""
 
-    email: str | None
-    user_id: str | None
-    app_id: str | None
-    app_slug: str | None
     pat_seconds: int
     session_seconds: int
+    email: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    app_slug: str | None = None
     end_sessions: bool = False
     workspace_id: str | None = None
     workspace_slug: str | None = None
@@ -105,7 +106,7 @@ def authenticate(
     # A mint that provisions reads the facts in its transaction.
     if request is None or request.new_user is not None:
         return callers.authenticate(keyring, client_id, secret, now), None
-    query, values = _facts_query(_facts_with_client, request)
+    query, values = _facts_query(request, with_client=True)
     caller, row = callers.authenticate_by(query, values, keyring, client_id, secret, now)
     # The query has compared the secret's digest under the current key only.
     return caller, row if row.key_id == keyring.current.id else None
@@ -218,15 +219,16 @@ def _provision_and_require_access(
 
 
 def _query_facts(caller: Caller, request: MintRequest, connection: Connection | None = None) -> MintFacts:
-    query, values = _facts_query(_facts_alone, request)
+    query, values = _facts_query(request)
     facts: MintFacts = query.first(values | caller.reach(), connection)
     return facts
 
 
-def _facts_query(queries: "_FactsQueries", request: MintRequest) -> tuple[Query, dict[str, Any]]:
+def _facts_query(request: MintRequest, *, with_client: bool = False) -> tuple[Query, dict[str, Any]]:
     """Return the query for the names that the request uses, and its values."""
     by, target = request.target
-    return queries[request.email is not None, by], {"user": request.user, "target": target}
+    query = _build_facts_query(request.email is not None, by, with_client=with_client)
+    return query, {"user": request.user, "target": target}
 
 
 def _replace_token(
@@ -276,11 +278,9 @@ def _end_sessions(connection: Connection, facts: MintFacts, now: datetime) -> No
 # Statements, built once.
 
 
-#: The keys say whether an email names the user, and which field names the app or workspace.
-_FactsQueries: TypeAlias = dict[tuple[bool, str], Query]
-
-
+@cache
 def _build_facts_query(by_email: bool, by: str, *, with_client: bool) -> Query:
+    """Return the query for a user named by email or id, and an app or workspace named by the field `by`."""
     user: ColumnElement[Any] = bindparam("user")
     target: ColumnElement[Any] = bindparam("target")
     if with_client:
@@ -305,15 +305,6 @@ def _build_facts_query(by_email: bool, by: str, *, with_client: bool) -> Query:
         return Query(select(*callers.COLUMNS, *facts).select_from(joined).where(callers.IS_LIVE))
     return Query(select(*facts).select_from(joined))
 
-
-_facts_alone, _facts_with_client = (
-    {
-        (by_email, by): _build_facts_query(by_email, by, with_client=with_client)
-        for by_email in (True, False)
-        for by in _TARGETS
-    }
-    for with_client in (False, True)
-)
 
 _CLEARED: Final = ("revoked_at", "first_used_at", "last_used_at", "repeat_by")
 #: The columns that a new token replaces in the row of its user and app.

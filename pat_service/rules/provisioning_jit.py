@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pat_service.rules.directory import grants, members, users
 from pat_service.rules.directory.changes import Change
 from pat_service.shapes import normalize_email
-from pat_service.storage.models import ACTIVE
+from pat_service.storage.models import ACTIVE, LEAST_ROLE
 
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
     """The values of a new user. The name defaults to the email."""
 
-    name: str | None
-    role: str
+    name: str | None = None
+    role: str = LEAST_ROLE
 
 
 def provision_user(

@@ -325,7 +325,7 @@ def test_ana_cannot_become_ben(shared: Service, frame: Frame) -> None:
     "key",
     [
         Key(NEW_KEY.encode()).for_sessions,
-        Key(KEY.encode()).for_digests,
+        Key(KEY.encode()).derive("digest"),
         Key(KEY.encode()).id.encode(),
         KEY.encode(),
         b"",
