@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from pat_service.storage.models import Session
 from tests.e2e.browser.conftest import CHROMIUM_ARGS
-from tests.e2e.browser.installation import BEN, Installation
+from tests.e2e.browser.installation import BEN, LAB, Installation
 from tests.e2e.browser.portal import CAN_HIDE, Portal, tag
 from tests.e2e.browser.site import TIMEOUT_SECONDS
 from tests.support.servers import chromium
@@ -54,9 +54,10 @@ def test_a_prerendered_page_shows_its_frames_once_ana_opens_it(
     site.posts["/is-prerendered"] = lambda: bool(said)
     site.posts["/embed-token"] = lambda: say("mint", installation.mint())
     script = f'<script src="{installation.url}/embed.js" defer></script>'
+    early = f'frame="{installation.app_url(LAB)}"'  # no frame may load while the page is prerendered
     bare = f'<iframe src="{installation.address(BEN, singleUse=True)}"></iframe>'
     site.pages["/start"] = START_HTML
-    site.pages["/prerendered"] = PRERENDERED_HTML + script + tag() + bare
+    site.pages["/prerendered"] = PRERENDERED_HTML + script + tag(early) + bare
     sessions = select(func.count().label("sessions")).select_from(Session)
     before = installation.rows(sessions)[0].sessions
     command = [chromium(), *CHROMIUM_ARGS, f"--user-data-dir={tmp_path}", "--remote-debugging-port=0"]
