@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from apps import Paging, is_id, one_line, page_number
+from apps._helpers import Paging, is_id, one_line, page_number
 from pat_service.embed import EmbeddedApp, Model, UtcDateTime, Viewer, new_id, reading
 
 PAGE_SIZE: Final = 10

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from apps import Paging, is_id, one_line, page_number, tidy
+from apps._helpers import Paging, is_id, one_line, page_number, tidy
 from pat_service.embed import EmbeddedApp, Model, Page, UtcDateTime, Viewer, new_id, reading, transaction
 
 PAGE_SIZE: Final = 10

@@ -12,8 +12,8 @@ from tests.support.documents import snippets
 pytestmark = pytest.mark.slow
 
 GUIDE = "docs/apps/your-own-app.md"
-MODULES = ["apps/quote/__init__.py", "tests/apps/test_quote.py"]
-CHECKS = ["tests/apps/test_quote.py", "tests/test_architecture.py", "tests/embed/test_templates.py"]
+MODULES = ["apps/quote/__init__.py", "apps/quote/tests/test_quote.py"]
+CHECKS = ["apps/quote", "tests/test_architecture.py", "tests/embed/test_templates.py"]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The tables of the documentation, compared with the code."""
 
 import dataclasses
+import inspect
 import json
 import re
 from typing import Any, Final
@@ -12,6 +13,7 @@ from jinja2.runtime import Context
 from werkzeug.test import TestResponse
 
 from pat_service import embed as public_api
+from pat_service import testing
 from pat_service.credentials import CLAIMS, JWT_ALGORITHM, JWT_TYPE
 from pat_service.rules.access import Viewer
 from pat_service.rules.callers import SCOPES
@@ -225,3 +227,13 @@ def test_the_sessions_format_is_documented() -> None:
     assert documented == {*CLAIMS, "alg", "typ", "kid"}
     assert table["header `alg`"] == f"`{JWT_ALGORITHM}`"
     assert table["header `typ`"] == f"`{JWT_TYPE}`"
+
+
+def test_the_table_of_tests_names_the_members_of_the_plugin() -> None:
+    documented = {name for cell in codes_in(REFERENCE, "Tests") for name in re.findall(r"\.(\w+)", cell)}
+    public = {name for kind in (testing.AppFrame, testing.OpenApp) for name in dir(kind) if name[0] != "_"}
+    public |= {name for name in testing.AppFrame.__dataclass_fields__ if name[0] != "_"}
+    assert public <= documented
+    given = set(inspect.signature(testing.OpenApp.__call__).parameters) - {"self", "app"}
+    [call] = [cell for cell in codes_in(REFERENCE, "Tests") if cell.startswith("open_app(")]
+    assert set(re.findall(r"(\w+)=", call)) == given
