@@ -25,5 +25,7 @@ def require_frame() -> None:
         return
     # A script's fetch has the destination "empty" and is not a navigation.
     navigates = mode == "navigate" if mode else destination not in (None, "empty")
+    if navigates and destination in ("object", "embed"):
+        raise NotFramed("Use an <iframe>: an app does not open in <object> or <embed>.")
     if navigates and destination not in _FRAMES:
         raise NotFramed

@@ -326,6 +326,13 @@ def test_head_is_405_below_a_frame_and_absent_from_allow(shared: Service, path: 
         assert "HEAD" not in allowed.headers["Allow"]
 
 
+@pytest.mark.parametrize("destination", ["object", "embed"])
+def test_an_object_or_embed_is_told_to_be_an_iframe(shared: Service, destination: str) -> None:
+    headers = {"Sec-Fetch-Dest": destination, "Sec-Fetch-Mode": "navigate", "Accept": "application/json"}
+    answer = shared.open(shared.token(), ORDERS, **headers)
+    assert "Use an <iframe>" in problem_of(answer, 403, "not_framed")["detail"]
+
+
 @pytest.mark.parametrize("framed_only", ["on", "off"])
 @pytest.mark.parametrize(
     ("destination", "headers"),
