@@ -365,7 +365,18 @@
       else if (type === "want-token") this.#sendToken(rest, port);
       else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
+      else if (type === "scroll") this.#scroll(Number(rest.top));
       else if (type === "restart") this.#begin();
+    }
+
+    // Bring this place of the frame to the top of the window, if the viewer is in the frame. Firefox and Safari let no
+    // frame of another site do so.
+    #scroll(top) {
+      const { iframe } = this;
+      if (iframe.getRootNode().activeElement !== iframe) return;
+      iframe.style.scrollMarginTop = `${-top}px`;
+      iframe.scrollIntoView({ behavior: "instant" });
+      iframe.style.scrollMarginTop = "";
     }
 
     #handleEvent(name, data) {

@@ -18,7 +18,6 @@
   const MAX_RECOVER_MS = 300_000;
   const MAX_GROWTH = 8; // times that the content may grow in a row before the script looks for a loop
   const REST_MS = 200; // a host sets a frame's height within this time
-  const FIT_MS = 1000; // on a busy machine
   const MAX_TRAIL = 50; // pages whose scroll position the frame remembers
   const STEPS = Array.from({ length: 21 }, (_, step) => step / 20); // visible shares of an element
   const INVALID = '[aria-invalid]:not([aria-invalid="false"])';
@@ -832,14 +831,15 @@
   async function visit(url, { method = "GET", body } = {}) {
     if (visiting?.method === "POST") return; // a second click must not send the form twice
     visiting?.abort();
-    const left = { ...shown, scroll: window.scrollY, top: 0 };
-    seeVisiblePart(({ top }) => { left.top = top; });
+    const left = { ...shown, scroll: window.scrollY };
+    const measuring = findVisibleTop();
     const control = new AbortController();
     const mine = (visiting = { method, abort: () => control.abort() });
     setBusy(true);
     const answer = await send(url, { method, body, signal: control.signal })
       .then(async (response) => ({ response, html: await response.text().catch(lost) }))
       .catch(settle);
+    left.top = await measuring;
     if (visiting !== mine) return;
     visiting = null;
     setBusy(false);
@@ -920,6 +920,15 @@
 
   // ---- Back to the page before ----
 
+  // Resolve to the top of the visible part of a frame as high as its content. A hidden frame has none.
+  async function findVisibleTop() {
+    if (measured === null) return 0;
+    return new Promise((done) => {
+      seeVisiblePart(({ top }) => done(top));
+      setTimeout(done, REST_MS, 0);
+    });
+  }
+
   const trail = []; // the pages that led to the shown one: {address, scroll, top}
 
   // Show the place that the viewer has left: the link to the page between has the focus again.
@@ -927,21 +936,7 @@
     const link = [...main.querySelectorAll("a[href]")].find(({ href }) => href === from);
     focus(link ?? main.querySelector("h1, h2, h3") ?? main, { preventScroll: true });
     if (measured === null) window.scrollTo(0, scroll);
-    else if (top > 0 && document.hasFocus()) scrollHost(top, now() + FIT_MS);
-    else window.scrollTo(0, 0);
-  }
-
-  // Scroll the host's page, when it has applied the height, so that this place of the frame is at its window's top.
-  function scrollHost(top, end) {
-    if (innerHeight < measured && now() < end) {
-      setTimeout(scrollHost, 20, top, end);
-      return;
-    }
-    const place = element("div", { className: "embed-place" });
-    place.style.top = `${top}px`;
-    document.body.append(place);
-    place.scrollIntoView({ block: "start", behavior: "instant" });
-    place.remove();
+    else if (top > 0) say("scroll", { top }); // after the new height, which the host applies first
   }
 
   // An app puts `hx-ignore` around markup that users wrote. Nothing in it sends the session.

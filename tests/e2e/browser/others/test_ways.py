@@ -319,6 +319,21 @@ def test_notices_and_dialogs_are_in_sight_in_a_high_frame(portal: DrivenPortal) 
     assert portal.page.run("() => scrollY") == 1000
 
 
+def test_a_link_back_returns_to_the_place_in_a_high_frame(portal: DrivenPortal) -> None:
+    portal.open("auto-height")
+    portal.frame.run("() => { embed.page('list'); }")
+    portal.frame.reads("h1", "List")
+    fitted_height(portal)
+    portal.page.run("() => scrollTo(0, 1200)")
+    portal.frame.click('a[href$="id=60"]')
+    portal.frame.reads("h1", "Row 60")
+    before = portal.page.run("() => scrollY")
+    portal.frame.click('a[href$="list"]')
+    portal.frame.reads("h1", "List")
+    portal.page.until("(before) => scrollY > before + 500", before)
+    expect_in_sight(portal, 'a[href$="id=60"]')
+
+
 def expect_in_sight(portal: DrivenPortal, selector: str) -> None:
     """Wait until the whole element of the frame is inside the window."""
     top, height = portal.page.run(
