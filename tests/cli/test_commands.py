@@ -24,7 +24,7 @@ from pat_service.credentials import Key
 from pat_service.embed import EmbeddedApp
 from pat_service.shapes import normalize_email
 from pat_service.storage.models import App, Client, ClientSecret, Event, User
-from tests.support.api_calls import BEN, UNKNOWN, mint, open_session, session_code
+from tests.support.api_calls import BEN, UNKNOWN, call, mint, open_session, session_code
 from tests.support.people import (
     KEY,
     MINT,
@@ -424,6 +424,24 @@ def test_an_operator_lists_tokens_and_sessions_of_all_workspaces(runner: Runner,
     assert shown[-1] == id_
     assert ids_of(runner, "session", "list", "--app", "ledger") == []
     assert token not in succeed(runner, "token", "list").output
+
+
+def test_tokens_sessions_and_clients_are_listed_as_json(runner: Runner, service: Service) -> None:
+    frame = service.frame(client="manager")
+    for command, path in (("token", "personal-access-tokens"), ("session", "sessions")):
+        [listed] = json.loads(succeed(runner, command, "list", "--json").stdout)
+        assert listed == call(service, "GET", f"/api/ext/{path}", "manager").get_json()["items"][0]
+    shown = succeed(runner, "client", "list", "--json").stdout
+    assert frame.jwt not in shown
+    clients = {client["id"]: client for client in json.loads(shown)}
+    everywhere = clients["everywhere"] | {"secrets": len(clients["everywhere"]["secrets"])}
+    assert everywhere == {
+        **{"id": "everywhere", "workspaces": None, "scopes": ["mint"], "mintLimit": "1000 per minute"},
+        **{"highestRole": "end-user", "revokedAt": None, "secrets": 1},
+    }
+    assert set(clients["portal"]["secrets"][0]) == {
+        *("createdAt", "expiresAt", "lastUsedAt", "keyId", "keyKnown"),
+    }
 
 
 def test_a_command_lists_every_page(

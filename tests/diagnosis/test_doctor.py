@@ -118,6 +118,8 @@ def test_each_finding_has_a_line_and_its_change_has_the_next(app: Flask) -> None
     assert "\x1b" not in done.output
     coloured = app.test_cli_runner().invoke(args=["doctor", "--offline"], color=True)
     assert "\x1b[32mok" in coloured.output
+    plain = app.test_cli_runner(env={"NO_COLOR": "1"}).invoke(args=["doctor", "--offline"], color=True)
+    assert "\x1b" not in plain.output
 
 
 # ---- Arguments ----
