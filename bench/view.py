@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from sqlalchemy import select
@@ -229,7 +228,7 @@ def _visit(world: World, context: BrowserContext, way: Way, round_trip: float, r
 def _world(folder: Path) -> Iterator[World]:
     port = free_port()
     with ExitStack() as stack:
-        host = stack.enter_context(site())
+        host = stack.enter_context(site(keep_alive=True))
         world = World(stack.enter_context(line(port)), stack.enter_context(line(host.port)), host, port)
         limits = {f"{name}_RATE_LIMIT": MANY for name in ("MINT", "USER_MINT", "OPEN", "FAILURE")}
         env = limits | {
@@ -282,6 +281,7 @@ def _waterfall(rows: list[Row]) -> str:
         f'<text x="{LEFT + number * scale:.1f}" y="{top + 24}" text-anchor="middle">{number}</text>'
         for number in range(int(longest) + 1)
     ]
+    marks.append(f'<text x="{LEFT - 8}" y="{top + 24}" text-anchor="end">round trips</text>')
     style = (
         "text{font:12px system-ui,sans-serif;fill:#57606a}.name{font-weight:600}"
         "rect{fill:#4f7cac}.new{fill:#c2410c}path{stroke:#d0d7de}"
@@ -301,8 +301,7 @@ def _start(visit: Visit) -> float:
 
 def _bar(exchange: Exchange, start: float, top: int, scale: float) -> Iterator[str]:
     began, ended = ((at - start) / ROUND_TRIP_SECONDS for at in (exchange.began, exchange.ended))
-    name = urlsplit(exchange.path).path.rpartition("/")[2]
-    yield f'<text x="{LEFT - 8}" y="{top + 12}" text-anchor="end">{exchange.method} {name[:26]}</text>'
+    yield f'<text x="{LEFT - 8}" y="{top + 12}" text-anchor="end">{exchange.name}</text>'
     box = f'y="{top}" height="{BAR}" rx="2"'
     yield f'<rect x="{LEFT + began * scale:.1f}" width="{(ended - began) * scale:.1f}" {box}/>'
     if exchange.connected:

@@ -10,6 +10,7 @@ from werkzeug.test import TestResponse
 from pat_service.embed import EmbeddedApp, answers
 from pat_service.embed.advice import script_texts
 from pat_service.storage.models import Session, Workspace
+from tests.support.line import source_of
 from tests.support.people import ORDERS, PORTAL, SUPPORT, Service, boot, changed, problem_of, provision
 
 NONCE: Final = "n" * 22
@@ -67,7 +68,7 @@ def test_the_waiting_page_loads_the_files_of_the_first_page(
     workspace = shared.rows(select(Workspace.id).where(Workspace.slug == "acme"))[0].id
     page = shared.client.get(f"/{place.format(workspace=workspace)}/frame").text
     found = re.findall(r'<link rel="preload" as="(script|style)" href="([^"]+)" nonce="[\w-]+">', page)
-    names = [re.sub(r"\.[0-9a-f]{12}\.min\.\w+$", "", address.rpartition("/")[2]) for _, address in found]
+    names = [source_of(address).rpartition("/")[2] for _, address in found]
     assert names == ["htmx-4.0.1.min.js", *preloads]
     assert all(kind == ("style" if ".css" in address else "script") for kind, address in found)
     for _, address in found:

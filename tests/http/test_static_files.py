@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from pat_service.http import static_files
 from pat_service.http.static_files import CHECKED, FOREVER, brotli_path, content_digest
+from tests.support.line import source_of
 from tests.support.people import ORDERS, Service, problem_of
 from tests.support.servers import PROJECT
 from tools.publish_static import publish
@@ -22,8 +23,6 @@ SCRIPT: Final = "export const price = 450; // cents\n" * 20
 SHEET: Final = "@font-face { src: url(fonts/desk.woff2) }\n" * 20
 FONT: Final = bytes(range(256)) * 4
 FRAME_JS: Final = re.compile(r"/embed-static/[0-9a-f]{12}/embed/frame\.js")
-#: What a release adds to the name of a file.
-RELEASED: Final = re.compile(r"\.[0-9a-f]{12}\.min\.\w+\Z")
 
 
 @pytest.fixture
@@ -214,7 +213,7 @@ def test_pages_of_every_site_may_read_the_files_and_errors_are_not_kept(shared: 
 def test_each_file_of_orders_first_page_is_kept_for_a_year(shared: Service) -> None:
     page = shared.open(shared.token()).text
     files = re.findall(r'(?:src|href)="(/[^"]+)"', page)
-    assert {RELEASED.sub("", path.rpartition("/")[2]) for path in files} == {
+    assert {source_of(path).rpartition("/")[2] for path in files} == {
         *("frame.js", "embed.css", "htmx-4.0.1.min.js", "orders.css", "orders.js")
     }
     assert any(FRAME_JS.match(path) for path in files)

@@ -7,12 +7,19 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 _REQUEST = re.compile(rb"(GET|POST|HEAD|DELETE|OPTIONS) (\S+) HTTP/1\.1\r\n")
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _CONDITION = re.compile(rb"\r\nif-(none-match|modified-since):", re.IGNORECASE)
+_RELEASED = re.compile(r"\.[0-9a-f]{12}\.min\.\w+\Z")
 _CHUNK = 1 << 16
 _HOST = "127.0.0.1"
+
+
+def source_of(address: str) -> str:
+    """Return the path of an address, without what a release adds to the name of a file."""
+    return _RELEASED.sub("", urlsplit(address).path)
 
 
 @dataclass
@@ -32,6 +39,11 @@ class Exchange:
     ended: float = 0.0
     #: Set when the answer may pass.
     may_pass: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The method, and the last part of the path: `GET frame.js`."""
+        return f"{self.method} {source_of(self.path).rpartition('/')[2]}"
 
 
 @dataclass

@@ -47,10 +47,12 @@ class Site:
 
 
 @contextlib.contextmanager
-def site() -> Iterator[Site]:
+def site(*, keep_alive: bool = False) -> Iterator[Site]:
     """Serve a `Site` without pages."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
+
         def do_GET(self) -> None:
             html = served.pages.get(self.path)
             if html is None:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -18,7 +17,7 @@ from tests.e2e.browser.installation import Installation
 from tests.e2e.browser.portal import BLOCKED_LINES
 from tests.e2e.browser.recorder import Recorder
 from tests.e2e.browser.site import wait_until
-from tests.support.line import Exchange, Line, line
+from tests.support.line import Exchange, Line, line, source_of
 from tests.support.people import ORDERS
 
 #: The first view, from a clone: without files that only a release has.
@@ -78,26 +77,17 @@ class View:
                 wait_until(self.page, lambda: self.tokens > 0)
                 self.answers.set()
             released = self.line.release()
-            assert {name_of(each) for each in released} == wave
+            assert {each.name for each in released} == wave
             exchanges += released
         self.page.wait_for_function("window.shown")
         self.page.wait_for_load_state("networkidle")
-        assert [name_of(each) for each in self.line.take()] == []
+        assert [each.name for each in self.line.take()] == []
         return exchanges
-
-
-def source_of(exchange: Exchange) -> str:
-    """Return the path without what a release adds to the name of a file."""
-    return re.sub(r"\.[0-9a-f]{12}\.min\.\w+\Z", "", urlsplit(exchange.path).path)
-
-
-def name_of(exchange: Exchange) -> str:
-    return f"{exchange.method} {source_of(exchange).rpartition('/')[2]}"
 
 
 def size_of(exchange: Exchange, service: str) -> int:
     """Return the bytes of the answer. Of a public file, return those that a clone sends."""
-    path = re.sub(r"^/embed-static/[0-9a-f]{12}/", "/static/", source_of(exchange))
+    path = re.sub(r"^/embed-static/[0-9a-f]{12}/", "/static/", source_of(exchange.path))
     if not path.startswith("/static/"):
         return exchange.size
     with urlopen(Request(service + path, headers={"Accept-Encoding": "gzip"})) as answer:
@@ -129,7 +119,7 @@ def test_without_the_frames_address_the_token_is_a_wave_of_its_own(view: View) -
     view.open("")
     view.line.holds = False
     wait_until(view.page, lambda: view.tokens > 0)
-    assert [name_of(each) for each in view.line.take()] == ["GET embed.js"]
+    assert [each.name for each in view.line.take()] == ["GET embed.js"]
     view.line.holds = True
     view.answers.set()
     view.expect_waves(FIRST[1:], token_in=-1)
@@ -140,7 +130,7 @@ def test_a_lazy_tag_below_the_view_loads_nothing_early(view: View) -> None:
     view.line.holds = False
     view.open(f'frame="{view.service}/embed-apps/{ORDERS}" loading="lazy" style="margin-top:5000px"')
     view.page.wait_for_load_state("networkidle")
-    assert [name_of(each) for each in view.line.take()] == ["GET embed.js"]
+    assert [each.name for each in view.line.take()] == ["GET embed.js"]
     assert view.tokens == 0
     view.answers.set()
     view.page.locator("pat-embed").scroll_into_view_if_needed()
