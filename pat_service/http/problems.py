@@ -4,13 +4,16 @@ import logging
 import re
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
+import flask
 from flask import Flask, Response, g, json, request
 from limits.errors import StorageError
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+import pat_service
 from pat_service import errors, metrics
 from pat_service.credentials import redact
 from pat_service.errors import (
@@ -43,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 #: The blueprint whose views call the functions of apps.
 FRAMES_OF_APPS: Final = "embed"
+#: A traceback begins after the calls of this code.
+_HIDDEN_CODE: Final = tuple(str(Path(file).parent) for file in (flask.__file__, pat_service.__file__))
 MAX_TRACEBACK_CHARS: Final = 10_000
 
 Problem = dict[str, Any]
@@ -104,8 +109,11 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool, development: bool) -> 
 
 
 def _format(error: BaseException) -> str:
-    """Return the end of the traceback, without secrets."""
-    return redact("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
+    """Return the traceback from the app's first call on, without secrets."""
+    calls = error.__traceback__
+    while calls and calls.tb_next and calls.tb_frame.f_code.co_filename.startswith(_HIDDEN_CODE):
+        calls = calls.tb_next
+    return redact("".join(traceback.format_exception(error.with_traceback(calls))))[-MAX_TRACEBACK_CHARS:]
 
 
 def _kind(endpoint: str | None) -> str:

@@ -49,7 +49,9 @@ def test_a_developer_sees_why_a_page_failed(make_app: Callable[..., Flask]) -> N
     frame = service.frame()
     shown = get(service, frame, "list").get_json()
     assert (shown["status"], shown["code"]) == (500, "internal_error")
-    assert shown["traceback"].startswith("Traceback (most recent call last):\n")
+    first, place = shown["traceback"].splitlines()[:2]
+    assert first == "Traceback (most recent call last):"
+    assert place.startswith(f'  File "{__file__}", line ')
     assert "in fail\n    raise ValueError(HOSTILE)" in shown["traceback"]
     assert "pat_[hidden]" in shown["traceback"]
     assert "A" * 43 not in str(shown)
