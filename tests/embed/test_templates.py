@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.line import source_of
 from tests.support.servers import PROJECT
 
 TEMPLATES: Final = PROJECT / "templates"
@@ -23,11 +24,11 @@ def files_of(folders: Iterable[Path], pattern: str) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.rglob(pattern)) if path.is_file()]
 
 
-#: Our own scripts, without those of vendors.
+#: The sources of our own scripts, without those of vendors and the minified files of a release.
 SCRIPTS: Final = [
     file
     for file in files_of((PROJECT / "static", *OURS), "*.js")
-    if "vendor" not in file.relative_to(PROJECT).parts
+    if "vendor" not in file.relative_to(PROJECT).parts and source_of(file.name) == file.name
 ]
 
 JINJA: Final = re.compile(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
