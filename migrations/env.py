@@ -103,7 +103,7 @@ def one_at_a_time(connection: Connection) -> Iterator[None]:
 
 def restore_lock_timeout(ctx: Any, **_: Any) -> None:
     """Limit the waits of the next migration again: one that builds an index lifts the limit."""
-    if ctx.dialect.name == "postgresql":
+    if ctx.opts["has_session"]:
         ctx.connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
 
 
@@ -135,6 +135,9 @@ def run() -> None:
             "render_item": render_item,
             "process_revision_directives": skip_empty,
             "on_version_apply": restore_lock_timeout,
+            # Behind a pooler, SET would change a session that others use. Each transaction begins with the
+            # limit, and a statement outside of a transaction has none.
+            "has_session": not sqlite and connection.connection.dbapi_connection.has_settings,  # type: ignore[union-attr]
             "include_object": include_object,
         }
         context.configure(**settings)

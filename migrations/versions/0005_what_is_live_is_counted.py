@@ -21,7 +21,8 @@ def beside_traffic() -> Iterator[None]:
         return
     with op.get_context().autocommit_block():
         # CREATE INDEX CONCURRENTLY waits for running transactions, and no transaction waits for it.
-        op.execute("SET lock_timeout = 0")
+        if op.get_context().opts["has_session"]:
+            op.execute("SET lock_timeout = 0")
         yield
 
 

@@ -31,7 +31,8 @@ def upgrade() -> None:
         return
     with op.get_context().autocommit_block():
         # CREATE INDEX CONCURRENTLY waits for running transactions, and no transaction waits for it.
-        op.execute("SET lock_timeout = 0")
+        if op.get_context().opts["has_session"]:
+            op.execute("SET lock_timeout = 0")
         create()
 
 

@@ -1,7 +1,7 @@
 """The service behind PgBouncer with its defaults, and on databases with unusual settings."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,15 @@ def test_a_service_behind_pgbouncer_migrates_and_serves(
                 other.execute(f"SHOW {name}").fetchone() for name in ("statement_timeout", "lock_timeout")
             ]
             assert shown == [("0",), ("0",)]
+
+
+def test_an_upgrade_leaves_no_setting_in_a_session_of_the_pool(fresh: str, tmp_path: Path) -> None:
+    with pgbouncer(fresh, "transaction", default_pool_size="4") as pooled, ExitStack() as stack:
+        with build_on(pooled, tmp_path).app_context():
+            upgrade_schema()
+        # Each open transaction has a session of its own.
+        others = [stack.enter_context(psycopg.connect(pooled)) for _ in range(4)]
+        assert [other.execute("SHOW lock_timeout").fetchone() for other in others] == [("0",)] * 4
 
 
 @pytest.mark.parametrize("mode", MODES)

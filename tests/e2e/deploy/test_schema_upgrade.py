@@ -43,7 +43,8 @@ down_revision = "next"
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         # It waits for running transactions, and no transaction waits for it.
-        op.execute("SET lock_timeout = 0")
+        if op.get_context().opts["has_session"]:
+            op.execute("SET lock_timeout = 0")
         op.drop_index("ix_tokens_note", if_exists=True, postgresql_concurrently=True)
         op.create_index("ix_tokens_note", "tokens", ["note"], postgresql_concurrently=True)
 '''
