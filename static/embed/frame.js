@@ -735,6 +735,7 @@
     for (const child of document.body.children) child.inert = Boolean(found);
     covered = null;
     there?.remove();
+    document.body.style.minHeight = "";
     if (!found) {
       if (there && document.hasFocus()) focused?.focus();
       return;
@@ -753,6 +754,7 @@
     when(part, "close", display); // a phone's button back closes it
     if (modal) display();
     else part.setAttribute("open", ""); // `show` would take the focus from the host page
+    if (measured !== null) document.body.style.minHeight = `${part.scrollHeight}px`; // a short app may be lower
     keepInSight(made);
     focus(made.querySelector("h1"), { preventScroll: true });
   }

@@ -292,15 +292,23 @@ def test_notices_and_covers_can_be_used_over_an_apps_dialog(short_portal: Portal
     assert frame.evaluate("document.querySelector('#embed-main > dialog').matches(':modal')")
 
 
-def test_a_cover_takes_no_focus_from_the_host_page(short_portal: Portal) -> None:
+def test_a_cover_is_whole_in_a_short_app_and_takes_no_focus(short_portal: Portal) -> None:
     portal = short_portal
-    frame = portal.open()
+    frame = portal.open("auto-height")
+    frame.evaluate("document.getElementById('embed-main').innerHTML = '<h1>Short</h1>'")
+    iframe = portal.page.locator("iframe")
+    portal.wait_until(lambda: iframe.evaluate("it => it.offsetHeight") < 120)
     portal.page.locator("#own").focus()
     portal.fast_forward(MINT_SHARING_OVER_SECONDS)
     portal.answers = [status_answer(403)]
     portal.fast_forward(EXPIRED_SECONDS)
     expect(frame.locator("body > .embed-cover h1")).to_be_visible()
     assert portal.page.evaluate("document.activeElement.id") == "own"
+    portal.wait_until(lambda: iframe.evaluate("it => it.offsetHeight") > 200)
+    expect_in_sight(portal, frame.locator(".embed-cover main"))
+    frame.get_by_role("button", name="Try again").click()
+    portal.events("session:renewed")
+    portal.wait_until(lambda: iframe.evaluate("it => it.offsetHeight") < 120)
 
 
 def test_an_app_that_floods_does_not_keep_the_frame_busy(portal: Portal) -> None:
