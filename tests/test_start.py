@@ -239,3 +239,13 @@ def test_check_deploy_names_the_debugger_of_a_developer(
         runner = make_app(PUBLIC_URL="http://localhost:5000", FLASK_DEBUG=value).test_cli_runner()
         assert ("FLASK_DEBUG must be unset" in runner.invoke(args=["check", "--deploy"]).stderr) == named
         assert runner.invoke(args=["check"]).exit_code == 0
+
+
+def test_the_reloader_watches_the_folders_of_apps_path(
+    make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apps").mkdir()
+    monkeypatch.setenv("FLASK_RUN_EXTRA_FILES", "/srv/notes.txt")
+    for _ in range(2):
+        make_app(APPS_PATH=str(tmp_path / "apps"), PUBLIC_URL="http://localhost:5000", FLASK_DEBUG="1")
+        assert os.environ["FLASK_RUN_EXTRA_FILES"] == f"/srv/notes.txt:{tmp_path / 'apps'}"

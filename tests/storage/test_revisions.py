@@ -185,3 +185,22 @@ def test_a_database_of_before_the_branches_keeps_its_rows(make_app: Callable[...
         assert {"orders_0001", "support_0001"} < set(applied())
         with db.engine.connect() as connection:
             assert connection.scalar(text("SELECT region FROM demo_orders")) == "west"
+
+
+def test_an_apps_migrations_that_followed_ours_become_a_branch(
+    make_app: Callable[..., Flask], place: Path
+) -> None:
+    """The steps of docs/apps/your-own-repository.md."""
+    add(place / "plain-desk" / "migrations", "a1b2c3")
+    app = make_app(APPS_PATH=str(place))
+    [newest] = read_branches({})[0].heads
+    with app.app_context(), db.engine.execution_options(writes=True).begin() as connection:
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = 'a1b2c3' WHERE version_num = :n"), {"n": newest}
+        )
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["db", "stamp", newest]).exit_code == 0
+    assert runner.invoke(args=["db", "upgrade"]).exit_code == 0
+    with app.app_context():
+        assert applied() == sorted([newest, "a1b2c3", "orders_0001", "support_0001"])
+    assert runner.invoke(args=["check"]).exit_code == 0
