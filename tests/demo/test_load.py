@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import sqlite3
 import stat
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import mean
@@ -14,13 +17,13 @@ import time_machine
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
-from flask_migrate import downgrade, upgrade
 from sqlalchemy import delete, select, update
 
 from apps.orders import CANCELLED, ORDER_STATUSES, REGIONS, Order, OrderLine
 from apps.support import MAX_MESSAGE_LENGTH, MAX_SUBJECT_LENGTH, TOPICS, Ticket, TicketReply
 from demo import people
 from demo.rows import CUSTOMERS, load_rows
+from pat_service.cli import upgrade_schema
 from pat_service.embed import ancestors
 from pat_service.storage.database import db, transaction
 from pat_service.storage.models import App, Client, Grant, Member, User, Workspace
@@ -28,6 +31,8 @@ from tests.support.people import MINT, ORDERS, Service, boot, changed, database_
 
 pytestmark = pytest.mark.slow
 
+#: The column of regions, and its check, in the table's SQL.
+REGION: Final = re.compile(r"^\s*(region|CONSTRAINT ck_demo_orders_region) .*,\s*$\n", re.MULTILINE)
 CLIENTS: Final = ("portal", "portal-limited")
 
 TABLES: Final = (Workspace, User, Member, App, Grant, Client, Order, OrderLine, Ticket, TicketReply)
@@ -344,10 +349,26 @@ def test_orders_are_in_every_region_with_an_address_there(loaded: Service) -> No
 
 
 def test_older_orders_get_their_region_by_the_same_rule(app: Flask, loaded: Service) -> None:
+    """A database of before the service's former migration 0004 has no regions."""
     regions = select(Order.number, Order.region).order_by(Order.number)
     before = loaded.rows(regions)
     with app.app_context():
-        downgrade(revision="0003")
-        upgrade(revision="heads")
+        db.engine.dispose()
+        with closing(sqlite3.connect(database_folder(app) / "pat-service.db")) as connection:
+            query = "SELECT sql FROM sqlite_master WHERE name = 'demo_orders'"
+            [ddl] = connection.execute(query).fetchone()
+            older = REGION.sub("", ddl)
+            assert "region" not in older
+            names = [row[1] for row in connection.execute("PRAGMA table_info(demo_orders)")]
+            kept = ", ".join(name for name in names if name != "region")
+            connection.executescript(f"""
+                PRAGMA legacy_alter_table = ON;
+                ALTER TABLE demo_orders RENAME TO newer;
+                {older};
+                INSERT INTO demo_orders SELECT {kept} FROM newer;
+                DROP TABLE newer;
+                DELETE FROM alembic_version WHERE version_num = 'orders_0001';
+            """)
+        upgrade_schema()
         db.engine.dispose()
     assert loaded.rows(regions) == before
