@@ -69,15 +69,19 @@
   let main, notice, announcer; // elements of the shown page
   const life = new AbortController(); // aborted when the frame is over
 
-  // Return the URL if it belongs to this app (below `folder`), else null. Parsing resolves "..", "//host" and
-  // backslashes. Encoded slashes, dots and percents are refused, since a proxy may decode them.
-  function inside(address, folder = "") {
-    let url;
+  function resolve(address) {
     try {
-      url = new URL(address, document.baseURI);
+      return new URL(address, document.baseURI);
     } catch {
       return null;
     }
+  }
+
+  // Return the URL if it belongs to this app (below `folder`), else null. Parsing resolves "..", "//host" and
+  // backslashes. Encoded slashes, dots and percents are refused, since a proxy may decode them.
+  function inside(address, folder = "") {
+    const url = resolve(address);
+    if (!url) return null;
     const ours = url.origin === root.origin && url.pathname.startsWith(root.pathname + folder);
     return ours && !/%(25|2e|2f|5c)/i.test(url.pathname) ? url : null;
   }
@@ -849,7 +853,7 @@
       const back = method === "GET" && !url.hash && trail.at(-1)?.address === url.href ? trail.pop() : null;
       if (!back && method === "GET" && left.address && left.address !== url.href) trail.push(left);
       if (trail.length > MAX_TRAIL) trail.shift();
-      shown = { page: nameOf(url), params: url.searchParams, address: method === "GET" ? url.href.replace(/#.*/s, "") : null };
+      shown = { page: nameOf(url), params: url.searchParams, address: method === "GET" ? withoutHash(url.href) : null };
       show(answer.html, answer.response.status === 422, url.hash.slice(1), back && { ...back, from: left.address });
       emit("navigate", { page: shown.page, title: document.title });
     }
@@ -961,17 +965,24 @@
     if (url) {
       event.preventDefault();
       visit(url);
-    } else if (leadsOut(target)) {
-      event.preventDefault();
-      openTab(target.href);
+      return;
     }
+    const out = addressOut(target);
+    if (!out) return;
+    event.preventDefault();
+    openTab(out);
   }
 
-  // Return whether the link would replace the app in its frame, or would do nothing without allow-popups.
-  function leadsOut(link) {
-    if (!/^(_blank)?$/i.test(link.target) || link.hasAttribute("download")) return false;
-    const [page, own] = [link.href, location.href].map((address) => address.replace(/#.*/s, ""));
-    return /^https?:/.test(link.protocol) && page !== own && page !== document.baseURI.replace(/#.*/s, "");
+  const withoutHash = (address) => address.replace(/#.*/s, "");
+
+  // Return the link's address if it would replace the app in its frame, or would do nothing without allow-popups. Read
+  // attributes, since a link of SVG has other properties.
+  function addressOut(link) {
+    const url = resolve(link.getAttribute("href"));
+    const opens = /^(_blank)?$/i.test(link.getAttribute("target") ?? "") && !link.hasAttribute("download");
+    if (!opens || !/^https?:$/.test(url?.protocol)) return null;
+    const isHere = [location.href, document.baseURI].some((own) => withoutHash(own) === withoutHash(url.href));
+    return isHere ? null : url.href;
   }
 
   function openTab(address) {
