@@ -3,16 +3,8 @@
  *
  *   curl -o src/pat-embed.d.ts https://embed.example/embed.d.ts
  *
- * `import type { Frame } from "./pat-embed"` then adds the types, the global `PatEmbed` and `<pat-embed>`.
- * For React 19 in TypeScript, add once (before 19, the namespace `JSX` is global):
- *
- *   declare module "react" {
- *     namespace JSX {
- *       interface IntrinsicElements {
- *         "pat-embed": React.HTMLAttributes<HTMLPatEmbedElement> & PatEmbedAttributes & { ref?: React.Ref<HTMLPatEmbedElement> };
- *       }
- *     }
- *   }
+ * `import type { Frame } from "./pat-embed"` then adds the types, the global `PatEmbed`, and `<pat-embed>` for JSX in
+ * React 18 and 19, for Vue, and for libraries with a global `JSX`. Vue also needs `isCustomElement` in its settings.
  */
 
 /** The reason for a token request. */
@@ -120,6 +112,8 @@ export type PatEmbedErrorCode =
   | "unreachable"
   | "redirect_refused"
   | "left_app"
+  // The browser lacks features that the script or the frames need.
+  | "unsupported_browser"
   | "unknown";
 
 export interface PatEmbedError extends Error {
@@ -142,6 +136,8 @@ export interface Named {
 
 /** The events of a frame, by name. */
 export interface FrameEvents {
+  /** The opening takes longer than 5 s: it waits for a token, or for the frame's page. */
+  waiting: { for: "token" | "frame" };
   /** The frame has connected; its app has not loaded yet. */
   ready: Record<string, never>;
   /**
@@ -223,6 +219,11 @@ export interface HTMLPatEmbedElement extends HTMLElement {
   ): void;
 }
 
+/** `<pat-embed>` in JSX. React 19 adds a listener for each property `on…`. */
+export type PatEmbedJSX = PatEmbedAttributes & {
+  [Name in keyof FrameEvents as `on${Name}`]?: (event: CustomEvent<FrameEvents[Name]>) => void;
+};
+
 export const PatEmbed: PatEmbedApi;
 export default PatEmbed;
 
@@ -230,5 +231,39 @@ declare global {
   var PatEmbed: PatEmbedApi;
   interface HTMLElementTagNameMap {
     "pat-embed": HTMLPatEmbedElement;
+  }
+  namespace JSX {
+    interface IntrinsicElements {
+      // @ts-ignore: your project may be without React
+      "pat-embed": PatEmbedJSX & import("react").DetailedHTMLProps<import("react").HTMLAttributes<HTMLPatEmbedElement>, HTMLPatEmbedElement>;
+    }
+  }
+}
+
+// @ts-ignore: your project may be without React
+declare module "react" {
+  namespace JSX {
+    interface IntrinsicElements {
+      // @ts-ignore
+      "pat-embed": PatEmbedJSX & DetailedHTMLProps<HTMLAttributes<HTMLPatEmbedElement>, HTMLPatEmbedElement>;
+    }
+  }
+}
+
+// @ts-ignore: your project may be without Vue
+declare module "vue" {
+  interface GlobalComponents {
+    // @ts-ignore
+    "pat-embed": import("vue").DefineComponent<PatEmbedAttributes>;
+  }
+}
+
+// @ts-ignore: your project may be without Vue
+declare module "vue/jsx-runtime" {
+  namespace JSX {
+    interface IntrinsicElements {
+      // @ts-ignore
+      "pat-embed": PatEmbedAttributes & import("vue").HTMLAttributes & import("vue").ReservedProps;
+    }
   }
 }

@@ -7,6 +7,10 @@
   const SANDBOX = "allow-scripts allow-same-origin allow-forms allow-downloads";
   // Attempts to get the first token. The frame asks for later tokens itself.
   const MAX_ATTEMPTS = 5;
+  // The attempts may wait for answers this long in all, or `tokenTimeout` if that is longer.
+  const GIVE_UP_MS = 45_000;
+  // An opening that takes longer than this says so.
+  const SLOW_MS = 5000;
   // Frames with the same app and source share a mint until it has this age.
   const SHARED_MS = 5000;
   // Time for a frame's page to load, and then to say hello.
@@ -15,16 +19,50 @@
   // A new token helps with these refusals. The script tries at most MAX_RESTARTS times a minute.
   const RECOVERABLE = /^(token_(missing|expired|superseded|used)|session_(expired|invalid))$/;
   const MAX_RESTARTS = 3;
-  const RESERVED = /^(ready|loaded|resize|navigate|page|error|session:.*|embed:.*)$/;
+  const RESERVED = /^(waiting|ready|loaded|resize|navigate|page|error|session:.*|embed:.*)$/;
   const WORDS = {
-    en: ["This content could not be opened.", "Try again"],
-    es: ["No se pudo abrir este contenido.", "Intentar de nuevo"],
+    en: {
+      opening: "Opening…",
+      slow: "Still opening. This takes longer than usual.",
+      failed: "This content could not be opened.",
+      later: "Try again in a moment.",
+      reload: "Reload the page. If this happens again, contact the team that runs it.",
+      retry: "Try again",
+      left: "The app went to another page.",
+      back: "Back to the app",
+      old: "This browser is too old for this content. Update it, or use another browser.",
+    },
+    es: {
+      opening: "Abriendo…",
+      slow: "Sigue abriéndose. Tarda más de lo habitual.",
+      failed: "No se pudo abrir este contenido.",
+      later: "Inténtelo de nuevo en un momento.",
+      reload: "Vuelva a cargar la página. Si ocurre de nuevo, avise al equipo que la gestiona.",
+      retry: "Intentar de nuevo",
+      left: "La aplicación pasó a otra página.",
+      back: "Volver a la aplicación",
+      old: "Este navegador es demasiado antiguo para este contenido. Actualícelo o use otro.",
+    },
   };
-  // After the app has gone to another page.
-  const LEFT = {
-    en: ["The app went to another page.", "Back to the app"],
-    es: ["La aplicación pasó a otra página.", "Volver a la aplicación"],
-  };
+  // Of the parts around and below the iframe, in a shadow tree: the page's style sheets and policy do not reach them.
+  const STYLE = `
+    .box { display: grid; grid-template-columns: minmax(0, 1fr); inline-size: 100%; block-size: 100% }
+    .box > *, ::slotted(iframe) { grid-area: 1 / 1 }
+    .box:not(.app) ::slotted(iframe) { visibility: hidden }
+    .app > .wait, .failed > .wait { display: none }
+    [role=status], .card { box-sizing: border-box; min-block-size: 150px; padding: 1rem; font-size: .875rem; text-align: center }
+    [role=status] { display: flex; flex-wrap: wrap; align-content: center; align-items: center; justify-content: center; gap: .75rem }
+    [role=status]::before { content: ""; inline-size: 1.25em; block-size: 1.25em; box-sizing: border-box; border: 2px solid; border-block-start-color: transparent; border-radius: 50%; opacity: .5 }
+    .card { align-self: start; inline-size: min(100%, 30rem); margin-inline: auto; padding: 1.5rem; border: 1px solid; border-color: color-mix(in srgb, currentColor 25%, transparent); border-radius: 8px }
+    p { margin: 0 0 .5rem }
+    button { margin: .5rem 0 1rem; padding: .5em 1.25em; border: 1px solid; border-radius: 6px; background: none; color: inherit; font: inherit; font-weight: 600; cursor: pointer }
+    code { opacity: .75; font-size: .75rem }
+    @media (prefers-reduced-motion: no-preference) {
+      [role=status]::before { animation: turn 1s linear infinite }
+      @keyframes turn { to { rotate: 1turn } }
+    }`;
+  // Chrome 103, Firefox 101 and Safari 16.4 have these, and the rest of what this script and the frames need.
+  const MODERN = globalThis.AbortSignal?.timeout && Object.hasOwn && "adoptedStyleSheets" in document;
   // One value for the page, so that frames that opened together renew with one mint.
   const jitter = Math.random();
 
@@ -37,9 +75,17 @@
       super(message);
       Object.assign(this, { status: 0, retryable: false, retryAfter: null, requestId: null }, rest, { code });
     }
+
+    toJSON() {
+      return { ...this, message: this.message };
+    }
   }
 
-  const element = (tag, properties) => Object.assign(document.createElement(tag), properties);
+  function element(tag, properties, ...children) {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children);
+    return made;
+  }
   const warn = (message) => console.warn(`pat-embed: ${message}`);
   const failed = (message, rest) => new PatEmbedError("fetch_token_failed", message, rest);
 
@@ -57,13 +103,13 @@
   const mints = new Set();
 
   // Return {url, token, single} of a mint. Frames share it if they can, but never the stale token.
-  async function obtain(frame, reason, stale) {
+  async function obtain(frame, reason, stale, ms) {
     const { app, workspace, tokenUrl, fetchToken: source = tokenUrl } = frame.options;
     const same = (each) => each.app === app && each.workspace === workspace && each.source === source;
     let mint = [...mints].find(same);
     if (!mint || performance.now() - mint.at > SHARED_MS || (stale && mint.token === stale)) {
       mints.delete(mint);
-      mint = { app, workspace, source, frame, answer: ask(frame.options, reason) };
+      mint = { app, workspace, source, frame, answer: ask(frame.options, reason, ms) };
       mints.add(mint);
     }
     try {
@@ -71,7 +117,7 @@
       mint.at ??= performance.now();
       // A single-use token belongs to the frame that asked.
       if (found.single) mints.delete(mint);
-      if (found.single && mint.frame !== frame) return obtain(frame, reason);
+      if (found.single && mint.frame !== frame) return obtain(frame, reason, undefined, ms);
       mint.token = found.token;
       return found;
     } catch (error) {
@@ -80,14 +126,14 @@
     }
   }
 
-  async function ask({ app, workspace, tokenUrl, fetchToken, tokenTimeout }, reason) {
-    const signal = AbortSignal.timeout(tokenTimeout);
+  async function ask({ app, workspace, tokenUrl, fetchToken }, reason, ms) {
+    const signal = AbortSignal.timeout(ms);
     const late = new Promise((_, reject) => signal.addEventListener("abort", reject));
     const request = { app, workspace, reason };
     try {
       return read(await Promise.race([fetchToken ? fetchToken({ ...request, signal }) : post(tokenUrl, request, signal), late]));
     } catch (error) {
-      if (signal.aborted) throw new PatEmbedError("timeout", `No token came within ${tokenTimeout} ms.`, { retryable: true });
+      if (signal.aborted) throw new PatEmbedError("timeout", `No token came within ${Math.round(ms)} ms.`, { retryable: true });
       if (error instanceof PatEmbedError) throw error;
       const { message = error, retryable = true, retryAfter = null } = error ?? {};
       throw failed(`No token: ${message}`, { retryable, retryAfter });
@@ -129,7 +175,81 @@
     throw failed("The answer must be the mint's, with redirectUrl and personalAccessToken.");
   }
 
+  // ---- What an element shows around its frame ----
+
+  let sheet;
+  try {
+    sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+  } catch {} // an older browser shows the texts without a style
+  const free = new WeakMap(); // element → its shadow tree, while no frame uses it
+
+  // Return a shadow tree of the element, or of a new child: a list item and a table cell cannot have one.
+  function shadowOf(target) {
+    const root = free.get(target);
+    free.delete(target);
+    if (root) return root;
+    try {
+      return target.attachShadow({ mode: "open" });
+    } catch {
+      return target.appendChild(element("div")).attachShadow({ mode: "open" });
+    }
+  }
+
+  // The states are `opening`, `app` and `failed`. Children of the element take the place of the text while it opens.
+  class View {
+    constructor(target, words) {
+      this.target = target;
+      this.root = shadowOf(target);
+      this.text = element("span");
+      const status = element("div", {}, this.text);
+      status.setAttribute("role", "status");
+      const wait = element("div", { className: "wait" }, element("slot", {}, status));
+      this.box = element("div", { className: "box" }, wait, element("slot", { name: "pat-embed" }));
+      if (sheet) this.root.adoptedStyleSheets = [sheet];
+      this.root.replaceChildren(this.box);
+      this.opening(words);
+    }
+
+    opening({ opening }) {
+      this.text.textContent = opening;
+      this.#set("opening");
+    }
+
+    app() {
+      this.#set("app");
+    }
+
+    failed({ code, retryable }, words, retry) {
+      const [title, advice, button] = {
+        unsupported_browser: [words.old],
+        left_app: [words.left, "", words.back],
+      }[code] ?? [words.failed, retryable ? words.later : words.reload, retryable && words.retry];
+      const parts = [element("p", {}, element("strong", { textContent: title }))];
+      if (advice) parts.push(element("p", { textContent: advice }));
+      if (button) parts.push(element("button", { type: "button", textContent: button, onclick: retry }), element("br"));
+      this.#set("failed");
+      this.card = element("div", { className: "card" }, ...parts, element("code", { textContent: code }));
+      this.card.setAttribute("role", "alert");
+      this.box.append(this.card);
+    }
+
+    remove() {
+      const { host } = this.root;
+      this.root.replaceChildren(element("slot"));
+      if (host === this.target) free.set(host, this.root);
+      else host.remove();
+    }
+
+    #set(state) {
+      this.box.className = `box ${state}`;
+      this.card?.remove();
+    }
+  }
+
   // ---- A frame ----
+
+  const failures = new WeakMap(); // element → its frame, while that shows an error
 
   class Frame {
     iframe = null;
@@ -151,7 +271,9 @@
     #queue = [];
     #fresh = false;
     #timer;
-    #panel;
+    #view;
+    #slow;
+    #minted;
     #lazy;
     #beginning = null;
     #unmounted = false;
@@ -160,6 +282,7 @@
       this.element = target;
       this.options = { theme: "auto", locale: document.documentElement.lang, tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
       if (onError) this.on("error", onError);
+      this.#view = new View(target, this.#words);
       addEventListener("message", this.#listen);
       if (options.loading !== "lazy") return void this.#begin();
       this.#lazy = new IntersectionObserver((entries) => {
@@ -201,12 +324,14 @@
 
     unmount() {
       this.#unmounted = true;
+      failures.delete(this.element);
       this.#lazy?.disconnect();
       removeEventListener("message", this.#listen);
       clearTimeout(this.#timer);
+      clearTimeout(this.#slow);
       this.#port?.close();
       this.iframe?.remove();
-      this.#panel?.remove();
+      this.#view.remove();
       for (const { reject } of this.#promises) reject(new DOMException("The frame was unmounted.", "AbortError"));
       // The next frame may belong to another user.
       mints.clear();
@@ -228,13 +353,17 @@
 
     async #open() {
       this.#lazy?.disconnect();
-      this.#panel?.remove();
+      failures.delete(this.element);
+      this.#view.opening(this.#words);
       await visible();
       if (this.#unmounted) return;
+      if (!MODERN) return this.#fail(new PatEmbedError("unsupported_browser", "This browser lacks features that frames need. The docs of embed.js list the oldest versions."));
+      this.#expectApp();
       const first = this.#mint();
       const early = this.iframe ? null : this.#early();
       if (early) this.#load({ url: early }, first);
       const found = await first;
+      this.#minted = true;
       // A frame that loaded early asks for the token itself, unless the mint names another address.
       if (found && !this.#unmounted && !(early && found.url === this.url)) this.#load(found);
       else if (!found && early) this.#drop();
@@ -251,24 +380,47 @@
 
     // Return a token and its address. Show the error if there is none.
     async #mint() {
-      const again = this.#loads > 0;
-      for (let tries = 1; !this.#unmounted; tries++) {
+      const { tokenTimeout } = this.options;
+      const [reason, fresh] = this.#loads ? ["reload", true] : ["initial"];
+      this.#minted = false;
+      for (let tries = 1, left = Math.max(GIVE_UP_MS, tokenTimeout); !this.#unmounted; tries++) {
         await visible();
         if (this.#unmounted) return;
+        const from = performance.now();
         try {
           // The previous token cannot help, so ask for a fresh one.
-          return await (again ? this.#obtain("reload", true) : this.#obtain("initial"));
+          return await this.#obtain(reason, fresh, Math.min(tokenTimeout, left));
         } catch (error) {
-          if (!error.retryable || error.retryAfter > 60 || tries === MAX_ATTEMPTS) return void this.#fail(error);
+          const pause = 1000 * (error.retryAfter ?? 2 ** tries * (0.25 + jitter / 4));
+          left -= performance.now() - from + (error.retryAfter ? 0 : pause);
+          if (!error.retryable || error.retryAfter > 60 || tries === MAX_ATTEMPTS || left < 1000) return void this.#fail(error);
           warn(`${error.message} Trying again.`);
-          await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 2 ** tries * (0.25 + jitter / 4))));
+          await new Promise((done) => setTimeout(done, pause));
         }
       }
     }
 
-    async #obtain(reason, fresh = this.#fresh) {
+    get #words() {
+      return WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
+    }
+
+    // Say that the opening takes long, to the viewer and to the page.
+    #expectApp() {
+      clearTimeout(this.#slow);
+      this.#slow = setTimeout(() => {
+        this.#view.text.textContent = this.#words.slow;
+        this.#emit("waiting", { for: this.#minted ? "frame" : "token" });
+      }, SLOW_MS);
+    }
+
+    #showApp() {
+      clearTimeout(this.#slow);
+      this.#view.app();
+    }
+
+    async #obtain(reason, fresh = this.#fresh, ms = this.options.tokenTimeout) {
       this.#fresh = false;
-      const found = await obtain(this, reason, fresh && this.#token);
+      const found = await obtain(this, reason, fresh && this.#token, ms);
       this.#token = found.token;
       return found;
     }
@@ -289,8 +441,9 @@
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
       const style = "display:block;width:100%;height:100%;border:0";
-      this.iframe = element("iframe", { title, sandbox, allow, referrerPolicy, style, src: address, onload: () => this.#loaded() });
-      this.element.append(this.iframe);
+      const slot = "pat-embed";
+      this.iframe = element("iframe", { title, sandbox, allow, referrerPolicy, style, slot, src: address, onload: () => this.#loaded() });
+      this.#view.root.host.append(this.iframe);
     }
 
     // Runs after each load: of the first page, of a reloaded page, or of the address that the frame moved to.
@@ -327,13 +480,16 @@
     async #reportBlank(loaded) {
       const { url } = this;
       const { origin } = location;
+      const around = [origin, ...(location.ancestorOrigins ?? [])].filter((origin) => origin !== "null");
       await this.#first;
       const left = loaded && !this.#opening;
       const page = loaded && !left && await fetch(`${url}?parent=${encodeURIComponent(origin)}`, { credentials: "omit" }).then((answer) => answer.text(), () => null);
       if (this.#unmounted || this.#spoke || this.#port?.heard || url !== this.url || !this.iframe) return;
       this.#drop();
       if (left) return this.#fail(new PatEmbedError("left_app", "A link or a script of the app led its frame to another page."));
-      const advice = `\`flask --app app doctor --app ${this.options.app} --parent ${origin}\` says what to change.`;
+      const { app, workspace } = this.options;
+      const target = app ? `--app ${app}` : `--workspace ${workspace}`;
+      const advice = `\`flask --app app doctor ${target} --parent ${around.join(" --parent ")}\` says what to change.`;
       // The page names this origin if it may be the parent. It does not know the pages around this one.
       this.#fail(!page || (window === top && /"parent":/.test(page))
         ? new PatEmbedError("timeout", `${url} does not answer in time${page ? ", although it has loaded: the network is slow, or a proxy or CDN rewrites it" : ""}. ${advice}`, { retryable: true })
@@ -360,8 +516,10 @@
         this.#emit("ready", {});
         // A page that loaded early may be the wrong one.
         if (rest.problem) Promise.resolve(this.#first).then(() => port === this.#port && this.#recover(rest.problem));
-      } else if (type === "written") this.#spoke = port === this.#port;
-      else if (type === "moving") this.#opening = true;
+      } else if (type === "written") {
+        this.#spoke = port === this.#port;
+        this.#showApp();
+      } else if (type === "moving") this.#opening = true;
       else if (type === "want-token") this.#sendToken(rest, port);
       else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
@@ -380,6 +538,7 @@
     }
 
     #handleEvent(name, data) {
+      if (/^(loaded|error|session:revoked)$/.test(name)) this.#showApp();
       if (name === "loaded") {
         for (const message of this.#queue ?? []) this.#port.postMessage(message);
         this.#queue = null;
@@ -430,12 +589,10 @@
     // Show an error in the host page, since no frame can show it.
     #fail(error) {
       if (this.#unmounted) return;
+      clearTimeout(this.#slow);
       warn(`${error.code}: ${error.message}`);
-      const words = error.code === "left_app" ? LEFT : WORDS;
-      const [text, textContent] = words[this.options.locale?.slice(0, 2)] ?? words.en;
-      this.#panel = element("div", { role: "alert" });
-      this.#panel.append(text, " ", element("button", { type: "button", textContent, onclick: () => this.#begin() }));
-      this.element.append(this.#panel);
+      failures.set(this.element, this);
+      this.#view.failed(error, this.#words, () => this.#begin());
       this.#emit("error", error);
     }
   }
@@ -450,6 +607,7 @@
     const { app, workspace, fetchToken, tokenUrl } = options;
     if (!app && !workspace) throw new TypeError("app or workspace is needed");
     if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
+    failures.get(element)?.unmount();
     return new Frame(element, given(options)).settled();
   }
 
@@ -469,12 +627,15 @@
 
     connectedCallback() {
       // A page may set the property before this script has loaded.
-      if (Object.hasOwn(this, "fetchToken")) {
+      if (this.hasOwnProperty("fetchToken")) {
         this.#fetchToken = this.fetchToken;
         delete this.fetchToken;
       }
       this.#remount();
     }
+
+    // `moveBefore` keeps the frame's page.
+    connectedMoveCallback() {}
 
     disconnectedCallback() {
       this.frame?.unmount();
@@ -507,9 +668,11 @@
   }
 
   globalThis.PatEmbed ??= Object.freeze({ version: VERSION, mount, PatEmbedError });
-  // `:where` has no specificity, so that the page's own styles win.
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(":where(pat-embed:not([hidden])){display:block}");
-  document.adoptedStyleSheets.push(sheet);
+  try {
+    // `:where` has no specificity, so that the page's own styles win.
+    const display = new CSSStyleSheet();
+    display.replaceSync(":where(pat-embed:not([hidden])){display:block}");
+    document.adoptedStyleSheets.push(display);
+  } catch {}
   customElements.get("pat-embed") ?? customElements.define("pat-embed", PatEmbedElement);
 })();

@@ -1,19 +1,7 @@
 // A page in React 19. <pat-embed> is a plain element: attributes in, events out.
-import { StrictMode, useState, type HTMLAttributes } from "react";
+import { StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
-import type { FrameEvents, PatEmbedAttributes } from "./pat-embed";
-
-type Listener<Name extends keyof FrameEvents> = (event: CustomEvent<FrameEvents[Name]>) => void;
-declare module "react" {
-  namespace JSX {
-    interface IntrinsicElements {
-      "pat-embed": HTMLAttributes<HTMLElement> & PatEmbedAttributes & {
-        onloaded?: Listener<"loaded">;
-        onerror?: Listener<"error">;
-      };
-    }
-  }
-}
+import type {} from "./pat-embed"; // types of <pat-embed>
 
 function Orders({ dark }: { dark: boolean }) {
   const [state, setState] = useState("Opening your orders…");

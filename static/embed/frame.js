@@ -225,7 +225,7 @@
     }
     if (change.locale && change.locale !== locale) loadTexts(String(change.locale));
     if (change.autoHeight !== undefined) {
-      measured = change.autoHeight ? 0 : null;
+      measured = change.autoHeight ? measured ?? 0 : null;
       following = null;
     }
     fit();
@@ -1174,7 +1174,7 @@
 
   // ---- For the app's own scripts ----
 
-  const reserved = (name) => /^(ready|loaded|resize|navigate|page|error|session:.*|embed:.*)$/.test(name);
+  const reserved = (name) => /^(waiting|ready|loaded|resize|navigate|page|error|session:.*|embed:.*)$/.test(name);
 
   const embed = Object.freeze({
     get viewer() { return viewer; },

@@ -10,13 +10,13 @@
     "allow-modals allow-top-navigation-by-user-activation",
   ].join(" ");
   const ALLOW = "camera; microphone; geolocation; clipboard-write; fullscreen";
-  const OWN = /^(ready|resize|session:(expiring|renewed|expired))$/; // events of the app's frame that only this page needs
+  const OWN = /^(ready|waiting|resize|session:(expiring|renewed|expired))$/; // events of the app's frame that only this page needs
   const PASSED_ON = /^(loaded|navigate|session:revoked)$/;
 
   const { embed } = window;
   const { exchange, emit, report, panel, focus, onSend, isOpen } = window.embedLauncher;
   const [list, opened] = ["launcher-apps", "launcher-app"].map((id) => document.getElementById(id));
-  const [place, waiting] = ["launcher-frame", "launcher-opening"].map((id) => document.getElementById(id));
+  const [place, placeholder] = ["launcher-frame", "launcher-opening"].map((id) => document.getElementById(id));
   const ownTitle = document.title;
   let tag = null; // the <pat-embed> of the open app
   let button = null; // the button of that app
@@ -31,7 +31,8 @@
     const id = button.value;
     tag.fetchToken = () => fetchCode(id);
     list.hidden = true;
-    opened.hidden = waiting.hidden = false;
+    opened.hidden = false;
+    tag.append(placeholder);
     opened.setAttribute("aria-label", button.querySelector(".launch-name").textContent);
     place.replaceChildren(tag);
     tag.frame.options.onEvent = hear.bind(null, tag);
@@ -55,7 +56,6 @@
     if (name === "session:revoked") passed = isOpen();
     const open = await passed;
     if (sender !== tag || !open) return;
-    if (name === "ready" || name === "error") waiting.hidden = true;
     if (name === "error") {
       const found = { ...data, detail: data.message };
       report(found);

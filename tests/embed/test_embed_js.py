@@ -24,14 +24,15 @@ EXPORTS: Final = "\nexport const PatEmbed = globalThis.PatEmbed;\nexport default
 SHORT: Final = "public, max-age=300, no-transform"
 FOREVER: Final = "public, max-age=31536000, immutable, no-transform"
 #: Compressed sizes: of a published version, and of the source with its comments.
-LIMIT_BYTES: Final = 5000
-SOURCE_LIMIT_BYTES: Final = 7500
+LIMIT_BYTES: Final = 8000
+SOURCE_LIMIT_BYTES: Final = 12_000
 #: Codes of answers to back ends, which no frame meets.
 OF_BACK_ENDS: Final = {
     *("invalid_client", "scope_missing", "app_forbidden", "user_not_found", "app_not_found", "conflict"),
 }
 #: Codes that frames and the script report when the service has not answered.
 OF_SCRIPTS: Final = {
+    "unsupported_browser",
     "fetch_token_failed",
     "timeout",
     "unreachable",

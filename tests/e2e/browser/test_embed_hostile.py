@@ -151,7 +151,7 @@ def test_a_sibling_cannot_make_a_blank_frame_look_alive(portal: Portal, recorder
     mallory.evaluate("setInterval(() => parent.postMessage({ type: 'pat-embed:here' }, '*'), 20)")
     loads = portal.page.evaluate("frameLoads")
     portal.page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", tag())
-    portal.page.locator("pat-embed iframe").wait_for()
+    portal.page.locator("pat-embed iframe").wait_for(state="attached")
     portal.wait_for_frame_load(loads)
     portal.fast_forward(6)
     portal.expect_error("origin_not_allowed")

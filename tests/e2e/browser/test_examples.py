@@ -46,6 +46,10 @@ AS_JSON: Final = (
 )
 
 
+#: npm runs node, which may be in the virtual environment.
+NODE_PATH: Final = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
 @dataclass(frozen=True)
 class ExamplePortal:
     """A running example, and Ana's steps in it."""
@@ -86,11 +90,56 @@ def _run_npm(*command: str, cwd: Path) -> None:
         npm = program("npm")
     except FileNotFoundError as missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = os.environ | NODE_PATH
     done = subprocess.run(
         [npm, *command], cwd=cwd, env=env, text=True, capture_output=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+#: TSX that must compile, and TSX with an error in each line.
+GOOD_TSX: Final = """
+const tag = <pat-embed app="orders" token-url="/t" auto-height="" key="k" title="Orders">Wait</pat-embed>;
+export const frame: Frame | null = document.querySelector("pat-embed")!.frame;
+void tag;
+"""
+BAD_TSX: Final = """export const wrong = <pat-embed app={7} />;
+export const unknown = <pat-embed app="a" theme="pink" />;
+"""
+PLAIN_TS: Final = {
+    "right.ts": 'PatEmbed.mount("#a", { app: "a", tokenUrl: "/t" });',
+    "wrong.ts": 'PatEmbed.mount("#a", {});',
+}
+#: Library → its version of the types to install, and options of tsc.
+TYPED: Final = {
+    "react 19": ("@types/react@19", ("--jsx", "react-jsx")),
+    "react 18": ("@types/react@18", ("--jsx", "react-jsx")),
+    "vue": ("vue@3", ("--jsx", "preserve", "--jsxImportSource", "vue")),
+    "no library": ("", ()),
+}
+
+
+@pytest.mark.parametrize("library", TYPED)
+def test_the_types_of_the_tag_are_those_of_tsx(installed: Path, tmp_path: Path, library: str) -> None:
+    package, options = TYPED[library]
+    shutil.copy(PROJECT / "static" / "embed.d.ts", tmp_path / "pat-embed.d.ts")
+    (tmp_path / "package.json").write_text("{}")
+    if package:
+        _run_npm("install", "--no-audit", "--no-fund", "--no-package-lock", package, cwd=tmp_path)
+    tsc = [
+        program("node"),
+        str(installed / "node_modules" / ".bin" / "tsc"),
+        "--noEmit",
+        "--strict",
+    ]
+    tsc += ["--skipLibCheck", "false", "--module", "esnext", "--moduleResolution", "bundler", *options]
+
+    files = {"good.tsx": GOOD_TSX, "bad.tsx": BAD_TSX} if package else {}
+    for name, text in (files := files | PLAIN_TS).items():
+        (tmp_path / name).write_text(f'import type {{ Frame }} from "./pat-embed";\n{text}')
+    done = subprocess.run([*tsc, *files], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+    wrong = [line.partition(",")[0] for line in done.stdout.splitlines() if "error" in line]
+    assert sorted(wrong) == [*(["bad.tsx(2", "bad.tsx(3"] if package else []), "wrong.ts(2"], done.stdout
 
 
 @pytest.fixture(scope="module")
