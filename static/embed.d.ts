@@ -55,6 +55,14 @@ export interface FrameOptions {
   workspace?: string;
   /** The frame's address: `redirectUrl` without the token. It loads while the token is fetched. */
   frame?: string;
+  /** The app's page that opens first. Default: `index`. */
+  page?: string;
+  /** Its query: URL-encoded, or as names and values. */
+  params?: string | Record<string, string>;
+  /** Keep the page in this parameter of your page's address; `true` takes the app's slug. */
+  syncUrl?: string | true;
+  /** End the session when the frame is removed or your page is left. */
+  endOnUnmount?: boolean;
   /** Time to wait for a token, in milliseconds. Default: 30,000. */
   tokenTimeout?: number;
   /** The frame takes the height of its content. */
@@ -66,6 +74,8 @@ export interface FrameOptions {
   title?: string;
   /** `lazy`: the script requests nothing until the frame is near the viewport. */
   loading?: "eager" | "lazy";
+  /** Removes the frame when it is aborted, also after the frame has opened. */
+  signal?: AbortSignal;
   /** Attributes of the iframe, instead of the defaults. */
   sandbox?: string;
   allow?: string;
@@ -147,8 +157,8 @@ export interface FrameEvents {
   loaded: { app: Named | null; workspace: Named; title: string; lacking: string[] };
   /** In CSS pixels. */
   resize: { height: number };
-  /** The app shows another page. */
-  navigate: { page: string; title: string };
+  /** The app shows another page. `params` is its query, or null for the answer to a form. */
+  navigate: { page: string; params: string | null; title: string };
   /** In seconds. */
   "session:expiring": { expiresIn: number };
   "session:renewed": { expiresIn: number };
@@ -171,6 +181,10 @@ export interface Frame {
   send(name: string, data?: unknown): void;
   setTheme(theme: Theme): void;
   setLocale(locale: string): void;
+  /** Show another page of the app. Its link chooses page and params. */
+  navigate(page: string, params?: string | Record<string, string>): void;
+  /** End the session on the service, and remove the frame. Rejects with a `PatEmbedError` if the service is away. */
+  end(): Promise<void>;
   /** Renew the session with a new token now. Rejects with a `PatEmbedError`. */
   refresh(): Promise<Frame>;
   /** Remove the frame. A pending `mount` rejects with an `AbortError`. */
@@ -182,6 +196,8 @@ export interface PatEmbedApi {
   readonly PatEmbedError: new (code: PatEmbedErrorCode, message: string, rest?: Partial<PatEmbedError>) => PatEmbedError;
   /** Show an app in the element, or in the selector's first match. Rejects with a `PatEmbedError`. */
   mount(target: string | Element, options: MountOptions): Promise<Frame>;
+  /** End the sessions of all frames of this page, and remove the frames: for a sign-out. */
+  endAll(): Promise<void>;
 }
 
 /** The attributes of `<pat-embed>`, as HTML and JSX write them. */
@@ -189,6 +205,10 @@ export interface PatEmbedAttributes {
   app?: string;
   workspace?: string;
   frame?: string;
+  page?: string;
+  params?: string;
+  "sync-url"?: string;
+  "end-on-unmount"?: boolean | "";
   "token-url"?: string;
   "token-timeout"?: string | number;
   "auto-height"?: boolean | "";

@@ -13,6 +13,8 @@
   const SLOW_MS = 5000;
   // Frames with the same app and source share a mint until it has this age.
   const SHARED_MS = 5000;
+  // Time for a frame to end its session.
+  const END_TIMEOUT_MS = 5000;
   // Time for a frame's page to load, and then to say hello.
   const LOAD_TIMEOUT_MS = 60_000;
   const HELLO_TIMEOUT_MS = 5000;
@@ -247,6 +249,49 @@
     }
   }
 
+  // ---- Pages of an app, and the page's address ----
+
+  const PAGE = /^[a-z0-9-]+$/;
+  const queryOf = (params) => String(new URLSearchParams(params ?? ""));
+  const same = (one, other) => one.page === other.page && queryOf(one.params) === queryOf(other.params);
+  const frames = new Set();
+  const synced = new Set(); // names of the parameters that frames keep in the page's address
+
+  // Keeps the app's page in one parameter of the page's address: `name=<page>?<params>`, without it the first page.
+  class Address {
+    constructor(name, first, open) {
+      this.name = name;
+      this.first = first;
+      this.page = this.read();
+      // A change of the hash fires this event too.
+      this.open = () => same(this.read(), this.page) || open(this.read());
+      synced.add(name);
+      addEventListener("popstate", this.open);
+    }
+
+    read() {
+      const text = new URL(location.href).searchParams.get(this.name) ?? "";
+      const [, page, params = ""] = /^([a-z0-9-]+)(?:\?(.*))?$/s.exec(text) ?? [];
+      return page ? { page, params } : this.first;
+    }
+
+    // The answer to a form has no address: its params are null.
+    write({ page, params }) {
+      if (params === null) return;
+      this.page = { page, params };
+      if (same(this.read(), this.page)) return;
+      const url = new URL(location.href);
+      if (same(this.first, this.page)) url.searchParams.delete(this.name);
+      else url.searchParams.set(this.name, params ? `${page}?${params}` : page);
+      history.pushState(history.state, "", url);
+    }
+
+    remove() {
+      synced.delete(this.name);
+      removeEventListener("popstate", this.open);
+    }
+  }
+
   // ---- A frame ----
 
   const failures = new WeakMap(); // element → its frame, while that shows an error
@@ -274,6 +319,10 @@
     #view;
     #slow;
     #minted;
+    // The page at which the app opens: {page, params}.
+    #link;
+    #address;
+    #ended;
     #lazy;
     #beginning = null;
     #unmounted = false;
@@ -283,6 +332,9 @@
       this.options = { theme: "auto", locale: document.documentElement.lang, tokenTimeout: 30_000, sandbox: SANDBOX, referrerPolicy: "no-referrer", ...options };
       if (onError) this.on("error", onError);
       this.#view = new View(target, this.#words);
+      this.#link = { page: options.page ?? "index", params: queryOf(options.params) };
+      this.#sync();
+      frames.add(this);
       addEventListener("message", this.#listen);
       if (options.loading !== "lazy") return void this.#begin();
       this.#lazy = new IntersectionObserver((entries) => {
@@ -315,6 +367,30 @@
       this.#setAppearance({ locale });
     }
 
+    navigate(page, params) {
+      if (!this.options.app) throw new TypeError("A launcher has no pages: navigate needs a frame with an app.");
+      if (!PAGE.test(page)) throw new TypeError(`Not a name of a page: ${page}`);
+      this.#link = { page, params: queryOf(params) };
+      const message = { type: "navigate", ...this.#link };
+      if (!this.#queue) this.#port.postMessage(message);
+      // Until the app is shown, only the last page counts.
+      else if (this.#port) this.#queue = [...this.#queue.filter(({ type }) => type !== "navigate"), message];
+    }
+
+    async end() {
+      const isOpen = this.#loads > 0 && !this.#unmounted;
+      if (this.iframe) this.iframe.style.visibility = "hidden";
+      if (isOpen && this.#queue) this.#queue.push({ type: "end" });
+      else if (isOpen) this.#port.postMessage({ type: "end" });
+      const ended = !isOpen || await new Promise((done) => {
+        this.#ended = done;
+        setTimeout(done, END_TIMEOUT_MS, false);
+      });
+      this.unmount();
+      if (this.element.frame === this) this.element.frame = null;
+      if (!ended) throw new PatEmbedError("unreachable", "The session could not be ended. It ends when it expires.", { retryable: true });
+    }
+
     refresh() {
       this.#fresh = true;
       if (this.#queue) this.#begin();
@@ -325,6 +401,8 @@
     unmount() {
       this.#unmounted = true;
       failures.delete(this.element);
+      frames.delete(this);
+      this.#address?.remove();
       this.#lazy?.disconnect();
       removeEventListener("message", this.#listen);
       clearTimeout(this.#timer);
@@ -400,6 +478,15 @@
       }
     }
 
+    #sync() {
+      const { app, syncUrl } = this.options;
+      if (syncUrl === undefined || !app) return;
+      const name = typeof syncUrl === "string" && syncUrl || app;
+      if (synced.has(name)) return warn(`sync-url: another frame uses the parameter ${name}. Give this one another name.`);
+      this.#address = new Address(name, this.#link, (link) => this.navigate(link.page, link.params));
+      this.#link = this.#address.read();
+    }
+
     get #words() {
       return WORDS[this.options.locale?.slice(0, 2)] ?? WORDS.en;
     }
@@ -453,13 +540,15 @@
     }
 
     #connect() {
-      const { theme, locale, autoHeight, tokenTimeout } = this.options;
+      const { theme, locale, autoHeight, tokenTimeout, endOnUnmount } = this.options;
+      const { page, params } = this.#link;
       const { port1: port, port2 } = new MessageChannel();
       // Leave the previous port open: messages of the frame may still arrive on it.
       this.#port = port;
       port.onmessage = ({ data }) => this.#receive(data, port);
+      const link = { page: page === "index" ? null : page, params };
       this.iframe.contentWindow.postMessage(
-        { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter }, this.#origin, [port2],
+        { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter, endOnUnmount, ...link }, this.#origin, [port2],
       );
       this.#expect(HELLO_TIMEOUT_MS);
     }
@@ -525,6 +614,7 @@
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
       else if (type === "scroll") this.#scroll(Number(rest.top));
       else if (type === "restart") this.#begin();
+      else if (type === "ended") this.#ended?.(rest.ok);
     }
 
     // Bring this place of the frame to the top of the window, if the viewer is in the frame. Firefox and Safari let no
@@ -543,6 +633,8 @@
         for (const message of this.#queue ?? []) this.#port.postMessage(message);
         this.#queue = null;
         this.iframe.title = this.options.title ?? data.title;
+      } else if (name === "navigate") {
+        this.#address?.write(data);
       } else if (name === "resize") this.iframe.style.height = `${data.height}px`;
       else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
       this.#emit(name, data);
@@ -607,14 +699,24 @@
     const { app, workspace, fetchToken, tokenUrl } = options;
     if (!app && !workspace) throw new TypeError("app or workspace is needed");
     if (fetchToken ? typeof fetchToken !== "function" : !tokenUrl) throw new TypeError("fetchToken or tokenUrl is needed");
+    const { signal, ...rest } = options;
+    signal?.throwIfAborted();
     failures.get(element)?.unmount();
-    return new Frame(element, given(options)).settled();
+    const frame = new Frame(element, given(rest));
+    signal?.addEventListener("abort", () => frame.unmount(), { once: true });
+    return frame.settled();
+  }
+
+  async function endAll() {
+    const ends = await Promise.allSettled([...frames].map((frame) => frame.end()));
+    for (const { reason } of ends) if (reason) throw reason;
   }
 
   class PatEmbedElement extends HTMLElement {
-    static observedAttributes = ["app", "workspace", "token-url", "theme", "locale", "title"];
+    static observedAttributes = ["app", "workspace", "token-url", "theme", "locale", "title", "page", "params"];
     frame = null;
     #fetchToken;
+    #moving;
 
     get fetchToken() {
       return this.#fetchToken;
@@ -646,8 +748,18 @@
       if (!this.frame || before === value) return;
       if (name === "theme") this.frame.setTheme(value ?? "auto");
       else if (name === "locale") this.frame.setLocale(value);
+      else if (name === "page" || name === "params") this.#navigate();
       else if (name !== "title") this.#remount();
       else if (this.frame.iframe) this.frame.iframe.title = value ?? "";
+    }
+
+    // Once for both attributes, as a page may change them one after the other.
+    #navigate() {
+      const { frame } = this;
+      this.#moving ??= Promise.resolve().then(() => {
+        this.#moving = null;
+        if (frame === this.frame) frame.navigate(this.getAttribute("page") ?? "index", this.getAttribute("params"));
+      }).catch(({ message }) => warn(message));
     }
 
     #remount() {
@@ -661,13 +773,21 @@
         return;
       }
       for (const name of ["app", "workspace", "frame", "theme", "locale", "title", "loading", "sandbox", "allow"]) options[name] = get(name);
+      for (const name of ["page", "params"]) options[name] = get(name);
+      options.syncUrl = get("sync-url");
       options.autoHeight = this.hasAttribute("auto-height");
+      options.endOnUnmount = this.hasAttribute("end-on-unmount");
       options.tokenTimeout = Number(get("token-timeout")) || null;
       this.frame = new Frame(this, given(options));
     }
   }
 
-  globalThis.PatEmbed ??= Object.freeze({ version: VERSION, mount, PatEmbedError });
+  globalThis.PatEmbed ??= Object.freeze({
+    version: VERSION,
+    mount,
+    endAll,
+    PatEmbedError,
+  });
   try {
     // `:where` has no specificity, so that the page's own styles win.
     const display = new CSSStyleSheet();

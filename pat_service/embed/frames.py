@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 from pat_service.credentials import Secret
 from pat_service.embed import answers
 from pat_service.embed.app_limits import FORM_LIMIT_BYTES
+from pat_service.embed.deep_link import check_link, read_address_link
 from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import app_prefix, expected_slug, launcher_origins
 from pat_service.embed.navigation import require_frame
@@ -48,10 +49,13 @@ def wait(**_: str) -> Response:
 def hand_over(**_: str) -> Response:
     """Open a session for a waiting page, or a newer one for an open frame."""
     handover = read_handover()
+    link = check_link(answers.requested_place(), handover.pages, handover.params)
     framing = Framing(handover.parent, handover.ancestors, launcher_origins())
     attempt = Attempt(_place(), handed_over=True, framing=framing, former=handover.session)
     return _open(
-        answers.read_credential([handover.token]), attempt, lambda ready: hand_over_page(ready, handover)
+        answers.read_credential([handover.token]),
+        attempt,
+        lambda ready: hand_over_page(ready, handover, link),
     )
 
 
@@ -95,7 +99,8 @@ def _body_limit() -> int:
 
 
 def _navigate(credential: Secret, navigation: Navigation) -> Response:
-    return _open(credential, Attempt(_place(), navigation), first_page)
+    link = read_address_link(answers.requested_place())
+    return _open(credential, Attempt(_place(), navigation), lambda ready: first_page(ready, link))
 
 
 def _open(credential: Secret, attempt: Attempt, answer: Callable[[Ready], Response]) -> Response:

@@ -8,6 +8,7 @@ from flask import request
 from marshmallow import Schema, fields, post_load
 from marshmallow.validate import Length, Regexp
 
+from pat_service.embed.deep_link import PAGE_PARAMETER, PARAMS_PARAMETER
 from pat_service.embed.hosts import launcher_origins
 from pat_service.http import payload
 from pat_service.http.headers import NONCE
@@ -30,6 +31,9 @@ class Handover:
     ancestors: tuple[str, ...] | None
     session: str | None = field(repr=False)
     nonce: str | None
+    #: At most one text each.
+    pages: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
 
 
 class _HandoverSchema(Schema):
@@ -46,14 +50,26 @@ class _HandoverSchema(Schema):
     )
     session = fields.String(load_default=None, allow_none=True)
     nonce = fields.String(load_default=None, allow_none=True, validate=Regexp(rf"{NONCE}\Z"))
+    page = fields.String(load_default=None, allow_none=True)
+    params = fields.String(load_default=None, allow_none=True)
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Handover:
         given = data["ancestor_origins"]
         ancestors = None if given is None else tuple(origin.lower() for origin in given)
         return Handover(
-            data["access_token"], data["parent_origin"], ancestors, data["session"], data["nonce"]
+            data["access_token"],
+            data["parent_origin"],
+            ancestors,
+            data["session"],
+            data["nonce"],
+            _given(data[PAGE_PARAMETER]),
+            _given(data[PARAMS_PARAMETER]),
         )
+
+
+def _given(text: str | None) -> tuple[str, ...]:
+    return (text,) if text else ()
 
 
 _schema = _HandoverSchema()

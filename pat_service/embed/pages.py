@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 from flask import Response, current_app, jsonify, render_template, request
 from jinja2 import Template, TemplateNotFound
+from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
@@ -19,6 +20,7 @@ from pat_service.embed.answers import (
     registry,
     with_launcher,
 )
+from pat_service.embed.deep_link import INDEX, DeepLink, only_params
 from pat_service.embed.embed_js import SCRIPT
 from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
 from pat_service.embed.hosts import apps_with_host
@@ -160,12 +162,13 @@ def _preloads(root: str) -> dict[str, str]:
     return {static_files().address(f"apps/{template}/{name}"): kind for name, kind in preload.items()}
 
 
-def show_first_page(session: AnySession, signed: Secret) -> Response:
+def show_first_page(session: AnySession, signed: Secret, link: DeepLink) -> Response:
     """Answer with the first page of a frame and its session."""
-    return _document(session, _boot(session, signed))
+    boot = _boot(session, signed) | ({"link": link.query} if link.query else {})
+    return _document(session, boot, link)
 
 
-def first_page(ready: Ready) -> Response:
+def first_page(ready: Ready, link: DeepLink) -> Response:
     """Answer a navigation with the first page of a frame and its session, or move it on with a code."""
     if ready.code is not None:
         secrets = (TOKEN_PARAMETER, CODE_PARAMETER)
@@ -173,10 +176,10 @@ def first_page(ready: Ready) -> Response:
         # A redirect adds no entry to the history, and its body has no script.
         return Response(status=303, headers={"Location": _address_with_code(ready.session, ready.code, kept)})
     assert ready.signed  # noqa: S101 - either a code or the session
-    return show_first_page(ready.session, ready.signed)
+    return show_first_page(ready.session, ready.signed, link)
 
 
-def hand_over_page(ready: Ready, handover: Handover) -> Response:
+def hand_over_page(ready: Ready, handover: Handover, link: DeepLink) -> Response:
     """Answer with the session and, if the handover has a nonce, with the frame's first page.
 
     If only a navigation can apply the token's origins, answer with its address instead.
@@ -184,12 +187,13 @@ def hand_over_page(ready: Ready, handover: Handover) -> Response:
     session, signed = ready.session, ready.signed
     if ready.code is not None:
         query = {PARENT_PARAMETER: handover.parent, LOCALE_PARAMETER: locale(), THEME_PARAMETER: theme()}
+        query |= link.query
         return jsonify(moveTo=_address_with_code(session, ready.code, query))
     assert signed  # noqa: S101 - either a code or the session
     page = None
     if handover.nonce is not None:
         use_nonce(handover.nonce)
-        page = _html_of(_document(session, None))
+        page = _html_of(_document(session, None, link))
     return jsonify(_boot(session, signed) | {"page": page})
 
 
@@ -197,9 +201,9 @@ def _address_with_code(session: AnySession, code: Secret, query: Mapping[str, st
     return f"{_path(session)}?{urlencode({CODE_PARAMETER: code.reveal(), **query})}"
 
 
-def _document(session: AnySession, boot: dict[str, Any] | None) -> Response:
+def _document(session: AnySession, boot: dict[str, Any] | None, link: DeepLink) -> Response:
     if isinstance(session, OpenSession):
-        return show(session, Page("index"), layout={"layout": DOCUMENT, "boot": boot})
+        return _first_page_of_app(session, boot, link)
     return Response(
         render_template(
             "embed/launcher.html",
@@ -214,8 +218,30 @@ def _document(session: AnySession, boot: dict[str, Any] | None) -> Response:
     )
 
 
+def _first_page_of_app(session: OpenSession, boot: dict[str, Any] | None, link: DeepLink) -> Response:
+    layout = {"layout": DOCUMENT, "boot": boot, "first_head": lambda: _head_of_index(session, link)}
+    preferences()  # read from the frame's address, once a request
+    with only_params(link):
+        try:
+            return show(session, Page(link.page), layout=layout)
+        except (NotFound, MethodNotAllowed):
+            if link == DeepLink():
+                raise
+            values = _common_context(session) | layout
+            return Response(render_template("embed/missing.html", **values), NotFound.code)
+
+
+def _head_of_index(session: OpenSession, link: DeepLink) -> str:
+    """Return the app's scripts and style sheets for a first page that has none of its own."""
+    template = None if link.page == INDEX else _template(session, INDEX)
+    if template is None or "head" not in template.blocks:
+        return ""
+    context = template.new_context(_common_context(session))
+    return Markup("".join(template.blocks["head"](context)))  # noqa: S704 - Jinja has escaped it
+
+
 def _html_of(response: Response) -> str:
-    if response.status_code != 200 or response.mimetype != "text/html":
+    if response.status_code not in (200, NotFound.code) or response.mimetype != "text/html":
         raise InternalServerError(original_exception=TypeError("an app's first page must be HTML"))
     return response.get_data(as_text=True)
 

@@ -12,6 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
 from pat_service.embed import answers
+from pat_service.embed.deep_link import PAGE_NAME
 from pat_service.embed.frames import current_session, enter, frame_blueprint
 from pat_service.embed.hosts import require_app_host, require_common_host
 from pat_service.embed.pages import app_of, has_page, show
@@ -27,7 +28,7 @@ blueprint.after_app_request(answers.frame_headers)
 
 
 class PageName(BaseConverter):
-    regex = "[a-z0-9-]+"
+    regex = PAGE_NAME
 
 
 class DataName(BaseConverter):

@@ -169,6 +169,8 @@
   let tokenTimeoutMs = 60_000; // for a token of the host
   let jitter = Math.random(); // the host's value, if it sends one, so that its frames renew together
   let questions = 0;
+  let link = {}; // {page, params} at which the host opens the app
+  let endsWithHost = false; // whether the session ends when the host removes the frame
   let wantedLocale; // the locale that the host asked for last
   const waiting = new Map(); // id of a question → function that takes the answer
   const listeners = new Map(); // name → functions of the app's scripts
@@ -186,6 +188,8 @@
     port.onmessage = (event) => hear(event.data);
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked through the previous port
     if (data.tokenTimeout > 0) tokenTimeoutMs = data.tokenTimeout + 5000;
+    link = { page: data.page, params: data.params };
+    endsWithHost = data.endOnUnmount;
     if (data.jitter >= 0 && data.jitter <= 1) ({ jitter } = data);
     say("hello", { again: again || Boolean(boot.moved), problem: problem && describe(problem) });
     changeAppearance(data);
@@ -211,6 +215,8 @@
     else if (type === "dress") changeAppearance(rest);
     else if (type === "send") passOn(name, data);
     else if (type === "refresh") refresh();
+    else if (type === "navigate") navigate(rest.page, rest.params);
+    else if (type === "end") endSession().then((ok) => say("ended", { ok }));
   }
 
   function publish(name, data) {
@@ -461,6 +467,7 @@
         ancestorOrigins: originsAround(),
         session: session || null,
         nonce: forPage,
+        ...(forPage && link),
       }),
       mode: "same-origin",
       // The page's own connection. Without credentials, a browser opens another one.
@@ -487,6 +494,7 @@
   function install(opening) {
     ({ language, locale, theme } = opening);
     take(opening);
+    shown = firstPage(link);
     say("written"); // writing fires a load as well, and the app may be busy then
     document.open(); // removes all listeners of document and window
     awaitCall(); // before any script of the app listens
@@ -504,6 +512,20 @@
     const lacking = permissions.filter((name) => document.featurePolicy?.allowsFeature(name) === false);
     if (lacking.length) console.warn(`Add this to the iframe's attribute allow, if the app may use it: ${lacking.join("; ")}`);
     emit("loaded", { app: viewer.app ?? null, workspace: viewer.workspace, title: document.title, lacking });
+  }
+
+  // Show a page that the host asks for. Only names of pages reach `pages/`.
+  function navigate(page, params = "") {
+    if (session && viewer.app && /^[a-z0-9-]+$/.test(page)) visit(new URL(`pages/${page}?${new URLSearchParams(params)}`, root));
+  }
+
+  // End the session for the host. The page may be gone before the answer comes. Resolve to whether it has ended.
+  async function endSession() {
+    if (!session) return true;
+    const headers = { __proto__: null, authorization: `Bearer ${session}` };
+    const init = { __proto__: null, method: "DELETE", headers, mode: "same-origin", credentials: "omit", keepalive: true };
+    const response = await fetch(new URL("session", root), init).catch(() => null);
+    return response?.ok || response?.status === 401;
   }
 
   function refresh() {
@@ -855,7 +877,8 @@
       if (trail.length > MAX_TRAIL) trail.shift();
       shown = { page: nameOf(url), params: url.searchParams, address: method === "GET" ? withoutHash(url.href) : null };
       show(answer.html, answer.response.status === 422, url.hash.slice(1), back && { ...back, from: left.address });
-      emit("navigate", { page: shown.page, title: document.title });
+      // The answer to a form has no address.
+      emit("navigate", { page: shown.page, params: method === "GET" ? url.search.slice(1) : null, title: document.title });
     }
   }
 
@@ -885,7 +908,14 @@
 
   // ---- The life of a page, for the app's scripts ----
 
-  let shown = { page: "index", params: new URLSearchParams(), address: pageAddress("index").href };
+  // Return the first page, which a link may have chosen.
+  function firstPage({ page, params }) {
+    const url = pageAddress(page || "index");
+    url.search = params ?? "";
+    return { page: nameOf(url), params: url.searchParams, address: url.href };
+  }
+
+  let shown = firstPage(boot.link ?? {});
   const pageListeners = new Map(); // listener → its clean-up of the shown page
 
   function attempt(work, ...given) {
@@ -1259,6 +1289,7 @@
     when(document, "visibilitychange", wake);
     when(window, "online", reconnect);
     when(window, "pageshow", (event) => event.persisted && wake());
+    when(window, "pagehide", (event) => endsWithHost && !event.persisted && endSession());
     const observed = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["embed-src", "open"] };
     new MutationObserver((changes) => {
       fill();

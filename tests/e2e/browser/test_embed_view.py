@@ -147,7 +147,7 @@ def test_a_hanging_token_endpoint_is_given_up_within_45_seconds(portal: Portal, 
     assert "error" not in portal.event_names()
     portal.fast_forward(13)
     error = portal.expect_error("timeout", retryable=True)
-    assert re.search("No token came within 1[34]... ms", error["message"])
+    assert re.search("No token came within 1.... ms", error["message"])
     assert len(portal.events("waiting")) == 1
     # Ana can still try again.
     portal.page.get_by_role("button", name="Try again").click()
