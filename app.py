@@ -4,11 +4,13 @@ import logging
 import os
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import click
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
+from flask.templating import Environment
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Config, ConfigError, list_findings
@@ -44,8 +46,22 @@ class _Json(DefaultJSONProvider):
             raise ValueError("nested too deeply") from None
 
 
+class _Templates(Environment):
+    """Compiles one template at a time.
+
+    Python 3.11 can raise SystemError if two threads parse a number at once.
+    """
+
+    _compiling = Lock()
+
+    def compile(self, *source: Any, **options: Any) -> Any:
+        with self._compiling:
+            return super().compile(*source, **options)
+
+
 class _Service(Flask):
     request_class = FormRequest
+    jinja_environment = _Templates
 
     def ensure_sync(self, func: Any) -> Any:
         # All views and hooks are plain functions, and Flask's check for coroutines takes longer than most of

@@ -5,11 +5,15 @@ The scan reads the source, so it also finds code that no page shows now.
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Lock
+from time import sleep
 from typing import Final
 
 import pytest
+from flask import Flask
 
 from tests.support.line import source_of
 from tests.support.servers import PROJECT
@@ -286,3 +290,18 @@ def test_styles_load_nothing_from_elsewhere() -> None:
     for file in files_of((PROJECT / "static", *OURS), "*.css"):
         text = file.read_text("utf-8")
         assert not re.search(r"@import|url\(\s*['\"]?(?:https?:)?//", text), file.name
+
+
+def test_threads_compile_templates_one_at_a_time(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 can raise SystemError if two threads parse a number (`ast.literal_eval`) at once."""
+    busy, seen = Lock(), []
+
+    def compile_slowly(*_: object, **__: object) -> None:
+        seen.append(busy.acquire(blocking=False))
+        sleep(0.05)
+        busy.release()
+
+    monkeypatch.setattr("jinja2.Environment.compile", compile_slowly)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(app.jinja_env.compile, ["{{ 1 }}"] * 4))
+    assert seen == [True] * 4
