@@ -116,8 +116,8 @@ def test_orders_needs_four_waves_at_first_and_two_later_without_a_revalidation(v
 
 
 def test_without_the_frames_address_the_token_is_a_wave_of_its_own(view: View) -> None:
-    view.open("")
     view.line.holds = False
+    view.open("")
     wait_until(view.page, lambda: view.tokens > 0)
     assert [each.name for each in view.line.take()] == ["GET embed.js"]
     view.line.holds = True
