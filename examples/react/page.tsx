@@ -1,10 +1,10 @@
-// A page in React 19. <pat-embed> is a plain element: attributes in, events out.
+// A page in React 19. <pat-embed> is a plain element: attributes in, events out. It shows its children while it opens.
 import { StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
 import type {} from "./pat-embed"; // types of <pat-embed>
 
 function Orders({ dark }: { dark: boolean }) {
-  const [state, setState] = useState("Opening your orders…");
+  const [state, setState] = useState("");
   return (
     <>
       <p role="status">{state}</p>
@@ -15,7 +15,9 @@ function Orders({ dark }: { dark: boolean }) {
         theme={dark ? "dark" : "light"}
         onloaded={({ detail }) => setState(`You see ${detail.title}.`)}
         onerror={({ detail }) => setState(`Your orders could not be opened: ${detail.requestId ?? detail.code}`)}
-      />
+      >
+        <p>Opening your orders…</p>
+      </pat-embed>
     </>
   );
 }

@@ -16,7 +16,7 @@
   const RELOAD_DEMO = new Set(["invalid_client", "scope_missing", "user_not_found", "app_not_found", "not_found"]);
 
   // Messages of a frame, and of the demo's Orders app.
-  const EVENTS = ["ready", "loaded", "resize", "navigate", "session:expiring", "session:renewed", "session:expired",
+  const EVENTS = ["waiting", "ready", "loaded", "resize", "navigate", "session:expiring", "session:renewed", "session:expired",
     "session:revoked", "error", "order:opened"];
 
   const links = [...document.querySelectorAll("[data-app]")];
@@ -102,8 +102,8 @@
     $("stage-where").textContent = new URL(script).origin;
     log("portal", `Opens ${who}`);
     embed = made;
-    // The new frame stays behind the old one until it has content.
-    made.className = "coming";
+    // The new frame stays behind the old one until it has content. The first one shows that it opens.
+    made.classList.toggle("coming", $("stage-body").childElementCount > 0);
     $("stage-body").append(made);
     drivable(true);
     showTag();
@@ -173,7 +173,6 @@
 
   // Remove the previous content.
   function arrive(made) {
-    if (!made.classList.contains("coming")) return;
     made.classList.remove("coming");
     for (const child of [...$("stage-body").children]) if (child !== made) child.remove();
     $("stage-body").setAttribute("aria-busy", "false");

@@ -321,9 +321,10 @@ def test_a_page_shows_each_state_changes_the_theme_and_removes_the_frame(
     expect(page.locator("iframe")).to_have_count(0)
     with hold_back(page, f"**{TOKEN}"):
         page.get_by_label("Show orders").check()
-        expect(status).to_have_text("Opening your orders…")
+        expect(page.get_by_text("Opening your orders…")).to_be_visible()
     theme = portal.frame(page).locator("html")
     expect(status).to_have_text("You see Orders.")
+    expect(page.get_by_text("Opening your orders…")).to_be_hidden()
     expect(theme).to_have_attribute("data-theme", "light")
     page.get_by_label("Dark").check()
     expect(theme).to_have_attribute("data-theme", "dark")
