@@ -96,14 +96,14 @@ class Results:
             self.rows.append(row)
             print(row.line(), flush=True)
 
-    def compare(self, what: str, unit: str, values: Mapping[str, Sequence[float]], most: float) -> None:
-        """Report the first series as a multiple of the second. The aim is a multiple of at most `most`."""
+    def compare(self, what: str, unit: str, values: Mapping[str, Sequence[float]], aim: str) -> None:
+        """Report the first series as a multiple of the second."""
         (name, its), (base, bases) = values.items()
         ratio = statistics.median(one / other for one, other in zip(its, bases, strict=True))
         self.say(
             f"{what}: {name} {statistics.median(its):.2f} {unit}, "
             f"{base} {statistics.median(bases):.2f} {unit}: "
-            f"{ratio:.2f} times as much (aim: at most {most})"
+            f"{ratio:.2f} times as much (aim: {aim})"
         )
 
     def write(self, part: str) -> None:

@@ -30,8 +30,8 @@ def measure(folder: Path, results: Results) -> None:
                 target = rig.Target(name, server, range(10))
                 target.prepare() if name == "service" else target.send(rig.open_request(rig.GARBAGE))
                 memory[name].append(resident(load.children_of(server.process.pid)[0]))
-    results.compare("start to the first answer", "s", seconds, most=1.5)
-    results.compare("resident memory of a worker", "MB", memory, most=2.0)
+    results.compare("start to the first answer", "s", seconds, aim="at most 2.5 times")
+    results.compare("resident memory of a worker", "MB", memory, aim="at most 60 MB")
 
 
 def resident(process: int) -> float:
