@@ -48,6 +48,16 @@ _OPENED: Final = {
     "example": {"session": "eyJ…", "expiresIn": 3600, "viewer": {"role": "end-user"}, "page": None},
 }
 _BY_SESSION: Final = {"tags": [TAG], "security": [{"session": []}]}
+#: Deep links: where a frame of an app opens.
+_PAGE_NAME: Final = {
+    "type": ["string", "null"],
+    "description": "The page that opens first: `a-z`, `0-9` and dashes. Default: `index`. Page and params "
+    "have at most 2048 bytes together. A launcher has no pages.",
+}
+_PARAMS: Final = {
+    "type": ["string", "null"],
+    "description": "The page's query, as one URL-encoded text such as `id=BR-21782`, without NUL and `#`.",
+}
 _REFUSED: Final = ("400", "401", "403", "404", "429", "503")
 
 
@@ -100,6 +110,8 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "pattern": f"^{NONCE}$",
                 "description": "The nonce of the waiting page. Send it to get the first page as well.",
             },
+            "page": _PAGE_NAME,
+            "params": _PARAMS,
         },
         "additionalProperties": False,
         "example": {"accessToken": EXAMPLE_TOKEN, "parentOrigin": "https://portal.example"},
@@ -116,6 +128,8 @@ def _paths_of(path: str, name: str, what: str, kind: str, facts: dict[str, Any])
                 "parameters": [
                     {"in": "query", "name": TOKEN_PARAMETER, "schema": token},
                     {"in": "query", "name": "code", "schema": _CODE},
+                    {"in": "query", "name": "page", "schema": _PAGE_NAME | {"type": "string"}},
+                    {"in": "query", "name": "params", "schema": _PARAMS | {"type": "string"}},
                 ],
                 "responses": page | _refusals(*_REFUSED),
             },

@@ -70,7 +70,8 @@ def only_params(link: DeepLink) -> Iterator[None]:
     known = request._get_current_object()  # type: ignore[attr-defined]
     before, text = known.query_string, known.environ.get("QUERY_STRING", "")
     try:
-        _set_query(known, link.params.encode(), link.params)
+        # Of a query, an environment has the bytes as Latin-1 (PEP 3333).
+        _set_query(known, link.params.encode(), link.params.encode().decode("latin-1"))
         yield
     finally:
         _set_query(known, before, text)

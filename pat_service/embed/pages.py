@@ -49,6 +49,10 @@ FRAGMENT: Final = "embed/fragment.html"
 # ---- Pages of apps ----
 
 
+class _Rendered(Response):
+    """A page that is rendered from a template, unlike a Response of the app's function."""
+
+
 def app_of(session: OpenSession) -> EmbeddedApp:
     """Return the functions of the session's app."""
     return registry().get(session.viewer.app.template)
@@ -86,7 +90,7 @@ def show(
         **(layout or {"layout": FRAGMENT}),
     }
     current_app.update_template_context(values)
-    return Response(template.render(values), status)
+    return _Rendered(template.render(values), status)
 
 
 def has_page(session: OpenSession, name: str) -> bool:
@@ -223,12 +227,15 @@ def _first_page_of_app(session: OpenSession, boot: dict[str, Any] | None, link: 
     preferences()  # read from the frame's address, once a request
     with only_params(link):
         try:
-            return show(session, Page(link.page), layout=layout)
+            answer = show(session, Page(link.page), layout=layout)
+            # A link may name a function that answers with a file or a redirect, which cannot begin a frame.
+            if link == DeepLink() or isinstance(answer, _Rendered):
+                return answer
         except (NotFound, MethodNotAllowed):
             if link == DeepLink():
                 raise
-            values = _common_context(session) | layout
-            return Response(render_template("embed/missing.html", **values), NotFound.code)
+        values = _common_context(session) | layout
+        return Response(render_template("embed/missing.html", **values), NotFound.code)
 
 
 def _head_of_index(session: OpenSession, link: DeepLink) -> str:

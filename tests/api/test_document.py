@@ -10,6 +10,7 @@ from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
+from pat_service.embed.handover import _HandoverSchema
 from pat_service.errors import BY_CODE
 from pat_service.rules.callers import SCOPES
 from tests.support.people import MINT, ORDERS, SECRETS, Service, basic, problem_of, provision
@@ -215,6 +216,13 @@ def test_the_document_describes_the_body_of_a_mint(document: dict[str, Any]) -> 
         "allowedOrigins": {"array", "null"},
     }
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("kind", ["apps/{appId}", "workspaces/{workspaceId}"])
+def test_the_document_has_each_field_of_a_handover(document: dict[str, Any], kind: str) -> None:
+    _, schema = body_of(document, document["paths"][f"/embed-{kind}/frame"]["post"]["requestBody"])
+    fields = {field.data_key or name for name, field in _HandoverSchema().fields.items()}
+    assert set(schema["properties"]) == fields
 
 
 def kinds(document: dict[str, Any], field: dict[str, Any]) -> set[str]:

@@ -4,8 +4,9 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import request
+from flask import Response, request
 from werkzeug.test import TestResponse
+from werkzeug.wrappers import Request
 
 from pat_service.embed import Registry
 from pat_service.embed.deep_link import MAX_LINK_BYTES
@@ -51,6 +52,7 @@ def seen(shared: Service, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
     def new(viewer: Any) -> dict[str, Any]:
         address = f"{request.full_path}{request.url}{request.query_string!r}{request.environ['QUERY_STRING']}"
+        assert Request(request.environ).args == request.args
         assert "personal-access-token" not in address
         queries.append(request.args.to_dict(flat=False))
         return pages["new"](viewer)
@@ -63,7 +65,7 @@ def seen(shared: Service, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
 @pytest.mark.parametrize("way", [follow, hand])
 def test_ana_opens_a_page_by_its_link(shared: Service, seen: list[dict[str, Any]], way: Any) -> None:
-    params = "id=BR-21782&locale=es&parent=https://evil.example&id=%E2%82%AC+1&code=otc_1"
+    params = "id=BR-21782&locale=es&parent=https://evil.example&id=%E2%82%AC+1&id=€&code=otc_1"
     for text in ("id=BR-21782", params):
         answer = way(shared, page="new", params=text)
         assert answer.status_code == 200
@@ -76,7 +78,7 @@ def test_ana_opens_a_page_by_its_link(shared: Service, seen: list[dict[str, Any]
     assert seen == [
         {"id": ["BR-21782"]},
         {
-            "id": ["BR-21782", "€ 1"],
+            "id": ["BR-21782", "€ 1", "€"],
             "locale": ["es"],
             "parent": ["https://evil.example"],
             "code": ["otc_1"],
@@ -114,6 +116,29 @@ def test_an_unknown_page_is_the_apps_own_404(shared: Service, way: Any) -> None:
     assert f'href="{ADDRESS}/pages/index"' in page
     facts = shared.client.get(f"{ADDRESS}/session", headers={"Authorization": f"Bearer {started['session']}"})
     assert facts.status_code == 200
+
+
+@pytest.mark.parametrize("way", [follow, hand])
+@pytest.mark.parametrize(
+    "result",
+    [
+        Response("a,b", mimetype="text/csv"),
+        Response(status=302, headers={"Location": "https://evil.example"}),
+        Response("<h1>Alone</h1>", mimetype="text/html"),
+        Response(status=204),
+    ],
+    ids=["a file", "a redirect", "a document", "nothing"],
+)
+def test_a_link_cannot_begin_a_frame_with_what_is_no_page(
+    shared: Service, monkeypatch: pytest.MonkeyPatch, way: Any, result: Response
+) -> None:
+    """Without frame.js the token would stay in the frame's address."""
+    app = shared.app.extensions["pat_service.registry"].get("support")
+    monkeypatch.setitem(app.pages, "new", lambda viewer: result)
+    answer = way(shared, page="new")
+    page = answer.text if way is follow else opened(answer)["page"]
+    assert answer.status_code == (404 if way is follow else 200)
+    assert "There is nothing here" in page
 
 
 def test_a_launcher_has_no_pages(shared: Service) -> None:
