@@ -1,4 +1,4 @@
-"""What both demo apps use: tidy texts, and lists in pages."""
+"""Helpers of both demo apps: tidy texts, and lists in pages."""
 
 import math
 import re

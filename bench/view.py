@@ -1,8 +1,9 @@
 """`make bench-view`: the first view of an app over a slow line, in round trips, requests and bytes.
 
 The line delays each direction by half a round trip, and each new connection by a whole one. The host's token
-endpoint is on a line too. Round trips are the time from the start of the tag's script, or of the iframe, to
-the shown app, less the same time without delay, as medians. A later visit comes a minute after the first.
+endpoint is on a line too. The time runs from the start of the tag's script, or of the
+iframe, to the shown app. Round trips are this time less the same time without delay, as medians. A later
+visit comes a minute after the first.
 """
 
 import os

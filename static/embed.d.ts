@@ -115,8 +115,8 @@ export type PatEmbedErrorCode =
   | "internal_error"
   | "unavailable"
   | "app_unavailable"
-  // Without an answer of the service: a failed token endpoint, a timeout, the network, a redirect of an app, a link
-  // out of the app, or an answer without a code.
+  // Without an answer of the service, or with an answer without a code. Causes: a failed token endpoint, a
+  // timeout, the network, and a redirect of an app or a link out of it.
   | "fetch_token_failed"
   | "timeout"
   | "unreachable"
@@ -152,7 +152,7 @@ export interface FrameEvents {
   ready: Record<string, never>;
   /**
    * The app is ready. Without an app it is the workspace's launcher. `lacking` names the permissions that the app declares
-   * and your `allow` lacks; only Chrome and Edge tell them.
+   * and your `allow` lacks; only Chrome and Edge report them.
    */
   loaded: { app: Named | null; workspace: Named; title: string; lacking: string[] };
   /** In CSS pixels. */
@@ -183,7 +183,7 @@ export interface Frame {
   setLocale(locale: string): void;
   /** Show another page of the app. Its link chooses page and params. */
   navigate(page: string, params?: string | Record<string, string>): void;
-  /** End the session on the service, and remove the frame. Rejects with a `PatEmbedError` if the service is away. */
+  /** End the session on the service, and remove the frame. Rejects with a `PatEmbedError` if the service is unavailable. */
   end(): Promise<void>;
   /** Renew the session with a new token now. Rejects with a `PatEmbedError`. */
   refresh(): Promise<Frame>;

@@ -46,7 +46,7 @@
       old: "Este navegador es demasiado antiguo para este contenido. Actualícelo o use otro.",
     },
   };
-  // Of the parts around and below the iframe, in a shadow tree: the page's style sheets and policy do not reach them.
+  // For the parts around and below the iframe, in a shadow tree: the page's style sheets and policy do not reach them.
   const STYLE = `
     .box { display: grid; grid-template-columns: minmax(0, 1fr); inline-size: 100%; block-size: 100% }
     .box > *, ::slotted(iframe) { grid-area: 1 / 1 }

@@ -18,9 +18,9 @@ from pat_service.storage.database import AnyRow
 from pat_service.storage.paging import PageRequest
 from pat_service.storage.readiness import explain
 
-#: Of a time in UTC.
+#: The form of a time in UTC.
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
-#: In characters, of a line of an error.
+#: Characters of a line of an error.
 MAX_ERROR_LENGTH: Final = 300
 
 

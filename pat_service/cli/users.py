@@ -145,7 +145,7 @@ def archive(email: str, workspace: str | None) -> None:
 def activate(email: str, workspace: str | None) -> None:
     """Activate an archived user.
 
-    Without --workspace, users whom a workspace archived stay archived there.
+    Without --workspace, users stay archived in the workspaces that archived them.
     """
     _change_status(email, workspace, ACTIVE)
 

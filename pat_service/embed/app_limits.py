@@ -1,4 +1,4 @@
-"""What an app may do beyond the default: sources of its policy, permissions, and the size of uploads.
+"""The limits of an app, and how it raises them: sources of its policy, permissions, and the size of uploads.
 
 The operator's own app declares it. A wrong declaration stops the start.
 """
@@ -76,7 +76,7 @@ class AppLimits:
 
     @property
     def summary(self) -> str:
-        """What the app declares for its page; empty for the default."""
+        """The declared sources and permissions; empty for the default."""
         sources = [f"{name} {' '.join(found)}" for name, found in self.sources.items()]
         return "; ".join([*sources, *sorted(self.permissions)])
 
@@ -121,7 +121,7 @@ def parse_limits(
 
 
 def _list(name: str, given: Any) -> list[Any]:
-    # A text is a sequence of letters, which nobody means.
+    # A text is a sequence of letters, which is never the intention.
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise WrongDeclaration(f"{name} must be a list of texts, not {given!r}")
     return list(given)

@@ -20,7 +20,7 @@ INDEX: Final = "index"
 PAGE_NAME: Final = "[a-z0-9-]+"
 
 _PAGE: Final = re.compile(PAGE_NAME)
-#: What werkzeug derives from the query, once a request.
+#: The attributes that werkzeug derives from the query once a request.
 _OF_QUERY: Final = ("args", "full_path", "url", "values")
 
 

@@ -98,7 +98,7 @@ def page_digest(body: bytes) -> str:
 
 
 class FrameHeaders(NamedTuple):
-    """What distinguishes the answers of one frame. `is_isolated`: isolated hosts can show it."""
+    """The values that distinguish the answers of one frame. `is_isolated`: isolated hosts can show it."""
 
     policy: str
     permissions: str

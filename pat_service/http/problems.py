@@ -28,7 +28,7 @@ from pat_service.shapes import is_loopback
 
 #: Retry-After of a 503.
 UNAVAILABLE_RETRY_SECONDS: Final = 5
-#: Only a restart of the service brings a disabled app back. Scripts repeat nothing after so long a time.
+#: Only a restart of the service brings a disabled app back. Scripts do not wait for this time.
 APP_UNAVAILABLE_RETRY_SECONDS: Final = 300
 
 #: The framework's errors, by status.

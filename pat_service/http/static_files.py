@@ -206,7 +206,7 @@ def content_digest(content: bytes) -> str:
 
 
 def _signature(path: str) -> Signature | None:
-    """Return what changes with a file's content, or None if there is no such file."""
+    """Return a value that changes with a file's content, or None if there is no file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

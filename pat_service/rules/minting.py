@@ -280,7 +280,7 @@ def _end_sessions(connection: Connection, facts: MintFacts, now: datetime) -> No
 
 @cache
 def _build_facts_query(by_email: bool, by: str, *, with_client: bool) -> Query:
-    """Return the query for a user named by email or id, and an app or workspace named by the field `by`."""
+    """Return the query for a user (by email or id), and for an app or workspace by the field `by`."""
     user: ColumnElement[Any] = bindparam("user")
     target: ColumnElement[Any] = bindparam("target")
     if with_client:

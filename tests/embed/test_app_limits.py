@@ -1,4 +1,4 @@
-"""What an app declares: sources of its policy, permissions and the size of uploads."""
+"""The declarations of an app: sources of its policy, permissions and the size of uploads."""
 
 import re
 from typing import Any

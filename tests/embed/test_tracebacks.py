@@ -1,4 +1,4 @@
-"""In development a frame shows the traceback of its app. Nobody else ever sees one."""
+"""In development a frame shows the traceback of its app. No other viewer ever sees one."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,7 @@
 """Every transaction locks tokens in one order, and before the rows that they reference.
 
 Another order would cause deadlocks, which no test with threads shows each time. So each test holds the first
-token, waits until a rule waits for it, and requires that the rule holds no other row.
+token and waits until a rule waits for it. The rule must then hold no other row.
 """
 
 from collections.abc import Callable

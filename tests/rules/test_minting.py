@@ -450,7 +450,7 @@ def test_a_session_lasts_its_minutes_even_if_its_token_expires(service: Service)
         problem_of(answer, 401, "session_expired")
 
 
-# What a mint asks the database.
+# The queries of a mint.
 
 
 def test_a_mint_queries_the_client_user_and_app_at_once(shared: Service) -> None:

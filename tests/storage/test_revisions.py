@@ -36,7 +36,7 @@ NEW = """
         ({"0002", "desk_0001"}, [False, True]),
         ({"0001", "desk_0002"}, [True, False]),
         ({"0002", "desk_0002"}, [False, False]),
-        # Of newer code: ours, the app's, and those of an app that is gone.
+        # Revisions of newer code: ours, the app's, and those of a removed app.
         ({"0003", "desk_0003"}, [False, False]),
         ({"0002", "desk_0002", "gone_0001"}, [False, False]),
         ({"0002", "gone_0001"}, [False, True]),

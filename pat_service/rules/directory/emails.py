@@ -21,7 +21,7 @@ READ_ROWS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class UnreachableUser:
-    """A user whom no request can name by email. `other` is the user who has the normalized email, if any."""
+    """A user that no request can name by email. `other` is the user who has the normalized email, if any."""
 
     id: str
     email: str

@@ -192,7 +192,7 @@ def test_the_portals_controls_change_person_and_app(portal: DemoPortal) -> None:
     portal.page.go_back()
     expect(portal.page.locator("#stage-who")).to_have_text("Orders as Ben Okafor")
     expect_heading(portal.opened(), "Orders")
-    # An address with a person whom the portal does not offer is corrected.
+    # An address with a person that the portal does not offer is corrected.
     portal.page.evaluate("location.hash = '#/dan/orders'")
     expect(portal.page.locator("#stage-who")).to_have_text("Orders as Ana Ruiz")
     expect(portal.page).to_have_url(f"{portal.demo.portal}/#/ana/orders")

@@ -1,4 +1,4 @@
-"""What the tag shows around a frame: that it opens, that this takes long, and why it could not open."""
+"""The tag shows around a frame that it opens, that this takes long, and why it could not open."""
 
 import re
 from itertools import pairwise
@@ -83,7 +83,7 @@ def test_children_are_the_placeholder(portal: Portal) -> None:
 
 
 def test_an_app_can_be_mounted_into_a_list_item(portal: Portal) -> None:
-    """Such an element can have no shadow tree."""
+    """This element can have no shadow tree."""
     portal.visit('<ul><li id="slot"></li></ul>')
     expect_heading(portal.mount(), "Lab of Ana")
     portal.page.evaluate("mounted.unmount()")

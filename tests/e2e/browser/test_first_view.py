@@ -86,7 +86,7 @@ class View:
 
 
 def size_of(exchange: Exchange, service: str) -> int:
-    """Return the bytes of the answer. Of a public file, return those that a clone sends."""
+    """Return the bytes of the answer. If it is a public file, return the bytes that a clone sends."""
     path = re.sub(r"^/embed-static/[0-9a-f]{12}/", "/static/", source_of(exchange.path))
     if not path.startswith("/static/"):
         return exchange.size

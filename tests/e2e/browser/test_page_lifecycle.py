@@ -1,4 +1,4 @@
-"""Scripts of an app hear of each page, and a link back leads to the place that the viewer has left."""
+"""Scripts of an app are called for each page. A link back leads to the place that the viewer left."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Pages that nobody sees yet: prerendered by the browser, or in a background tab."""
+"""Pages that no viewer sees yet: prerendered by the browser, or in a background tab."""
 
 import subprocess
 import time
@@ -25,7 +25,7 @@ START_HTML: Final = """<!doctype html><title>Start</title><link rel="icon" href=
   const wait = async () => setTimeout(...(await isPrerendered()) ? [go, 2000] : [wait, 50]);
   wait();
 </script>"""
-#: Timers run 50 times faster, so that the two seconds are more than the 60 s in which a frame must load.
+#: Timers run 50 times faster. So the two seconds are more than the 60 s in which a frame must load.
 PRERENDERED_HTML: Final = """<!doctype html><title>Portal</title><link rel="icon" href="data:,">
 <script>
   const set = setTimeout;
