@@ -103,11 +103,10 @@ def create_app(config: Config | None = None) -> Flask:
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     if not config.gunicorn:
         _add_commands(app, config)
-    if config.development:
-        _add_demo(app, config)
-        _greet(app)
-    else:
+    if not (config.development and _add_demo(app, config)):
         app.register_blueprint(api.home)
+    if config.development:
+        _greet(app)
     return app
 
 
@@ -162,17 +161,19 @@ def _add_commands(app: Flask, config: Config) -> None:
     cli.init_app(app, config.app_folders)
 
 
-def _add_demo(app: Flask, config: Config) -> None:
+def _add_demo(app: Flask, config: Config) -> bool:
+    """Add the demo portal, and return whether its apps are here."""
     registry: embed.Registry = app.extensions["pat_service.registry"]
     # The demo shows its own apps, and uses their code.
     if not all(registry.has_loaded(INCLUDED / name) for name in ("orders", "support")):
-        return
+        return False
     # Imported late: a deployment has no demo.
     from demo import portal
     from demo.cli import demo_commands
 
     app.register_blueprint(portal.blueprint(raise_user_limit="USER_MINT_RATE_LIMIT" not in config.given))
     app.cli.add_command(demo_commands)
+    return True
 
 
 def _greet(app: Flask) -> None:

@@ -1,4 +1,4 @@
-"""The answer at `/` of a deployment: what this server is. In development the demo portal is there."""
+"""The answer at `/`: what this server is. In development the demo portal is there, if it has its apps."""
 
 from typing import Final
 

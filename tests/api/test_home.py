@@ -1,8 +1,11 @@
 """The page at `/` of a deployment."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from pat_service import __version__
 from tests.support.people import Service, problem_of
@@ -29,6 +32,15 @@ def test_a_person_gets_a_page_that_links_to_the_api_and_tells_nothing_else(share
         assert shared.client.get(file, buffered=True).status_code == 200
     for secret in (__version__, "acme", "Acme", "orders", "sqlite"):
         assert secret not in answer.text
+
+
+def test_in_development_the_page_stands_in_for_the_demo_without_its_apps(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    """A team has an app named Support of its own."""
+    (tmp_path / "support" / "templates").mkdir(parents=True)
+    client = make_app(PUBLIC_URL="http://localhost:5000", APPS_PATH=str(tmp_path)).test_client()
+    assert client.get("/").get_json()["name"] == "pat-service"
 
 
 def test_with_app_origins_only_the_common_host_has_the_page(make_shared: MakeService) -> None:
