@@ -276,7 +276,7 @@
     }
 
     // The answer to a form has no address: its params are null.
-    write({ page, params }) {
+    record({ page, params }) {
       if (params === null) return;
       this.page = { page, params };
       if (same(this.read(), this.page)) return;
@@ -634,7 +634,7 @@
         this.#queue = null;
         this.iframe.title = this.options.title ?? data.title;
       } else if (name === "navigate") {
-        this.#address?.write(data);
+        this.#address?.record(data);
       } else if (name === "resize") this.iframe.style.height = `${data.height}px`;
       else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
       this.#emit(name, data);

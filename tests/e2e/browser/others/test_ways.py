@@ -435,5 +435,6 @@ def test_a_parent_not_on_the_list_gets_an_error(portal: DrivenPortal) -> None:
     [error] = portal.events("error")
     assert error["code"] == "origin_not_allowed"
     assert "http://third.localhost" in error["message"]
-    assert portal.event_names() == ["error"]
+    # A frame that stays blank for long is reported as slow before.
+    assert [name for name in portal.event_names() if name != "waiting"] == ["error"]
     assert portal.page.run("() => document.querySelectorAll('iframe').length") == 0
