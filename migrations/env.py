@@ -34,14 +34,17 @@ def render_item(kind: str, thing: Any, _autogen: Any) -> str | bool:
 
 def include_object(thing: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
     """Write a migration for the tables of one branch. Ignore tables that no code declares."""
-    return kind != "table" or (not reflected and owner_of(name) == context.config.attributes.get("app"))
+    return kind != "table" or (not reflected and context.config.attributes.get("app") in owners_of(name))
 
 
-def owner_of(table: str | None) -> str | None:
-    """Return the app that declares this table, or None for the service."""
-    [module] = {each.class_.__module__ for each in Model.registry.mappers if each.local_table.name == table}
-    package, _, rest = module.partition(".")
-    return rest.partition(".")[0] if package == "apps" else None
+def owners_of(table: str | None) -> set[str | None]:
+    """Return the app that declares a `Model` of this table, or None for the service."""
+    owners: set[str | None] = set()
+    for mapper in Model.registry.mappers:
+        if mapper.local_table.name == table:
+            package, _, rest = mapper.class_.__module__.partition(".")
+            owners.add(rest.partition(".")[0] if package == "apps" else None)
+    return owners
 
 
 def skip_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:

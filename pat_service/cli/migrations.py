@@ -66,7 +66,7 @@ def migrate(name: str, message: str) -> None:
     folder: Path | None = registry.folder(name)
     if folder is None:
         raise click.ClickException(f"There is no app {clip(name)}.")
-    label, place = revisions.label_of(name), folder / "migrations"
+    label, place = revisions.label_of(folder), folder / "migrations"
     branch = revisions.read_branch(label, place)
     if label == SERVICE or label.isdecimal():
         raise click.ClickException(f"An app named {name} can have no migrations: give it another name.")

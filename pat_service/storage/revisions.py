@@ -13,6 +13,8 @@ from typing import Final
 
 #: The service's own migrations.
 VERSIONS: Final = Path(__file__).parents[2] / "migrations" / "versions"
+#: The apps that come with the service.
+_INCLUDED: Final = Path(__file__).parents[2] / "apps"
 #: Alembic's limit is the column of its table.
 MAX_LABEL_CHARS: Final = 32 - len("_0001")
 #: A migration's lines that name it and its predecessors.
@@ -57,14 +59,18 @@ class Branch:
         return bool(outdated) or (only_known and known != self.heads)
 
 
-def label_of(app: str) -> str:
-    """Return the label of an app's branch, and the first part of its revisions' names."""
-    return app.replace("-", "_")[:MAX_LABEL_CHARS]
+def label_of(app: Path) -> str:
+    """Return the label of the branch of the app in this folder, and the first part of its revisions' names.
+
+    An own app that replaces an included one has another label, since databases may have the tables of that.
+    """
+    replaces = app.parent != _INCLUDED and (_INCLUDED / app.name / "migrations").is_dir()
+    return f"{'own_' if replaces else ''}{app.name.replace('-', '_')}"[:MAX_LABEL_CHARS]
 
 
 def read_branches(migrations: Mapping[str, Path], versions: Path = VERSIONS) -> list[Branch]:
     """Return the service's branch and those of apps, given the folder of each app's migrations."""
-    of_apps = [Branch(label_of(app), _read(folder)) for app, folder in migrations.items()]
+    of_apps = [Branch(label_of(folder.parent), _read(folder)) for folder in migrations.values()]
     return [Branch(None, _read(versions)), *of_apps]
 
 

@@ -6,11 +6,12 @@ from textwrap import dedent
 
 import pytest
 from flask import Flask
-from sqlalchemy import inspect, text
+from sqlalchemy import Column, Integer, Table, inspect, text
 
+from pat_service.app_folders import INCLUDED
 from pat_service.cli import upgrade_schema
 from pat_service.storage import revisions
-from pat_service.storage.database import db
+from pat_service.storage.database import Model, db
 from pat_service.storage.revisions import Branch, UnusableMigrations, label_of, list_gone, read_branches
 
 OURS = Branch(None, {"0001": frozenset(), "0002": frozenset({"0001"})})
@@ -62,8 +63,8 @@ def test_a_revision_of_a_missing_app_is_gone(applied: set[str], gone: list[str])
 
 
 def test_a_label_fits_into_alembics_table() -> None:
-    assert label_of("order-desk") == "order_desk"
-    assert len(f"{label_of('x' * 64)}_0001") == 32
+    assert label_of(Path("/srv/apps/order-desk")) == "order_desk"
+    assert len(f"{label_of(Path('x' * 64))}_0001") == 32
 
 
 def add(
@@ -185,6 +186,33 @@ def test_a_database_of_before_the_branches_keeps_its_rows(make_app: Callable[...
         assert {"orders_0001", "support_0001"} < set(applied())
         with db.engine.connect() as connection:
             assert connection.scalar(text("SELECT region FROM demo_orders")) == "west"
+
+
+def test_an_own_app_in_place_of_orders_gets_its_tables_in_an_old_database(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    """Every database has the revision orders_0001 of the included app."""
+    own = tmp_path / "apps" / "orders"
+    assert [label_of(INCLUDED / "orders"), label_of(own)] == ["orders", "own_orders"]
+    step = "from alembic import op; op.execute('CREATE TABLE own_orders (id INTEGER)')"
+    add(own / "migrations", f"{label_of(own)}_0001", step=step)
+    (own / "templates").mkdir()
+    app = make_app(APPS_PATH=str(tmp_path / "apps"))
+    with app.app_context():
+        assert "orders_0001" in applied()
+        upgrade_schema()
+        assert {"own_orders", "demo_orders"} < set(inspect(db.engine).get_table_names())
+    checked = app.test_cli_runner().invoke(args=["check"])
+    assert (checked.exit_code, "Migration orders_0001 belongs to no app" in checked.stdout) == (0, True)
+
+
+def test_a_table_without_a_model_is_left_to_its_author(make_app: Callable[..., Flask], place: Path) -> None:
+    links = Table("plain_desk_links", Model.metadata, Column("id", Integer))
+    try:
+        done = make_app(APPS_PATH=str(place)).test_cli_runner().invoke(args=["app", "migrate", "plain-desk"])
+    finally:
+        Model.metadata.remove(links)
+    assert done.output == "No table has changed.\n"
 
 
 def test_an_apps_migrations_that_followed_ours_become_a_branch(
