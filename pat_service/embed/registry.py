@@ -146,7 +146,10 @@ class Registry:
     def _import(self, name: str) -> None:
         try:
             module = importlib.import_module(f"{self._package.__name__}.{name}")
-        # A module may even raise SystemExit or KeyboardInterrupt.
+        except KeyboardInterrupt:
+            # Ctrl-C during a slow import stops the start.
+            raise
+        # A module may even raise SystemExit.
         except BaseException as error:
             self._broken[name] = _explain(error, self._folders[name])
             return
@@ -170,18 +173,23 @@ class Registry:
         if new and (name not in self._folders or (self._folders[name] / "__init__.py").is_file()):
             self._add({name: self._folders.get(name, new[0])})
             try:
-                self.apply_limits(development=True)
+                self._apply_limits_of(name, development=True)
             except WrongDeclaration as error:
                 self._broken[name] = str(error)
                 del self._apps[name]
 
     def apply_limits(self, *, development: bool) -> None:
         """Check what the apps declare, and apply it. Raise WrongDeclaration with the name of the app."""
-        for name, app in self._apps.items():
-            try:
-                app.limits = parse_limits(*app.declared, development=development)
-            except WrongDeclaration as error:
-                raise WrongDeclaration(f"apps/{name}: {error}") from None
+        for name in self._apps:
+            self._apply_limits_of(name, development=development)
+
+    def _apply_limits_of(self, name: str, *, development: bool) -> None:
+        if (app := self._apps.get(name)) is None:
+            return
+        try:
+            app.limits = parse_limits(*app.declared, development=development)
+        except WrongDeclaration as error:
+            raise WrongDeclaration(f"apps/{name}: {error}") from None
 
     def limits_of(self, template: str) -> AppLimits:
         """Return the limits of an app, also of a disabled one."""

@@ -25,7 +25,6 @@ WORKING = """
 BROKEN = {
     "import nothing": "desk/__init__.py, line 1: ModuleNotFoundError: No module named 'nothing'",
     "x = 1\n\nraise SystemExit(3)": "desk/__init__.py, line 3: SystemExit: 3",
-    "raise KeyboardInterrupt": "desk/__init__.py, line 1: KeyboardInterrupt",
     "raise BaseException('a\\nb')": "desk/__init__.py, line 1: b",
     "def broken(:\n    pass": "desk/__init__.py, line 1: SyntaxError: invalid syntax",
     "from .helpers import x": "desk/helpers.py, line 2: ZeroDivisionError: division by zero",
@@ -104,6 +103,12 @@ def test_a_broken_module_disables_its_app_alone(
     with pytest.raises(AppUnavailable):
         registry.get("desk")
     assert set(registry.get("lamp").pages) == {"index"}
+
+
+def test_ctrl_c_during_an_import_stops_the_start(tmp_path: Path, package: str) -> None:
+    add(tmp_path / "own", "desk", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Registry(package, find_apps([tmp_path / "own"], tmp_path / package))
 
 
 def test_an_error_without_a_printable_text_is_named(tmp_path: Path, package: str) -> None:
