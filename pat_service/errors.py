@@ -248,6 +248,15 @@ class NotServedHere(NotFound):
 class Unavailable(Refused):
     status, code, title = 503, "unavailable", "Temporarily unavailable"
     detail = "The service cannot reach its store. Nothing was done; try again in a few seconds."
+    #: What is unavailable, for the metrics.
+    store = "database"
+
+
+class NoSpace(Unavailable):
+    """The disk does not take an upload."""
+
+    detail = "The service has no space for this body. Nothing was done; try again later."
+    store = "disk"
 
 
 class AppUnavailable(Refused):

@@ -122,5 +122,5 @@ def count_limit_decision(limit: str, allowed: bool) -> None:
 
 
 def count_unavailable(store: str) -> None:
-    """Count a failure of the `database`, its `pool` or the `limiter`."""
+    """Count a failure of the `database`, its `pool`, the `limiter` or the `disk` for uploads."""
     _unavailable.labels(store).inc()

@@ -1,16 +1,17 @@
 """Strict JSON bodies: one object, in UTF-8, no key twice, within 16 KiB."""
 
 import json
+import logging
 import mmap
 import os
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom, BytesIO
 from math import nan
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import IO, Any, Final, cast
 from urllib.parse import parse_qsl
 
@@ -21,7 +22,14 @@ from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.formparser import FormDataParser
 
 from pat_service.credentials import redact
-from pat_service.errors import InvalidPayload, PayloadTooLarge, Refused, UnsupportedMediaType, flatten
+from pat_service.errors import (
+    InvalidPayload,
+    NoSpace,
+    PayloadTooLarge,
+    Refused,
+    UnsupportedMediaType,
+    flatten,
+)
 
 MAX_BODY_BYTES: Final = 16 * 1024
 JSON: Final = "application/json"
@@ -33,6 +41,10 @@ COPY_BYTES: Final = 64 * 1024
 #: Limits for a URL-encoded form, and for the number of its fields.
 MAX_FIELDS_BYTES: Final = MAX_IN_MEMORY_BYTES
 MAX_FIELDS: Final = 1000
+#: Limit for the files of a form on disk. Each can have a file descriptor, of which a process often has 1024.
+MAX_FILES: Final = 100
+#: Smaller files of a form on disk are in memory.
+MAX_SPOOLED_BYTES: Final = MAX_IN_MEMORY_BYTES // MAX_FILES
 #: Limit for the headers of all parts of a multipart form, enough for 1000 fields with names of 80 characters.
 #: The framework parses 1 MiB of such headers in 0.6 s, and this limit in 0.06 s.
 MAX_PART_HEADERS_BYTES: Final = 128 * 1024
@@ -41,6 +53,7 @@ _BLANK_LINE: Final = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 MAX_DIGITS: Final = 100
 #: The name of the field in an error about the whole body.
 BODY: Final = "body"
+_log = logging.getLogger(__name__)
 
 
 class DuplicateKey(ValueError):
@@ -133,7 +146,8 @@ class _FormParser(FormDataParser):
             view = _view(stream)
             _check_part_headers(view, boundary.encode())
             stream = BytesIO(view) if isinstance(view, bytes) else stream
-        return super().parse(stream, mimetype, content_length, options)
+        with _storing():
+            return super().parse(stream, mimetype, content_length, options)
 
 
 def _read_fields(stream: IO[bytes]) -> bytes:
@@ -177,6 +191,16 @@ class _Parameters(ImmutableMultiDict[str, str]):
         return super().get(key, default, type) if key in self else default
 
 
+@contextmanager
+def _storing() -> Iterator[None]:
+    """Raise NoSpace if a file cannot be opened or written."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("a body cannot be stored: %s", error)
+        raise NoSpace from None
+
+
 class FormRequest(Request):
     """Flask's request, with our limits for forms, and with large bodies on disk."""
 
@@ -184,19 +208,45 @@ class FormRequest(Request):
     parameter_storage_class = _Parameters
     #: The body, if it was received to disk.
     on_disk: IO[bytes] | None = None
+    #: The error that `check_body` raises, since the body could not be stored.
+    no_space: NoSpace | None = None
+    #: The files that `close` closes.
+    _open: tuple[IO[bytes], ...] = ()
 
     def receive_to_disk(self, most_bytes: int) -> None:
         """Copy at most this much of the body into a file without a name. It is deleted with the request."""
-        self.on_disk = TemporaryFile()  # noqa: SIM115 - `close` closes it
+        try:
+            self._copy_to_disk(most_bytes)
+        except NoSpace as error:
+            self.no_space = error
+
+    def _copy_to_disk(self, most_bytes: int) -> None:
+        with _storing():
+            file = self.on_disk = TemporaryFile()  # noqa: SIM115 - `close` closes it
+            self._open = (file,)
         while most_bytes and (part := self.stream.read(min(most_bytes, COPY_BYTES))):
-            most_bytes -= self.on_disk.write(part)
-        self.on_disk.seek(0)
-        self.__dict__["stream"] = self.on_disk
+            with _storing():
+                most_bytes -= file.write(part)
+        with _storing():
+            file.seek(0)
+        self.__dict__["stream"] = file
+
+    def _get_file_stream(self, *args: Any, **kwargs: Any) -> IO[bytes]:
+        """Return a file for a part of a form. Raise PayloadTooLarge beyond `MAX_FILES`."""
+        if self.on_disk is None:
+            return super()._get_file_stream(*args, **kwargs)
+        if len(self._open) > MAX_FILES:
+            raise PayloadTooLarge(f"A form over {MAX_FIELDS_BYTES // 1024**2} MB may have {MAX_FILES} files.")
+        file = cast(IO[bytes], SpooledTemporaryFile(max_size=MAX_SPOOLED_BYTES))  # noqa: SIM115
+        self._open = (*self._open, file)
+        return file
 
     def close(self) -> None:
+        for file in self._open:
+            # It may still have bytes that the disk does not take.
+            with suppress(OSError):
+                file.close()
         super().close()
-        if self.on_disk is not None:
-            self.on_disk.close()
 
 
 def may_be_longer(limit_bytes: int) -> bool:
@@ -229,7 +279,7 @@ def read_body(limit_bytes: int) -> bytes:
 
 
 def check_body(limit_bytes: int) -> None:
-    """Raise PayloadTooLarge beyond the limit, and UnsupportedMediaType for a compressed body."""
+    """Raise PayloadTooLarge beyond the limit, UnsupportedMediaType for a compressed body, or NoSpace."""
     _limit_request(limit_bytes)
     if (request.content_length or 0) > limit_bytes:
         raise PayloadTooLarge(describe_limit(limit_bytes))
@@ -255,6 +305,8 @@ def _limit_request(limit_bytes: int) -> None:
 
 def _received_bytes() -> int:
     on_disk: IO[bytes] | None = getattr(request, "on_disk", None)
+    if no_space := getattr(request, "no_space", None):
+        raise no_space
     try:
         if on_disk is None:
             return len(request.get_data())

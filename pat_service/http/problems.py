@@ -88,7 +88,7 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool, development: bool) -> 
         return refused(Unavailable(), error)
 
     def busy(refusal: Unavailable) -> Response:
-        metrics.count_unavailable("database")
+        metrics.count_unavailable(refusal.store)
         return refused(refusal)
 
     def failed(error: HTTPException) -> HTTPException | Response:

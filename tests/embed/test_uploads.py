@@ -2,7 +2,8 @@
 
 import gc
 import hashlib
-from io import BytesIO
+from errno import ENOENT
+from io import BufferedRandom, BytesIO
 from threading import Thread
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
 
 from pat_service.embed import EmbeddedApp
+from pat_service.http import payload
+from pat_service.http.payload import MAX_FILES, MAX_SPOOLED_BYTES
 from pat_service.rules.access import Viewer
 from tests.support.people import ORDERS, SUPPORT, Frame, Service, problem_of
 
@@ -148,6 +151,55 @@ def test_a_body_that_is_shorter_than_it_says_is_400(service: Service, stored: li
 def test_a_body_that_is_longer_than_it_says_is_cut_off(service: Service, stored: list[Any]) -> None:
     answer = send(service, service.frame(), CONTENT, CONTENT_LENGTH=str(MB + 1))
     assert answer.get_json()["digest"] == hashlib.sha256(CONTENT[: MB + 1]).hexdigest()
+
+
+def test_many_files_need_neither_the_memory_nor_all_file_descriptors(
+    service: Service, stored: list[Any]
+) -> None:
+    def form(files: int, size: int) -> bytes:
+        head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        return (head + bytes(size) + b"\r\n") * files + b"--x--\r\n"
+
+    frame, kind, rolled = service.frame(), "multipart/form-data; boundary=x", 2 * MAX_SPOOLED_BYTES
+    send(service, frame, form(MAX_FILES, rolled), kind)
+    ((sent, _),) = stored
+    assert len(sent.files.getlist("file")) == MAX_FILES
+    assert all(file.stream._rolled for file in sent.files.getlist("file"))
+    answer = send(service, frame, form(MAX_FILES + 1, rolled), kind, path="pages/store")
+    assert "may have 100 files" in problem_of(answer, 413, "payload_too_large")["detail"]
+    # A form in memory needs no files.
+    assert send(service, frame, form(MAX_FILES + 1, 100), kind).status_code == 200
+
+
+class FullDisk(BufferedRandom):
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__(open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
+
+
+def no_folder(*_: Any, **__: Any) -> None:
+    raise FileNotFoundError(ENOENT, "No usable temporary directory found")
+
+
+@pytest.mark.parametrize("fault", [FullDisk, no_folder])
+@pytest.mark.parametrize("place", ["TemporaryFile", "SpooledTemporaryFile"])
+@pytest.mark.parametrize("path", ["data/store", "pages/store"])
+def test_a_full_disk_is_503_and_in_the_log(
+    service: Service,
+    stored: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: Any,
+    place: str,
+    path: str,
+) -> None:
+    frame = service.frame()
+    monkeypatch.setattr(payload, place, fault)
+    answer = send(service, frame, **multipart(CONTENT), path=path)
+    found = problem_of(answer, 503, "unavailable")
+    assert found["detail"] == "The service has no space for this body. Nothing was done; try again later."
+    assert stored == []
+    assert "a body cannot be stored: " in caplog.text
+    gc.collect()
 
 
 class Unreadable(BytesIO):
