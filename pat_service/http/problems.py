@@ -64,8 +64,7 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool, development: bool) -> 
     app.config["PROPAGATE_EXCEPTIONS"] = False
 
     def answer(problem: Problem, headers: dict[str, str], error: BaseException | None = None) -> Response:
-        # A development server may listen on every address of the machine.
-        shows_code = development and is_loopback(request.remote_addr or "")
+        shows_code = development and _is_from_this_machine()
         if shows_code and error is not None and request.blueprint == FRAMES_OF_APPS:
             problem["traceback"] = _format(error)
         g.code = problem["code"]
@@ -106,6 +105,16 @@ def init_app(app: Flask, page_of: PageOf, *, redis: bool, development: bool) -> 
     app.register_error_handler(InternalServerError, failed)
     for error in _store_errors(redis):
         app.register_error_handler(error, unavailable)
+
+
+def _is_from_this_machine() -> bool:
+    """Return whether a browser on this machine sends the request.
+
+    A development server may listen on every address of the machine, or be behind a tunnel.
+    """
+    host = request.host.rpartition(":")[0] or request.host
+    is_local = is_loopback(request.remote_addr or "") and is_loopback(host)
+    return is_local and "X-Forwarded-For" not in request.headers
 
 
 def _format(error: BaseException) -> str:

@@ -76,8 +76,15 @@ def test_no_traceback_leaves_the_machine(
 ) -> None:
     local = serve(make_app, PUBLIC_URL=LOCAL)
     frame = local.frame()
-    answer = get(local, frame, "list", environ_overrides={"REMOTE_ADDR": "192.0.2.7"})
-    problem_of(answer, 500, "internal_error")
+    for environ in (
+        {"REMOTE_ADDR": "192.0.2.7"},
+        # A tunnel or proxy on this machine brings requests of others.
+        {"HTTP_HOST": "ana.tunnel.example"},
+        {"HTTP_HOST": "localhost.tunnel.example:80"},
+        {"HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+    ):
+        answer = get(local, frame, "list", environ_overrides=environ)
+        problem_of(answer, 500, "internal_error")
     monkeypatch.setitem(orders.pages, "list", lambda _viewer: abort(404))
     problem_of(get(local, frame, "list"), 404, "not_found")
 
