@@ -82,6 +82,10 @@ class PayloadTooLarge(Refused):
     status, code, title = 413, "payload_too_large", "Payload too large"
     detail = "The body is larger than this address accepts."
 
+    def __init__(self, detail: str | None = None, *, limit_bytes: int | None = None) -> None:
+        super().__init__(detail)
+        self.limit_bytes = limit_bytes
+
 
 class MethodNotAllowed(Refused):
     status, code, title = 405, "method_not_allowed", "Method not allowed"

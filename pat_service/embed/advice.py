@@ -119,6 +119,7 @@ WORDS: Final = {
     "dismiss": _("Dismiss"),
     "request": _("Request {id}"),
     "wait": _("Try again in {seconds} s."),
+    "limit": _("At most {size}."),
     "opening": _("Opening…"),
     "reconnecting": _("Reconnecting…"),
     "rate_limited": _("Too many requests at once."),

@@ -154,7 +154,7 @@ def _read_fields(stream: IO[bytes]) -> bytes:
     """Return a URL-encoded form, whose fields are all in memory."""
     body = stream.read(MAX_FIELDS_BYTES + 1)
     if len(body) > MAX_FIELDS_BYTES:
-        raise PayloadTooLarge(describe_limit(MAX_FIELDS_BYTES))
+        raise too_large(MAX_FIELDS_BYTES)
     # Half a million empty fields take seconds to parse. The parser limits multipart itself.
     if body.count(b"&") > MAX_FIELDS:
         raise PayloadTooLarge(f"A form may have at most {MAX_FIELDS} fields.")
@@ -282,19 +282,20 @@ def check_body(limit_bytes: int) -> None:
     """Raise PayloadTooLarge beyond the limit, UnsupportedMediaType for a compressed body, or NoSpace."""
     _limit_request(limit_bytes)
     if (request.content_length or 0) > limit_bytes:
-        raise PayloadTooLarge(describe_limit(limit_bytes))
+        raise too_large(limit_bytes)
     size = _received_bytes()
     if size > limit_bytes:
-        raise PayloadTooLarge(describe_limit(limit_bytes))
+        raise too_large(limit_bytes)
     if size and request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body without Content-Encoding.")
 
 
-def describe_limit(limit_bytes: int) -> str:
-    """Return the text of a PayloadTooLarge."""
+def too_large(limit_bytes: int) -> PayloadTooLarge:
+    """Return the refusal of a body above the limit."""
     mib = 1024 * 1024
     size = f"{limit_bytes // mib} MB" if limit_bytes >= mib else f"{limit_bytes // 1024} KB"
-    return f"The body is larger than this address accepts: at most {size}."
+    text = f"The body is larger than this address accepts: at most {size}."
+    return PayloadTooLarge(text, limit_bytes=limit_bytes)
 
 
 def _limit_request(limit_bytes: int) -> None:

@@ -19,6 +19,7 @@ from pat_service.credentials import redact
 from pat_service.errors import (
     AppUnavailable,
     InvalidPayload,
+    PayloadTooLarge,
     RateLimited,
     Refused,
     TooManySessions,
@@ -186,6 +187,9 @@ def _json(problem: Problem) -> Response:
 def _headers(refusal: Refused) -> dict[str, str]:
     if isinstance(refusal, (RateLimited, TooManySessions)):
         return {"Retry-After": str(refusal.retry_after)}
+    if isinstance(refusal, PayloadTooLarge) and refusal.limit_bytes:
+        # The header of "Resumable Uploads for HTTP", an Internet-Draft.
+        return {"Upload-Limit": f"max-size={refusal.limit_bytes}"}
     if isinstance(refusal, AppUnavailable):
         return {"Retry-After": str(APP_UNAVAILABLE_RETRY_SECONDS)}
     if isinstance(refusal, Unavailable):

@@ -629,6 +629,7 @@
       detail: found.detail ?? texts.words.status.replace("{status}", status),
       requestId: found.requestId ?? headers.get("X-Request-Id"),
       retryAfter: Number(headers.get("Retry-After")) || null,
+      limit: Number(headers.get("Upload-Limit")?.replace("max-size=", "")) || null, // in bytes
       traceback: found.traceback, // in development only
     };
   }
@@ -672,10 +673,13 @@
   }
 
   // Return heading and advice. An unknown code keeps the detail of its response.
-  function words({ code, detail }) {
+  function words({ code, detail, limit }) {
     const [title, advice] = texts.codes[code] ?? texts.codes.unknown;
+    if (limit) return [title, `${advice} ${texts.words.limit.replace("{size}", inWords(limit))}`];
     return code in texts.codes && code !== "unknown" ? [title, advice] : [title, detail ?? advice];
   }
+
+  const inWords = (bytes) => (bytes < 2 ** 20 ? `${Math.floor(bytes / 1024)}\u00a0KB` : `${Math.floor(bytes / 2 ** 20)}\u00a0MB`);
 
   function notify(found) {
     const [title, advice] = found.code === "rate_limited" ? [texts.words.rate_limited, ""] : words(found);

@@ -97,6 +97,7 @@ def test_a_larger_upload_is_413_and_names_the_limit(
 ) -> None:
     answer = send(service, service.frame(), **multipart(bytes(3 * MB)), path=path, **environ)
     assert problem_of(answer, 413, "payload_too_large")["detail"] == TOO_LARGE.format("3 MB")
+    assert answer.headers["Upload-Limit"] == f"max-size={3 * MB}"
     assert stored == []
 
 
@@ -139,6 +140,8 @@ def test_only_files_may_be_large(
 ) -> None:
     answer = send(service, service.frame(), body, kind, path="pages/store", **environ)
     assert text in problem_of(answer, 413, "payload_too_large")["detail"]
+    # Only a limit in bytes is one that the viewer can use.
+    assert ("Upload-Limit" in answer.headers) == ("at most 1 MB" in text)
     assert stored == []
 
 

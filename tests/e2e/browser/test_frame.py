@@ -382,6 +382,7 @@ def test_a_file_is_uploaded_with_the_clicked_button_unless_it_is_too_large(host:
     field.set_input_files({"name": "large.bin", "mimeType": "text/plain", "buffer": b"x" * (2 << 20)})
     click(frame, "First")
     expect(frame.get_by_role("alert").get_by_role("button", name="Dismiss")).to_be_visible()
+    assert "Send less, or a smaller file. At most 1\u00a0MB." in frame.get_by_role("alert").inner_text()
     assert host.errors() == [(413, "payload_too_large")]
     assert field.evaluate("input => input.files[0].name") == "large.bin"
     field.set_input_files({"name": "ä b.txt", "mimeType": "text/plain", "buffer": b"x" * 1000})
