@@ -39,7 +39,7 @@ def is_app(folder: Path) -> bool:
     return is_slug(folder.name) and ((folder / "__init__.py").is_file() or (folder / "templates").is_dir())
 
 
-def list_open(places: Iterable[Path]) -> list[Path]:
+def list_writable_by_all(places: Iterable[Path]) -> list[Path]:
     """Return these folders, and the folders of apps in them, that every user of the machine can change."""
     folders = [folder for place in places for folder in (place, *_list_apps(place).values())]
     return [folder for folder in folders if folder.stat().st_mode & stat.S_IWOTH]

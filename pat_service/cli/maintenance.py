@@ -9,7 +9,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from pat_service import __version__
-from pat_service.app_folders import list_open
+from pat_service.app_folders import list_writable_by_all
 from pat_service.cli.common import plain_errors, show
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.app_limits import AppLimits
@@ -56,7 +56,7 @@ def check(deploy: bool) -> None:
     of_apps = registry.list_findings(current_app.jinja_env)
     for finding in of_apps:
         show(f"pat-service: {finding.text}", err=True)
-    for folder in list_open(current_app.config["APPS_PATH"]):
+    for folder in list_writable_by_all(current_app.config["APPS_PATH"]):
         show(f"pat-service: every user of this machine can change {folder}, and so run code here", err=True)
     if findings:
         raise SystemExit(1)

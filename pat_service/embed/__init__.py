@@ -9,7 +9,8 @@ from jinja2 import ChoiceLoader
 from pat_service.embed import locale, script_texts, views
 from pat_service.embed.answers import refusal_page
 from pat_service.embed.app_limits import FORM_LIMIT_BYTES, WrongDeclaration
-from pat_service.embed.registry import EmbeddedApp, Page, Registry
+from pat_service.embed.embedded_app import EmbeddedApp, Page
+from pat_service.embed.registry import Registry
 from pat_service.http.static_files import static_files
 from pat_service.rules.access import Viewer
 from pat_service.storage.database import Model, UtcDateTime, reading, transaction

@@ -1,4 +1,4 @@
-"""The limits of an app, and how it raises them: sources of its policy, permissions, and the size of uploads.
+"""The limits of an app, and how it raises them: sources, permissions, the size of uploads, and preloads.
 
 The operator's own app declares it. A wrong declaration stops the start.
 """
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,6 +20,9 @@ from pat_service.shapes import is_loopback, parse_origin
 FORM_LIMIT_BYTES: Final = 1024 * 1024
 MAX_UPLOAD_MB: Final = 100
 _UPLOAD: Final = re.compile(r"([1-9][0-9]{0,3}) MB", re.ASCII)
+
+#: The ending of a file that a frame can preload → its kind, as `<link rel="preload" as>` names it.
+_PRELOADS: Final = {".css": "style", ".js": "script"}
 
 #: The sources that every app has, by directive.
 _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -64,6 +68,8 @@ class AppLimits:
     upload_bytes: int = FORM_LIMIT_BYTES
     #: Whether the frame has `Cross-Origin-Embedder-Policy`, as isolated hosts require.
     is_isolated: bool = True
+    #: File → kind, of the static files that the first page needs.
+    preload: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def policy(self) -> str:
@@ -93,6 +99,7 @@ def parse_limits(
     csp: Mapping[str, Iterable[str]] | None,
     max_upload: str | None,
     permissions: Iterable[str],
+    preload: Iterable[str],
     *,
     development: bool,
 ) -> AppLimits:
@@ -117,6 +124,7 @@ def parse_limits(
         frozenset(wanted),
         _parse_upload(max_upload),
         is_isolated=not any(name in _NOT_ISOLATED for name in elsewhere),
+        preload={name: _parse_preload(name) for name in _list("preload", preload)},
     )
 
 
@@ -144,6 +152,13 @@ def _parse_source(name: str, text: Any, *, development: bool) -> str:
     if url.scheme == "https" or (development and url.scheme == "http" and is_loopback(url.hostname or "")):
         return origin
     raise wrong
+
+
+def _parse_preload(name: Any) -> str:
+    kind = _PRELOADS.get(PurePosixPath(name).suffix) if isinstance(name, str) else None
+    if kind is None:
+        raise WrongDeclaration(f"preload has {name!r}: it takes {' and '.join(_PRELOADS)} files")
+    return kind
 
 
 def _parse_upload(text: Any) -> int:

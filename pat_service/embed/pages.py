@@ -22,10 +22,10 @@ from pat_service.embed.answers import (
 )
 from pat_service.embed.deep_link import INDEX, DeepLink, only_params
 from pat_service.embed.embed_js import SCRIPT
+from pat_service.embed.embedded_app import EmbeddedApp, Page
 from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
 from pat_service.embed.hosts import apps_with_host
 from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, language, locale, theme
-from pat_service.embed.registry import EmbeddedApp, Page
 from pat_service.embed.script_texts import preferences
 from pat_service.http.compression import compressed
 from pat_service.http.headers import (
@@ -162,7 +162,7 @@ def _preloads(root: str) -> dict[str, str]:
     if root.startswith(LAUNCHERS):
         return {f"/{SCRIPT}": "script", static_files().address("embed/launcher.js"): "script"}
     template = framed_template()
-    preload = registry().preload_of(template) if template else {}
+    preload = registry().limits_of(template).preload if template else {}
     return {static_files().address(f"apps/{template}/{name}"): kind for name, kind in preload.items()}
 
 

@@ -1,4 +1,4 @@
-"""The declarations of an app: sources of its policy, permissions and the size of uploads."""
+"""The declarations of an app: sources of its policy, permissions, the size of uploads, and preloads."""
 
 import re
 from typing import Any
@@ -25,8 +25,15 @@ MAP: dict[str, Any] = {
 }
 
 
-def declare(csp: Any = None, max_upload: Any = None, permissions: Any = (), **more: bool) -> AppLimits:
-    return parse_limits(csp, max_upload, permissions, **{"development": False} | more)
+def declare(
+    csp: Any = None,
+    max_upload: Any = None,
+    permissions: Any = (),
+    preload: Any = (),
+    *,
+    development: bool = False,
+) -> AppLimits:
+    return parse_limits(csp, max_upload, permissions, preload, development=development)
 
 
 @pytest.fixture
@@ -202,6 +209,12 @@ def test_any_other_source_is_refused_in_one_line(csp: Any, text: str) -> None:
 def test_an_unknown_permission_is_refused(permissions: Any) -> None:
     with pytest.raises(WrongDeclaration, match="permissions"):
         declare(permissions=permissions)
+
+
+@pytest.mark.parametrize("preload", [["own.woff2"], ["own"], [""], "own.css", [None]])
+def test_only_scripts_and_style_sheets_can_be_preloaded(preload: Any) -> None:
+    with pytest.raises(WrongDeclaration, match="preload"):
+        declare(preload=preload)
 
 
 @pytest.mark.parametrize("size", ["25", "25MB", "0 MB", "101 MB", "-1 MB", "1.5 MB", "25 GB", "٢ MB", 25, ""])

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from pat_service.embed import EmbeddedApp, answers
+from pat_service.embed import answers
 from pat_service.embed.advice import script_texts
 from pat_service.storage.models import Session, Workspace
 from tests.support.line import source_of
@@ -73,12 +73,6 @@ def test_the_waiting_page_loads_the_files_of_the_first_page(
     assert all(kind == ("style" if ".css" in address else "script") for kind, address in found)
     for _, address in found:
         assert shared.client.get(address).status_code == 200
-
-
-@pytest.mark.parametrize("name", ["own.woff2", "own", ""])
-def test_only_scripts_and_style_sheets_can_be_preloaded(name: str) -> None:
-    with pytest.raises(ValueError, match="preload takes"):
-        EmbeddedApp(preload=[name])
 
 
 def test_the_waiting_page_has_the_hosts_language_and_theme(shared: Service) -> None:
