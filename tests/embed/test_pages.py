@@ -266,7 +266,7 @@ def test_addresses_in_a_page_carry_their_query(desk: Service, frame: Frame) -> N
 
 def test_the_first_page_reads_its_query_too(desk: Service, frame: Frame) -> None:
     token = desk.token(appSlug=None, appId=DESK)
-    query = {"personal-access-token": token, "q": "<b>"}
+    query = {"personal-access-token": token, "params": "q=%3Cb%3E"}
     opened = desk.client.get(f"/embed-apps/{DESK}", query_string=query)
     assert "<p>&lt;b&gt;</p>" in opened.text
     assert "<p>&lt;b&gt;</p>" in desk.get(frame, "pages/index", query_string={"q": "<b>"}).text
@@ -348,7 +348,7 @@ def test_a_broken_app_shows_no_details(desk: Service, frame: Frame, path: str, a
 
 
 def test_a_broken_first_page_contains_no_session(desk: Service) -> None:
-    query = {"personal-access-token": desk.token(appSlug=None, appId=DESK), "broken": "1"}
+    query = {"personal-access-token": desk.token(appSlug=None, appId=DESK), "params": "broken=1"}
     answer = desk.client.get(f"/embed-apps/{DESK}", query_string=query)
     assert answer.status_code == 500
     assert not re.search(r"eyJ[\w-]+\.", answer.text)

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from pat_service.embed.advice import RELOAD, advice, retryable
 from pat_service.embed.texts import translator
 from pat_service.storage.models import Token
+from tests.support.line import source_of
 from tests.support.people import (
     ACCESS_LOSSES,
     ORDERS,
@@ -98,7 +99,7 @@ def refused_page(answer: TestResponse, status: int, code: str, language: str = "
     assert request_id in unescape(re.sub(r"<script.*?</script>", "", answer.text, flags=re.DOTALL))
 
     # The token leaves the address before anything else can load and see it.
-    files = [re.sub(r"^/embed-static/[0-9a-f]{12}/", "", path) for path in page.loads]
+    files = [re.sub(r"^/embed-static/[0-9a-f]{12}/", "", source_of(path)) for path in page.loads]
     assert files == ["inline", "embed/frame.js", "embed/embed.css"]
     assert "history.replaceState" in answer.text.partition("/embed-static/")[0]
     assert f"frame-ancestors {PORTAL}" in answer.headers["Content-Security-Policy"]
