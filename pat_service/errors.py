@@ -252,7 +252,7 @@ class NotServedHere(NotFound):
 class Unavailable(Refused):
     status, code, title = 503, "unavailable", "Temporarily unavailable"
     detail = "The service cannot reach its store. Nothing was done; try again in a few seconds."
-    #: What is unavailable, for the metrics.
+    #: The unavailable part, for the metrics.
     store = "database"
 
 

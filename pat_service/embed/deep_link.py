@@ -70,7 +70,7 @@ def only_params(link: DeepLink) -> Iterator[None]:
     known = request._get_current_object()  # type: ignore[attr-defined]
     before, text = known.query_string, known.environ.get("QUERY_STRING", "")
     try:
-        # Of a query, an environment has the bytes as Latin-1 (PEP 3333).
+        # An environment has a query's bytes as Latin-1 (PEP 3333).
         _set_query(known, link.params.encode(), link.params.encode().decode("latin-1"))
         yield
     finally:
