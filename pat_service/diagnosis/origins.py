@@ -120,7 +120,8 @@ def check_origins(target: Target, parents: Sequence[Parent]) -> list[Finding]:
         found += _check_parent(target, parent, complete)
     if target.kind == "workspace":
         found += _check_apps_of_launcher(target, parents)
-    return found
+    # The only allowed origin may be the parent.
+    return list(dict.fromkeys(found))
 
 
 def _check_apps_of_launcher(target: Target, parents: Sequence[Parent]) -> list[Finding]:

@@ -94,6 +94,13 @@ def test_a_healthy_installation_has_no_problem(service: Service, args: list[str]
     assert bad(examine(service.app, *args)) == []
 
 
+@pytest.mark.parametrize("target", [["--app", "orders"], ["--workspace", "acme"]])
+def test_no_finding_is_repeated(app: Flask, target: list[str]) -> None:
+    texts = [finding["text"] for finding in examine(app, *target, "--parent", PORTAL, "--parent", PORTAL)]
+    assert f"{PORTAL} may frame {target[0].strip('-')} {target[1]}." in texts
+    assert len(texts) == len(set(texts))
+
+
 def test_the_doctor_only_reads_and_prints_no_secret(service: Service) -> None:
     token = service.token()
     jwt = service.frame().jwt
