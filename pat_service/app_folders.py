@@ -1,7 +1,7 @@
 """The folders of apps: `apps/` of this project, and those of APPS_PATH."""
 
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,11 @@ def find_apps(own: Iterable[Path], included: Path = INCLUDED) -> dict[str, Path]
             found[name] = folder
     others = _list_apps(included) if included.is_dir() else {}
     return found | {name: folder for name, folder in others.items() if name not in found}
+
+
+def choose_place(own: Sequence[Path]) -> Path:
+    """Return the folder for a new app: the first one of APPS_PATH, or `apps/` of this project."""
+    return own[0] if own else INCLUDED
 
 
 def _list_apps(place: Path) -> dict[str, Path]:

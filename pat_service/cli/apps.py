@@ -14,6 +14,7 @@ from pat_service.cli.common import (
     confirm,
     find,
     find_id,
+    first_page,
     plain_errors,
     require_some,
     show,
@@ -53,7 +54,7 @@ def list_obstacles(slug: str, template: str) -> list[str]:
     registry: Registry = current_app.extensions["pat_service.registry"]
     obstacles = []
     if not registry.has_first_page(template):
-        obstacles.append(f"{slug} cannot open yet: add apps/{template}/templates/index.html")
+        obstacles.append(f"{slug} cannot open yet: add {first_page(template)}")
     if has_app_origins() and not is_dns_label(slug):
         obstacles.append(f"{slug} cannot open: its slug cannot be the first part of its host")
     return obstacles

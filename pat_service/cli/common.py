@@ -6,10 +6,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import click
+from flask import current_app
 from flask_migrate import upgrade
 from marshmallow import ValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from pat_service.app_folders import INCLUDED, choose_place
+from pat_service.embed import Registry
 from pat_service.errors import AppNotFound, InvalidPayload, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import apps, users, workspaces
@@ -131,6 +134,14 @@ def find(kind: str, name: str) -> AnyRow:
 def find_id(kind: str, name: str | None) -> str | None:
     """Return the id of the user, app or workspace with this name; None without a name."""
     return None if name is None else str(find(kind, name).id)
+
+
+def first_page(template: str) -> str:
+    """Return the file of a template's first page, also if it is missing."""
+    registry: Registry = current_app.extensions["pat_service.registry"]
+    folder = registry.folder(template) or choose_place(current_app.config["APPS_PATH"]) / template
+    file = folder / "templates" / "index.html"
+    return str(file.relative_to(INCLUDED.parent) if file.is_relative_to(INCLUDED) else file)
 
 
 def show_secret(client_id: str, secret: str) -> None:

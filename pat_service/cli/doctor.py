@@ -15,7 +15,7 @@ from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from pat_service.cli.common import clip, find
+from pat_service.cli.common import clip, find, first_page
 from pat_service.diagnosis import http_check, installation, origins, people
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
@@ -125,6 +125,7 @@ def _examine(
     yield from installation.check_proxies(settings)
     yield from installation.check_framed_only(settings)
     yield from installation.check_limits(settings)
+    yield from _check_apps(target)
     yield from in_database
     if offline:
         yield ok("address", "No HTTP request was sent to PUBLIC_URL, because of --offline.")
@@ -137,10 +138,20 @@ def _examine(
 def _check_stores() -> Iterator[Finding]:
     """Yield problems of the stores, the schema and the workers."""
     findings: list[Finding] = current_app.extensions["pat_service.findings"]()
-    for finding in findings:
-        yield replace(finding, text=f"{finding.text[0].upper()}{finding.text[1:]}.")
+    yield from map(_as_sentence, findings)
     if not findings:
         yield ok("stores", "The database, its schema and the store of the limits are ready.")
+
+
+def _check_apps(target: Target | None) -> Iterator[Finding]:
+    """Yield findings about the module and templates of the app in the frame, or else of all apps."""
+    registry: Registry = current_app.extensions["pat_service.registry"]
+    template = None if target is None else target.template
+    yield from map(_as_sentence, registry.list_findings(current_app.jinja_env, template))
+
+
+def _as_sentence(finding: Finding) -> Finding:
+    return replace(finding, text=f"{finding.text[0].upper()}{finding.text[1:]}.")
 
 
 def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
@@ -192,7 +203,7 @@ def _check_target(target: Target, workspace_slug: str | None) -> Iterator[Findin
         )
     registry: Registry = current_app.extensions["pat_service.registry"]
     if target.template is not None and not registry.has_first_page(target.template):
-        text = f"{target} has nothing to show: there is no apps/{target.template}/templates/index.html."
+        text = f"{target} has nothing to show: there is no {first_page(target.template)}."
         yield problem("template", text, "Add the file, and restart the service.")
 
 

@@ -10,7 +10,7 @@ from flask.cli import with_appcontext
 
 from pat_service import __version__
 from pat_service.app_folders import list_writable_by_all
-from pat_service.cli.common import plain_errors, show
+from pat_service.cli.common import first_page, plain_errors, show
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.app_limits import AppLimits
 from pat_service.findings import PROBLEM, Finding
@@ -47,7 +47,8 @@ def version() -> None:
 def check(deploy: bool) -> None:
     """Check whether the service can start and serve.
 
-    Exit with 1 if it cannot. Show also which SECRET_KEY is in use: you can remove an old key that is not.
+    Exit with 1 if it cannot, or if an app is disabled or has a broken template. Other lines are warnings.
+    Show also which SECRET_KEY is in use: you can remove an old key that is not.
     """
     findings: list[Finding] = current_app.extensions["pat_service.findings"](deploy=deploy)
     for finding in findings:
@@ -75,7 +76,7 @@ def check(deploy: bool) -> None:
         show(f"pat-service: {_WRONG_KEY}", err=True)
     for slug, template in templates.items():
         if not registry.has_first_page(template):
-            show(f"App {slug} has nothing to show: there is no apps/{template}/templates/index.html")
+            show(f"App {slug} has nothing to show: there is no {first_page(template)}")
         if has_app_origins() and not is_dns_label(slug):
             show(f"App {slug} cannot open: its slug cannot be the first part of its host")
         elif refusal := slugs.explain_refusal(slug, app_hosts=has_app_origins(), by_operator=False):

@@ -64,7 +64,7 @@ class Registry:
         if isinstance(declared, EmbeddedApp):
             self._apps[name] = declared
         else:
-            self._broken[name] = f"{name}/__init__.py has no line `app = EmbeddedApp()`"
+            self._broken[name] = f"{self._folders[name] / '__init__.py'} has no line `app = EmbeddedApp()`"
 
     def get(self, template: str) -> EmbeddedApp:
         """Return the functions of an app. Raise AppUnavailable if the app is disabled."""
@@ -137,14 +137,20 @@ class Registry:
         for name, folder in self._folders.items():
             add(name, folder)
 
-    def list_disabled(self) -> list[str]:
-        """Return a line about each app that could not be imported."""
-        return [f"app {name} is disabled: {reason}" for name, reason in sorted(self._broken.items())]
+    def list_disabled(self, template: str | None = None) -> list[str]:
+        """Return a line about each app that could not be imported, or only about this one."""
+        return [
+            f"app {name} is disabled: {reason}"
+            for name, reason in sorted(self._broken.items())
+            if template in (None, name)
+        ]
 
-    def list_findings(self, environment: Environment) -> list[Finding]:
-        """Return findings about modules and templates of all apps."""
-        found = [problem("apps", line, _REPAIR) for line in self.list_disabled()]
+    def list_findings(self, environment: Environment, template: str | None = None) -> list[Finding]:
+        """Return findings about modules and templates: of the app with this template, or of all apps."""
+        found = [problem("apps", line, _REPAIR) for line in self.list_disabled(template)]
         for name, folder in sorted(self._folders.items()):
+            if template not in (None, name):
+                continue
             found += _check_templates(environment, name, folder / "templates")
             found += [
                 warning(
@@ -162,7 +168,7 @@ def _explain(error: BaseException, folder: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         steps.append((error.filename, error.lineno))
     own = [(Path(file), line) for file, line in steps if Path(file).is_relative_to(folder)]
-    place = f"{own[-1][0].relative_to(folder.parent)}, line {own[-1][1]}: " if own else ""
+    place = f"{own[-1][0]}, line {own[-1][1]}: " if own else ""
     text = "".join(traceback.format_exception_only(error)).strip() or type(error).__name__
     return visible(redact(place + text.splitlines()[-1]))[:MAX_REASON_CHARS]
 
@@ -173,8 +179,8 @@ def _check_templates(environment: Environment, app: str, folder: Path) -> Iterat
         try:
             environment.get_template(f"apps/{app}/{name}")
         except TemplateSyntaxError as error:
-            text = f"{app}/templates/{name}, line {error.lineno}: {error.message}"
+            text = f"{file}, line {error.lineno}: {error.message}"
             yield problem("apps", f"a template cannot be compiled: {visible(text)}", "Correct the template.")
         except (OSError, ValueError) as error:
-            text = f"{app}/templates/{name}: {error}"
+            text = f"{file}: {error}"
             yield problem("apps", f"a template cannot be read: {visible(text)}", "Correct the template.")

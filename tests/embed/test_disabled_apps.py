@@ -11,9 +11,7 @@ from pat_service.storage.models import Session, Token
 from tests.support.people import ORDERS, WORLD, Service, changed, problem_of, provision
 
 DESK = "99999999-2222-4333-8444-555555555555"
-LINE = (
-    "app broken-desk is disabled: broken-desk/__init__.py, line 2: ModuleNotFoundError: No module named 'x_y'"
-)
+REASON = "broken-desk/__init__.py, line 2: ModuleNotFoundError: No module named 'x_y'"
 
 
 @pytest.fixture
@@ -66,17 +64,32 @@ def test_other_apps_go_on(service: Service) -> None:
 
 
 def test_the_log_and_check_name_the_app_in_one_line(
-    service: Service, caplog: pytest.LogCaptureFixture
+    service: Service, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    text = f"app broken-desk is disabled: {place}/{REASON}"
     logged = [record.getMessage() for record in caplog.get_records("setup")]
-    assert [line for line in logged if "broken-desk" in line] == [LINE]
+    assert [line for line in logged if "broken-desk" in line] == [text]
     runner = service.app.test_cli_runner()
     done = runner.invoke(args=["check"])
     assert done.exit_code == 1
-    assert done.stderr == f"pat-service: {LINE}\n"
+    assert done.stderr == f"pat-service: {text}\n"
     assert "Current key" in done.stdout
     for command in (["app", "list"], ["user", "list"], ["version"], ["db", "upgrade"]):
         assert runner.invoke(args=command).exit_code == 0, command
+
+
+@pytest.mark.parametrize("args", [["--app", "desk"], ["--workspace", "acme"], []])
+def test_the_doctor_names_the_app(service: Service, place: Path, args: list[str]) -> None:
+    done = service.app.test_cli_runner().invoke(args=["doctor", "--offline", *args])
+    assert done.exit_code == 1
+    assert f"App broken-desk is disabled: {place}/{REASON}." in done.stdout
+    assert "1 problem(s)" in done.stdout
+
+
+def test_the_doctor_is_silent_about_other_apps(service: Service) -> None:
+    done = service.app.test_cli_runner().invoke(args=["doctor", "--offline", "--app", "orders"])
+    assert done.exit_code == 0
+    assert "disabled" not in done.stdout
 
 
 def test_two_own_apps_of_one_name_stop_the_start(make_app: Callable[..., Flask], place: Path) -> None:
@@ -103,3 +116,15 @@ def test_check_names_an_app_without_a_folder(make_app: Callable[..., Flask]) -> 
     done = app.test_cli_runner().invoke(args=["check"])
     assert done.exit_code == 0
     assert "App desk has nothing to show: there is no apps/gone/templates/index.html" in done.output
+
+
+def test_hints_name_the_folder_of_own_apps(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    app = make_app(APPS_PATH=str(tmp_path))
+    provision(app, WORLD)
+    provision(app, changed("apps", "orders", id=DESK, slug="desk", template="gone"))
+    runner = app.test_cli_runner()
+    missing = f"{tmp_path}/gone/templates/index.html"
+    for args in (["check"], ["doctor", "--offline", "--app", "desk"]):
+        assert f"there is no {missing}" in runner.invoke(args=args).output
+    made = runner.invoke(args=["app", "create", "memos", "--workspace", "acme", "--template", "gone"])
+    assert f"add {missing}." in made.stderr

@@ -99,7 +99,7 @@ def test_a_broken_module_disables_its_app_alone(
     (desk / "helpers.py").write_text("y = 0\nx = 1 / y")
     add(tmp_path / "own", "lamp")
     registry = Registry(package, find_apps([tmp_path / "own"], tmp_path / package))
-    assert registry.list_disabled() == [f"app desk is disabled: {reason}"]
+    assert registry.list_disabled() == [f"app desk is disabled: {desk.parent}/{reason}"]
     with pytest.raises(AppUnavailable):
         registry.get("desk")
     assert set(registry.get("lamp").pages) == {"index"}
@@ -124,7 +124,7 @@ def test_an_error_without_a_printable_text_is_named(tmp_path: Path, package: str
         """,
     )
     [line] = Registry(package, find_apps([tmp_path / "own"], tmp_path / package)).list_disabled()
-    assert line.startswith("app desk is disabled: desk/__init__.py, line 6: ")
+    assert line.startswith(f"app desk is disabled: {tmp_path}/own/desk/__init__.py, line 6: ")
     assert line.endswith(".desk.Silent: <exception str() failed>")
 
 
@@ -137,10 +137,10 @@ def test_check_finds_templates_that_do_not_compile_and_functions_without_one(
     registry = Registry(package, find_apps([tmp_path / "own"], tmp_path / package))
     found = registry.list_findings(Environment(loader=registry.loader(), autoescape=True))
     assert [(finding.level, finding.text.partition(" byte")[0]) for finding in found] == [
-        ("problem", "a template cannot be read: desk/templates/latin.html: 'utf-8' codec can't decode"),
+        ("problem", f"a template cannot be read: {desk}/templates/latin.html: 'utf-8' codec can't decode"),
         (
             "problem",
-            "a template cannot be compiled: desk/templates/part.html, line 2: Expected an expression, "
+            f"a template cannot be compiled: {desk}/templates/part.html, line 2: Expected an expression, "
             "got 'end of statement block'",
         ),
         ("warning", "app lamp has a function for the page index, and no index.html"),
