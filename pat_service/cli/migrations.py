@@ -23,6 +23,8 @@ SERVICE: Final = "pat_service"
 #: Flask-Migrate's defaults are for a single branch. A command → its option and our default.
 _DEFAULTS: Final = {
     "upgrade": ("revision", "heads"),
+    # A step back of an app could drop its tables, so the app must be named.
+    "downgrade": ("revision", f"{SERVICE}@-1"),
     "migrate": ("head", f"{SERVICE}@head"),
     "revision": ("head", f"{SERVICE}@head"),
 }

@@ -141,6 +141,18 @@ def test_a_failing_migration_of_an_app_changes_nothing(make_app: Callable[..., F
         assert "plain_desk_0001" not in applied()
 
 
+def test_a_downgrade_without_a_revision_leaves_apps_alone(make_app: Callable[..., Flask]) -> None:
+    app = make_app()
+    ours = read_branches({})[0].predecessors
+    [newest] = read_branches({})[0].heads
+    [before] = ours[newest]
+    for expected in (before, *ours[before]):
+        done = app.test_cli_runner().invoke(args=["db", "downgrade"])
+        assert done.exit_code == 0, done.output
+        with app.app_context():
+            assert applied() == sorted([expected, "orders_0001", "support_0001"])
+
+
 def test_a_migration_that_is_not_python_is_named(make_app: Callable[..., Flask], place: Path) -> None:
     file = add(place / "plain-desk" / "migrations", "plain_desk_0001", step="(")
     done = make_app(APPS_PATH=str(place)).test_cli_runner().invoke(args=["db", "upgrade"])
