@@ -32,13 +32,20 @@ def new(name: str, path: Path | None) -> None:
     if folder.exists():
         raise click.ClickException(f"{visible(str(folder))} exists already.")
     title = name.replace("-", " ").replace("_", " ").capitalize()
-    for file in sorted(FILES.rglob("*")):
-        if file.is_file() and "__pycache__" not in file.parts:
-            written = folder / str(file.relative_to(FILES)).replace("NAME", name)
-            written.parent.mkdir(parents=True, exist_ok=True)
-            written.write_text(file.read_text("utf-8").replace("NAME", name).replace("TITLE", title), "utf-8")
+    try:
+        _write(folder, name, title)
+    except OSError as error:
+        raise click.ClickException(f"{visible(str(folder))} cannot be written: {error.strerror}.") from None
     show(f"Wrote {folder}.")
     if place not in (*own, INCLUDED):
         show(f"The service finds it with APPS_PATH={place}.")
     show(f"Let Ana of the demo open it:  flask --app app provision {folder / f'{name}.toml'}")
     show(f"Run its tests:                python -m pytest {folder}")
+
+
+def _write(folder: Path, name: str, title: str) -> None:
+    for file in sorted(FILES.rglob("*")):
+        if file.is_file() and "__pycache__" not in file.parts:
+            written = folder / str(file.relative_to(FILES)).replace("NAME", name)
+            written.parent.mkdir(parents=True, exist_ok=True)
+            written.write_text(file.read_text("utf-8").replace("NAME", name).replace("TITLE", title), "utf-8")

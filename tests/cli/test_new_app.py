@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_an_existing_app_is_not_overwritten(runner: FlaskCliRunner, tmp_path: Pa
     done = runner.invoke(args=["app", "new", "desk", "--path", str(tmp_path)])
     assert (done.exit_code, done.output) == (1, f"Error: {tmp_path / 'desk'} exists already.\n")
     assert files(tmp_path) == set()
+
+
+def test_a_folder_that_does_not_take_the_app_is_named(
+    runner: FlaskCliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    done = runner.invoke(args=["app", "new", "desk", "--path", str(tmp_path)])
+    assert done.exit_code == 1
+    assert done.output == f"Error: {tmp_path / 'desk'} cannot be written: Permission denied.\n"
 
 
 @pytest.mark.slow
