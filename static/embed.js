@@ -252,6 +252,8 @@
   // ---- Pages of an app, and the page's address ----
 
   const PAGE = /^[a-z0-9-]+$/;
+  // A longer link opens nothing.
+  const MAX_LINK_CHARS = 2048;
   const queryOf = (params) => String(new URLSearchParams(params ?? ""));
   const same = (one, other) => one.page === other.page && queryOf(one.params) === queryOf(other.params);
   const frames = new Set();
@@ -264,7 +266,12 @@
       this.first = first;
       this.page = this.read();
       // A change of the hash fires this event too.
-      this.open = () => same(this.read(), this.page) || open(this.read());
+      this.open = () => {
+        const there = this.read();
+        if (same(there, this.page)) return;
+        this.page = there;
+        open(there);
+      };
       synced.add(name);
       addEventListener("popstate", this.open);
     }
@@ -277,13 +284,17 @@
 
     // The answer to a form has no address: its params are null.
     record({ page, params }) {
-      if (params === null) return;
+      if (params === null || !(page.length + params.length <= MAX_LINK_CHARS)) return;
       this.page = { page, params };
       if (same(this.read(), this.page)) return;
       const url = new URL(location.href);
       if (same(this.first, this.page)) url.searchParams.delete(this.name);
       else url.searchParams.set(this.name, params ? `${page}?${params}` : page);
-      history.pushState(history.state, "", url);
+      try {
+        history.pushState(history.state, "", url);
+      } catch ({ message }) {
+        warn(`sync-url: ${message}`); // browsers limit the number of changes
+      }
     }
 
     remove() {
@@ -322,7 +333,11 @@
     // The page at which the app opens: {page, params}.
     #link;
     #address;
+    // The number of the last call of `navigate`. An event that the frame sent before is about an older page.
+    #asked = 0;
     #ended;
+    // Whether the frame went to another page, and left its session behind.
+    #left = false;
     #lazy;
     #beginning = null;
     #unmounted = false;
@@ -371,21 +386,20 @@
       if (!this.options.app) throw new TypeError("A launcher has no pages: navigate needs a frame with an app.");
       if (!PAGE.test(page)) throw new TypeError(`Not a name of a page: ${page}`);
       this.#link = { page, params: queryOf(params) };
-      const message = { type: "navigate", ...this.#link };
+      const message = { type: "navigate", asked: ++this.#asked, ...this.#link };
       if (!this.#queue) this.#port.postMessage(message);
       // Until the app is shown, only the last page counts.
       else if (this.#port) this.#queue = [...this.#queue.filter(({ type }) => type !== "navigate"), message];
     }
 
     async end() {
-      const isOpen = this.#loads > 0 && !this.#unmounted;
       if (this.iframe) this.iframe.style.visibility = "hidden";
-      if (isOpen && this.#queue) this.#queue.push({ type: "end" });
-      else if (isOpen) this.#port.postMessage({ type: "end" });
-      const ended = !isOpen || await new Promise((done) => {
+      const isOpen = !this.#unmounted && this.#port?.heard;
+      const ended = isOpen ? await new Promise((done) => {
         this.#ended = done;
+        this.#port.postMessage({ type: "end" });
         setTimeout(done, END_TIMEOUT_MS, false);
-      });
+      }) : !this.#left;
       this.unmount();
       if (this.element.frame === this) this.element.frame = null;
       if (!ended) throw new PatEmbedError("unreachable", "The session could not be ended. It ends when it expires.", { retryable: true });
@@ -399,6 +413,8 @@
     }
 
     unmount() {
+      // The element may belong to another frame by now.
+      if (this.#unmounted) return;
       this.#unmounted = true;
       failures.delete(this.element);
       frames.delete(this);
@@ -524,6 +540,7 @@
       this.#queue ??= [];
       this.#spoke = false;
       this.#opening = true;
+      this.#left = false;
       this.#expect(LOAD_TIMEOUT_MS);
       // `replace` adds no step to the browser's Back.
       if (this.iframe) return this.iframe.contentWindow.location.replace(address);
@@ -545,10 +562,11 @@
       const { port1: port, port2 } = new MessageChannel();
       // Leave the previous port open: messages of the frame may still arrive on it.
       this.#port = port;
+      port.url = this.url;
       port.onmessage = ({ data }) => this.#receive(data, port);
       const link = { page: page === "index" ? null : page, params };
       this.iframe.contentWindow.postMessage(
-        { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter, endOnUnmount, ...link }, this.#origin, [port2],
+        { type: "pat-embed:connect", version: 1, theme, locale, autoHeight, tokenTimeout, jitter, endOnUnmount, asked: this.#asked, ...link }, this.#origin, [port2],
       );
       this.#expect(HELLO_TIMEOUT_MS);
     }
@@ -558,6 +576,7 @@
       this.#port?.close();
       this.iframe?.remove();
       this.iframe = this.#port = null;
+      this.#queue ??= [];
     }
 
     #expect(ms) {
@@ -575,6 +594,7 @@
       const page = loaded && !left && await fetch(`${url}?parent=${encodeURIComponent(origin)}`, { credentials: "omit" }).then((answer) => answer.text(), () => null);
       if (this.#unmounted || this.#spoke || this.#port?.heard || url !== this.url || !this.iframe) return;
       this.#drop();
+      this.#left = left && !this.options.endOnUnmount;
       if (left) return this.#fail(new PatEmbedError("left_app", "A link or a script of the app led its frame to another page."));
       const { app, workspace } = this.options;
       const target = app ? `--app ${app}` : `--workspace ${workspace}`;
@@ -610,7 +630,7 @@
         this.#showApp();
       } else if (type === "moving") this.#opening = true;
       else if (type === "want-token") this.#sendToken(rest, port);
-      else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data);
+      else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data, rest.asked);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
       else if (type === "scroll") this.#scroll(Number(rest.top));
       else if (type === "restart") this.#begin();
@@ -627,14 +647,14 @@
       iframe.style.scrollMarginTop = "";
     }
 
-    #handleEvent(name, data) {
+    #handleEvent(name, data, asked) {
       if (/^(loaded|error|session:revoked)$/.test(name)) this.#showApp();
       if (name === "loaded") {
         for (const message of this.#queue ?? []) this.#port.postMessage(message);
         this.#queue = null;
         this.iframe.title = this.options.title ?? data.title;
       } else if (name === "navigate") {
-        this.#address?.record(data);
+        if (asked === this.#asked) this.#address?.record(data);
       } else if (name === "resize") this.iframe.style.height = `${data.height}px`;
       else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
       this.#emit(name, data);
@@ -662,9 +682,9 @@
         if (this.#first === first) this.#first = null;
         if (!found) return; // the host page shows why
         const { url, token } = found;
-        if (url === this.url) port.postMessage({ type: "token", id, token });
+        if (url === port.url) port.postMessage({ type: "token", id, token });
         // The app's address has changed.
-        else this.#load({ url, token });
+        else if (port === this.#port) this.#load({ url, token });
       } catch (error) {
         port.postMessage({ type: "no-token", id, problem: { ...error, detail: error.message } });
       }

@@ -170,6 +170,7 @@
   let jitter = Math.random(); // the host's value, if it sends one, so that its frames renew together
   let questions = 0;
   let link = {}; // {page, params} at which the host opens the app
+  let asked = 0; // the number of the host's last call for a page
   let endsWithHost = false; // whether the session ends when the host removes the frame
   let wantedLocale; // the locale that the host asked for last
   const waiting = new Map(); // id of a question → function that takes the answer
@@ -189,6 +190,7 @@
     for (const take of [...waiting.values()]) take({ problem: NO_TOKEN }); // asked through the previous port
     if (data.tokenTimeout > 0) tokenTimeoutMs = data.tokenTimeout + 5000;
     link = { page: data.page, params: data.params };
+    ({ asked } = data);
     endsWithHost = data.endOnUnmount;
     if (data.jitter >= 0 && data.jitter <= 1) ({ jitter } = data);
     say("hello", { again: again || Boolean(boot.moved), problem: problem && describe(problem) });
@@ -207,7 +209,7 @@
     if (port) postMessage.call(port, { type, ...fields });
   }
 
-  const emit = (name, data) => say("event", { name, data });
+  const emit = (name, data) => say("event", { name, data, asked });
 
   function hear(message) {
     const { type, id, name, data, ...rest } = message ?? {};
@@ -215,8 +217,8 @@
     else if (type === "dress") changeAppearance(rest);
     else if (type === "send") passOn(name, data);
     else if (type === "refresh") refresh();
-    else if (type === "navigate") navigate(rest.page, rest.params);
-    else if (type === "end") endSession().then((ok) => say("ended", { ok }));
+    else if (type === "navigate") navigate(rest);
+    else if (type === "end") endForHost().then((ok) => say("ended", { ok }));
   }
 
   function publish(name, data) {
@@ -376,9 +378,10 @@
     if (left > 0) emit("session:expiring", { expiresIn: left });
     try {
       const opening = await exchange(reason).catch(async (found) => { throw await tellNetwork(found); });
-      if (life.signal.aborted) return false; // the frame has ended
       if (opening.viewer.user.id !== viewer.user.id) {
-        // Another user has signed in at the host and must not see this page.
+        // Another user has signed in at the host and must not see this page, even if the host gives no other token.
+        for (const each of [session, opening.session]) endSession(each);
+        clear(state("embed-opening", texts.words.opening));
         say("restart");
         return false;
       }
@@ -407,7 +410,7 @@
     try {
       install(await renewing);
     } catch (found) {
-      refuse(found);
+      if (!life.signal.aborted) refuse(found);
     } finally {
       renewing = null;
     }
@@ -418,7 +421,10 @@
     let stale = 0;
     for (let failures = 0; ; ) {
       try {
-        return await enter(await token(reason, stale > 0), forPage);
+        const opening = await enter(await token(reason, stale > 0), forPage);
+        if (!life.signal.aborted) return opening;
+        await endSession(opening.session); // the frame has ended in the meantime
+        throw CLOSED;
       } catch (found) {
         if (!found.code) throw found;
         if (STALE.includes(found.code) && stale < MAX_STALE) {
@@ -445,6 +451,7 @@
 
   function token(reason, fresh) {
     return new Promise((resolve, reject) => {
+      if (life.signal.aborted) throw CLOSED;
       const id = ++questions;
       const late = setTimeout(() => waiting.get(id)({ problem: NO_TOKEN }), tokenTimeoutMs);
       waiting.set(id, (answer) => {
@@ -478,6 +485,7 @@
     if (!response.ok) throw await problemOf(response);
     const opening = await response.json().catch(() => { throw UNREACHABLE; });
     if (!opening.moveTo) return opening;
+    if (life.signal.aborted) throw CLOSED;
     // Only a navigation lets this browser compare the pages around the frame with the token's origins.
     say("moving");
     location.replace(opening.moveTo);
@@ -515,17 +523,28 @@
   }
 
   // Show a page that the host asks for. Only names of pages reach `pages/`.
-  function navigate(page, params = "") {
+  function navigate({ page, params = "", ...rest }) {
+    ({ asked } = rest);
     if (session && viewer.app && /^[a-z0-9-]+$/.test(page)) visit(new URL(`pages/${page}?${new URLSearchParams(params)}`, root));
   }
 
-  // End the session for the host. The page may be gone before the answer comes. Resolve to whether it has ended.
-  async function endSession() {
-    if (!session) return true;
-    const headers = { __proto__: null, authorization: `Bearer ${session}` };
+  // End a session. The page may be gone before the answer comes. Resolve to whether it has ended.
+  async function endSession(jwt = session) {
+    if (!jwt) return true;
+    const headers = { __proto__: null, authorization: `Bearer ${jwt}` };
     const init = { __proto__: null, method: "DELETE", headers, mode: "same-origin", credentials: "omit", keepalive: true };
     const response = await fetch(new URL("session", root), init).catch(() => null);
     return response?.ok || response?.status === 401;
+  }
+
+  // End the session for the host, and the one that an opening or a renewal brings.
+  async function endForHost() {
+    life.abort();
+    for (const take of [...waiting.values()]) take({ problem: CLOSED });
+    endPause();
+    const ended = await endSession();
+    await renewing?.catch(() => {});
+    return ended;
   }
 
   function refresh() {
@@ -712,18 +731,23 @@
     }
   }
 
-  // End the frame and remove its page.
-  function end(found) {
+  // Remove the page and the session, and show this instead.
+  function clear(content) {
     session = "";
-    problem = found;
     clearTimeout(timer);
     clearTimeout(recoverTimer);
     life.abort();
     leavePage();
     pageListeners.clear();
     holdHeight();
+    document.body.replaceChildren(content);
+  }
+
+  // End the frame and remove its page.
+  function end(found) {
+    problem = found;
     const made = panel(found, () => say("restart"));
-    document.body.replaceChildren(made);
+    clear(made);
     document.title = words(found)[0];
     keepInSight(made);
     focus(made.querySelector("h1"), { preventScroll: true });
@@ -988,14 +1012,14 @@
   function clicked(event) {
     const elsewhere = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
     if (event.defaultPrevented || elsewhere) return;
-    const target = event.target.closest("[embed-download], a[href], area[href]");
+    const target = event.target.closest("[embed-download], a[*|href], area[href]");
     if (!target) return;
     if (target.hasAttribute("embed-download") && !ignored(target)) {
       event.preventDefault();
       download(target);
       return;
     }
-    const url = !leftAlone(target) && inside(target.getAttribute("href"), "pages/");
+    const url = !leftAlone(target) && inside(addressOf(target), "pages/");
     if (url) {
       event.preventDefault();
       visit(url);
@@ -1009,10 +1033,12 @@
 
   const withoutHash = (address) => address.replace(/#.*/s, "");
 
-  // Return the link's address if it would replace the app in its frame, or would do nothing without allow-popups. Read
-  // attributes, since a link of SVG has other properties.
+  // Read attributes, since a link of SVG has other properties. An older drawing has the address in `xlink:href`.
+  const addressOf = (link) => link.getAttribute("href") ?? link.getAttributeNS("http://www.w3.org/1999/xlink", "href") ?? "";
+
+  // Return the link's address if it would replace the app in its frame, or would do nothing without allow-popups.
   function addressOut(link) {
-    const url = resolve(link.getAttribute("href"));
+    const url = resolve(addressOf(link));
     const opens = /^(_blank)?$/i.test(link.getAttribute("target") ?? "") && !link.hasAttribute("download");
     if (!opens || !/^https?:$/.test(url?.protocol)) return null;
     const isHere = [location.href, document.baseURI].some((own) => withoutHash(own) === withoutHash(url.href));

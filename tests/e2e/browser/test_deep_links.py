@@ -103,6 +103,53 @@ def test_back_forward_reload_and_bookmarks_work_with_sync_url(portal: Portal) ->
     assert page.evaluate("events.filter(({ name }) => name === 'navigate').length") == 0
 
 
+def test_the_address_is_the_page_after_hasty_steps_back(portal: Portal) -> None:
+    """The frame reports the page between, when the viewer is already one step further."""
+    portal.visit(tag('sync-url="at" id="it"'))
+    page = portal.page
+    portal.opened_frame()
+    for number in range(1, 4):
+        page.evaluate("(number) => it.frame.navigate('second', { number })", number)
+        portal.events("navigate", number)
+    steps = page.evaluate("history.length")
+    portal.pause("**/pages/second*")
+    page.evaluate("""() => {
+        const { postMessage } = MessagePort.prototype;
+        let steps = 0;
+        MessagePort.prototype.postMessage = function (message) {
+            const pass = () => postMessage.call(this, message);
+            if (message.type === "navigate" && ++steps === 2) window.arrive = pass;
+            else pass();
+            if (steps === 1) history.back();
+        };
+        history.back();
+    }""")
+    page.wait_for_url("**/portal?at=second%3Fnumber%3D1")
+    portal.resume()
+    portal.events("navigate", 4)
+    page.evaluate("arrive()")
+    portal.events("navigate", 5)
+    assert (query(page), page.evaluate("history.length")) == ("at=second%3Fnumber%3D1", steps)
+    # Nothing has been added to the history, which would have removed the steps forward.
+    page.go_forward()
+    page.go_forward()
+    page.wait_for_url("**/portal?at=second%3Fnumber%3D3")
+
+
+def test_the_address_takes_no_page_that_no_link_can_open(portal: Portal, recorder: Recorder) -> None:
+    recorder.allow("sync-url: Too many")
+    portal.visit(tag('sync-url="at" id="it"'))
+    frame = portal.opened_frame()
+    frame.evaluate("embed.page('second', { q: 'x'.repeat(3000) })")
+    portal.events("navigate")
+    assert query(portal.page) == ""
+    # Browsers refuse more than some changes in a time.
+    refuse = "() => { history.pushState = () => { throw new DOMException('Too many', 'SecurityError'); }; }"
+    portal.page.evaluate(refuse)
+    frame.evaluate("embed.page('second', { q: 'x' })")
+    assert portal.events("navigate", 2)[1]["params"] == "q=x"
+
+
 def test_two_frames_do_not_share_a_parameter(portal: Portal, recorder: Recorder) -> None:
     recorder.allow("sync-url: another frame uses the parameter lab")
     portal.visit(tag('sync-url id="one"') + tag('sync-url id="two"'))

@@ -667,14 +667,17 @@ def test_a_link_out_of_the_app_opens_in_a_tab_without_the_session(
         assert not {"authorization", "referer"} & set(request.all_headers())
         opened.value.close()
     # A link in a drawing is one too.
-    drawing = f'<svg width="90" height="20"><a href="{address}"><text y="15">Drawn</text></a></svg>'
-    frame.evaluate(
-        "(svg) => document.querySelector('#embed-main').insertAdjacentHTML('afterbegin', svg)", drawing
-    )
-    with host.page.expect_popup() as opened:
-        frame.get_by_text("Drawn").click()
-    opened.value.close()
-    frame.evaluate("document.querySelector('#embed-main > svg').remove()")
+    for attribute in ("href", "xlink:href"):
+        drawing = (
+            f'<svg width="90" height="20"><a {attribute}="{address}"><text y="15">Drawn</text></a></svg>'
+        )
+        frame.evaluate(
+            "(svg) => document.querySelector('#embed-main').insertAdjacentHTML('afterbegin', svg)", drawing
+        )
+        with host.page.expect_popup() as opened:
+            frame.get_by_text("Drawn").click()
+        opened.value.close()
+        frame.evaluate("document.querySelector('#embed-main > svg').remove()")
     # A place in the page is no way out.
     frame.evaluate(LEAD_OUT, ["#picture", ""])
     frame.evaluate("document.querySelector('#embed-main a').removeAttribute('target')")
