@@ -59,7 +59,7 @@ def test_an_app_finds_no_session_if_the_frames_script_does_not_load(
     host: HostPage, page: Page, recorder: Recorder
 ) -> None:
     recorder.allow("net::ERR_FAILED")
-    page.route("**/frame.js", lambda route: route.abort())
+    page.route("**/frame.js*", lambda route: route.abort())
     frame = opened(host, page, "hostile", "address")
     wait_until(page, lambda: frame.evaluate("document.readyState") == "complete")
     assert not SECRET.search(frame.evaluate("early + document.documentElement.outerHTML"))

@@ -595,7 +595,7 @@ def test_a_slow_frame_page_still_opens(portal: Portal) -> None:
 
 def test_a_frame_script_that_never_loads_times_out(portal: Portal, recorder: Recorder) -> None:
     recorder.allow("pat-embed: timeout", "target origin provided")
-    portal.pause("**/frame.js")
+    portal.pause("**/frame.js*")
     portal.page.clock.install()
     portal.visit(tag())
     portal.wait_for_paused()
