@@ -16,7 +16,7 @@ from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service.cli.common import clip, find, first_page
-from pat_service.diagnosis import http_check, installation, origins, people
+from pat_service.diagnosis import http_check, installation, networks, origins, people
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.answers import APPS, HANDOVER, LAUNCHERS
@@ -132,6 +132,7 @@ def _examine(
     elif settings["PUBLIC_URL"] is None:
         yield ok("address", "No HTTP request was sent, because PUBLIC_URL is unset.")
     elif slug is None or not has_app_origins() or is_dns_label(slug):
+        yield from networks.check_networks(public_url(), parents)
         yield from _check_address(target)
 
 

@@ -1,0 +1,50 @@
+"""Check whether the browser must ask the viewer before a public page may load a frame from a private address.
+
+Chromium's Local Network Access (Chrome and Edge 142 and newer): https://wicg.github.io/local-network-access/.
+"""
+
+import socket
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from pat_service.diagnosis.origins import Parent
+from pat_service.findings import Finding, warning
+
+_CHANGE: Final = (
+    "Serve the page by https, and let viewers allow the local network, or set the browser's policy "
+    'LocalNetworkAccessAllowedForUrls. A page around it needs allow="local-network-access" on its iframe.'
+)
+
+
+def check_networks(public_url: str, parents: Sequence[Parent]) -> list[Finding]:
+    """Warn if a parent has a public address and the service has none, as this machine resolves them."""
+    host = urlsplit(public_url).hostname or ""
+    if not _is_private(host):
+        return []
+    public = [str(parent.origin) for parent in parents if _is_public(parent.parts.hostname or "")]
+    if not public:
+        return []
+    text = (
+        f"{host} has a private address, and {', '.join(public)} a public one: Chrome and Edge ask the viewer."
+    )
+    return [warning("address", text, _CHANGE)]
+
+
+def _is_private(host: str) -> bool:
+    addresses = _resolve(host)
+    return bool(addresses) and all(each.is_private and not each.is_loopback for each in addresses)
+
+
+def _is_public(host: str) -> bool:
+    return any(each.is_global for each in _resolve(host))
+
+
+def _resolve(host: str) -> list[IPv4Address | IPv6Address]:
+    """Return the addresses of a host, without duplicates. A host that is not found has none."""
+    try:
+        found = socket.getaddrinfo(host.removeprefix("[").removesuffix("]"), None) if host else []
+    except (OSError, UnicodeError):
+        return []
+    return [ip_address(text) for text in dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)]
