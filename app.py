@@ -12,6 +12,7 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from flask.templating import Environment
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.serving import is_running_from_reloader
 
 from config import Config, ConfigError, list_findings
 from pat_service import api, embed
@@ -186,7 +187,9 @@ def _greet(app: Flask) -> None:
     with app.app_context():
         if database.db.engine.dialect.name == "sqlite":
             cli.upgrade_schema()
-    click.echo(f" * Open http://localhost:{context.params['port']}/")
+    # With --debug a second process serves, and starts again after each change.
+    if not is_running_from_reloader():
+        click.echo(f" * Open http://localhost:{context.params['port']}/")
 
 
 def __getattr__(name: str) -> Flask:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from flask import Flask
 
@@ -249,3 +250,19 @@ def test_the_reloader_watches_the_folders_of_apps_path(
     for _ in range(2):
         make_app(APPS_PATH=str(tmp_path / "apps"), PUBLIC_URL="http://localhost:5000", FLASK_DEBUG="1")
         assert os.environ["FLASK_RUN_EXTRA_FILES"] == f"/srv/notes.txt:{tmp_path / 'apps'}"
+
+
+@pytest.mark.parametrize(("reloaded", "lines"), [("false", 1), ("true", 0)])
+def test_the_address_is_printed_once(
+    make_app: Callable[..., Flask],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reloaded: str,
+    lines: int,
+) -> None:
+    """With --debug, the process that serves starts after the one that watches."""
+    monkeypatch.setenv("WERKZEUG_RUN_MAIN", reloaded)
+    with click.Context(click.Command("run"), info_name="run") as context:
+        context.params["port"] = 5600
+        make_app(PUBLIC_URL="http://localhost:5600")
+    assert capsys.readouterr().out.count("Open http://localhost:5600/") == lines
