@@ -167,6 +167,8 @@ def _parse_folders(text: str) -> tuple[Path, ...]:
     for folder in folders:
         if not folder.is_absolute():
             raise ConfigError(f"must have absolute paths, not {visible(str(folder))}")
+        if not os.path.lexists(folder):
+            raise ConfigError(f"must name folders that exist: {visible(str(folder))} does not exist")
         if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
             raise ConfigError(f"must name folders that can be read, not {visible(str(folder))}")
     return tuple(dict.fromkeys(folder.resolve() for folder in folders))

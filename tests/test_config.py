@@ -246,6 +246,11 @@ INVALID_VALUES["APPS_PATH"] = ["apps", "./apps", "/no/such/folder", "/etc/hosts"
 INVALID_VALUES |= {name: INVALID_LIMITS for name in VARIABLES if name.endswith("_RATE_LIMIT")}
 
 
+def test_a_folder_of_apps_path_that_does_not_exist_is_named(instance: Path, tmp_path: Path) -> None:
+    line = error_of(instance, APPS_PATH=f"{tmp_path}:{tmp_path}/our-apps")
+    assert line == f"APPS_PATH must name folders that exist: {tmp_path}/our-apps does not exist"
+
+
 def test_every_variable_has_invalid_values_to_try() -> None:
     assert set(INVALID_VALUES) == set(VARIABLES)
 
