@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskCliRunner
+from sqlalchemy.exc import OperationalError
 
+from tests.support.people import Service, changed, provision
 from tests.support.servers import PROJECT
 
 
@@ -54,6 +56,29 @@ def test_a_folder_that_does_not_take_the_app_is_named(
     done = runner.invoke(args=["app", "new", "desk", "--path", str(tmp_path)])
     assert done.exit_code == 1
     assert done.output == f"Error: {tmp_path / 'desk'} cannot be written: Permission denied.\n"
+
+
+def test_the_name_of_another_app_is_refused(runner: FlaskCliRunner, service: Service, tmp_path: Path) -> None:
+    provision(service.app, changed("apps", "support", slug="desk"))
+    for name, text in (
+        ("orders", "make its folder by hand"),
+        ("desk", "app of the directory; choose another"),
+    ):
+        done = runner.invoke(args=["app", "new", name, "--path", str(tmp_path)])
+        assert done.exit_code == 1
+        assert text in done.output
+        assert len(done.output.splitlines()) == 1
+    assert files(tmp_path) == set()
+
+
+def test_a_new_app_needs_no_database(
+    runner: FlaskCliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise OperationalError("SELECT", {}, Exception("no such table: apps"))
+
+    monkeypatch.setattr("pat_service.rules.directory.apps.list_templates", fail)
+    assert runner.invoke(args=["app", "new", "desk", "--path", str(tmp_path)]).exit_code == 0
 
 
 @pytest.mark.slow
