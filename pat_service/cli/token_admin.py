@@ -67,7 +67,7 @@ _COLUMNS: Final[dict[str, Callable[[Any], str]]] = {
 _TOKENS = View(
     {
         **_COLUMNS,
-        "ENDS IN": lambda row: row.last_four,
+        "LAST FOUR": lambda row: row.last_four,
         "STATUS": lambda row: row.status,
         "SESSIONS": lambda row: row.live_sessions,
     },

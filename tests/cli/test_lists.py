@@ -51,6 +51,16 @@ def test_a_terminal_shows_headings_and_aligned_columns(terminal: Print) -> None:
     )
 
 
+def test_tokens_are_listed_by_their_last_four_characters(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = service.token()
+    monkeypatch.setattr("pat_service.cli.lists.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = service.app.test_cli_runner().invoke(args=["token", "list"]).output
+    assert f"LAST FOUR  {token[-4:]}\n" in shown
+
+
 def test_a_row_that_does_not_fit_has_a_line_for_each_column(terminal: Print) -> None:
     """Ids are for copying, so a narrow terminal cuts nothing off."""
     shown = terminal(ROWS, columns=40)
