@@ -18,6 +18,8 @@ from pat_service.cli.common import (
 )
 from pat_service.cli.lists import View, iterate_pages, with_json
 from pat_service.cli.origins import add_origin_commands, parse_origins
+from pat_service.http.authentication import keyring
+from pat_service.rules import clients
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import workspaces
 from pat_service.shapes import check_name, check_slug
@@ -96,9 +98,19 @@ def change_workspace(slug: str, new_slug: str | None, name: str | None, as_json:
 def delete_workspace(slug: str, yes: bool) -> None:
     """Delete a workspace without apps.
 
-    This deletes its memberships, tokens and sessions too.
+    This deletes its memberships, tokens and sessions too. Clients that are limited to it stay, and are noted.
     """
     row = find("workspace", slug)
     confirm(f"Delete workspace {slug} ({row.name}) with its memberships, tokens and sessions?", yes=yes)
-    workspaces.remove(OPERATOR, row.id, datetime.now(UTC))
+    now = datetime.now(UTC)
+    limited = [
+        client.id
+        for client in clients.list_clients(keyring(), now)
+        if client.workspaces == (slug,) and client.revoked_at is None
+    ]
+    workspaces.remove(OPERATOR, row.id, now)
     show(f"Workspace {slug} is deleted.")
+    for client_id in limited:
+        show(
+            f"Note: client {client_id} reaches no workspace now. client revoke {client_id} ends it.", err=True
+        )

@@ -24,6 +24,16 @@ def test_a_workspace_is_created_shown_changed_and_deleted(run: Run, directory: D
     ]
 
 
+def test_a_deletion_notes_clients_that_reach_nothing_now(run: Run) -> None:
+    run("workspace", "create", "initech")
+    for client, *workspaces in (("lonely", "initech"), ("both", "initech", "acme"), ("gone", "initech")):
+        run("client", "create", client, *(text for slug in workspaces for text in ("--workspace", slug)))
+    run("client", "revoke", "gone")
+    done = run.runner.invoke(args=["workspace", "delete", "initech"])
+    assert done.exit_code == 0
+    assert done.stderr == "Note: client lonely reaches no workspace now. client revoke lonely ends it.\n"
+
+
 def test_json_has_the_form_of_the_api(run: Run, directory: Directory) -> None:
     made = json.loads(run("workspace", "create", "initech", "--name", "Initech", "--json"))
     assert made == json.loads(run("workspace", "show", "initech", "--json"))
