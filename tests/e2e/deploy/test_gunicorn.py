@@ -118,7 +118,9 @@ def test_redis_holds_counters_and_no_token(fleet: WebServer, store: str) -> None
 
 
 def test_a_deployment_has_no_demo_portal(fleet: WebServer) -> None:
-    assert call(fleet, "GET", "/").status == 404
+    answer = call(fleet, "GET", "/")
+    assert answer.json["name"] == "pat-service"
+    assert "Brackenford" not in answer.text
 
 
 # The log
