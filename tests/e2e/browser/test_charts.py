@@ -48,6 +48,10 @@ IS_DRAWN: Final = """(selector) => [...document.querySelectorAll(selector)].some
   const { data } = found.getContext("2d").getImageData(0, 0, found.width, found.height);
   return data.some((value) => value !== 0);
 })"""
+#: Whether the chart uses the text colour of the dark theme.
+IN_DARK_COLOURS: Final = (
+    "() => Object.values(Chart.instances)[0]?.scales.x.options.ticks.color === 'rgb(230, 235, 232)'"
+)
 #: A warning about IS_DRAWN.
 READING: Final = "Multiple readback operations"
 TILE: Final = b'<svg xmlns="http://www.w3.org/2000/svg" width="256" height="256"/>'
@@ -219,4 +223,7 @@ def test_each_chart_is_drawn_again_when_ana_comes_back(
             frame.wait_for_function(IS_DRAWN, arg=drawn, polling=50)
             frame.get_by_role("link", name="All").click()
             expect(frame.locator("h1")).to_have_text("All")
+    page.locator("pat-embed").evaluate("tag => tag.setAttribute('theme', 'dark')")
+    frame.get_by_role("link", name="chartjs").click()
+    frame.wait_for_function(IN_DARK_COLOURS, polling=50)
     assert recorder.complained("allow, if the app may use it: camera")
