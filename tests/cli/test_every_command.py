@@ -138,7 +138,7 @@ def test_no_command_shows_a_secret_but_the_one_that_it_creates(
     ((session,),) = service.rows(select(Session.id))
     own = {
         "client create": {"client_id": "shop"},
-        "app new": {"name": "memos"},
+        "app new": {"name": "quotes"},
         "user create": {"email": "gia@acme.test"},
         "workspace create": {"slug": "initech"},
         "workspace delete": {"slug": "initech"},
@@ -146,6 +146,7 @@ def test_no_command_shows_a_secret_but_the_one_that_it_creates(
         "workspace change": {"name": "Acme"},
         "app change": {"name": "Orders"},
         "user email": {"email": BEN},
+        "grant list": {"user": ANA},
         "token revoke": {"user": ANA},
         "session end": {"id_": session},
     }
