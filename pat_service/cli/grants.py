@@ -28,13 +28,27 @@ _VIEW = View(
 )
 
 
+_VIEW_OF_USER = View(
+    {"APP": lambda row: row.app_slug, "EFFECTIVE": lambda row: "yes" if row.effective else "no"},
+    GrantAnswerSchema().dump,
+)
+
+
 @grant_commands.command("list")
-@_APP
+@click.argument("app", metavar="[APP]", required=False)
+@click.option("--user", metavar="EMAIL", help="In place of APP: the grants of this user.")
 @with_json
 @plain_errors()
-def list_grants(app: str, as_json: bool) -> None:
-    """List the grants of an app. A grant is effective if its user may open the app now."""
-    id_ = find("app", app).id
+def list_grants(app: str | None, user: str | None, as_json: bool) -> None:
+    """List the grants of an app or of a user. A grant is effective if its user may open the app now."""
+    if (app is None) == (user is None):
+        raise click.UsageError("Name either an APP or --user.")
+    if user is not None:
+        user_id = find("user", user).id
+        pages = iterate_pages(lambda request: grants.list_grants_of_user(OPERATOR, user_id, request))
+        _VIEW_OF_USER.show_list(pages, as_json=as_json)
+        return
+    id_ = find("app", str(app)).id
     pages = iterate_pages(lambda page_request: grants.list_grants(OPERATOR, id_, page_request))
     _VIEW.show_list(pages, as_json=as_json)
 

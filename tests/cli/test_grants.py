@@ -40,6 +40,24 @@ def test_grants_are_listed(run: Run, directory: Directory) -> None:
     assert json.loads(run("grant", "add", ANA, "orders", "--json")) == anas
 
 
+def test_the_apps_of_a_user_are_listed(run: Run, directory: Directory) -> None:
+    for app in ("orders", "support"):
+        run("grant", "add", MALLORY, app)
+    run("member", "add", MALLORY, "acme", "--role", "end-user")
+    run("grant", "remove", MALLORY, "support")
+    assert run("grant", "list", "--user", MALLORY).splitlines().count("orders\tyes") == 1
+    assert "support" not in run("grant", "list", "--user", MALLORY)
+    run("user", "archive", MALLORY)
+    assert "orders\tno" in run("grant", "list", "--user", MALLORY).splitlines()
+    as_json = json.loads(run("grant", "list", "--user", MALLORY, "--json"))
+    assert json.loads(run("grant", "show", MALLORY, "orders", "--json")) in as_json
+
+
+@pytest.mark.parametrize("args", [[], ["orders", "--user", ANA]])
+def test_a_list_needs_an_app_or_a_user(run: Run, args: list[str]) -> None:
+    assert "Name either an APP or --user." in run.refused("grant", "list", *args, code=2)
+
+
 @pytest.mark.parametrize("verb", ["show", "remove", "add"])
 @pytest.mark.parametrize(
     ("names", "text"),

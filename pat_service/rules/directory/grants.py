@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 from pat_service.errors import GrantNotFound
 from pat_service.rules import events
 from pat_service.rules.access import FACTS, AccessFacts, join_facts, may_open
-from pat_service.rules.callers import Caller, reaches_user
+from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.directory import members, statuses
 from pat_service.rules.directory.changes import Change, changing
 from pat_service.rules.directory.members import Person
@@ -25,12 +25,14 @@ class GrantView:
     """A grant. It is `effective` if its user may open the app now."""
 
     app_id: str
+    app_slug: str
     user_id: str
     effective: bool
     user: Person
 
 
 class _GrantRow(AccessFacts, Protocol):
+    app_slug: str
     shown_status: str
 
 
@@ -40,6 +42,15 @@ def list_grants(caller: Caller, app_id: str, page_request: PageRequest) -> Listi
         reached.find_app(app_id)
         values = {"app": app_id} | caller.reach()
         listing = page(reached.connection, _grants, _grant.c.user_id, page_request, values)
+    return replace(listing, items=[_build(row) for row in listing.items])
+
+
+def list_grants_of_user(caller: Caller, user_id: str, page_request: PageRequest) -> Listing:
+    """Return a page of the user's grants of apps in the caller's workspaces, or raise UserNotFound."""
+    with reading_as(caller) as reached:
+        reached.find_user(user_id)
+        values = {"user": user_id} | caller.reach()
+        listing = page(reached.connection, _grants_of_user, _grant.c.app_id, page_request, values)
     return replace(listing, items=[_build(row) for row in listing.items])
 
 
@@ -118,7 +129,7 @@ def _read(reached: Reach, app_id: str, user_id: str) -> GrantView:
 
 def _build(row: _GrantRow) -> GrantView:
     person = Person(row.user_id, row.user_email, row.user_name, row.shown_status)
-    return GrantView(row.app_id, row.user_id, may_open(row), person)
+    return GrantView(row.app_id, row.app_slug, row.user_id, may_open(row), person)
 
 
 def _remove(change: Change, app_id: str, workspace_id: str, user_id: str) -> None:
@@ -131,16 +142,14 @@ def _remove(change: Change, app_id: str, workspace_id: str, user_id: str) -> Non
 
 _grant: Final = Grant.__table__.alias("grant_")
 #: Select the facts of `access`, so `effective` follows the same rule as an opening.
-_grants = (
-    select(
-        *FACTS,
-        _grant.c.user_id.label("key"),
-        statuses.build_shown_status(App.workspace_id).label("shown_status"),
+_every = select(*FACTS, statuses.build_shown_status(App.workspace_id).label("shown_status")).select_from(
+    join_facts(
+        _grant, App.id == _grant.c.app_id, User.id == _grant.c.user_id, Workspace.id == App.workspace_id
     )
-    .select_from(
-        join_facts(
-            _grant, App.id == _grant.c.app_id, User.id == _grant.c.user_id, Workspace.id == App.workspace_id
-        )
-    )
-    .where(_grant.c.app_id == bindparam("app"), reaches_user(User.id))
+)
+_grants = _every.add_columns(_grant.c.user_id.label("key")).where(
+    _grant.c.app_id == bindparam("app"), reaches_user(User.id)
+)
+_grants_of_user = _every.add_columns(_grant.c.app_id.label("key")).where(
+    _grant.c.user_id == bindparam("user"), reaches_workspace(App.workspace_id)
 )
