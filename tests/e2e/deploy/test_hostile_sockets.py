@@ -168,7 +168,7 @@ def test_an_ambiguous_request_is_refused_and_its_hidden_request_is_never_answere
     "request_text",
     [
         f"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n{HIDDEN}",
-        f"GET /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n{HIDDEN}",
+        f"GET /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n{HIDDEN}",
         f"{POST}{CREDENTIALS}Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n{HIDDEN}",
     ],
     ids=["a tunnel", "chunks in a GET", "compressed chunks"],
