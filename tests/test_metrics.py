@@ -45,7 +45,7 @@ def test_workers_survive_a_full_disk_and_a_deleted_metrics_folder(
                 ("GET", "/nope"),
                 ("POST", "/nope"),
                 ("DELETE", "/api/ext/users/x"),
-                ("GET", "/"),
+                ("GET", "/api/nope"),
             ):
                 assert call(server, method, path).status in (401, 404)
             assert call(server, "GET", "/healthz").status == 200

@@ -365,7 +365,7 @@ def test_a_read_is_repeated_if_the_server_ends_the_connection(
 
 
 def test_check_reads_the_emails_of_all_users(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pat_service.rules.directory.users.READ_ROWS", 2)
+    monkeypatch.setattr("pat_service.rules.directory.emails.READ_ROWS", 2)
     changed = update(User).where(User.email == "mallory@globex.test").values(email="mallory@globex.test ")
     Service(app.test_client()).change(changed)
     done = app.test_cli_runner().invoke(args=["check"])
