@@ -19,7 +19,10 @@ _CHANGE: Final = (
 
 
 def check_networks(public_url: str, parents: Sequence[Parent]) -> list[Finding]:
-    """Warn if a parent has a public address and the service has none, as this machine resolves them."""
+    """Warn if the service has private addresses only, and a parent has a public one.
+
+    This machine resolves the names.
+    """
     host = urlsplit(public_url).hostname or ""
     if not _is_private(host):
         return []

@@ -4,7 +4,9 @@ import socket
 from typing import Any, Final
 
 import pytest
+from flask import Flask
 
+from pat_service.diagnosis import http_check
 from pat_service.diagnosis.networks import check_networks
 from pat_service.diagnosis.origins import parse_parent
 
@@ -51,3 +53,11 @@ def test_a_private_service_in_a_public_page_is_reported(
     if warns:
         assert page in found[0].text
         assert "LocalNetworkAccessAllowedForUrls" in (found[0].change or "")
+
+
+def test_the_doctor_asks_for_each_parent(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(http_check, "check_answer", lambda *_, **__: [])
+    monkeypatch.setitem(app.config, "PUBLIC_URL", "https://intranet.example")
+    done = app.test_cli_runner().invoke(args=["doctor", "--parent", "https://portal.example"])
+    assert "intranet.example has a private address, and https://portal.example a public one" in done.output
