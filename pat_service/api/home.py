@@ -4,9 +4,8 @@ from typing import Final
 
 from flask import Blueprint, Response, jsonify, render_template, request
 
-from pat_service.errors import NotServedHere
 from pat_service.http.headers import csp_nonce
-from pat_service.http.public_url import has_app_origins, is_common_host
+from pat_service.http.public_url import require_common_host
 
 POLICY: Final = (
     "default-src 'none'; style-src 'nonce-{nonce}'; img-src 'self'; form-action 'none'; base-uri 'none'; "
@@ -21,8 +20,7 @@ blueprint: Final = Blueprint("home", __name__)
 @blueprint.get("/")
 def home() -> Response:
     """Answer with a page for browsers and with JSON for programs, on the common host only."""
-    if has_app_origins() and not is_common_host():
-        raise NotServedHere
+    require_common_host()
     if "text/html" not in request.headers.get("Accept", ""):
         return jsonify(name="pat-service", **ADDRESSES)
     page = render_template("api/home.html", addresses=ADDRESSES, csp_nonce=csp_nonce())

@@ -7,7 +7,7 @@ at another app's host, a token or session is invalid.
 from flask import g, request
 
 from pat_service.errors import NotServedHere
-from pat_service.http.public_url import app_url, has_app_origins, is_common_host, public_url, slug_of_host
+from pat_service.http.public_url import app_url, has_app_origins, public_url, slug_of_host
 from pat_service.rules.access import ViewedApp
 from pat_service.shapes import is_dns_label
 
@@ -24,12 +24,6 @@ def expected_slug() -> str | None:
     """Return the slug in the request's host, or None if all apps share an origin."""
     slug: str | None = g.get("slug_of_host")
     return slug
-
-
-def require_common_host() -> None:
-    """Raise NotServedHere if the request's host is not the common one."""
-    if has_app_origins() and not is_common_host():
-        raise NotServedHere
 
 
 def apps_with_host(apps: list[ViewedApp]) -> list[ViewedApp]:

@@ -15,10 +15,11 @@ from pat_service.embed import answers
 from pat_service.embed.deep_link import PAGE_NAME
 from pat_service.embed.embedded_app import Page
 from pat_service.embed.frames import current_session, enter, frame_blueprint
-from pat_service.embed.hosts import require_app_host, require_common_host
+from pat_service.embed.hosts import require_app_host
 from pat_service.embed.pages import app_of, has_page, show
 from pat_service.errors import InvalidPayload
 from pat_service.http.payload import check_body
+from pat_service.http.public_url import require_common_host
 from pat_service.rules.sessions import OpenSession
 
 launchers: Final = frame_blueprint("launcher", f"{answers.LAUNCHERS}/<workspace_id>", require_common_host)

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from flask import current_app, request
 
 from pat_service.credentials import Secret
+from pat_service.errors import NotServedHere
 from pat_service.shapes import is_loopback
 
 TOKEN_PARAMETER = "personal-access-token"
@@ -51,6 +52,12 @@ def slug_of_host() -> str | None:
 def is_common_host() -> bool:
     """Return whether the request's Host is the common host."""
     return _host() == _common_host()
+
+
+def require_common_host() -> None:
+    """Raise NotServedHere if the request's host is not the common one."""
+    if has_app_origins() and not is_common_host():
+        raise NotServedHere
 
 
 def _host() -> str:
