@@ -41,7 +41,8 @@ _log = logging.getLogger("bench.limit")
 
 _FACTS = """
   u.id, u.email, u.name, u.status, a.id, a.slug, a.name, a.template, a.moves, a.workspace_id, a.moved_from,
-  a.allowed_origins, w.id, w.slug, w.name, w.allowed_origins, m.role, g.user_id"""
+  a.allowed_origins, a.upstream, a.start, a.permissions, w.id, w.slug, w.name, w.allowed_origins, w.apps_url,
+  m.role, g.user_id"""
 _BINDS = """
   LEFT JOIN members m ON m.workspace_id = w.id AND m.user_id = u.id
   LEFT JOIN grants g ON g.app_id = a.id AND g.user_id = u.id"""

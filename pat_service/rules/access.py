@@ -58,17 +58,25 @@ class ViewingUser:
 
 @dataclass(frozen=True, slots=True)
 class ViewedApp:
+    """An app. One with an `upstream` runs elsewhere; `start` is its first path, if it has one of its own."""
+
     id: str
     slug: str
     name: str
     template: str
+    upstream: str | None = None
+    start: str | None = None
+    permissions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ViewedWorkspace:
+    """A workspace. `apps_url` is its own address of upstream apps, with `{app}`."""
+
     id: str
     slug: str
     name: str
+    apps_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +121,13 @@ FACTS = (
     App.template.label("app_template"),
     App.moved_from.label("app_moved_from"),
     App.allowed_origins.label("app_origins"),
+    App.upstream.label("app_upstream"),
+    App.start.label("app_start"),
+    App.permissions.label("app_permissions"),
     Workspace.slug.label("workspace_slug"),
     Workspace.name.label("workspace_name"),
     Workspace.allowed_origins.label("workspace_origins"),
+    Workspace.apps_url.label("workspace_apps_url"),
 )
 
 
@@ -143,9 +155,13 @@ class AccessFacts(DecidingFacts, Protocol):
     app_template: str
     app_moved_from: str | None
     app_origins: list[str]
+    app_upstream: str | None
+    app_start: str | None
+    app_permissions: list[str] | None
     workspace_slug: str
     workspace_name: str
     workspace_origins: list[str]
+    workspace_apps_url: str | None
 
 
 class CredentialFacts(AccessFacts, Protocol):
@@ -234,7 +250,15 @@ def require_viewer(facts: CredentialFacts) -> Viewer:
     moved = facts.target_app is not None and facts.moves != facts.app_moves
     if moved or not may_open(facts):
         raise AccessRevoked
-    app = ViewedApp(facts.app_id, facts.app_slug, facts.app_name, facts.app_template)
+    app = ViewedApp(
+        facts.app_id,
+        facts.app_slug,
+        facts.app_name,
+        facts.app_template,
+        facts.app_upstream,
+        facts.app_start,
+        tuple(facts.app_permissions or ()),
+    )
     return Viewer(_build_user(facts), _build_workspace(facts), facts.role, facts.attributes or {}, app)
 
 
@@ -248,7 +272,9 @@ def _build_user(facts: AccessFacts) -> ViewingUser:
 
 
 def _build_workspace(facts: AccessFacts) -> ViewedWorkspace:
-    return ViewedWorkspace(facts.workspace_id, facts.workspace_slug, facts.workspace_name)
+    return ViewedWorkspace(
+        facts.workspace_id, facts.workspace_slug, facts.workspace_name, facts.workspace_apps_url
+    )
 
 
 def narrow_origins(origins: list[str], allowed: Sequence[str] | None) -> list[str]:

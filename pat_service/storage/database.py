@@ -18,7 +18,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, Row, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, InvalidatePoolError, InvalidRequestError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InvalidatePoolError, InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.types import TypeDecorator
@@ -251,8 +251,14 @@ def transaction() -> Iterator[Connection]:
     check_in_connection()
     with write_lock(engine) as waited_ms, _open(engine.connect) as connection:
         connection = connection.execution_options(writes=True)
-        with reduced_timeout(connection.connection.dbapi_connection, waited_ms), connection.begin():
-            yield connection
+        driver: Any = connection.connection.dbapi_connection
+        try:
+            with reduced_timeout(driver, waited_ms), connection.begin():
+                yield connection
+        except IntegrityError:
+            # SQLite keeps the transaction open if its COMMIT violates a deferred constraint.
+            driver.rollback()
+            raise
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -61,15 +62,20 @@ def _where(condition: str) -> dict[str, Any]:
 
 
 class Workspace(Model):
-    """A tenant. The allowed origins may frame its launcher; each app has its own list."""
+    """A tenant. The allowed origins may frame its launcher; each app has its own list.
+
+    `apps_url` is the workspace's own address of its upstream apps, with `{app}` in its host.
+    """
 
     __tablename__ = "workspaces"
+    __table_args__ = (Index("uq_workspaces_apps_url", "apps_url", unique=True),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     slug: Mapped[str] = mapped_column(Text, unique=True)
     name: Mapped[str] = mapped_column(Text)
     allowed_origins: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    apps_url: Mapped[str | None] = mapped_column(Text)
 
 
 class User(Model):
@@ -119,14 +125,39 @@ class WorkspaceStatus(Model):
     status: Mapped[str] = mapped_column(Text)
 
 
+class Upstream(Model):
+    """An address at which apps run elsewhere, and the one workspace whose apps may have it.
+
+    The row stays when the last app gives the address up. Another workspace may then take it.
+    """
+
+    __tablename__ = "upstreams"
+    __table_args__ = (UniqueConstraint("address", "workspace_id"),)
+
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey(Workspace.id, ondelete="CASCADE"), index=True)
+
+
 class App(Model):
     """An embedded app. `moves` counts its changes of workspace; `moved_from` is its previous workspace.
 
     Tokens and sessions carry the count of their creation. So one write ends all of them for good when the app
     moves, even those of a concurrent mint.
+
+    An upstream app runs elsewhere, at the address `upstream`. `start` is the path of its first page, and
+    `permissions` are the browser features of its frame. All three are null for an app with a template of its
+    own. The foreign key is checked at commit, so that an address can move together with its app.
     """
 
     __tablename__ = "apps"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["upstream", "workspace_id"],
+            [Upstream.address, Upstream.workspace_id],
+            deferrable=True,
+            initially="DEFERRED",
+        ),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     slug: Mapped[str] = mapped_column(Text, unique=True)
@@ -137,6 +168,9 @@ class App(Model):
     moves: Mapped[int] = mapped_column(Integer, default=0)
     moved_from: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    upstream: Mapped[str | None] = mapped_column(Text)
+    start: Mapped[str | None] = mapped_column(Text)
+    permissions: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class ReleasedSlug(Model):
