@@ -93,7 +93,7 @@ def create_app(config: Config | None = None) -> Flask:
     _connect(app, config)
     app.extensions["pat_service.findings"] = partial(list_findings, config, config.web_concurrency)
     app.extensions["pat_service.keyring"] = Keyring(config.secret_key, config.secret_key_fallbacks)
-    embed_js.init_app(app)
+    embed_js.init_app(app, minified=not config.development)
     static_files.init_app(app, Path(app.root_path) / "static", follow=config.development)
     try:
         embed.init_app(app, _load_apps(config), development=config.development)

@@ -1,4 +1,4 @@
-"""Minify and compress the files that frames load: `make static`. Node's npx downloads the minifiers.
+"""Minify and compress files of hosts and frames: `make static`. Node's npx downloads the minifiers.
 
 The service uses a result only for the content that it was made from. So a changed file needs nothing until
 the next release.
@@ -13,6 +13,7 @@ from typing import Final
 
 import brotli
 
+from pat_service.embed.embed_js import SCRIPT
 from pat_service.http.static_files import brotli_path, content_digest, minified_name
 from tools.publish_embed import MINIFIER
 
@@ -21,7 +22,7 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 MINIFIERS: Final = {".js": MINIFIER, ".css": ("npx", "--yes", "csso-cli@4.0.2")}
 #: Our own files are minified. Those of others, and of apps, are compressed only.
 OURS: Final = "static/embed"
-PLACES: Final = (OURS, "static/vendor", "apps/*/static")
+PLACES: Final = (f"{OURS}/*", "static/vendor/*", "apps/*/static/*", f"static/{SCRIPT}*")
 TEXTS: Final = (".js", ".mjs", ".css", ".svg", ".json")
 _RESULT: Final = re.compile(r"\.[0-9a-f]{12}\.(min\.\w+|br)\Z")
 
@@ -32,17 +33,20 @@ def minify(content: bytes, ending: str) -> bytes:
 
 def publish(project: Path, minify: Callable[[bytes, str], bytes] = minify) -> Iterator[Path]:
     """Write what is missing, delete what was made from former contents, and yield what was written."""
-    folders = [folder for place in PLACES for folder in project.glob(place)]
-    found = [file for folder in folders for file in folder.glob("*") if file.suffix in (*TEXTS, ".br")]
+    files = [file for place in PLACES for file in project.glob(place)]
+    found = [file for file in files if file.suffix in (*TEXTS, ".br")]
     former = {file for file in found if _RESULT.search(file.name)}
     for file in [file for file in found if file not in former]:
-        if file.parent == project / OURS:
+        is_host_script = file.parent == project / "static"
+        if is_host_script or file.parent == project / OURS:
             minified = file.with_name(minified_name(file.name, content_digest(file.read_bytes())))
             if not minified.exists():
                 minified.write_bytes(minify(file.read_bytes(), file.suffix))
                 yield minified
             former.discard(minified)
             file = minified
+        if is_host_script:
+            continue  # it is compressed at the start, as the module that is made from it
         content = file.read_bytes()
         packed = Path(brotli_path(str(file), content_digest(content)))
         if not packed.exists():

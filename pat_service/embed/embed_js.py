@@ -1,7 +1,7 @@
 """Serve the script of hosts, embed.js, as a classic script and as a module, and its types.
 
 Hosts pin a version by `integrity`. Each published version in `static/embed-versions/` is served byte for
-byte forever. `static/embed.js` is served as it is while its VERSION is not published.
+byte forever. Until then, the service serves `static/embed.js`, or what `make static` has minified of it.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from pat_service.errors import ScriptVersionNotFound
 from pat_service.http.compression import accepts_gzip
 from pat_service.http.headers import PUBLIC
-from pat_service.http.static_files import FOREVER
+from pat_service.http.static_files import FOREVER, content_digest, minified_name
 
 SCRIPT: Final = "embed.js"
 TYPES: Final = "embed.d.ts"
@@ -56,12 +56,17 @@ class Release:
 
 
 class Script:
-    """All versions of the script, and its types. Raise ValueError if the script has no version."""
+    """All versions of the script, and its types. Raise ValueError if the script has no version.
 
-    def __init__(self, static: Path) -> None:
+    `minified`: serve what `make static` has made of this source, if it has.
+    """
+
+    def __init__(self, static: Path, *, minified: bool = True) -> None:
         source = (static / SCRIPT).read_text("utf-8")
         version = version_of(source)
-        self.releases = {version: Release(version, source, published=False)}
+        made = static / minified_name(SCRIPT, content_digest(source.encode()))
+        text = made.read_text("utf-8") if minified and made.exists() else source
+        self.releases = {version: Release(version, text, published=False)}
         for path in (static / VERSIONS).glob("*.js"):
             self.releases[path.stem] = Release(path.stem, path.read_text("utf-8"))
         self.newest = self.releases[version]
@@ -85,9 +90,9 @@ def version_of(source: str) -> str:
     return found[0]
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, *, minified: bool) -> None:
     """Serve the script on every host. The files are read once, at the start."""
-    app.extensions["pat_service.script"] = Script(Path(app.root_path) / "static")
+    app.extensions["pat_service.script"] = Script(Path(app.root_path) / "static", minified=minified)
     app.register_blueprint(blueprint)
 
 

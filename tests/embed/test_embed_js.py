@@ -16,6 +16,7 @@ from pat_service.embed.embed_js import Script
 from pat_service.errors import BY_CODE
 from tests.support.people import ORDERS, Service, problem_of
 from tools.publish_embed import RECORD, STATIC, publish, read_record
+from tools.publish_static import publish as publish_static
 
 SOURCE: Final = (STATIC / "embed.js").read_text("utf-8")
 VERSION: Final = embed_js.version_of(SOURCE)
@@ -79,7 +80,10 @@ def serve(service: Service, monkeypatch: pytest.MonkeyPatch, static: Path) -> No
 # ---- Responses ----
 
 
-def test_the_script_is_the_file_and_the_module_adds_exports(shared: Service) -> None:
+def test_the_script_is_the_file_and_the_module_adds_exports(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(shared.app.extensions, "pat_service.script", Script(STATIC, minified=False))
     for name in ("/embed", f"/embed-{VERSION}"):
         assert get(shared, f"{name}.js").text == SOURCE
         assert get(shared, f"{name}.mjs").text == SOURCE + EXPORTS
@@ -188,6 +192,26 @@ def test_a_published_version_stays_after_an_upgrade(
         assert integrity(answer.data) == read_record(static)["8.0.0"][kind]
         assert answer.headers["Cache-Control"] == FOREVER
     assert "/embed-8.0.1.js" in get(shared, "/embed-8.0.2.js").get_json()["detail"]
+
+
+def test_a_release_serves_the_minified_script_until_the_source_changes(
+    shared: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, static: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(static, project / "static")
+    source = project / "static" / embed_js.SCRIPT
+    [made] = publish_static(project, lambda content, _: b"// small\n" + content)
+    serve(shared, monkeypatch, source.parent)
+    for path in ("/embed.js", "/embed-8.0.0.mjs"):
+        answer = get(shared, path)
+        assert answer.text.startswith("// small\n")
+        assert answer.headers["Cache-Control"] == SHORT
+
+    change(source.parent, '"use strict";', '"use strict"; // why')
+    serve(shared, monkeypatch, source.parent)
+    assert get(shared, "/embed.js").text == source.read_text("utf-8")
+    list(publish_static(project, lambda content, _: content))
+    assert not made.exists(), "a result of the former content stays"
 
 
 def test_a_changed_script_needs_a_new_version(static: Path) -> None:

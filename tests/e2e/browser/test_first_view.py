@@ -3,6 +3,7 @@
 A line holds each answer until the browser has sent the whole wave, so nothing here depends on time.
 """
 
+import gzip
 import re
 import threading
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import Page, expect
 
+from pat_service.embed.embed_js import SCRIPT
 from tests.e2e.browser.installation import Installation
 from tests.e2e.browser.portal import BLOCKED_LINES
 from tests.e2e.browser.recorder import Recorder
 from tests.e2e.browser.site import wait_until
 from tests.support.line import Exchange, Line, line, source_of
 from tests.support.people import ORDERS
+from tools.publish_embed import STATIC
 
 #: The first view, from a clone: without files that only a release has.
 FIRST: Final = [
@@ -86,7 +89,9 @@ class View:
 
 
 def size_of(exchange: Exchange, service: str) -> int:
-    """Return the bytes of the answer. If it is a public file, return the bytes that a clone sends."""
+    """Return the bytes of the answer. If it is a public file, return the bytes of its source, compressed."""
+    if exchange.path == f"/{SCRIPT}":
+        return len(gzip.compress((STATIC / SCRIPT).read_bytes())) + HEADER_BYTES
     path = re.sub(r"^/embed-static/[0-9a-f]{12}/", "/static/", source_of(exchange.path))
     if not path.startswith("/static/"):
         return exchange.size
