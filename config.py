@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -43,6 +43,13 @@ class ConfigError(Exception):
 _PUBLIC_URL = re.compile(
     r"(?P<scheme>https?)://(?P<app>\{app\}\.)?(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?/?",
+    re.ASCII,
+)
+
+
+#: The address of a server.
+_ADDRESS = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII,
 )
 
@@ -155,6 +162,29 @@ def _parse_public_url(text: str) -> str:
     return f"{scheme}://{app}{host}" if port == default_port else f"{scheme}://{app}{host}:{port}"
 
 
+def _parse_server(text: str) -> str:
+    if text.startswith("unix:/"):
+        return text
+    found = _ADDRESS.fullmatch(text.lower())
+    if found is None or found["scheme"] != "http" or not 1 <= int(found["port"] or 0) <= 65535:
+        raise ConfigError("must be http://host:port, or unix: and the path of a socket")
+    return found[0].removesuffix("/")
+
+
+def _parse_upstreams(text: str) -> frozenset[str]:
+    return frozenset(_parse_upstream(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _parse_upstream(text: str) -> str:
+    """Return the address in the form in which the service stores it."""
+    found = _ADDRESS.fullmatch(text.lower())
+    if found is None or not 1 <= int(found["port"] or 1) <= 65535:
+        raise ConfigError("must be addresses such as http://10.0.0.7:8501, with commas between them")
+    default_port = {"http": 80, "https": 443}[found["scheme"]]
+    port = int(found["port"] or default_port)
+    return f"{found['scheme']}://{found['host']}" + ("" if port == default_port else f":{port}")
+
+
 def _parse_switch(text: str) -> bool:
     if text not in Boolean.truthy | Boolean.falsy:
         raise ConfigError("must be on or off")
@@ -233,10 +263,10 @@ class Config:
         folder. Development means that gunicorn is not used, and that `PUBLIC_URL` is unset or loopback.
         """
         environ = os.environ if environ is None else environ
-        texts = {name: text for name in SETTINGS if (text := environ.get(name, "").strip())}
+        texts = _given(environ, SETTINGS)
         gunicorn = environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
         debug = environ.get("FLASK_DEBUG", "").lower() not in _DEBUG_OFF
-        config = cls(gunicorn=gunicorn, given=frozenset(texts), debug=debug, **_parse(texts))
+        config = cls(gunicorn=gunicorn, given=frozenset(texts), debug=debug, **_parse(texts, SETTINGS))
         config._check_together()
         return replace(
             config,
@@ -278,11 +308,39 @@ class Config:
 SETTINGS: Final = {setting.name.upper(): setting for setting in fields(Config) if "parse" in setting.metadata}
 
 
-def _parse(texts: Mapping[str, str]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class RelayConfig:
+    """The settings of the relay, a process of its own. It needs no other setting, and no secret."""
+
+    #: Where it listens, and where the service does: `http://host:port` or `unix:/path`.
+    relay_listen: str = _setting(_parse_server, "http://127.0.0.1:8010")
+    relay_service: str = _setting(_parse_server, "http://127.0.0.1:8000")
+    relay_upstreams: frozenset[str] = _setting(_parse_upstreams, frozenset())
+    relay_max_sockets: int = _setting(_number(1, 100_000), 1000)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Return the settings, or raise ConfigError with one line that says what to change."""
+        texts = _given(os.environ if environ is None else environ, RELAY_SETTINGS)
+        config = cls(**_parse(texts, RELAY_SETTINGS))
+        if not config.relay_upstreams:
+            raise ConfigError("RELAY_UPSTREAMS must list the addresses of apps, such as http://10.0.0.7:8501")
+        return config
+
+
+#: Every setting of the relay by the name of its variable, in the order of the documentation.
+RELAY_SETTINGS: Final = {setting.name.upper(): setting for setting in fields(RelayConfig)}
+
+
+def _given(environ: Mapping[str, str], settings: Mapping[str, Field[Any]]) -> dict[str, str]:
+    return {name: text for name in settings if (text := environ.get(name, "").strip())}
+
+
+def _parse(texts: Mapping[str, str], settings: Mapping[str, Field[Any]]) -> dict[str, Any]:
     values, faults = {}, []
     for name, text in texts.items():
         try:
-            values[SETTINGS[name].name] = SETTINGS[name].metadata["parse"](text)
+            values[settings[name].name] = settings[name].metadata["parse"](text)
         except ConfigError as error:
             faults.append(f"{name} {error}")
     if faults:

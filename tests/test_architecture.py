@@ -87,7 +87,7 @@ def test_apps_import_only_the_public_api() -> None:
 
 def test_only_the_root_reads_the_configuration() -> None:
     readers = [file for file in PROJECT.glob("*.py") if any(n.startswith("config.") for n in imports(file))]
-    assert {file.name for file in readers} == {"app.py", "gunicorn.conf.py"}
+    assert {file.name for file in readers} == {"app.py", "gunicorn.conf.py", "relay.py"}
 
 
 @pytest.mark.parametrize("file", modules_of("rules"), ids=lambda file: file.stem)

@@ -12,7 +12,7 @@ import pytest
 
 import config
 from app import create_app
-from config import Config, ConfigError, check_workers
+from config import Config, ConfigError, RelayConfig, check_workers
 from pat_service.credentials import Keyring
 from pat_service.storage.database import parse_url
 from tests.support.people import make_secret
@@ -510,3 +510,58 @@ def test_workers_without_redis_are_refused_with_any_gunicorn_settings(instance: 
     with pytest.raises(ConfigError, match="REDIS_URL must be set for 2 worker processes"):
         Config.from_environment(outside | {"WEB_CONCURRENCY": "2"}, instance)
     assert Config.from_environment(outside, instance).web_concurrency == 1
+
+
+# The relay
+
+
+def relay_error(**environ: str) -> str:
+    with pytest.raises(ConfigError) as refused:
+        RelayConfig.from_environment({"RELAY_UPSTREAMS": "http://10.0.0.7:8501"} | environ)
+    return str(refused.value)
+
+
+def test_the_relay_needs_only_its_upstreams_and_stores_them_as_the_service_does() -> None:
+    upstreams = "http://10.0.0.7:8501, HTTPS://Sales.Internal:443/,http://[fd00::7]:80"
+    config = RelayConfig.from_environment({"RELAY_UPSTREAMS": upstreams})
+    assert config == RelayConfig(
+        relay_listen="http://127.0.0.1:8010",
+        relay_service="http://127.0.0.1:8000",
+        relay_upstreams=frozenset({"http://10.0.0.7:8501", "https://sales.internal", "http://[fd00::7]"}),
+        relay_max_sockets=1000,
+    )
+
+
+def test_the_relay_and_the_service_may_use_sockets_of_the_file_system() -> None:
+    given = {"RELAY_UPSTREAMS": "http://app", "RELAY_LISTEN": "unix:/run/r", "RELAY_SERVICE": "unix:/run/s"}
+    config = RelayConfig.from_environment(given)
+    assert (config.relay_listen, config.relay_service) == ("unix:/run/r", "unix:/run/s")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RELAY_UPSTREAMS", "http://10.0.0.7:8501/path"),
+        ("RELAY_UPSTREAMS", "10.0.0.7:8501"),
+        ("RELAY_UPSTREAMS", f"http://user:{HIDDEN}@10.0.0.7"),
+        ("RELAY_UPSTREAMS", "http://10.0.0.7:99999"),
+        ("RELAY_UPSTREAMS", "http://*:8501"),
+        ("RELAY_LISTEN", "8010"),
+        ("RELAY_LISTEN", "127.0.0.1:8010"),
+        ("RELAY_LISTEN", "http://127.0.0.1"),
+        ("RELAY_LISTEN", "unix:relay.sock"),
+        ("RELAY_SERVICE", "https://embed.example:443"),
+        ("RELAY_SERVICE", "http://127.0.0.1:0"),
+        ("RELAY_MAX_SOCKETS", "0"),
+        ("RELAY_MAX_SOCKETS", "many"),
+    ],
+)
+def test_an_invalid_setting_of_the_relay_is_named(name: str, value: str) -> None:
+    error = relay_error(**{name: value})
+    assert error.startswith(f"{name} must be ")
+    assert HIDDEN not in error
+
+
+@pytest.mark.parametrize("nothing", ["", " ", ","])
+def test_a_relay_without_upstreams_does_not_start(nothing: str) -> None:
+    assert relay_error(RELAY_UPSTREAMS=nothing).startswith("RELAY_UPSTREAMS must list ")
