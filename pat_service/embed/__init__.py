@@ -10,6 +10,7 @@ from pat_service.embed import locale, script_texts, views
 from pat_service.embed.answers import refusal_page
 from pat_service.embed.app_limits import FORM_LIMIT_BYTES, WrongDeclaration
 from pat_service.embed.embedded_app import EmbeddedApp, Page
+from pat_service.embed.indentation import LeaveOutIndentation
 from pat_service.embed.registry import Registry
 from pat_service.http.static_files import static_files
 from pat_service.rules.access import Viewer
@@ -41,6 +42,7 @@ def init_app(app: Flask, registry: Registry, *, development: bool) -> None:
     public = static_files(app)
     registry.follow(lambda name, folder: public.add(f"apps/{name}", folder / "static"))
     app.jinja_env.globals["_"] = locale.translate
+    app.jinja_env.add_extension(LeaveOutIndentation)
     app.register_blueprint(views.blueprint)
     app.register_blueprint(views.launchers)
     app.register_blueprint(script_texts.blueprint)
