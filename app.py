@@ -16,12 +16,12 @@ from werkzeug.serving import is_running_from_reloader
 
 from config import Config, ConfigError, list_findings
 from pat_service import api, embed
+from pat_service.addresses import APP_LABEL
 from pat_service.app_folders import INCLUDED, migration_folders
 from pat_service.credentials import Keyring
 from pat_service.embed import embed_js
 from pat_service.http import headers, limits, problems, request_checks, static_files
 from pat_service.http.payload import FormRequest
-from pat_service.http.public_url import APP_LABEL
 from pat_service.observability import health, lines, log, monitoring
 from pat_service.storage import database, models  # noqa: F401 - models: for migrations
 

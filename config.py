@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 from marshmallow.fields import Boolean
 
-from pat_service.app_folders import TwoAppsOfOneName, find_apps, migration_folders
+from pat_service.app_folders import ReservedName, TwoAppsOfOneName, find_apps, migration_folders
 from pat_service.findings import Finding, problem
 from pat_service.shapes import check_variety, is_loopback, parse_limit, visible
 from pat_service.storage import readiness
@@ -351,7 +351,7 @@ def _parse(texts: Mapping[str, str], settings: Mapping[str, Field[Any]]) -> dict
 def _find_apps(apps_path: tuple[Path, ...]) -> dict[str, Path]:
     try:
         return find_apps(apps_path)
-    except (TwoAppsOfOneName, OSError) as error:
+    except (TwoAppsOfOneName, ReservedName, OSError) as error:
         raise ConfigError(f"APPS_PATH cannot be used: {error}") from None
 
 

@@ -48,9 +48,9 @@ from demo.back_end import (
     normal,
     shorten,
 )
+from pat_service.addresses import APP_LABEL
 from pat_service.errors import Conflict
 from pat_service.http.payload import read_object
-from pat_service.http.public_url import APP_LABEL
 
 USUAL_PORT: Final = "5000"  # the default origin of `demo load`
 USER_MINT_LIMIT: Final = "600 per minute"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pat_service.shapes import is_slug, visible
+from pat_service.shapes import UPSTREAM_TEMPLATE, is_slug, visible
 
 #: The apps that come with the service.
 INCLUDED: Final = Path(__file__).parents[1] / "apps"
@@ -15,10 +15,14 @@ class TwoAppsOfOneName(Exception):
     """One line that names both folders."""
 
 
+class ReservedName(Exception):
+    """One line that names the folder."""
+
+
 def find_apps(own: Iterable[Path], included: Path = INCLUDED) -> dict[str, Path]:
     """Return each app's folder by its name. An own app replaces an included one of the same name.
 
-    Raise TwoAppsOfOneName, or OSError if a folder cannot be listed.
+    Raise TwoAppsOfOneName or ReservedName, or OSError if a folder cannot be listed.
     """
     found: dict[str, Path] = {}
     for place in own:
@@ -26,6 +30,9 @@ def find_apps(own: Iterable[Path], included: Path = INCLUDED) -> dict[str, Path]
             if name in found:
                 raise TwoAppsOfOneName(f"two apps are named {name}: {visible(f'{found[name]} and {folder}')}")
             found[name] = folder
+    if UPSTREAM_TEMPLATE in found:
+        named = visible(str(found[UPSTREAM_TEMPLATE]))
+        raise ReservedName(f"{named} has the name of apps that run elsewhere; rename it")
     others = _list_apps(included) if included.is_dir() else {}
     return found | {name: folder for name, folder in others.items() if name not in found}
 

@@ -41,6 +41,12 @@ _PLAIN_EMAIL = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
+#: Browser features that an app can declare. A host page must allow them too.
+GRANTABLE: Final = ("camera", "microphone", "geolocation", "clipboard-write", "fullscreen")
+
+#: The template of every app that runs elsewhere. No app of our own can have this name.
+UPSTREAM_TEMPLATE: Final = "upstream"
+
 #: A text with less variety is not a random secret.
 MIN_DIFFERENT_CHARACTERS: Final = 8
 
@@ -172,13 +178,13 @@ def _has_ascii_form(character: str) -> bool:
 def _normalize_domain(folded: str) -> str | None:
     """Return a folded domain in Unicode, or None if IDNA 2008, without mappings, does not allow it."""
     try:
-        labels = [_normalize_label(label) for label in folded.split(".")]
+        labels = [normalize_label(label) for label in folded.split(".")]
     except UnicodeError:
         return None
     return ".".join(labels)
 
 
-def _normalize_label(label: str) -> str:
+def normalize_label(label: str) -> str:
     """Return the label in Unicode. Raise UnicodeError for anything but a label."""
     if _DNS_LABEL.fullmatch(label):
         return label

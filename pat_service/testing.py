@@ -136,7 +136,7 @@ class OpenApp:
         }
         with self._app.app_context():
             keyring = self._app.extensions["pat_service.keyring"]
-            file_provisioning.provision(keyring, document, utcnow(), app_hosts=False)
+            file_provisioning.provision(keyring, document, utcnow())
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,11 @@ from pat_service.api.directory_schemas import (
     WorkspaceChangeSchema,
     WorkspaceQuerySchema,
 )
+from pat_service.api.examples import APP_CHANGE_EXAMPLES, NEW_APP_EXAMPLES
 from pat_service.api.fields import ListRequestSchema, page_of
 from pat_service.http.authentication import client_required, utcnow
 from pat_service.http.payload import read_nothing
-from pat_service.http.public_url import has_app_origins
+from pat_service.http.public_url import site
 from pat_service.rules.callers import PROVISION
 from pat_service.rules.directory import apps, grants, members, users, workspaces
 from pat_service.storage.paging import Listing
@@ -59,7 +60,7 @@ def list_workspaces(query: dict[str, Any]) -> Listing:
 @problems(409)
 def create_workspace(request: dict[str, Any]) -> Any:
     """Create a workspace. A client that is limited to workspaces cannot create one."""
-    return workspaces.create(g.caller, **request, now=utcnow())
+    return workspaces.create(g.caller, **request, now=utcnow(), site=site())
 
 
 @route("GET", "/workspaces/<id:workspace_id>")
@@ -76,7 +77,7 @@ def read_workspace(workspace_id: str) -> Any:
 @problems(404, 409)
 def change_workspace(changes: dict[str, Any], workspace_id: str) -> Any:
     """Change a workspace."""
-    return workspaces.change(g.caller, workspace_id, changes, utcnow())
+    return workspaces.change(g.caller, workspace_id, changes, utcnow(), site=site())
 
 
 @route("DELETE", "/workspaces/<id:workspace_id>")
@@ -199,12 +200,12 @@ def list_apps(query: dict[str, Any]) -> Listing:
 
 
 @route("POST", "/apps")
-@blueprint.arguments(NewAppSchema)
+@blueprint.arguments(NewAppSchema, examples=NEW_APP_EXAMPLES)
 @blueprint.response(201, AppAnswerSchema)
 @problems(404, 409)
 def create_app(request: dict[str, Any]) -> Any:
     """Create an app."""
-    return apps.create(g.caller, **request, now=utcnow(), app_hosts=has_app_origins())
+    return apps.create(g.caller, **request, now=utcnow(), site=site())
 
 
 @route("GET", "/apps/<id:app_id>")
@@ -216,12 +217,12 @@ def read_app(app_id: str) -> Any:
 
 
 @route("PATCH", "/apps/<id:app_id>")
-@blueprint.arguments(AppChangeSchema)
+@blueprint.arguments(AppChangeSchema, examples=APP_CHANGE_EXAMPLES)
 @blueprint.response(200, AppAnswerSchema)
 @problems(404, 409)
 def change_app(changes: dict[str, Any], app_id: str) -> Any:
     """Change an app. A move to another workspace ends its tokens and sessions, and drops its grants."""
-    return apps.change(g.caller, app_id, changes, utcnow(), app_hosts=has_app_origins())
+    return apps.change(g.caller, app_id, changes, utcnow(), site=site())
 
 
 @route("DELETE", "/apps/<id:app_id>")

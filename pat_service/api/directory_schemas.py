@@ -10,15 +10,21 @@ from pat_service.api.fields import (
     ListRequestSchema,
     Moment,
     RequestSchema,
+    apps_url,
     email,
+    given,
     name,
     origins,
+    permissions,
     role,
     slug,
+    start,
     text,
+    upstream,
     uuid,
 )
 from pat_service.rules.directory.slugs import RESERVED_NAMES
+from pat_service.shapes import UPSTREAM_TEMPLATE
 from pat_service.storage.models import LEAST_ROLE, USER_STATUSES
 
 STATUS: Final = (
@@ -40,6 +46,7 @@ class WorkspaceChangeSchema(RequestSchema):
     slug = slug(metadata={"example": "acme"}, **NULLABLE)
     name = name(metadata={"example": "Acme"}, **NULLABLE)
     allowed_origins = origins(**NULLABLE)
+    apps_url = apps_url(**NULLABLE)
 
 
 class NewWorkspaceSchema(WorkspaceChangeSchema):
@@ -108,14 +115,32 @@ _RESERVED: Final = ", ".join(f"`{name}`" for name in RESERVED_NAMES)
 APP_SLUG: Final = {
     "pattern": f"^(?!(?:{'|'.join(RESERVED_NAMES)})$)[a-z0-9][a-z0-9_-]{{0,63}}$",
     "description": f"Reserved: {_RESERVED}. "
-    "If each app has its own host, it must be a label of DNS without `--`.",
+    "If each app has its own host, it must be a label of DNS without `--`. "
+    "With an `upstream` it is such a label of at most 49 characters.",
 }
 
 
 class AppChangeSchema(RequestSchema):
-    """Fields of an app to change. A move to another workspace ends its tokens, sessions and grants."""
+    """Fields of an app to change. A move to another workspace ends its tokens, sessions and grants.
 
-    template = slug(metadata={"description": "The app's folder below apps/."}, **NULLABLE)
+    A `template` replaces an `upstream`, and the other way round. This ends the app's tokens and sessions too.
+    """
+
+    template = slug(
+        metadata={
+            "pattern": f"^(?!{UPSTREAM_TEMPLATE}$)[a-z0-9][a-z0-9_-]{{0,63}}$",
+            "description": "The app's folder below apps/.",
+        },
+        **NULLABLE,
+    )
+    upstream = upstream(**NULLABLE)
+    start = start(**NULLABLE)
+    permissions = permissions(**NULLABLE)
+
+    def shape(self) -> dict[str, Any]:
+        both = [given([name], "string") for name in ("template", "upstream")]
+        return {"not": {"allOf": both}}
+
     slug = slug(metadata=APP_SLUG, **NULLABLE)
     name = name(metadata={"example": "Orders"}, **NULLABLE)
     workspace_id = uuid(**NULLABLE)
@@ -128,6 +153,10 @@ class NewAppSchema(AppChangeSchema):
     id = uuid(attribute="app_id", **NULLABLE)
     slug = slug(required=True, metadata=APP_SLUG)
     workspace_id = uuid(required=True)
+
+    def shape(self) -> dict[str, Any]:
+        absent = {name: {"type": "null"} for name in ("start", "permissions")}
+        return super().shape() | {"anyOf": [given(["upstream"], "string"), {"properties": absent}]}
 
 
 class WorkspaceQuerySchema(ListRequestSchema):
@@ -155,6 +184,9 @@ class WorkspaceAnswerSchema(AnswerSchema):
     slug = fields.String(metadata={"example": "acme"})
     name = fields.String(metadata={"example": "Acme"})
     allowed_origins = fields.List(fields.String())
+    apps_url = fields.String(
+        allow_none=True, metadata={"description": "null: the workspace has no address of its own."}
+    )
     created_at = Moment()
 
 
@@ -210,7 +242,12 @@ class AppAnswerSchema(AnswerSchema):
     slug = fields.String()
     name = fields.String()
     workspace_id = fields.UUID()
-    template = fields.String()
+    template = fields.String(metadata={"description": f"{UPSTREAM_TEMPLATE}: the app runs elsewhere."})
+    upstream = fields.String(
+        allow_none=True, metadata={"example": None, "description": "null: the app has a template."}
+    )
+    start = fields.String(allow_none=True, metadata={"example": None})
+    permissions = fields.List(fields.String(), allow_none=True, metadata={"example": None})
     allowed_origins = fields.List(fields.String())
     created_at = Moment()
 

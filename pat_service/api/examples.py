@@ -56,6 +56,22 @@ MINTED_EXAMPLES: Final = {
         },
     },
 }
+_APP: Final[dict[str, Any]] = {"name": "Orders", "allowedOrigins": ["https://portal.example"]}
+_ELSEWHERE: Final = {
+    "upstream": "http://sales.internal:8501",
+    "start": "/reports?year=2026",
+    "permissions": ["fullscreen"],
+}
+#: Example requests that change an app.
+APP_CHANGE_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "template": {"summary": "With a template", "value": _APP | {"template": "orders"}},
+    "upstream": {"summary": "That runs elsewhere", "value": _APP | _ELSEWHERE},
+}
+#: Example requests that create an app.
+NEW_APP_EXAMPLES: Final = {
+    name: example | {"value": {"slug": "orders", "workspaceId": EXAMPLE_ID} | example["value"]}
+    for name, example in APP_CHANGE_EXAMPLES.items()
+}
 #: Name of a field → example.
 BY_NAME: Final = {
     "slug": "orders",

@@ -9,7 +9,17 @@ from flask import current_app
 from marshmallow import Schema, ValidationError, fields, post_load, pre_load
 from marshmallow.validate import Length, OneOf
 
+from pat_service.addresses import (
+    APPS_URL_PATTERN,
+    MAX_START_BYTES,
+    START_PATTERN,
+    UPSTREAM_PATTERN,
+    check_start,
+    parse_apps_url,
+    parse_upstream,
+)
 from pat_service.shapes import (
+    GRANTABLE,
     MAX_EMAIL_LENGTH,
     MAX_NAME_LENGTH,
     MAX_ORIGIN_LENGTH,
@@ -145,6 +155,11 @@ def to_camel_case(name: str) -> str:
     return re.sub("_([a-z])", lambda match: match[1].upper(), name)
 
 
+def given(names: list[str], kind: str) -> dict[str, Any]:
+    """Return JSON Schema that requires these fields and refuses null."""
+    return {"required": names, "properties": {name: {"type": kind} for name in names}}
+
+
 def limit() -> QueryInteger:
     metadata = {"description": "Maximum number of items."}
     return QueryInteger(MAX_LIMIT, load_default=DEFAULT_LIMIT, metadata=metadata)
@@ -277,3 +292,46 @@ def origins(minimum: int = 0, **options: Any) -> fields.List[Any]:
     return fields.List(
         origin(), validate=length, error_messages={"invalid": "Must be a list of origins."}, **options
     )
+
+
+def upstream(**options: Any) -> fields.String:
+    shape = {
+        "pattern": UPSTREAM_PATTERN,
+        "maxLength": MAX_ORIGIN_LENGTH,
+        "example": "http://sales.internal:8501",
+        "description": "The address of an app that runs elsewhere, in place of `template`. "
+        "Only a client of all workspaces can send it. One address belongs to one workspace.",
+    }
+    return parsed(parse_upstream, metadata=shape, **options)
+
+
+def start(**options: Any) -> fields.String:
+    shape = {
+        "pattern": START_PATTERN,
+        "maxLength": MAX_START_BYTES,
+        "example": "/reports?year=2026",
+        "description": "The path of the first page of an app with an `upstream`. Default: `/`.",
+    }
+    return text(validate=check_start, metadata=shape, **options)
+
+
+def permissions(**options: Any) -> fields.List[Any]:
+    feature = text(validate=OneOf(GRANTABLE, error=f"Must be one of {', '.join(GRANTABLE)}."))
+    return fields.List(
+        feature,
+        validate=Length(0, len(GRANTABLE), error=f"Must be a list of at most {len(GRANTABLE)} features."),
+        error_messages={"invalid": "Must be a list of browser features."},
+        metadata={"description": "Browser features that the frame of an app with an `upstream` may use."},
+        **options,
+    )
+
+
+def apps_url(**options: Any) -> fields.String:
+    shape = {
+        "pattern": APPS_URL_PATTERN,
+        "maxLength": MAX_ORIGIN_LENGTH,
+        "example": "https://{app}.apps.portal.example",
+        "description": "The workspace's own address for its apps with an `upstream`. An empty text removes "
+        "it. Only a client of all workspaces can send it.",
+    }
+    return parsed(lambda text: text and parse_apps_url(text), metadata=shape, **options)

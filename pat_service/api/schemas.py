@@ -15,6 +15,7 @@ from pat_service.api.fields import (
     StrictBoolean,
     any_text,
     email,
+    given,
     name,
     origin,
     origins,
@@ -77,11 +78,6 @@ class Attributes(fields.Dict):
             raise ValidationError(self.ERROR_TEXT)
 
 
-def _given(names: list[str], kind: str) -> dict[str, Any]:
-    """Return JSON Schema that requires these fields and refuses null."""
-    return {"required": names, "properties": {name: {"type": kind} for name in names}}
-
-
 class MintRequestSchema(RequestSchema):
     """A request for a token. It names one user, by `email` or `userId`, and one app or workspace."""
 
@@ -138,9 +134,9 @@ class MintRequestSchema(RequestSchema):
     def shape(self) -> dict[str, Any]:
         needed = [str(field.data_key) for field in self.durations.values() if field.default() is None]
         one_of_each = [
-            {"oneOf": [_given([name], "string") for name in names]} for names in (USER_NAMES, TARGET_NAMES)
+            {"oneOf": [given([name], "string") for name in names]} for names in (USER_NAMES, TARGET_NAMES)
         ]
-        return {"allOf": [*one_of_each, _given(needed, "integer")]}
+        return {"allOf": [*one_of_each, given(needed, "integer")]}
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def check_complete(self, request: dict[str, Any], given: dict[str, Any], **_: Any) -> None:

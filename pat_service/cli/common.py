@@ -74,11 +74,12 @@ def confirm(question: str, *, yes: bool) -> None:
         click.confirm(visible(question), abort=True)
 
 
-def require_some(**changes: str | None) -> dict[str, Any]:
+def require_some(**changes: str | list[str] | None) -> dict[str, Any]:
     """Return the options that were given, or raise a usage error."""
     given = {name: value for name, value in changes.items() if value is not None}
     if not given:
-        raise click.UsageError(f"Name at least one of {', '.join(f'--{name}' for name in changes)}.")
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
+        raise click.UsageError(f"Name at least one of {names}.")
     return given
 
 
@@ -95,14 +96,22 @@ def refused(text: str, error: ValidationError) -> click.ClickException:
 def checked(check: Callable[[str], object]) -> Callable[..., str | None]:
     """Return the callback of a parameter, which refuses other texts in one line."""
 
+    def parse(text: str) -> str:
+        check(text)
+        return text
+
+    return parsed(parse)
+
+
+def parsed(parse: Callable[[str], str]) -> Callable[..., str | None]:
+    """Return the callback of a parameter, which parses its text or refuses it in one line."""
+
     def callback(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
         try:
-            if text is not None:
-                check(text)
+            return None if text is None else parse(text)
         except ValidationError as error:
             name = parameter.metavar if isinstance(parameter, click.Argument) else parameter.opts[0]
             raise refused(f"{name} {text}", error) from None
-        return text
 
     return callback
 

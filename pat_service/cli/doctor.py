@@ -164,7 +164,8 @@ def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
     if app_slug is not None:
         app = _find("app", app_slug)
         home = workspaces.read(OPERATOR, app.workspace_id)
-        target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, app.template)
+        template = None if app.upstream else app.template
+        target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, template)
     return target
 
 

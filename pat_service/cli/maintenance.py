@@ -17,7 +17,7 @@ from pat_service.findings import PROBLEM, Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import key_usage, retention
-from pat_service.rules.directory import apps, emails, slugs, users
+from pat_service.rules.directory import apps, emails, slugs, upstreams, users
 from pat_service.rules.directory.emails import UnreachableUser
 from pat_service.rules.key_usage import KeyUse
 from pat_service.shapes import is_dns_label
@@ -65,6 +65,7 @@ def check(deploy: bool) -> None:
         pooler = readiness.describe_pooler(db.engine)
         uses = key_usage.key_uses(keyring(), datetime.now(UTC))
         templates = apps.list_templates()
+        upstream_apps = apps.list_upstreams()
         homeless = users.count_homeless()
         unreachable = emails.list_unreachable()
         gone = readiness.list_gone_revisions(db.engine, current_app.extensions["pat_service.migrations"])
@@ -83,6 +84,12 @@ def check(deploy: bool) -> None:
             show(
                 f"App {slug} keeps its slug until it is renamed. No client could give the slug now: {refusal}"
             )
+    lacks_hosts = bool(upstream_apps) and not has_app_origins()
+    if lacks_hosts:
+        show(
+            f"pat-service: {', '.join(upstream_apps)} cannot open: an upstream {upstreams.NEEDS_HOSTS}",
+            err=True,
+        )
     for line in _describe_declared(current_app.extensions["pat_service.registry"].limits()):
         show(line)
     for revision in gone:
@@ -91,7 +98,7 @@ def check(deploy: bool) -> None:
         show(_describe_unreachable(user))
     if homeless:
         show(f"{homeless} user(s) have no home workspace: {_HOMELESS}")
-    if wrong_key or any(finding.level == PROBLEM for finding in of_apps):
+    if wrong_key or lacks_hosts or any(finding.level == PROBLEM for finding in of_apps):
         raise SystemExit(1)
 
 

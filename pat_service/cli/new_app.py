@@ -14,7 +14,7 @@ from pat_service.cli.common import checked, show
 from pat_service.embed import Registry
 from pat_service.errors import Refused
 from pat_service.rules.directory import apps
-from pat_service.shapes import check_slug, visible
+from pat_service.shapes import UPSTREAM_TEMPLATE, check_slug, visible
 
 #: The files of a new app. NAME and TITLE in names and texts are replaced.
 FILES: Final = Path(__file__).parent / "new_app_files"
@@ -59,6 +59,8 @@ def _write(folder: Path, name: str, title: str) -> None:
 
 def _require_free(name: str) -> None:
     """Refuse the name of another app: the new one would replace it, or stop the start."""
+    if name == UPSTREAM_TEMPLATE:
+        raise click.ClickException(f"{name} is the name of apps that run elsewhere; choose another name.")
     registry: Registry = current_app.extensions["pat_service.registry"]
     if folder := registry.folder(name):
         raise click.ClickException(

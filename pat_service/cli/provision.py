@@ -10,7 +10,7 @@ from pat_service.cli.apps import list_obstacles
 from pat_service.cli.common import plain_errors, show, show_secret
 from pat_service.cli.lists import show_json, with_json
 from pat_service.http.authentication import keyring
-from pat_service.http.public_url import has_app_origins
+from pat_service.http.public_url import site
 from pat_service.rules import file_provisioning
 from pat_service.shapes import visible
 
@@ -30,7 +30,7 @@ def provision(file: Path, as_json: bool) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(visible(f"{file} cannot be read as UTF-8: {error}")) from None
     done = file_provisioning.provision(
-        keyring(), file_provisioning.parse(text), datetime.now(UTC), app_hosts=has_app_origins()
+        keyring(), file_provisioning.parse(text), datetime.now(UTC), site=site()
     )
     for slug, template in done.templates.items():
         done.notes.extend(list_obstacles(slug, template))

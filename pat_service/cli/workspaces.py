@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 import click
 from flask.cli import AppGroup
 
+from pat_service.addresses import parse_apps_url
 from pat_service.api.directory_schemas import WorkspaceAnswerSchema
 from pat_service.cli.common import (
     TIME_FORMAT,
     checked,
     confirm,
     find,
+    parsed,
     plain_errors,
     require_some,
     show,
@@ -19,6 +21,7 @@ from pat_service.cli.common import (
 from pat_service.cli.lists import View, iterate_pages, with_json
 from pat_service.cli.origins import add_origin_commands, parse_origins
 from pat_service.http.authentication import keyring
+from pat_service.http.public_url import site
 from pat_service.rules import clients
 from pat_service.rules.callers import OPERATOR
 from pat_service.rules.directory import workspaces
@@ -37,7 +40,18 @@ _VIEW = View(
         "ORIGINS": lambda row: row.allowed_origins,
     },
     WorkspaceAnswerSchema().dump,
-    {"ID": lambda row: row.id, "CREATED": lambda row: f"{row.created_at:{TIME_FORMAT}}"},
+    {
+        "APPS_URL": lambda row: row.apps_url,
+        "ID": lambda row: row.id,
+        "CREATED": lambda row: f"{row.created_at:{TIME_FORMAT}}",
+    },
+)
+_APPS_URL = click.option(
+    "--apps-url",
+    metavar="URL",
+    callback=parsed(lambda text: text and parse_apps_url(text)),
+    help="The workspace's own address for its apps with an upstream: https://{app}.apps.portal.example. "
+    '"" removes it.',
 )
 
 
@@ -69,12 +83,22 @@ def show_workspace(slug: str, as_json: bool) -> None:
     metavar="ORIGIN",
     help="Let pages of this origin frame the launcher. Repeat the option for more.",
 )
+@_APPS_URL
 @with_json
 @plain_errors()
-def create_workspace(slug: str, name: str | None, origins: tuple[str, ...], as_json: bool) -> None:
+def create_workspace(
+    slug: str, name: str | None, origins: tuple[str, ...], apps_url: str | None, as_json: bool
+) -> None:
     """Create a workspace."""
-    allowed = parse_origins(origins)
-    row = workspaces.create(OPERATOR, slug=slug, name=name, allowed_origins=allowed, now=datetime.now(UTC))
+    row = workspaces.create(
+        OPERATOR,
+        slug=slug,
+        name=name,
+        allowed_origins=parse_origins(origins),
+        apps_url=apps_url,
+        now=datetime.now(UTC),
+        site=site(),
+    )
     _VIEW.show_changed(f"Workspace {slug} is created. Its id is {row.id}.", row, as_json=as_json)
 
 
@@ -82,12 +106,15 @@ def create_workspace(slug: str, name: str | None, origins: tuple[str, ...], as_j
 @_SLUG
 @click.option("--slug", "new_slug", metavar="SLUG", callback=checked(check_slug), help="The new slug.")
 @click.option("--name", metavar="NAME", callback=checked(check_name), help="The new name.")
+@_APPS_URL
 @with_json
 @plain_errors()
-def change_workspace(slug: str, new_slug: str | None, name: str | None, as_json: bool) -> None:
-    """Change the slug or the name of a workspace."""
-    changes = require_some(slug=new_slug, name=name)
-    row = workspaces.change(OPERATOR, find("workspace", slug).id, changes, datetime.now(UTC))
+def change_workspace(
+    slug: str, new_slug: str | None, name: str | None, apps_url: str | None, as_json: bool
+) -> None:
+    """Change the slug, the name or the own address of a workspace."""
+    changes = require_some(slug=new_slug, name=name, apps_url=apps_url)
+    row = workspaces.change(OPERATOR, find("workspace", slug).id, changes, datetime.now(UTC), site=site())
     _VIEW.show_changed(f"Workspace {row.slug} is changed.", row, as_json=as_json)
 
 

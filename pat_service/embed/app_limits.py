@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError
 
-from pat_service.http.headers import GRANTABLE, permissions_policy
-from pat_service.shapes import is_loopback, parse_origin
+from pat_service.http.headers import permissions_policy
+from pat_service.shapes import GRANTABLE, is_loopback, parse_origin
 
 #: The largest body of an app's form or data: of all apps, and the most that an app can declare.
 FORM_LIMIT_BYTES: Final = 1024 * 1024

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from flask import Flask, g
 
+from pat_service.shapes import GRANTABLE
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -38,8 +40,6 @@ _NEVER: Final = (
     *("accelerometer", "browsing-topics", "display-capture", "gyroscope", "hid", "magnetometer", "midi"),
     *("payment", "publickey-credentials-get", "serial", "usb"),
 )
-#: Features that an app can declare. A host page must allow them too.
-GRANTABLE: Final = ("camera", "microphone", "geolocation", "clipboard-write", "fullscreen")
 
 
 def permissions_policy(granted: Collection[str]) -> str:

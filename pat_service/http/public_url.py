@@ -4,17 +4,21 @@ With `{app}` in `PUBLIC_URL` each app has its own origin: its slug is the first 
 are at the common host, without that label.
 """
 
-from typing import Final
 from urllib.parse import urlencode
 
 from flask import current_app, request
 
+from pat_service.addresses import APP_LABEL, Site
 from pat_service.credentials import Secret
 from pat_service.errors import NotServedHere
 from pat_service.shapes import is_loopback
 
 TOKEN_PARAMETER = "personal-access-token"
-APP_LABEL: Final = "{app}."
+
+
+def site() -> Site:
+    """Return the addresses of this installation."""
+    return Site(current_app.config["PUBLIC_URL"])
 
 
 def has_app_origins() -> bool:

@@ -15,7 +15,8 @@ from marshmallow import Schema, ValidationError, fields, validates_schema
 from marshmallow.validate import Length, OneOf
 from sqlalchemy import Connection
 
-from pat_service import shapes
+from pat_service import addresses, shapes
+from pat_service.addresses import Site
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
 from pat_service.errors import Conflict, InvalidPayload, flatten
 from pat_service.rules import clients, directory, events
@@ -44,6 +45,7 @@ class WorkspaceSchema(Schema):
     slug = _slug(required=True)
     name = _name()
     allowed_origins = fields.List(fields.String(validate=shapes.parse_origin), load_default=list[str])
+    apps_url = fields.String(load_default=None, validate=addresses.parse_apps_url)
 
 
 class UserSchema(Schema):
@@ -62,6 +64,9 @@ class AppSchema(Schema):
     name = _name()
     workspace = _slug(required=True)
     template = _slug()
+    upstream = fields.String(validate=addresses.parse_upstream)
+    start = fields.String(validate=addresses.check_start)
+    permissions = fields.List(fields.String(validate=OneOf(shapes.GRANTABLE)))
     allowed_origins = fields.List(fields.String(validate=shapes.parse_origin), load_default=list[str])
     users = fields.List(_email(), load_default=list[str])
 
@@ -112,6 +117,15 @@ class DocumentSchema(Schema):
             if repeated:
                 raise ValidationError(f"Listed more than once: {', '.join(repeated)}.", kind)
 
+    @validates_schema
+    def check_addresses(self, document: dict[str, list[dict[str, Any]]], **_: Any) -> None:
+        owners: dict[str, str] = {}
+        for app in document["apps"]:
+            if "upstream" in app:
+                upstream = addresses.parse_upstream(app["upstream"])
+                if owners.setdefault(upstream, app["workspace"]) != app["workspace"]:
+                    raise ValidationError(f"Apps of two workspaces have the upstream {upstream}.", "apps")
+
 
 _SIDE = re.compile(r"(?P<entry>\.workspaces\.[^.]+)\.(?:key|value)\Z")
 _document_schema = DocumentSchema()
@@ -136,11 +150,11 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def provision(
-    keyring: Keyring, document: dict[str, Any], now: datetime, *, app_hosts: bool = False
+    keyring: Keyring, document: dict[str, Any], now: datetime, *, site: Site | None = None
 ) -> Provisioned:
     """Create or update everything that the document lists, or nothing. Applying it again changes nothing.
 
-    `app_hosts`: each app has its own host.
+    Without a `site`, the service has no address yet.
 
     Raise InvalidPayload for an invalid document, and Conflict for an unknown reference or a wrong id.
     """
@@ -152,23 +166,33 @@ def provision(
         raise InvalidPayload(
             {_SIDE.sub(r"\g<entry>", name): texts for name, texts in messages.items()}
         ) from None
+    site = site or Site()
     done = Provisioned({kind: len(listed[kind]) for kind in ("workspaces", "users", "apps", "clients")})
     with transaction() as connection:
         change = Change(connection, OPERATOR, now)
-        for item in listed["workspaces"]:
-            directory.workspaces.put(
-                change,
-                item["slug"],
-                name=item.get("name", item["slug"]),
-                allowed_origins=[shapes.parse_origin(text) for text in item["allowed_origins"]],
-            )
+        directory.workspaces.give_up_addresses(
+            change, {item["slug"]: _parse_apps_url(item) for item in listed["workspaces"]}
+        )
+        for place, item in enumerate(listed["workspaces"]):
+            with _naming(f"Workspace {item['slug']!r}", f"workspaces.{place}"):
+                _put_workspace(change, item, site)
         for item in listed["users"]:
             with _naming(f"User {item['email']!r}"):
                 _put_user(change, item, done)
-        apps = []
         for item in listed["apps"]:
-            with _naming(f"App {item['slug']!r}"):
-                apps.append(_put_app(change, item, done, app_hosts=app_hosts))
+            item["id"] = shapes.parse_uuid(item["id"]) if item["id"] else None
+            item["kind"] = _parse_kind(item)
+        directory.apps.claim_upstreams(
+            change,
+            [
+                (item["id"], item["slug"], item["workspace"], item["kind"].get("upstream"))
+                for item in listed["apps"]
+            ],
+        )
+        apps = []
+        for place, item in enumerate(listed["apps"]):
+            with _naming(f"App {item['slug']!r}", f"apps.{place}"):
+                apps.append(_put_app(change, item, done, site))
         for place, item in enumerate(listed["clients"]):
             with _naming(f"Client {item['id']!r}"):
                 _put_client(connection, keyring, item, place, done, now)
@@ -181,12 +205,34 @@ def provision(
 
 
 @contextmanager
-def _naming(thing: str) -> Iterator[None]:
-    """Prefix the text of a conflict with the entry of the file that caused it."""
+def _naming(thing: str, place: str = "") -> Iterator[None]:
+    """Prefix the text of a refusal with the entry of the file that caused it, or with its place."""
     try:
         yield
     except Conflict as conflict:
         raise Conflict(f"{thing}: {conflict.detail}") from None
+    except InvalidPayload as refusal:
+        if not place:
+            raise
+        named = {directory.workspaces.APPS_URL: "apps_url"}
+        raise InvalidPayload(
+            {f"{place}.{named.get(name, name)}": texts for name, texts in refusal.errors.items()}
+        ) from None
+
+
+def _parse_apps_url(item: dict[str, Any]) -> str | None:
+    return None if item["apps_url"] is None else addresses.parse_apps_url(item["apps_url"])
+
+
+def _put_workspace(change: Change, item: dict[str, Any], site: Site) -> None:
+    directory.workspaces.put(
+        change,
+        item["slug"],
+        name=item.get("name", item["slug"]),
+        allowed_origins=[shapes.parse_origin(text) for text in item["allowed_origins"]],
+        apps_url=_parse_apps_url(item),
+        site=site,
+    )
 
 
 def _put_user(change: Change, item: dict[str, Any], done: Provisioned) -> None:
@@ -202,21 +248,33 @@ def _put_user(change: Change, item: dict[str, Any], done: Provisioned) -> None:
         done.notes.append(f"{item['email']} was archived and is active again")
 
 
-def _put_app(change: Change, item: dict[str, Any], done: Provisioned, *, app_hosts: bool) -> str:
-    template = item.get("template", item["slug"])
+def _parse_kind(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry's template, or its upstream with start and permissions."""
+    kind: dict[str, Any] = {
+        name: item[name] for name in ("template", *directory.upstreams.FIELDS) if name in item
+    }
+    if "upstream" in kind:
+        kind["upstream"] = addresses.parse_upstream(kind["upstream"])
+    return kind
+
+
+def _put_app(change: Change, item: dict[str, Any], done: Provisioned, site: Site) -> str:
     app_id = directory.apps.put(
         change,
         item["slug"],
-        id_=shapes.parse_uuid(item["id"]) if item["id"] else None,
+        id_=item["id"],
         name=item.get("name", item["slug"]),
         workspace=item["workspace"],
-        template=template,
         allowed_origins=[shapes.parse_origin(text) for text in item["allowed_origins"]],
-        app_hosts=app_hosts,
+        site=site,
+        kind=item["kind"],
     )
     user_ids = {directory.users.require_id(change.connection, email) for email in item["users"]}
     directory.grants.put_all(change, app_id, user_ids)
-    done.templates[item["slug"]] = template
+    is_upstream = "upstream" in item
+    done.templates[item["slug"]] = (
+        shapes.UPSTREAM_TEMPLATE if is_upstream else item.get("template", item["slug"])
+    )
     return app_id
 
 

@@ -22,11 +22,12 @@ def test_an_app_is_created_shown_changed_and_deleted(run: Run, directory: Direct
     assert made == f"App quote is created. Its id is {id_}.\n"
     assert run("app", "show", "quote").splitlines() == [
         *("SLUG\tquote", "NAME\tquote", "WORKSPACE\tacme", "TEMPLATE\tquote"),
-        *("ORIGINS\thttps://p.example", f"ID\t{id_}", "CREATED\t2026-11-22T12:00:00Z"),
+        *("ORIGINS\thttps://p.example", "UPSTREAM\t", "START\t", "PERMISSIONS\t"),
+        *(f"ID\t{id_}", "CREATED\t2026-11-22T12:00:00Z"),
     ]
     changed = run("app", "change", "quote", "--slug", "quotes", "--name", "Quotes", "--template", "orders")
     assert changed == "App quotes is changed.\n"
-    assert "quotes\tQuotes\tacme\torders\thttps://p.example\n" in run("app", "list")
+    assert "quotes\tQuotes\tacme\torders\thttps://p.example\t\n" in run("app", "list")
     assert run("app", "delete", "quotes") == "App quotes is deleted.\n"
     assert "quotes" not in run("app", "list")
     assert [(fact[0], fact[1]) for fact in directory.take_event_facts()] == [
@@ -74,7 +75,8 @@ def test_a_refusal_is_one_line(run: Run, directory: Directory, args: list[str], 
 
 def test_a_change_of_nothing_is_a_usage_error(run: Run) -> None:
     said = run.refused("app", "change", "orders", code=2)
-    assert "Name at least one of --slug, --name, --template, --workspace." in said
+    options = "--slug, --name, --template, --upstream, --start, --permissions, --workspace"
+    assert f"Name at least one of {options}." in said
 
 
 def test_an_app_without_files_is_noted(run: Run) -> None:

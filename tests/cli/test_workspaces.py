@@ -13,7 +13,8 @@ def test_a_workspace_is_created_shown_changed_and_deleted(run: Run, directory: D
     id_ = made.removesuffix(".\n").split()[-1]
     assert made == f"Workspace initech is created. Its id is {id_}.\n"
     assert run("workspace", "show", "initech").splitlines()[:-1] == [
-        *("SLUG\tinitech", "NAME\tinitech", "ORIGINS\thttps://p.example", f"ID\t{id_}"),
+        *("SLUG\tinitech", "NAME\tinitech", "ORIGINS\thttps://p.example", "APPS_URL\t"),
+        f"ID\t{id_}",
     ]
     changed = run("workspace", "change", "initech", "--slug", "initrode", "--name", "Initrode")
     assert changed == "Workspace initrode is changed.\n"
@@ -64,4 +65,5 @@ def test_a_refusal_is_one_line(run: Run, directory: Directory, args: list[str], 
 
 
 def test_a_change_of_nothing_is_a_usage_error(run: Run) -> None:
-    assert "Name at least one of --slug, --name." in run.refused("workspace", "change", "acme", code=2)
+    said = run.refused("workspace", "change", "acme", code=2)
+    assert "Name at least one of --slug, --name, --apps-url." in said

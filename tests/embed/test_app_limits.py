@@ -9,7 +9,7 @@ from werkzeug.test import TestResponse
 
 from pat_service.embed import EmbeddedApp, WrongDeclaration, ancestors
 from pat_service.embed.app_limits import AppLimits, parse_limits
-from pat_service.http.headers import GRANTABLE
+from pat_service.shapes import GRANTABLE
 from tests.support.people import LEDGER, ORDERS, PORTAL, SUPPORT, Service
 
 TILES = "https://tiles.example"

@@ -23,7 +23,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from config import Config
 from pat_service.http.authentication import utcnow
-from pat_service.http.public_url import has_app_origins
+from pat_service.http.public_url import site
 from pat_service.rules import file_provisioning
 from pat_service.storage import prepared
 from pat_service.storage.database import db, reading, transaction
@@ -120,7 +120,7 @@ WORLD: Final[dict[str, Any]] = {
 def provision(app: Flask, document: dict[str, Any]) -> file_provisioning.Provisioned:
     with app.app_context():
         keyring = app.extensions["pat_service.keyring"]
-        return file_provisioning.provision(keyring, document, utcnow(), app_hosts=has_app_origins())
+        return file_provisioning.provision(keyring, document, utcnow(), site=site())
 
 
 def changed(kind: str, name: str, /, **changes: Any) -> dict[str, Any]:

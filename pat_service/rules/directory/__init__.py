@@ -5,6 +5,6 @@ operations is one transaction. `put` with a `Change`, and `put_all`, join the tr
 file.
 """
 
-from pat_service.rules.directory import apps, grants, members, users, workspaces
+from pat_service.rules.directory import apps, grants, members, upstreams, users, workspaces
 
-__all__ = ["apps", "grants", "members", "users", "workspaces"]
+__all__ = ["apps", "grants", "members", "upstreams", "users", "workspaces"]

@@ -1,15 +1,18 @@
-"""Apps are what the service embeds. Moving an app to another workspace ends its tokens and sessions."""
+"""Apps are what the service embeds. Tokens and sessions end if an app moves to another workspace, or changes
+between a template and an upstream.
+"""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select, update
 
+from pat_service.addresses import Site
 from pat_service.errors import Conflict, InvalidPayload
 from pat_service.rules import events
 from pat_service.rules.callers import OPERATOR, Caller, reaches_workspace
-from pat_service.rules.directory import deletion, reach, slugs, workspaces
+from pat_service.rules.directory import deletion, reach, slugs, upstreams, workspaces
 from pat_service.rules.directory.changes import Change, Noun, changing, difference, edit_origins
 from pat_service.rules.directory.reach import AppRow, reading_as
 from pat_service.shapes import is_dns_label
@@ -24,7 +27,7 @@ APP: Final = Noun(
     events.APP_CHANGED,
     events.APP_DELETED,
     # The workspace is not listed here, since the event has it as an id.
-    audited=("slug", "name", "template", "allowed_origins"),
+    audited=("slug", "name", "template", "allowed_origins", *upstreams.FIELDS),
 )
 
 
@@ -44,10 +47,16 @@ def read(caller: Caller, app_id: str) -> AppRow:
 
 
 def list_templates() -> dict[str, str]:
-    """Return the template of each app by its slug, sorted by slug."""
+    """Return the template of each app by its slug, sorted by slug. Upstream apps have none."""
     with reading() as connection:
-        rows = connection.execute(select(App.slug, App.template).order_by(App.slug))
+        rows = connection.execute(_templates)
         return {row.slug: row.template for row in rows}
+
+
+def list_upstreams() -> list[str]:
+    """Return the slugs of the upstream apps, sorted."""
+    with reading() as connection:
+        return list(connection.execute(_upstream_slugs).scalars())
 
 
 def create(
@@ -56,24 +65,28 @@ def create(
     slug: str,
     workspace_id: str,
     now: datetime,
-    app_hosts: bool,
+    site: Site,
     name: str | None = None,
-    template: str | None = None,
     allowed_origins: Sequence[str] = (),
     app_id: str | None = None,
+    **kind: Any,
 ) -> AppRow:
-    """Create an app. Its name and template default to the slug. `app_hosts`: each app has its own host.
+    """Create an app. Its name defaults to the slug. `kind` has its template, or its upstream with start and
+    permissions; the template defaults to the slug.
 
-    Raise InvalidPayload for a slug that no app may take, WorkspaceNotFound or Conflict.
+    Raise ScopeMissing, WorkspaceNotFound or Conflict, or InvalidPayload for a slug that no app may take and
+    for fields that do not go together.
     """
     with changing(caller, now) as change:
-        _require_allowed(caller, slug, app_hosts=app_hosts)
+        upstreams.require_right(caller, kind)
+        facts = upstreams.build_new(kind, slug)
+        _require_allowed(caller, slug, site)
         change.find_workspace(workspace_id)
-        facts = {
+        _take_upstream(change, site, slug, workspace_id, facts["upstream"])
+        facts |= {
             "slug": slug,
             "name": name or slug,
             "workspace_id": workspace_id,
-            "template": template or slug,
             "allowed_origins": allowed_origins,
         }
         new_app = _add(change, facts, app_id)
@@ -82,20 +95,27 @@ def create(
         return change.find_app(new_app)
 
 
-def change(caller: Caller, app_id: str, changes: dict[str, Any], now: datetime, *, app_hosts: bool) -> AppRow:
-    """Change the slug, name, workspace_id, template or allowed_origins. A new workspace_id moves the app.
+def change(caller: Caller, app_id: str, changes: dict[str, Any], now: datetime, *, site: Site) -> AppRow:
+    """Change the slug, name, workspace_id, allowed_origins, template, upstream, start or permissions.
 
-    `app_hosts`: each app has its own host. Raise InvalidPayload for a slug that no app may take, AppNotFound,
-    WorkspaceNotFound or Conflict.
+    A new workspace_id moves the app. A template replaces an upstream, and the other way round.
+
+    Raise ScopeMissing, AppNotFound, WorkspaceNotFound or Conflict, or InvalidPayload for a slug that no app
+    may take and for fields that do not go together.
     """
     with changing(caller, now) as change:
         current = change.find_app(app_id, lock=True)
+        upstreams.require_right(caller, changes, current)
+        facts = changes | upstreams.build_changes(changes, current)
         if "workspace_id" in changes:
             change.find_workspace(changes["workspace_id"])
         slug = changes.get("slug", current.slug)
         if slug != current.slug:
-            _require_allowed(caller, slug, app_hosts=app_hosts)
-        if _find_id(change.connection, slug) not in (None, app_id) or not _change(change, current, changes):
+            _require_allowed(caller, slug, site)
+        upstream = facts.get("upstream", current.upstream)
+        workspace_id = changes.get("workspace_id", current.workspace_id)
+        _take_upstream(change, site, slug, workspace_id, upstream, current)
+        if _find_id(change.connection, slug) not in (None, app_id) or not _change(change, current, facts):
             raise Conflict("This slug is taken; choose another.")
         return change.find_app(app_id)
 
@@ -128,27 +148,28 @@ def put(
     id_: str | None,
     name: str,
     workspace: str,
-    template: str,
     allowed_origins: Sequence[str],
-    app_hosts: bool,
+    site: Site,
+    kind: Mapping[str, Any],
 ) -> str:
     """Create the app, or change it to have exactly these values, and return its id.
 
-    The id finds the app; without an id, the slug does. `app_hosts`: each app has its own host. Raise Conflict
-    if the id and the slug belong to different apps, if the app may not take the slug, or if the workspace is
-    unknown.
+    The id finds the app; without an id, the slug does. `kind` is as for `create`. `claim_upstreams` has
+    claimed its address. Raise Conflict if the id and the slug belong to different apps, if the app may not
+    take the slug, or if the workspace is unknown, and InvalidPayload as `create` does.
     """
     workspace_id = workspaces.find_by_slug(change.connection, workspace)
-    facts = {
+    facts = upstreams.build_new(kind, slug) | {
         "slug": slug,
         "name": name,
         "workspace_id": workspace_id,
-        "template": template,
         "allowed_origins": allowed_origins,
     }
+    if facts["upstream"] is not None:
+        upstreams.check(site, slug, facts["upstream"])
     app_id = id_ or _find_id(change.connection, slug) or new_id()
     if _find_id(change.connection, slug) != app_id:
-        refusal = slugs.explain_refusal(slug, app_hosts=app_hosts, by_operator=True)
+        refusal = slugs.explain_refusal(slug, app_hosts=site.app_hosts, by_operator=True)
         if refusal is not None:
             raise Conflict(f"The slug {slug!r}: {refusal}")
     if _add(change, facts, app_id) is not None:
@@ -168,16 +189,52 @@ def put(
     return app_id
 
 
+def claim_upstreams(change: Change, listed: Iterable[tuple[str | None, str, str, str | None]]) -> None:
+    """Let workspaces have the addresses that a file lists: id, slug, workspace and upstream of each app.
+
+    An address that one listed app gives up may go to another. Raise Conflict.
+    """
+    entries = list(listed)
+    ids = [id_ or _find_id(change.connection, slug) for id_, slug, _, _ in entries]
+    claims = [
+        (upstream, workspaces.find_by_slug(change.connection, workspace))
+        for _, _, workspace, upstream in entries
+        if upstream is not None
+    ]
+    if claims:
+        upstreams.claim_all(change.connection, claims, [id_ for id_ in ids if id_ is not None])
+
+
 def _add(change: Change, facts: dict[str, Any], app_id: str | None) -> str | None:
     return change.add(APP, facts | {"moves": 0}, [facts["workspace_id"]], app_id)
 
 
-def _require_allowed(caller: Caller, slug: str, *, app_hosts: bool) -> None:
-    refusal = slugs.explain_refusal(slug, app_hosts=app_hosts, by_operator=caller == OPERATOR)
-    if app_hosts and not is_dns_label(slug):
+def _require_allowed(caller: Caller, slug: str, site: Site) -> None:
+    refusal = slugs.explain_refusal(slug, app_hosts=site.app_hosts, by_operator=caller == OPERATOR)
+    if site.app_hosts and not is_dns_label(slug):
         refusal = "Must be at most 63 of a-z, 0-9 and inner dashes, since it is part of the app's host."
     if refusal is not None:
         raise InvalidPayload({"slug": [refusal]})
+
+
+def _take_upstream(
+    change: Change,
+    site: Site,
+    slug: str,
+    workspace_id: str,
+    upstream: str | None,
+    current: AppRow | None = None,
+) -> None:
+    """Check what an app with an upstream needs, and claim the address for its workspace."""
+    if upstream is None:
+        return
+    if current is None or upstream != current.upstream:
+        upstreams.require_hosts(site)
+    if current is None or (slug, upstream) != (current.slug, current.upstream):
+        upstreams.check(site, slug, upstream)
+    if current is None or (upstream, workspace_id) != (current.upstream, current.workspace_id):
+        leaving = () if current is None else (current.id,)
+        upstreams.claim(change.connection, upstream, workspace_id, leaving)
 
 
 def _change(change: Change, current: AppRow, facts: Mapping[str, Any]) -> bool:
@@ -185,12 +242,19 @@ def _change(change: Change, current: AppRow, facts: Mapping[str, Any]) -> bool:
     workspace_id, slug = facts.get("workspace_id", current.workspace_id), facts.get("slug", current.slug)
     if workspace_id == current.workspace_id:
         change.update(APP, current, facts, [current.workspace_id])
+        if (facts.get("upstream", current.upstream) is None) != (current.upstream is None):
+            _end_access(change, current)
     else:
         _move(change, current, facts)
     if slug == current.slug:
         return True
     slugs.release(change, current.slug, current.workspace_id)
     return slugs.take(change, slug, workspace_id)
+
+
+def _end_access(change: Change, current: AppRow) -> None:
+    """Permanently end the app's tokens and sessions, as a move does: other scripts have held them."""
+    change.connection.execute(update(App).where(App.id == current.id).values(moves=App.moves + 1))
 
 
 def _move(change: Change, current: AppRow, facts: Mapping[str, Any]) -> None:
@@ -218,4 +282,6 @@ def _find_id(connection: Connection, slug: str) -> str | None:
     return app_id
 
 
+_templates = select(App.slug, App.template).where(App.upstream.is_(None)).order_by(App.slug)
+_upstream_slugs = select(App.slug).where(App.upstream.is_not(None)).order_by(App.slug)
 _reached = select(App.__table__, App.id.label("key")).where(reaches_workspace(App.workspace_id))

@@ -32,8 +32,9 @@ class Noun:
     audited: tuple[str, ...]
 
     def audit(self, row: object, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the row's audited values. The facts override them."""
-        return {name: facts[name] if name in facts else getattr(row, name) for name in self.audited}
+        """Return the row's audited values, without null. The facts override them."""
+        values = {name: facts[name] if name in facts else getattr(row, name) for name in self.audited}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,16 @@ class FoundUserRow(UserRow, Protocol):
     home_reached: bool
 
 
+class WorkspaceRow(TargetRow, Protocol):
+    apps_url: str | None
+
+
 class AppRow(TargetRow, Protocol):
     workspace_id: str
     template: str
+    upstream: str | None
+    start: str | None
+    permissions: list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,8 @@ class Reach:
     connection: Connection
     caller: Caller
 
-    def find_workspace(self, workspace_id: str, *, lock: bool = False) -> TargetRow:
-        row: TargetRow = self._find(_workspace, workspace_id, WorkspaceNotFound, lock=lock)
+    def find_workspace(self, workspace_id: str, *, lock: bool = False) -> WorkspaceRow:
+        row: WorkspaceRow = self._find(_workspace, workspace_id, WorkspaceNotFound, lock=lock)
         return row
 
     def find_user(self, user_id: str, *, lock: bool = False) -> FoundUserRow:

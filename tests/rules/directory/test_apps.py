@@ -41,6 +41,9 @@ def test_an_app_has_all_documented_fields(directory: Directory) -> None:
         "name": "Orders",
         "workspaceId": directory.acme,
         "template": "orders",
+        "upstream": None,
+        "start": None,
+        "permissions": None,
         "allowedOrigins": [PORTAL],
     }
 

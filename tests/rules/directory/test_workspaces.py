@@ -17,7 +17,13 @@ def test_a_workspace_has_all_documented_fields(directory: Directory) -> None:
     acme = directory.ok("GET", f"workspaces/{directory.acme}")
     created_at = acme.pop("createdAt")
     assert created_at.endswith("Z")
-    assert acme == {"id": directory.acme, "slug": "acme", "name": "Acme", "allowedOrigins": [PORTAL]}
+    assert acme == {
+        "id": directory.acme,
+        "slug": "acme",
+        "name": "Acme",
+        "allowedOrigins": [PORTAL],
+        "appsUrl": None,
+    }
     (listed,) = directory.items("workspaces")
     assert listed == acme | {"createdAt": created_at}
 
