@@ -29,7 +29,7 @@ from tests.support.rewriting_proxy import (
     minify,
     rewriting_proxy,
 )
-from tests.support.servers import _certificate, free_port, within
+from tests.support.servers import certificate, free_port, within
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -429,10 +429,10 @@ def test_the_doctor_reports_a_name_that_does_not_resolve(ask: Ask, monkeypatch: 
     assert "*.embed.example" in found[2]
 
 
-def test_the_doctor_reports_a_certificate_that_browsers_do_not_trust(
+def test_the_doctor_reports_acertificate_that_browsers_do_not_trust(
     app: Flask, ask: Ask, tmp_path: Path
 ) -> None:
-    _certificate(tmp_path)
+    certificate(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "key.pem")
     text = only_problem(ask, serving(app.wsgi_app, tls), url="https://localhost:PORT")

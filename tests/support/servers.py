@@ -103,17 +103,22 @@ def nginx(
     sockets: Path,
     *,
     app_origins: bool = False,
+    upstreams: Sequence[str] | None = None,
+    trusted: Path | None = None,
+    relay: int | None = None,
     body_mb: int = 2,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate.
 
     `app_origins`: with the changes of docs/operate/proxy.md for an origin for each app.
+    `upstreams`: also for apps that run elsewhere, with this list of addresses. `trusted`: their authority.
+    `relay`: the port of the relay, if it runs.
     `body_mb`: the size of uploads, changed as docs/operate/proxy.md says.
     """
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
-        _certificate(folder)
+        certificate(folder)
         temporary = "".join(
             f"{kind}_temp_path {folder}/{kind};"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -129,8 +134,25 @@ def nginx(
             "\nhttp {": f"\nhttp {{ {temporary}",
             "client_max_body_size 2m;": f"client_max_body_size {body_mb}m;",
         }
-        if app_origins:
-            changes[f"server_name {HOST};"] = f"server_name {HOST} *.{HOST};"
+        if app_origins or upstreams is not None:
+            changes[f"server_name {HOST};"] = rf"server_name {HOST} ~^[^.]+\.embed\.example$;"
+        if upstreams is not None:
+            changes["# include /etc/nginx/"] = f"include {folder}/"
+            same = ("/etc/ssl/pat-service/", "listen 443 ")
+            lines = "".join(f'    "{each}" {_nginx_target(each)};\n' for each in upstreams)
+            blocks = "".join(
+                f"upstream {urlsplit(each).hostname} {{ server {urlsplit(each).netloc}; }}\n"
+                for each in upstreams
+                if _nginx_target(each) != each
+            )
+            gateway = {text: changes[text] for text in same} | {
+                '    "http://10.0.0.7:8501" http://10.0.0.7:8501;\n': lines,
+                "upstream upstream_not_listed {": f"{blocks}upstream upstream_not_listed {{",
+                "/etc/ssl/certs/ca-certificates.crt": str(trusted or folder / "fullchain.pem"),
+            }
+            if relay:
+                gateway |= {"# websocket": "websocket", "127.0.0.1:8010": f"127.0.0.1:{relay}"}
+            _changed("gateway.nginx.conf", gateway, folder)
         config = _changed("nginx.conf", changes, folder)
         command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
         with _running("nginx", command, folder / "output", cwd=folder, env=env) as wait:
@@ -139,12 +161,20 @@ def nginx(
 
 
 @contextlib.contextmanager
-def caddy(sockets: Path, *, app_origins: bool = False, body_mb: int = 2) -> Iterator[Proxy]:
+def caddy(
+    sockets: Path,
+    *,
+    app_origins: bool = False,
+    upstreams: Sequence[str] | None = None,
+    trusted: Path | None = None,
+    relay: int | None = None,
+    body_mb: int = 2,
+) -> Iterator[Proxy]:
     """Run docs/operate/Caddyfile as `nginx` runs its configuration."""
     with _scratch("caddy") as folder:
         port, plain_port = free_port(), free_port()
-        names = f"{HOST}, *.{HOST}" if app_origins else HOST
-        _certificate(folder)
+        names = f"{HOST}, *.{HOST}" if app_origins or upstreams is not None else HOST
+        certificate(folder)
         changes = {
             "\n{\n": f"\n{{\n\thttp_port {plain_port}\n\thttps_port {port}\n",
             f"\n\n{HOST} {{\n": f"\n\n{names} {{\n\ttls {folder}/fullchain.pem {folder}/key.pem\n",
@@ -153,6 +183,21 @@ def caddy(sockets: Path, *, app_origins: bool = False, body_mb: int = 2) -> Iter
             "request_buffers 2MiB": f"request_buffers {body_mb}MiB",
             "/run/pat-service/": f"{sockets}/",
         }
+        if upstreams is not None:
+            changes |= {"# import gateway": "import gateway"}
+            lines = "".join(
+                f'\t\t"{each}" {urlsplit(each).netloc} {urlsplit(each).scheme}\n' for each in upstreams
+            )
+            gateway = {
+                "/run/pat-service/": f"{sockets}/",
+                '\t\t"http://10.0.0.7:8501" 10.0.0.7:8501 http\n': lines,
+            }
+            if trusted:
+                gateway["\t\t\t\t\t\t\ttls\n"] = f"\t\t\t\t\t\t\ttls\n\t\t\ttls_trust_pool file {trusted}\n"
+            if relay:
+                gateway |= {"# @sockets": "@sockets", "# reverse_proxy @sockets": "reverse_proxy @sockets"}
+                gateway["127.0.0.1:8010"] = f"127.0.0.1:{relay}"
+            _changed("gateway.Caddyfile", gateway, folder)
         config = _changed("Caddyfile", changes, folder)
         command = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
         home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
@@ -162,12 +207,18 @@ def caddy(sockets: Path, *, app_origins: bool = False, body_mb: int = 2) -> Iter
             yield Proxy(port, plain_port, folder / "pat-service.log", error_log, wait.process)
 
 
-def _certificate(folder: Path) -> None:
+def _nginx_target(upstream: str) -> str:
+    """Return the address of an upstream, or its block if it has a name."""
+    parts = urlsplit(upstream)
+    return upstream if parts.hostname == "127.0.0.1" else f"{parts.scheme}://{parts.hostname}"
+
+
+def certificate(folder: Path) -> None:
     """Create a certificate and key for HOST, the hosts below it and 127.0.0.1 in the folder."""
     command = [
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
         *("-subj", f"/CN={HOST}", "-days", "2"),
-        *("-addext", f"subjectAltName=DNS:{HOST},DNS:*.{HOST},IP:127.0.0.1"),
+        *("-addext", f"subjectAltName=DNS:{HOST},DNS:*.{HOST},DNS:localhost,IP:127.0.0.1"),
         *("-keyout", str(folder / "key.pem"), "-out", str(folder / "fullchain.pem")),
     ]
     subprocess.run(command, check=True, capture_output=True)
@@ -224,6 +275,18 @@ def flask_run(
 
 
 @contextlib.contextmanager
+def relay(env: Mapping[str, str], port: int) -> Iterator[None]:
+    """Run the relay with these settings, which name the port."""
+    command = [sys.executable, "relay.py"]
+    with (
+        _scratch("relay") as folder,
+        _running("relay", command, folder / "log", cwd=PROJECT, env=env) as wait,
+    ):
+        wait(lambda: _answer(port, _ASK).startswith(b"HTTP/1."))
+        yield
+
+
+@contextlib.contextmanager
 def web_server(
     command: Sequence[str], env: Mapping[str, str], *, port: int, cwd: Path
 ) -> Iterator[WebServer]:
@@ -258,7 +321,7 @@ def redis_with_tls() -> Iterator[tuple[str, Path]]:
     """Run Debian's Redis, as pip's has no TLS; yield its rediss:// URL and the file of its own authority."""
     with _scratch("redis-tls") as folder:
         port = free_port()
-        _certificate(folder)
+        certificate(folder)
         options = {
             "--tls-port": str(port),
             "--tls-cert-file": f"{folder}/fullchain.pem",
