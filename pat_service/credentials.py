@@ -5,12 +5,16 @@ of everything before it, in 8 hex digits. A scanner can recognize a real one off
 without a query.
 """
 
+import binascii
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
 import zlib
+from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -40,7 +44,14 @@ JWT_LEEWAY_SECONDS: Final = 5
 MAX_CACHED_JWTS: Final = 4096
 CLAIMS: Final = ("iss", "aud", "sub", "jti", "wid", "iat", "nbf", "exp")
 
+#: The length of a viewer's tag in a host: 60 bits, which name a viewer but keep no secret.
+TAG_CHARS: Final = 12
+#: A session's cookie has its id, which is a UUID, and this many bytes of a MAC.
+COOKIE_MAC_BYTES: Final = 16
+_ID_BYTES: Final = 16
+
 _ID = re.compile(r"[0-9a-f-]{36}", re.ASCII)
+_COOKIE = re.compile(r"[\w-]{43}", re.ASCII)
 _BODY = re.compile(r"[a-z]+_[0-9a-f]{72}", re.ASCII)
 _JWT_FORM = re.compile(r"[\w-]{1,512}\.[\w-]{1,2048}\.[\w-]{43}", re.ASCII)
 
@@ -98,6 +109,11 @@ def is_code(text: str) -> bool:
     return text.startswith(f"{CODE_PREFIX}_")
 
 
+def canonical_json(value: Any) -> str:
+    """Return one text for all equal values: without blanks, in ASCII, sorted by keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def redact(text: str) -> str:
     """Return `text` with every token, secret and JWT hidden."""
     return SECRET_TEXT.sub(lambda match: match.group()[:4] + "[hidden]", text)
@@ -125,6 +141,24 @@ class Key:
     @cached_property
     def for_sessions(self) -> bytes:
         return self.derive("session")
+
+    @cached_property
+    def _for_viewer_hosts(self) -> bytes:
+        return self.derive("viewer-host")
+
+    @cached_property
+    def _for_cookies(self) -> bytes:
+        return self.derive("session-cookie")
+
+    def viewer_tag(self, app_id: str, user_id: str, attributes: Mapping[str, Any] | None) -> str:
+        """Return the tag of a viewer's host: one for each app, user and attributes."""
+        text = canonical_json([app_id, user_id, attributes or {}])
+        digest = hmac.digest(self._for_viewer_hosts, text.encode(), hashlib.sha256)
+        return b32encode(digest)[:TAG_CHARS].decode().lower()
+
+    def cookie_mac(self, session: bytes) -> bytes:
+        """Return the MAC of a session's cookie. `session` is the session's id."""
+        return hmac.digest(self._for_cookies, session, hashlib.sha256)[:COOKIE_MAC_BYTES]
 
     def digest(self, secret: Secret) -> bytes:
         """Return the HMAC-SHA-256 digest that the database stores instead of the secret."""
@@ -156,6 +190,31 @@ class Keyring:
 
     def get(self, key_id: str) -> Key | None:
         return self._by_id.get(key_id)
+
+    def is_viewer_tag(
+        self, tag: str, app_id: str, user_id: str, attributes: Mapping[str, Any] | None
+    ) -> bool:
+        """Return whether one of our keys gives this viewer the tag, so that a rotation moves no frame."""
+        return any(key.viewer_tag(app_id, user_id, attributes) == tag for key in self.keys)
+
+    def sign_cookie(self, session_id: str) -> str:
+        """Return the value of a session's cookie. It is short, since browsers limit all cookies of a site."""
+        session = bytes.fromhex(session_id.replace("-", ""))
+        return urlsafe_b64encode(session + self.current.cookie_mac(session)).rstrip(b"=").decode()
+
+    def read_cookie(self, value: str) -> str | None:
+        """Return the id of the session whose cookie has this value, or None if no key of ours made it."""
+        if _COOKIE.fullmatch(value) is None:
+            return None
+        try:
+            content = urlsafe_b64decode(f"{value}=")
+        except binascii.Error:
+            return None
+        session, mac = content[:_ID_BYTES], content[_ID_BYTES:]
+        if not any(hmac.compare_digest(key.cookie_mac(session), mac) for key in self.keys):
+            return None
+        text = session.hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def sign_session(self, claims: SessionClaims) -> str:
         """Return a compact JWT (RFC 7519), signed with the current key."""

@@ -242,6 +242,22 @@ class SlugUnfit(Conflict):
         )
 
 
+class UpstreamSlugUnfit(Conflict):
+    """Each viewer of an upstream app has a host, and this slug cannot be part of its name."""
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(
+            f"The slug {slug!r} of this upstream app cannot begin its viewers' hosts: use only a-z, 0-9 "
+            "and single inner dashes, at most 49 characters. Give the app another slug."
+        )
+
+
+class HostsMissing(Conflict):
+    """An upstream app cannot share an origin."""
+
+    detail = "An upstream app has hosts of its own, so PUBLIC_URL must contain {app}. Ask the operator."
+
+
 class NotServedHere(NotFound):
     """The detail addresses the operator, since a proxy causes a wrong host."""
 

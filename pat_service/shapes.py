@@ -15,6 +15,8 @@ from marshmallow import ValidationError
 MAX_EMAIL_LENGTH: Final = 254
 MAX_NAME_LENGTH: Final = 200
 ANY_ORIGIN: Final = "*"
+#: In characters. A label of a host has at most 63 (RFC 1035), and `--` and a viewer's tag need 14.
+MAX_UPSTREAM_SLUG: Final = 49
 #: In characters. A host has at most 253 (RFC 1035).
 MAX_ORIGIN_LENGTH: Final = len("https://") + 253 + len(":65535")
 #: The most pages around a frame.
@@ -130,6 +132,11 @@ def is_client_id(text: str) -> bool:
 def is_dns_label(slug: str) -> bool:
     """Return whether DNS, certificates and browsers accept the slug as a label of a host name."""
     return _DNS_LABEL.fullmatch(slug) is not None
+
+
+def is_upstream_label(slug: str) -> bool:
+    """Return whether the slug can begin the label of a viewer's host: it leaves room for `--` and a tag."""
+    return is_dns_label(slug) and len(slug) <= MAX_UPSTREAM_SLUG and "--" not in slug
 
 
 def check_email(text: str) -> None:

@@ -17,10 +17,10 @@ from pat_service.api.schemas import (
 from pat_service.credentials import parse_token
 from pat_service.http import limits, opening
 from pat_service.http.authentication import keyring, minting_client_required, utcnow
-from pat_service.http.public_url import frame_url, launcher_url
+from pat_service.http.public_url import app_url, frame_url, launcher_url
 from pat_service.rules import minting
 from pat_service.rules.access import Place
-from pat_service.rules.minting import MintFacts, MintRequest
+from pat_service.rules.minting import Minted, MintFacts, MintRequest
 from pat_service.rules.openings import Attempt, Framing, Ready
 from pat_service.rules.sessions import OpenSession
 
@@ -43,14 +43,19 @@ def mint(request: MintRequest, facts: MintFacts | None) -> dict[str, Any]:
         g.app_id = minted.app_id
     return {
         "personal_access_token": minted.secret.reveal(),
-        "redirect_url": frame_url(minted.app_id, minted.app_slug, minted.secret)
-        if minted.app_id and minted.app_slug
-        else launcher_url(minted.workspace_id, minted.secret),
+        "redirect_url": _redirect_url(minted),
         "token_id": minted.id,
         "expires_in": request.pat_seconds,
         "session_expires_in": request.session_seconds,
         **({"single_use": True} if request.single_use else {}),
     }
+
+
+def _redirect_url(minted: Minted) -> str:
+    if minted.app_id is None or minted.app_slug is None:
+        return launcher_url(minted.workspace_id, minted.secret)
+    origin = app_url(minted.app_slug, tag=minted.viewer_tag, own_url=minted.apps_url)
+    return frame_url(minted.app_id, origin, minted.secret)
 
 
 @blueprint.route("/users/session", methods=["POST"])

@@ -252,7 +252,7 @@ def _check_address(target: Target | None) -> list[Finding]:
         f"{LAUNCHERS}/{id_}{HANDOVER}",
         target,
         own_host=False,
-        is_isolated=registry.launcher_limits("'self'").is_isolated,
+        is_isolated=registry.launcher_limits(("'self'",)).is_isolated,
     )
 
 

@@ -18,15 +18,18 @@ MAX_AGE_SECONDS: Final = 60
 MAX_PLACES: Final = 10_000
 
 _of_app = select(App.allowed_origins, App.template).where(App.id == bindparam("id"))
-_of_launcher = select(Workspace.allowed_origins, null()).where(Workspace.id == bindparam("id"))
+_of_launcher = select(Workspace.allowed_origins, null(), Workspace.apps_url).where(
+    Workspace.id == bindparam("id")
+)
 _timer = time.monotonic
 
 
 class Framed(NamedTuple):
-    """The allowed origins of an app or launcher, and the app's template."""
+    """The allowed origins of an app or launcher, the app's template, and the workspace's `apps_url`."""
 
     origins: list[str]
     template: str | None = None
+    apps_url: str | None = None
 
 
 UNKNOWN: Final = Framed([])
@@ -69,7 +72,7 @@ def current(place: Place) -> Framed:
             row = connection.execute(statement, {"id": id_}).one_or_none()
     except SQLAlchemyError:
         return remembered(place)
-    framed = UNKNOWN if row is None else Framed(list(row[0]), row[1])
+    framed = UNKNOWN if row is None else Framed(list(row[0]), *row[1:])
     remember(place, framed)
     return framed
 

@@ -18,7 +18,7 @@ from pat_service.embed.advice import advice, retryable
 from pat_service.embed.ancestors import Framed
 from pat_service.embed.app_limits import DEFAULT_LIMITS, AppLimits
 from pat_service.embed.handover import PARENT_PARAMETER, is_in_launcher, named_parent
-from pat_service.embed.hosts import apps_source, launcher_source
+from pat_service.embed.hosts import apps_sources, launcher_source
 from pat_service.embed.locale import language, theme
 from pat_service.embed.registry import Registry
 from pat_service.embed.script_texts import texts_in
@@ -136,9 +136,12 @@ def refuse_nul() -> None:
 
 def record_session(session: AnySession) -> None:
     """Record the response's session, allowed origins and template in the request's state."""
-    template = session.viewer.app.template if isinstance(session, OpenSession) else None
-    request_state().update(session_id=session.id, framed=Framed(session.origins, template))
-    ancestors.remember(requested_place(), Framed(session.own_origins, template))
+    if isinstance(session, OpenSession):
+        template, apps_url = session.viewer.app.template, None
+    else:
+        template, apps_url = None, session.visitor.workspace.apps_url
+    request_state().update(session_id=session.id, framed=Framed(session.origins, template, apps_url))
+    ancestors.remember(requested_place(), Framed(session.own_origins, template, apps_url))
 
 
 def frame_headers(response: Response) -> Response:
@@ -147,7 +150,7 @@ def frame_headers(response: Response) -> Response:
     parsed = _parse_path(sent.path) if sent.path.startswith(FRAMES) else None
     if parsed is not None:
         # The launcher's embed.js asks an app's host why its frame stays blank.
-        limits = app_limits() if parsed[0].app_id else registry().launcher_limits(apps_source())
+        limits = app_limits() if parsed[0].app_id else _launcher_limits()
         policy = limits.policy.replace("{nonce}", csp_nonce())
         sent.environ[FRAME_POLICY] = FrameHeaders(
             f"{policy}; {ancestors.frame_ancestors(_sources())}",
@@ -195,6 +198,10 @@ def app_limits() -> AppLimits:
     """Return the limits of this response's app. They are the default ones if the app is unknown."""
     template = framed_template()
     return DEFAULT_LIMITS if template is None else registry().limits_of(template)
+
+
+def _launcher_limits() -> AppLimits:
+    return registry().launcher_limits(apps_sources(_framed().apps_url))
 
 
 def recent_limits() -> AppLimits:

@@ -12,11 +12,11 @@ from pat_service.embed import answers
 from pat_service.embed.app_limits import FORM_LIMIT_BYTES
 from pat_service.embed.deep_link import check_link, read_address_link
 from pat_service.embed.handover import read_handover
-from pat_service.embed.hosts import app_prefix, expected_slug, launcher_origins
+from pat_service.embed.hosts import app_host, app_prefix, launcher_origins
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, first_page, hand_over_page, show_waiting
 from pat_service.errors import Refused
-from pat_service.http import limits, opening
+from pat_service.http import limits, opening, session_cookies
 from pat_service.http.authentication import bearer, count_request, keyring, utcnow
 from pat_service.http.payload import may_be_longer, receive_body
 from pat_service.http.public_url import has_app_origins
@@ -64,19 +64,23 @@ def enter(workspace_id: str, app_id: str) -> tuple[Response, int]:
     session = current_session()
     assert isinstance(session, OpenLauncher)  # noqa: S101 - the path names a launcher
     limits.hit("enter", current_app.config["OPEN_RATE_LIMIT"], session.id)
-    code, app = openings.enter(keyring(), session, app_id, utcnow(), own_host=has_app_origins())
-    address = f"{app_prefix(app)}{answers.APPS}/{app.id}"
+    code, viewer = openings.enter(keyring(), session, app_id, utcnow(), own_host=has_app_origins())
+    address = f"{app_prefix(viewer)}{answers.APPS}/{viewer.app.id}"
     return jsonify(code=code.reveal(), expiresIn=openings.CODE_SECONDS, url=address), 201
 
 
 def session_facts(**_: str) -> Response:
     """Return the facts of the session that sends this request."""
-    return jsonify(facts(current_session()))
+    session = current_session()
+    came_along = session_cookies.renew(session)
+    return jsonify(facts(session) | ({} if came_along is None else {"cookie": came_along}))
 
 
 def end_session(**_: str) -> tuple[str, int]:
     """End the session that sends this request, in all its frames."""
-    sessions.end(current_session(), utcnow())
+    session = current_session()
+    sessions.end(session, utcnow())
+    session_cookies.expire(session)
     return "", 204
 
 
@@ -104,11 +108,15 @@ def _navigate(credential: Secret, navigation: Navigation) -> Response:
 
 
 def _open(credential: Secret, attempt: Attempt, answer: Callable[[Ready], Response]) -> Response:
-    def prepare(ready: Ready) -> Response:
+    def prepare(ready: Ready) -> tuple[Ready, Response]:
         answers.record_session(ready.session)
-        return answer(ready)
+        return ready, answer(ready)
 
-    return opening.open_session(credential, attempt, prepare)
+    ready, response = opening.open_session(credential, attempt, prepare)
+    # A code opens the session later, at another request.
+    if ready.code is None:
+        session_cookies.renew(ready.session)
+    return response
 
 
 def _check(token: str) -> AnySession:
@@ -116,7 +124,7 @@ def _check(token: str) -> AnySession:
 
 
 def _place() -> Place:
-    return replace(answers.requested_place(), slug=expected_slug())
+    return replace(answers.requested_place(), host=app_host())
 
 
 ROUTES: Final[tuple[tuple[str, str, Callable[..., Any]], ...]] = (

@@ -107,11 +107,11 @@ class Registry:
         """Return the limits of each app, by template name."""
         return {name: app.limits for name, app in self._apps.items()}
 
-    def launcher_limits(self, apps: str) -> AppLimits:
-        """Return the limits of a launcher, which has the frames of all apps in it. `apps`: their source."""
+    def launcher_limits(self, apps: tuple[str, ...]) -> AppLimits:
+        """Return the limits of a launcher, which has the frames of all apps in it. `apps`: their sources."""
         each = self.limits().values()
         return AppLimits(
-            sources={"connect-src": (apps,), "frame-src": (apps,)},
+            sources={"connect-src": apps, "frame-src": apps},
             permissions=frozenset().union(*(limits.permissions for limits in each)),
             is_isolated=all(limits.is_isolated for limits in each),
         )

@@ -22,6 +22,8 @@ FRAME_POLICY: Final = "pat_service.frame_policy"
 REQUEST_ID: Final = "pat_service.request_id"
 #: Key of a request's environment: the answer is a public file outside `STATIC`.
 PUBLIC: Final = "pat_service.public"
+#: Key of a request's environment: the values of our own `Set-Cookie` headers.
+COOKIES: Final = "pat_service.cookies"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 #: The addresses of most public files. Only public files may be cached.
 STATIC: Final = "/static/"
@@ -180,6 +182,8 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
                     headers.append(FOR_OWN_ORIGIN)
             if REQUEST_ID in environ:
                 headers.append((REQUEST_ID_HEADER, environ[REQUEST_ID]))
+            if COOKIES in environ:
+                headers += (("Set-Cookie", cookie) for cookie in environ[COOKIES])
             return start_response(status, headers, *failure)
 
         return inner(environ, start)

@@ -1,19 +1,25 @@
-"""Addresses in answers. They never depend on a header of the request.
+"""Addresses in answers, and the apps' hosts in requests. Addresses never depend on a header of the request.
 
 With `{app}` in `PUBLIC_URL` each app has its own origin: its slug is the first label of its host. Launchers
-are at the common host, without that label.
+are at the common host, without that label. An upstream app has an origin for each of its viewers, with the
+label `{slug}--{tag}`. Its domain is that of `PUBLIC_URL`, or the workspace's own one.
 """
 
+import re
+from typing import Final
 from urllib.parse import urlencode
 
 from flask import current_app, request
 
 from pat_service.addresses import APP_LABEL, Site
-from pat_service.credentials import Secret
+from pat_service.credentials import TAG_CHARS, Keyring, Secret
 from pat_service.errors import NotServedHere
+from pat_service.rules.access import Host, Viewer, ViewerHost
 from pat_service.shapes import is_loopback
 
 TOKEN_PARAMETER = "personal-access-token"
+#: The first label of a viewer's host. The slug has at most 49 characters, so that the label has at most 63.
+_VIEWER_LABEL: Final = re.compile(rf"([a-z0-9](?:[a-z0-9-]{{0,47}}[a-z0-9])?)--([a-z2-7]{{{TAG_CHARS}}})")
 
 
 def site() -> Site:
@@ -38,19 +44,60 @@ def public_url() -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def app_url(slug: str) -> str:
-    """Return the app's scheme and host."""
-    return (
-        current_app.config["PUBLIC_URL"].replace(APP_LABEL, f"{slug}.", 1)
-        if has_app_origins()
-        else public_url()
-    )
+def app_url(slug: str, *, tag: str | None = None, own_url: str | None = None) -> str:
+    """Return the app's scheme and host. An upstream app has one for each viewer, with the viewer's `tag`.
+
+    `own_url` is the address of the upstream apps of its workspace, if the workspace has one.
+    """
+    if not has_app_origins():
+        return public_url()
+    label, pattern = (slug, None) if tag is None else (f"{slug}--{tag}", own_url)
+    url: str = (pattern or current_app.config["PUBLIC_URL"]).replace(APP_LABEL, f"{label}.", 1)
+    return url
 
 
-def slug_of_host() -> str | None:
-    """Return the slug in the request's Host, or None if it is not the host of an app."""
-    label, _, rest = _host().partition(".")
-    return label if label and rest == _common_host() else None
+def viewer_url(viewer: Viewer) -> str:
+    """Return the scheme and host of the app for this viewer."""
+    app = viewer.app
+    if app.upstream is None:
+        return app_url(app.slug)
+    keyring: Keyring = current_app.extensions["pat_service.keyring"]
+    tag = keyring.current.viewer_tag(app.id, viewer.user.id, viewer.attributes)
+    return app_url(app.slug, tag=tag, own_url=viewer.workspace.apps_url)
+
+
+def requested_host() -> Host | None:
+    """Return the request's host as the host of a frame, or None if no app can have it."""
+    if not has_app_origins():
+        return Host()
+    label, _, domain = _host().partition(".")
+    is_common = domain == _common_host()
+    parts = _VIEWER_LABEL.fullmatch(label)
+    if not label or not (is_common or parts):
+        return None
+    viewer = parts and ViewerHost(parts[1], parts[2], None if is_common else domain)
+    return Host(label if is_common else "", viewer)
+
+
+def own_origins() -> tuple[str, ...]:
+    """Return the origin that a browser gives to pages of the requested viewer's host.
+
+    A workspace's own address is https, except on this machine.
+    """
+    host = _host()
+    domain = host.partition(".")[2]
+    if domain == _common_host():
+        return (f"{public_url().partition('://')[0]}://{host}",)
+    local = is_loopback(domain.partition(":")[0])
+    return (f"https://{host}", f"http://{host}") if local else (f"https://{host}",)
+
+
+def is_for_viewers() -> bool:
+    """Return whether the request's host is, or looks like, one of an upstream app."""
+    if "--" not in request.environ.get("HTTP_HOST", "") or not has_app_origins() or is_common_host():
+        return False
+    label, _, domain = _host().partition(".")
+    return "--" in label and (domain == _common_host() or _VIEWER_LABEL.fullmatch(label) is not None)
 
 
 def is_common_host() -> bool:
@@ -75,9 +122,9 @@ def _common_host() -> str:
     return public_url().partition("://")[2]
 
 
-def frame_url(app_id: str, slug: str, token: Secret) -> str:
-    """Return an app's address for the host page's iframe."""
-    return f"{frame_address(app_id, slug)}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
+def frame_url(app_id: str, origin: str, token: Secret) -> str:
+    """Return an app's address for the host page's iframe. `origin` is the app's scheme and host."""
+    return f"{origin}/embed-apps/{app_id}?{urlencode({TOKEN_PARAMETER: token.reveal()})}"
 
 
 def frame_address(app_id: str, slug: str) -> str:

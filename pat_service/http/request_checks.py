@@ -1,7 +1,19 @@
-"""Refuse requests that this framework reads differently from a proxy or the standard."""
+"""Refuse requests that this framework reads differently from a proxy or the standard, and those for an app.
+
+At the hosts of upstream apps' viewers, every path belongs to the app except the few of `_OURS`.
+"""
+
+import re
+from typing import Final
 
 from flask import Flask, request
 from werkzeug.exceptions import BadRequest, NotFound
+
+from pat_service.errors import NotServedHere
+from pat_service.http.public_url import is_for_viewers
+
+#: The paths of this service at a viewer's host: frames, their files, their texts, and what a proxy asks.
+_OURS: Final = re.compile(r"/embed-apps/.*|/embed-static/.*|/embed-texts|/internal/embed-[a-z]+", re.DOTALL)
 
 
 def init_app(app: Flask) -> None:
@@ -17,3 +29,5 @@ def _check() -> None:
     # The framework takes //metrics for /metrics, but no rule of a proxy does.
     if environ["PATH_INFO"].startswith("//"):
         raise NotFound
+    if is_for_viewers() and not _OURS.fullmatch(environ["PATH_INFO"]):
+        raise NotServedHere

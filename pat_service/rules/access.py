@@ -15,8 +15,10 @@ from sqlalchemy import Select, and_, bindparam, func, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import FromClause, Join
 
-from pat_service.errors import AccessRevoked
-from pat_service.shapes import ANY_ORIGIN, is_uuid
+from pat_service.addresses import APP_LABEL
+from pat_service.credentials import Keyring
+from pat_service.errors import AccessRevoked, HostsMissing, SlugUnfit, UpstreamSlugUnfit
+from pat_service.shapes import ANY_ORIGIN, is_dns_label, is_upstream_label, is_uuid
 from pat_service.storage.database import reading
 from pat_service.storage.models import (
     ACTIVE,
@@ -33,15 +35,38 @@ from pat_service.storage.models import (
 
 
 @dataclass(frozen=True, slots=True)
+class ViewerHost:
+    """The parts of a host that one viewer of an upstream app has: `{slug}--{tag}.{domain}`.
+
+    `own_domain` is the domain with its port, or None if it is that of PUBLIC_URL.
+    """
+
+    slug: str
+    tag: str
+    own_domain: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The host of a frame. `slug` is that of its template app, or None if all apps share one host.
+
+    `viewer` has the parts of the same host if it can be a viewer's.
+    """
+
+    slug: str | None = None
+    viewer: ViewerHost | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """The app or the workspace's launcher at which a token or session is used.
 
-    `slug` is the app's slug in the host name, if each app has its own host.
+    `host` is the host of the app's frame. A program has none.
     """
 
     app_id: str | None = None
     workspace_id: str | None = None
-    slug: str | None = None
+    host: Host | None = None
 
     @property
     def valid_app_id(self) -> str | None:
@@ -108,7 +133,9 @@ DECIDING = (
     App.slug.label("app_slug"),
     App.moves.label("app_moves"),
     App.workspace_id.label("app_workspace"),
+    App.upstream.label("app_upstream"),
     Workspace.id.label("workspace_id"),
+    Workspace.apps_url.label("workspace_apps_url"),
     Member.role.label("role"),
     Grant.user_id.label("granted"),
 )
@@ -121,13 +148,11 @@ FACTS = (
     App.template.label("app_template"),
     App.moved_from.label("app_moved_from"),
     App.allowed_origins.label("app_origins"),
-    App.upstream.label("app_upstream"),
     App.start.label("app_start"),
     App.permissions.label("app_permissions"),
     Workspace.slug.label("workspace_slug"),
     Workspace.name.label("workspace_name"),
     Workspace.allowed_origins.label("workspace_origins"),
-    Workspace.apps_url.label("workspace_apps_url"),
 )
 
 
@@ -141,7 +166,9 @@ class DecidingFacts(Protocol):
     app_slug: str
     app_moves: int
     app_workspace: str
+    app_upstream: str | None
     workspace_id: str
+    workspace_apps_url: str | None
     role: str
     granted: str | None
 
@@ -155,13 +182,11 @@ class AccessFacts(DecidingFacts, Protocol):
     app_template: str
     app_moved_from: str | None
     app_origins: list[str]
-    app_upstream: str | None
     app_start: str | None
     app_permissions: list[str] | None
     workspace_slug: str
     workspace_name: str
     workspace_origins: list[str]
-    workspace_apps_url: str | None
 
 
 class CredentialFacts(AccessFacts, Protocol):
@@ -222,16 +247,47 @@ def may_open(facts: DecidingFacts) -> bool:
     return may_visit(facts) and facts.app_workspace == facts.workspace_id and facts.granted is not None
 
 
-def is_for_place(facts: CredentialFacts, place: Place) -> bool:
+def fits_host(slug: str, upstream: str | None, *, own_host: bool) -> bool:
+    """Return whether an app with this slug can open. `own_host`: each app has its own host.
+
+    Without hosts of apps, an upstream app has none, and any other app needs none.
+    """
+    if upstream is None:
+        return not own_host or is_dns_label(slug)
+    return own_host and is_upstream_label(slug)
+
+
+def require_host(facts: DecidingFacts, *, own_host: bool) -> None:
+    """Raise SlugUnfit, UpstreamSlugUnfit or HostsMissing if the app has no host to open at."""
+    if fits_host(facts.app_slug, facts.app_upstream, own_host=own_host):
+        return
+    if facts.app_upstream is None:
+        raise SlugUnfit(facts.app_slug)
+    raise UpstreamSlugUnfit(facts.app_slug) if own_host else HostsMissing
+
+
+def is_for_place(keyring: Keyring, facts: CredentialFacts, place: Place) -> bool:
     """Return whether the token or session was made for this place, even if it is no longer valid."""
     if place.app_id is None:
         return facts.target_app is None and facts.workspace_id == place.workspace_id
-    if place.slug is not None and facts.app_slug != place.slug:
+    if place.host is not None and not _is_at_host(keyring, facts, place.host):
         return False
     if facts.target_app is not None:
         return facts.target_app == place.app_id
     # Also match an app that has left the workspace, so the holder gets AccessRevoked.
     return facts.workspace_id in (facts.app_workspace, facts.app_moved_from)
+
+
+def _is_at_host(keyring: Keyring, facts: CredentialFacts, host: Host) -> bool:
+    """Return whether this is the host of the app, or of this viewer if the app runs elsewhere."""
+    if facts.app_upstream is None:
+        return host.slug in (None, facts.app_slug)
+    viewer, own = host.viewer, facts.workspace_apps_url
+    if viewer is None or viewer.slug != facts.app_slug:
+        return False
+    if viewer.own_domain != (own and own.partition(APP_LABEL)[2]):
+        return False
+    return keyring.is_viewer_tag(viewer.tag, facts.app_id, facts.user_id, facts.attributes)
 
 
 def require_visitor(facts: CredentialFacts) -> Visitor:
@@ -290,13 +346,13 @@ def list_openable_apps(visitor: Visitor) -> list[ViewedApp]:
     """Return the apps of the workspace that the visitor may open, sorted by name."""
     with reading() as connection:
         rows = connection.execute(_granted_apps, {"workspace": visitor.workspace.id, "user": visitor.user.id})
-        apps = [ViewedApp(row.id, row.slug, row.name, row.template) for row in rows]
+        apps = [ViewedApp(row.id, row.slug, row.name, row.template, row.upstream) for row in rows]
     # The two databases order texts differently, so Python sorts.
     return sorted(apps, key=lambda app: (app.name.casefold(), app.id))
 
 
 _granted_apps = (
-    select(App.id, App.slug, App.name, App.template)
+    select(App.id, App.slug, App.name, App.template, App.upstream)
     .join(Grant, Grant.app_id == App.id)
     .where(App.workspace_id == bindparam("workspace"), Grant.user_id == bindparam("user"))
 )

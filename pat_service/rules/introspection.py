@@ -58,7 +58,7 @@ def _introspect_session(caller: Caller, keyring: Keyring, text: str, now: dateti
     if row is None:
         return None
     place = _place(row)
-    return _build("session", row, sessions.require_valid(sessions.find(claims), place, now))
+    return _build("session", row, sessions.require_valid(keyring, sessions.find(claims), place, now))
 
 
 def _find(statement: Select[*tuple[Any, ...]], caller: Caller, **parameters: Any) -> IssuedRow | None:

@@ -20,18 +20,18 @@ from pat_service.credentials import TOKEN_PREFIX, Keyring, Secret, generate
 from pat_service.errors import (
     AppForbidden,
     AppNotFound,
+    Conflict,
     InvalidClient,
-    SlugUnfit,
     UserNotFound,
     WorkspaceNotFound,
 )
 from pat_service.rules import callers, events
-from pat_service.rules.access import DECIDING, DecidingFacts, join_facts, may_open, may_visit
+from pat_service.rules.access import DECIDING, DecidingFacts, join_facts, may_open, may_visit, require_host
 from pat_service.rules.callers import Caller, reaches_user, reaches_workspace
 from pat_service.rules.directory.changes import Change
 from pat_service.rules.provisioning_jit import NewUser, provision_user
 from pat_service.rules.tokens import in_pair
-from pat_service.shapes import is_dns_label, normalize_email
+from pat_service.shapes import normalize_email
 from pat_service.storage.database import transaction
 from pat_service.storage.models import App, Client, Session, Token, User, Workspace, new_id
 from pat_service.storage.prepared import Query, Writes
@@ -79,13 +79,18 @@ class MintRequest:
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A new token with its secret, which is not stored. Without an app it is for the workspace."""
+    """A new token with its secret, which is not stored. Without an app it is for the workspace.
+
+    `viewer_tag` is that of the viewer's host at an upstream app. `apps_url` is the workspace's own address.
+    """
 
     id: str
     secret: Secret
     app_id: str | None
     app_slug: str | None
     workspace_id: str
+    viewer_tag: str | None
+    apps_url: str | None
 
 
 class MintFacts(DecidingFacts, Protocol):
@@ -182,8 +187,11 @@ def _require_target(facts: MintFacts, request: MintRequest) -> None:
     missing = AppNotFound if request.for_app else WorkspaceNotFound
     if facts.workspace_id is None or not facts.workspace_reached:
         raise missing().about(user_id=facts.user_id if facts.user_reached else None)
-    if request.own_host and request.for_app and not is_dns_label(facts.app_slug):
-        raise SlugUnfit(facts.app_slug).about(app_id=facts.app_id, workspace_id=facts.workspace_id)
+    if request.for_app:
+        try:
+            require_host(facts, own_host=request.own_host)
+        except Conflict as refusal:
+            raise refusal.about(app_id=facts.app_id, workspace_id=facts.workspace_id) from None
 
 
 def _provision_and_require_access(
@@ -240,7 +248,18 @@ def _replace_token(
     connection: Connection | None = None,
 ) -> Minted:
     """Store a new token in place of the old one, and record the event."""
-    minted = Minted(new_id(), generate(TOKEN_PREFIX), facts.app_id, facts.app_slug, facts.workspace_id)
+    tag = None
+    if facts.app_upstream is not None:
+        tag = keyring.current.viewer_tag(facts.app_id, facts.user_id, request.attributes)
+    minted = Minted(
+        new_id(),
+        generate(TOKEN_PREFIX),
+        facts.app_id,
+        facts.app_slug,
+        facts.workspace_id,
+        tag,
+        facts.workspace_apps_url,
+    )
     pair = {"app_id": facts.app_id, "workspace_id": facts.workspace_id, "user_id": facts.user_id}
     token = {
         **pair,

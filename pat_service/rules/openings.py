@@ -17,7 +17,7 @@ from pat_service import errors, metrics
 from pat_service.credentials import CODE_PREFIX, Keyring, Secret, SessionClaims, generate
 from pat_service.errors import Refused
 from pat_service.rules import access, events
-from pat_service.rules.access import Place, ViewedApp
+from pat_service.rules.access import Place, Viewer
 from pat_service.rules.sessions import (
     END,
     END_PREDECESSOR,
@@ -39,7 +39,7 @@ from pat_service.rules.tokens import (
     check_token,
     use_token,
 )
-from pat_service.shapes import ANY_ORIGIN, is_dns_label
+from pat_service.shapes import ANY_ORIGIN
 from pat_service.storage.database import UtcDateTime, transaction
 from pat_service.storage.models import COUNTED_SESSION, LIVE_SESSION, Session, User, new_id
 from pat_service.storage.prepared import Query, Writes
@@ -141,7 +141,7 @@ def redeem(
     with events.recording_refusals(events.OPEN_REFUSED, now):
         digest, row = _find_by_code(keyring, code)
         try:
-            viewer = _require_redeemable(row, attempt.place, now)
+            viewer = _require_redeemable(keyring, row, attempt.place, now)
             session = build_from_row(row, viewer, now)
             former = _find_former(keyring, attempt, row.user_id, now)
             if _must_move(session, attempt, former, ids_of(row)):
@@ -163,11 +163,11 @@ def redeem(
 
 def enter(
     keyring: Keyring, launcher: OpenLauncher, app_id: str, now: datetime, *, own_host: bool
-) -> tuple[Secret, ViewedApp]:
-    """Open an app from a launcher; return a one-time code for the session, and the app.
+) -> tuple[Secret, Viewer]:
+    """Open an app from a launcher; return a one-time code for the session, and its viewer.
 
     The session ends with the launcher's at the latest. `own_host`: each app has a host, which contains its
-    slug. Raise AppNotFound, AppForbidden, SlugUnfit or SessionRevoked.
+    slug. Raise AppNotFound, AppForbidden, SessionRevoked or the errors of `access.require_host`.
     """
     with events.recording_refusals(events.OPEN_REFUSED, now), transaction() as connection:
         # The session will reference the user. Lock them in the order of a deletion, to avoid a deadlock.
@@ -196,14 +196,16 @@ def enter(
         details = {"launcher": row.session_id}
         events.record(connection, events.SESSION_OPENED, now, details=details, session_id=session_id, **ids)
     metrics.OPENS.inc()
-    return code, viewer.app
+    return code, viewer
 
 
-def _require_openable(row: SessionRow, ids: dict[str, Any], *, own_host: bool) -> access.Viewer:
+def _require_openable(row: SessionRow, ids: dict[str, Any], *, own_host: bool) -> Viewer:
     if row.app_id is None or row.app_workspace != row.workspace_id:
         raise errors.AppNotFound("No such app in this workspace.").about(**ids | {"app_id": None})
-    if own_host and not is_dns_label(row.app_slug):
-        raise errors.SlugUnfit(row.app_slug).about(**ids)
+    try:
+        access.require_host(row, own_host=own_host)
+    except errors.Conflict as refusal:
+        raise refusal.about(**ids) from None
     if not access.may_open(row):
         raise errors.AppForbidden().about(**ids)
     return access.require_viewer(row)
@@ -320,12 +322,12 @@ def _find_by_code(keyring: Keyring, code: Secret) -> tuple[bytes, SessionRow]:
     raise errors.TokenInvalid
 
 
-def _require_redeemable(row: SessionRow, place: Place, now: datetime) -> access.AnyViewer:
-    if row.target_app != place.app_id or not access.is_for_place(row, place):
+def _require_redeemable(keyring: Keyring, row: SessionRow, place: Place, now: datetime) -> access.AnyViewer:
+    if row.target_app != place.app_id or not access.is_for_place(keyring, row, place):
         raise errors.TokenInvalid
     if row.ended_at is None and row.created_at <= now - CODE_LIFE:
         raise errors.TokenExpired
-    return require_valid(row, place, now)
+    return require_valid(keyring, row, place, now)
 
 
 # ---- Renewals ----
@@ -337,7 +339,7 @@ def _find_former(keyring: Keyring, attempt: Attempt, user_id: str, now: datetime
         return None
     try:
         row = find(keyring.read_session(attempt.former, attempt.place.app_id))
-        viewer = require_valid(row, attempt.place, now)
+        viewer = require_valid(keyring, row, attempt.place, now)
     except Refused:
         return None
     return build_from_row(row, viewer, now) if row.user_id == user_id else None

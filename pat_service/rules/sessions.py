@@ -1,19 +1,23 @@
 """Check a session at each request, and end it. `openings` opens sessions."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from sqlalchemy import bindparam, or_, select, update
 
 from pat_service import errors
 from pat_service.credentials import Keyring, SessionClaims
 from pat_service.rules import access, events
-from pat_service.rules.access import AnyViewer, CredentialFacts, Place, Viewer, Visitor
+from pat_service.rules.access import AnyViewer, CredentialFacts, Host, Place, Viewer, Visitor
 from pat_service.rules.tokens import END_REPEAT
-from pat_service.storage.database import UtcDateTime, transaction
+from pat_service.storage.database import UtcDateTime, reading, transaction
 from pat_service.storage.models import LIVE_SESSION, Session
 from pat_service.storage.prepared import Query
+
+#: The renewals of one session that `check_any` follows. The relay asks often, so it meets one or two.
+MAX_FOLLOWED: Final = 20
 
 
 class SessionRow(CredentialFacts, Protocol):
@@ -89,19 +93,77 @@ def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySessi
     row = None
     try:
         row = find(keyring.read_session(token, place.app_id))
-        viewer = require_valid(row, place, now)
+        viewer = require_valid(keyring, row, place, now)
         if row.unconfirmed:
             _confirm(row, now)
     except errors.Refused as refusal:
-        ids = {} if row is None else ids_of(row) | {"session_id": row.session_id}
-        events.record_refusal(events.SESSION_REFUSED, refusal, now, **ids)
+        _record_refusal(refusal, row, now)
         raise
     return build_from_row(row, viewer, now)
 
 
+def check_any(
+    keyring: Keyring, session_ids: Sequence[str], host: Host, now: datetime, *, follow: bool = False
+) -> OpenSession:
+    """Return the first of these sessions at upstream apps that is valid at the viewer's host now.
+
+    There is at least one. The checks are those of `check`. If none is valid, raise the error of the first.
+    `follow` is for a connection that outlives its session: the successor of a replaced session counts. That
+    is not the successor's first request.
+    """
+    failed: tuple[errors.Refused, SessionRow | None] | None = None
+    for session_id in session_ids:
+        row = _read_newest(session_id, now) if follow else _read(session_id)
+        try:
+            if row is None or row.app_upstream is None:
+                raise errors.SessionInvalid
+            viewer = require_valid(keyring, row, Place(row.target_app, host=host), now)
+            if row.unconfirmed and not follow:
+                _confirm(row, now)
+        except errors.Unavailable:
+            raise
+        except errors.Refused as refusal:
+            failed = failed or (refusal, row)
+        else:
+            session = build_from_row(row, viewer, now)
+            assert isinstance(session, OpenSession)  # noqa: S101 - only apps have an upstream
+            return session
+    assert failed  # noqa: S101 - there is at least one session
+    _record_refusal(*failed, now)
+    raise failed[0]
+
+
+def _read_newest(session_id: str, now: datetime) -> SessionRow | None:
+    """Return the session, or its live successor if it was replaced."""
+    row = _read(session_id)
+    for _ in range(MAX_FOLLOWED):
+        if row is None or row.replaced_by is None or (row.ended_at is None and row.expires_at > now):
+            break
+        row = _read(row.replaced_by)
+    return row
+
+
+def _read(session_id: str) -> SessionRow | None:
+    row: SessionRow | None = _by_id.first({"id": session_id, "app": None})
+    return row
+
+
+def list_live(session_ids: Collection[str], now: datetime) -> set[str]:
+    """Return those of the sessions that have not ended. Their users may have lost access."""
+    if not session_ids:
+        return set()
+    with reading() as connection:
+        return set(connection.scalars(_live_ids, {"ids": list(session_ids), "now": now}))
+
+
+def _record_refusal(refusal: errors.Refused, row: SessionRow | None, now: datetime) -> None:
+    ids = {} if row is None else ids_of(row) | {"session_id": row.session_id}
+    events.record_refusal(events.SESSION_REFUSED, refusal, now, **ids)
+
+
 def find(claims: SessionClaims) -> SessionRow:
     """Return the session of the claims with its facts, or raise SessionInvalid."""
-    row: SessionRow | None = _by_id.first({"id": claims.session_id, "app": None})
+    row = _read(claims.session_id)
     claimed = (claims.app_id, claims.user_id, claims.workspace_id, claims.issued_at)
     if row is None or (row.target_app, row.user_id, row.workspace_id, _begin(row)) != claimed:
         raise errors.SessionInvalid
@@ -113,9 +175,9 @@ def _begin(row: SessionRow) -> datetime:
     return row.created_at.replace(microsecond=0)
 
 
-def require_valid(row: SessionRow, place: Place, now: datetime) -> AnyViewer:
+def require_valid(keyring: Keyring, row: SessionRow, place: Place, now: datetime) -> AnyViewer:
     """Return the viewer or visitor of the session at the place, or raise the errors of `check`."""
-    if row.target_app != place.app_id or not access.is_for_place(row, place):
+    if row.target_app != place.app_id or not access.is_for_place(keyring, row, place):
         raise errors.SessionInvalid
     has_expired = row.expires_at <= now
     if row.replaced_by is not None and (has_expired or row.ended_at is not None):
@@ -224,4 +286,5 @@ SESSIONS: Any = access.select_credentials(
     Session.replaced_by,
     Session.unconfirmed,
 )
+_live_ids = select(Session.id).where(Session.id.in_(bindparam("ids", expanding=True)), *LIVE_SESSION)
 _by_id = Query(SESSIONS.where(Session.id == bindparam("id")))

@@ -66,7 +66,7 @@ def check_token(
     row: TokenRow | None = _by_digest.first(values)
     if row is None:
         row = _find_older(keyring, secret, place)
-    if not is_for_place(row, place):
+    if not is_for_place(keyring, row, place):
         raise _describe(TokenInvalid(), row)
     if row.revoked_at is not None:
         raise _describe(TokenRevoked(), row)
@@ -89,7 +89,7 @@ def _find_older(keyring: Keyring, secret: Secret, place: Place) -> TokenRow:
         if len(keyring.keys) > 1 and (row := connection.execute(_by_digests, values).first()) is not None:
             return row
         row = connection.execute(_by_superseded_digests, values).first()
-    if row is not None and is_for_place(row, place):
+    if row is not None and is_for_place(keyring, row, place):
         raise _describe(TokenSuperseded(), row)
     raise TokenInvalid
 

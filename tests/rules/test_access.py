@@ -5,8 +5,10 @@ from typing import Any, Final
 
 import pytest
 
+from pat_service.credentials import Keyring
 from pat_service.errors import AccessRevoked
 from pat_service.rules.access import (
+    Host,
     Place,
     is_for_place,
     may_open,
@@ -15,6 +17,8 @@ from pat_service.rules.access import (
     require_viewer,
     require_visitor,
 )
+
+KEYRING: Final = Keyring("a key of these tests")
 
 #: Ana is an active member of Acme with a grant for Orders, and her token is for Orders.
 ANA: Final[dict[str, Any]] = {
@@ -105,8 +109,8 @@ def test_the_launcher_requires_only_membership() -> None:
     [
         ({}, Place(app_id="orders"), True),
         ({}, Place(app_id="support"), False),
-        ({}, Place(app_id="orders", slug="orders"), True),
-        ({}, Place(app_id="orders", slug="support"), False),
+        ({}, Place(app_id="orders", host=Host("orders")), True),
+        ({}, Place(app_id="orders", host=Host("support")), False),
         ({}, Place(workspace_id="acme"), False),
         ({"target_app": None}, Place(workspace_id="acme"), True),
         ({"target_app": None}, Place(workspace_id="globex"), False),
@@ -123,7 +127,7 @@ def test_the_launcher_requires_only_membership() -> None:
 def test_a_token_is_valid_only_for_its_app_or_workspace(
     change: dict[str, Any], place: Place, meant: bool
 ) -> None:
-    assert is_for_place(ana(**change), place) is meant
+    assert is_for_place(KEYRING, ana(**change), place) is meant
 
 
 @pytest.mark.parametrize(

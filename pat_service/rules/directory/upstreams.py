@@ -14,14 +14,11 @@ from pat_service.addresses import Site
 from pat_service.errors import Conflict, InvalidPayload, ScopeMissing
 from pat_service.rules.callers import Caller
 from pat_service.rules.directory.reach import AppRow
-from pat_service.rules.directory.slugs import SEPARATOR
-from pat_service.shapes import GRANTABLE, UPSTREAM_TEMPLATE, is_dns_label
+from pat_service.shapes import GRANTABLE, MAX_UPSTREAM_SLUG, UPSTREAM_TEMPLATE, is_upstream_label
 from pat_service.storage.database import add
 from pat_service.storage.models import App, Upstream
 
 FIELDS: Final = ("upstream", "start", "permissions")
-#: A viewer's host has one label of at most 63 characters: the slug, `--` and a tag of 12 characters.
-MAX_SLUG_LENGTH: Final = 49
 FIRST_PATH: Final = "/"
 NEEDS_HOSTS: Final = "needs {app} in PUBLIC_URL, such as https://{app}.embed.example"
 
@@ -83,9 +80,9 @@ def build_changes(given: Mapping[str, Any], current: AppRow) -> dict[str, Any]:
 
 def check(site: Site, slug: str, upstream: str) -> None:
     """Raise InvalidPayload if no upstream app may have this slug or this address."""
-    if not is_dns_label(slug) or SEPARATOR in slug or len(slug) > MAX_SLUG_LENGTH:
+    if not is_upstream_label(slug):
         text = (
-            f"Must be at most {MAX_SLUG_LENGTH} of a-z, 0-9 and single inner dashes, "
+            f"Must be at most {MAX_UPSTREAM_SLUG} of a-z, 0-9 and single inner dashes, "
             "since it is part of each viewer's host."
         )
         raise InvalidPayload({"slug": [text]})
