@@ -15,7 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import is_running_from_reloader
 
 from config import Config, ConfigError, list_findings
-from pat_service import api, embed
+from pat_service import api, embed, gateway
 from pat_service.addresses import APP_LABEL
 from pat_service.app_folders import INCLUDED, migration_folders
 from pat_service.credentials import Keyring
@@ -101,6 +101,7 @@ def create_app(config: Config | None = None) -> Flask:
         click.echo(f"pat-service: {error}", err=True)
         # gunicorn would restart a worker that exits with 1.
         raise SystemExit(WORKER_BOOT_ERROR if config.gunicorn else 1) from None
+    gateway.init_app(app)
     api.DocumentedApi(app).register_blueprint(api.blueprint)
     if not config.gunicorn:
         _add_commands(app, config)
