@@ -274,9 +274,9 @@
     clearTimeout(recoverTimer);
   }
 
-  function hold(seconds) {
-    checkedAt = now();
-    deadline = checkedAt + seconds * 1000;
+  function hold(seconds, from = now()) {
+    checkedAt = from;
+    deadline = from + seconds * 1000;
   }
 
   // Timers and clocks may stop while the computer sleeps or the frame is hidden. So a waking frame asks the server.
@@ -316,21 +316,20 @@
     clearTimeout(checkTimer);
     if (life.signal.aborted) return;
     checkTimer = setTimeout(check, CHECK_MS * between(0.9, 1.1));
+    if (!reason && !expired) watch(); // a renewal that is due makes the check needless
     if (!session || document.hidden || renewing || expired || (!reason && now() - checkedAt < CHECK_MS / 4)) return;
-    const before = session;
+    const [before, sentAt] = [session, now()];
     const response = await ask(new URL("session", root)).catch(() => null);
+    const facts = response?.ok && (await response.json().catch(() => null));
+    const found = response?.status === 401 && (await problemOf(response));
     if (session !== before) return; // a renewal came first
-    if (response?.ok) {
-      const facts = await response.json().catch(() => null);
-      if (facts) hold(facts.expiresIn);
-      watch(reason);
-    } else if (response?.status === 401) {
-      const found = await problemOf(response);
-      if (port && isRenewable(found.code)) {
-        deadline = now();
-        watch(reason);
-      } else fail(found);
+    if (facts) hold(facts.expiresIn, sentAt); // the computer may have slept until the answer came
+    if (found && !(port && isRenewable(found.code))) {
+      fail(found);
+      return;
     }
+    if (found) deadline = now();
+    if (found || response?.ok) watch(reason);
   }
 
   function wake() {
@@ -1331,7 +1330,6 @@
     window.embed = embed;
     if (!viewer.app) window.embedLauncher = launcher;
     when(document, "DOMContentLoaded", opened); // the app's scripts have added their listeners by then
-    watch();
     check();
   }
 

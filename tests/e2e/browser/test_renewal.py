@@ -18,6 +18,7 @@ from tests.e2e.browser.portal import (
     CAN_HIDE,
     EXPIRED_SECONDS,
     MINT_SHARING_OVER_SECONDS,
+    NEARLY_EXPIRED_SECONDS,
     SHORT_SESSION,
     SLOT_HTML,
     Portal,
@@ -128,6 +129,30 @@ def test_a_renewal_begins_after_nine_tenths_of_the_session_or_in_its_last_minute
     portal.page.clock.run_for(round((earliest - lead_seconds + 10) * 1000))  # each timer runs at its time
     (expiring,) = portal.events("session:expiring")
     assert lead_seconds - 2 <= expiring["expiresIn"] <= earliest
+
+
+def test_a_check_answered_late_delays_no_renewal(portal: Portal) -> None:
+    """For example, the computer slept before the answer came."""
+    portal.open()
+    portal.pause("**/session")
+    portal.fast_forward(25)
+    portal.wait_for_paused()
+    portal.fast_forward(16)
+    with portal.page.expect_request_finished(lambda request: request.url.endswith("/session")):
+        portal.resume()
+    portal.fast_forward(NEARLY_EXPIRED_SECONDS - 16)
+    portal.events("session:renewed")
+    assert portal.reasons == ["initial", "expiring"]
+
+
+def test_a_renewal_that_is_due_comes_before_a_check(portal: Portal, recorder: Recorder) -> None:
+    portal.open()
+    with portal.page.expect_request_finished(lambda request: request.url.endswith("/session")):
+        portal.fast_forward(25)
+    before = len(recorder.requests)
+    portal.fast_forward(NEARLY_EXPIRED_SECONDS)
+    portal.events("session:renewed")
+    assert [url.rpartition("/")[2] for url in recorder.urls()[before:]] == ["embed-token", "frame"]
 
 
 def test_the_host_page_can_renew_at_any_time(portal: Portal) -> None:
