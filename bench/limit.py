@@ -187,7 +187,7 @@ def create_app() -> Flask:
         values = {
             "id": str(uuid4()),
             "app_id": row[11],
-            "workspace_id": row[19],
+            "workspace_id": row[16],
             "user_id": row[7],
             "client": client,
             "digest": digest(token),
@@ -221,17 +221,17 @@ def create_app() -> Flask:
         held = digest(token)
         row = store.one(TOKEN_FACTS, {"digest": held})
         now, session = datetime.now(UTC), str(uuid4())
-        ends = now + timedelta(seconds=row[24])
+        ends = now + timedelta(seconds=row[28])
         values = {
             "session": session,
-            "id": row[18],
-            "client": row[19],
-            "app_id": row[20],
-            "workspace_id": row[21],
+            "id": row[22],
+            "client": row[23],
+            "app_id": row[24],
+            "workspace_id": row[25],
             "user_id": row[0],
             "digest": held,
             "key_id": "bench",
-            "moves": row[23],
+            "moves": row[27],
             "now": store.moment(now),
             "ends": store.moment(ends),
             "type": "session:opened",
@@ -241,10 +241,10 @@ def create_app() -> Flask:
         begins = int(now.timestamp())
         claims = {
             "iss": "pat-service",
-            "aud": f"embed:{row[20]}",
+            "aud": f"embed:{row[24]}",
             "sub": row[0],
             "jti": session,
-            "wid": row[21],
+            "wid": row[25],
             "iat": begins,
             "nbf": begins,
             "exp": int(ends.timestamp()),
@@ -261,11 +261,11 @@ def create_app() -> Flask:
         claims = jwt.decode(text, KEY, algorithms=["HS256"], audience=f"embed:{app_id}", issuer="pat-service")
         row = store.one(SESSION_FACTS, {"session": claims["jti"], "app": app_id})
         answer = jsonify(
-            sessionId=row[18],
+            sessionId=row[22],
             expiresIn=claims["exp"] - int(time.time()),
             user={"id": row[0], "email": row[1], "name": row[2]},
             app={"id": row[4], "slug": row[5], "name": row[6]},
-            workspace={"id": row[12], "slug": row[13], "name": row[14]},
+            workspace={"id": row[15], "slug": row[16], "name": row[17]},
         )
         log(200, began)
         return answer

@@ -90,4 +90,5 @@ def named_parent(allowed: Sequence[str]) -> dict[str, str]:
 
 def is_in_launcher() -> bool:
     """Return whether the frame's address names a launcher of this installation as its parent."""
-    return request.args.get(PARENT_PARAMETER, "").lower() in launcher_origins()
+    named = request.args.get(PARENT_PARAMETER, "").lower()
+    return named != "" and named in launcher_origins()

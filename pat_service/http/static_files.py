@@ -61,6 +61,10 @@ class Folder:
                 return minified
         return name
 
+    def has(self, name: str) -> bool:
+        """Return whether the folder had this file when its digest was first needed."""
+        return name in self._known
+
     @property
     def digest(self) -> str:
         """The digest of all files, with their names."""
@@ -87,6 +91,8 @@ class StaticFiles:
     def __init__(self, *, follow: bool) -> None:
         self._follow = follow
         self._folders: dict[str, Folder] = {}
+        # The addresses of existing files: looking for the minified ones takes 6% of an opening.
+        self._addresses: dict[str, str] = {}
 
     def add(self, name: str, folder: Path) -> None:
         """Serve a folder under a name of one or two parts, such as `apps/orders`."""
@@ -94,13 +100,18 @@ class StaticFiles:
 
     def address(self, name: str) -> str:
         """Return the address that changes with the content."""
+        if known := self._addresses.get(name):
+            return known
         try:
             folder, rest = self._find(name)
         except NotFound:
             # The browser's console shows the wrong name. An error here would hide the whole page.
             return quote(f"{STATIC}{name}")
         before = name.removesuffix(rest)
-        return quote(f"{VERSIONED}{folder.digest}/{before}{folder.served_name(rest)}")
+        found = quote(f"{VERSIONED}{folder.digest}/{before}{folder.served_name(rest)}")
+        if folder.has(rest) and not self._follow:
+            self._addresses[name] = found
+        return found
 
     def answer(self, name: str, digest: str | None) -> Response:
         """Answer with a file, or raise NotFound. Without a digest, the address is the stable one."""
