@@ -78,7 +78,8 @@ def _is_from_own_page() -> bool:
     Every browser with partitioned cookies sends `Sec-Fetch-Site`, but Chromium sends none for a WebSocket.
     """
     environ = request.environ
-    origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
+    # Caddy sends an empty header in place of none.
+    origin, site = environ.get("HTTP_ORIGIN") or None, environ.get("HTTP_SEC_FETCH_SITE") or None
     # The app's service worker would also receive the requests of our frame.
     if environ.get("HTTP_SEC_FETCH_DEST") == "serviceworker" or "HTTP_SERVICE_WORKER" in environ:
         return False
