@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 from marshmallow.fields import Boolean
 
+from pat_service.addresses import parse_upstream
 from pat_service.app_folders import ReservedName, TwoAppsOfOneName, find_apps, migration_folders
 from pat_service.findings import Finding, problem
 from pat_service.shapes import check_variety, is_loopback, parse_limit, visible
@@ -47,11 +48,8 @@ _PUBLIC_URL = re.compile(
 )
 
 
-#: The address of a server.
-_ADDRESS = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?",
-    re.ASCII,
-)
+#: The address of a server of ours: a private one, without TLS.
+_SERVER = re.compile(r"http://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 def _parse_key(text: str) -> str:
@@ -165,24 +163,19 @@ def _parse_public_url(text: str) -> str:
 def _parse_server(text: str) -> str:
     if text.startswith("unix:/"):
         return text
-    found = _ADDRESS.fullmatch(text.lower())
-    if found is None or found["scheme"] != "http" or not 1 <= int(found["port"] or 0) <= 65535:
+    found = _SERVER.fullmatch(text.lower())
+    if found is None or not 1 <= int(found["port"]) <= 65535:
         raise ConfigError("must be http://host:port, or unix: and the path of a socket")
-    return found[0].removesuffix("/")
+    return found[0]
 
 
 def _parse_upstreams(text: str) -> frozenset[str]:
-    return frozenset(_parse_upstream(part.strip()) for part in text.split(",") if part.strip())
-
-
-def _parse_upstream(text: str) -> str:
-    """Return the address in the form in which the service stores it."""
-    found = _ADDRESS.fullmatch(text.lower())
-    if found is None or not 1 <= int(found["port"] or 1) <= 65535:
-        raise ConfigError("must be addresses such as http://10.0.0.7:8501, with commas between them")
-    default_port = {"http": 80, "https": 443}[found["scheme"]]
-    port = int(found["port"] or default_port)
-    return f"{found['scheme']}://{found['host']}" + ("" if port == default_port else f":{port}")
+    try:
+        return frozenset(parse_upstream(part.strip()) for part in text.split(",") if part.strip())
+    except ValidationError:
+        raise ConfigError(
+            "must be addresses such as http://10.0.0.7:8501, with commas between them"
+        ) from None
 
 
 def _parse_switch(text: str) -> bool:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import growth, report, rig, speed, start, view
+from bench import growth, relay, report, rig, speed, start, view
 
 ROUNDS = 7
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["speed", "growth", "view"], default="speed")
+    parser.add_argument("what", nargs="?", choices=["speed", "growth", "view", "relay"], default="speed")
     parser.add_argument("--on", choices=["sqlite", "postgresql"], help="measure one database (default: both)")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default: 7; of the view: 9)")
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each server in a round")
@@ -31,6 +31,9 @@ def main() -> None:
     if options.what == "view":
         with _folder() as folder:
             view.measure(options.rounds or view.ROUNDS, folder, write=options.write)
+        return
+    if options.what == "relay":
+        relay.measure()
         return
     plan = rig.Plan(options.rounds or ROUNDS, options.seconds, options.connections, options.workers)
     kinds = [options.on] if options.on else ["sqlite", "postgresql"]

@@ -522,7 +522,7 @@ def relay_error(**environ: str) -> str:
 
 
 def test_the_relay_needs_only_its_upstreams_and_stores_them_as_the_service_does() -> None:
-    upstreams = "http://10.0.0.7:8501, HTTPS://Sales.Internal:443/,http://[fd00::7]:80"
+    upstreams = "http://10.0.0.7:8501, HTTPS://Sales.Internal:443,http://[fd00::7]:80"
     config = RelayConfig.from_environment({"RELAY_UPSTREAMS": upstreams})
     assert config == RelayConfig(
         relay_listen="http://127.0.0.1:8010",

@@ -18,6 +18,8 @@ MAX_HEAD_BYTES: Final = 16_384
 MAX_TARGET_BYTES: Final = 8000
 #: The start of the names of the service's own cookies, which the app must not see.
 OWN_COOKIES: Final = b"__Host-pat-"
+#: A service reads this many of its cookies.
+MAX_COOKIES: Final = 8
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 _WEBSOCKET: Final = b"websocket"
@@ -103,6 +105,14 @@ class Upgrade:
         # A proxy may split the cookies of one request into several headers (RFC 9113).
         sent = b";".join(value for name, value in self.headers if name == b"cookie")
         return [cookie.strip() for cookie in sent.split(b";") if cookie.strip()]
+
+
+def add_cookies(question: Headers, cookies: Iterable[bytes]) -> Headers:
+    """Return the question with these cookies first. It keeps as many as the service reads."""
+    sent = next(value for name, value in question if name == b"cookie").split(b"; ")
+    newest_first = list(dict.fromkeys([*cookies, *sent]))[:MAX_COOKIES]
+    others = [(name, value) for name, value in question if name != b"cookie"]
+    return [*others, (b"cookie", b"; ".join(newest_first))]
 
 
 def identity_in(headers: Headers) -> Headers:

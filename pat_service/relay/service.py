@@ -28,7 +28,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """The viewer may use the app at `upstream`. `cookies` replace those of the question."""
+    """The viewer may use the app at `upstream`. `cookies` are for the next question."""
 
     upstream: str
     identity: Headers = field(repr=False)
@@ -112,7 +112,9 @@ def _verdict(status: int, headers: Headers) -> Grant | Refusal:
     upstream = values.get(b"x-embed-upstream", b"").decode("latin-1")
     code = values.get(b"x-embed-code", b"").decode("latin-1")
     if status == 200 and upstream:
-        cookies = [value.partition(b";")[0] for name, value in headers if name == b"set-cookie"]
+        sent = [value.partition(b";")[0] for name, value in headers if name == b"set-cookie"]
+        # The service also deletes cookies of dead sessions, by an empty value.
+        cookies = [pair for pair in sent if pair.partition(b"=")[2]]
         return Grant(upstream, identity_in(headers), cookies)
     if status in (401, 403) and code not in _NO_VERDICT:
         return Refusal(status, code)

@@ -12,7 +12,14 @@ import h11
 
 from pat_service.relay import heads
 from pat_service.relay.frames import FrameBoundary, close_frame
-from pat_service.relay.heads import END_OF_HEAD, MAX_HEAD_BYTES, Headers, Refused, Upgrade
+from pat_service.relay.heads import (
+    END_OF_HEAD,
+    MAX_HEAD_BYTES,
+    Headers,
+    Refused,
+    Upgrade,
+    add_cookies,
+)
 from pat_service.relay.service import Grant, NoAnswer, Refusal, Service, Streams, connect
 
 HEAD_SECONDS: Final = 10.0
@@ -53,10 +60,9 @@ class _Viewer:
 
     def accept(self, grant: Grant, now: float) -> None:
         self.answered = now
-        if grant.cookies:
-            # A renewal has replaced the session; its successor's cookie spares the service the way to it.
-            others = [(name, value) for name, value in self.question if name != b"cookie"]
-            self.question = [*others, (b"cookie", b"; ".join(grant.cookies))]
+        # The cookie of a renewed session spares the service the way to it. The others stay: another frame of
+        # this viewer may have sent the newest one, and end earlier.
+        self.question = add_cookies(self.question, grant.cookies)
 
 
 class Relay:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from pat_service.relay.heads import MAX_TARGET_BYTES, Headers, Refused, Upgrade, parse_upgrade
+from pat_service.relay.heads import (
+    MAX_TARGET_BYTES,
+    Headers,
+    Refused,
+    Upgrade,
+    add_cookies,
+    parse_upgrade,
+)
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 OWN = "__Host-pat-0123abcd=a-session"
@@ -167,3 +174,12 @@ def test_the_app_gets_the_rest_as_the_browser_sent_it() -> None:
         b"connection": b"Upgrade",
         b"upgrade": b"websocket",
     }
+
+
+def test_a_question_keeps_the_newest_cookies() -> None:
+    question = sent(f"Cookie: {OWN}").question()
+    for number in range(20):
+        question = add_cookies(question, [f"__Host-pat-{number}=x".encode()])
+        question = add_cookies(question, [f"__Host-pat-{number}=x".encode()])
+    [cookies] = [value for name, value in question if name == b"cookie"]
+    assert cookies == b"; ".join(f"__Host-pat-{number}=x".encode() for number in range(19, 11, -1))

@@ -77,8 +77,11 @@ class World:
                 assert lines[0] == "GET /internal/embed-socket HTTP/1.1"
                 fields = dict(line.lower().split(": ", 1) for line in lines[1:-2])
                 self.asked.append(fields)
-                cookie = fields["cookie"].replace("__host", "__Host")
-                status, headers = self.verdicts.get(cookie, (401, {"X-Embed-Code": "session_invalid"}))
+                cookies = fields["cookie"].replace("__host", "__Host").split("; ")
+                known = [self.verdicts[each] for each in cookies if each in self.verdicts]
+                invalid = 401, {"X-Embed-Code": "session_invalid"}
+                status, headers = next((each for each in known if each[0] == 200), [*known, invalid][0])
+                headers = headers | {"set-cookie": "__Host-pat-dead=; Max-Age=0"}
                 shown = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                 writer.write(f"HTTP/1.1 {status} X\r\n{shown}Content-Length: 2\r\n\r\nok".encode())
         writer.close()
@@ -325,7 +328,7 @@ def test_a_renewed_session_goes_on_by_its_successors_cookie() -> None:
             await world.checks(1)
             later = world.admit("ana2")
             world.admit("ana", Set_Cookie=f"{later}; Path=/; Secure; HttpOnly")
-            await world.until(lambda: world.asked[-1]["cookie"] == later.lower())
+            await world.until(lambda: later.lower() in world.asked[-1]["cookie"])
             # The first session may be purged now.
             world.refuse("ana")
             await world.checks()
