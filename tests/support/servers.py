@@ -138,20 +138,26 @@ def nginx(
             changes[f"server_name {HOST};"] = rf"server_name {HOST} ~^[^.]+\.embed\.example$;"
         if upstreams is not None:
             changes["# include /etc/nginx/"] = f"include {folder}/"
-            same = ("/etc/ssl/pat-service/", "listen 443 ")
             lines = "".join(f'    "{each}" {_nginx_target(each)};\n' for each in upstreams)
             blocks = "".join(
                 f"upstream {urlsplit(each).hostname} {{ server {urlsplit(each).netloc}; }}\n"
                 for each in upstreams
                 if _nginx_target(each) != each
             )
-            gateway = {text: changes[text] for text in same} | {
+            gateway = {text: changes[text] for text in ("/etc/ssl/pat-service/", "listen 443 ")} | {
                 '    "http://10.0.0.7:8501" http://10.0.0.7:8501;\n': lines,
                 "upstream upstream_not_listed {": f"{blocks}upstream upstream_not_listed {{",
-                "/etc/ssl/certs/ca-certificates.crt": str(trusted or folder / "fullchain.pem"),
+                "/etc/nginx/": f"{folder}/",
+                # The example of a workspace's own address.
+                "/etc/ssl/portal/": f"{folder}/",
+                "\n# server {\n": "\nserver {\n",
+                "\n#     ": "\n    ",
+                "\n# }\n": "\n}\n",
             }
             if relay:
                 gateway |= {"# websocket": "websocket", "127.0.0.1:8010": f"127.0.0.1:{relay}"}
+            authority = {"/etc/ssl/certs/ca-certificates.crt": str(trusted or folder / "fullchain.pem")}
+            _changed("gateway-host.nginx.conf", authority, folder)
             _changed("gateway.nginx.conf", gateway, folder)
         config = _changed("nginx.conf", changes, folder)
         command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
@@ -192,6 +198,9 @@ def caddy(
                 "/run/pat-service/": f"{sockets}/",
                 '\t\t"http://10.0.0.7:8501" 10.0.0.7:8501 http\n': lines,
             }
+            for line in ("*.apps.portal.example {", "\ttls /etc", "\timport", "\trespond 421", "}\n"):
+                gateway[f"\n# {line}"] = f"\n{line}"
+            gateway["/etc/ssl/portal/"] = f"{folder}/"
             if trusted:
                 gateway["\t\t\t\t\t\t\ttls\n"] = f"\t\t\t\t\t\t\ttls\n\t\t\ttls_trust_pool file {trusted}\n"
             if relay:
@@ -214,11 +223,12 @@ def _nginx_target(upstream: str) -> str:
 
 
 def certificate(folder: Path) -> None:
-    """Create a certificate and key for HOST, the hosts below it and 127.0.0.1 in the folder."""
+    """Create a certificate and key for all hosts of the tests in the folder."""
+    names = (HOST, f"*.{HOST}", "*.apps.portal.example", "localhost")
     command = [
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
         *("-subj", f"/CN={HOST}", "-days", "2"),
-        *("-addext", f"subjectAltName=DNS:{HOST},DNS:*.{HOST},DNS:localhost,IP:127.0.0.1"),
+        *("-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names) + ",IP:127.0.0.1"),
         *("-keyout", str(folder / "key.pem"), "-out", str(folder / "fullchain.pem")),
     ]
     subprocess.run(command, check=True, capture_output=True)

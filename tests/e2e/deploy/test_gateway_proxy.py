@@ -429,6 +429,17 @@ def test_our_own_pages_get_our_cookies_and_no_others(proxy: Proxy, service: Serv
     assert app.take() == []
 
 
+def test_a_workspace_can_have_an_address_of_its_own(proxy: Proxy, service: Service, app: EchoApp) -> None:
+    host = "sales--abcdefghijkl.apps.portal.example"
+    assert ask(proxy, "/page", host=host, cookie=f"a=1; {OURS}").status == 200
+    got = only(app.take())
+    assert (got.value("Host"), got.value("Cookie")) == (host, "a=1")
+    assert only(service.take()).value("Host") == host
+    assert ask(proxy, "/internal/embed-auth", host=host).status == 404
+    assert ask(proxy, "/", host="orders.apps.portal.example").status == 421
+    assert service.take() == app.take() == []
+
+
 @pytest.mark.parametrize("host", [HOST, f"orders.{HOST}"])
 def test_other_hosts_stay_as_they_are(proxy: Proxy, service: Service, app: EchoApp, host: str) -> None:
     assert ask(proxy, "/x", host=host, cookie=f"a=1; {OURS}").text == "service at /x"
