@@ -251,7 +251,8 @@
 
   // ---- Pages of an app, and the page's address ----
 
-  const PAGE = /^[a-z0-9-]+$/;
+  // The name of a page, or the path of a page in an app that runs elsewhere.
+  const PAGE = /^([a-z0-9-]+|\/(?![/\\])[^\\?#]*)$/;
   // A longer link opens nothing.
   const MAX_LINK_CHARS = 2048;
   const queryOf = (params) => String(new URLSearchParams(params ?? ""));
@@ -278,12 +279,12 @@
 
     read() {
       const text = new URL(location.href).searchParams.get(this.name) ?? "";
-      const [, page, params = ""] = /^([a-z0-9-]+)(?:\?(.*))?$/s.exec(text) ?? [];
-      return page ? { page, params } : this.first;
+      const [, page, params = ""] = /^([^?]*)(?:\?(.*))?$/s.exec(text);
+      return PAGE.test(page) ? { page, params } : this.first;
     }
 
-    // The answer to a form has no address: its params are null.
-    record({ page, params }) {
+    // The answer to a form has no address: its params are null. `replace`: the browser's history has the step already.
+    record({ page, params }, replace) {
       if (params === null || !(page.length + params.length <= MAX_LINK_CHARS)) return;
       this.page = { page, params };
       if (same(this.read(), this.page)) return;
@@ -291,7 +292,7 @@
       if (same(this.first, this.page)) url.searchParams.delete(this.name);
       else url.searchParams.set(this.name, params ? `${page}?${params}` : page);
       try {
-        history.pushState(history.state, "", url);
+        history[replace ? "replaceState" : "pushState"](history.state, "", url);
       } catch ({ message }) {
         warn(`sync-url: ${message}`); // browsers limit the number of changes
       }
@@ -383,10 +384,14 @@
     }
 
     navigate(page, params) {
+      this.#navigate(page, params, false);
+    }
+
+    #navigate(page, params, replace) {
       if (!this.options.app) throw new TypeError("A launcher has no pages: navigate needs a frame with an app.");
       if (!PAGE.test(page)) throw new TypeError(`Not a name of a page: ${page}`);
       this.#link = { page, params: queryOf(params) };
-      const message = { type: "navigate", asked: ++this.#asked, ...this.#link };
+      const message = { type: "navigate", asked: ++this.#asked, replace, ...this.#link };
       if (!this.#queue) this.#port.postMessage(message);
       // Until the app is shown, only the last page counts.
       else if (this.#port) this.#queue = [...this.#queue.filter(({ type }) => type !== "navigate"), message];
@@ -499,7 +504,7 @@
       if (syncUrl === undefined || !app) return;
       const name = typeof syncUrl === "string" && syncUrl || app;
       if (synced.has(name)) return warn(`sync-url: another frame uses the parameter ${name}. Give this one another name.`);
-      this.#address = new Address(name, this.#link, (link) => this.navigate(link.page, link.params));
+      this.#address = new Address(name, this.#link, (link) => this.#navigate(link.page, link.params, true));
       this.#link = this.#address.read();
     }
 
@@ -627,10 +632,10 @@
         if (rest.problem) Promise.resolve(this.#first).then(() => port === this.#port && this.#recover(rest.problem));
       } else if (type === "written") {
         this.#spoke = port === this.#port;
-        this.#showApp();
+        if (!rest.opens) this.#showApp();
       } else if (type === "moving") this.#opening = true;
       else if (type === "want-token") this.#sendToken(rest, port);
-      else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data, rest.asked);
+      else if (type === "event" && RESERVED.test(name)) this.#handleEvent(name, data, rest);
       else if (type === "app" && !RESERVED.test(name)) this.#emit(name, data);
       else if (type === "scroll") this.#scroll(Number(rest.top));
       else if (type === "restart") this.#begin();
@@ -647,14 +652,14 @@
       iframe.style.scrollMarginTop = "";
     }
 
-    #handleEvent(name, data, asked) {
+    #handleEvent(name, data, { asked, replace } = {}) {
       if (/^(loaded|error|session:revoked)$/.test(name)) this.#showApp();
       if (name === "loaded") {
         for (const message of this.#queue ?? []) this.#port.postMessage(message);
         this.#queue = null;
         this.iframe.title = this.options.title ?? data.title;
       } else if (name === "navigate") {
-        if (asked === this.#asked) this.#address?.record(data);
+        if (asked === this.#asked) this.#address?.record(data, replace);
       } else if (name === "resize") this.iframe.style.height = `${data.height}px`;
       else if (name === "error") data = new PatEmbedError(data.code, data.message, data);
       this.#emit(name, data);

@@ -80,6 +80,21 @@ ADVICE: Final = {
         _("The server could not be reached"),
         _("This page has not changed. Check your connection, then try again."),
     ),
+    "cookies_blocked": (
+        _("Your browser blocks a cookie that this app needs"),
+        _(
+            "Allow cookies of embedded pages in your browser's settings, or use another browser. "
+            "Then reload the page."
+        ),
+    ),
+    "upstream_not_listed": (
+        _("This app is not connected yet"),
+        _("The team that runs this page has to finish its setup first."),
+    ),
+    "upstream_unreachable": (
+        _("This app does not answer"),
+        _("It may be starting. Try again in a moment. If this lasts, contact the team that runs the app."),
+    ),
     "redirect_refused": (
         _("This cannot be shown here"),
         _("The app sent your request to an address that is not allowed. Contact the team that runs the app."),
@@ -109,7 +124,15 @@ _RETRYABLE: Final = {
     *("token_missing", "token_invalid", "token_expired", "token_superseded", "token_revoked", "token_used"),
     *("session_invalid", "session_expired", "session_revoked", "session_replaced"),
     *("too_many_sessions", "rate_limited"),
-    *("unavailable", "internal_error", "unreachable", "timeout", "fetch_token_failed", "unknown"),
+    *(
+        "unavailable",
+        "internal_error",
+        "unreachable",
+        "upstream_unreachable",
+        "timeout",
+        "fetch_token_failed",
+        "unknown",
+    ),
 }
 
 #: Other texts of the frame's script and templates. They fill in the names in braces.

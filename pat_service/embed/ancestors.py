@@ -1,4 +1,4 @@
-"""The allowed origins and templates of apps and launchers, as this worker last read them."""
+"""The allowed origins and limits of apps and launchers, as this worker last read them."""
 
 import time
 from math import inf
@@ -17,19 +17,30 @@ MAX_AGE_SECONDS: Final = 60
 #: The worker forgets all places if it knows more than this.
 MAX_PLACES: Final = 10_000
 
-_of_app = select(App.allowed_origins, App.template).where(App.id == bindparam("id"))
-_of_launcher = select(Workspace.allowed_origins, null(), Workspace.apps_url).where(
+_of_app = select(App.allowed_origins, App.template, null(), App.permissions).where(App.id == bindparam("id"))
+_upstream_in = (
+    select(App.template)
+    .where(App.workspace_id == Workspace.id, App.upstream.is_not(None))
+    .limit(1)
+    .scalar_subquery()
+)
+_of_launcher = select(Workspace.allowed_origins, _upstream_in, Workspace.apps_url, null()).where(
     Workspace.id == bindparam("id")
 )
 _timer = time.monotonic
 
 
 class Framed(NamedTuple):
-    """The allowed origins of an app or launcher, the app's template, and the workspace's `apps_url`."""
+    """What decides the policy of an app's or launcher's frame.
+
+    These are its allowed origins, the app's template, the `apps_url` of a launcher's workspace, and the
+    permissions of an upstream app. A launcher has the template of upstream apps if its workspace has any.
+    """
 
     origins: list[str]
     template: str | None = None
     apps_url: str | None = None
+    permissions: frozenset[str] = frozenset()
 
 
 UNKNOWN: Final = Framed([])
@@ -72,7 +83,7 @@ def current(place: Place) -> Framed:
             row = connection.execute(statement, {"id": id_}).one_or_none()
     except SQLAlchemyError:
         return remembered(place)
-    framed = UNKNOWN if row is None else Framed(list(row[0]), *row[1:])
+    framed = UNKNOWN if row is None else Framed(list(row[0]), row[1], row[2], frozenset(row[3] or ()))
     remember(place, framed)
     return framed
 

@@ -16,7 +16,7 @@ from pat_service.credentials import Secret, is_code, parse_code, parse_token
 from pat_service.embed import ancestors
 from pat_service.embed.advice import advice, retryable
 from pat_service.embed.ancestors import Framed
-from pat_service.embed.app_limits import DEFAULT_LIMITS, AppLimits
+from pat_service.embed.app_limits import DEFAULT_LIMITS, AppLimits, upstream_limits
 from pat_service.embed.handover import PARENT_PARAMETER, is_in_launcher, named_parent
 from pat_service.embed.hosts import apps_sources, launcher_source
 from pat_service.embed.locale import language, theme
@@ -28,7 +28,7 @@ from pat_service.http.payload import FORM, MULTIPART, check_body
 from pat_service.http.public_url import TOKEN_PARAMETER
 from pat_service.rules.access import Place
 from pat_service.rules.sessions import AnySession, OpenSession
-from pat_service.shapes import is_uuid
+from pat_service.shapes import UPSTREAM_TEMPLATE, is_uuid
 
 APPS: Final = "/embed-apps"
 LAUNCHERS: Final = "/embed-workspaces"
@@ -135,13 +135,16 @@ def refuse_nul() -> None:
 
 
 def record_session(session: AnySession) -> None:
-    """Record the response's session, allowed origins and template in the request's state."""
+    """Record the response's session, allowed origins and limits in the request's state."""
+    place = requested_place()
     if isinstance(session, OpenSession):
-        template, apps_url = session.viewer.app.template, None
+        app = session.viewer.app
+        framed = Framed(session.own_origins, app.template, permissions=frozenset(app.permissions))
+        ancestors.remember(place, framed)
     else:
-        template, apps_url = None, session.visitor.workspace.apps_url
-    request_state().update(session_id=session.id, framed=Framed(session.origins, template, apps_url))
-    ancestors.remember(requested_place(), Framed(session.own_origins, template, apps_url))
+        # The session does not tell whether the workspace has upstream apps.
+        framed = ancestors.recent(place)
+    request_state().update(session_id=session.id, framed=framed._replace(origins=session.origins))
 
 
 def frame_headers(response: Response) -> Response:
@@ -196,22 +199,32 @@ def allowed_origins() -> list[str]:
 
 def app_limits() -> AppLimits:
     """Return the limits of this response's app. They are the default ones if the app is unknown."""
-    template = framed_template()
-    return DEFAULT_LIMITS if template is None else registry().limits_of(template)
-
-
-def _launcher_limits() -> AppLimits:
-    return registry().launcher_limits(apps_sources(_framed().apps_url))
+    return _limits_of(_framed())
 
 
 def recent_limits() -> AppLimits:
     """Return the limits of the requested app, as this worker knew them within the last minute."""
-    template = ancestors.recent(requested_place()).template
-    return DEFAULT_LIMITS if template is None else registry().limits_of(template)
+    return _limits_of(ancestors.recent(requested_place()))
+
+
+def _limits_of(framed: Framed) -> AppLimits:
+    if framed.template == UPSTREAM_TEMPLATE:
+        return upstream_limits(framed.permissions)
+    return DEFAULT_LIMITS if framed.template is None else registry().limits_of(framed.template)
+
+
+def _launcher_limits() -> AppLimits:
+    framed = _framed()
+    return registry().launcher_limits(
+        apps_sources(framed.apps_url), has_upstream=framed.template == UPSTREAM_TEMPLATE
+    )
 
 
 def framed_template() -> str | None:
-    """Return the template of this response's app, or None for a launcher or an unknown app."""
+    """Return the template of this response's app, or None for an unknown app.
+
+    A launcher has the one of upstream apps if its workspace has any.
+    """
     return _framed().template
 
 

@@ -6,7 +6,7 @@ The operator's own app declares it. A wrong declaration stops the start.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -93,6 +93,16 @@ class AppLimits:
 
 #: One object, so that its policy is built once: 3% of a refusal.
 DEFAULT_LIMITS: Final = AppLimits()
+
+
+@cache
+def upstream_limits(permissions: frozenset[str]) -> AppLimits:
+    """Return the limits of an upstream app's frame, which shows the app in an inner frame of its own origin.
+
+    The app's answers lack the header that an isolated page requires of its frames.
+    """
+    granted = permissions.intersection(GRANTABLE)
+    return AppLimits({"frame-src": ("'self'",)}, granted, is_isolated=False)
 
 
 def parse_limits(

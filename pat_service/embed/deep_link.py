@@ -1,11 +1,14 @@
-"""The page and query at which a frame opens: `page=<name>&params=<one URL-encoded query>`."""
+"""The page and query at which a frame opens: `page=<name>&params=<one URL-encoded query>`.
+
+A page of an upstream app is a path of that app: `page=/reports/42`.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from flask import request
 
@@ -17,16 +20,21 @@ PARAMS_PARAMETER: Final = "params"
 #: For page and params together.
 MAX_LINK_BYTES: Final = 2048
 INDEX: Final = "index"
+NAME_WANTED: Final = "Must be the name of a page: a-z, 0-9 and dashes."
 PAGE_NAME: Final = "[a-z0-9-]+"
 
 _PAGE: Final = re.compile(PAGE_NAME)
+#: A path that a browser keeps as it is, apart from percent-encoding.
+_PATH: Final = re.compile(r"""/(?:[^\x00-\x20"#%<>?\\^`{}\x7f]|%[0-9A-Fa-f]{2})*""")
+#: Our own paths at an upstream app's host, without the first slash.
+_OURS: Final = re.compile(r"(?:embed-(?:apps|static|texts|workspaces)|internal)(?:/|$)", re.IGNORECASE)
 #: The attributes that werkzeug derives from the query once a request.
 _OF_QUERY: Final = ("args", "full_path", "url", "values")
 
 
 @dataclass(frozen=True, slots=True)
 class DeepLink:
-    """A page of an app, and the query that its function finds in `flask.request.args`."""
+    """A page of an app, or a path of an upstream app, and its query."""
 
     page: str = INDEX
     params: str = ""
@@ -36,6 +44,13 @@ class DeepLink:
         """Return the parameters of a frame's address, without defaults."""
         page = {PAGE_PARAMETER: self.page} if self.page != INDEX else {}
         return page | ({PARAMS_PARAMETER: self.params} if self.params else {})
+
+    def check_kind(self, *, is_upstream: bool) -> None:
+        """Raise InvalidPayload if this app cannot have the page."""
+        if is_upstream and self.page != INDEX and not self.page.startswith("/"):
+            _refuse(PAGE_PARAMETER, "This app runs elsewhere: a page is a path of it, such as /reports.")
+        if not is_upstream and self.page.startswith("/"):
+            _refuse(PAGE_PARAMETER, NAME_WANTED)
 
 
 def read_address_link(place: Place) -> DeepLink:
@@ -53,11 +68,24 @@ def check_link(place: Place, pages: Sequence[str], params: Sequence[str]) -> Dee
         _refuse(PAGE_PARAMETER, "Give page and params once.")
     if len(page.encode()) + len(query.encode()) > MAX_LINK_BYTES:
         _refuse(PARAMS_PARAMETER, f"Page and params may have at most {MAX_LINK_BYTES} bytes.")
-    if not _PAGE.fullmatch(page):
-        _refuse(PAGE_PARAMETER, "Must be the name of a page: a-z, 0-9 and dashes.")
+    if page.startswith("/"):
+        _check_path(page)
+    elif not _PAGE.fullmatch(page):
+        _refuse(PAGE_PARAMETER, NAME_WANTED)
     if "#" in query or any("\0" in text for pair in parse_qsl(query, True) for text in pair):
         _refuse(PARAMS_PARAMETER, "Must be one URL-encoded query without NUL, such as id=BR-21782.")
     return DeepLink(page, query)
+
+
+def _check_path(page: str) -> None:
+    """Refuse a path that a browser or a proxy could take for another one, or for one of ours."""
+    path = unquote(page, errors="replace")
+    if not _PATH.fullmatch(page) or path.startswith("//") or "\0" in path or "\\" in path:
+        _refuse(PAGE_PARAMETER, "Must be a path that begins with one slash, such as /reports/42.")
+    if not {".", ".."}.isdisjoint(path.split("/")):
+        _refuse(PAGE_PARAMETER, "Must not contain the parts . and ..")
+    if _OURS.match(path, 1):
+        _refuse(PAGE_PARAMETER, "Must be a path of the app, not of the service.")
 
 
 def _refuse(parameter: str, text: str) -> None:

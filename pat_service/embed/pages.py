@@ -25,7 +25,7 @@ from pat_service.embed.embed_js import SCRIPT
 from pat_service.embed.embedded_app import EmbeddedApp, Page
 from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
 from pat_service.embed.hosts import apps_with_host
-from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, language, locale, theme
+from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, locale, theme
 from pat_service.embed.script_texts import preferences
 from pat_service.http.compression import compressed
 from pat_service.http.headers import (
@@ -41,9 +41,11 @@ from pat_service.http.static_files import static_files
 from pat_service.rules.access import Viewer, Visitor, list_openable_apps
 from pat_service.rules.openings import Ready
 from pat_service.rules.sessions import AnySession, OpenSession
+from pat_service.shapes import UPSTREAM_TEMPLATE
 
 DOCUMENT: Final = "embed/frame.html"
 FRAGMENT: Final = "embed/fragment.html"
+HTMX: Final = "vendor/htmx-4.0.1.min.js"
 
 
 # ---- Pages of apps ----
@@ -159,11 +161,14 @@ def show_waiting(root: str, origins: list[str]) -> Response:
 
 def _preloads(root: str) -> dict[str, str]:
     """Return the addresses of the files that a first page loads, with their kinds."""
+    address, template = static_files().address, framed_template()
+    if template == UPSTREAM_TEMPLATE and not root.startswith(LAUNCHERS):
+        return {address("embed/gateway.js"): "script"}
+    found = {address(HTMX): "script"}
     if root.startswith(LAUNCHERS):
-        return {f"/{SCRIPT}": "script", static_files().address("embed/launcher.js"): "script"}
-    template = framed_template()
+        return found | {f"/{SCRIPT}": "script", address("embed/launcher.js"): "script"}
     preload = registry().limits_of(template).preload if template else {}
-    return {static_files().address(f"apps/{template}/{name}"): kind for name, kind in preload.items()}
+    return found | {address(f"apps/{template}/{name}"): kind for name, kind in preload.items()}
 
 
 def show_first_page(session: AnySession, signed: Secret, link: DeepLink) -> Response:
@@ -206,20 +211,15 @@ def _address_with_code(session: AnySession, code: Secret, query: Mapping[str, st
 
 
 def _document(session: AnySession, boot: dict[str, Any] | None, link: DeepLink) -> Response:
+    common = {"boot": boot, "csp_nonce": csp_nonce(), **preferences()}
     if isinstance(session, OpenSession):
+        is_upstream = session.viewer.app.upstream is not None
+        link.check_kind(is_upstream=is_upstream)
+        if is_upstream:
+            return Response(render_template("embed/upstream.html", app=session.viewer.app, **common))
         return _first_page_of_app(session, boot, link)
-    return Response(
-        render_template(
-            "embed/launcher.html",
-            viewer=session.visitor,
-            apps=apps_with_host(list_openable_apps(session.visitor)),
-            boot=boot,
-            csp_nonce=csp_nonce(),
-            locale=locale(),
-            language=language(),
-            theme=theme(),
-        )
-    )
+    apps = apps_with_host(list_openable_apps(session.visitor))
+    return Response(render_template("embed/launcher.html", viewer=session.visitor, apps=apps, **common))
 
 
 def _first_page_of_app(session: OpenSession, boot: dict[str, Any] | None, link: DeepLink) -> Response:
@@ -273,6 +273,8 @@ def _boot(session: AnySession, signed: Secret) -> dict[str, Any]:
         "viewer": _describe(visitor) | {"role": visitor.role},
         # If the frame moved here, its host page already knows it.
         "moved": CODE_PARAMETER in request.args,
+        # Its frame sends and takes the cookie that the proxy reads.
+        **({"upstream": True} if isinstance(visitor, Viewer) and visitor.app.upstream else {}),
         # The frame reports those that the host page does not allow.
         **({"permissions": permissions} if permissions else {}),
         **named_parent(parents),

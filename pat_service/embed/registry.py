@@ -10,11 +10,17 @@ from jinja2 import BaseLoader, Environment, FileSystemLoader, PrefixLoader, Temp
 
 from pat_service.app_folders import is_app
 from pat_service.credentials import redact
-from pat_service.embed.app_limits import DEFAULT_LIMITS, AppLimits, WrongDeclaration, parse_limits
+from pat_service.embed.app_limits import (
+    DEFAULT_LIMITS,
+    AppLimits,
+    WrongDeclaration,
+    parse_limits,
+    upstream_limits,
+)
 from pat_service.embed.embedded_app import EmbeddedApp
 from pat_service.errors import AppUnavailable
 from pat_service.findings import Finding, problem, warning
-from pat_service.shapes import is_slug, visible
+from pat_service.shapes import GRANTABLE, is_slug, visible
 
 MAX_REASON_CHARS: Final = 300
 _REPAIR: Final = "Correct the app's module, and restart the service."
@@ -107,9 +113,12 @@ class Registry:
         """Return the limits of each app, by template name."""
         return {name: app.limits for name, app in self._apps.items()}
 
-    def launcher_limits(self, apps: tuple[str, ...]) -> AppLimits:
-        """Return the limits of a launcher, which has the frames of all apps in it. `apps`: their sources."""
-        each = self.limits().values()
+    def launcher_limits(self, apps: tuple[str, ...], *, has_upstream: bool = False) -> AppLimits:
+        """Return the limits of a launcher, which has the frames of all apps in it.
+
+        `apps`: their sources. `has_upstream`: some of them run elsewhere, with any permissions.
+        """
+        each = [*self.limits().values(), *([upstream_limits(frozenset(GRANTABLE))] if has_upstream else [])]
         return AppLimits(
             sources={"connect-src": apps, "frame-src": apps},
             permissions=frozenset().union(*(limits.permissions for limits in each)),

@@ -263,9 +263,11 @@
   let endPause = () => {}; // ends the pause before the next attempt
   let expired = false; // true when the host has got the event
   let permissions = []; // what the app declares of the browser's features
+  let credentials = "omit"; // an app that runs elsewhere needs its cookie
 
   function take(opening) {
     ({ session, viewer, permissions = [] } = opening);
+    credentials = opening.upstream ? "same-origin" : "omit";
     hold(opening.expiresIn);
     lifetime = opening.expiresIn * 1000;
     stopped = null;
@@ -330,6 +332,7 @@
     }
     if (found) deadline = now();
     if (found || response?.ok) watch(reason);
+    if (facts) upstream?.checked(facts);
   }
 
   function wake() {
@@ -502,7 +505,7 @@
     ({ language, locale, theme } = opening);
     take(opening);
     shown = firstPage(link);
-    say("written"); // writing fires a load as well, and the app may be busy then
+    say("written", { opens: Boolean(opening.upstream) }); // writing fires a load as well, and the app may be busy then
     document.open(); // removes all listeners of document and window
     awaitCall(); // before any script of the app listens
     // Runs when the page is parsed, before deferred scripts.
@@ -524,14 +527,15 @@
   // Show a page that the host asks for. Only names of pages reach `pages/`.
   function navigate({ page, params = "", ...rest }) {
     ({ asked } = rest);
-    if (session && viewer.app && /^[a-z0-9-]+$/.test(page)) visit(new URL(`pages/${page}?${new URLSearchParams(params)}`, root));
+    if (upstream) upstream.navigate({ page, params, ...rest });
+    else if (session && viewer.app && /^[a-z0-9-]+$/.test(page)) visit(new URL(`pages/${page}?${new URLSearchParams(params)}`, root));
   }
 
   // End a session. The page may be gone before the answer comes. Resolve to whether it has ended.
   async function endSession(jwt = session) {
     if (!jwt) return true;
     const headers = { __proto__: null, authorization: `Bearer ${jwt}` };
-    const init = { __proto__: null, method: "DELETE", headers, mode: "same-origin", credentials: "omit", keepalive: true };
+    const init = { __proto__: null, method: "DELETE", headers, mode: "same-origin", credentials, keepalive: true };
     const response = await fetch(new URL("session", root), init).catch(() => null);
     return response?.ok || response?.status === 401;
   }
@@ -597,7 +601,7 @@
       ...init,
       headers,
       mode: "same-origin",
-      credentials: "omit",
+      credentials,
       cache: "no-store",
       redirect: "manual", // a redirect would carry the session to an unchecked address
     });
@@ -733,6 +737,7 @@
   // Remove the page and the session, and show this instead.
   function clear(content) {
     session = "";
+    upstream = null;
     clearTimeout(timer);
     clearTimeout(recoverTimer);
     life.abort();
@@ -1131,7 +1136,10 @@
     const { response, blob } = await file(target.getAttribute("embed-download"));
     target.ariaBusy = null;
     if (!blob) return;
-    const name = fileName(response) || target.getAttribute("embed-filename") || response.url.split("/").pop();
+    save(blob, fileName(response) || target.getAttribute("embed-filename") || response.url.split("/").pop());
+  }
+
+  function save(blob, name) {
     const link = element("a", { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), BLOB_LIFETIME_MS);
@@ -1154,6 +1162,8 @@
 
   // The root's own height leaves out positioned content.
   function contentHeight() {
+    const ofApp = upstream?.measure();
+    if (ofApp) return Math.ceil(ofApp);
     const { documentElement, body } = document;
     const { top, height } = documentElement.getBoundingClientRect();
     return Math.ceil(Math.max(height, body.getBoundingClientRect().top - top + body.scrollHeight));
@@ -1296,6 +1306,47 @@
     },
   });
 
+  // ---- For gateway.js, on the page of an app that runs elsewhere ----
+
+  let upstream = null; // its functions: {measure, navigate, checked}
+
+  const gateway = Object.freeze({
+    attach: (functions) => { upstream = functions; },
+    link: () => (boot.session ? boot.link ?? {} : link),
+    opened,
+    notice: (found) => {
+      report(found);
+      notify(found);
+    },
+    problemOf,
+    panel,
+    report,
+    refit,
+    save,
+    fileName,
+    openTab,
+    unreachable: UNREACHABLE,
+    // Ask the server if the session is still valid, and await a renewal. Resolve to whether the frame is open.
+    isOpen: async () => {
+      await check("visible");
+      await renewing;
+      return !life.signal.aborted && !expired;
+    },
+    // The app shows another page. `replace`: the browser has the step in its history already.
+    moved: ({ page, params }) => {
+      leavePage();
+      shown = { page, params: new URLSearchParams(params), address: null };
+      enterPage();
+      say("event", { name: "navigate", data: { page, params, title: document.title }, asked, replace: true });
+    },
+    // End the frame for a reason that a new session cannot change.
+    stop: (found) => {
+      endSession();
+      report(found);
+      end(found);
+    },
+  });
+
   // ---- Start ----
 
   // Runs for the page that loaded this script, and for each page that is written into it.
@@ -1329,7 +1380,8 @@
     fill();
     window.embed = embed;
     if (!viewer.app) window.embedLauncher = launcher;
-    when(document, "DOMContentLoaded", opened); // the app's scripts have added their listeners by then
+    if (main.dataset.start) window.embedGateway = gateway; // gateway.js removes it
+    else when(document, "DOMContentLoaded", opened); // the app's scripts have added their listeners by then
     check();
   }
 
