@@ -20,6 +20,7 @@ from pat_service.shapes import is_loopback
 TOKEN_PARAMETER = "personal-access-token"
 #: The first label of a viewer's host. The slug has at most 49 characters, so that the label has at most 63.
 _VIEWER_LABEL: Final = re.compile(rf"([a-z0-9](?:[a-z0-9-]{{0,47}}[a-z0-9])?)--([a-z2-7]{{{TAG_CHARS}}})")
+_DOMAIN: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[0-9]{1,5})?")
 
 
 def site() -> Site:
@@ -72,7 +73,7 @@ def requested_host() -> Host | None:
         return Host()
     label, _, domain = _host().partition(".")
     is_common = domain == _common_host()
-    parts = _VIEWER_LABEL.fullmatch(label)
+    parts = _VIEWER_LABEL.fullmatch(label) if _DOMAIN.fullmatch(domain) else None
     if not label or not (is_common or parts):
         return None
     viewer = parts and ViewerHost(parts[1], parts[2], None if is_common else domain)

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from sqlalchemy import insert, select
 from werkzeug.test import TestResponse
 
-from pat_service.http.authentication import utcnow
-from pat_service.storage.models import App, Grant, Upstream, User, Workspace
-from tests.support.people import PORTAL, Service
+from tests.support.people import PORTAL, Service, provision
 
 SALES: Final = "5a1e5a1e-0000-4000-8000-000000000001"
 UPSTREAM: Final = "http://10.0.0.7:8501"
@@ -25,13 +22,9 @@ REPORT: Final = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/"}
 
 def add_sales(service: Service) -> None:
     """Add the app Sales of Acme, which runs elsewhere. Ana and Ben may open it."""
-    acme = service.rows(select(Workspace.id).where(Workspace.slug == "acme"))[0][0]
-    service.change(insert(Upstream).values(address=UPSTREAM, workspace_id=acme))
-    sales = {"id": SALES, "slug": "sales", "name": "Sales", "template": "upstream", "upstream": UPSTREAM}
-    times = {"allowed_origins": [PORTAL], "moves": 0, "created_at": utcnow()}
-    service.change(insert(App).values(workspace_id=acme, **sales, **times))
-    for (user,) in service.rows(select(User.id).where(User.email.like("%@acme.test"))):
-        service.change(insert(Grant).values(app_id=SALES, user_id=user))
+    people = ["ana@acme.test", "ben@acme.test"]
+    sales = {"id": SALES, "slug": "sales", "name": "Sales", "workspace": "acme", "upstream": UPSTREAM}
+    provision(service.app, {"apps": [sales | {"allowed_origins": [PORTAL], "users": people}]})
 
 
 @dataclass
@@ -66,7 +59,7 @@ class Gateway:
     ) -> TestResponse:
         """Exchange a token as the script of a frame does."""
         client = self.service.app.test_client(use_cookies=False)
-        body = {"accessToken": token, "parentOrigin": PORTAL} | fields
+        body = {"accessToken": token, "parentOrigin": PORTAL, "ancestorOrigins": [PORTAL]} | fields
         headers = {"Host": host, "Cookie": cookie_header(cookies or {})}
         return client.post(f"/embed-apps/{SALES}/frame", json=body, headers=headers)
 
