@@ -81,7 +81,7 @@ def _is_from_own_page() -> bool:
     # Caddy sends an empty header in place of none.
     origin, site = environ.get("HTTP_ORIGIN") or None, environ.get("HTTP_SEC_FETCH_SITE") or None
     # The app's service worker would also receive the requests of our frame.
-    if environ.get("HTTP_SEC_FETCH_DEST") == "serviceworker" or "HTTP_SERVICE_WORKER" in environ:
+    if environ.get("HTTP_SEC_FETCH_DEST") == "serviceworker" or environ.get("HTTP_SERVICE_WORKER"):
         return False
     if site not in (None, "same-origin") or (origin is not None and origin not in own_origins()):
         return False

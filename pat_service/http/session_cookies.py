@@ -5,6 +5,7 @@ session has its own cookie, since two frames of one viewer share a host. Frames 
 gateway reads them.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, TypeGuard
@@ -19,6 +20,7 @@ from pat_service.rules.sessions import AnySession, OpenSession
 
 #: A browser takes a cookie of this name from this host alone, and only with `Secure` and `Path=/`.
 PREFIX: Final = "__Host-pat-"
+_NAME: Final = re.compile(rf"{PREFIX}[0-9a-f]{{8}}")
 #: The end of a session's id, which names its cookie.
 SUFFIX_CHARS: Final = 8
 #: A request with more cookies of ours counts with its newest ones.
@@ -75,7 +77,7 @@ def _read() -> Iterator[tuple[str, str | None]]:
     # Werkzeug's parser would unquote values, and ours have nothing to unquote.
     for pair in request.environ.get("HTTP_COOKIE", "").split(";"):
         name, _, value = pair.strip(" \t").partition("=")
-        if name.startswith(PREFIX):
+        if _NAME.fullmatch(name):
             id_ = keyring().read_cookie(value)
             yield name, id_ if id_ is not None and name_of(id_) == name else None
 

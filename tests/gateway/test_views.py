@@ -95,14 +95,11 @@ def test_a_request_costs_one_query(on_both: Gateway) -> None:
 
 
 def test_the_policy_names_the_origins_that_the_token_allows(gateway: Gateway) -> None:
-    both = ["https://other.example", PORTAL]
-    sales = {"id": SALES, "slug": "sales", "name": "Sales", "workspace": "acme", "upstream": UPSTREAM}
-    people = ["ana@acme.test", "ben@acme.test"]
-    provision(gateway.service.app, {"apps": [sales | {"allowed_origins": both, "users": people}]})
+    add_sales(gateway.service, allowed_origins=["https://other.example", PORTAL])
     frame = gateway.open(allowedOrigins=[PORTAL])
     answer = gateway.ask(frame.host, frame.cookie)
     assert answer.headers["X-Embed-Policy"] == f"frame-ancestors 'self' {PORTAL}"
-    provision(gateway.service.app, {"apps": [sales | {"allowed_origins": ["*"], "users": people}]})
+    add_sales(gateway.service, allowed_origins=["*"])
     frame = gateway.open()
     answer = gateway.ask(frame.host, frame.cookie)
     assert answer.headers["X-Embed-Policy"] == "frame-ancestors 'self' *"

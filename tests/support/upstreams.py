@@ -20,11 +20,12 @@ OWN_PAGE: Final = {"Sec-Fetch-Site": "same-origin"}
 REPORT: Final = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/"}
 
 
-def add_sales(service: Service) -> None:
-    """Add the app Sales of Acme, which runs elsewhere. Ana and Ben may open it."""
+def add_sales(service: Service, **changes: Any) -> None:
+    """Add the app Sales of Acme, which runs elsewhere, or change it. Ana and Ben may open it."""
     people = ["ana@acme.test", "ben@acme.test"]
     sales = {"id": SALES, "slug": "sales", "name": "Sales", "workspace": "acme", "upstream": UPSTREAM}
-    provision(service.app, {"apps": [sales | {"allowed_origins": [PORTAL], "users": people}]})
+    given = {"allowed_origins": [PORTAL], "users": people} | changes
+    provision(service.app, {"apps": [sales | given]})
 
 
 @dataclass
