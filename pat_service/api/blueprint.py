@@ -48,10 +48,10 @@ def problems(*statuses: int) -> Callable[[Any], Any]:
 
 
 class _Documentation(dict[str, Any]):
-    """The documentation of one rule. flask-smorest need not copy it, which takes 4% of a start."""
+    """The documentation of one rule. flask-smorest's first copy is not deep, which saves 4% of a start."""
 
-    def __deepcopy__(self, memo: object) -> "_Documentation":
-        return self
+    def __deepcopy__(self, memo: object) -> dict[str, Any]:
+        return dict(self)
 
 
 class ApiBlueprint(Blueprint):
