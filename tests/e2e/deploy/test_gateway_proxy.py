@@ -4,11 +4,11 @@ import contextlib
 import http.client
 import json
 import re
-import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler
@@ -20,9 +20,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.e2e.deploy.conftest import installed_or_skipped
-from tests.e2e.deploy.load import any_certificate
-from tests.support import servers
+from tests.support import raw_http, servers
 from tests.support.echo_app import EchoApp, Received, echo_app, read_frame, text_frame
+from tests.support.raw_http import Answer
 from tests.support.servers import HOST, Proxy, free_port
 
 pytestmark = pytest.mark.slow
@@ -159,54 +159,26 @@ def app(running_app: EchoApp) -> EchoApp:
     return running_app
 
 
-@dataclass
-class Answer:
-    status: int
-    headers: list[tuple[str, str]]
-    text: str
-
-    def values(self, name: str) -> list[str]:
-        return [value for key, value in self.headers if key.lower() == name.lower()]
-
-    def value(self, name: str) -> str | None:
-        values = self.values(name)
-        assert len(values) < 2, values
-        return values[0] if values else None
+def connected(proxy: Proxy) -> AbstractContextManager[ssl.SSLSocket]:
+    return raw_http.connected(proxy.port, VIEWER_HOST)
 
 
-@contextlib.contextmanager
-def connected(proxy: Proxy, host: str = VIEWER_HOST) -> Iterator[ssl.SSLSocket]:
-    plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=30)
-    with any_certificate().wrap_socket(plain, server_hostname=host) as connection:
-        yield connection
+def request_text(target: str = "/", *lines: str, **options: Any) -> str:
+    """Return the head of a request at the viewer's host, with a cookie that the service knows."""
+    return raw_http.request_text(target, *lines, **{"host": VIEWER_HOST, "cookie": OURS} | options)
 
 
-def request_text(
-    target: str = "/",
-    *lines: str,
-    method: str = "GET",
-    host: str = VIEWER_HOST,
-    cookie: str = OURS,
-    connection: str = "close",
-) -> str:
-    head = [f"{method} {target} HTTP/1.1", f"Host: {host}", f"Connection: {connection}"]
-    return "\r\n".join([*head, *([f"Cookie: {cookie}"] if cookie else []), *lines, "", ""])
+def sent(proxy: Proxy, text: str) -> Answer:
+    return raw_http.sent(proxy.port, text, host=VIEWER_HOST)
 
 
-def sent(proxy: Proxy, text: str | bytes, method: str = "GET") -> Answer:
-    """Send these bytes, and return the answer."""
-    with connected(proxy) as connection:
-        connection.sendall(text.encode("latin-1") if isinstance(text, str) else text)
-        answer = http.client.HTTPResponse(connection, method=method)
-        answer.begin()
-        return Answer(answer.status, answer.getheaders(), answer.read().decode())
+def ask(proxy: Proxy, target: str = "/", *lines: str, **options: Any) -> Answer:
+    usual = {"host": VIEWER_HOST, "via": VIEWER_HOST, "cookie": OURS}
+    return raw_http.ask(proxy.port, target, *lines, **usual | options)
 
 
-def ask(proxy: Proxy, target: str = "/", *lines: str, body: bytes = b"", **options: Any) -> Answer:
-    """Send a request, by default with a cookie that the service knows."""
-    length = [f"Content-Length: {len(body)}"] if body else []
-    text = request_text(target, *lines, *length, **options).encode("latin-1")
-    return sent(proxy, text + body, options.get("method", "GET"))
+def upgraded(connection: ssl.SSLSocket, cookie: str = OURS) -> int:
+    return raw_http.upgraded(connection, "/socket", "Origin: https://o", host=VIEWER_HOST, cookie=cookie)
 
 
 def answering(**headers: str) -> str:
@@ -526,17 +498,6 @@ def test_an_answer_of_the_app_commands_neither_the_proxy_nor_other_apps(
     assert json.loads(answer.text)["target"] == target
     assert answer.values("Clear-Site-Data") == answer.values("X-Embed-Code") == []
     assert [name for name, _ in answer.headers if name.lower() in map(str.lower, IDENTITY)] == []
-
-
-UPGRADE: Final = ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + "a" * 22 + "==")
-
-
-def upgraded(connection: ssl.SSLSocket, **options: Any) -> int:
-    text = request_text("/socket", *UPGRADE, "Origin: https://o", connection="Upgrade", **options)
-    connection.sendall(text.encode())
-    answer = http.client.HTTPResponse(connection)
-    answer.begin()
-    return answer.status
 
 
 def test_a_socket_opens_after_a_check(proxy: Proxy, service: Service, app: EchoApp) -> None:
