@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,64 @@ def test_an_app_of_a_command_opens(run: Run, directory: Directory) -> None:
     minted = directory.service.mint(client="everywhere", email="gia@initech.test", appSlug="memos")
     assert minted.status_code == 201
     assert directory.service.mint(client="everywhere", email=ANA, appSlug="memos").status_code == 403
+
+
+# Apps that run elsewhere
+
+
+@pytest.fixture
+def app_hosts(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(directory.service.app.config, "PUBLIC_URL", "https://{app}.embed.example")
+
+
+@pytest.mark.usefixtures("app_hosts")
+def test_an_upstream_app_is_created_listed_and_changed(run: Run, directory: Directory) -> None:
+    create = ("app", "create", "sales", "--workspace", "acme", "--upstream", "HTTP://10.0.0.7:08501")
+    run(*create, "--start", "/a", "--permissions", "fullscreen, camera")
+    shown = dict(line.split("\t", 1) for line in run("app", "show", "sales").splitlines())
+    assert (shown["TEMPLATE"], shown["UPSTREAM"]) == ("upstream", "http://10.0.0.7:8501")
+    assert (shown["START"], shown["PERMISSIONS"]) == ("/a", "camera, fullscreen")
+    assert "sales\tsales\tacme\tupstream\t\thttp://10.0.0.7:8501\n" in run("app", "list")
+    run("app", "change", "sales", "--permissions", "", "--start", "/")
+    sales = json.loads(run("app", "show", "sales", "--json"))
+    assert (sales["start"], sales["permissions"]) == ("/", [])
+    run("app", "change", "sales", "--template", "orders", "--yes")
+    assert json.loads(run("app", "show", "sales", "--json"))["upstream"] is None
+
+
+@pytest.mark.usefixtures("app_hosts")
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--upstream", "10.0.0.7:8501"], "--upstream 10.0.0.7:8501: Must be a scheme"),
+        (["--upstream", "http://169.254.169.254"], "Must not be a link-local"),
+        (["--upstream", "http://embed.example"], "upstream: Must be the app's own address"),
+        (["--upstream", "http://a", "--start", "//b"], "--start //b: Must be a path"),
+        (["--upstream", "http://a", "--permissions", "camera,usb"], "usb: Must be one of camera"),
+        (["--upstream", "http://a", "--template", "orders"], "template: Must be absent"),
+        (["--start", "/a"], "start: Needs an upstream"),
+        (["--template", "upstream"], "template: Must not be upstream"),
+    ],
+)
+def test_a_refused_upstream_is_one_line(run: Run, directory: Directory, args: list[str], text: str) -> None:
+    assert text in run.refused("app", "create", "sales", "--workspace", "acme", *args)
+    assert directory.take_event_facts() == []
+
+
+def test_an_upstream_without_app_hosts_is_refused_and_noted(
+    run: Run, directory: Directory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = "needs {app} in PUBLIC_URL, such as https://{app}.embed.example"
+    assert text in run.refused("app", "change", "orders", "--upstream", "http://10.0.0.7:8501")
+    file = tmp_path / "sales.toml"
+    file.write_text('apps = [{slug = "sales", workspace = "acme", upstream = "http://10.0.0.7:8501"}]')
+    assert json.loads(run("provision", str(file), "--json"))["notes"] == [
+        f"sales cannot open yet: its upstream {text}"
+    ]
+    checked = run.runner.invoke(args=["check"])
+    assert checked.exit_code == 1
+    assert f"pat-service: sales cannot open: an upstream {text}" in checked.stderr.splitlines()
+    assert "nothing to show" not in checked.stdout
+    monkeypatch.setitem(directory.service.app.config, "PUBLIC_URL", "https://{app}.embed.example")
+    assert json.loads(run("provision", str(file), "--json"))["notes"] == []
+    assert "sales" not in run("check")

@@ -67,3 +67,16 @@ def test_a_refusal_is_one_line(run: Run, directory: Directory, args: list[str], 
 def test_a_change_of_nothing_is_a_usage_error(run: Run) -> None:
     said = run.refused("workspace", "change", "acme", code=2)
     assert "Name at least one of --slug, --name, --apps-url." in said
+
+
+def test_a_workspace_gets_an_own_address(run: Run, directory: Directory) -> None:
+    url = "https://{app}.apps.portal.example"
+    run("workspace", "change", "acme", "--apps-url", f"{url}:443")
+    assert f"APPS_URL\t{url}\n" in run("workspace", "show", "acme")
+    assert "Another workspace has this address" in run.refused(
+        "workspace", "create", "initech", "--apps-url", url
+    )
+    refused = run.refused("workspace", "change", "acme", "--apps-url", "https://apps.portal.example")
+    assert "Must have {app} as the host's first label" in refused
+    run("workspace", "change", "acme", "--apps-url", "")
+    assert "APPS_URL\t\n" in run("workspace", "show", "acme")

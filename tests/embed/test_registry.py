@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 from jinja2 import Environment
 
-from pat_service.app_folders import TwoAppsOfOneName, find_apps
+from pat_service.app_folders import ReservedName, TwoAppsOfOneName, find_apps
 from pat_service.embed import Registry
 from pat_service.errors import AppUnavailable
 
@@ -81,6 +81,12 @@ def test_two_own_apps_of_one_name_are_refused(tmp_path: Path) -> None:
     one, two = (add(tmp_path / place, "desk") for place in ("one", "two"))
     with pytest.raises(TwoAppsOfOneName, match=f"^two apps are named desk: {one} and {two}$"):
         find_apps([tmp_path / "one", tmp_path / "two"])
+
+
+def test_no_own_app_is_named_as_apps_that_run_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "upstream" / "templates").mkdir(parents=True)
+    with pytest.raises(ReservedName, match="upstream has the name of apps that run elsewhere"):
+        find_apps([tmp_path])
 
 
 def test_other_folders_are_no_apps(tmp_path: Path) -> None:
