@@ -120,6 +120,11 @@ APP_SLUG: Final = {
 }
 
 
+def _absent(*names: str) -> dict[str, Any]:
+    """Return JSON Schema that allows only null in these fields."""
+    return {"properties": {name: {"type": "null"} for name in names}}
+
+
 class AppChangeSchema(RequestSchema):
     """Fields of an app to change. A move to another workspace ends its tokens, sessions and grants.
 
@@ -138,8 +143,7 @@ class AppChangeSchema(RequestSchema):
     permissions = permissions(**NULLABLE)
 
     def shape(self) -> dict[str, Any]:
-        both = [given([name], "string") for name in ("template", "upstream")]
-        return {"not": {"allOf": both}}
+        return {"anyOf": [_absent("template"), _absent("upstream", "start", "permissions")]}
 
     slug = slug(metadata=APP_SLUG, **NULLABLE)
     name = name(metadata={"example": "Orders"}, **NULLABLE)
@@ -155,8 +159,8 @@ class NewAppSchema(AppChangeSchema):
     workspace_id = uuid(required=True)
 
     def shape(self) -> dict[str, Any]:
-        absent = {name: {"type": "null"} for name in ("start", "permissions")}
-        return super().shape() | {"anyOf": [given(["upstream"], "string"), {"properties": absent}]}
+        of_upstream = [given(["upstream"], "string"), _absent("start", "permissions")]
+        return {"allOf": [super().shape(), {"anyOf": of_upstream}]}
 
 
 class WorkspaceQuerySchema(ListRequestSchema):

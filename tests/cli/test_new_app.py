@@ -63,6 +63,7 @@ def test_the_name_of_another_app_is_refused(runner: FlaskCliRunner, service: Ser
     for name, text in (
         ("orders", "make its folder by hand"),
         ("desk", "app of the directory; choose another"),
+        ("upstream", "the name of apps that run elsewhere; choose another"),
     ):
         done = runner.invoke(args=["app", "new", name, "--path", str(tmp_path)])
         assert done.exit_code == 1
