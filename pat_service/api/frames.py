@@ -202,6 +202,30 @@ def paths() -> dict[str, Any]:
         **_paths_of("/embed-apps/{appId}", "appId", "app", "App", facts),
         **_paths_of(launcher, "workspaceId", "launcher of a workspace", "Launcher", _LAUNCHER_FIELDS),
         f"{launcher}/apps/{{appId}}": _exchange(),
+        "/.well-known/jwks.json": _keys(),
+    }
+
+
+def _keys() -> dict[str, Any]:
+    """Return the path of the keys of upstream apps' JWTs."""
+    key = {name: {"type": "string"} for name in ("kid", "kty", "crv", "alg", "use", "x")}
+    answer = {
+        "type": "object",
+        "required": ["keys"],
+        "properties": {"keys": {"type": "array", "items": {"type": "object", "properties": key}}},
+        "example": {"keys": [{"kid": "1e945e56f48b", "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA"}]},
+    }
+    listed = {"description": "A JWK set (RFC 7517)", "content": {"application/json": {"schema": answer}}}
+    return {
+        "get": {
+            "tags": ["Introspection"],
+            "operationId": "listKeys",
+            "summary": "List the public keys that verify the JWT of an upstream app's viewer.",
+            "description": "The app gets the JWT in the header `X-Embed-Jwt`, signed with EdDSA. Its `aud` "
+            "is the app's slug. Without `{app}` in PUBLIC_URL there are no keys.",
+            "security": [],
+            "responses": {"200": listed} | _refusals("404"),
+        }
     }
 
 
