@@ -11,6 +11,8 @@ KILLS    ?= 20
 REQUESTS ?= 100000
 # Restarts: make rolling RESTARTS=5
 RESTARTS ?= 20
+# Your own running app for the demo portal: make run UPSTREAM=http://127.0.0.1:8501
+UPSTREAM ?=
 # A new language for the frames: make texts NEW=fr
 NEW    ?=
 # More arguments for the benchmark: make bench BENCH="--on sqlite --rounds 5 --write"
@@ -33,7 +35,8 @@ export PIP_NO_INPUT := 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make run      run the demo on port $(PORT), with its environment, schema and data"
+	@echo "make run      run the demo on port $(PORT), with its environment, schema and data;"
+	@echo "              with your own running app in it: make run UPSTREAM=http://127.0.0.1:8501"
 	@echo "make test     run every test, also with PostgreSQL, Redis, real proxies and real browsers"
 	@echo "make quick    run the tests without servers and browsers: about a minute"
 	@echo "make fuzz     call each API operation with CASES=$(CASES) random requests"
@@ -52,9 +55,8 @@ help:
 
 # The port comes first: a demo that cannot be served must not get new secrets.
 run: free-port $(VENV)/.runtime
-	@$(PY) -m flask --app app db upgrade
-	@$(PY) -m flask --app app demo load --origin http://localhost:$(PORT)
-	@$(PY) -m flask --app app run --port $(PORT)
+	@$(MAKE) -s $(VENV)/.demo 2>/dev/null || true
+	@$(PY) -m demo.laptop --port $(PORT) $(if $(UPSTREAM),--upstream '$(UPSTREAM)')
 
 free-port:
 	@$(PYTHON) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null \
@@ -129,6 +131,7 @@ COMPILE := $(PY) -m uv pip compile -q --universal --python-version 3.11 --genera
   --custom-compile-command "make lock" $(LOCK)
 lock: $(VENV)/.dev
 	@$(COMPILE) -o requirements.lock requirements.txt
+	@$(COMPILE) -o requirements-demo.lock requirements-demo.txt
 	@$(COMPILE) -o requirements-dev.lock -c requirements.lock requirements-dev.txt
 
 # Debian has ensurepip in its own package, python3-venv. Without it, pip of $(PYTHON) fills the environment.
@@ -144,11 +147,16 @@ $(VENV)/.runtime: requirements.lock | $(PY)
 	@$(PY) -m pip install -q --require-hashes -r requirements.lock
 	@touch $@
 
+# Caddy, for an app that runs elsewhere. Some systems have no file of it, and the demo runs without.
+$(VENV)/.demo: requirements-demo.lock $(VENV)/.runtime
+	@$(PY) -m pip install -q --retries 1 --require-hashes -r requirements-demo.lock
+	@touch $@
+
 $(VENV)/.dev: requirements-dev.lock | $(PY)
 	@echo "Installing requirements-dev.lock into $(VENV)"
 	@$(PY) -m pip install -q --require-hashes -r requirements-dev.lock
 	@$(PY) -m pip check >/dev/null || { $(PY) -m pip check; exit 1; }
-	@touch $@ $(VENV)/.runtime
+	@touch $@ $(VENV)/.runtime $(VENV)/.demo
 
 # Playwright's node needs libatomic1, which a small Debian lacks. The proxies' packages start servers under systemd.
 # Under systemd, the user must therefore install them.

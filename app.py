@@ -188,8 +188,8 @@ def _greet(app: Flask) -> None:
     with app.app_context():
         if database.db.engine.dialect.name == "sqlite":
             cli.upgrade_schema()
-    # With --debug a second process serves, and starts again after each change.
-    if not is_running_from_reloader():
+    # With --debug a second process serves, and starts again after each change. `make run` prints the address.
+    if not is_running_from_reloader() and "DEMO_PROXY_PORT" not in os.environ:
         click.echo(f" * Open http://localhost:{context.params['port']}/")
 
 

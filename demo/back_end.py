@@ -60,13 +60,17 @@ class Person:
 
 @dataclass(frozen=True)
 class App:
-    """An app that the portal embeds. Without an id, it is the launcher of the workspace."""
+    """An app that the portal embeds. Without an id, it is the launcher of the workspace.
+
+    `elsewhere`: it runs elsewhere, and has a host for each viewer.
+    """
 
     slug: str
     id: str | None
     name: str
     about: str
     has_regions: bool = False
+    elsewhere: bool = False
 
     @property
     def target(self) -> dict[str, str]:
@@ -83,7 +87,22 @@ PEOPLE: Final = {person.key: person for person in (ANA, BEN, CLEO)}
 ORDERS: Final = App("orders", people.ORDERS_ID, "Orders", "Your orders, and where they are.", True)
 SUPPORT: Final = App("support", people.SUPPORT_ID, "Support desk", "Your questions, and our answers.")
 ALL_APPS: Final = App("all", None, "All apps", "One token for all apps that you may open.", True)
-APPS: Final = {app.slug: app for app in (ORDERS, SUPPORT, ALL_APPS)}
+#: The app that runs elsewhere. The portal shows one of them, if any.
+DELIVERIES: Final = App(
+    people.DELIVERIES,
+    people.ELSEWHERE_ID,
+    people.ELSEWHERE[people.DELIVERIES],
+    "An app that existed before. It runs elsewhere, and was not changed for this page.",
+    elsewhere=True,
+)
+YOUR_APP: Final = App(
+    people.YOUR_APP,
+    people.ELSEWHERE_ID,
+    people.ELSEWHERE[people.YOUR_APP],
+    "Your own app, as it runs now.",
+    elsewhere=True,
+)
+APPS: Final = {app.slug: app for app in (ORDERS, SUPPORT, DELIVERIES, YOUR_APP, ALL_APPS)}
 #: Regions to which the visitor can limit Orders. The empty region means no limit.
 REGION_CHOICES: Final = {"": "All"} | REGIONS
 
@@ -103,18 +122,20 @@ class Visit:
 
     @property
     def at_one_app(self) -> "Visit":
-        """Return the same visitor at an app, for cases that a launcher cannot show."""
-        return self if self.app.id else Visit(self.person, ORDERS, self.region)
+        """Return the same visitor at an app whose host is known without a mint."""
+        known = self.app.id and not self.app.elsewhere
+        return self if known else Visit(self.person, ORDERS, self.region)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The content of instance/demo.json, written by `flask --app app demo load`: client secrets and the
-    portal's origin.
+    """The content of instance/demo.json, written by `flask --app app demo load`: client secrets, the portal's
+    origin, and the slug of the app that runs elsewhere.
     """
 
     secrets: dict[str, str] = field(repr=False)
     origin: str
+    elsewhere: str | None = None
 
 
 def loaded_demo(instance: str) -> Demo | None:
@@ -122,7 +143,8 @@ def loaded_demo(instance: str) -> Demo | None:
     try:
         loaded = json.loads(Path(instance, "demo.json").read_text(encoding="utf-8"))
         clients = (people.PORTAL_CLIENT, people.LIMITED_CLIENT)
-        return Demo({client: loaded["clients"][client]["secret"] for client in clients}, loaded["origin"])
+        secrets = {client: loaded["clients"][client]["secret"] for client in clients}
+        return Demo(secrets, loaded["origin"], loaded.get("elsewhere"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -12,8 +12,10 @@ from marshmallow import ValidationError
 from sqlalchemy import select
 
 from demo import people, rows
+from demo.back_end import loaded_demo
 from pat_service.cli import plain_errors, upgrade_schema
 from pat_service.credentials import CLIENT_SECRET_PREFIX, generate
+from pat_service.http.public_url import site
 from pat_service.rules import file_provisioning
 from pat_service.shapes import ANY_ORIGIN, parse_origin
 from pat_service.storage.database import transaction
@@ -24,7 +26,13 @@ demo_commands = AppGroup("demo", help="Load the demo portal.")
 
 @demo_commands.command("load")
 @click.option("--origin", default="http://localhost:5000", show_default=True, help="The portal's origin.")
-def load(origin: str) -> None:
+@click.option(
+    "--upstream",
+    nargs=3,
+    metavar="SLUG ADDRESS START",
+    help="Add the app that runs elsewhere. `make run` does this.",
+)
+def load(origin: str, upstream: tuple[str, str, str] | None) -> None:
     """Load the demo. Missing things are added, existing rows stay, and client secrets are replaced."""
     try:
         origin = parse_origin(origin)
@@ -35,18 +43,22 @@ def load(origin: str) -> None:
     upgrade_schema()
     now = datetime.now(UTC)
     document = people.directory(origin)
+    if upstream:
+        document["apps"].append(people.elsewhere(*upstream, origin))
     secrets = {client["id"]: generate(CLIENT_SECRET_PREFIX).reveal() for client in document["clients"]}
     for client in document["clients"]:
         client["secret"] = secrets[client["id"]]
     with plain_errors():
-        file_provisioning.provision(current_app.extensions["pat_service.keyring"], document, now)
+        file_provisioning.provision(current_app.extensions["pat_service.keyring"], document, now, site=site())
         with transaction() as connection:
             ids = {user.email: user.id for user in connection.execute(select(User.email, User.id))}
             rows.load_rows(connection, ids, now)
     clients = {id_: {"id": id_, "secret": secret} for id_, secret in secrets.items()}
     path = Path(current_app.instance_path) / "demo.json"
+    former = loaded_demo(current_app.instance_path)
+    elsewhere = upstream[0] if upstream else former and former.elsewhere
     try:
-        _keep(path, {"clients": clients, "origin": origin})
+        _keep(path, {"clients": clients, "origin": origin, "elsewhere": elsewhere})
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
     click.echo("The demo is loaded.")

@@ -16,6 +16,11 @@ DAN: Final = "dan@acme.test"
 # Fixed ids, so that an address in a note or a test names the same app after another load.
 ORDERS_ID: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"
 SUPPORT_ID: Final = "3d1c0a52-94e7-4c0b-9f65-2b7f4e8a6d10"
+ELSEWHERE_ID: Final = "c7a3f1d8-2b64-4f0e-8d19-5e60a7b3c421"
+#: Slugs of the app that runs elsewhere, and its names: the demo's own app, or that of the demo's reader.
+DELIVERIES: Final = "deliveries"
+YOUR_APP: Final = "your-app"
+ELSEWHERE: Final = {DELIVERIES: "Deliveries", YOUR_APP: "Your app"}
 
 PORTAL_CLIENT: Final = "portal"
 LIMITED_CLIENT: Final = "portal-limited"
@@ -48,6 +53,20 @@ def directory(origin: str) -> dict[str, Any]:
             },
             {"id": LIMITED_CLIENT, "workspaces": [WORKSPACE], "scopes": ["mint", "mint:workspace"]},
         ],
+    }
+
+
+def elsewhere(slug: str, upstream: str, start: str, origin: str) -> dict[str, Any]:
+    """Return the provisioning entry of the app that runs elsewhere, at the address `upstream`."""
+    return {
+        "id": ELSEWHERE_ID,
+        "slug": slug,
+        "name": ELSEWHERE[slug],
+        "workspace": WORKSPACE,
+        "upstream": upstream,
+        "start": start,
+        "allowed_origins": [origin],
+        "users": [ANA, BEN, CLEO],
     }
 
 

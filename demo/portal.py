@@ -7,6 +7,7 @@ The portal's server side (`demo.back_end`) mints as any customer's back end woul
 secret.
 """
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ from demo.back_end import (
     REGION_CHOICES,
     SESSION_EXPIRY,
     SHORT_SESSION,
+    App,
     BackEnd,
     Demo,
     Visit,
@@ -52,6 +54,8 @@ from pat_service.addresses import APP_LABEL
 from pat_service.errors import Conflict
 from pat_service.http.payload import read_object
 
+#: The port of the demo's own proxy, which `make run` sets.
+PROXY_PORT: Final = "DEMO_PROXY_PORT"
 USUAL_PORT: Final = "5000"  # the default origin of `demo load`
 USER_MINT_LIMIT: Final = "600 per minute"
 TOKEN_TIMEOUT: Final = 5.0  # seconds to wait for a token
@@ -122,7 +126,7 @@ def home() -> BaseResponse | str:
         "portal/portal.html",
         customer=people.CUSTOMER,
         people=PEOPLE.values(),
-        apps=APPS.values(),
+        apps=[app for app in APPS.values() if _is_shown(app, demo)],
         regions=REGION_CHOICES,
         refusals=REFUSALS,
         here=here,
@@ -210,6 +214,11 @@ def _nothing_else() -> Iterator[None]:
         abort(HTTPStatus.BAD_REQUEST)
 
 
+def _is_shown(app: App, demo: Demo) -> bool:
+    """Return whether the portal has a tab of the app. Without a proxy, nothing reaches an app elsewhere."""
+    return not app.elsewhere or (PROXY_PORT in os.environ and app.slug == demo.elsewhere)
+
+
 def _visit(body: dict[str, Any]) -> Visit:
     visit = Visit(PEOPLE[body["person"]], APPS[body["app"]], body["region"])
     if visit.region not in REGION_CHOICES:
@@ -259,8 +268,8 @@ def _demo() -> Demo | None:
 
 
 def _port() -> str:
-    """Return the port that the server listens on. The visitor controls the Host header, but not this."""
-    return str(request.environ["SERVER_PORT"])
+    """Return the port of the portal's address. The visitor controls the Host header, but not this."""
+    return os.environ.get(PROXY_PORT) or str(request.environ["SERVER_PORT"])
 
 
 def _frame_origin() -> str:

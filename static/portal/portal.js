@@ -13,6 +13,8 @@
     ["token_used", "This single-use token had already been used."],
     ["unavailable", "The service was unavailable for a moment."],
   ]);
+  const UNREACHABLE = "This browser loads no script from the apps’ site. Safari does not know the names below localhost: "
+    + "use Chrome, Edge or Firefox, or start the demo with make run PUBLIC_URL=http://127.0.0.1:5000.";
   const RELOAD_DEMO = new Set(["invalid_client", "scope_missing", "user_not_found", "app_not_found", "not_found"]);
 
   // Messages of a frame, and of the demo's Orders app.
@@ -84,6 +86,10 @@
 
   function open() {
     begin("normal");
+    if (!customElements.get("pat-embed")) {
+      show({ failed: UNREACHABLE });
+      return;
+    }
     const { person, app, region } = choice();
     const link = links.find((each) => each.dataset.app === app);
     const { name } = radios.find((radio) => radio.value === person).dataset;
@@ -224,7 +230,7 @@ frame.send("filter", { status: "shipped" });`;
   tokenTimeout: ${Number(tokenTimeout).toLocaleString("en").replace(",", "_")},
   autoHeight: ${$("auto-height").checked},
 });
-frame.on("error", ({ code, message }) => console.warn(code, message));${target.value === "support" ? "" : orders}`;
+frame.on("error", ({ code, message }) => console.warn(code, message));${["orders", "all"].includes(target.value) ? orders : ""}`;
     $("call-figure").hidden = false;
   }
 

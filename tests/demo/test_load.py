@@ -372,3 +372,45 @@ def test_older_orders_get_their_region_by_the_same_rule(app: Flask, loaded: Serv
         upgrade_schema()
         db.engine.dispose()
     assert loaded.rows(regions) == before
+
+
+# ---- The app that runs elsewhere ----
+
+HERE: Final = ("--upstream", people.DELIVERIES, "http://127.0.0.1:8501", "/")
+THEIRS: Final = ("--upstream", people.YOUR_APP, "http://127.0.0.1:8765", "/app?x=1")
+
+
+def elsewhere(service: Service) -> list[Any]:
+    columns = select(App.slug, App.name, App.upstream, App.start)
+    return service.rows(columns.where(App.upstream.is_not(None)))
+
+
+def test_one_app_runs_elsewhere_and_the_last_address_counts(
+    app: Flask, runner: FlaskCliRunner, service: Service
+) -> None:
+    assert elsewhere(service) == []
+    for options, row in (
+        (HERE, ("deliveries", "Deliveries", "http://127.0.0.1:8501", "/")),
+        (THEIRS, ("your-app", "Your app", "http://127.0.0.1:8765", "/app?x=1")),
+        (HERE, ("deliveries", "Deliveries", "http://127.0.0.1:8501", "/")),
+    ):
+        load(runner, *options)
+        assert elsewhere(service) == [row]
+        assert kept(app)["elsewhere"] == row[0]
+
+
+def test_another_load_keeps_the_app_that_runs_elsewhere(
+    app: Flask, runner: FlaskCliRunner, service: Service
+) -> None:
+    load(runner)
+    assert kept(app)["elsewhere"] is None
+    load(runner, *THEIRS)
+    load(runner)
+    assert kept(app)["elsewhere"] == people.YOUR_APP
+    assert len(elsewhere(service)) == 1
+
+
+def test_what_is_no_address_is_refused(app: Flask, runner: FlaskCliRunner) -> None:
+    text = refused(runner, "--upstream", people.DELIVERIES, "ftp://127.0.0.1", "/", code=1)
+    assert "upstream" in text
+    assert not Path(app.instance_path).exists()

@@ -650,6 +650,46 @@ def test_a_demo_with_deleted_people_is_refused_without_a_500(portal: Portal) -> 
     assert "cleo@acme.test" in problem["detail"]
 
 
+# ---- The app that runs elsewhere ----
+
+
+def tabs(client: FlaskClient, port: str = "5000") -> list[str]:
+    text = visit(client, host=f"localhost:{port}", port="41000").text
+    return re.findall(r'data-app="([\w-]+)"', text)
+
+
+def test_the_app_that_runs_elsewhere_has_a_tab_behind_the_demos_proxy_alone(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["orders", "support", "all"]
+    for loaded, shown in (
+        (people.DELIVERIES, ["orders", "support", "deliveries", "all"]),
+        (people.YOUR_APP, ["orders", "support", "your-app", "all"]),
+        (None, own),
+    ):
+        file = Path(portal.service.app.instance_path, "demo.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"elsewhere": loaded}))
+        assert tabs(portal.client) == own
+        with monkeypatch.context() as patch:
+            patch.setenv("DEMO_PROXY_PORT", "5000")
+            assert tabs(portal.client) == shown
+
+
+def test_behind_the_demos_proxy_the_portal_uses_the_proxys_port(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMO_PROXY_PORT", "5080")
+    moved = visit(portal.client, host="127.0.0.1:5080", port="41000")
+    assert moved.location == "http://localhost:5080/"
+
+
+@pytest.mark.usefixtures("sent")
+def test_cases_that_need_a_known_host_show_orders_in_place_of_an_app_elsewhere(portal: Portal) -> None:
+    for case in ("garbage", "no-access"):
+        shown = outcome(portal.client, app=people.DELIVERIES, case=case)
+        assert shown["app"]["slug"] == "orders"
+
+
 # ---- HTTP ----
 
 
