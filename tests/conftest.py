@@ -26,6 +26,7 @@ from tests.support.servers import NO_USER_LIMIT, TooSlow, postgres
 from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
     app_and_snapshot,
     clock,
+    each_service,
     limited,
     make_shared,
     postgres_app,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
@@ -11,11 +11,9 @@ from typing import Any, Final
 import jwt
 import pytest
 import time_machine
-from flask import Flask
 from sqlalchemy import delete, select, update
 from werkzeug.test import TestResponse
 
-from pat_service.cli import upgrade_schema
 from pat_service.credentials import JWT_LEEWAY_SECONDS, Secret, is_well_formed
 from pat_service.rules.openings import CODE_SECONDS, REPLACED_WITHIN
 from pat_service.storage.models import Grant, Session, Workspace
@@ -26,36 +24,23 @@ from tests.support.people import (
     PORTAL,
     PUBLIC_URL,
     SUPPORT,
-    WORLD,
     Service,
     boot,
     changed,
     problem_of,
     provision,
 )
-from tests.support.servers import fresh_database
 
 OUTER: Final = "https://outer.example"
 EVIL: Final = "https://evil.example"
 NONCE: Final = "n" * 22
 JSON: Final = {"Accept": "application/json"}
-BOTH: Final = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.slow, pytest.mark.postgres])]
 
 
-@pytest.fixture(params=BOTH)
-def service(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Iterator[Service]:
+@pytest.fixture
+def service(each_service: Service) -> Service:
     """The service on each database."""
-    if request.param == "sqlite":
-        app = make_app()
-        provision(app, WORLD)
-        yield Service(app.test_client())
-        return
-    with fresh_database(request.getfixturevalue("postgres_server")) as url:
-        app = make_app(DATABASE_URL=url, WEB_THREADS="20")
-        with app.app_context():
-            upgrade_schema()
-        provision(app, WORLD)
-        yield Service(app.test_client())
+    return each_service
 
 
 def home(service: Service) -> str:
@@ -277,8 +262,10 @@ def test_revoking_an_apps_token_leaves_the_sessions_of_the_workspace_token(servi
     assert serves(service, app)
 
 
-def test_a_launcher_and_its_apps_count_as_one_frame(service: Service) -> None:
-    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 1
+def test_a_launcher_and_its_apps_count_as_one_frame(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(service.app.config, "MAX_SESSIONS_PER_TOKEN", 1)
     launcher = launch(service)
     for _ in range(3):
         assert serves(service, session_of(hand_over(service, code_for(service, launcher))))
@@ -286,10 +273,10 @@ def test_a_launcher_and_its_apps_count_as_one_frame(service: Service) -> None:
 
 @pytest.mark.parametrize(("seconds", "is_listed"), [(CODE_SECONDS - 0.001, True), (CODE_SECONDS, False)])
 def test_a_session_whose_code_expired_unused_is_neither_listed_nor_counted(
-    service: Service, seconds: float, is_listed: bool
+    service: Service, monkeypatch: pytest.MonkeyPatch, seconds: float, is_listed: bool
 ) -> None:
     """No page ever had this session, for example since the viewer closed the tab."""
-    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 1
+    monkeypatch.setitem(service.app.config, "MAX_SESSIONS_PER_TOKEN", 1)
     runner, token = service.app.test_cli_runner(), workspace_token(service)
     query = {"personal-access-token": token}
     with time_machine.travel(timedelta(0), tick=False) as clock:
@@ -438,8 +425,10 @@ def test_an_app_expires_with_its_renewed_launcher(service: Service, clock: time_
     problem_of(ask(service, app), 401, "session_expired")
 
 
-def test_a_renewal_needs_no_room_for_its_former_session(service: Service) -> None:
-    service.app.config["MAX_SESSIONS_PER_TOKEN"] = 1
+def test_a_renewal_needs_no_room_for_its_former_session(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(service.app.config, "MAX_SESSIONS_PER_TOKEN", 1)
     token = service.token()
     session = session_of(hand_over(service, token))
     for _ in range(3):

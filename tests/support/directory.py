@@ -1,19 +1,14 @@
 """Calls on the directory as a client, the ids in it, and its audit events."""
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
-from flask import Flask
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from pat_service.cli import upgrade_schema
-from pat_service.storage.database import db
 from pat_service.storage.models import Event, User, Workspace
-from tests.support.people import WORLD, Service, basic, changed, provision
-from tests.support.servers import fresh_database
+from tests.support.people import Service, basic, changed, provision
 
 UNKNOWN: Final = "99999999-9999-4999-8999-999999999999"
 SUBJECTS: Final = ("workspace:", "user:", "member:", "app:", "grant:")
@@ -116,19 +111,7 @@ def directory(service: Service) -> Directory:
     return Directory(service)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.slow])])
-def tenants(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Iterator[Directory]:
+@pytest.fixture
+def tenants(each_service: Service) -> Directory:
     """The directory on each database."""
-    if request.param == "sqlite":
-        app = make_app()
-        provision(app, WORLD)
-        yield Directory(Service(app.test_client()))
-        return
-    with fresh_database(request.getfixturevalue("postgres_server")) as url:
-        app = make_app(DATABASE_URL=url)
-        with app.app_context():
-            upgrade_schema()
-        provision(app, WORLD)
-        yield Directory(Service(app.test_client()))
-        with app.app_context():
-            db.engine.dispose()
+    return Directory(each_service)

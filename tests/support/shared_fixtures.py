@@ -42,10 +42,14 @@ def shared_app(app_and_snapshot: tuple[Flask, Path]) -> Flask:
     """The shared app on a restored database. A test that changes the app itself uses `make_app`."""
     app, as_it_was = app_and_snapshot
     restore_database(app, as_it_was)
+    _clear_counters(app)
+    return app
+
+
+def _clear_counters(app: Flask) -> None:
     counters = app.extensions["pat_service.limiter"].storage
     counters._hits.clear()
     counters._ends.clear()
-    return app
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +81,7 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def shared_postgres_app(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    app = build_on(postgres_url, tmp_path_factory.mktemp("instance"))
+    app = build_on(postgres_url, tmp_path_factory.mktemp("instance"), WEB_THREADS="20")
     with app.app_context():
         upgrade_schema()
     yield app
@@ -91,7 +95,15 @@ def postgres_app(shared_postgres_app: Flask) -> Flask:
     with shared_postgres_app.app_context(), transaction() as connection:
         connection.execute(text("TRUNCATE workspaces, users, apps, clients, events, released_slugs CASCADE"))
     provision(shared_postgres_app, WORLD)
+    _clear_counters(shared_postgres_app)
     return shared_postgres_app
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.slow])])
+def each_service(request: pytest.FixtureRequest) -> Service:
+    """The service on each database, with its people and without a token."""
+    app: Flask = request.getfixturevalue("app" if request.param == "sqlite" else "postgres_app")
+    return Service(app.test_client())
 
 
 MakeService = Callable[..., Service]
