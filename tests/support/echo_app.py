@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,13 +40,16 @@ class Received:
 class EchoApp:
     """A running app and all that it received.
 
-    A query sets the answer: `status=302`, and `h=Name: value` for each header. `wait=1` ends the answer only
-    at `release`, so that a test sees its beginning on the way.
+    A query sets the answer: `status=302`, and `h=Name: value` for each header. With `wait=1` a second part
+    follows, and the answer ends only at `release`. `pages` has such queries by path. `names` has the host of
+    each connection with TLS.
     """
 
     port: int
     received: list[Received] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
+    pages: dict[str, str] = field(default_factory=dict)
+    names: list[str | None] = field(default_factory=list)
 
     @property
     def upstream(self) -> str:
@@ -72,7 +76,7 @@ def echo_app(certificate: ssl.SSLContext | None = None) -> Iterator[EchoApp]:
             if "websocket" in (self.headers["Upgrade"] or "").lower():
                 self._echo_messages()
                 return
-            query = parse_qsl(urlsplit(self.path).query)
+            query = parse_qsl(app.pages.get(self.path) or urlsplit(self.path).query)
             given = [value.split(": ", 1) for name, value in query if name == "h"]
             text = json.dumps(
                 {"method": received.method, "target": received.target, "size": len(received.body)}
@@ -88,7 +92,8 @@ def echo_app(certificate: ssl.SSLContext | None = None) -> Iterator[EchoApp]:
             self.end_headers()
             self.wfile.write(body)
             if waits:
-                self.wfile.flush()
+                time.sleep(0.1)
+                self.wfile.write(b" and more")
                 app.release.wait(30)
                 self.close_connection = True
 
@@ -127,9 +132,10 @@ def echo_app(certificate: ssl.SSLContext | None = None) -> Iterator[EchoApp]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        if certificate:
-            server.socket = certificate.wrap_socket(server.socket, server_side=True)
         app = EchoApp(server.server_address[1])
+        if certificate:
+            certificate.sni_callback = lambda _socket, name, _context: app.names.append(name)
+            server.socket = certificate.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -140,7 +140,7 @@ def nginx(
             changes["# include /etc/nginx/"] = f"include {folder}/"
             lines = "".join(f'    "{each}" {_nginx_target(each)};\n' for each in upstreams)
             blocks = "".join(
-                f"upstream {urlsplit(each).hostname} {{ server {urlsplit(each).netloc}; }}\n"
+                f"upstream {_nginx_target(each).rpartition('/')[2]} {{ server {urlsplit(each).netloc}; }}\n"
                 for each in upstreams
                 if _nginx_target(each) != each
             )
@@ -219,7 +219,7 @@ def caddy(
 def _nginx_target(upstream: str) -> str:
     """Return the address of an upstream, or its block if it has a name."""
     parts = urlsplit(upstream)
-    return upstream if parts.hostname == "127.0.0.1" else f"{parts.scheme}://{parts.hostname}"
+    return upstream if parts.hostname == "127.0.0.1" else f"{parts.scheme}://block_{parts.hostname}"
 
 
 def certificate(folder: Path) -> None:

@@ -199,6 +199,7 @@ def test_ana_reaches_the_app_as_herself(proxy: Proxy, service: Service, app: Ech
     assert (got.method, got.target, got.body) == ("PUT", "/page?q=1", b"data")
     assert {name: got.value(name) for name in IDENTITY} == IDENTITY
     assert (got.value("Host"), got.value("Accept")) == (VIEWER_HOST, "text/html")
+    assert got.value("X-Request-Id") == only(service.take()).value("X-Request-Id")
     assert got.value("X-Forwarded-For") == got.value("X-Real-Ip") == "127.0.0.1"
     assert (got.value("X-Forwarded-Proto"), got.value("X-Forwarded-Host")) == ("https", VIEWER_HOST)
 
@@ -567,7 +568,9 @@ def test_the_beginning_of_a_stream_arrives_at_once(proxy: Proxy, service: Servic
         connection.sendall(request_text(answering(Content_Type="text/event-stream") + "&wait=1").encode())
         answer = http.client.HTTPResponse(connection)
         answer.begin()
-        assert answer.read1(9)
+        text = b""
+        while not text.endswith(b" and more"):
+            text += answer.read1(100)
         app.release.set()
         answer.read()
 
@@ -607,6 +610,8 @@ def assert_explained(proxy: Proxy, status: int, code: str) -> None:
     page = ask(proxy, "/", *PAGE)
     assert (page.status, page.value("X-Embed-Code")) == (status, code)
     assert page.text.startswith("<!doctype html>")
+    # The script around the app's frame reads the code.
+    assert f'<meta name="embed-code" content="{code}">' in page.text
     assert (page.value("Content-Type") or "").startswith("text/html")
     answer = ask(proxy, "/", *PROBLEM)
     assert answer.value("Content-Type") == "application/problem+json"
@@ -665,6 +670,7 @@ def test_an_upstream_with_tls_must_have_a_certificate(tmp_path: Path) -> None:
             with installed_or_skipped(trusting)(folder) as proxy:
                 assert ask(proxy).status == 200
                 assert only(app.take()).value("Host") == VIEWER_HOST
+                assert app.names == ["localhost"]
             with installed_or_skipped(partial(make, upstreams=[upstream]))(folder) as proxy:
                 assert ask(proxy).value("X-Embed-Code") == "upstream_unreachable"
             assert app.take() == []

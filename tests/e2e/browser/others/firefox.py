@@ -7,11 +7,12 @@ import re
 import socket
 import struct
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen
 from time import monotonic, sleep
+from types import MappingProxyType
 from typing import Any, Final
 
 from tests.e2e.browser.others.driving import DriverError, running
@@ -89,12 +90,12 @@ class Socket:
 class Firefox:
     name = "firefox"
 
-    def __init__(self, port: int, downloads: Path) -> None:
+    def __init__(self, port: int, downloads: Path, capabilities: dict[str, Any]) -> None:
         self.downloads = downloads
         self.errors: list[str] = []  # uncaught exceptions and policy violations
         self._socket = Socket(port, "/session")
         self._numbers = itertools.count(1)
-        self._send("session.new", capabilities={})
+        self._send("session.new", capabilities={"alwaysMatch": capabilities})
         self._send("session.subscribe", events=["log.entryAdded"])
         self._tab: str = self._send("browsingContext.getTree")["contexts"][0]["context"]
         self._send("browsingContext.setViewport", context=self._tab, viewport={"width": 1200, "height": 900})
@@ -173,12 +174,17 @@ def installed() -> str:
 
 
 @contextmanager
-def firefox(folder: Path) -> Iterator[Firefox]:
-    """Run Firefox with a profile in `folder`. Raises FileNotFoundError if it is not installed."""
+def firefox(
+    folder: Path, changes: Mapping[str, Any] = MappingProxyType({}), **capabilities: Any
+) -> Iterator[Firefox]:
+    """Run Firefox with a profile in `folder`. Raises FileNotFoundError if it is not installed.
+
+    `changes` are other preferences than usual.
+    """
     path = installed()
     downloads = folder / "downloads"
     downloads.mkdir()
-    preferences = PREFERENCES | {"browser.download.dir": str(downloads)}
+    preferences = PREFERENCES | {"browser.download.dir": str(downloads)} | dict(changes)
     lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in preferences.items()]
     (folder / "user.js").write_text("".join(lines))
     command = [path, "--headless", "--no-remote", "--profile", str(folder), "--remote-debugging-port", "0"]
@@ -193,7 +199,7 @@ def firefox(folder: Path) -> Iterator[Firefox]:
             assert process.poll() is None, log.read_text(errors="replace")
             assert monotonic() < end, log.read_text(errors="replace")
             sleep(0.05)
-        opened = Firefox(int(found[1]), downloads)
+        opened = Firefox(int(found[1]), downloads, capabilities)
         try:
             yield opened
         finally:
