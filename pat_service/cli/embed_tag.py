@@ -37,7 +37,6 @@ def embed_tag(module: bool, slug: str | None) -> None:
         f'integrity="{newest.files[kind].integrity}" crossorigin="anonymous"{end}></script>'
     )
     if app:
-        show(
-            f'<pat-embed app="{escape(app.slug)}" frame="{escape(frame_address(app.id, app.slug))}" '
-            'token-url="/embed-token" auto-height></pat-embed>'
-        )
+        # Each viewer of an upstream app has another address, which only a mint names.
+        frame = "" if app.upstream else f'frame="{escape(frame_address(app.id, app.slug))}" '
+        show(f'<pat-embed app="{escape(app.slug)}" {frame}token-url="/embed-token" auto-height></pat-embed>')

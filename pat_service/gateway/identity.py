@@ -78,13 +78,20 @@ def list_public_keys(keyring: Keyring) -> dict[str, Any]:
     }
 
 
+class _Utf8(json.JSONEncoder):
+    """Writes all characters as they are: as escapes, the longest JWT would be too long for most servers."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"ensure_ascii": False})
+
+
 @lru_cache(MAX_CACHED_JWTS)
 def _sign(key: Key, claims: _Claims, issued_at: int) -> str:
     times = {"iat": issued_at, "nbf": issued_at, "exp": issued_at + JWT_SECONDS}
     payload = claims._asdict() | {"attributes": json.loads(claims.attributes)} | times
     payload["groups"] = [payload.pop("role")]
     headers = {"typ": JWT_TYPE, "kid": key.id}
-    return jwt.encode(payload, _private_key(key), algorithm=JWT_ALGORITHM, headers=headers)
+    return jwt.encode(payload, _private_key(key), JWT_ALGORITHM, headers, json_encoder=_Utf8)
 
 
 @lru_cache

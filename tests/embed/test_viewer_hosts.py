@@ -98,6 +98,12 @@ def test_postgresql_gives_the_attributes_back_as_they_were(
         postgres_app.config.update(PUBLIC_URL="https://embed.example", TRUSTED_PROXIES=0)
 
 
+def test_the_tag_of_an_upstream_app_names_no_frame(gateway: Gateway) -> None:
+    """Only a mint knows the viewer's host."""
+    done = gateway.service.app.test_cli_runner().invoke(args=["embed-tag", "--app", "sales"])
+    assert '<pat-embed app="sales" token-url=' in done.output
+
+
 def test_a_tag_shows_nothing_of_its_viewer() -> None:
     tags = {Keyring(key).current.viewer_tag("app", "user", None) for key in (KEY, KEY[::-1])}
     assert len(tags) == 2

@@ -128,6 +128,21 @@ def test_a_name_of_any_script_fits_a_header(gateway: Gateway, name: str, header:
     gateway.service.change(update(User).where(User.email == "ana@acme.test").values(name="Ana"))
 
 
+def test_the_longest_jwt_fits_the_headers_of_most_servers(gateway: Gateway) -> None:
+    """gunicorn, for example, takes 8190 bytes."""
+    longest = {"🦉": "🦉" * 1000, "x": "x" * 70}
+    email = f"{'a' * 64}@{'b' * 63}.{'c' * 63}.test"
+    name = "🦉" * 200
+    people = {"email": email, "name": name, "workspaces": {"acme": "end-user"}}
+    provision(gateway.service.app, {"users": [people]})
+    add_sales(gateway.service, users=["ana@acme.test", "ben@acme.test", email])
+    frame = gateway.open(email, attributes=longest)
+    text = gateway.ask(frame.host, frame.cookie).headers["X-Embed-Jwt"]
+    assert len(text) < 8190 - len("X-Embed-Jwt: ")
+    claims = verify(gateway, text)
+    assert (claims["name"], claims["attributes"]) == (name, longest)
+
+
 def test_a_rotation_publishes_both_keys_and_signs_with_the_new_one(
     make_shared: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
