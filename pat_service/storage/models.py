@@ -139,10 +139,11 @@ class Upstream(Model):
 
 
 class App(Model):
-    """An embedded app. `moves` counts its changes of workspace; `moved_from` is its previous workspace.
+    """An embedded app. `moved_from` is its previous workspace.
 
-    Tokens and sessions carry the count of their creation. So one write ends all of them for good when the app
-    moves, even those of a concurrent mint.
+    `moves` counts its changes of workspace, and those between a template and an upstream. Tokens and
+    sessions carry the count of their creation. So one write ends all of them for good, even those of a
+    concurrent mint.
 
     An upstream app runs elsewhere, at the address `upstream`. `start` is the path of its first page, and
     `permissions` are the browser features of its frame. All three are null for an app with a template of its
