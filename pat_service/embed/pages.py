@@ -203,7 +203,9 @@ def hand_over_page(ready: Ready, handover: Handover, link: DeepLink) -> Response
     if handover.nonce is not None:
         use_nonce(handover.nonce)
         page = _html_of(_document(session, None, link))
-    return jsonify(_boot(session, signed) | {"page": page})
+    # As UTF-8: escaped, most letters of a page in Greek or Arabic have six bytes instead of two.
+    text = current_app.json.dumps(_boot(session, signed) | {"page": page}, ensure_ascii=False)
+    return Response(text, mimetype="application/json")
 
 
 def _address_with_code(session: AnySession, code: Secret, query: Mapping[str, str]) -> str:

@@ -4,12 +4,12 @@ import re
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from werkzeug.test import TestResponse
 
 from pat_service.embed import answers
 from pat_service.embed.advice import script_texts
-from pat_service.storage.models import Session, Workspace
+from pat_service.storage.models import Session, User, Workspace
 from tests.support.line import source_of
 from tests.support.people import ORDERS, PORTAL, SUPPORT, Service, boot, changed, problem_of, provision
 
@@ -168,6 +168,14 @@ def test_ana_gets_a_session_and_the_apps_page_for_her_token(shared: Service) -> 
         f"/embed-apps/{ORDERS}/session", headers={"Authorization": f"Bearer {found['session']}"}
     )
     assert facts.status_code == 200
+
+
+def test_a_page_in_greek_needs_two_bytes_for_a_letter(service: Service) -> None:
+    service.change(update(User).where(User.email == "ana@acme.test").values(name="Άννα"))
+    answer = hand_over(service, handed(service.token(), nonce=NONCE))
+    found = opened(answer)
+    assert "Άννα" in found["page"]
+    assert answer.data.count("Άννα".encode()) == 1 + found["page"].count("Άννα")
 
 
 def test_a_renewal_gets_only_a_session_and_the_first_one_stays(service: Service) -> None:
