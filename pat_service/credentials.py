@@ -29,9 +29,10 @@ CLIENT_SECRET_PREFIX: Final = "pcs"
 #: A one-time code, which claims a session that is already open.
 CODE_PREFIX: Final = "otc"
 #: Matches secrets anywhere in a text, to redact logs. They can have a literal or URL-encoded underscore, or
-#: be JWTs or Basic credentials.
+#: be JWTs, cookies of sessions or Basic credentials.
 SECRET_TEXT: Final = re.compile(
-    r"(?:pat|pcs|otc)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,2000}\.[\w-]+|basic\s+[\w+/-]{16,}=*",
+    r"(?:pat|pcs|otc)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,12000}\.[\w-]+"
+    r"|__host-pat-[0-9a-f]{8}=[\w-]+|basic\s+[\w+/-]{16,}=*",
     re.IGNORECASE,
 )
 

@@ -17,7 +17,7 @@ FOLDERS = ("pat_service", *OUR_APPS, "demo", "migrations", "bench", "tools")
 PURE = ("rules", "storage", "credentials.py", "errors.py", "shapes.py")
 HTTP = {"click", "flask", "flask_limiter", "flask_smorest", "http", "werkzeug"}
 #: The rooms that requests and commands enter.
-ENTRANCES = ("api", "embed", "cli")
+ENTRANCES = ("api", "embed", "gateway", "cli")
 
 
 def modules_of(*places: str) -> list[Path]:

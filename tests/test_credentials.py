@@ -270,3 +270,63 @@ def test_the_session_reader_refuses_any_other_text(text: str) -> None:
     for hostile in (text, f"eyJ.{text}.x", f"{text}.{text}.{text}"):
         with pytest.raises(SessionInvalid):
             Keyring(NEW).read_session(hostile, APP)
+
+
+# Cookies and hosts of upstream apps.
+
+
+def test_a_cookie_reads_back_with_each_configured_key() -> None:
+    old, both = Keyring(OLD), Keyring(NEW, (OLD,))
+    assert old.read_cookie(old.sign_cookie(SESSION)) == SESSION
+    assert (
+        both.read_cookie(old.sign_cookie(SESSION)) == both.read_cookie(both.sign_cookie(SESSION)) == SESSION
+    )
+    assert both.sign_cookie(SESSION) != old.sign_cookie(SESSION)
+    assert old.read_cookie(both.sign_cookie(SESSION)) is None
+
+
+@given(place=st.integers(0, 41), character=st.sampled_from("AZaz09_-"))
+def test_a_cookie_with_one_changed_character_is_refused(place: int, character: str) -> None:
+    # The last of the 43 characters has two bits that mean nothing.
+    value = Keyring(NEW).sign_cookie(SESSION)
+    changed = value[:place] + character + value[place + 1 :]
+    assert Keyring(NEW).read_cookie(changed) == (SESSION if changed == value else None)
+
+
+@given(st.text())
+def test_the_cookie_reader_refuses_any_other_text(text: str) -> None:
+    for hostile in (text, text[:43], text[:42].ljust(43, "A"), text[:43].ljust(43, "-")):
+        assert Keyring(NEW).read_cookie(hostile) is None
+
+
+def test_a_cookie_is_redacted() -> None:
+    value = Keyring(NEW).sign_cookie(SESSION)
+    text = redact(f"Cookie: a=b; __Host-pat-12345678={value}; c=d")
+    assert value not in text
+    assert text.endswith("; c=d")
+
+
+def test_a_tag_depends_on_the_key_app_user_and_attributes() -> None:
+    ring = Keyring(NEW, (OLD,))
+    tags = {
+        key.viewer_tag(app, user, attributes)
+        for key in ring.keys
+        for app in (APP, SESSION)
+        for user in (ANA, SESSION)
+        for attributes in (None, {"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": [1]}, {"b": 1})
+    }
+    assert len(tags) == 2 * 2 * 2 * 7
+    assert all(re.fullmatch("[a-z2-7]{12}", tag) for tag in tags)
+    assert all(ring.is_viewer_tag(key.viewer_tag(APP, ANA, {}), APP, ANA, None) for key in ring.keys)
+    assert not ring.is_viewer_tag(Keyring(NEWEST).current.viewer_tag(APP, ANA, None), APP, ANA, None)
+
+
+#: What a mint takes as the value of an attribute.
+SCALARS = st.one_of(st.text(), st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(st.dictionaries(st.text(), st.one_of(SCALARS, st.lists(SCALARS))))
+def test_attributes_that_a_database_gives_back_have_the_same_tag(attributes: dict) -> None:
+    current = Keyring(NEW).current
+    stored = json.loads(json.dumps(dict(reversed(attributes.items()))))
+    assert current.viewer_tag(APP, ANA, stored) == current.viewer_tag(APP, ANA, attributes)
