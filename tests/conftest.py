@@ -30,6 +30,7 @@ from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
     limited,
     make_shared,
     postgres_app,
+    postgres_schema,
     postgres_url,
     shared,
     shared_app,

@@ -14,7 +14,6 @@ from flask import Flask
 from sqlalchemy import delete, func, insert, select, update
 from werkzeug.test import TestResponse
 
-from pat_service.cli import upgrade_schema
 from pat_service.credentials import Key, Keyring
 from pat_service.rules import clients
 from pat_service.storage.database import db, reading, transaction
@@ -58,13 +57,12 @@ def service(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> I
     if request.param == "sqlite":
         yield world(make_app(**settings))
         return
-    with fresh_database(request.getfixturevalue("postgres_server")) as url:
+    server, schema = map(request.getfixturevalue, ("postgres_server", "postgres_schema"))
+    with fresh_database(server, schema) as url:
         yield world(make_app(**settings, DATABASE_URL=url))
 
 
 def world(app: Flask) -> Service:
-    with app.app_context():
-        upgrade_schema()
     provision(app, WORLD)
     provision(app, changed("clients", "portal", mint_limit=None))
     return Service(app.test_client())

@@ -679,14 +679,18 @@ class FaultyLine:
 
 
 @contextlib.contextmanager
-def fresh_database(admin_url: str) -> Iterator[str]:
-    """Create an empty database in the server of `postgres()`, yield its URL, and drop it afterwards."""
+def fresh_database(admin_url: str, template: str = "template1") -> Iterator[str]:
+    """Create a database in the server of `postgres()`, yield its URL, and drop it afterwards.
+
+    It is empty unless `template` names another database, to which nothing may be connected.
+    """
     import psycopg
     from psycopg import sql
 
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(admin_url, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        names = sql.Identifier(name), sql.Identifier(template)
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
     try:
         yield urlsplit(admin_url)._replace(path=f"/{name}").geturl()
     finally:

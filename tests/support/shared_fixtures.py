@@ -69,10 +69,21 @@ def limited(schema: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield service
 
 
-@pytest.fixture(scope="module")
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """A database in another time zone than UTC."""
+@pytest.fixture(scope="session")
+def postgres_schema(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a database with the schema of the migrations, for `fresh_database`."""
     with fresh_database(postgres_server) as url:
+        app = build_on(url, tmp_path_factory.mktemp("schema"))
+        with app.app_context():
+            upgrade_schema()
+            db.engine.dispose()
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres_server: str, postgres_schema: str) -> Iterator[str]:
+    """A database with the schema, in another time zone than UTC."""
+    with fresh_database(postgres_server, postgres_schema) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname
             connection.execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
@@ -82,8 +93,6 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def shared_postgres_app(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     app = build_on(postgres_url, tmp_path_factory.mktemp("instance"), WEB_THREADS="20")
-    with app.app_context():
-        upgrade_schema()
     yield app
     with app.app_context():
         db.engine.dispose()
