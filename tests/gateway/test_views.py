@@ -9,9 +9,11 @@ from typing import Any, Final
 
 import pytest
 import time_machine
+from limits.errors import StorageError
 from sqlalchemy import select, update
 
 from pat_service.credentials import Keyring
+from pat_service.http import limits
 from pat_service.http.authentication import utcnow
 from pat_service.rules import events, sessions
 from pat_service.storage.models import App, Session, new_id
@@ -370,6 +372,18 @@ def test_a_fault_of_the_service_is_a_refusal_and_is_logged(
     monkeypatch.setattr(sessions, "check_any", fail)
     assert codes(gateway, frame) == {UNAVAILABLE}
     assert any(record.exc_info for record in caplog.records)
+
+
+def test_a_lost_limiter_is_a_refusal(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = gateway.open()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise StorageError(ConnectionError())
+
+    monkeypatch.setattr(limits, "hit", fail)
+    assert refusal_of(gateway.ask(frame.host, frame.cookie)) == UNAVAILABLE
+    # The relay keeps its open sockets.
+    assert gateway.ask(frame.host, frame.cookie, path="socket").status_code == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW", "HEAD"])
