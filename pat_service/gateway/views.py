@@ -45,8 +45,9 @@ def authorize() -> Response:
 def authorize_socket() -> Response:
     """Tell the relay whether a WebSocket may be open, and with which cookie to ask the next time."""
     session = _check(follow=True)
+    response = _admit(session)
     session_cookies.write(session)
-    return _admit(session)
+    return response
 
 
 def _check(*, follow: bool) -> OpenSession:

@@ -13,6 +13,7 @@ from limits.errors import StorageError
 from sqlalchemy import select, update
 
 from pat_service.credentials import Keyring
+from pat_service.gateway import views
 from pat_service.http import limits
 from pat_service.http.authentication import utcnow
 from pat_service.rules import events, sessions
@@ -369,9 +370,12 @@ def test_a_fault_of_the_service_is_a_refusal_and_is_logged(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(sessions, "check_any", fail)
-    assert codes(gateway, frame) == {UNAVAILABLE}
-    assert any(record.exc_info for record in caplog.records)
+    for module, name in ((views, "identity_headers"), (sessions, "check_any")):
+        monkeypatch.setattr(module, name, fail)
+        caplog.clear()
+        assert codes(gateway, frame) == {UNAVAILABLE}
+        assert any(record.exc_info for record in caplog.records)
+        assert "Set-Cookie" not in gateway.ask(frame.host, frame.cookie, path="socket").headers
 
 
 def test_a_lost_limiter_is_a_refusal(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
