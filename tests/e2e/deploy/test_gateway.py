@@ -93,7 +93,10 @@ def dash() -> Iterator[str]:
 def sockets(
     schema: Path, tmp_path_factory: pytest.TempPathFactory, running_app: EchoApp, dash: str
 ) -> Iterator[Path]:
-    """The folder of a service's socket. Its apps Sales and Other are the echo app, and Board is Dash."""
+    """The folder of a service's socket. Its apps Sales and Other are the echo app, and Board is Dash.
+
+    The other one of its two instances is down.
+    """
     folder = tmp_path_factory.mktemp("sockets")
     copy(schema, folder / "pat-service.db")
     database = f"sqlite:///{folder / 'pat-service.db'}"
@@ -112,7 +115,6 @@ def sockets(
     provision(app, {"apps": apps})
     with app.app_context():
         db.engine.dispose()
-    (folder / "2.sock").symlink_to(folder / "1.sock")
     environ = {"SECRET_KEY": KEY, "DATABASE_URL": database} | SETTINGS
     with gunicorn(environ, workers=1, at=folder / "1.sock"):
         yield folder

@@ -204,6 +204,15 @@ def test_ana_reaches_the_app_as_herself(proxy: Proxy, service: Service, app: Ech
     assert (got.value("X-Forwarded-Proto"), got.value("X-Forwarded-Host")) == ("https", VIEWER_HOST)
 
 
+def test_an_identity_of_16_kb_reaches_the_app(
+    proxy: Proxy, service: Service, app: EchoApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A JWT with many attributes is that large."""
+    monkeypatch.setitem(IDENTITY, "X-Embed-Jwt", "j" * 16_000)
+    assert ask(proxy).status == 200
+    assert only(app.take()).value("X-Embed-Jwt") == "j" * 16_000
+
+
 #: All that the service may hear of a request. `Via` and `Accept-Encoding` are Caddy's own.
 HEARD: Final = {
     "host": VIEWER_HOST,
@@ -635,6 +644,21 @@ def test_an_app_that_is_down_is_explained(
 ) -> None:
     service.upstream = dead_upstream
     assert_explained(proxy, 502, "upstream_unreachable")
+
+
+def test_only_the_log_of_a_failure_has_its_reason(
+    proxy: Proxy, service: Service, app: EchoApp, dead_upstream: str
+) -> None:
+    before = len(proxy.log.read_text())
+    ask(proxy, "/answered")
+    service.upstream = dead_upstream
+    ask(proxy, "/not-answered")
+    servers.wait_for(lambda: "/not-answered" in proxy.log.read_text()[before:])
+    good, bad = proxy.log.read_text()[before:].splitlines()
+    assert "/answered" in good
+    assert app.upstream.removeprefix("http://") in good
+    assert "unreachable" not in good
+    assert dead_upstream.removeprefix("http://") in bad
 
 
 @pytest.mark.parametrize("upstream", ["http://127.0.0.1:9", "http://169.254.169.254", "", "javascript:x"])
