@@ -3,6 +3,8 @@
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.shared_fixtures import MakeService
 from tests.support.upstreams import SETTINGS, Gateway, Opened, add_sales, refusal_of
@@ -225,3 +227,47 @@ def test_a_socket_needs_the_origin_of_the_app(gateway: Gateway, frame: Opened) -
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Dest": "serviceworker"}, {"Service-Worker": "script"}])
 def test_no_app_installs_a_service_worker(gateway: Gateway, frame: Opened, headers: dict[str, str]) -> None:
     assert refusal_of(gateway.ask(frame.host, frame.cookie, **headers)) == CROSS_SITE
+
+
+# Any request at all.
+
+NAMES: Final = (
+    *("HTTP_HOST", "HTTP_COOKIE", "HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_DEST"),
+    *("HTTP_X_FORWARDED_METHOD", "HTTP_X_FORWARDED_URI", "HTTP_X_FORWARDED_UPGRADE", "HTTP_UPGRADE"),
+    *("HTTP_CONNECTION", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"),
+    *("HTTP_AUTHORIZATION", "HTTP_ACCEPT", "HTTP_X_REQUEST_ID", "HTTP_X_EMBED_CODE", "CONTENT_TYPE"),
+    *("CONTENT_LENGTH", "QUERY_STRING", "REQUEST_METHOD"),
+)
+#: A header has any bytes, which WSGI decodes as Latin-1.
+VALUES: Final = st.one_of(
+    st.text(st.characters(max_codepoint=255), max_size=80),
+    st.sampled_from(
+        ["{host}", "{host}:443", "https://{host}", "{cookie}", "same-origin", "websocket", "/", "GET"]
+    ),
+)
+
+
+@given(sent=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4))
+def test_no_request_gets_another_answer_than_200_401_and_403(
+    gateway: Gateway, frame: Opened, sent: dict[str, str]
+) -> None:
+    fields = {"host": frame.host, "cookie": frame.cookie}
+    environ = {name: replace_all(value, fields) for name, value in sent.items()}
+    for path in ("auth", "socket"):
+        own = {"HTTP_HOST": frame.host, "HTTP_COOKIE": frame.cookie, "HTTP_SEC_FETCH_SITE": "same-origin"}
+        report = {"HTTP_X_FORWARDED_METHOD": "GET", "HTTP_X_FORWARDED_URI": "/"}
+        client = gateway.service.app.test_client(use_cookies=False)
+        answer = client.get(f"/internal/embed-{path}", environ_overrides=own | report | environ)
+        if answer.status_code == 200:
+            assert answer.headers["X-Forwarded-Email"] == "ana@acme.test"
+            assert answer.headers["X-Embed-Upstream"]
+        else:
+            assert answer.status_code in (401, 403)
+            assert answer.headers["X-Embed-Code"] != "unavailable"
+            assert not {"X-Embed-Upstream", "X-Embed-Jwt", "Set-Cookie"} & set(answer.headers.keys())
+
+
+def replace_all(text: str, fields: dict[str, str]) -> str:
+    for name, value in fields.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
