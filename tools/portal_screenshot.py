@@ -7,9 +7,10 @@ from typing import Final
 
 from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 
-from tests.e2e.browser.checkout import copy_project, environment, shell
+from tests.e2e.browser.checkout import copy_project
 from tests.e2e.browser.conftest import CHROMIUM_ARGS
-from tests.support.servers import chromium, flask_run
+from tests.e2e.browser.laptop import LAPTOP, running
+from tests.support.servers import chromium
 
 PICTURE: Final = Path(__file__).resolve().parents[1] / "docs/portal.png"
 SIZE: Final[ViewportSize] = {"width": 1280, "height": 860}
@@ -28,12 +29,10 @@ def take(page: Page) -> None:
 def main() -> None:
     with TemporaryDirectory() as folder:
         tree = copy_project(Path(folder, "tree"))
-        with flask_run(environment(Path(folder)), port=PORT, cwd=tree, log=Path(folder, "log")):
-            shell("flask --app app demo load", tree)
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGS)
-                take(browser.new_page(viewport=SIZE))
-                browser.close()
+        with running(tree, *LAPTOP, port=PORT), sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGS)
+            take(browser.new_page(viewport=SIZE))
+            browser.close()
     sys.stdout.write(f"{PICTURE}\n")
 
 

@@ -1,56 +1,22 @@
 """`make run`: the portal with an app that runs elsewhere, behind Caddy, from a fresh copy of the project."""
 
-import contextlib
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import FrameLocator, Page, expect
 
-from tests.e2e.browser.checkout import copy_project, environment
+from tests.e2e.browser.checkout import copy_project
+from tests.e2e.browser.laptop import LAPTOP, Run, running
 from tests.e2e.browser.recorder import Recorder
-from tests.support.servers import WebServer, free_port, wait_for, web_server
-
-LAPTOP = ("-m", "demo.laptop")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A running demo: its address, its output and its main process."""
-
-    url: str
-    log: Path
-    process: subprocess.Popen[bytes]
+from tests.support.servers import WebServer, free_port, web_server
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("laptop") / "tree")
-
-
-@contextlib.contextmanager
-def running(tree: Path, *options: str, port: int | None = None, **environ: str) -> Iterator[Run]:
-    """Run the demo, and end it as Ctrl-C in a terminal does."""
-    port, log = port or free_port(), tree / "log"
-    env = environment(tree) | environ
-    command = [sys.executable, *options, "--port", str(port)]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=tree, env=env, stdout=out, stderr=out, start_new_session=True)
-    try:
-        wait_for(lambda: f" * Open http://localhost:{port}/" in log.read_text(), process)
-        yield Run(f"http://localhost:{port}", log, process)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        process.wait(20)
-        # Nothing of the group is left.
-        with pytest.raises(ProcessLookupError):
-            os.killpg(process.pid, 0)
 
 
 @pytest.fixture(scope="module")
