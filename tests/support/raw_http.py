@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 UPGRADE: Final = (
-    "Upgrade: websocket",
+    "Upgrade: WebSocket",  # in any case (RFC 6455, section 4.2.1)
     "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Key: " + "a" * 22 + "==",
 )

@@ -204,8 +204,9 @@ def caddy(
             if trusted:
                 gateway["\t\t\t\t\t\t\ttls\n"] = f"\t\t\t\t\t\t\ttls\n\t\t\ttls_trust_pool file {trusted}\n"
             if relay:
-                gateway |= {"# @sockets": "@sockets", "# reverse_proxy @sockets": "reverse_proxy @sockets"}
-                gateway["127.0.0.1:8010"] = f"127.0.0.1:{relay}"
+                gateway["# reverse_proxy @sockets 127.0.0.1:8010"] = (
+                    f"reverse_proxy @sockets 127.0.0.1:{relay}"
+                )
             _changed("gateway.Caddyfile", gateway, folder)
         config = _changed("Caddyfile", changes, folder)
         command = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]

@@ -454,9 +454,10 @@ def test_cookies_of_the_app_live_in_a_frame_and_on_its_host_alone(
 
 def test_no_app_can_replace_the_cookie_of_a_session(proxy: Proxy, service: Service) -> None:
     """Browsers refuse a cookie named `__Host-` without `Secure`."""
-    target = answering(Set_Cookie="__Host-pat-0123abcd=evil; Path=/; Secure; HttpOnly")
-    for text in ask(proxy, target).values("Set-Cookie"):
-        assert "evil" not in text or "secure" not in cookie_parts(text)[1]
+    for space in ("", " ", "\t"):
+        target = answering(Set_Cookie=f"{space}__Host-pat-0123abcd=evil; Path=/; Secure; HttpOnly")
+        for text in ask(proxy, target).values("Set-Cookie"):
+            assert "evil" not in text or "secure" not in cookie_parts(text)[1]
 
 
 @pytest.mark.parametrize(
@@ -558,6 +559,16 @@ def test_with_the_relay_sockets_go_through_it(
         assert asked[:2] == ["/internal/embed-auth", "/internal/embed-socket"]
         assert ask(proxy, "/no-socket").status == 200
         assert [each.target for each in service.take()] == ["/internal/embed-auth"]
+
+
+def test_of_two_upgrades_only_the_socket_reaches_the_app(
+    proxy: Proxy, service: Service, app: EchoApp
+) -> None:
+    for upgrades in (("h2c", "websocket"), ("websocket", "h2c")):
+        lines = [f"Upgrade: {each}" for each in upgrades]
+        with contextlib.suppress(http.client.HTTPException):
+            ask(proxy, "/", *lines, "Sec-WebSocket-Key: a", connection="Upgrade")
+    assert [each for each in app.take() if "h2c" in str(each.headers).lower()] == []
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "h2c, websocket", "TLS/1.0"])
