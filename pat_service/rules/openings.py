@@ -115,8 +115,11 @@ def open(
                 raise errors.TokenInvalid(NEEDS_APP_TOKEN).about(**ids)
             session = build_session(session_id, row.session_seconds, token.viewer, row)
             former = _find_former(keyring, attempt, row.user_id, now)
-            # A page of an app never loads from an address with a token that opens more than the app.
-            hides_token = opens_more and attempt.navigation is not None
+            # A page of an app never loads from an address with a token that opens more than the app. Scripts
+            # of an upstream app can read the address of the page around them, and a token may last a year.
+            hides_token = (opens_more and attempt.navigation is not None) or (
+                row.app_upstream is not None and attempt.navigation == "address"
+            )
             if _must_move(session, attempt, former, ids) or hides_token:
                 ready = Ready(session, None, generate(CODE_PREFIX))
             else:

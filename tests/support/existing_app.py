@@ -1,6 +1,5 @@
 """An app that exists already, with pages for a browser. It knows one header of its proxy and no more."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flask import Flask, Response, request
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 PING_SECONDS: Final = 0.1
 #: The first page: a button with a request, a stream, links, a download, and a part that grows and shrinks.
@@ -62,24 +61,34 @@ PAGES: Final = {"scroller": SCROLLER, "outside": OUTSIDE}
 
 @dataclass
 class ExistingApp:
-    """The running app. `streams` counts its open streams; `refusing` makes every request a 401 of its own."""
+    """The app. `presses` are the people who pressed its button; `streams` is the number of open streams."""
 
     port: int
     presses: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
     streams: int = 0
 
     @property
     def upstream(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def start(self) -> None:
+        self._server = make_server("127.0.0.1", self.port, _make(self), threaded=True, request_handler=_Quiet)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: object) -> None:
+        pass
+
 
 def _make(state: ExistingApp) -> Flask:
     app = Flask(__name__)
-
-    @app.before_request
-    def note() -> None:
-        state.paths.append(request.full_path.rstrip("?"))
 
     @app.get("/")
     def index() -> str:
@@ -125,19 +134,3 @@ def _make(state: ExistingApp) -> Flask:
         return Response(pings(), mimetype="text/event-stream")
 
     return app
-
-
-@contextlib.contextmanager
-def existing_app(port: int = 0) -> Iterator[ExistingApp]:
-    """Run the app, on a free port by default."""
-    state = ExistingApp(port)
-    server = make_server("127.0.0.1", port, _make(state), threaded=True)
-    state.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
