@@ -1328,6 +1328,7 @@
     unreachable: UNREACHABLE,
     // Ask the server if the session is still valid, and await a renewal. Resolve to whether the frame is open.
     isOpen: async () => {
+      await renewing;
       await check("visible");
       await renewing;
       return !life.signal.aborted && !expired;
