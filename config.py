@@ -16,8 +16,6 @@ from pat_service.addresses import parse_upstream
 from pat_service.app_folders import ReservedName, TwoAppsOfOneName, find_apps, migration_folders
 from pat_service.findings import Finding, problem
 from pat_service.shapes import check_variety, is_loopback, parse_limit, visible
-from pat_service.storage import readiness
-from pat_service.storage.database import UrlError, parse_url
 
 MIN_KEY_BYTES: Final = 32
 #: The values with which Flask leaves its debugger off.
@@ -111,6 +109,9 @@ def _parse_limit(text: str) -> str:
 
 
 def _parse_database_url(text: str) -> str:
+    # Imported late: the relay has no database.
+    from pat_service.storage.database import UrlError, parse_url
+
     try:
         url = parse_url(text)
     except UrlError as error:
@@ -362,6 +363,9 @@ def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list
 
     `deploy`: include a missing DATABASE_URL, and missing settings that only development can omit.
     """
+    # Imported late: the relay has no database.
+    from pat_service.storage import readiness
+
     found = readiness.list_findings(
         config.database_url, config.redis_url, migration_folders(config.app_folders)
     )

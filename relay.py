@@ -17,8 +17,8 @@ from pat_service.observability import lines
 from pat_service.relay.service import Service
 from pat_service.relay.sockets import Relay
 
-#: A socket has a connection to the client and one to the app.
-FILES_PER_SOCKET: Final = 2
+#: A socket has a connection to the client and one to the app. As many clients may wait for a refusal.
+FILES_PER_SOCKET: Final = 3
 OTHER_FILES: Final = 50
 #: Every client comes back at once after a restart.
 BACKLOG: Final = 1024

@@ -91,6 +91,10 @@ class Relay:
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end, in a task of its own."""
+        if len(self._clients) >= 2 * self._max_sockets:
+            # Too many even for an answer.
+            writer.transport.abort()
+            return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)

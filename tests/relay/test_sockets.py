@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from pat_service.relay import sockets
 from pat_service.relay.service import Service
 from pat_service.relay.sockets import Relay
 from tests.relay.test_heads import head
+from tests.support.servers import program
 
 SITE = "embed.example"
 CHECK, GRACE = 0.05, 0.6
@@ -230,6 +234,41 @@ def test_an_app_that_is_down_is_a_bad_gateway() -> None:
     run(scenario, allowed="http://127.0.0.1:1")
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> ssl.SSLContext:
+    """A certificate for localhost, in `tmp_path`."""
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    command = [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(chain)]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    return context
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_app_with_tls_is_reached_only_if_its_certificate_is_trusted(
+    certificate: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "chain.pem"))
+
+    async def scenario(world: World) -> None:
+        async with serve(world.echo, "localhost", 0, ssl=certificate) as app:
+            address = f"https://localhost:{port_of(app)}"
+            world.relay._upstreams = frozenset({address})
+            world.admit("ana", upstream=address)
+            if trusted:
+                async with world.open("ana") as socket:
+                    assert await echoes(socket)
+            else:
+                assert (await status_of(world.open("ana")))[0] == 502
+
+    run(scenario)
+
+
 # Revocation
 
 
@@ -411,6 +450,22 @@ def test_the_number_of_sockets_is_limited() -> None:
             await world.until(lambda: len(world.relay._clients) == 1)
             async with world.open("ana") as third:
                 assert await echoes(third)
+
+    run(scenario, max_sockets=2)
+
+
+def test_a_flood_of_connections_ends_without_answers() -> None:
+    async def scenario(world: World) -> None:
+        world.admit("ana")
+        async with world.open("ana") as socket:
+            idle = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(10)]
+            # Those beyond the limit have an answer, as long as this costs little.
+            answers = await asyncio.gather(*(reader.read() for reader, _ in idle[3:]), return_exceptions=True)
+            assert all(not answer or isinstance(answer, OSError) for answer in answers)
+            assert len(world.relay._clients) <= 4
+            assert await echoes(socket)
+            for _, writer in idle:
+                writer.close()
 
     run(scenario, max_sockets=2)
 
