@@ -298,6 +298,15 @@ def relay(env: Mapping[str, str], port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def dash() -> Iterator[str]:
+    """Run the app of Dash in tests/support; yield its address."""
+    port = free_port()
+    command = [sys.executable, "tests/support/dash_app.py", str(port)]
+    with web_server(command, {}, port=port, cwd=PROJECT) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
 def web_server(
     command: Sequence[str], env: Mapping[str, str], *, port: int, cwd: Path
 ) -> Iterator[WebServer]:

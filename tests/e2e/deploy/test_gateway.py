@@ -1,7 +1,6 @@
 """Apps that exist already, behind the documented proxies and the real service."""
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,7 @@ from tests.support import raw_http, servers
 from tests.support.echo_app import EchoApp, echo_app, read_frame, text_frame
 from tests.support.people import KEY, MINT, PORTAL, WORLD, basic, build_on, provision
 from tests.support.raw_http import Answer
-from tests.support.servers import HOST, PROJECT, Proxy, free_port, gunicorn, web_server
+from tests.support.servers import HOST, Proxy, gunicorn
 from tests.support.upstreams import SETTINGS
 
 pytestmark = pytest.mark.slow
@@ -83,10 +82,8 @@ def running_app() -> Iterator[EchoApp]:
 @pytest.fixture(scope="module")
 def dash() -> Iterator[str]:
     """The address of an app of Dash."""
-    port = free_port()
-    command = [sys.executable, "tests/support/dash_app.py", str(port)]
-    with web_server(command, {}, port=port, cwd=PROJECT) as server:
-        yield server.url
+    with servers.dash() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
-"""Attacks of the page around an upstream app, and of another frame on it, in Chromium and Firefox.
+"""Upstream apps over TLS in Chromium and Firefox, and attacks of the page around an app.
 
-They share the browser's partition with the app, so every request of theirs has the viewer's cookie.
+That page and its other frames share the browser's partition with the app, so all their requests have the
+viewer's cookie.
 """
 
 import threading
@@ -13,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from werkzeug.serving import make_server
 
 from pat_service.storage.database import db
@@ -90,18 +91,25 @@ class Target:
 
 
 @contextmanager
-def running(make_proxy: Callable[..., Any], schema: Path, folder: Path) -> Iterator[Target]:
+def running(
+    make_proxy: Callable[..., Any], schema: Path, folder: Path, upstream: str | None = None
+) -> Iterator[Target]:
+    """Run all servers, with their files in `folder`. Without `upstream`, the app is the echo app."""
+    folder.mkdir()
     with ExitStack() as stack:
         app, host = stack.enter_context(echo_app()), stack.enter_context(site())
         cookie = "own=1; Domain=embed.example; Path=/"
         app.pages["/start"] = urlencode({"html": APP_HTML, "h": f"Set-Cookie: {cookie}"})
-        proxy = stack.enter_context(make_proxy(folder, upstreams=[app.upstream]))
+        upstream = upstream or app.upstream
+        proxy = stack.enter_context(make_proxy(folder, upstreams=[upstream]))
         copy(schema, folder / "pat-service.db")
         settings = {"PUBLIC_URL": f"https://{{app}}.embed.example:{proxy.port}", "TRUSTED_PROXIES": "1"}
         flask = build_on(f"sqlite:///{folder / 'pat-service.db'}", folder, **settings)
         provision(flask, WORLD)
-        sales = {"id": SALES, "slug": "sales", "name": "Sales", "workspace": "acme", "start": "/start"}
-        framing = {"upstream": app.upstream, "allowed_origins": [host.origin], "users": ["ana@acme.test"]}
+        sales = {"id": SALES, "slug": "sales", "name": "Sales", "workspace": "acme"}
+        if upstream == app.upstream:
+            sales["start"] = "/start"
+        framing = {"upstream": upstream, "allowed_origins": [host.origin], "users": ["ana@acme.test"]}
         provision(flask, {"apps": [sales | framing]})
         target = Target(app, host, Service(flask.test_client()), proxy)
 
@@ -170,8 +178,6 @@ def test_no_request_of_another_page_reaches_the_app(
     """Chromium is behind Caddy, Firefox behind nginx."""
     make_proxy = {"chromium": servers.caddy, "firefox": servers.nginx}[name]
     with ExitStack() as stack:
-        (tmp_path / "sockets").mkdir()
-        (tmp_path / "profile").mkdir()
         target = stack.enter_context(running(make_proxy, schema, tmp_path / "sockets"))
         minted = target.service.mint(appSlug="sales").json
         assert minted
@@ -183,6 +189,7 @@ def test_no_request_of_another_page_reaches_the_app(
         if name == "chromium":
             browser = Chromium(stack, request.getfixturevalue("browser"))
         else:
+            (tmp_path / "profile").mkdir()
             browser = DrivenFirefox(stack, tmp_path / "profile")
         browser.goto(target.site.url())
 
@@ -204,3 +211,18 @@ def test_no_request_of_another_page_reaches_the_app(
             # Without the cookie, the refusal would show nothing.
             assert any(each.has_cookie for each in target.asked(attack)), attack
         assert {each for each in received() if "attack" in each} == set()
+
+
+def test_dash_works_behind_nginx(schema: Path, tmp_path: Path, browser: Browser) -> None:
+    with ExitStack() as stack:
+        dash = stack.enter_context(servers.dash())
+        target = stack.enter_context(running(servers.nginx, schema, tmp_path / "sockets", dash))
+        minted = target.service.mint(appSlug="sales").json
+        assert minted
+        target.site.pages["/"] = HOST_HTML.format(app=minted["redirectUrl"], evil="about:blank")
+        page = Chromium(stack, browser).page
+        page.goto(target.site.url())
+        app = page.frame_locator("iframe").first.frame_locator("iframe")
+        expect(app.get_by_role("heading")).to_have_text("Hello ana@acme.test")
+        app.get_by_role("button", name="Press").click()
+        expect(app.get_by_text("1 by ana@acme.test")).to_be_visible()
