@@ -55,7 +55,7 @@ export interface FrameOptions {
   workspace?: string;
   /** The frame's address: `redirectUrl` without the token. It loads while the token is fetched. */
   frame?: string;
-  /** The app's page that opens first. Default: `index`. */
+  /** The app's page that opens first: a name, or a path of an app that runs elsewhere. Default: `index`. */
   page?: string;
   /** Its query: URL-encoded, or as names and values. */
   params?: string | Record<string, string>;
@@ -122,6 +122,10 @@ export type PatEmbedErrorCode =
   | "unreachable"
   | "redirect_refused"
   | "left_app"
+  // An app that runs elsewhere
+  | "cookies_blocked"
+  | "upstream_unreachable"
+  | "upstream_not_listed"
   // The browser lacks features that the script or the frames need.
   | "unsupported_browser"
   | "unknown";

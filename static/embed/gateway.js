@@ -178,7 +178,7 @@
     hideApp(true);
     if (!(await frame.isOpen())) return; // frame.js shows the reason, or `checked` comes after a renewal
     if (reloads++ < MAX_RELOADS) retry();
-    else pause({ status, code, detail: "The proxy refused the app's page." });
+    else pause({ status, code: code === "rate_limited" ? code : "unknown", detail: `The proxy refused the app's page: ${code}.` });
   }
 
   let missing = 0; // answers in a row to requests without the cookie

@@ -33,6 +33,9 @@ OF_BACK_ENDS: Final = {
 }
 #: Codes that frames and the script report when the service has not answered.
 OF_SCRIPTS: Final = {
+    "cookies_blocked",
+    "upstream_unreachable",
+    "upstream_not_listed",
     "unsupported_browser",
     "fetch_token_failed",
     "timeout",
