@@ -441,6 +441,11 @@ def cookie_parts(text: str) -> tuple[str, set[str]]:
         ("a=b; Path=/; Secure; HttpOnly; SameSite=Lax", {"path=/", "httponly"}),
         ("a=b; domain=.embed.example; path=/x; samesite=strict; Max-Age=9", {"path=/x", "max-age=9"}),
         ("a=b; SameSite=None; Secure; Partitioned; Path=/", {"path=/"}),
+        ("a=b; Path=/; SameSite=None; Secure; HttpOnly; Domain=embed.example", {"path=/", "httponly"}),
+        (
+            "a=b; Path=/; HttpOnly; SameSite=Lax; Secure; Partitioned; Domain=x.example",
+            {"path=/", "httponly"},
+        ),
     ],
 )
 def test_cookies_of_the_app_live_in_a_frame_and_on_its_host_alone(
