@@ -10,7 +10,7 @@ from pat_service.credentials import Keyring
 from pat_service.storage.models import App, Workspace
 from tests.support.people import KEY, MINT, ORDERS, PORTAL, Service, basic, problem_of
 from tests.support.shared_fixtures import MakeService
-from tests.support.upstreams import APPS_URL, SALES, SETTINGS, Gateway, Opened, add_sales
+from tests.support.upstreams import APPS_URL, SALES, SETTINGS, Gateway, Opened, add_sales, refusal_of
 
 HOST: Final = re.compile(r"sales--[a-z2-7]{12}\.embed\.example")
 COMMON: Final = "embed.example"
@@ -157,6 +157,22 @@ def test_a_template_app_with_two_dashes_from_before_works_at_its_own_host(gatewa
         assert host == "orders--eu.embed.example"
         body = {"accessToken": token, "parentOrigin": PORTAL}
         assert ask(gateway, "POST", f"/embed-apps/{ORDERS}/frame", host, json=body).status_code == 200
+    finally:
+        gateway.service.change(update(App).where(App.id == ORDERS).values(slug="orders"))
+
+
+def test_a_template_app_whose_slug_looks_like_a_viewers_host_is_no_upstream_app(gateway: Gateway) -> None:
+    slug = "orders--abcdefghijkl"
+    gateway.service.change(update(App).where(App.id == ORDERS).values(slug=slug))
+    try:
+        host, token = gateway.mint(appSlug=slug)
+        path, body = f"/embed-apps/{ORDERS}/frame", {"accessToken": token, "parentOrigin": PORTAL}
+        foreign = ask(gateway, "POST", path, f"{slug}.mallory.example", json=body)
+        assert code_of(foreign) == (401, "token_invalid")
+        session = ask(gateway, "POST", path, host, json=body).json["session"]
+        id_ = Keyring(KEY).read_session(session, ORDERS).session_id
+        forged = f"__Host-pat-{id_[-8:]}={Keyring(KEY).sign_cookie(id_)}"
+        assert refusal_of(gateway.ask(host, forged)) == (401, "session_invalid")
     finally:
         gateway.service.change(update(App).where(App.id == ORDERS).values(slug="orders"))
 
