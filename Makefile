@@ -33,7 +33,7 @@ export PIP_NO_INPUT := 1
 # Each server and command that a test starts loads compiled modules: this saves a fifth of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run free-port test quick fuzz soak rolling bench bench-growth bench-view embed-version static portal-png lint format texts lock programs clean
+.PHONY: help run free-port test quick fuzz soak frameworks rolling bench bench-growth bench-view embed-version static portal-png lint format texts lock programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo "make quick    run the tests without servers and browsers: about a minute"
 	@echo "make fuzz     call each API operation with CASES=$(CASES) random requests"
 	@echo "make soak     inject faults, and watch memory over REQUESTS=$(REQUESTS) requests: takes hours"
+	@echo "make frameworks  run the recipes for Streamlit, Gradio, Panel and Shiny, which it installs: minutes"
 	@echo "make rolling  restart RESTARTS=$(RESTARTS) times under load"
 	@echo "make bench    measure the speed as ratios; make bench-growth: with a million tokens"
 	@echo "make bench-view  measure the first view of an app over a slow line: about four minutes"
@@ -80,10 +81,20 @@ fuzz: $(VENV)/.dev
 
 # Inject faults with the service's real time limits. This takes a night.
 soak: $(VENV)/.dev
+	@$(MAKE) -s frameworks ARGS=
 	@echo "SEED=$(SEED)"
 	@FAULT_ROUNDS=$(ROUNDS) FAULT_KILLS=$(KILLS) FAULT_MINTS=50 FAULT_SEED=$(SEED) FAULT_STATEMENT_TIMEOUT=5000 \
 	  $(PY) -m pytest -q -n 0 -m '' --timeout 0 -o faulthandler_timeout=0 tests/e2e/faults $(ARGS)
 	@$(PY) -m tests.e2e.faults.soak $(REQUESTS)
+
+# The recipes of docs/apps/existing-apps.md. Their frameworks are in an environment of their own, for this run alone.
+FRAMEWORKS := $(abspath $(VENV)-frameworks)
+RECIPES := tests/e2e/browser/frameworks
+frameworks: $(VENV)/.dev programs
+	@$(PY) -m venv --clear --without-pip $(FRAMEWORKS)
+	@$(PY) -m pip --python $(FRAMEWORKS)/bin/python install -q -r $(RECIPES)/requirements.txt
+	@FRAMEWORKS=$(FRAMEWORKS)/bin/python $(PY) -m pytest -q -n 0 -m '' $(RECIPES) $(ARGS); \
+	  status=$$?; rm -rf $(FRAMEWORKS); exit $$status
 
 rolling: $(VENV)/.dev programs
 	@RESTARTS=$(RESTARTS) $(PY) -m pytest -q -n 0 -m '' -o faulthandler_timeout=0 \
@@ -187,5 +198,5 @@ programs: $(VENV)/.dev
 	  || echo "The installation failed. Run: apt-get install $$missing"
 
 clean:
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/e2e/browser/failures
+	rm -rf $(VENV) $(FRAMEWORKS) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache tests/e2e/browser/failures
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -85,6 +85,7 @@ class Portal:
     mint_options: dict[str, Any] = field(default_factory=dict)
     token_requests: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    token_ids: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     paused: list[Route] = field(default_factory=list)
     minted_at: float = 0.0
@@ -107,6 +108,7 @@ class Portal:
         )
         answer = self.installation.mint(self.email, **target, **self.mint_options)
         self.tokens.append(answer["personalAccessToken"])
+        self.token_ids.append(answer["tokenId"])
         self.minted_at = monotonic()
         route.fulfill(json=answer)
 
