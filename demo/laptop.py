@@ -113,7 +113,8 @@ def write_caddyfile(folder: Path, port: int, service: str, upstreams: Sequence[s
 
 def _target(upstream: str) -> str:
     parts = urlsplit(upstream)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    default_port = 443 if parts.scheme == "https" else 80
+    return parts.netloc if parts.port else f"{parts.netloc}:{default_port}"
 
 
 def find_caddy() -> str | None:
@@ -248,6 +249,8 @@ def main() -> NoReturn:
             _stop(f"UPSTREAM cannot be embedded, since {obstacle}")
         print(f"The portal shows no app that runs elsewhere, since {obstacle}.", flush=True)
         run_alone(options.port)
+    except OSError as error:
+        _stop(f"{error.filename} cannot be used: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(0)
 

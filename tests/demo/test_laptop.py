@@ -46,6 +46,22 @@ def test_an_app_that_does_not_run_is_named() -> None:
         laptop.read_upstream(f"{ADDRESS}:{free_port()}")
 
 
+@pytest.mark.parametrize(
+    ("upstream", "target"),
+    [
+        ("http://127.0.0.1:8501", "127.0.0.1:8501"),
+        ("http://[::1]:8501", "[::1]:8501"),
+        ("http://app", "app:80"),
+        ("https://app.internal", "app.internal:443"),
+        ("https://[fd00::7]", "[fd00::7]:443"),
+    ],
+)
+def test_the_proxy_connects_to_the_address(upstream: str, target: str, tmp_path: Path) -> None:
+    path = laptop.write_caddyfile(tmp_path, 5000, "127.0.0.1:5001", [upstream])
+    written = (path.parent / "gateway.Caddyfile").read_text()
+    assert f'"{upstream}" {target} {upstream.partition(":")[0]}\n' in written
+
+
 def test_the_proxy_is_only_for_this_machine_and_lists_one_address(tmp_path: Path) -> None:
     path = laptop.write_caddyfile(tmp_path / "caddy", 5000, "127.0.0.1:5001", ["http://127.0.0.1:8501"])
     written = path.read_text()

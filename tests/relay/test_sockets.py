@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
-from pat_service.relay import sockets
+from pat_service.relay import service, sockets
 from pat_service.relay.service import Service
 from pat_service.relay.sockets import Relay
 from tests.relay.test_heads import head
@@ -38,6 +38,8 @@ class World:
     #: The answer for each cookie: a status and headers.
     verdicts: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
+    #: Bytes that the stub sends in place of an answer.
+    instead: bytes | None = None
     #: The heads that the app got.
     seen: list[dict[str, str]] = field(default_factory=list)
     open_at_app: set[ServerConnection] = field(default_factory=set)
@@ -85,6 +87,9 @@ class World:
                 known = [self.verdicts[each] for each in cookies if each in self.verdicts]
                 invalid = 401, {"X-Embed-Code": "session_invalid"}
                 status, headers = next((each for each in known if each[0] == 200), [*known, invalid][0])
+                if self.instead is not None:
+                    writer.write(self.instead)
+                    continue
                 headers = headers | {"set-cookie": "__Host-pat-dead=; Max-Age=0"}
                 shown = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                 writer.write(f"HTTP/1.1 {status} X\r\n{shown}Content-Length: 2\r\n\r\nok".encode())
@@ -411,6 +416,36 @@ def test_other_answers_of_the_service_are_no_verdict() -> None:
                 assert await echoes(socket)
             await asyncio.sleep(GRACE)
             assert await echoes(socket)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Embed-Upstream: http://app\r\nContent-Length: 5\r\n\r\n",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=["silent", "half", "garbage", "huge"],
+)
+def test_a_broken_answer_of_the_service_is_no_verdict(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "ANSWER_SECONDS", 0.1)
+
+    async def scenario(world: World) -> None:
+        world.admit("ana")
+        async with world.open("ana") as socket:
+            world.instead = answer
+            assert (await status_of(world.open("ana")))[0] == 503
+            await world.checks(1)
+            assert await echoes(socket)
+            world.instead = None
+            async with world.open("ana") as another:
+                assert await echoes(another)
+            assert await echoes(socket)
+            world.instead = answer
+            assert await code_at_end(socket) == 1013
 
     run(scenario)
 
