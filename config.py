@@ -170,6 +170,10 @@ def _parse_server(text: str) -> str:
     return found[0]
 
 
+def _parse_servers(text: str) -> tuple[str, ...]:
+    return tuple(_parse_server(part.strip()) for part in text.split(","))
+
+
 def _parse_upstreams(text: str) -> frozenset[str]:
     try:
         return frozenset(parse_upstream(part.strip()) for part in text.split(",") if part.strip())
@@ -306,9 +310,9 @@ SETTINGS: Final = {setting.name.upper(): setting for setting in fields(Config) i
 class RelayConfig:
     """The settings of the relay, a process of its own. It needs no other setting, and no secret."""
 
-    #: Where it listens, and where the service does: `http://host:port` or `unix:/path`.
+    #: Where it listens, and where the instances of the service do: `http://host:port` or `unix:/path`.
     relay_listen: str = _setting(_parse_server, "http://127.0.0.1:8010")
-    relay_service: str = _setting(_parse_server, "http://127.0.0.1:8000")
+    relay_service: tuple[str, ...] = _setting(_parse_servers, ("http://127.0.0.1:8000",))
     relay_upstreams: frozenset[str] = _setting(_parse_upstreams, frozenset())
     relay_max_sockets: int = _setting(_number(1, 100_000), 1000)
 

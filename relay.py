@@ -55,7 +55,7 @@ async def serve(config: RelayConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    service = Service(config.relay_service)
+    service = Service(*config.relay_service)
     relay = Relay(service, config.relay_upstreams, config.relay_max_sockets)
     server = await _listen(config, relay)
     _log.info(

@@ -526,16 +526,20 @@ def test_the_relay_needs_only_its_upstreams_and_stores_them_as_the_service_does(
     config = RelayConfig.from_environment({"RELAY_UPSTREAMS": upstreams})
     assert config == RelayConfig(
         relay_listen="http://127.0.0.1:8010",
-        relay_service="http://127.0.0.1:8000",
+        relay_service=("http://127.0.0.1:8000",),
         relay_upstreams=frozenset({"http://10.0.0.7:8501", "https://sales.internal", "http://[fd00::7]"}),
         relay_max_sockets=1000,
     )
 
 
 def test_the_relay_and_the_service_may_use_sockets_of_the_file_system() -> None:
-    given = {"RELAY_UPSTREAMS": "http://app", "RELAY_LISTEN": "unix:/run/r", "RELAY_SERVICE": "unix:/run/s"}
+    given = {
+        "RELAY_UPSTREAMS": "http://app",
+        "RELAY_LISTEN": "unix:/run/r",
+        "RELAY_SERVICE": "unix:/run/1, unix:/run/2",
+    }
     config = RelayConfig.from_environment(given)
-    assert (config.relay_listen, config.relay_service) == ("unix:/run/r", "unix:/run/s")
+    assert (config.relay_listen, config.relay_service) == ("unix:/run/r", ("unix:/run/1", "unix:/run/2"))
 
 
 @pytest.mark.parametrize(
@@ -552,6 +556,7 @@ def test_the_relay_and_the_service_may_use_sockets_of_the_file_system() -> None:
         ("RELAY_LISTEN", "unix:relay.sock"),
         ("RELAY_SERVICE", "https://embed.example:443"),
         ("RELAY_SERVICE", "http://127.0.0.1:0"),
+        ("RELAY_SERVICE", "http://127.0.0.1:8001,"),
         ("RELAY_MAX_SOCKETS", "0"),
         ("RELAY_MAX_SOCKETS", "many"),
     ],

@@ -49,10 +49,10 @@ class Refusal:
 
 
 class Service:
-    """Asks the service at an address: `http://host:port` or `unix:/path`."""
+    """Asks the service at the first of these addresses that answers: `http://host:port` or `unix:/path`."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._idle: list[Streams] = []
 
@@ -72,11 +72,16 @@ class Service:
             self._idle.pop()[1].close()
 
     async def _fetch(self, question: Headers) -> tuple[int, Headers]:
+        # An instance may have closed an idle connection, or be restarting. A GET can be repeated.
+        broken = (OSError, EOFError, h11.RemoteProtocolError)
         while self._idle:
-            # The service may have closed an idle connection; a GET can be repeated.
-            with suppress(OSError, EOFError, h11.RemoteProtocolError):
+            with suppress(*broken):
                 return await self._exchange(self._idle.pop(), question)
-        return await self._exchange(await connect(self._address), question)
+        *others, last = self._addresses
+        for address in others:
+            with suppress(*broken):
+                return await self._exchange(await connect(address), question)
+        return await self._exchange(await connect(last), question)
 
     async def _exchange(self, streams: Streams, question: Headers) -> tuple[int, Headers]:
         reader, writer = streams

@@ -21,7 +21,8 @@ def test_the_table_gives_every_default_that_is_a_number_or_a_limit() -> None:
     defaults = {name: setting.default for name, setting in ALL.items() if setting.default}
     assert len(defaults) > 8
     for name, default in defaults.items():
-        shown = "on" if default is True else str(default)
+        texts = default if isinstance(default, tuple) else [default]
+        shown = "on" if default is True else ",".join(map(str, texts))
         assert table[name].strip("`") == shown, name
 
 

@@ -450,6 +450,20 @@ def test_a_broken_answer_of_the_service_is_no_verdict(answer: bytes, monkeypatch
     run(scenario)
 
 
+def test_another_instance_is_asked_while_one_restarts() -> None:
+    async def scenario(world: World) -> None:
+        world.admit("ana")
+        closed = await asyncio.start_server(world.answer, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{port_of(closed)}"
+        closed.close()
+        world.relay._service = Service(address, f"http://127.0.0.1:{port_of(world.stub)}")
+        async with world.open("ana") as socket:
+            await world.checks()
+            assert await echoes(socket)
+
+    run(scenario)
+
+
 def test_without_an_answer_sockets_live_for_the_grace_period(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(world: World) -> None:
         world.admit("ana")
