@@ -22,7 +22,7 @@ from pat_service.relay import service, sockets
 from pat_service.relay.service import Service
 from pat_service.relay.sockets import Relay
 from tests.relay.test_heads import head
-from tests.support.servers import program
+from tests.support.servers import free_port, program
 
 SITE = "embed.example"
 CHECK, GRACE = 0.05, 0.6
@@ -453,10 +453,9 @@ def test_a_broken_answer_of_the_service_is_no_verdict(answer: bytes, monkeypatch
 def test_another_instance_is_asked_while_one_restarts() -> None:
     async def scenario(world: World) -> None:
         world.admit("ana")
-        closed = await asyncio.start_server(world.answer, "127.0.0.1", 0)
-        address = f"http://127.0.0.1:{port_of(closed)}"
-        closed.close()
-        world.relay._service = Service(address, f"http://127.0.0.1:{port_of(world.stub)}")
+        # No server of another test gets this port.
+        closed = f"http://127.0.0.1:{free_port()}"
+        world.relay._service = Service(closed, f"http://127.0.0.1:{port_of(world.stub)}")
         async with world.open("ana") as socket:
             await world.checks()
             assert await echoes(socket)
