@@ -130,8 +130,11 @@ def echo_app(certificate: ssl.SSLContext | None = None) -> Iterator[EchoApp]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         app = EchoApp(server.server_address[1])
         if certificate:
             certificate.sni_callback = lambda _socket, name, _context: app.names.append(name)
