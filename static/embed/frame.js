@@ -390,6 +390,7 @@
       take(opening);
       cover(null);
       watch();
+      upstream?.checked({});
       emit("session:renewed", { expiresIn: opening.expiresIn });
       return true;
     } catch (found) {

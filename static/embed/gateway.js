@@ -10,11 +10,13 @@
   const MIN_HEIGHT = 100; // px; some apps are not laid out in a lower window
   const CALM_MS = 300; // a new page has been built if its height does not change for this time
   const BUILD_MS = 5000; // or at the latest after this time
+  const REST_FACTOR = 10; // pause after a measurement, as a multiple of its duration
   const PROBE = 8; // px by which the window grows for a moment, to find the parts that fill it
   const MAX_PROBES = 5; // in QUIET_MS, since an app hears of each
   const QUIET_MS = 10_000;
   const MAX_QUIET_MS = 300_000;
   const POLL_MS = 50; // until the document of the next page is there
+  const MAX_POLL_MS = 60_000; // a navigation may be a download, which brings no page
   const WATCH_MS = 500; // between looks for changes that no observer reports, such as those in a shadow tree
   const LOOK_MS = 5000; // between checks of the session after requests of the app that were refused
   const RETRY_MS = 5000; // until a page that could not be shown loads again, doubled each time
@@ -42,7 +44,7 @@
 
   // ---- The app's pages ----
 
-  let arriving; // a timer that waits for the next document
+  let arriving, waitingUntil; // a timer that waits for the next document
   let wanted = frame.link(); // the link that is loading: {page, params}
   let home = null; // path and query at which the first page has led to
   let path = null; // path and query of the shown page
@@ -84,8 +86,13 @@
 
   // The app can be used before its images have loaded, so the event `load` comes too late.
   function wait() {
+    waitingUntil = performance.now() + MAX_POLL_MS;
+    poll();
+  }
+
+  function poll() {
     clearTimeout(arriving);
-    arriving = setTimeout(wait, POLL_MS);
+    if (performance.now() < waitingUntil) arriving = setTimeout(poll, POLL_MS);
     const next = inner.contentDocument;
     if (next && next !== page && next.URL !== "about:blank" && next.readyState !== "loading") arrive(next);
   }
@@ -152,6 +159,7 @@
   let panel = null; // takes the app's place
   let reported = null; // the code that the host knows
   let reloads = 0, pauses = 0;
+  let isStuck = false; // whether a refused page waits for the next session
   let retryTimer;
 
   function pause(found) {
@@ -170,13 +178,15 @@
   function retry() {
     clearTimeout(retryTimer);
     if (!inner.isConnected) return;
-    load(page?.URL ?? addressOf(wanted ?? {}) ?? start.href);
+    // Without the hash, since a change of the hash alone loads nothing.
+    load(page?.URL.replace(/#.*/, "") ?? addressOf(wanted ?? {}) ?? start.href);
   }
 
   // The proxy has refused the page. With a valid session, it may have been for a cookie that has been renewed since.
   async function refused(code, status = 403) {
     hideApp(true);
-    if (!(await frame.isOpen())) return; // frame.js shows the reason, or `checked` comes after a renewal
+    isStuck = !(await frame.isOpen());
+    if (isStuck) return; // frame.js shows the reason, or `checked` comes after a renewal
     if (reloads++ < MAX_RELOADS) retry();
     else pause({ status, code: code === "rate_limited" ? code : "unknown", detail: `The proxy refused the app's page: ${code}.` });
   }
@@ -187,7 +197,10 @@
     missing = cookie === false ? missing + 1 : 0;
     if (missing > 1) frame.stop(BLOCKED);
     else if (missing) frame.isOpen(); // the answer has set the cookie again
-    else if (page && !isShown && !panel && !reloads) retry();
+    else if (isStuck) {
+      isStuck = false;
+      retry();
+    }
   }
 
   let lookedAt = -LOOK_MS;
@@ -247,7 +260,7 @@
       if (!isFirst) frame.moved({ page: name ?? "index", params });
     }
     if (isNew) wanted = null;
-    frame.refit();
+    if (performance.now() >= restUntil) frame.refit();
   }
 
   setInterval(look, WATCH_MS);
@@ -299,11 +312,13 @@
   // shrinks to the content, without the parts that only fill the window.
   function measure() {
     if (!isShown || !page?.body || inner.contentDocument !== page) return null;
+    const begun = performance.now();
     const view = inner.contentWindow;
     const scroller = findScroller(view);
     const over = scroller.scrollHeight - scroller.clientHeight;
     const height = Math.max(view.innerHeight + (over > 0 ? over : -findSlack(scroller)), MIN_HEIGHT);
     const now = performance.now();
+    restUntil = now + (now - begun) * REST_FACTOR;
     if (height !== raw) [raw, changedAt] = [height, now];
     const age = now - arrivedAt;
     const isBuilding = age < BUILD_MS && now - changedAt < CALM_MS;
@@ -313,6 +328,7 @@
     return measured;
   }
 
+  let restUntil = 0; // an app with very many elements is measured less often
   let measured = 0;
   let releasing = null;
   let arrivedAt = 0; // when the page came
@@ -434,9 +450,10 @@
 
   // Return the parts outside the flow below the end of the body: no part around them is as high as they are.
   function findLoose(edge) {
+    const end = Math.min(page.body.getBoundingClientRect().bottom, edge - 1);
     const isLow = (part) => {
       const { bottom, height } = part.getBoundingClientRect();
-      return height > 0 && bottom <= edge + 1 && (bottom > page.body.getBoundingClientRect().bottom || bottom >= edge - 1);
+      return height > 0 && bottom <= edge + 1 && bottom > end;
     };
     return [...page.body.querySelectorAll("*")].filter((part) => isLow(part) && styleOf(part).position === "absolute" && !isClipped(part));
   }

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Frame, Page, expect
+from sqlalchemy import update
 
+from pat_service.storage.models import Session
 from tests.e2e.browser.installation import BEN, HostPage, app_in, click
 from tests.e2e.browser.portal import Portal
 from tests.e2e.browser.recorder import Recorder
@@ -278,6 +281,17 @@ def test_a_revocation_ends_the_page_and_its_stream(
     portal.wait_until(lambda: installation.existing.streams == 0)
     assert installation.existing.presses == []
     installation.provision()
+
+
+def test_a_page_that_was_refused_comes_back_with_the_next_session(
+    portal: Portal, installation: UpstreamInstallation
+) -> None:
+    app = show(portal)
+    installation.change(update(Session).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+    app.evaluate("location.reload()")
+    portal.events("session:renewed")
+    expect(inner(portal.frame()).locator("#who")).to_have_text("ana@acme.test")
+    portal.expect_no_error()
 
 
 def test_a_lost_cookie_is_set_again(portal: Portal, page: Page) -> None:
