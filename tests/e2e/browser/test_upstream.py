@@ -194,9 +194,9 @@ def test_the_frame_grows_and_shrinks_with_an_app_that_does_not_help(portal: Port
 def test_title_and_theme_follow(portal: Portal) -> None:
     app = show(portal, 'theme="dark"')
     dark = "matchMedia('(prefers-color-scheme: dark)').matches"
-    assert app.evaluate(dark)
+    app.wait_for_function(dark, polling=50)
     portal.page.evaluate("it.frame.setTheme('light')")
-    app.wait_for_function(f"!{dark}")
+    app.wait_for_function(f"!{dark}", polling=50)
     app.evaluate("document.title = 'Sales (3)'")
     portal.frame().wait_for_function("document.title === 'Sales (3)'")
     assert portal.page.evaluate("it.frame.iframe.title") == "Sales"
