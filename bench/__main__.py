@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import growth, relay, report, rig, speed, start, view
+from bench import gateway, growth, relay, report, rig, speed, start, view
 
 ROUNDS = 7
+KINDS = ["speed", "growth", "view", "relay", "gateway"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["speed", "growth", "view", "relay"], default="speed")
+    parser.add_argument("what", nargs="?", choices=KINDS, default="speed")
     parser.add_argument("--on", choices=["sqlite", "postgresql"], help="measure one database (default: both)")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default: 7; of the view: 9)")
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds for each server in a round")
@@ -34,6 +35,10 @@ def main() -> None:
         return
     if options.what == "relay":
         relay.measure()
+        return
+    if options.what == "gateway":
+        with _folder() as folder:
+            gateway.measure(options.rounds or gateway.ROUNDS, folder)
         return
     plan = rig.Plan(options.rounds or ROUNDS, options.seconds, options.connections, options.workers)
     kinds = [options.on] if options.on else ["sqlite", "postgresql"]

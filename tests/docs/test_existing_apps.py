@@ -19,8 +19,10 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from pat_service.credentials import Keyring
-from pat_service.gateway.identity import JWT_ALGORITHM, JWT_TYPE, list_public_keys
-from tests.support.documents import snippets
+from pat_service.embed.advice import ADVICE
+from pat_service.gateway.identity import JWT_ALGORITHM, JWT_TYPE, _private_key, list_public_keys
+from pat_service.gateway.refusals import BY_CODE
+from tests.support.documents import codes_in, snippets
 from tests.support.people import KEY, NEW_KEY
 from tests.support.servers import PROJECT, free_port, program, web_server
 from tests.support.shared_fixtures import MakeService
@@ -36,13 +38,18 @@ Ask = Callable[[str | None], tuple[int, Any]]
 
 
 @pytest.fixture(scope="module")
-def identity(make_shared: MakeService) -> str:
-    """A JWT that the service gave to the proxy."""
+def answered(make_shared: MakeService) -> dict[str, str]:
+    """The headers with which the service lets a request of Ana pass."""
     service = make_shared(**SETTINGS)
     add_sales(service)
     gateway = Gateway(service)
     frame = gateway.open(attributes={"region": "north"})
-    return gateway.ask(frame.host, frame.cookie).headers["X-Embed-Jwt"]
+    return dict(gateway.ask(frame.host, frame.cookie).headers)
+
+
+@pytest.fixture(scope="module")
+def identity(answered: dict[str, str]) -> str:
+    return answered["X-Embed-Jwt"]
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +125,6 @@ def test_the_app_greets_ana_by_her_signed_identity(ask: Ask, identity: str) -> N
 
 def sign(claims: dict[str, Any], secret: str = KEY, **header: str) -> str:
     """Sign as the service does, or with another key of the same name."""
-    from pat_service.gateway.identity import _private_key
-
     named = {"typ": JWT_TYPE, "kid": Keyring(KEY).current.id} | header
     return jwt.encode(claims, _private_key(Keyring(secret).current), JWT_ALGORITHM, named)
 
@@ -146,3 +151,18 @@ def test_the_app_refuses_every_other_jwt(ask: Ask, identity: str) -> None:
     }
     answers = {name: ask(token) for name, token in attempts.items()}
     assert answers == dict.fromkeys(attempts, (403, None))
+
+
+def test_the_page_names_every_header_and_claim(answered: dict[str, str], identity: str) -> None:
+    claims = jwt.decode(identity, options={"verify_signature": False})
+    assert set(codes_in(PAGE, "Verify the signed identity")) == set(claims)
+    headers = {name for name in answered if name.startswith(("X-Forwarded-", "X-Embed-"))}
+    named = set(codes_in(PAGE, "Read the viewer from a header"))
+    # The proxy keeps these two for itself.
+    assert headers == named | {"X-Embed-Upstream", "X-Embed-Policy"}
+
+
+def test_the_operators_page_names_codes_that_exist() -> None:
+    named = set(codes_in("docs/operate/gateway.md", "Codes"))
+    assert {"cookies_blocked", "session_missing", "cross_site", "upstream_not_listed"} < named
+    assert named - set(BY_CODE) - set(ADVICE) == set()
