@@ -33,6 +33,7 @@ STOP_SECONDS: Final = 3.0
 PROBE_SECONDS: Final = 3.0
 #: The texts of GATEWAY that a laptop changes.
 INSTANCES: Final = "unix//run/pat-service/1.sock unix//run/pat-service/2.sock"
+FIRST_INSTANCE: Final = "unix//run/pat-service/1.sock"
 LISTED: Final = '"http://10.0.0.7:8501" 10.0.0.7:8501 http'
 CADDYFILE: Final = """{{
 	admin off
@@ -98,7 +99,7 @@ def write_caddyfile(folder: Path, port: int, service: str, upstreams: Sequence[s
     """Write the configuration: the documented one for upstream apps, for this machine. Return its path."""
     lines = [f'"{each}" {_target(each)} {urlsplit(each).scheme}' for each in upstreams]
     gateway = GATEWAY.read_text(encoding="utf-8")
-    for old, new in ((INSTANCES, service), (LISTED, "\n\t\t".join(lines))):
+    for old, new in ((INSTANCES, service), (FIRST_INSTANCE, service), (LISTED, "\n\t\t".join(lines))):
         if old not in gateway:
             raise RuntimeError(f"{GATEWAY} has no {old}")
         gateway = gateway.replace(old, new)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,12 +17,21 @@ from marshmallow import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pat_service.cli.common import clip, find, first_page
-from pat_service.diagnosis import http_check, installation, networks, origins, people
+from pat_service.diagnosis import (
+    gateway_check,
+    http_check,
+    installation,
+    networks,
+    origins,
+    people,
+    upstreams,
+)
 from pat_service.diagnosis.origins import Parent, Target
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.answers import APPS, HANDOVER, LAUNCHERS
 from pat_service.errors import AppNotFound, Refused, UserNotFound, WorkspaceNotFound
 from pat_service.findings import OK, PROBLEM, WARNING, Finding, ok, problem
+from pat_service.http import probe
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import app_url, has_app_origins, public_url
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
@@ -126,11 +136,16 @@ def _examine(
     yield from installation.check_framed_only(settings)
     yield from installation.check_limits(settings)
     yield from _check_apps(target)
+    if target is not None and target.upstream is not None:
+        yield from upstreams.check_settings(settings, target.own_url)
     yield from in_database
     if offline:
         yield ok("address", "No HTTP request was sent to PUBLIC_URL, because of --offline.")
     elif settings["PUBLIC_URL"] is None:
         yield ok("address", "No HTTP request was sent, because PUBLIC_URL is unset.")
+    elif target is not None and target.upstream is not None:
+        if has_app_origins():
+            yield from _check_upstream(target, target.upstream, parents)
     elif slug is None or not has_app_origins() or is_dns_label(slug):
         yield from networks.check_networks(public_url(), parents)
         yield from _check_address(target)
@@ -166,6 +181,9 @@ def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
         home = workspaces.read(OPERATOR, app.workspace_id)
         template = None if app.upstream else app.template
         target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, template)
+        if app.upstream:
+            start, own_url = app.start or "/", home.apps_url
+            target = replace(target, upstream=app.upstream, start=start, own_url=own_url)
     return target
 
 
@@ -254,6 +272,30 @@ def _check_address(target: Target | None) -> list[Finding]:
         own_host=False,
         is_isolated=registry.launcher_limits(("'self'",)).is_isolated,
     )
+
+
+def _check_upstream(target: Target, upstream: str, parents: list[Parent]) -> Iterator[Finding]:
+    """Yield findings about the frame, the proxy and the app, at a viewer's host that belongs to no viewer."""
+    keys = keyring()
+    tag = keys.current.viewer_tag(target.id, NO_ID, None)
+    url = app_url(target.slug, tag=tag, own_url=target.own_url)
+    setting = "PUBLIC_URL" if target.own_url is None else "apps_url"
+    yield from networks.check_networks(url, parents)
+    frame = http_check.check_answer(
+        url,
+        f"{APPS}/{target.id}{HANDOVER}",
+        target,
+        own_host=True,
+        is_isolated=False,
+        setting=setting,
+    )
+    yield from frame
+    if not any(each.level == PROBLEM and each.part == http_check.PART for each in frame):
+        proof = probe.sign(keys, f"{target.slug}--{tag}", time.time())
+        yield from gateway_check.check_gateway(gateway_check.ViewerSite(url, proof, setting))
+        yield from upstreams.check_open_port(upstream, url)
+    yield from upstreams.check_upstream(upstream, target.start, url)
+    yield from upstreams.check_cookies_of(parents, url)
 
 
 # ---- Output ----

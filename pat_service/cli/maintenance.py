@@ -11,6 +11,7 @@ from flask.cli import with_appcontext
 from pat_service import __version__
 from pat_service.app_folders import list_writable_by_all
 from pat_service.cli.common import first_page, plain_errors, show
+from pat_service.diagnosis.upstreams import COLD_LOAD_REQUESTS, NEEDS_PROXY, is_limit_low
 from pat_service.embed import FORM_LIMIT_BYTES, Registry
 from pat_service.embed.app_limits import AppLimits
 from pat_service.findings import PROBLEM, Finding
@@ -90,6 +91,14 @@ def check(deploy: bool) -> None:
             f"pat-service: {', '.join(upstream_apps)} cannot open: an upstream {upstreams.NEEDS_HOSTS}",
             err=True,
         )
+    unheard = bool(upstream_apps) and not current_app.config["TRUSTED_PROXIES"]
+    if unheard:
+        show(f"pat-service: {', '.join(upstream_apps)} cannot open: {NEEDS_PROXY}", err=True)
+    if upstream_apps and is_limit_low(current_app.config):
+        show(
+            f"SESSION_RATE_LIMIT is lower than {COLD_LOAD_REQUESTS} requests, which the first page of "
+            f"{', '.join(upstream_apps)} may need"
+        )
     for line in _describe_declared(current_app.extensions["pat_service.registry"].limits()):
         show(line)
     for revision in gone:
@@ -98,7 +107,7 @@ def check(deploy: bool) -> None:
         show(_describe_unreachable(user))
     if homeless:
         show(f"{homeless} user(s) have no home workspace: {_HOMELESS}")
-    if wrong_key or lacks_hosts or any(finding.level == PROBLEM for finding in of_apps):
+    if wrong_key or lacks_hosts or unheard or any(finding.level == PROBLEM for finding in of_apps):
         raise SystemExit(1)
 
 

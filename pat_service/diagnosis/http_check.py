@@ -6,11 +6,14 @@ import json
 import socket
 import ssl
 import threading
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -40,6 +43,7 @@ UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 #: Bytes to read of an answer, more than a problem of the service has.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_SHOWN_CHARACTERS: Final = 200
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 #: Headers of a browser that opens a frame. `Accept` asks for JSON, so that a refusal has its code.
 _REQUEST_HEADERS: Final = {
@@ -54,28 +58,47 @@ _REQUEST_HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer. `clock_ahead`: how far the server's clock is ahead of this machine's, if known."""
+    """An HTTP answer. `clock_ahead`: how far the server's clock is ahead of this machine's, if known.
+
+    `seconds`: the time from the request to the answer, without the connection.
+    """
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
     problem: dict[str, object]
     clock_ahead: timedelta | None
+    seconds: float
 
     def header(self, name: str) -> list[str]:
         """Return the values of a header. Values that a proxy joined by commas count separately."""
-        values = [value for given, value in self.headers if given.lower() == name.lower()]
-        return [part.strip() for value in values for part in value.split(",") if part.strip()]
+        return [part.strip() for value in self.values(name) for part in value.split(",") if part.strip()]
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of a header as they arrived."""
+        return [value for given, value in self.headers if given.lower() == name.lower()]
+
+    @property
+    def code(self) -> str:
+        """The code of the problem, or an empty text."""
+        return str(self.problem.get("code", ""))
 
 
 def check_answer(
-    url: str, path: str, target: Target | None, *, own_host: bool, is_isolated: bool
+    url: str,
+    path: str,
+    target: Target | None,
+    *,
+    own_host: bool,
+    is_isolated: bool,
+    setting: str = "PUBLIC_URL",
 ) -> list[Finding]:
     """Request the frame at `path` below `url`, and check the connection, the answer and its headers.
 
-    `own_host`: each app has its own host. `is_isolated`: isolated hosts can show the frame.
+    `own_host`: each app has its own host. `is_isolated`: isolated hosts can show the frame. `setting` names
+    the address, for the findings.
     """
-    answer = _request_in_time(url, path, own_host=own_host)
+    answer = request(url, f"{path}?{PROBE_PARAMETER}=1", own_host=own_host, setting=setting)
     if isinstance(answer, Finding):
         return [answer]
     foreign = _check_sender(url, answer)
@@ -116,48 +139,67 @@ def check_upload(url: str, path: str, size_bytes: int) -> list[Finding]:
 # ---- The connection ----
 
 
-def _request_in_time(url: str, path: str, *, own_host: bool) -> Answer | Finding:
-    """Request in a thread, since name resolution and a slow server have no timeout of their own."""
-    results: list[Answer | Finding] = []
-    thread = threading.Thread(
-        target=lambda: results.append(_request_or_explain(url, path, own_host=own_host)), daemon=True
-    )
+def fetch(url: str, path: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+    """Request in a thread, since name resolution and a slow server have no timeout of their own.
+
+    Raise OSError, ValueError or HTTPException without an answer, and TimeoutError after TIMEOUT_SECONDS.
+    """
+    results: list[Answer | Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(_request(url, path, headers))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(TIMEOUT_SECONDS)
-    return results[0] if results else _timed_out(url)
+    (result,) = results or [TimeoutError()]
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def _request_or_explain(url: str, path: str, *, own_host: bool) -> Answer | Finding:
+def request(
+    url: str,
+    path: str,
+    headers: Mapping[str, str] = NO_HEADERS,
+    *,
+    own_host: bool,
+    setting: str = "PUBLIC_URL",
+) -> Answer | Finding:
+    """Return the answer, or a problem that says why there is none."""
     host = urlsplit(url).hostname or ""
     try:
-        return _request(url, path)
+        return fetch(url, path, headers)
     except socket.gaierror:
         wildcard = f", as a wildcard (*.{host.partition('.')[2]}) for all apps" if own_host else ""
         return problem(
             PART,
             f"The name {host} does not resolve on this machine.",
-            f"Add a DNS record for {host}{wildcard}, or correct PUBLIC_URL.",
+            f"Add a DNS record for {host}{wildcard}, or correct {setting}.",
         )
     except ssl.SSLCertVerificationError as error:
-        wildcard = " With {app} in PUBLIC_URL it must be a wildcard certificate." if own_host else ""
+        wildcard = f" With {{app}} in {setting} it must be a wildcard certificate." if own_host else ""
         return problem(
             PART,
-            f"Browsers do not trust the certificate of {host}: {_short(error.verify_message)}.",
+            f"Browsers do not trust the certificate of {host}: {short(error.verify_message)}.",
             f"Renew the certificate with this name and the whole chain.{wildcard}",
         )
     except ssl.SSLError as error:
-        text = f"The TLS handshake with {url} fails: {_short(error.reason or 'it broke off')}."
-        return problem(PART, text, "Let the proxy terminate TLS at the host and port of PUBLIC_URL.")
+        text = f"The TLS handshake with {url} fails: {short(error.reason or 'it broke off')}."
+        return problem(PART, text, f"Let the proxy terminate TLS at the host and port of {setting}.")
     except TimeoutError:
         return _timed_out(url)
     except OSError as error:
         return problem(
             PART,
-            f"{url} accepts no connection: {_short(error.strerror or 'it broke off')}.",
-            "Start the service and its proxy, or correct PUBLIC_URL. --offline skips this check.",
+            f"{url} accepts no connection: {short(error.strerror or 'it broke off')}.",
+            f"Start the service and its proxy, or correct {setting}. --offline skips this check.",
         )
     except (http.client.HTTPException, ValueError):
-        return problem(PART, f"The server at {url} does not speak HTTP.", "Correct PUBLIC_URL, or the proxy.")
+        return problem(PART, f"The server at {url} does not speak HTTP.", f"Correct {setting}, or the proxy.")
 
 
 def _timed_out(url: str) -> Finding:
@@ -178,18 +220,19 @@ def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, dict
     return kind(resolvable, parts.port, timeout=timeout), _REQUEST_HEADERS | {"Host": parts.netloc}
 
 
-def _request(url: str, path: str) -> Answer:
+def _request(url: str, path: str, more: Mapping[str, str]) -> Answer:
     connection, headers = _connect(url, TIMEOUT_SECONDS)
     try:
-        connection.request("GET", f"{path}?{PROBE_PARAMETER}=1", headers=headers)
-        sent = datetime.now(UTC)
+        connection.request("GET", path, headers={**headers, **more})
+        sent, started = datetime.now(UTC), time.monotonic()
         answer = connection.getresponse()
+        seconds = time.monotonic() - started
         arrived = answer.getheaders()
         body = answer.read(MAX_ANSWER_BYTES)
     finally:
         connection.close()
     clock_ahead = _clock_ahead(answer.getheader("Date"), sent)
-    return Answer(answer.status, arrived, body, _parse_problem(body), clock_ahead)
+    return Answer(answer.status, arrived, body, _parse_problem(body), clock_ahead, seconds)
 
 
 def _parse_problem(body: bytes) -> dict[str, object]:
@@ -222,7 +265,7 @@ def _check_sender(url: str, answer: Answer) -> Finding | None:
         (location,) = answer.header("Location")[:1] or ["nowhere"]
         return problem(
             PART,
-            f"{url} redirects to {_short(location)}, so frames show another address or stay blank.",
+            f"{url} redirects to {short(location)}, so frames show another address or stay blank.",
             "Set PUBLIC_URL to the final address, or remove the redirect from the proxy.",
         )
     if answer.problem.get("title") == NotServedHere.title:
@@ -239,10 +282,8 @@ def _check_sender(url: str, answer: Answer) -> Finding | None:
             "Let the proxy pass every path that begins with /embed or /api/ to the service.",
         )
     if answer.status >= 500 or (answer.status >= 400 and answer.problem.get("code") != "not_found"):
-        code = _short(str(answer.problem.get("code", "no code")))
-        text = (
-            f"The service answers {answer.status} ({code}): {_short(str(answer.problem.get('detail', '')))}"
-        )
+        code = short(str(answer.problem.get("code", "no code")))
+        text = f"The service answers {answer.status} ({code}): {short(str(answer.problem.get('detail', '')))}"
         return problem(PART, text, "Search its log for the request id, and run `flask --app app check`.")
     return None
 
@@ -263,7 +304,7 @@ def _check_policies(answer: Answer, target: Target | None) -> list[Finding]:
             problem(
                 HEADERS,
                 f"{len(policies)} policies arrive, and browsers enforce all of them: "
-                f"{_short('; '.join(policies[1:]))}",
+                f"{short('; '.join(policies[1:]))}",
                 f"Let the proxy add no {POLICY_HEADER} to this host.",
             )
         ]
@@ -271,7 +312,7 @@ def _check_policies(answer: Answer, target: Target | None) -> list[Finding]:
         return [
             problem(
                 HEADERS,
-                f"The policy that arrives lets {_short(' '.join(framing[0]))} frame {target}, but this "
+                f"The policy that arrives lets {short(' '.join(framing[0]))} frame {target}, but this "
                 "database has other allowed origins.",
                 "If they have just changed, wait a minute. If not, give the server the same DATABASE_URL.",
             )
@@ -288,7 +329,7 @@ def _check_frame_options(answer: Answer) -> list[Finding]:
     return [
         make(
             HEADERS,
-            f"X-Frame-Options: {_short(', '.join(refusals))} arrives, which the service never sends. "
+            f"X-Frame-Options: {short(', '.join(refusals))} arrives, which the service never sends. "
             "Browsers that know frame-ancestors ignore it; others stay blank.",
             "Remove it from the proxy for this host.",
         )
@@ -310,7 +351,14 @@ def _ancestors(policy: str) -> list[str] | None:
 
 def _check_isolation(answer: Answer, *, is_isolated: bool) -> list[Finding]:
     if not is_isolated:
-        text = "Isolated hosts (Cross-Origin-Embedder-Policy) cannot show this: an app has other origins."
+        if embedder := answer.header(ISOLATED[0]):
+            text = (
+                f"A proxy adds {ISOLATED[0]}: {short(', '.join(embedder))}. Pages in this frame stay blank."
+            )
+            return [problem(HEADERS, text, "Remove it from the proxy for this host.")]
+        text = (
+            "Isolated hosts (Cross-Origin-Embedder-Policy) cannot show this: its content lacks that policy."
+        )
         return [ok(HEADERS, text)]
     missing = [
         f"{name}: {value}" for name, value in (FOR_ANY_SITE, ISOLATED) if answer.header(name) != [value]
@@ -336,7 +384,7 @@ def _check_caching(answer: Answer) -> list[Finding]:
         return []
     # Without no-store, a cache can give one viewer's page to another.
     make = problem if "no-store" in missing else warning
-    text = f"{name}: {_short(', '.join(arrived)) or '(nothing)'} arrives, without {' and '.join(missing)}."
+    text = f"{name}: {short(', '.join(arrived)) or '(nothing)'} arrives, without {' and '.join(missing)}."
     return [make(HEADERS, text, f"Let the proxy or CDN pass {name} unchanged for this host.")]
 
 
@@ -366,7 +414,7 @@ def _check_page(answer: Answer) -> list[Finding]:
     policy = " ".join(answer.header(POLICY_HEADER))
     foreign = [tag for tag, attributes in _Scripts(page).found if not _is_ours(attributes, policy)]
     if foreign:
-        text = f"A proxy or CDN changes or adds scripts, so frames stay blank: {_short(foreign[0])}"
+        text = f"A proxy or CDN changes or adds scripts, so frames stay blank: {short(foreign[0])}"
         found.append(problem(PAGE, text, f"Switch off script deferral and injected scripts: {_SWITCH_OFF}"))
     if PROBE_EMAIL not in page:
         text = "A proxy or CDN hides emails in pages, so viewers read another text in their place."
@@ -385,6 +433,6 @@ def _is_ours(attributes: dict[str, str | None], policy: str) -> bool:
     return bool(nonce) and f"'nonce-{nonce}'" in policy and kind in (None, "application/json")
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Return a text from outside, cut short."""
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"

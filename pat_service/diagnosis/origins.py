@@ -46,7 +46,11 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The content of the frame. `kind`: `app`, or `workspace` for its launcher. `workspace`: its slug."""
+    """The content of the frame. `kind`: `app`, or `workspace` for its launcher. `workspace`: its slug.
+
+    An app that runs elsewhere has an `upstream`, a first page (`start`), and perhaps the address of its
+    workspace (`own_url`).
+    """
 
     kind: str
     id: str
@@ -54,6 +58,9 @@ class Target:
     origins: Sequence[str]
     workspace: str
     template: str | None = None
+    upstream: str | None = None
+    start: str = "/"
+    own_url: str | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} {self.slug}"

@@ -11,15 +11,18 @@ from flask import Blueprint, Response, current_app, g, json, jsonify, render_tem
 from werkzeug.exceptions import NotFound
 
 from pat_service.errors import Unavailable
+from pat_service.gateway import probe
 from pat_service.gateway.identity import identity_headers, list_public_keys
 from pat_service.gateway.refusals import BY_CODE, SessionMissing
 from pat_service.gateway.subrequest import check_request
 from pat_service.http import limits, session_cookies
 from pat_service.http.authentication import keyring, utcnow
 from pat_service.http.headers import POLICY_HEADER, PUBLIC
+from pat_service.http.probe import PATH as PROBE
 from pat_service.http.problems import problem
 from pat_service.http.public_url import has_app_origins, public_url, requested_host, require_common_host
 from pat_service.rules import sessions
+from pat_service.rules.access import Host
 from pat_service.rules.sessions import OpenSession
 
 SUBREQUEST: Final = "/internal/embed-auth"
@@ -37,21 +40,24 @@ blueprint: Final = Blueprint("gateway", __name__)
 
 def authorize() -> Response:
     """Tell the proxy whether it may pass a request on, and to which app."""
-    session = _check(follow=False)
+    host = check_request()
+    if probe.is_probe(host):
+        return probe.admit()
+    session = _check(host, follow=False)
     limits.hit("subrequest", current_app.config["SESSION_RATE_LIMIT"], session.id)
     return _admit(session)
 
 
 def authorize_socket() -> Response:
     """Tell the relay whether a WebSocket may be open, and with which cookie to ask the next time."""
-    session = _check(follow=True)
+    session = _check(check_request(), follow=True)
     response = _admit(session)
     session_cookies.write(session)
     return response
 
 
-def _check(*, follow: bool) -> OpenSession:
-    host, ids = check_request(), session_cookies.read_session_ids()
+def _check(host: Host, *, follow: bool) -> OpenSession:
+    ids = session_cookies.read_session_ids()
     if not ids:
         raise SessionMissing
     session = sessions.check_any(keyring(), ids, host, utcnow(), follow=follow)
@@ -70,7 +76,7 @@ def _admit(session: OpenSession) -> Response:
     return Response(headers=headers)
 
 
-for _path, _view in ((SUBREQUEST, authorize), (SOCKET, authorize_socket)):
+for _path, _view in ((SUBREQUEST, authorize), (SOCKET, authorize_socket), (PROBE, probe.show_received)):
     # A proxy may pass `Upgrade` on, and werkzeug then finds only rules for WebSockets.
     for _websocket in (False, True):
         blueprint.add_url_rule(_path, view_func=_view, websocket=_websocket, provide_automatic_options=False)

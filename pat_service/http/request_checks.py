@@ -12,8 +12,11 @@ from werkzeug.exceptions import BadRequest, NotFound
 from pat_service.errors import NotServedHere
 from pat_service.http.public_url import is_for_viewers
 
-#: The paths of this service at a viewer's host: frames, their files, their texts, and what a proxy asks.
-_OURS: Final = re.compile(r"/embed-apps/.*|/embed-static/.*|/embed-texts|/internal/embed-[a-z]+", re.DOTALL)
+#: The paths of this service at a viewer's host: frames, their files and texts, the doctor's probe, and
+#: what a proxy asks.
+_OURS: Final = re.compile(
+    r"/embed-apps/.*|/embed-static/.*|/embed-texts|/embed-probe|/internal/embed-[a-z]+", re.DOTALL
+)
 
 
 def init_app(app: Flask) -> None:

@@ -193,7 +193,7 @@ def test_an_app_with_other_origins_needs_no_header_for_isolated_hosts(
         with serving(app.wsgi_app) as port:
             found = ask(f"http://127.0.0.1:{port}", args)
         assert bad(found) == []
-        assert "cannot show this: an app has other origins" in str(found)
+        assert "cannot show this: its content lacks that policy" in str(found)
 
 
 # ---- A proxy that changes headers ----

@@ -107,6 +107,7 @@ def nginx(
     trusted: Path | None = None,
     relay: int | None = None,
     body_mb: int = 2,
+    edits: Mapping[str, str] = MappingProxyType({}),
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate.
@@ -115,6 +116,7 @@ def nginx(
     `upstreams`: also for apps that run elsewhere, with this list of addresses. `trusted`: their authority.
     `relay`: the port of the relay, if it runs.
     `body_mb`: the size of uploads, changed as docs/operate/proxy.md says.
+    `edits`: texts to replace in gateway-host.nginx.conf, or for Caddy in gateway.Caddyfile.
     """
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
@@ -157,7 +159,7 @@ def nginx(
             if relay:
                 gateway |= {"# websocket": "websocket", "127.0.0.1:8010": f"127.0.0.1:{relay}"}
             authority = {"/etc/ssl/certs/ca-certificates.crt": str(trusted or folder / "fullchain.pem")}
-            _changed("gateway-host.nginx.conf", authority, folder)
+            _changed("gateway-host.nginx.conf", authority | dict(edits), folder)
             _changed("gateway.nginx.conf", gateway, folder)
         config = _changed("nginx.conf", changes, folder)
         command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
@@ -175,6 +177,7 @@ def caddy(
     trusted: Path | None = None,
     relay: int | None = None,
     body_mb: int = 2,
+    edits: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """Run docs/operate/Caddyfile as `nginx` runs its configuration."""
     with _scratch("caddy") as folder:
@@ -194,7 +197,7 @@ def caddy(
             lines = "".join(
                 f'\t\t"{each}" {urlsplit(each).netloc} {urlsplit(each).scheme}\n' for each in upstreams
             )
-            gateway = {
+            gateway = dict(edits) | {
                 "/run/pat-service/": f"{sockets}/",
                 '\t\t"http://10.0.0.7:8501" 10.0.0.7:8501 http\n': lines,
             }
