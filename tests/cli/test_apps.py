@@ -162,4 +162,10 @@ def test_an_upstream_without_app_hosts_is_refused_and_noted(
     assert "nothing to show" not in checked.stdout
     monkeypatch.setitem(directory.service.app.config, "PUBLIC_URL", "https://{app}.embed.example")
     assert json.loads(run("provision", str(file), "--json"))["notes"] == []
+    checked = run.runner.invoke(args=["check"])
+    assert checked.exit_code == 1
+    assert "sales cannot open: with TRUSTED_PROXIES=0 the service believes nothing" in checked.stderr
+    monkeypatch.setitem(directory.service.app.config, "TRUSTED_PROXIES", 1)
     assert "sales" not in run("check")
+    monkeypatch.setitem(directory.service.app.config, "SESSION_RATE_LIMIT", "120 per minute")
+    assert "lower than 150 requests, which the first page of sales may need" in run("check")

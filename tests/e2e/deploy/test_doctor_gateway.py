@@ -21,7 +21,7 @@ from tests.e2e.deploy.conftest import installed_or_skipped
 from tests.support import servers
 from tests.support.echo_app import EchoApp, echo_app
 from tests.support.people import KEY, PORTAL, WORLD, build_on, provision
-from tests.support.servers import gunicorn
+from tests.support.servers import free_port, gunicorn
 from tests.support.upstreams import SALES, SETTINGS
 
 pytestmark = pytest.mark.slow
@@ -104,6 +104,17 @@ def test_the_documented_proxy_has_no_problem(
     assert direct.value("X-Forwarded-Email") is None
 
 
+@pytest.mark.parametrize("name", PROXIES)
+def test_the_doctor_finds_a_relay_that_does_not_run(
+    service: tuple[Flask, Path], running_app: EchoApp, examine: Callable[[int], Findings], name: str
+) -> None:
+    make = partial(PROXIES[name], upstreams=[running_app.upstream], relay=free_port())
+    with installed_or_skipped(make)(service[1]) as proxy:
+        [(level, _, text)] = bad(examine(proxy.port))
+    assert level == "problem"
+    assert "the proxy does not reach the relay" in text
+
+
 #: Lines of the documented files, and their replacement by somebody who has removed what seemed needless.
 BROKEN: Final = {
     "nginx": {
@@ -124,6 +135,7 @@ BROKEN: Final = {
     "caddy": {
         "request_header -X-Forwarded*\n": "\n",
         "request_header -X-Embed*\n": "\n",
+        "request_header -X-Embed-Code\n": "\n",
         "header_up X-Forwarded-Email {vars.embed_email}\n": "\n",
         "header_up X-Forwarded-Groups {vars.embed_groups}\n": "header_up -X-Forwarded-Groups\n",
         "header_up Host {http.request.hostport}\n\t\t# Set here": (
