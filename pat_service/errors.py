@@ -248,7 +248,7 @@ class UpstreamSlugUnfit(Conflict):
     def __init__(self, slug: str) -> None:
         super().__init__(
             f"The slug {slug!r} of this upstream app cannot begin its viewers' hosts: use only a-z, 0-9 "
-            "and single inner dashes, at most 49 characters. Give the app another slug."
+            "and single inner dashes, at most 49 characters, and not xn. Give the app another slug."
         )
 
 

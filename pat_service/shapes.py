@@ -136,7 +136,8 @@ def is_dns_label(slug: str) -> bool:
 
 def is_upstream_label(slug: str) -> bool:
     """Return whether the slug can begin the label of a viewer's host: it leaves room for `--` and a tag."""
-    return is_dns_label(slug) and len(slug) <= MAX_UPSTREAM_SLUG and "--" not in slug
+    # `xn--` begins a name of other alphabets: browsers refuse most hosts that begin so.
+    return is_dns_label(slug) and len(slug) <= MAX_UPSTREAM_SLUG and "--" not in slug and slug != "xn"
 
 
 def check_email(text: str) -> None:

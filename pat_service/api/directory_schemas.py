@@ -116,7 +116,7 @@ APP_SLUG: Final = {
     "pattern": f"^(?!(?:{'|'.join(RESERVED_NAMES)})$)[a-z0-9][a-z0-9_-]{{0,63}}$",
     "description": f"Reserved: {_RESERVED}. "
     "If each app has its own host, it must be a label of DNS without `--`. "
-    "With an `upstream` it is such a label of at most 49 characters.",
+    "With an `upstream` it is such a label of at most 49 characters, and not `xn`.",
 }
 
 

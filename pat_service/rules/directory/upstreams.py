@@ -82,7 +82,7 @@ def check(site: Site, slug: str, upstream: str) -> None:
     """Raise InvalidPayload if no upstream app may have this slug or this address."""
     if not is_upstream_label(slug):
         text = (
-            f"Must be at most {MAX_UPSTREAM_SLUG} of a-z, 0-9 and single inner dashes, "
+            f"Must be at most {MAX_UPSTREAM_SLUG} of a-z, 0-9 and single inner dashes, and not xn, "
             "since it is part of each viewer's host."
         )
         raise InvalidPayload({"slug": [text]})

@@ -444,6 +444,13 @@ def test_other_hosts_stay_as_they_are(proxy: Proxy, service: Service, app: EchoA
     assert app.take() == []
 
 
+def test_caddy_takes_no_host_of_another_alphabet_for_a_viewers(proxy: Proxy, service: Service) -> None:
+    """nginx has the whole domain in its regular expression."""
+    if "caddy" in str(proxy.log):
+        assert ask(proxy, "/x", host=f"xn--mnchen-3ya.{HOST}").text == "service at /x"
+        assert [each.target for each in service.take()] == ["/x"]
+
+
 def cookie_parts(text: str) -> tuple[str, set[str]]:
     pair, *attributes = [part.strip() for part in text.split(";")]
     return pair, {each.lower() for each in attributes} - {""}

@@ -152,7 +152,7 @@ def test_no_app_of_our_own_has_the_template_upstream(directory: Directory) -> No
         problem_of(change(directory, ORDERS, **fields), 409, "conflict")
 
 
-@pytest.mark.parametrize("slug", ["a" * 50, "a--b", "my_app", "xn--a", "-a", "a-"])
+@pytest.mark.parametrize("slug", ["a" * 50, "a--b", "my_app", "xn--a", "xn", "-a", "a-"])
 def test_a_slug_that_is_no_part_of_a_viewers_host_is_refused(directory: Directory, slug: str) -> None:
     problem_of(create(directory, slug), 400, "invalid_payload")
     id_ = made(directory)
