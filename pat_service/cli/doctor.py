@@ -289,12 +289,14 @@ def _check_upstream(target: Target, upstream: str, parents: list[Parent]) -> Ite
         is_isolated=False,
         setting=setting,
     )
-    yield from frame
+    found = list[Finding]()
     if not any(each.level == PROBLEM and each.part == http_check.PART for each in frame):
         proof = probe.sign(keys, f"{target.slug}--{tag}", time.time())
-        yield from gateway_check.check_gateway(gateway_check.ViewerSite(url, proof, setting))
-        yield from upstreams.check_open_port(upstream, url)
-    yield from upstreams.check_upstream(upstream, target.start, url)
+        found += gateway_check.check_gateway(gateway_check.ViewerSite(url, proof, setting))
+        found += upstreams.check_open_port(upstream, url)
+    yield from [*frame, *found]
+    is_reached = any(each.text == gateway_check.REACHED for each in found)
+    yield from upstreams.check_upstream(upstream, target.start, url, is_reached=is_reached)
     yield from upstreams.check_cookies_of(parents, url)
 
 

@@ -18,6 +18,8 @@ PART: Final = "gateway"
 #: A slower check delays each file of an app's page.
 SLOW_SECONDS: Final = 0.25
 _CODE_HEADER: Final = "X-Embed-Code"
+#: The finding that the app is up.
+REACHED: Final = "The proxy reaches the app."
 _SUBREQUEST: Final = "/internal/embed-auth"
 _FORGED: Final = "forged-by-doctor"
 #: Spellings that apps may read as one. A WSGI server drops names with `_`, so the probe cannot show those.
@@ -75,13 +77,16 @@ class ViewerSite:
     proof: str
     setting: str
 
-    def ask(self, path: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer | Finding:
-        return request(self.url, path, {**_OWN_PAGE, **headers}, own_host=True, setting=self.setting)
+    def ask(
+        self, path: str, headers: Mapping[str, str] = NO_HEADERS, *, method: str = "GET"
+    ) -> Answer | Finding:
+        sent = {**_OWN_PAGE, **headers}
+        return request(self.url, path, sent, own_host=True, setting=self.setting, method=method)
 
-    def send_probe(self, headers: Mapping[str, str] = NO_HEADERS) -> Answer | Finding:
+    def send_probe(self, headers: Mapping[str, str] = NO_HEADERS, *, method: str = "GET") -> Answer | Finding:
         cookies = f"{probe.COOKIE}={self.proof}; {probe.APP_COOKIE}=1"
         own = {"Cookie": cookies, probe.HEADER: self.proof, "Origin": self.url}
-        return self.ask(probe.PATH, {**own, **_FORGED_HEADERS, **headers})
+        return self.ask(probe.PATH, {**own, **_FORGED_HEADERS, **headers}, method=method)
 
 
 def check_gateway(site: ViewerSite) -> Iterator[Finding]:
@@ -111,6 +116,7 @@ def check_gateway(site: ViewerSite) -> Iterator[Finding]:
         list(_check_changes(site, answer)), "The proxy changes the app's answers as frames need."
     )
     yield _check_sockets(site.send_probe(_UPGRADE))
+    yield _check_app(site.send_probe(method="HEAD"))
     yield _check_speed(min(refusal.seconds, answer.seconds))
 
 
@@ -300,6 +306,24 @@ def _check_sockets(answer: Answer | Finding) -> Finding:
         return problem(PART, text, "Start the relay, and compare RELAY_LISTEN with the proxy's lines for it.")
     text = f"WebSockets do not pass: the proxy answers {answer.status}."
     return problem(PART, text, f"See the proxy's log. {_DOCUMENTED}")
+
+
+def _check_app(answer: Answer | Finding) -> Finding:
+    """Check that a HEAD without an identity reaches the app. Any answer of the app is good."""
+    if isinstance(answer, Finding):
+        return answer
+    (code,) = answer.header(_CODE_HEADER)[:1] or [""]
+    if code == "upstream_not_listed":
+        text = "The proxy's list of upstreams lacks the app's address."
+        return problem(PART, text, "Add it exactly as `flask --app app app show SLUG` prints it, and reload.")
+    if code == "upstream_unreachable":
+        text = "The proxy gets no answer from the app."
+        change = "Start the app, or correct its upstream. With https, the proxy must trust its certificate."
+        return problem(PART, text, change)
+    if code:
+        text = f"The proxy does not pass a request on to the app: {short(code)}."
+        return problem(PART, text, f"See the proxy's log. {_DOCUMENTED}")
+    return ok(PART, REACHED)
 
 
 def _check_speed(seconds: float) -> Finding:

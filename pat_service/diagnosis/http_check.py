@@ -139,7 +139,7 @@ def check_upload(url: str, path: str, size_bytes: int) -> list[Finding]:
 # ---- The connection ----
 
 
-def fetch(url: str, path: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+def fetch(url: str, path: str, headers: Mapping[str, str] = NO_HEADERS, *, method: str = "GET") -> Answer:
     """Request in a thread, since name resolution and a slow server have no timeout of their own.
 
     Raise OSError, ValueError or HTTPException without an answer, and TimeoutError after TIMEOUT_SECONDS.
@@ -148,7 +148,7 @@ def fetch(url: str, path: str, headers: Mapping[str, str] = NO_HEADERS) -> Answe
 
     def run() -> None:
         try:
-            results.append(_request(url, path, headers))
+            results.append(_request(method, url, path, headers))
         except (OSError, http.client.HTTPException, ValueError) as error:
             results.append(error)
 
@@ -168,11 +168,12 @@ def request(
     *,
     own_host: bool,
     setting: str = "PUBLIC_URL",
+    method: str = "GET",
 ) -> Answer | Finding:
     """Return the answer, or a problem that says why there is none."""
     host = urlsplit(url).hostname or ""
     try:
-        return fetch(url, path, headers)
+        return fetch(url, path, headers, method=method)
     except socket.gaierror:
         wildcard = f", as a wildcard (*.{host.partition('.')[2]}) for all apps" if own_host else ""
         return problem(
@@ -220,10 +221,10 @@ def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, dict
     return kind(resolvable, parts.port, timeout=timeout), _REQUEST_HEADERS | {"Host": parts.netloc}
 
 
-def _request(url: str, path: str, more: Mapping[str, str]) -> Answer:
+def _request(method: str, url: str, path: str, more: Mapping[str, str]) -> Answer:
     connection, headers = _connect(url, TIMEOUT_SECONDS)
     try:
-        connection.request("GET", path, headers={**headers, **more})
+        connection.request(method, path, headers={**headers, **more})
         sent, started = datetime.now(UTC), time.monotonic()
         answer = connection.getresponse()
         seconds = time.monotonic() - started

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-from pat_service.diagnosis.http_check import TIMEOUT_SECONDS, Answer, fetch, short
+from pat_service.diagnosis.http_check import Answer, fetch, short
 from pat_service.diagnosis.origins import Parent
 from pat_service.findings import Finding, ok, problem, warning
 from pat_service.shapes import is_loopback, parse_limit
@@ -68,34 +68,25 @@ def is_limit_low(settings: Mapping[str, Any]) -> bool:
 # ---- The app ----
 
 
-def check_upstream(upstream: str, start: str, viewer_url: str) -> list[Finding]:
+def check_upstream(upstream: str, start: str, viewer_url: str, *, is_reached: bool) -> list[Finding]:
     """Request the app's first page past the proxy, as a browser at the viewer's host would.
 
-    Only the proxy needs to reach the app. So no answer is not always a fault.
+    `is_reached`: the proxy reaches the app. Then it is best if this machine does not.
     """
     local = is_loopback(urlsplit(upstream).hostname or "")
     try:
         answer = fetch(upstream, start, {"Host": urlsplit(viewer_url).netloc, "Accept": "text/html"})
-    except socket.gaierror:
-        text = f"The name in {upstream} does not resolve on this machine."
-        return [
-            warning(PART, text, "It must resolve on the proxy's machine. Run this there to test the app.")
-        ]
     except ssl.SSLError as error:
         text = f"This machine does not trust {upstream}: {short(error.reason or 'the TLS handshake fails')}."
         return [warning(PART, text, "Give the app a certificate for this name that the proxy trusts.")]
-    except TimeoutError:
-        text = f"{upstream} gives this machine no answer within {TIMEOUT_SECONDS:.0f} s."
-        return [warning(PART, text, "If the proxy reaches it, all is well. If not, start the app.")]
     except (http.client.HTTPException, ValueError):
-        return [
-            problem(PART, f"The server at {upstream} does not speak HTTP.", "Correct the app's upstream.")
-        ]
+        text = f"The server at {upstream} does not speak HTTP."
+        return [problem(PART, text, "Correct the app's upstream.")]
     except OSError as error:
-        text = (
-            f"{upstream} accepts no connection from this machine: {short(error.strerror or 'it broke off')}."
-        )
-        change = "Start the app, or correct its upstream. If only the proxy reaches it, all is well."
+        if is_reached:
+            return [ok(PART, f"This machine does not reach {upstream} past the proxy.")]
+        text = f"{upstream} gives this machine no answer: {short(error.strerror or 'it takes too long')}."
+        change = "Start the app, or correct its upstream. Only the proxy needs to reach it."
         return [warning(PART, text, change)]
     return [_check_reach(upstream, viewer_url, local=local), *_check_page(answer, upstream, viewer_url)]
 

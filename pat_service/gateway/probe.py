@@ -1,21 +1,28 @@
-"""Answer the doctor's probe: let it through to the service, and show what arrived there."""
+"""Answer the doctor's probe: let it through to the service, and show what arrived there.
+
+A HEAD goes to the app instead, without an identity: its status shows whether the proxy reaches the app.
+"""
 
 import time
 from typing import Final
 
 from flask import Response, abort, g, jsonify, request
 
+from pat_service.gateway.subrequest import forwarded
 from pat_service.http import probe
 from pat_service.http.authentication import keyring
 from pat_service.http.headers import POLICY_HEADER
 from pat_service.http.public_url import public_url
 from pat_service.rules.access import Host
+from pat_service.rules.directory import apps
 
 _PREFIX: Final = "HTTP_"
 
 
 def is_probe(host: Host) -> bool:
     """Return whether the doctor sent the request that the proxy asks about, for this host."""
+    if forwarded("URI") != probe.PATH or forwarded("METHOD") not in ("GET", "HEAD"):
+        return False
     for pair in request.environ.get("HTTP_COOKIE", "").split(";"):
         name, _, value = pair.strip(" \t").partition("=")
         if name == probe.COOKIE and host.viewer is not None:
@@ -24,11 +31,18 @@ def is_probe(host: Host) -> bool:
     return False
 
 
-def admit() -> Response:
-    """Tell the proxy to pass the probe on to the service itself, with an identity that is nobody's."""
+def admit(host: Host) -> Response:
+    """Tell the proxy to pass a probe on: a GET to the service, with the identity of nobody.
+
+    Raise AppNotFound if a HEAD is for no upstream app.
+    """
+    upstream, identity = probe.UPSTREAM, probe.IDENTITY
+    if forwarded("METHOD") == "HEAD" and host.viewer is not None:
+        upstream, identity = apps.find_upstream(host.viewer.slug), {}
     g.admitted = True
-    named = {"X-Embed-Upstream": probe.UPSTREAM, "X-Embed-Policy": probe.FRAME_ANCESTORS}
-    return Response(headers=named | probe.IDENTITY)
+    return Response(
+        headers={"X-Embed-Upstream": upstream, "X-Embed-Policy": probe.FRAME_ANCESTORS} | identity
+    )
 
 
 def show_received() -> Response:

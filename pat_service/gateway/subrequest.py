@@ -35,16 +35,16 @@ def check_request() -> Host:
     host = requested_host()
     if host is None or host.viewer is None:
         raise NotServedHere
-    if not _is_allowed_method(_forwarded("METHOD")):
+    if not _is_allowed_method(forwarded("METHOD")):
         raise MethodNotAllowed
-    if not _is_path_of_app(_forwarded("URI")):
+    if not _is_path_of_app(forwarded("URI")):
         raise NotFound
     if not _is_from_own_page():
         raise CrossSite
     return host
 
 
-def _forwarded(name: str) -> str:
+def forwarded(name: str) -> str:
     """Return what the proxy says of the request that it asks about. Without a trusted proxy this is empty."""
     trusted = current_app.config["TRUSTED_PROXIES"]
     text: str = request.environ.get(f"HTTP_X_FORWARDED_{name}", "") if trusted else ""
@@ -85,6 +85,6 @@ def _is_from_own_page() -> bool:
         return False
     if site not in (None, "same-origin") or (origin is not None and origin not in own_origins()):
         return False
-    if _forwarded("UPGRADE").strip().lower() == "websocket":
+    if forwarded("UPGRADE").strip().lower() == "websocket":
         return origin is not None
     return origin is not None or site is not None

@@ -42,7 +42,7 @@ def authorize() -> Response:
     """Tell the proxy whether it may pass a request on, and to which app."""
     host = check_request()
     if probe.is_probe(host):
-        return probe.admit()
+        return probe.admit(host)
     session = _check(host, follow=False)
     limits.hit("subrequest", current_app.config["SESSION_RATE_LIMIT"], session.id)
     return _admit(session)

@@ -1,7 +1,8 @@
 """The doctor's probe: a request that shows what a proxy passes on to an app that runs elsewhere.
 
 Only a holder of a SECRET_KEY can make it. The gateway lets it through to the service itself, which answers
-with all that arrived (`gateway/probe.py`). It reaches no app, and needs no person's session.
+with all that arrived (`gateway/probe.py`). It needs no person's session. An app can get one HEAD, which names
+no viewer.
 """
 
 import hashlib

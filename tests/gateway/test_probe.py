@@ -8,7 +8,7 @@ import pytest
 from pat_service.credentials import Keyring
 from pat_service.http import probe
 from tests.support.people import KEY, NEW_KEY
-from tests.support.upstreams import Gateway, refusal_of
+from tests.support.upstreams import UPSTREAM, Gateway, refusal_of
 
 LABEL: Final = "sales--abcdefghijkl"
 HOST: Final = f"{LABEL}.embed.example"
@@ -23,13 +23,30 @@ def cookie(value: str) -> str:
     return f"{probe.COOKIE}={value}"
 
 
-def test_the_doctor_reaches_the_service_and_no_app(gateway: Gateway) -> None:
+def test_the_doctor_reaches_the_service_by_a_get(gateway: Gateway) -> None:
     answer = gateway.ask(HOST, cookie(proof()), X_Forwarded_Uri=probe.PATH)
     assert answer.status_code == 200
     assert answer.headers["X-Embed-Upstream"] == probe.UPSTREAM
     assert {name: answer.headers[name] for name in probe.IDENTITY} == probe.IDENTITY
     # No part of it is signed, so no app believes it.
     assert answer.headers["X-Embed-Jwt"].count(".") == 0
+
+
+def test_a_head_asks_for_the_app_and_names_no_viewer(gateway: Gateway) -> None:
+    sent = {"X_Forwarded_Uri": probe.PATH, "X_Forwarded_Method": "HEAD"}
+    answer = gateway.ask(HOST, cookie(proof()), **sent)
+    assert answer.headers["X-Embed-Upstream"] == UPSTREAM
+    assert not set(probe.IDENTITY) & set(answer.headers.keys())
+    # Orders is no app that runs elsewhere.
+    label = "orders--abcdefghijkl"
+    refused = gateway.ask(f"{label}.embed.example", cookie(proof(label=label)), **sent)
+    assert refusal_of(refused) == (403, "app_not_found")
+
+
+@pytest.mark.parametrize("change", [{"X_Forwarded_Uri": "/"}, {"X_Forwarded_Method": "POST"}])
+def test_a_probe_is_for_one_path_and_changes_nothing(gateway: Gateway, change: dict[str, str]) -> None:
+    sent = {"X_Forwarded_Uri": probe.PATH} | change
+    assert refusal_of(gateway.ask(HOST, cookie(proof()), **sent)) == (401, "session_missing")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +65,8 @@ def test_the_doctor_reaches_the_service_and_no_app(gateway: Gateway) -> None:
     ],
 )
 def test_mallory_cannot_make_a_probe(gateway: Gateway, value: str) -> None:
-    assert refusal_of(gateway.ask(HOST, cookie(value))) == (401, "session_missing")
+    refused = gateway.ask(HOST, cookie(value), X_Forwarded_Uri=probe.PATH)
+    assert refusal_of(refused) == (401, "session_missing")
 
 
 @pytest.mark.parametrize(
@@ -64,12 +82,12 @@ def test_without_a_proof_there_is_no_answer(gateway: Gateway, host: str, value: 
 def test_a_probe_is_checked_as_every_request(gateway: Gateway) -> None:
     at_frame = gateway.ask(HOST, cookie(proof()), X_Forwarded_Uri="/embed-apps/1")
     assert refusal_of(at_frame) == (403, "not_found")
-    from_portal = gateway.ask(HOST, cookie(proof()), Sec_Fetch_Site="cross-site")
+    from_portal = gateway.ask(HOST, cookie(proof()), X_Forwarded_Uri=probe.PATH, Sec_Fetch_Site="cross-site")
     assert refusal_of(from_portal) == (403, "cross_site")
 
 
 def test_the_relay_opens_no_socket_for_a_probe(gateway: Gateway) -> None:
-    answer = gateway.ask(HOST, cookie(proof()), path="socket")
+    answer = gateway.ask(HOST, cookie(proof()), path="socket", X_Forwarded_Uri=probe.PATH)
     assert refusal_of(answer) == (401, "session_missing")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from pat_service.addresses import Site
-from pat_service.errors import Conflict, InvalidPayload
+from pat_service.errors import AppNotFound, Conflict, InvalidPayload
 from pat_service.rules import events
 from pat_service.rules.callers import OPERATOR, Caller, reaches_workspace
 from pat_service.rules.directory import deletion, reach, slugs, upstreams, workspaces
@@ -57,6 +57,15 @@ def list_upstreams() -> list[str]:
     """Return the slugs of the upstream apps, sorted."""
     with reading() as connection:
         return list(connection.execute(_upstream_slugs).scalars())
+
+
+def find_upstream(slug: str) -> str:
+    """Return the address of the upstream app with this slug, or raise AppNotFound."""
+    with reading() as connection:
+        upstream: str | None = connection.execute(_upstream_of, {"slug": slug}).scalar()
+    if upstream is None:
+        raise AppNotFound
+    return upstream
 
 
 def create(
@@ -283,5 +292,6 @@ def _find_id(connection: Connection, slug: str) -> str | None:
 
 
 _templates = select(App.slug, App.template).where(App.upstream.is_(None)).order_by(App.slug)
+_upstream_of = select(App.upstream).where(App.slug == bindparam("slug"))
 _upstream_slugs = select(App.slug).where(App.upstream.is_not(None)).order_by(App.slug)
 _reached = select(App.__table__, App.id.label("key")).where(reaches_workspace(App.workspace_id))

@@ -27,6 +27,10 @@ from tests.support.upstreams import SALES, SETTINGS
 pytestmark = pytest.mark.slow
 
 PROXIES: Final = {"nginx": servers.nginx, "caddy": servers.caddy}
+SALES_ENTRY: Final = {
+    **{"id": SALES, "slug": "sales", "name": "Sales", "workspace": "acme"},
+    **{"allowed_origins": [PORTAL], "users": []},
+}
 Findings = list[dict[str, Any]]
 
 
@@ -46,8 +50,7 @@ def service(
     database = f"sqlite:///{folder / 'pat-service.db'}"
     app = build_on(database, folder, **SETTINGS)
     provision(app, WORLD)
-    sales = {"id": SALES, "slug": "sales", "workspace": "acme", "upstream": running_app.upstream}
-    provision(app, {"apps": [sales | {"name": "Sales", "allowed_origins": [PORTAL], "users": []}]})
+    provision(app, {"apps": [SALES_ENTRY | {"upstream": running_app.upstream}]})
     environ = {"SECRET_KEY": KEY, "DATABASE_URL": database} | SETTINGS
     with gunicorn(environ, workers=1, at=folder / "1.sock"):
         yield app, folder
@@ -97,22 +100,43 @@ def test_the_documented_proxy_has_no_problem(
         "the service's headers and no forged one",
         "changes the app's answers as frames need",
         "WebSockets pass, without the relay",
+        "The proxy reaches the app",
     ):
         assert text in texts
-    # Only the request past the proxy reaches the app.
-    [direct] = running_app.take()
-    assert direct.value("X-Forwarded-Email") is None
+    # The app gets one HEAD by the proxy, and the request past the proxy. Neither names a viewer.
+    head, direct = running_app.take()
+    assert (head.method, direct.method) == ("HEAD", "GET")
+    assert [request.value("X-Forwarded-Email") or None for request in (head, direct)] == [None, None]
+    assert "forged" not in str(head.headers)
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_the_doctor_finds_a_relay_that_does_not_run(
+def test_the_doctor_finds_an_app_that_is_not_listed_and_a_relay_that_does_not_run(
+    service: tuple[Flask, Path], examine: Callable[[int], Findings], name: str
+) -> None:
+    make = partial(PROXIES[name], upstreams=["http://10.0.0.7:8501"], relay=free_port())
+    with installed_or_skipped(make)(service[1]) as proxy:
+        found = bad(examine(proxy.port))
+    assert [level for level, _, _ in found] == ["problem", "problem"]
+    assert "the proxy does not reach the relay" in found[0][2]
+    assert "The proxy's list of upstreams lacks the app's address" in found[1][2]
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_the_doctor_finds_an_app_that_is_down(
     service: tuple[Flask, Path], running_app: EchoApp, examine: Callable[[int], Findings], name: str
 ) -> None:
-    make = partial(PROXIES[name], upstreams=[running_app.upstream], relay=free_port())
-    with installed_or_skipped(make)(service[1]) as proxy:
-        [(level, _, text)] = bad(examine(proxy.port))
-    assert level == "problem"
-    assert "the proxy does not reach the relay" in text
+    app, sockets = service
+    down = f"http://127.0.0.1:{free_port()}"
+    provision(app, {"apps": [SALES_ENTRY | {"upstream": down}]})
+    try:
+        make = partial(PROXIES[name], upstreams=[running_app.upstream, down])
+        with installed_or_skipped(make)(sockets) as proxy:
+            found = bad(examine(proxy.port))
+    finally:
+        provision(app, {"apps": [SALES_ENTRY | {"upstream": running_app.upstream}]})
+    assert "The proxy gets no answer from the app" in found[0][2]
+    assert "gives this machine no answer: Connection refused" in found[1][2]
 
 
 #: Lines of the documented files, and their replacement by somebody who has removed what seemed needless.
