@@ -45,6 +45,9 @@ FILE: Final[FilePayload] = {
     "mimeType": "application/octet-stream",
     "buffer": bytes(12345),
 }
+#: Chromium without a window allows third-party cookies, and Playwright's list of features would keep it so.
+BLOCKING: Final = ("--test-third-party-cookie-phaseout", "--disable-features=MediaRouter")
+THIRD_PARTY: Final = "(document.cookie = 'third=1; SameSite=None; Secure', document.cookie)"
 REQUIREMENTS: Final = Path(__file__).with_name("requirements.txt")
 
 
@@ -123,7 +126,7 @@ def installation(
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A context of a Chromium that finds the test's hosts on this machine."""
-    args = [*CHROMIUM_ARGS, f"--host-resolver-rules=MAP *.{HOST} 127.0.0.1,MAP {HOST} 127.0.0.1"]
+    args = [*CHROMIUM_ARGS, *BLOCKING, f"--host-resolver-rules=MAP *.{HOST} 127.0.0.1,MAP {HOST} 127.0.0.1"]
     own = browser.browser_type.launch(executable_path=chromium(), args=args)
     # Playwright would override `color-scheme`.
     context = own.new_context(
@@ -176,6 +179,7 @@ def test_ana_uses_an_app_of_the_framework(
     ana = Ana(page, inner)
     assert (urlsplit(inner.url).hostname or "").startswith(f"{framework.slug}--")
     ana.sees(f"Hello {ANA}")
+    assert "third=1" not in inner.evaluate(THIRD_PARTY)
 
     ana.press("Press")
     ana.sees(f"1 by {ANA}")
