@@ -386,6 +386,33 @@ def test_the_page_around_a_hostile_app_shows_no_secret(portal: Portal, recorder:
     assert not SECRETS.search("\n".join(app.evaluate("heard")))
 
 
+#: Copies the token of the next renewal, and sends the copy again.
+COPY: Final = """() => {
+  const { stringify } = parent.JSON;
+  parent.JSON.stringify = function (...given) {
+    if (given[0]?.accessToken) window.copied = given[0];
+    return Reflect.apply(stringify, this, given);
+  };
+}"""
+REPLAY: Final = """async () => {
+  const { pathname } = parent.location;
+  const headers = { "Content-Type": "application/json" };
+  const body = JSON.stringify({ ...copied, session: null });
+  const answer = await fetch(pathname, { method: "POST", headers, body });
+  return (await answer.json()).code;
+}"""
+
+
+def test_a_copied_token_for_single_use_opens_nothing_later(portal: Portal) -> None:
+    """Scripts of an app can read the token of a renewal. The docs advise `singleUse` for this."""
+    portal.mint_options["singleUse"] = True
+    app = show(portal)
+    app.evaluate(COPY)
+    portal.page.evaluate("it.frame.refresh()")
+    portal.events("session:renewed")
+    assert app.evaluate(REPLAY) == "token_used"
+
+
 def test_a_hostile_app_gets_no_more_than_its_own_session(
     portal: Portal, installation: UpstreamInstallation
 ) -> None:
