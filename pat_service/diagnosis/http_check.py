@@ -182,10 +182,11 @@ def request(
             f"Add a DNS record for {host}{wildcard}, or correct {setting}.",
         )
     except ssl.SSLCertVerificationError as error:
+        reason = short(error.verify_message.rstrip("."))
         wildcard = f" With {{app}} in {setting} it must be a wildcard certificate." if own_host else ""
         return problem(
             PART,
-            f"Browsers do not trust the certificate of {host}: {short(error.verify_message)}.",
+            f"Browsers do not trust the certificate of {host}: {reason}.",
             f"Renew the certificate with this name and the whole chain.{wildcard}",
         )
     except ssl.SSLError as error:
@@ -211,14 +212,26 @@ def _timed_out(url: str) -> Finding:
     )
 
 
+class _LoopbackHTTPSConnection(http.client.HTTPSConnection):
+    """Connects to this machine, and verifies the certificate for the name below `localhost`."""
+
+    def connect(self) -> None:
+        self.sock = ssl.create_default_context().wrap_socket(
+            socket.create_connection(("localhost", self.port), self.timeout), server_hostname=self.host
+        )
+
+
 def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, dict[str, str]]:
     """Return a connection to the URL, and the headers to send."""
     parts = urlsplit(url)
     host = parts.hostname or ""
+    headers = _REQUEST_HEADERS | {"Host": parts.netloc}
     # Browsers resolve these names themselves (RFC 6761); resolvers often do not.
-    resolvable = "localhost" if host.endswith(".localhost") else host
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(resolvable, parts.port, timeout=timeout), _REQUEST_HEADERS | {"Host": parts.netloc}
+    loopback = host.endswith(".localhost")
+    if parts.scheme == "https":
+        kind = _LoopbackHTTPSConnection if loopback else http.client.HTTPSConnection
+        return kind(host, parts.port, timeout=timeout), headers
+    return http.client.HTTPConnection("localhost" if loopback else host, parts.port, timeout=timeout), headers
 
 
 def _request(method: str, url: str, path: str, more: Mapping[str, str]) -> Answer:

@@ -439,6 +439,17 @@ def test_the_doctor_reports_acertificate_that_browsers_do_not_trust(
     assert "Browsers do not trust the certificate of localhost: self-signed certificate" in text
 
 
+def test_a_certificate_is_verified_for_a_name_below_localhost(
+    app: Flask, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "fullchain.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "key.pem")
+    text = only_problem(ask, serving(app.wsgi_app, tls), url="https://{app}.embed.localhost:PORT")
+    assert "certificate is not valid for 'orders.embed.localhost'. " in text
+
+
 def test_the_doctor_reports_https_on_a_port_that_speaks_http(app: Flask, ask: Ask) -> None:
     text = only_problem(ask, serving(app.wsgi_app), url="https://localhost:PORT")
     assert "The TLS handshake with" in text
