@@ -63,7 +63,7 @@ run: free-port $(VENV)/.runtime
 
 free-port:
 	@$(PYTHON) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null \
-	  || { echo "Port $(PORT) cannot be used: another program may use it. Run: make run PORT=8080" >&2; exit 1; }
+	  || { echo "Port $(PORT) cannot be used: another program may use it. Run: make run PORT=8080$(if $(UPSTREAM), UPSTREAM=$(UPSTREAM))" >&2; exit 1; }
 
 # -m '' overrides the selection of pyproject.toml. Three processes on two cores, since half of the tests wait for
 # servers and browsers. A file stays in one process, so that its servers start once.

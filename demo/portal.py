@@ -68,6 +68,7 @@ DOCS: Final = {
     "docs/host/embed-js.md": "Embed an app",
     "docs/host/minting.md": "Mint tokens",
     "docs/apps/your-own-app.md": "Write an app",
+    "docs/apps/existing-apps.md": "Bring an app",
     "docs/operate/deploy.md": "Deploy",
     "docs/security.md": "Security",
 }

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
+from pat_service.addresses import APP_LABEL
 from pat_service.diagnosis.http_check import Answer, fetch, short
 from pat_service.diagnosis.origins import Parent
 from pat_service.findings import Finding, ok, problem, warning
@@ -36,6 +37,11 @@ def check_settings(settings: Mapping[str, Any], own_url: str | None) -> Iterator
     if not settings["TRUSTED_PROXIES"]:
         text = f"The app cannot open: {NEEDS_PROXY}."
         yield problem(PART, text, "Set TRUSTED_PROXIES to the number of proxies in front.")
+    if APP_LABEL not in public_url:
+        text = "The app cannot open: an upstream needs {app} in PUBLIC_URL."
+        yield problem(
+            PART, text, "Set PUBLIC_URL to https://{app}.embed.example: see docs/operate/gateway.md."
+        )
     if public_url.startswith("http:") and not is_loopback(urlsplit(public_url).hostname or ""):
         text = "PUBLIC_URL is http, so browsers keep no session's cookie, which is Secure."
         yield problem(PART, text, "Serve PUBLIC_URL by https.")

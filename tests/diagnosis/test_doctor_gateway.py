@@ -202,6 +202,16 @@ def test_the_doctor_finds_a_setting_with_which_the_app_cannot_open(
     assert text in only(examine("--offline", **settings), "upstream", level)
 
 
+def test_the_doctor_finds_an_upstream_without_app_in_public_url(
+    app: Flask, examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bad(examine("--offline")) == []
+    monkeypatch.setitem(app.config, "PUBLIC_URL", "https://embed.example")
+    done = app.test_cli_runner().invoke(args=["doctor", "--app", "sales", "--offline"])
+    assert done.exit_code == 1
+    assert "an upstream needs {app} in PUBLIC_URL" in done.stdout
+
+
 def test_good_settings_have_no_finding(examine: Examine) -> None:
     assert bad(examine("--offline", SESSION_RATE_LIMIT="600 per minute")) == []
 
