@@ -36,8 +36,9 @@ def read_session_ids() -> list[str]:
 
 
 def renew(session: AnySession) -> bool | None:
-    """Set the session's cookie, and expire our cookies of dead sessions. Return whether it came along.
+    """Set the session's cookie, and expire our cookies of dead sessions and those beyond MAX_READ.
 
+    Return whether this cookie came along, or that of another live session: each of them opens this host.
     Return None if the session has no cookie, since it is not at an upstream app.
     """
     if not _has_cookie(session):
@@ -48,8 +49,11 @@ def renew(session: AnySession) -> bool | None:
     # The session is open. If the database fails now, the dead cookies can wait.
     with suppress(SQLAlchemyError):
         live = sessions.list_live({id_ for id_ in sent.values() if id_ is not None}, utcnow())
-        for name in (name for name, id_ in sent.items() if id_ not in live):
+        # A proxy passes no more on, and each page load of a portal opens a session.
+        kept = sorted(live, reverse=True)[: MAX_READ - 1]
+        for name in (name for name, id_ in sent.items() if id_ not in kept):
             _expire(name)
+        came_along = came_along or bool(live)
     return came_along
 
 

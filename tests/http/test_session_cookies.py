@@ -131,6 +131,32 @@ def test_answers_expire_the_cookies_of_dead_sessions_alone(gateway: Gateway) -> 
     assert cookies_of(answer) == frame.cookies
 
 
+def test_a_browser_with_many_live_sessions_works_behind_a_proxy_that_passes_eight_cookies(
+    gateway: Gateway,
+) -> None:
+    """Ana loads the portal twelve times in an hour. nginx passes on the eight oldest cookies of ours."""
+    jar: dict[str, str] = {}
+
+    def passed() -> dict[str, str]:
+        return dict(list(jar.items())[:8])
+
+    def keep(answer: TestResponse) -> None:
+        jar.update(cookies_of(answer))
+        for name in expired(answer):
+            jar.pop(name, None)
+
+    for _ in range(12):
+        host, token = gateway.mint()
+        opened = gateway.hand_over(host, token, cookies=passed())
+        keep(opened)
+        frame = Opened(host, (opened.json or {})["session"], passed(), opened)
+        looked = gateway.session(frame)
+        keep(looked)
+        assert (looked.json or {})["cookie"] is True
+        assert gateway.ask(host, cookie_header(passed())).status_code == 200
+        assert len(jar) <= 8
+
+
 def test_a_renewal_keeps_the_former_cookie_until_the_new_session_arrives(gateway: Gateway) -> None:
     frame = gateway.open()
     host, token = gateway.mint()
