@@ -140,6 +140,7 @@
       throw Object.assign(new Error(answer.problem.detail ?? answer.line), { retryable, retryAfter: Number(answer.headers["Retry-After"]) || null });
     }
     minted = outcome.minted;
+    if (made === embed) $("stage-where").textContent = new URL(minted.redirectUrl).origin;
     say(`${answer.line} · ${outcome.shownToken}`);
     return minted;
   }
@@ -452,7 +453,7 @@ frame.on("error", ({ code, message }) => console.warn(code, message));${["orders
   function logEvent(type, detail) {
     const last = $("log").lastElementChild;
     const facts = type === "error" ? { ...detail, message: detail.message } : detail;
-    const data = Object.entries(facts).filter(([, value]) => value !== null)
+    const data = Object.entries(facts).filter(([, value]) => value !== null && value.length !== 0)
       .map(([name, value]) => `${name}: ${value.slug ?? value}`).join("\n");
     // A frame reports each step while it adjusts its height.
     if (type === "resize" && last?.dataset.type === type) {
