@@ -8,19 +8,20 @@ from threading import Lock
 from typing import Any, Final
 
 import click
-from flask import Flask
+from flask import Flask, Request, Response, current_app, request
 from flask.json.provider import DefaultJSONProvider
 from flask.templating import Environment
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import MapAdapter
 from werkzeug.serving import is_running_from_reloader
 
 from config import Config, ConfigError, list_findings
-from pat_service import api, embed, gateway
+from pat_service import api, console, embed, gateway
 from pat_service.addresses import APP_LABEL
 from pat_service.app_folders import INCLUDED, migration_folders
 from pat_service.credentials import Keyring
 from pat_service.embed import embed_js
-from pat_service.http import headers, limits, problems, request_checks, static_files
+from pat_service.http import console_host, headers, limits, problems, request_checks, static_files
 from pat_service.http.payload import FormRequest
 from pat_service.observability import health, lines, log, monitoring
 from pat_service.storage import database, models  # noqa: F401 - models: for migrations
@@ -69,6 +70,13 @@ class _Service(Flask):
         # them.
         return func
 
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        # The console's rules have a subdomain of their own.
+        if request is None:
+            return super().create_url_adapter(request)
+        subdomain = console_host.SUBDOMAIN if console_host.is_console(self, request.environ) else ""
+        return self.url_map.bind_to_environ(request.environ, subdomain=subdomain)
+
 
 def create_app(config: Config | None = None) -> Flask:
     """Return the service. Exit with a one-line message if a setting is missing or weak."""
@@ -86,7 +94,7 @@ def create_app(config: Config | None = None) -> Flask:
     limits.init_app(app, config.redis_url)
     problems.init_app(
         app,
-        embed.refusal_page,
+        _refusal_page,
         redis=config.redis_url is not None,
         development=config.development,
     )
@@ -103,6 +111,9 @@ def create_app(config: Config | None = None) -> Flask:
         raise SystemExit(WORKER_BOOT_ERROR if config.gunicorn else 1) from None
     gateway.init_app(app)
     api.DocumentedApi(app).register_blueprint(api.blueprint)
+    if config.has_console:
+        console_host.init_app(app, config.console_url)
+        console.init_app(app, tuple(config.for_flask()), _create_provider(config))
     if not config.gunicorn:
         _add_commands(app, config)
     if not (config.development and _add_demo(app, config)):
@@ -110,6 +121,18 @@ def create_app(config: Config | None = None) -> Flask:
     if config.development:
         _greet(app)
     return app
+
+
+def _refusal_page(problem: problems.Problem, status: int) -> Response | None:
+    is_console = console_host.is_console(current_app, request.environ)
+    return (console.refusal_page if is_console else embed.refusal_page)(problem, status)
+
+
+def _create_provider(config: Config) -> console.Provider | None:
+    issuer, client_id = config.console_oidc_issuer, config.console_oidc_client_id
+    if issuer is None or client_id is None:
+        return None
+    return console.Provider(issuer, client_id, config.console_oidc_client_secret, config.console_oidc_viewers)
 
 
 def _load_apps(config: Config) -> embed.Registry:
@@ -188,9 +211,12 @@ def _greet(app: Flask) -> None:
     with app.app_context():
         if database.db.engine.dialect.name == "sqlite":
             cli.upgrade_schema()
+        console_line = cli.describe_console(app, context.params["port"])
     # With --debug a second process serves, and starts again after each change. `make run` prints the address.
-    if not is_running_from_reloader() and "DEMO_PROXY_PORT" not in os.environ:
-        click.echo(f" * Open http://localhost:{context.params['port']}/")
+    if not is_running_from_reloader():
+        if "DEMO_PROXY_PORT" not in os.environ:
+            click.echo(f" * Open http://localhost:{context.params['port']}/")
+        click.echo(f" * {console_line}")
 
 
 def __getattr__(name: str) -> Flask:

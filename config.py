@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -12,10 +13,12 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 from marshmallow.fields import Boolean
 
-from pat_service.addresses import parse_upstream
+from pat_service.addresses import CONSOLE_IN_DEVELOPMENT, covers_host, parse_upstream
 from pat_service.app_folders import ReservedName, TwoAppsOfOneName, find_apps, migration_folders
 from pat_service.findings import Finding, problem
-from pat_service.shapes import check_variety, is_loopback, parse_limit, visible
+from pat_service.shapes import check_email, check_variety, is_loopback, normalize_email, parse_limit, visible
+from pat_service.storage import readiness
+from pat_service.storage.database import UrlError, parse_url
 
 MIN_KEY_BYTES: Final = 32
 #: The values with which Flask leaves its debugger off.
@@ -183,6 +186,40 @@ def _parse_upstreams(text: str) -> frozenset[str]:
         ) from None
 
 
+def _parse_console_url(text: str) -> str:
+    """Return the console's origin."""
+    if "{app}" in text:
+        raise ConfigError("must be one origin without {app}, such as https://console.example")
+    return _parse_public_url(text)
+
+
+def _parse_issuer(text: str) -> str:
+    """Return an OpenID issuer as it is written: the provider's answers name exactly this text."""
+    parts = urlsplit(text)
+    is_secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    if not is_secure or not parts.hostname or set("?#@ ") & set(text) or not text.isascii():
+        raise ConfigError("must be the provider's https address, such as https://accounts.example")
+    return text
+
+
+def _parse_viewers(text: str) -> tuple[str, ...]:
+    """Return emails, and domains that begin with an @."""
+    viewers = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            check_email(f"x{part}" if part.startswith("@") else part)
+        except ValidationError:
+            raise ConfigError("must be emails and domains, such as ana@acme.example, @acme.example") from None
+        viewers.append(normalize_email(part))
+    return tuple(viewers)
+
+
+def _parse_token(text: str) -> str:
+    if re.fullmatch(r"[!-~]{1,500}", text) is None:
+        raise ConfigError("must be at most 500 ASCII characters without blanks")
+    return text
+
+
 def _parse_switch(text: str) -> bool:
     if text not in Boolean.truthy | Boolean.falsy:
         raise ConfigError("must be on or off")
@@ -232,6 +269,11 @@ class Config:
     redis_url: str | None = _setting(_parse_redis_url, secret=True)
     public_url: str | None = _setting(_parse_public_url)
     trusted_proxies: int = _setting(_number(0, 10), 0)
+    console_url: str | None = _setting(_parse_console_url)
+    console_oidc_issuer: str | None = _setting(_parse_issuer)
+    console_oidc_client_id: str | None = _setting(_parse_token)
+    console_oidc_client_secret: str | None = _setting(_parse_token, secret=True)
+    console_oidc_viewers: tuple[str, ...] = _setting(_parse_viewers, ())
     max_pat_expiry: int = _setting(_number(1, MAX_SECONDS, " of seconds"), 31_536_000)
     max_session_expiry: int = _setting(_number(1, MAX_MINUTES, " of minutes"), 43_200)
     default_pat_expiry: int | None = _setting(_number(1, MAX_SECONDS, " of seconds"))
@@ -278,6 +320,17 @@ class Config:
         local = self.public_url is None or is_loopback(urlsplit(self.public_url).hostname or "")
         return local and not self.gunicorn
 
+    @property
+    def console_host(self) -> str:
+        """The host name of the console."""
+        return urlsplit(self.console_url or f"//{CONSOLE_IN_DEVELOPMENT}").hostname or ""
+
+    @property
+    def has_console(self) -> bool:
+        """Whether the service has a console. In development it has none if frames have its host."""
+        is_free = not covers_host(self.public_url or "", self.console_host)
+        return is_free if self.development else self.console_url is not None
+
     def for_flask(self) -> dict[str, Any]:
         """Return all settings except secrets, by the names of their variables."""
         return {name: getattr(self, setting.name) for name, setting in SETTINGS.items() if setting.repr}
@@ -288,6 +341,14 @@ class Config:
                 raise ConfigError(_MISSING.format(name))
         if self.debug and not self.development:
             raise ConfigError(_DEBUG)
+        if (
+            self.has_console
+            and not self.development
+            and covers_host(self.public_url or "", self.console_host)
+        ):
+            raise ConfigError("CONSOLE_URL must be a host that PUBLIC_URL cannot have: frames are on those")
+        if (self.console_oidc_issuer is None) != (self.console_oidc_client_id is None):
+            raise ConfigError("CONSOLE_OIDC_ISSUER and CONSOLE_OIDC_CLIENT_ID must be set together")
         for kind, default, most in (
             ("PAT", self.default_pat_expiry, self.max_pat_expiry),
             ("SESSION", self.default_session_expiry, self.max_session_expiry),
@@ -367,11 +428,11 @@ def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list
 
     `deploy`: include a missing DATABASE_URL, and missing settings that only development can omit.
     """
-    # Imported late: the relay has no database.
-    from pat_service.storage import readiness
-
+    # In development the console is then off.
+    has_console = config.has_console and not config.development
+    is_taken = partial(covers_host, host=config.console_host) if has_console else None
     found = readiness.list_findings(
-        config.database_url, config.redis_url, migration_folders(config.app_folders)
+        config.database_url, config.redis_url, migration_folders(config.app_folders), is_taken
     )
     if deploy:
         missing = [_MISSING.format(name) for name in REQUIRED if name not in config.given]

@@ -16,10 +16,10 @@ from demo.back_end import loaded_demo
 from pat_service.cli import plain_errors, upgrade_schema
 from pat_service.credentials import CLIENT_SECRET_PREFIX, generate
 from pat_service.http.public_url import site
-from pat_service.rules import file_provisioning
+from pat_service.rules import file_provisioning, operators
 from pat_service.shapes import ANY_ORIGIN, parse_origin
 from pat_service.storage.database import transaction
-from pat_service.storage.models import User
+from pat_service.storage.models import OWNER, User
 
 demo_commands = AppGroup("demo", help="Load the demo portal.")
 
@@ -50,6 +50,7 @@ def load(origin: str, upstream: tuple[str, str, str] | None) -> None:
         client["secret"] = secrets[client["id"]]
     with plain_errors():
         file_provisioning.provision(current_app.extensions["pat_service.keyring"], document, now, site=site())
+        operators.put(people.OLA, OWNER, (), now)
         with transaction() as connection:
             ids = {user.email: user.id for user in connection.execute(select(User.email, User.id))}
             rows.load_rows(connection, ids, now)

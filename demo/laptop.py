@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from marshmallow import ValidationError
 
 from demo import people
-from pat_service.addresses import APP_LABEL, parse_upstream
+from pat_service.addresses import APP_LABEL, CONSOLE_IN_DEVELOPMENT, parse_upstream
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 GATEWAY: Final = PROJECT / "docs/operate/gateway.Caddyfile"
@@ -220,6 +220,7 @@ def run_behind(caddy: str, port: int, public_url: str, upstream: str | None) -> 
             "the service",
             _flask("app", "run", "--port", str(service_port)),
             PUBLIC_URL=public_url,
+            CONSOLE_URL=f"http://{CONSOLE_IN_DEVELOPMENT}:{port}",
             TRUSTED_PROXIES="1",
             DEMO_PROXY_PORT=str(port),
         )

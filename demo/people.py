@@ -12,6 +12,8 @@ ANA: Final = "ana@acme.test"
 BEN: Final = "ben@acme.test"
 CLEO: Final = "cleo@acme.test"
 DAN: Final = "dan@acme.test"
+#: The owner of the console.
+OLA: Final = "ola@acme.test"
 
 # Fixed ids, so that an address in a note or a test names the same app after another load.
 ORDERS_ID: Final = "8ba8bf0e-6b8f-4e07-abb9-6fd2d816fabc"

@@ -15,6 +15,8 @@ from marshmallow import ValidationError
 from pat_service.shapes import MAX_ORIGIN_LENGTH, check_text, is_dns_label, is_loopback, normalize_label
 
 APP_LABEL: Final = "{app}."
+#: The console's host name in development, at the server's own port.
+CONSOLE_IN_DEVELOPMENT: Final = "console.localhost"
 #: Characters of a label of DNS (RFC 1035).
 MAX_LABEL_LENGTH: Final = 63
 #: Characters of a workspace's host, which follow a label of up to 63 and a dot.
@@ -73,6 +75,7 @@ class Site:
     """The addresses of this installation. `public_url` has `{app}` if each app has its own host."""
 
     public_url: str | None = None
+    console_url: str | None = None
 
     @property
     def app_hosts(self) -> bool:
@@ -81,7 +84,7 @@ class Site:
 
     @property
     def _urls(self) -> list[str]:
-        return [url.replace(APP_LABEL, "", 1) for url in (self.public_url,) if url]
+        return [url.replace(APP_LABEL, "", 1) for url in (self.public_url, self.console_url) if url]
 
     def check_upstream(self, upstream: str) -> None:
         """Refuse an address at which the proxy would reach itself."""
@@ -106,6 +109,21 @@ def have_common_hosts(first: str, second: str) -> bool:
     """Return whether the hosts of two addresses are equal, or one is below the other. Ports don't count."""
     hosts = [urlsplit(url.replace(APP_LABEL, "", 1)).hostname or "" for url in (first, second)]
     return _is_within(*hosts) or _is_within(*reversed(hosts))
+
+
+def covers_host(url: str, host: str) -> bool:
+    """Return whether a URL has this host name, or can have it: `{app}` stands for any first label.
+
+    The domain after `{app}` counts too. Ports do not, since all ports of a host share its cookies.
+    """
+    own = urlsplit(url.replace(APP_LABEL, "", 1)).hostname or ""
+    return host == own or (APP_LABEL in url and host.partition(".")[2] == own)
+
+
+def may_share_domain(url: str, other: str) -> bool:
+    """Return whether two URLs may be below one registered domain. Some of these have more than two labels."""
+    domains = {".".join((urlsplit(one).hostname or "").split(".")[-2:]) for one in (url, other)}
+    return len(domains) == 1
 
 
 def _is_within(host: str, other: str) -> bool:

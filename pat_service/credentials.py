@@ -28,10 +28,12 @@ TOKEN_PREFIX: Final = "pat"
 CLIENT_SECRET_PREFIX: Final = "pcs"
 #: A one-time code, which claims a session that is already open.
 CODE_PREFIX: Final = "otc"
+#: The session of an operator in the console, as its cookie has it.
+CONSOLE_PREFIX: Final = "pco"
 #: Matches secrets anywhere in a text, to redact logs. They can have a literal or URL-encoded underscore, or
 #: be JWTs, cookies of sessions or Basic credentials.
 SECRET_TEXT: Final = re.compile(
-    r"(?:pat|pcs|otc)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,12000}\.[\w-]+"
+    r"(?:pat|pcs|otc|pco)(?:_|%5f)[0-9a-f]+|eyJ[\w-]{1,200}\.[\w-]{1,12000}\.[\w-]+"
     r"|__host-pat-[0-9a-f]{8}=[\w-]+|basic\s+[\w+/-]{16,}=*",
     re.IGNORECASE,
 )

@@ -227,6 +227,11 @@ class SessionReplaced(Refused):
     detail = "A renewal has replaced this session. Use the newer one, or open the app again."
 
 
+class OperatorNotFound(NotFound):
+    title = "Operator not found"
+    detail = "No such operator."
+
+
 class Conflict(Refused):
     status, code, title = 409, "conflict", "Conflict"
     detail = "The request conflicts with what exists."

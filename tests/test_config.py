@@ -62,6 +62,7 @@ def test_development_needs_no_setting(instance: Path) -> None:
         "WEB_THREADS": 8,
         "PORT": 8000,
         "APPS_PATH": (),
+        "CONSOLE_OIDC_VIEWERS": (),
     }
 
 
@@ -242,6 +243,27 @@ INVALID_VALUES = {
     ],
     "EMBED_FRAMED_ONLY": ["maybe", "2", "-1", "disabled", "on off"],
 } | dict.fromkeys(NUMBERS, INVALID_NUMBERS)
+INVALID_VALUES["CONSOLE_URL"] = [*INVALID_VALUES["PUBLIC_URL"], "https://{app}.console.example"]
+INVALID_VALUES["CONSOLE_OIDC_ISSUER"] = [
+    *(
+        "accounts.example",
+        "http://accounts.example",
+        "https://",
+        "https://a.example?x",
+        "https://a.example#x",
+    ),
+    *("https://ana@a.example", "ftp://a.example", "https://ä.example"),
+]
+for _name in ("CONSOLE_OIDC_CLIENT_ID", "CONSOLE_OIDC_CLIENT_SECRET"):
+    INVALID_VALUES[_name] = ["two words", "ä", "x" * 501, "a\nb"]
+INVALID_VALUES["CONSOLE_OIDC_VIEWERS"] = [
+    "acme",
+    "ana@",
+    "ana@acme@test",
+    "@",
+    "@a b",
+    "ana@acme.test;@b.test",
+]
 INVALID_VALUES["APPS_PATH"] = ["apps", "./apps", "/no/such/folder", "/etc/hosts", "/tmp:/no/such", "/\0"]
 INVALID_VALUES |= {name: INVALID_LIMITS for name in VARIABLES if name.endswith("_RATE_LIMIT")}
 

@@ -10,6 +10,8 @@ from pat_service.cli.apps import app_commands
 from pat_service.cli.audit import events
 from pat_service.cli.clients import client_commands
 from pat_service.cli.common import plain_errors, upgrade_schema
+from pat_service.cli.console import console_commands
+from pat_service.cli.console import describe as describe_console
 from pat_service.cli.doctor import doctor
 from pat_service.cli.embed_tag import embed_tag
 from pat_service.cli.grants import grant_commands
@@ -21,7 +23,7 @@ from pat_service.cli.token_admin import session_commands, token_commands
 from pat_service.cli.users import user_commands
 from pat_service.cli.workspaces import workspace_commands
 
-__all__ = ["init_app", "plain_errors", "upgrade_schema"]
+__all__ = ["describe_console", "init_app", "plain_errors", "upgrade_schema"]
 
 
 def init_app(app: Flask, folders: Mapping[str, Path]) -> None:
@@ -32,6 +34,7 @@ def init_app(app: Flask, folders: Mapping[str, Path]) -> None:
     for command in (
         provision,
         client_commands,
+        console_commands,
         workspace_commands,
         user_commands,
         member_commands,

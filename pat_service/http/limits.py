@@ -146,3 +146,8 @@ def hit_open(token: Secret) -> None:
 def hit_failure() -> None:
     """Count a failed client authentication of the request's address."""
     hit("failure", current_app.config["FAILURE_RATE_LIMIT"], _network())
+
+
+def hit_sign_in() -> None:
+    """Count an attempt of the request's address to sign in to the console."""
+    hit("sign_in", current_app.config["FAILURE_RATE_LIMIT"], _network(), counted="attempts to sign in")

@@ -25,7 +25,7 @@ _DOMAIN: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[0-9]{1,5})?")
 
 def site() -> Site:
     """Return the addresses of this installation."""
-    return Site(current_app.config["PUBLIC_URL"])
+    return Site(current_app.config["PUBLIC_URL"], current_app.config["CONSOLE_URL"])
 
 
 def has_app_origins() -> bool:

@@ -39,6 +39,10 @@ _MAX_PACKED_BYTES: Final = 8 * 1024 * 1024
 #: Files of which a worker keeps the headers, and the compressed content.
 _MAX_KEPT: Final = 200
 
+#: The folder of the console's files, and the folder of libraries that the console uses too.
+OF_CONSOLE: Final = "console"
+SHARED: Final = "vendor"
+
 Signature = tuple[int, int]
 _media_types = MediaTypes()
 
@@ -139,11 +143,17 @@ class StaticFiles:
 
 
 def init_app(app: Flask, static: Path, *, follow: bool) -> None:
-    """Serve the folders of `static` on every host. `follow`: notice changes of files, for development."""
+    """Serve the folders of `static` on every host except the console's, which alone serves its folder.
+
+    `follow`: notice changes of files, for development.
+    """
     files = app.extensions["pat_service.static_files"] = StaticFiles(follow=follow)
+    for_console = app.extensions["pat_service.console_files"] = StaticFiles(follow=follow)
     for folder in static.iterdir():
-        if folder.is_dir():
+        if folder.is_dir() and folder.name != OF_CONSOLE:
             files.add(folder.name, folder)
+    for name in (OF_CONSOLE, SHARED):
+        for_console.add(name, static / name)
     app.jinja_env.globals["static_url"] = files.address
 
     def stable(filename: str) -> Response:

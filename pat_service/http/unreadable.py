@@ -8,6 +8,7 @@ from uuid import uuid4
 from flask import Flask
 from werkzeug.datastructures import Headers
 
+from pat_service.addresses import may_share_domain
 from pat_service.http.headers import (
     ALONE,
     FIXED_HERE,
@@ -17,7 +18,7 @@ from pat_service.http.headers import (
     REQUEST_ID_HEADER,
 )
 from pat_service.http.problems import problem_of_status
-from pat_service.http.public_url import has_app_origins
+from pat_service.http.public_url import has_app_origins, public_url
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ def answer(app: Flask, status: int) -> bytes:
 def _may_clear_cookies(app: Flask) -> bool:
     """Return whether a browser may delete every cookie of the registrable domain, also of other hosts.
 
-    An app can set cookies for the whole domain, which then lock the viewer out of every other app.
+    An app can set cookies for the whole domain, which then lock the viewer out of every other app. But no app
+    may sign an operator out of the console.
     """
+    console_url = app.config["CONSOLE_URL"]
     with app.app_context():
-        return has_app_origins()
+        return has_app_origins() and not (console_url and may_share_domain(console_url, public_url()))

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, and_, bindparam, func, select, text, true, un
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.errors import InvalidClient, Unavailable
-from pat_service.rules.callers import OPERATOR, Caller, reaches_user
+from pat_service.rules.callers import OPERATOR, REACHED, Caller, reaches_user
 from pat_service.storage.database import STATEMENT_TIMEOUT_MS, AnyRow, reading
-from pat_service.storage.models import Client, ClientWorkspace, Event
+from pat_service.storage.models import Client, Event, Operator
 from pat_service.storage.paging import Listing, match
 
 #: Rows that an export reads and keeps in memory at a time.
@@ -109,7 +109,7 @@ def _batches(
 
 
 def _require_live(connection: Connection, caller: Caller) -> None:
-    """Raise InvalidClient if the client was revoked: an export may take hours."""
+    """Raise InvalidClient if the client was revoked or the operator removed: an export may take hours."""
     if caller is not OPERATOR and connection.execute(_live, {"caller": caller.id}).first() is None:
         raise InvalidClient
 
@@ -184,8 +184,11 @@ def _build_parts(connection: Connection, caller: Caller) -> list[ColumnElement[b
 
 # Statements, built once.
 
-_live = select(Client.id).where(Client.id == bindparam("caller"), Client.revoked_at.is_(None))
-_reached = select(ClientWorkspace.workspace_id).where(ClientWorkspace.client_id == bindparam("caller"))
+_live = union_all(
+    select(Client.id).where(Client.id == bindparam("caller"), Client.revoked_at.is_(None)),
+    select(Operator.id).where(Operator.id == bindparam("caller"), Operator.archived_at.is_(None)),
+)
+_reached = select(REACHED.c.workspace_id).where(REACHED.c.caller_id == bindparam("caller"))
 _in_reach: ColumnElement[bool] = Event.workspace_id.in_(_reached)
 _without_workspace: ColumnElement[bool] = and_(
     Event.workspace_id.is_(None), Event.client_id == bindparam("caller")

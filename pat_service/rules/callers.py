@@ -1,6 +1,6 @@
-"""Authenticate the calling client by its id and secret.
+"""Authenticate the calling client by its id and secret, and say what a caller reaches.
 
-A client has scopes, and may be limited to workspaces.
+A caller is a client or an operator. It has scopes, and may be limited to workspaces.
 """
 
 import hmac
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Boolean, and_, bindparam, exists, or_, select, update
+from sqlalchemy import Boolean, and_, bindparam, exists, or_, select, union_all, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
@@ -21,7 +21,14 @@ from pat_service.rules import events
 from pat_service.shapes import is_client_id
 from pat_service.storage.circuit_breaker import CircuitBreaker
 from pat_service.storage.database import UtcDateTime, transaction
-from pat_service.storage.models import ROLES, Client, ClientSecret, ClientWorkspace, Member
+from pat_service.storage.models import (
+    ROLES,
+    Client,
+    ClientSecret,
+    ClientWorkspace,
+    Member,
+    OperatorWorkspace,
+)
 from pat_service.storage.prepared import Query
 
 #: Scopes: mint for an app, mint for a workspace, change the directory, read the audit trail.
@@ -87,7 +94,7 @@ class SecretRow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated client, or the operator."""
+    """An authenticated client, an operator in the console, or the operator of commands."""
 
     id: str
     scopes: frozenset[str]
@@ -124,6 +131,11 @@ _everywhere: ColumnElement[bool] = bindparam("everywhere", type_=Boolean)
 
 
 _caller: ColumnElement[str] = bindparam("caller")
+#: The workspaces of each limited caller: of clients and of operators.
+REACHED: Final = union_all(
+    select(ClientWorkspace.client_id.label("caller_id"), ClientWorkspace.workspace_id),
+    select(OperatorWorkspace.operator_id, OperatorWorkspace.workspace_id),
+).subquery("caller_workspaces")
 
 
 def reaches_workspace(
@@ -132,10 +144,16 @@ def reaches_workspace(
     everywhere: SQLColumnExpression[bool] = _everywhere,
 ) -> ColumnElement[bool]:
     """Return the condition that the workspace is one of the caller's. No limited caller reaches null."""
-    return or_(
-        everywhere,
-        exists().where(ClientWorkspace.client_id == caller, ClientWorkspace.workspace_id == workspace_id),
-    )
+    caller_id, reached_id = _reached_by(caller)
+    return or_(everywhere, exists().where(caller_id == caller, reached_id == workspace_id))
+
+
+def _reached_by(caller: SQLColumnExpression[str]) -> tuple[ColumnElement[str], ColumnElement[str]]:
+    """Return the columns of the caller and of its workspaces."""
+    if caller is _caller:
+        return REACHED.c.caller_id, REACHED.c.workspace_id
+    # A column of a client: a mint need not read the workspaces of operators.
+    return ClientWorkspace.__table__.c.client_id, ClientWorkspace.__table__.c.workspace_id
 
 
 _membership = aliased(Member)  # an alias, since an enclosing statement may join `members` too
@@ -147,12 +165,11 @@ def reaches_user(
     everywhere: SQLColumnExpression[bool] = _everywhere,
 ) -> ColumnElement[bool]:
     """Return the condition that the user is a member of one of the caller's workspaces."""
+    caller_id, reached_id = _reached_by(caller)
     return or_(
         everywhere,
         exists().where(
-            _membership.user_id == user_id,
-            ClientWorkspace.workspace_id == _membership.workspace_id,
-            ClientWorkspace.client_id == caller,
+            _membership.user_id == user_id, reached_id == _membership.workspace_id, caller_id == caller
         ),
     )
 

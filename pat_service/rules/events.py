@@ -56,6 +56,12 @@ APP_CREATED: Final = "app:created"
 APP_CHANGED: Final = "app:changed"
 APP_MOVED: Final = "app:moved"
 APP_DELETED: Final = "app:deleted"
+OPERATOR_ADDED: Final = "operator:added"
+OPERATOR_CHANGED: Final = "operator:changed"
+OPERATOR_REMOVED: Final = "operator:removed"
+OPERATOR_SIGNED_IN: Final = "operator:signed-in"
+OPERATOR_SIGNED_OUT: Final = "operator:signed-out"
+SIGN_IN_REFUSED: Final = "operator:sign-in-refused"
 DIRECTORY_PROVISIONED: Final = "directory:provisioned"
 TRAIL_PURGED: Final = "trail:purged"
 
@@ -69,6 +75,8 @@ MAX_RECORDED: Final = 100
 
 #: The id of the current request, for its events and log lines.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+#: The id of the console's operator who causes the current events.
+operator_id: ContextVar[str | None] = ContextVar("operator_id", default=None)
 
 _log = logging.getLogger(__name__)
 _insert = insert(Event)
@@ -81,7 +89,8 @@ ROW: Final = (Event, [column.name for column in Event.__table__.c if column.name
 
 def build(type_: str, at: datetime, **ids: Any) -> dict[str, Any]:
     """Return an event with the columns of `ROW`. Ids that are not given are null."""
-    return dict.fromkeys(ROW[1]) | {"type": type_, "at": at, "request_id": request_id.get()} | ids
+    given = {"type": type_, "at": at, "request_id": request_id.get()} | ids
+    return dict.fromkeys(ROW[1]) | _attribute(given)
 
 
 def record(
@@ -95,7 +104,15 @@ def record(
 ) -> None:
     """Record an event in the transaction that causes it."""
     event = {"type": type_, "at": at, "code": code, "details": details, "request_id": request_id.get()} | ids
-    connection.execute(_insert, event)
+    connection.execute(_insert, _attribute(event))
+
+
+def _attribute(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the event with the operator as `by` in its details, unless the operator is its `client_id`."""
+    operator = operator_id.get()
+    if operator is None or operator == event.get("client_id"):
+        return event
+    return event | {"details": (event.get("details") or {}) | {"by": operator}}
 
 
 def record_many(connection: Connection, events: list[dict[str, Any]]) -> None:
@@ -130,15 +147,15 @@ def record_refusal(type_: str, refusal: Refused, at: datetime, **ids: str | None
     try:
         with transaction() as connection:
             for series in due:
-                record(
-                    connection,
-                    series.kind.type,
-                    series.at,
-                    code=series.kind.code,
-                    details={"times": series.times},
-                    request_id=series.request_id,
-                    **dict(series.kind.subject),
-                )
+                # Not by `record`: another request may have caused a refusal that is due now.
+                refusal_event = {
+                    "type": series.kind.type,
+                    "at": series.at,
+                    "code": series.kind.code,
+                    "details": {"times": series.times},
+                    "request_id": series.request_id,
+                }
+                connection.execute(_insert, refusal_event | dict(series.kind.subject))
     except (SQLAlchemyError, Unavailable):
         metrics.UNWRITTEN.inc()
         _breaker.trip()

@@ -37,6 +37,10 @@ ARCHIVED: Final = "archived"
 USER_STATUSES: Final = (ACTIVE, ARCHIVED)
 #: The default role.
 LEAST_ROLE: Final = ROLES[-1]
+#: Roles of operators in the console, the highest first.
+OWNER: Final = "owner"
+VIEWER: Final = "viewer"
+OPERATOR_ROLES: Final = (OWNER, "operator", VIEWER)
 
 #: Row ids that count up. SQLite counts only in INTEGER primary keys.
 Counter = BigInteger().with_variant(Integer, "sqlite")
@@ -340,6 +344,67 @@ SAME_PAIR: Final = and_(
         and_(Token.app_id.is_(None), OF_WORKSPACE, Token.workspace_id == Session.workspace_id),
     ),
 )
+
+
+class Operator(Model):
+    """A person who uses the console. `id` names the operator in events, and no client can have it.
+
+    `email` is the result of `shapes.normalize_email`. `issuer` and `subject` are the identity at the OpenID
+    provider, from the first sign-in there. A removed operator is archived, so that the id stays taken.
+    """
+
+    __tablename__ = "operators"
+    __table_args__ = (
+        CheckConstraint(_one_of("role", OPERATOR_ROLES), "role"),
+        UniqueConstraint("issuer", "subject"),
+    )
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    email: Mapped[str] = mapped_column(Text, unique=True)
+    role: Mapped[str] = mapped_column(Text)
+    issuer: Mapped[str | None] = mapped_column(Text)
+    subject: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class OperatorWorkspace(Model):
+    """A workspace of an operator. Owners have all workspaces, and no rows."""
+
+    __tablename__ = "operator_workspaces"
+
+    operator_id: Mapped[str] = mapped_column(ForeignKey(Operator.id, ondelete="CASCADE"), primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(
+        ForeignKey(Workspace.id, ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class ConsoleSession(Model):
+    """A signed-in browser of an operator. The cookie's value is stored as a digest.
+
+    `method` is the way of the sign-in. `browser` is the browser's own name, for the operator's list.
+    """
+
+    __tablename__ = "console_sessions"
+    __table_args__ = (CheckConstraint(_one_of("method", ("link", "oidc")), "method"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    operator_id: Mapped[str] = mapped_column(ForeignKey(Operator.id, ondelete="CASCADE"), index=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    method: Mapped[str] = mapped_column(Text)
+    browser: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class UsedLink(Model):
+    """A sign-in link that was used. The row can go once the link has expired."""
+
+    __tablename__ = "used_links"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Event(Model):

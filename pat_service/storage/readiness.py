@@ -4,7 +4,7 @@ A state is one word per part, never a driver's text, which may contain a passwor
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,15 +41,21 @@ _FINDINGS: Final = {
 }
 
 
-def list_findings(database_url: str, redis_url: str | None, migrations: Mapping[str, Path]) -> list[Finding]:
+def list_findings(
+    database_url: str,
+    redis_url: str | None,
+    migrations: Mapping[str, Path],
+    is_taken: Callable[[str], bool] | None = None,
+) -> list[Finding]:
     """Return the findings that would stop a service with these stores. The check opens new connections.
 
-    `migrations` are the folders of apps' migrations, by app.
+    `migrations` are the folders of apps' migrations, by app. `is_taken` returns whether an address of a
+    workspace has the console's host.
     """
     unwritable = _check_file(database_url)
     if unwritable is not None:
         return [unwritable, *_check_redis(redis_url)]
-    return _connect_and_check(database_url, migrations) + _check_redis(redis_url)
+    return _connect_and_check(database_url, migrations, is_taken) + _check_redis(redis_url)
 
 
 def explain(error: Exception) -> str | None:
@@ -91,7 +97,9 @@ def _check_file(database_url: str) -> Finding | None:
     return None
 
 
-def _connect_and_check(database_url: str, migrations: Mapping[str, Path]) -> list[Finding]:
+def _connect_and_check(
+    database_url: str, migrations: Mapping[str, Path], is_taken: Callable[[str], bool] | None
+) -> list[Finding]:
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite":
         file = Path(url.database or "")
@@ -101,16 +109,35 @@ def _connect_and_check(database_url: str, migrations: Mapping[str, Path]) -> lis
         make_private(file)
         connect_args = engine_options(url, 1)["connect_args"]
         engine = create_engine(url, poolclass=NullPool, connect_args=connect_args)
-        return _to_findings(check_database(engine, migrations))
+        return _check(engine, migrations, is_taken)
     engine = create_engine(url, poolclass=NullPool)
     configure(engine)
     try:
         with engine.connect():
-            return _to_findings(check_database(engine, migrations))
+            return _check(engine, migrations, is_taken)
     except SQLAlchemyError as error:
         if text := explain(error):
             return [problem("database", text, text, transient=_is_transient(error))]
         return _to_findings({"database": UNAVAILABLE})
+
+
+def _check(
+    engine: Engine, migrations: Mapping[str, Path], is_taken: Callable[[str], bool] | None
+) -> list[Finding]:
+    found = _to_findings(check_database(engine, migrations))
+    if found or is_taken is None:
+        return found
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT slug, apps_url FROM workspaces WHERE apps_url IS NOT NULL"))
+        return [
+            problem(
+                "console",
+                f"CONSOLE_URL must not be a host of frames, but workspace {slug} has {apps_url}",
+                "Give the console another host, or the workspace another address.",
+            )
+            for slug, apps_url in rows
+            if is_taken(apps_url)
+        ]
 
 
 def _check_redis(redis_url: str | None) -> list[Finding]:

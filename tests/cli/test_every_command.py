@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy import select
 
 from pat_service.storage.models import ClientSecret, Session, Token
 from tests.docs.test_commands import is_own, leaves
+from tests.support.console import CONSOLE_URL, OLGA, OTTO, add_operators
 from tests.support.directory import ANA, BEN, Directory
 from tests.support.people import KEY, SECRETS, Service
 
@@ -131,7 +133,7 @@ def secrets(service: Service) -> set[str]:
 
 
 def test_no_command_shows_a_secret_but_the_one_that_it_creates(
-    service: Service, secrets: set[str], tmp_path: Path
+    service: Service, secrets: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, file, commands = service.app.test_cli_runner(), tmp_path / "directory.toml", list_own(service.app)
     file.write_text('[[clients]]\nid = "till"\nworkspaces = ["acme"]\n')
@@ -149,7 +151,12 @@ def test_no_command_shows_a_secret_but_the_one_that_it_creates(
         "grant list": {"user": ANA},
         "token revoke": {"user": ANA},
         "session end": {"id_": session},
+        "console add": {"email": OLGA, "role": "owner"},
+        "console link": {"email": OLGA},
+        "console remove": {"email": OTTO},
     }
+    monkeypatch.setitem(service.app.extensions, "pat_service.console_host", urlsplit(CONSOLE_URL))
+    add_operators(service)
     shown: dict[str, str] = {}
     failed = []
     for name in sorted(commands, key=lambda name: [name.endswith(verb) for verb in reversed(LAST)]):
@@ -164,3 +171,4 @@ def test_no_command_shows_a_secret_but_the_one_that_it_creates(
     assert [name for name, output in shown.items() if any(secret in output for secret in secrets)] == []
     created = {name for name, output in shown.items() if re.search("(pcs|pat|otc)_[0-9a-f]", output)}
     assert created == {"client create", "client rotate", "provision"}
+    assert {name for name, output in shown.items() if "#link=eyJ" in output} == {"console link"}

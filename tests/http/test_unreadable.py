@@ -35,6 +35,16 @@ def test_only_too_large_headers_clear_cookies_and_only_on_a_domain_of_apps(
     assert headers_of(make_app(PUBLIC_URL=public_url), status).get("Clear-Site-Data") == cleared
 
 
+def test_cookies_are_cleared_if_the_console_has_another_domain(make_app: Callable[..., Flask]) -> None:
+    app = make_app(PUBLIC_URL=APPS, CONSOLE_URL="https://console.acme.example")
+    assert headers_of(app, 431).get("Clear-Site-Data") == '"cookies"'
+
+
+def test_no_app_signs_olga_out_of_the_console(make_app: Callable[..., Flask]) -> None:
+    app = make_app(PUBLIC_URL="https://{app}.embed.acme.example", CONSOLE_URL="https://console.acme.example")
+    assert "Clear-Site-Data" not in headers_of(app, 431)
+
+
 def test_the_answer_has_the_headers_of_every_answer(make_app: Callable[..., Flask]) -> None:
     app = make_app(PUBLIC_URL=APPS)
     usual, found = app.test_client().get("/nowhere").headers, headers_of(app, 400)

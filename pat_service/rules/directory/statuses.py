@@ -12,8 +12,9 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement, SQLColumnExpression
 
 from pat_service.rules import events
+from pat_service.rules.callers import REACHED
 from pat_service.rules.directory.changes import Change
-from pat_service.storage.models import ACTIVE, ARCHIVED, ClientWorkspace, User, WorkspaceStatus
+from pat_service.storage.models import ACTIVE, ARCHIVED, User, WorkspaceStatus
 
 # An alias, since an enclosing statement may join the table too.
 _status: Final = aliased(WorkspaceStatus)
@@ -27,7 +28,7 @@ def build_shown_status(workspace_id: SQLColumnExpression[str] | None = None) -> 
     """
     archived = exists().where(_status.user_id == User.id, _status.status == ARCHIVED)
     in_reach = archived.where(
-        ClientWorkspace.workspace_id == _status.workspace_id, ClientWorkspace.client_id == bindparam("caller")
+        REACHED.c.workspace_id == _status.workspace_id, REACHED.c.caller_id == bindparam("caller")
     )
     conditions = [User.status == ARCHIVED, in_reach]
     if workspace_id is not None:
@@ -67,9 +68,9 @@ def put(change: Change, user_id: str, workspace_ids: Sequence[str], status: str)
 
 
 _reached = (
-    select(ClientWorkspace.workspace_id)
-    .where(ClientWorkspace.client_id == bindparam("caller"))
-    .order_by(ClientWorkspace.workspace_id)
+    select(REACHED.c.workspace_id)
+    .where(REACHED.c.caller_id == bindparam("caller"))
+    .order_by(REACHED.c.workspace_id)
 )
 _in_workspaces = (
     WorkspaceStatus.user_id == bindparam("user"),

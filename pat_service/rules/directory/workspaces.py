@@ -9,7 +9,7 @@ from typing import Any, Final
 from marshmallow import ValidationError
 from sqlalchemy import Connection, select
 
-from pat_service.addresses import Site, have_common_hosts
+from pat_service.addresses import Site, covers_host, have_common_hosts
 from pat_service.errors import Conflict, InvalidPayload, ScopeMissing
 from pat_service.rules import events
 from pat_service.rules.callers import Caller, reaches_workspace
@@ -161,6 +161,13 @@ def give_up_addresses(change: Change, listed: Mapping[str, str | None]) -> None:
     for row in change.connection.execute(having.with_for_update(key_share=True)).all():
         if row.apps_url != listed.get(row.slug, row.apps_url):
             change.update(WORKSPACE, row, {"apps_url": None})
+
+
+def find_frames_at(host: str) -> str | None:
+    """Return the slug of a workspace whose own address has this host."""
+    having = select(Workspace.slug, Workspace.apps_url).where(Workspace.apps_url.is_not(None))
+    with reading() as connection:
+        return next((row.slug for row in connection.execute(having) if covers_host(row.apps_url, host)), None)
 
 
 def _require_free(connection: Connection, site: Site, slug: str, apps_url: str | None) -> None:

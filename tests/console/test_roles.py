@@ -1,0 +1,147 @@
+"""Every page for every role: one walk over the console's URL map.
+
+A new page needs a row in `PAGES`, and a new change one in `CHANGES`. Operators of Acme see and change nothing
+of Globex.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import delete, select
+
+from pat_service.storage.database import Base
+from pat_service.storage.models import Event
+from tests.support.console import OLGA, OTTO, VERA, Browser
+from tests.support.people import Service
+
+EVERYONE: Final = (OLGA, OTTO, VERA)
+CHANGERS: Final = (OLGA, OTTO)
+OWNERS: Final = (OLGA,)
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Who may open a page. `acme` and `globex` fill in the parameters of its address."""
+
+    roles: tuple[str, ...]
+    acme: Values = field(default_factory=dict)
+    globex: Values = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Who may make a change. `fields` and `values` (of the address) name rows of Globex, if it has any."""
+
+    roles: tuple[str, ...]
+    fields: Values = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
+
+
+PAGES: Final = {
+    "overview": Page(EVERYONE),
+    "operators": Page(OWNERS),
+    "own_sessions": Page(EVERYONE),
+    "health": Page(OWNERS),
+}
+CHANGES: Final = {
+    "put_operator": Change(OWNERS, {"email": "nora@acme.test", "role": "viewer", "workspace": "globex"}),
+    "create_operator_link": Change(OWNERS, {"email": OTTO}),
+    "remove_operator": Change(OWNERS, {"email": VERA}),
+    "end_own_sessions": Change(EVERYONE, {"session": "00000000-0000-4000-8000-000000000000"}),
+    "sign_out": Change(EVERYONE),
+}
+#: What anyone may open, signed in or not.
+PUBLIC: Final = {"sign_in", "use_link", "start_openid", "finish_openid", "asset"}
+#: What the pages of an operator of Acme must not have.
+GLOBEX: Final = ("globex", "Globex", "mallory", "Mallory", "ledger", "Ledger", "rival")
+#: Tables that signing in and refusals change.
+OF_SESSIONS: Final = ("console_sessions", "used_links", "events")
+
+
+def list_rules(service: Service) -> dict[str, Any]:
+    """Return the console's rules by endpoint."""
+    return {
+        rule.endpoint.removeprefix("console."): rule
+        for rule in service.app.url_map.iter_rules()
+        if rule.endpoint.startswith("console.")
+    }
+
+
+def address(service: Service, name: str, values: Values) -> str:
+    """Return the address of an endpoint on the console's host."""
+    adapter = service.app.url_map.bind("console.example", subdomain="console")
+    return adapter.build(f"console.{name}", values)
+
+
+def dump(service: Service) -> dict[str, list[str]]:
+    """Return every row that is not about signing in."""
+    return {
+        name: sorted(map(repr, service.rows(select(table))))
+        for name, table in Base.metadata.tables.items()
+        if name not in OF_SESSIONS
+    }
+
+
+def test_every_page_and_change_has_a_row(console: Service) -> None:
+    rules = list_rules(console)
+    assert set(rules) == PAGES.keys() | CHANGES.keys() | PUBLIC
+    for name, rule in rules.items():
+        assert ("POST" in rule.methods) == (name in CHANGES or name == "use_link"), name
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_for_its_roles_and_for_no_stranger(
+    console: Service, sign_in: Callable[[str], Browser], name: str
+) -> None:
+    page = PAGES[name]
+    path = address(console, name, page.acme)
+    for email in EVERYONE:
+        answer = sign_in(email).get(path)
+        assert answer.status_code == (200 if email in page.roles else 403), email
+    assert Browser(console).get(path).headers["Location"].startswith("/sign-in")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_ottos_and_veras_workspaces_alone(
+    console: Service, sign_in: Callable[[str], Browser], name: str
+) -> None:
+    page = PAGES[name]
+    for email in (OTTO, VERA):
+        browser = sign_in(email)
+        text = browser.get(address(console, name, page.acme)).text
+        assert not [word for word in GLOBEX if word in text], email
+        if page.globex:
+            answer = browser.get(address(console, name, page.globex))
+            assert answer.status_code == (404 if email in page.roles else 403), email
+            assert not [word for word in GLOBEX if word in answer.text], email
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_refused_to_other_roles(
+    console: Service, sign_in: Callable[[str], Browser], name: str
+) -> None:
+    change = CHANGES[name]
+    path = address(console, name, change.values)
+    # The owner comes last, since its change may succeed.
+    for email, browser in [(email, sign_in(email)) for email in reversed(EVERYONE)]:
+        console.change(delete(Event))
+        before = dump(console)
+        status = browser.post(path, **change.fields).status_code
+        assert status < 500
+        assert (status == 403) == (email not in change.roles), (email, status)
+        if email not in change.roles:
+            assert [event.code for event in console.events()] == ["role_missing"]
+        if email != OLGA:
+            assert dump(console) == before, email
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_stranger_changes_nothing(console: Service, name: str) -> None:
+    before = dump(console)
+    answer = Browser(console).post(address(console, name, CHANGES[name].values), **CHANGES[name].fields)
+    assert answer.status_code == 401
+    assert dump(console) == before
