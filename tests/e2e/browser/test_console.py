@@ -1,0 +1,237 @@
+"""The operators' console in Chromium: every page with axe, narrow and wide, and by keyboard alone.
+
+A new page needs a row in `PAGES`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import BrowserContext, Page, expect
+
+from pat_service.cli import upgrade_schema
+from pat_service.rules import operators
+from pat_service.storage.database import db
+from tests.e2e.browser.accessibility import expect_accessible
+from tests.e2e.browser.installation import expect_scheme, expect_visible_focus, tab_to
+from tests.e2e.browser.recorder import Recorder
+from tests.support.console import OLGA, OTTO, VERA, add_operators, make_link
+from tests.support.people import KEY, WORLD, Service, build_on, provision
+from tests.support.servers import free_port, gunicorn
+
+#: Each page that Olga opens, with its heading.
+PAGES: Final = {
+    "/": "Overview",
+    "/operators": "Operators",
+    "/sessions": "Your sessions",
+    "/health": "Health",
+    "/nowhere": "Not found",
+}
+NARROW: Final = 360
+WIDE: Final = 1400
+OVERFLOW: Final = "document.documentElement.scrollWidth - innerWidth"
+
+
+@dataclass(frozen=True)
+class Console:
+    """A running console, and the app on its database."""
+
+    url: str
+    service: Service
+
+    def link(self, email: str = OLGA) -> str:
+        return f"{self.url}/sign-in#link={make_link(self.service, email)}"
+
+    def sign_in(self, page: Page, email: str = OLGA) -> None:
+        page.goto(self.link(email))
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{self.url}/")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    folder, port = tmp_path_factory.mktemp("console"), free_port()
+    url = f"http://console.localhost:{port}"
+    settings = {"CONSOLE_URL": url, "PUBLIC_URL": f"http://127.0.0.1:{port}", "SECRET_KEY": KEY}
+    database = f"sqlite:///{folder / 'pat-service.db'}"
+    app: Flask = build_on(database, folder, **settings)
+    with app.app_context():
+        upgrade_schema()
+    provision(app, WORLD)
+    env = settings | {"DATABASE_URL": database, "FAILURE_RATE_LIMIT": "10000 per minute"}
+    with gunicorn(env, workers=1, port=port):
+        yield Console(url, Service(app.test_client()))
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def console(running: Console) -> Console:
+    add_operators(running.service)
+    return running
+
+
+def test_a_link_leaves_the_address_before_it_is_used(
+    console: Console, page: Page, recorder: Recorder
+) -> None:
+    link = console.link()
+    page.goto(link)
+    expect(page.get_by_text(f"as {OLGA}")).to_be_visible()
+    assert page.url == f"{console.url}/sign-in"
+    expect_accessible(page.main_frame)
+    page.keyboard.press("Enter")  # the button has the focus
+    page.wait_for_url(f"{console.url}/")
+    page.go_back()
+    assert "link=" not in page.url
+    secret = link.partition("#link=")[2]
+    assert not [url for url in recorder.urls() if secret in url]
+
+
+def test_a_used_link_says_so(console: Console, page: Page, context: BrowserContext) -> None:
+    link = console.link()
+    for _ in range(2):
+        context.clear_cookies()
+        page.goto("about:blank")
+        page.goto(link)
+        page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign-in refused")
+    expect(page.get_by_text("has already been used")).to_be_visible()
+    expect_accessible(page.main_frame)
+
+
+def test_the_cookie_is_out_of_reach_for_scripts(
+    console: Console, page: Page, context: BrowserContext
+) -> None:
+    console.sign_in(page)
+    (cookie,) = (one for one in context.cookies() if one["name"] == "__Host-pat-console")
+    assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"]) == (True, True, "Lax")
+    assert page.evaluate("document.cookie") == ""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_every_page_is_accessible_and_fits(console: Console, page: Page, width: int, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 800})
+    console.sign_in(page)
+    for path, heading in PAGES.items():
+        page.goto(f"{console.url}{path}")
+        expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+        assert page.evaluate(OVERFLOW) <= 0, path
+        expect_scheme(page.locator("body"), scheme)
+        expect_accessible(page.main_frame)
+
+
+def test_a_dialog_and_the_menu_are_accessible(console: Console, page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")  # a dialog that fades in has too little contrast
+    page.set_viewport_size({"width": NARROW, "height": 800})
+    console.sign_in(page)
+    page.goto(f"{console.url}/operators")
+    menu = page.get_by_role("button", name="Menu")
+    expect(menu).to_have_attribute("aria-expanded", "false")
+    expect(page.get_by_role("link", name="Health")).to_be_hidden()
+    menu.click()
+    expect(page.get_by_role("link", name="Health")).to_be_visible()
+    expect_accessible(page.main_frame)
+    menu.click()
+    page.get_by_role("row").filter(has_text=VERA).get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert page.evaluate(OVERFLOW) <= 0
+    expect_accessible(page.main_frame)
+
+
+def test_olga_removes_vera_with_the_keyboard_alone(console: Console, page: Page) -> None:
+    console.sign_in(page)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    tab_to(page.get_by_role("link", name="Operators"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Operators")
+    remove = page.get_by_role("row").filter(has_text=VERA).get_by_role("button", name="Remove")
+    tab_to(remove)
+    expect_visible_focus(remove)
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"Remove {VERA}?")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(remove).to_be_focused()
+    page.keyboard.press("Enter")
+    tab_to(dialog.get_by_role("button", name="Remove"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="was removed")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text=VERA)).to_have_count(0)
+
+
+def test_olga_adds_nora_who_signs_in_by_her_link(console: Console, page: Page, browser: Chromium) -> None:
+    console.sign_in(page)
+    page.goto(f"{console.url}/operators")
+    tab_to(page.get_by_label("Email"))
+    page.keyboard.type("nora@acme.test")
+    page.keyboard.press("Tab")
+    page.keyboard.type("oper")
+    tab_to(page.get_by_label("globex"))
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    row = page.get_by_role("row").filter(has_text="nora@acme.test")
+    expect(row).to_contain_text("operator")
+    expect(row).to_contain_text("globex")
+    row.get_by_role("button", name="New link").press("Enter")
+    link = page.locator(".secret code").text_content()
+    with browser.new_context() as other:
+        nora = other.new_page()
+        nora.goto(str(link))
+        nora.keyboard.press("Enter")
+        nora.wait_for_url(f"{console.url}/")
+        expect(nora.get_by_role("link", name="Overview")).to_be_visible()
+        expect(nora.get_by_role("link", name="Operators")).to_have_count(0)
+
+
+def test_a_form_keeps_what_was_typed_if_it_is_refused(console: Console, page: Page) -> None:
+    console.sign_in(page)
+    page.goto(f"{console.url}/operators")
+    page.get_by_label("Email").fill(OTTO)
+    page.get_by_label("Role").select_option("owner")
+    page.get_by_label("globex").check()
+    page.get_by_role("button", name="Save operator").click()
+    expect(page.get_by_role("alert")).to_contain_text("An owner has all workspaces")
+    expect(page.get_by_label("Email")).to_have_value(OTTO)
+    expect(page.get_by_label("Role")).to_have_value("owner")
+    expect(page.get_by_label("globex")).to_be_checked()
+    expect_accessible(page.main_frame)
+
+
+def test_no_other_page_frames_the_console_or_posts_to_it(
+    console: Console, page: Page, recorder: Recorder, context: BrowserContext
+) -> None:
+    recorder.allow("frame-ancestors", "Framing 'http://console.localhost", "net::ERR_BLOCKED_BY_RESPONSE")
+    console.sign_in(page)
+    evil = "http://evil.localhost/"
+    context.route(
+        evil,
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body=f"""<iframe src="{console.url}/sessions"></iframe>
+              <form method="post" action="{console.url}/operators/remove">
+              <input name="email" value="{VERA}"><button>Win</button></form>""",
+        ),
+    )
+    other = context.new_page()
+    other.goto(evil)
+    expect(other.locator("iframe").content_frame.get_by_role("heading")).to_have_count(0)
+    other.get_by_role("button", name="Win").click()
+    expect(other.get_by_role("heading", level=1)).to_contain_text("")
+    with console.service.app.app_context():
+        assert operators.find_live(VERA)
+
+
+@pytest.mark.parametrize("email", [OTTO, VERA])
+def test_pages_of_other_roles_are_accessible(console: Console, page: Page, email: str) -> None:
+    console.sign_in(page, email)
+    for path in PAGES:
+        page.goto(f"{console.url}{path}")
+        expect_accessible(page.main_frame)
+    expect(page.get_by_role("link", name="Clients")).to_have_count(0)
