@@ -74,7 +74,10 @@ class _Service(Flask):
         # The console's rules have a subdomain of their own.
         if request is None:
             return super().create_url_adapter(request)
-        subdomain = console_host.SUBDOMAIN if console_host.is_console(self, request.environ) else ""
+        subdomain = ""
+        if console_host.is_console(self, request.environ):
+            subdomain = console_host.SUBDOMAIN
+            request.environ[headers.CONSOLE] = True
         return self.url_map.bind_to_environ(request.environ, subdomain=subdomain)
 
 

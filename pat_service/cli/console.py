@@ -55,7 +55,7 @@ def create_link(email: str, port: int) -> None:
 
 def build_link(email: str, port: int) -> str:
     """Return the address that signs this operator in, once."""
-    link = console_sessions.create_link(keyring(), email)
+    link = console_sessions.create_link(keyring(), email, datetime.now(UTC))
     return f"{console_host.url(port)}/sign-in#link={link.reveal()}"
 
 

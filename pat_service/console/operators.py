@@ -6,7 +6,7 @@ from flask import Response, g, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from pat_service.console.blueprint import EVERYONE, OWNERS, allow, blueprint
-from pat_service.console.forms import read_email, read_texts
+from pat_service.console.forms import read_email, read_text, read_texts
 from pat_service.console.pages import redirect_with, render
 from pat_service.errors import Conflict, InvalidPayload
 from pat_service.http import console_host
@@ -21,7 +21,11 @@ from pat_service.storage.paging import MAX_LIMIT, PageRequest
 @blueprint.get("/operators")
 @allow(*OWNERS)
 def operators() -> Response:
-    """List the operators."""
+    """List the operators. `email` in the address fills in the form with this operator."""
+    email = read_text("email")
+    for view in rules.list_operators():
+        if view.email == email:
+            return _show(form={"email": email, "role": view.role, "workspaces": view.workspaces or []})
     return _show()
 
 
@@ -43,7 +47,7 @@ def put_operator() -> BaseResponse:
 def create_operator_link() -> Response:
     """Show a new sign-in link, once."""
     email = read_email("email")
-    link = console_sessions.create_link(keyring(), email)
+    link = console_sessions.create_link(keyring(), email, utcnow(), g.caller)
     address = f"{console_host.origin()}/sign-in#link={link.reveal()}"
     return _show(link=address, link_email=email)
 

@@ -24,6 +24,8 @@ REQUEST_ID: Final = "pat_service.request_id"
 PUBLIC: Final = "pat_service.public"
 #: Key of a request's environment: the values of our own `Set-Cookie` headers.
 COOKIES: Final = "pat_service.cookies"
+#: Key of a request's environment: the request is for the console's host.
+CONSOLE: Final = "pat_service.console"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 #: The addresses of most public files. Only public files may be cached.
 STATIC: Final = "/static/"
@@ -81,6 +83,7 @@ REFUSED_OF_APPS: Final = frozenset(
 )
 #: A year, in seconds.
 HSTS: Final = "max-age=31536000"
+_BELOW: Final = "; includeSubDomains"
 #: The key of `app.extensions` for the headers of every answer of this installation.
 FIXED_HERE: Final = "pat_service.fixed_headers"
 
@@ -135,7 +138,7 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
     fixed = app.extensions[FIXED_HERE] = [*FIXED]
     if https:
         # Only apps are below the common host; see docs/operate/app-origins.md.
-        hsts = f"{HSTS}; includeSubDomains" if has_app_origins else HSTS
+        hsts = f"{HSTS}{_BELOW}" if has_app_origins else HSTS
         fixed.append(("Strict-Transport-Security", hsts))
     if has_app_origins:
         # Otherwise two hosts of one domain share a process and can set a common `document.domain`.
@@ -182,6 +185,9 @@ def init_app(app: Flask, *, https: bool, has_app_origins: bool) -> None:
                     headers.append(FOR_OWN_ORIGIN)
             if REQUEST_ID in environ:
                 headers.append((REQUEST_ID_HEADER, environ[REQUEST_ID]))
+            if CONSOLE in environ:
+                # Hosts of others may be below the console's.
+                headers = [(name, value.removesuffix(_BELOW)) for name, value in headers]
             if COOKIES in environ:
                 headers += (("Set-Cookie", cookie) for cookie in environ[COOKIES])
             return start_response(status, headers, *failure)

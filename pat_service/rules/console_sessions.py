@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from pat_service.credentials import CONSOLE_PREFIX, Keyring, Secret, generate, is_well_formed
 from pat_service.errors import Refused, SessionNotFound
 from pat_service.rules import events, operators
-from pat_service.rules.callers import Caller
+from pat_service.rules.callers import OPERATOR, Caller
 from pat_service.storage.database import AnyRow, UtcDateTime, add, reading, transaction
 from pat_service.storage.models import ConsoleSession, Operator, UsedLink, new_id
 
@@ -78,12 +78,15 @@ class SessionView:
     ends_at: datetime
 
 
-def create_link(keyring: Keyring, email: str) -> Secret:
+def create_link(keyring: Keyring, email: str, now: datetime, caller: Caller = OPERATOR) -> Secret:
     """Return the secret part of a link that signs this operator in once, within `LINK_LIFETIME`.
 
     Raise OperatorNotFound if there is none.
     """
     operator = operators.find_live(email)
+    with transaction() as connection:
+        details = {"operator": operator.id}
+        events.record(connection, events.OPERATOR_LINK_CREATED, now, client_id=caller.id, details=details)
     content = json.dumps({"link": new_id(), "email": operator.email}).encode()
     # Each begins with eyJ, so logs hide it as they hide a JWT.
     text = base64.urlsafe_b64encode(content).rstrip(b"=")

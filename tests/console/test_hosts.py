@@ -7,8 +7,12 @@ import pytest
 from flask import Flask
 
 from config import Config, ConfigError
-from tests.support.console import CONSOLE_URL, Browser
-from tests.support.people import KEY, ORDERS, PUBLIC_URL, Service
+from pat_service.addresses import Site
+from pat_service.http.authentication import utcnow
+from pat_service.rules.callers import OPERATOR
+from pat_service.rules.directory import workspaces
+from tests.support.console import CONSOLE_URL, OLGA, Browser, add_operators
+from tests.support.people import KEY, ORDERS, PUBLIC_URL, WORLD, Service, lose_the_database, provision
 
 PAGES = ("/operators", "/sessions", "/health", "/sign-in", "/static/console/console.css")
 OTHERS = (
@@ -103,6 +107,48 @@ def test_no_page_may_frame_the_console(console: Service) -> None:
         policy = browser.get(path).headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
+
+
+def test_hosts_below_the_console_stay_free(make_app: Callable[..., Flask]) -> None:
+    client = make_app(PUBLIC_URL=WITH_APPS, CONSOLE_URL="https://acme.example").test_client()
+    for host, below in (("acme.example", ""), ("embed.example", "; includeSubDomains")):
+        answer = client.get("/nowhere", headers={"Host": host})
+        assert answer.headers["Strict-Transport-Security"] == f"max-age=31536000{below}"
+
+
+def test_a_start_is_refused_if_a_workspace_has_the_consoles_host(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    app = make_app(PUBLIC_URL=WITH_APPS, CONSOLE_URL="https://console.apps.acme.example")
+    findings = app.extensions["pat_service.findings"]
+    assert findings() == []
+    with app.app_context():
+        workspaces.create(
+            OPERATOR, slug="acme", now=utcnow(), site=Site(), apps_url="https://{app}.apps.acme.example"
+        )
+    (finding,) = findings()
+    assert (finding.part, finding.transient) == ("console", False)
+    assert "workspace acme has https://{app}.apps.acme.example" in finding.text
+
+
+def test_no_workspace_takes_the_consoles_host(make_app: Callable[..., Flask]) -> None:
+    app = make_app(PUBLIC_URL=WITH_APPS, CONSOLE_URL="https://console.apps.acme.example")
+    runner = app.test_cli_runner()
+    for url in ("https://{app}.apps.acme.example", "https://{app}.console.apps.acme.example"):
+        done = runner.invoke(args=["workspace", "create", "acme", "--apps-url", url])
+        assert (done.exit_code, "host of this service" in done.output) == (1, True)
+
+
+def test_without_a_database_the_console_says_so(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    app = make_app(CONSOLE_URL=CONSOLE_URL)
+    provision(app, WORLD)
+    service = Service(app.test_client())
+    add_operators(service)
+    browser = Browser(service, OLGA)
+    lose_the_database(app, tmp_path)
+    for answer in (browser.get("/health"), browser.get("/nowhere"), browser.post("/sign-out")):
+        assert answer.status_code in (404, 503)
+        assert "pat-service console" in answer.text
 
 
 def test_the_console_serves_its_files(console: Service) -> None:

@@ -135,7 +135,7 @@ def test_a_session_ends_at_the_next_request(console: Service, sign_in: SignIn) -
 
 def test_a_session_outlives_a_rotation_of_the_key(console: Service) -> None:
     with console.app.app_context():
-        link = console_sessions.create_link(console.app.extensions["pat_service.keyring"], OLGA)
+        link = console_sessions.create_link(Keyring(KEY), OLGA, datetime.now().astimezone())
     now = datetime.now().astimezone()
     rotated = Keyring(NEW_KEY, (KEY,))
     with console.app.app_context():

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, update
 
 from pat_service.credentials import Keyring, Secret, redact
 from pat_service.errors import Refused, SessionNotFound
-from pat_service.rules import console_sessions, operators
+from pat_service.rules import console_sessions, events, operators
 from pat_service.rules.console_sessions import SignInRefused, SignInRequired
 from pat_service.storage.database import reading, transaction
 from pat_service.storage.models import ConsoleSession, Event, Operator, UsedLink
@@ -35,7 +35,7 @@ def on(request: pytest.FixtureRequest) -> Iterator[Flask]:
 
 
 def sign_in(email: str = OLGA, ring: Keyring = RING) -> Secret:
-    link = console_sessions.create_link(ring, email)
+    link = console_sessions.create_link(ring, email, datetime.now(UTC))
     return console_sessions.sign_in_by_link(ring, link, "Firefox", datetime.now(UTC))
 
 
@@ -53,8 +53,16 @@ def test_a_link_becomes_one_session(on: Flask) -> None:
     assert (found.email, found.role, found.caller.all_workspaces) == (OTTO, "operator", False)
 
 
+def test_a_link_is_recorded_with_its_author(on: Flask) -> None:
+    olga = operators.as_caller(operators.find_live(OLGA))
+    console_sessions.create_link(RING, OTTO, datetime.now(UTC), olga)
+    with reading() as connection:
+        created = select(Event.client_id, Event.details).where(Event.type == events.OPERATOR_LINK_CREATED)
+        assert connection.execute(created).all() == [(olga.id, {"operator": operators.id_of(OTTO)})]
+
+
 def test_of_many_uses_of_a_link_at_once_one_succeeds(on: Flask) -> None:
-    link, barrier = console_sessions.create_link(RING, OLGA), Barrier(4)
+    link, barrier = console_sessions.create_link(RING, OLGA, datetime.now(UTC)), Barrier(4)
     codes = list[str]()
 
     def use() -> None:
@@ -75,7 +83,7 @@ def test_of_many_uses_of_a_link_at_once_one_succeeds(on: Flask) -> None:
 
 
 def test_links_and_sessions_survive_a_rotation_of_the_key(on: Flask) -> None:
-    link, cookie = console_sessions.create_link(RING, OLGA), sign_in()
+    link, cookie = console_sessions.create_link(RING, OLGA, datetime.now(UTC)), sign_in()
     now, rotated = datetime.now(UTC), Keyring(NEW_KEY, (KEY,))
     assert console_sessions.authenticate(rotated, cookie.reveal(), now).email == OLGA
     assert console_sessions.sign_in_by_link(rotated, link, "Firefox", now)
@@ -84,7 +92,7 @@ def test_links_and_sessions_survive_a_rotation_of_the_key(on: Flask) -> None:
 
 
 def test_logs_hide_links_and_cookies(on: Flask) -> None:
-    for secret in (console_sessions.create_link(RING, OLGA), sign_in()):
+    for secret in (console_sessions.create_link(RING, OLGA, datetime.now(UTC)), sign_in()):
         text = secret.reveal()
         assert text not in redact(f"GET /?x={text} and {text}")
         assert len(redact(text)) < 20

@@ -33,7 +33,7 @@ def add_operators(service: Service) -> None:
 def make_link(service: Service, email: str = OLGA) -> str:
     """Return the secret part of a new sign-in link."""
     with service.app.app_context():
-        return console_sessions.create_link(keyring(), email).reveal()
+        return console_sessions.create_link(keyring(), email, utcnow()).reveal()
 
 
 class Browser:
