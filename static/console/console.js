@@ -103,5 +103,7 @@
   });
 
   takeLink();
+  // The sign-in page may be open when the link is pasted into its address.
+  addEventListener("hashchange", takeLink);
   /** @type {HTMLElement | null} */ (document.querySelector("[data-focus]"))?.focus();
 })();

@@ -90,6 +90,13 @@ def test_a_link_leaves_the_address_before_it_is_used(
     assert not [url for url in recorder.urls() if secret in url]
 
 
+def test_a_link_pasted_into_an_open_sign_in_page_works(console: Console, page: Page) -> None:
+    page.goto(f"{console.url}/sign-in")
+    page.goto(console.link())  # changes the fragment alone
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{console.url}/")
+
+
 def test_a_used_link_says_so(console: Console, page: Page, context: BrowserContext) -> None:
     link = console.link()
     for _ in range(2):
