@@ -14,7 +14,7 @@ from sqlalchemy import delete, select
 from pat_service.storage.database import Base
 from pat_service.storage.models import Event
 from tests.support.console import OLGA, OTTO, VERA, Browser
-from tests.support.people import Service
+from tests.support.people import LEDGER, ORDERS, PORTAL, Service
 
 EVERYONE: Final = (OLGA, OTTO, VERA)
 CHANGERS: Final = (OLGA, OTTO)
@@ -41,13 +41,27 @@ class Change:
     values: Values = field(default_factory=dict)
 
 
+APP: Final = {"app_id": ORDERS}
+OTHER_APP: Final = {"app_id": LEDGER}
 PAGES: Final = {
     "overview": Page(EVERYONE),
+    "apps": Page(EVERYONE),
+    "new_app": Page(EVERYONE),
+    "app": Page(EVERYONE, APP, OTHER_APP),
+    "app_embed": Page(EVERYONE, APP, OTHER_APP),
+    "check_origin": Page(EVERYONE, APP, OTHER_APP),
     "operators": Page(OWNERS),
     "own_sessions": Page(EVERYONE),
     "health": Page(OWNERS),
 }
 CHANGES: Final = {
+    "create_app": Change(CHANGERS, {"workspace": LEDGER, "slug": "new", "template": "orders"}),
+    "change_app": Change(CHANGERS, {"name": "Ledger", "slug": "taken"}, OTHER_APP),
+    "add_origin": Change(CHANGERS, {"origin": "https://new.example"}, OTHER_APP),
+    "remove_origin": Change(CHANGERS, {"origin": PORTAL}, OTHER_APP),
+    "add_grant": Change(CHANGERS, {"email": "mallory@globex.test"}, OTHER_APP),
+    "remove_grant": Change(CHANGERS, {"user": ORDERS}, OTHER_APP),
+    "remove_app": Change(CHANGERS, {}, OTHER_APP),
     "put_operator": Change(OWNERS, {"email": "nora@acme.test", "role": "viewer", "workspace": "globex"}),
     "create_operator_link": Change(OWNERS, {"email": OTTO}),
     "remove_operator": Change(OWNERS, {"email": VERA}),

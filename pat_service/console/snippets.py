@@ -1,0 +1,66 @@
+"""The code that embeds an app, filled in with the app's values. No snippet has a secret."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from flask import current_app
+from jinja2 import Environment
+
+from pat_service.http.public_url import app_url, public_url
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A way to write the code. `file` is the name that a project gives to it, `needs` what it needs."""
+
+    label: str
+    file: str
+    needs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """One snippet. `key` names it in the page's address."""
+
+    key: str
+    kind: Kind
+    text: str
+
+
+#: By the name of the template. The first one of each is shown first.
+PAGES: Final[Mapping[str, Kind]] = {
+    "tag": Kind("Tag", "your page", "The tag renews sessions, and keeps the token out of addresses."),
+    "iframe": Kind("Bare iframe", "your page", "Only if your page cannot load a script of this service."),
+}
+BACK_ENDS: Final[Mapping[str, Kind]] = {
+    "python": Kind("Python", "portal.py", "Flask and requests"),
+    "node": Kind("Node.js", "server.mjs", "Express"),
+    "php": Kind("PHP", "embed-token.php", "PHP 8 with curl"),
+    "ruby": Kind("Ruby", "portal.rb", "Sinatra"),
+    "curl": Kind("curl", "a shell", "A first try, without a back end"),
+}
+
+
+def render(kinds: Mapping[str, Kind], key: str, app: Any) -> Snippet:
+    """Return the snippet with this key, or the first one, for an app."""
+    key = key if key in kinds else next(iter(kinds))
+    text = (
+        _environment()
+        .get_template(f"console/snippets/{key}.txt")
+        .render(
+            app=app,
+            service=public_url(),
+            frame_origin="" if app.upstream else app_url(app.slug),
+        )
+    )
+    return Snippet(key, kinds[key], text.strip("\n"))
+
+
+@cache
+def _environment() -> Environment:
+    """Return an environment for text: pages lose their indentation and escape HTML, code must not."""
+    return Environment(
+        loader=current_app.jinja_loader, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
