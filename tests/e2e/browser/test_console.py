@@ -19,12 +19,16 @@ from tests.e2e.browser.accessibility import expect_accessible
 from tests.e2e.browser.installation import expect_scheme, expect_visible_focus, tab_to
 from tests.e2e.browser.recorder import Recorder
 from tests.support.console import OLGA, OTTO, VERA, add_operators, make_link
-from tests.support.people import KEY, WORLD, Service, build_on, provision
+from tests.support.people import KEY, ORDERS, WORLD, Service, build_on, provision
 from tests.support.servers import free_port, gunicorn
 
 #: Each page that Olga opens, with its heading.
 PAGES: Final = {
     "/": "Overview",
+    "/apps": "Apps",
+    "/apps/new": "Add an app",
+    f"/apps/{ORDERS}": "Orders",
+    f"/apps/{ORDERS}/embed?back-end=node&page=iframe": "Orders",
     "/operators": "Operators",
     "/sessions": "Your sessions",
     "/health": "Health",
@@ -242,3 +246,33 @@ def test_pages_of_other_roles_are_accessible(console: Console, page: Page, email
         page.goto(f"{console.url}{path}")
         expect_accessible(page.main_frame)
     expect(page.get_by_role("link", name="Clients")).to_have_count(0)
+
+
+def test_olga_learns_while_she_types_whether_an_origin_is_right(console: Console, page: Page) -> None:
+    console.sign_in(page)
+    page.goto(f"{console.url}/apps/{ORDERS}")
+    field = page.get_by_label("Add an origin")
+    tab_to(field)
+    page.keyboard.type("https://shop.example/")
+    verdict = page.locator("#origin-verdict")
+    expect(verdict).to_contain_text("without a path")
+    expect_accessible(page.main_frame)
+    page.keyboard.press("Backspace")
+    expect(verdict).to_have_text("https://shop.example can be added.")
+    expect_accessible(page.main_frame)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="may frame the app now")).to_be_visible()
+
+
+def test_olga_chooses_a_language_and_copies_the_code(console: Console, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    console.sign_in(page)
+    page.goto(f"{console.url}/apps/{ORDERS}/embed")
+    tab_to(page.get_by_role("link", name="Ruby"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Ruby")).to_contain_text("Net::HTTP")
+    assert "back-end=ruby" in page.url
+    tab_to(page.get_by_role("button", name="Copy").first)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert 'appSlug: "orders"' in page.evaluate("navigator.clipboard.readText()")
