@@ -15,7 +15,7 @@ from pat_service.cli.console import describe as describe_console
 from pat_service.cli.doctor import doctor
 from pat_service.cli.embed_tag import embed_tag
 from pat_service.cli.grants import grant_commands
-from pat_service.cli.maintenance import check, purge, version
+from pat_service.cli.maintenance import check, count_usage, purge, version
 from pat_service.cli.members import member_commands
 from pat_service.cli.new_app import new
 from pat_service.cli.provision import provision
@@ -43,6 +43,7 @@ def init_app(app: Flask, folders: Mapping[str, Path]) -> None:
         check,
         doctor,
         purge,
+        count_usage,
         events,
         token_commands,
         session_commands,

@@ -17,7 +17,7 @@ from pat_service.embed.app_limits import AppLimits
 from pat_service.findings import PROBLEM, Finding
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import has_app_origins
-from pat_service.rules import key_usage, retention
+from pat_service.rules import key_usage, retention, usage
 from pat_service.rules.directory import apps, emails, slugs, upstreams, users
 from pat_service.rules.directory.emails import UnreachableUser
 from pat_service.rules.key_usage import KeyUse
@@ -173,3 +173,17 @@ def purge() -> None:
             None if event_days is None else timedelta(days=event_days),
         )
     show(f"Deleted {deleted.tokens} token(s), {deleted.sessions} session(s), {deleted.events} event(s).")
+
+
+@click.command("count-usage")
+@with_appcontext
+def count_usage() -> None:
+    """Count the hours that have ended, for the console's overview.
+
+    The overview counts a few hours itself whenever it is open. This counts all of them.
+    """
+    with plain_errors():
+        now = datetime.now(UTC)
+        hours = len(usage.list_uncounted(now))
+        usage.count_hours(now)
+    show(f"Counted {hours} hour(s).")

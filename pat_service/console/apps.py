@@ -38,7 +38,7 @@ Values = dict[str, Any]
 @blueprint.get("/apps")
 def apps() -> Response:
     """List the apps."""
-    slug, workspace_id, cursor = read_text("slug").lower(), _read_id("workspace"), _read_id("cursor")
+    slug, workspace_id, cursor = read_text("slug").lower(), read_id("workspace"), read_id("cursor")
     listing = rules.list_apps(
         g.caller, PageRequest(cursor or None), slug=slug or None, workspace_id=workspace_id or None
     )
@@ -71,7 +71,7 @@ def create_app() -> BaseResponse:
         row = rules.create(
             g.caller,
             slug=slug,
-            workspace_id=_read_id("workspace"),
+            workspace_id=read_id("workspace"),
             now=utcnow(),
             site=site(),
             name=name,
@@ -150,7 +150,7 @@ def add_grant(app_id: str) -> BaseResponse:
 @blueprint.post("/apps/<id:app_id>/people/remove")
 def remove_grant(app_id: str) -> BaseResponse:
     """Take the app from a person."""
-    grants.remove(g.caller, app_id, _read_id("user"), utcnow())
+    grants.remove(g.caller, app_id, read_id("user"), utcnow())
     return redirect_with(
         "The grant was removed. Open frames stop at their next request.", "app", app_id=app_id
     )
@@ -186,7 +186,7 @@ def app_embed(app_id: str) -> Response:
 def show_app(app_id: str, status: int = 200, **values: Any) -> Response:
     """Answer with the page of one app. `values` has what was typed, and the refusal."""
     row = rules.read(g.caller, app_id)
-    cursor = _read_id("cursor")
+    cursor = read_id("cursor")
     return render(
         "app.html",
         status,
@@ -333,7 +333,7 @@ def _form_of(row: Any) -> Values:
     }
 
 
-def _read_id(name: str) -> str:
+def read_id(name: str) -> str:
     """Return an id of the form or the address, or an empty text if there is none."""
     text = read_text(name)
     if text and not is_uuid(text):

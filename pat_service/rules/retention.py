@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, delete, exists, func, not_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service.rules import events
+from pat_service.rules import events, usage
 from pat_service.rules.directory import slugs
 from pat_service.storage.database import AnyRow, UtcDateTime, add, transaction
 from pat_service.storage.models import (
@@ -42,13 +42,15 @@ class Purged:
 def purge(now: datetime, retain: timedelta, retain_events: timedelta | None = None) -> Purged:
     """Delete tokens and sessions that expired more than `retain` ago, and record each expiry.
 
-    Also delete reservations of slugs that have ended. First delete events older than `retain_events`;
+    Also delete reservations of slugs that have ended, and old counts. Count an hour for `usage` before its
+    first event is deleted. First delete events older than `retain_events`;
     None keeps them all. A batch and its events are one transaction, so each expiry is recorded once. A
     purge may therefore be interrupted, repeated or run concurrently. Client secrets stay, so a retired
     secret stays invalid. If the purge deleted something, its last event has the numbers of deleted rows
     and the cut-off times.
     """
     slugs.purge(now)
+    usage.purge(now)
     events_before = None if retain_events is None else now - retain_events
     events_deleted = 0 if events_before is None else _delete_in_batches(_purge_events, events_before)
     expired_before = now - retain
@@ -134,8 +136,11 @@ def _record_expiries(connection: Connection, type_: str, rows: list[AnyRow], **i
 def _purge_events(connection: Connection, before: datetime) -> int:
     # Keep the last event: SQLite would reuse its id, and an export would miss the next event.
     last = select(func.max(Event.id)).scalar_subquery()
-    batch = select(Event.id).where(Event.at < before, Event.id < last).order_by(Event.id).limit(BATCH_ROWS)
-    ids = connection.execute(batch.with_for_update(skip_locked=True)).scalars().all()
+    wanted = select(Event.id, Event.at).where(Event.at < before, Event.id < last)
+    batch = wanted.order_by(Event.id).limit(BATCH_ROWS).with_for_update(skip_locked=True)
+    rows = connection.execute(batch).all()
+    ids = [row.id for row in rows]
+    usage.count_before_deletion(connection, [row.at for row in rows])
     _remember_workspaces(connection, ids)
     return connection.execute(delete(Event).where(Event.id.in_(ids))).rowcount
 

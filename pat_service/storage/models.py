@@ -428,3 +428,20 @@ class Event(Model):
     token_id: Mapped[str | None] = mapped_column(Id)
     session_id: Mapped[str | None] = mapped_column(Id)
     details: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class HourlyCount(Model):
+    """How often events of a type happened in an hour that has ended. `times` counts refusals one by one.
+
+    An id or code that the events lack is an empty text, so that the key can have it. A row of the type `""`
+    shows that the hour has been counted.
+    """
+
+    __tablename__ = "hourly_counts"
+
+    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    app_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    type: Mapped[str] = mapped_column(Text, primary_key=True)
+    code: Mapped[str] = mapped_column(Text, primary_key=True)
+    times: Mapped[int] = mapped_column(BigInteger)

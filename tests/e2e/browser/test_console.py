@@ -3,6 +3,7 @@
 A new page needs a row in `PAGES`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -276,3 +277,17 @@ def test_olga_chooses_a_language_and_copies_the_code(console: Console, page: Pag
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert 'appSlug: "orders"' in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_the_chart_is_drawn_under_the_policy_and_follows_the_period(
+    console: Console, page: Page, recorder: Recorder
+) -> None:
+    console.sign_in(page)
+    chart = page.locator(".chart canvas")
+    expect(chart).to_have_count(1)
+    page.get_by_label("Period").select_option("month")
+    expect(page).to_have_url(re.compile("period=month"))
+    expect(page.locator(".chart canvas")).to_have_count(1)
+    page.get_by_text("Show the numbers").click()
+    expect(page.get_by_role("table", name="Usage").get_by_role("row")).to_have_count(31)
+    expect_accessible(page.main_frame)
