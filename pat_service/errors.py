@@ -103,12 +103,12 @@ class ContentTypeNotAccepted(UnsupportedMediaType):
 
 class UserNotFound(Refused):
     status, code, title = 404, "user_not_found", "User not found"
-    detail = "No such user in this client's workspaces."
+    detail = "No such user in your workspaces."
 
 
 class AppNotFound(Refused):
     status, code, title = 404, "app_not_found", "App not found"
-    detail = "No such app in this client's workspaces."
+    detail = "No such app in your workspaces."
 
 
 class NotFound(Refused):
@@ -118,7 +118,7 @@ class NotFound(Refused):
 
 class WorkspaceNotFound(NotFound):
     title = "Workspace not found"
-    detail = "No such workspace in this client's workspaces."
+    detail = "No such workspace in your workspaces."
 
 
 class MemberNotFound(NotFound):

@@ -12,7 +12,7 @@ from pat_service.cli.clients import client_commands
 from pat_service.cli.common import plain_errors, upgrade_schema
 from pat_service.cli.console import console_commands
 from pat_service.cli.console import describe as describe_console
-from pat_service.cli.doctor import doctor
+from pat_service.cli.doctor import doctor, examine
 from pat_service.cli.embed_tag import embed_tag
 from pat_service.cli.grants import grant_commands
 from pat_service.cli.maintenance import check, count_usage, purge, version
@@ -28,6 +28,8 @@ __all__ = ["describe_console", "init_app", "plain_errors", "upgrade_schema"]
 
 def init_app(app: Flask, folders: Mapping[str, Path]) -> None:
     """Add the commands. `folders` has each app's folder by its name."""
+    # The console shows the findings too, and imports no command.
+    app.extensions["pat_service.examine"] = examine
     migrations.init_app(app, folders)
     app_commands.add_command(migrations.migrate)
     app_commands.add_command(new)

@@ -37,7 +37,6 @@ from pat_service.http.public_url import app_url, has_app_origins, public_url
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.rules.directory import workspaces
 from pat_service.shapes import check_email, check_slug, is_dns_label, visible
-from pat_service.storage.database import AnyRow
 from pat_service.storage.readiness import START_DATABASE
 
 #: In the order of the output.
@@ -89,7 +88,10 @@ def doctor(
     ):
         if text is not None:
             _check_argument(check, text, name)
-    found = sorted(_examine(app_slug, workspace_slug, around, email, offline), key=_rank)
+    try:
+        found = sorted(examine(app_slug, workspace_slug, around, email, offline=offline), key=_rank)
+    except (AppNotFound, WorkspaceNotFound) as refusal:
+        raise _WrongArgument(clip(refusal.detail)) from None
     (_print_json if as_json else _print_lines)(found)
     if any(finding.level == PROBLEM for finding in found):
         raise SystemExit(1)
@@ -116,9 +118,19 @@ def _check_argument(check: Callable[[str], object], text: str, name: str) -> Non
 # ---- Checks ----
 
 
-def _examine(
-    app_slug: str | None, workspace_slug: str | None, parents: list[Parent], email: str | None, offline: bool
+def examine(
+    app_slug: str | None,
+    workspace_slug: str | None,
+    parents: list[Parent],
+    email: str | None,
+    *,
+    offline: bool = False,
+    uploads: bool = True,
 ) -> Iterator[Finding]:
+    """Yield all findings. Raise AppNotFound or WorkspaceNotFound before the first one.
+
+    `uploads`: also send a body as large as the app accepts. It can take a minute.
+    """
     settings = current_app.config
     stores = list(_check_stores())
     target, in_database = None, list[Finding]()
@@ -126,6 +138,8 @@ def _examine(
         try:
             target = _target(app_slug, workspace_slug)
             in_database.extend(_check_database(target, workspace_slug, parents, email))
+        except (AppNotFound, WorkspaceNotFound):
+            raise
         except (SQLAlchemyError, Refused):
             stores.append(problem("database", "The database failed during the checks.", START_DATABASE))
     slug = target.slug if target is not None and target.kind == "app" else None
@@ -148,7 +162,7 @@ def _examine(
             yield from _check_upstream(target, target.upstream, parents)
     elif slug is None or not has_app_origins() or is_dns_label(slug):
         yield from networks.check_networks(public_url(), parents)
-        yield from _check_address(target)
+        yield from _check_address(target, uploads=uploads)
 
 
 def _check_stores() -> Iterator[Finding]:
@@ -171,13 +185,13 @@ def _as_sentence(finding: Finding) -> Finding:
 
 
 def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
-    """Return the app in the frame, or else the workspace. Raise _WrongArgument if it does not exist."""
+    """Return the app in the frame, or else the workspace."""
     target = None
     if workspace_slug is not None:
-        workspace = _find("workspace", workspace_slug)
+        workspace = find("workspace", workspace_slug)
         target = Target("workspace", workspace.id, workspace.slug, workspace.allowed_origins, workspace.slug)
     if app_slug is not None:
-        app = _find("app", app_slug)
+        app = find("app", app_slug)
         home = workspaces.read(OPERATOR, app.workspace_id)
         template = None if app.upstream else app.template
         target = Target("app", app.id, app.slug, app.allowed_origins, home.slug, template)
@@ -185,13 +199,6 @@ def _target(app_slug: str | None, workspace_slug: str | None) -> Target | None:
             start, own_url = app.start or "/", home.apps_url
             target = replace(target, upstream=app.upstream, start=start, own_url=own_url)
     return target
-
-
-def _find(kind: str, slug: str) -> AnyRow:
-    try:
-        return find(kind, slug)
-    except (AppNotFound, WorkspaceNotFound) as refusal:
-        raise _WrongArgument(clip(refusal.detail)) from None
 
 
 def _check_database(
@@ -249,7 +256,7 @@ def _check_user(email: str, target: Target | None, parents: list[Parent], now: d
     yield from people.check_tokens(keyring(), id_, target, parents, now, most, admitted=admitted)
 
 
-def _check_address(target: Target | None) -> list[Finding]:
+def _check_address(target: Target | None, *, uploads: bool) -> list[Finding]:
     """Return findings about the answer to a frame's first request, the empty page, and about uploads."""
     registry: Registry = current_app.extensions["pat_service.registry"]
     if target is not None and target.kind == "app":
@@ -261,7 +268,8 @@ def _check_address(target: Target | None) -> list[Finding]:
             own_host=has_app_origins(),
             is_isolated=limits.is_isolated,
         )
-        if limits.upload_bytes > FORM_LIMIT_BYTES and not any(each.level == PROBLEM for each in found):
+        answers = not any(each.level == PROBLEM for each in found)
+        if uploads and answers and limits.upload_bytes > FORM_LIMIT_BYTES:
             found += http_check.check_upload(url, f"{APPS}/{target.id}/data/doctor", limits.upload_bytes)
         return found
     id_ = NO_ID if target is None else target.id

@@ -4,6 +4,7 @@ Chromium's Local Network Access (Chrome and Edge 142 and newer): https://wicg.gi
 """
 
 import socket
+import threading
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from pat_service.diagnosis.origins import Parent
 from pat_service.findings import Finding, warning
 
+TIMEOUT_SECONDS: Final = 5.0
 _CHANGE: Final = (
     "Serve the page by https, and let viewers allow the local network, or set the browser's policy "
     'LocalNetworkAccessAllowedForUrls. A page around it needs allow="local-network-access" on its iframe.'
@@ -45,9 +47,18 @@ def _is_public(host: str) -> bool:
 
 
 def _resolve(host: str) -> list[IPv4Address | IPv6Address]:
-    """Return the addresses of a host, without duplicates. A host that is not found has none."""
+    """Return the addresses of a host, without duplicates. A host that is not found in time has none."""
+    texts: list[str] = []
+    # In a thread, since name resolution has no timeout of its own.
+    thread = threading.Thread(target=lambda: texts.extend(_look_up(host)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_SECONDS)
+    return [ip_address(text) for text in dict.fromkeys(texts)]
+
+
+def _look_up(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host.removeprefix("[").removesuffix("]"), None) if host else []
     except (OSError, UnicodeError):
         return []
-    return [ip_address(text) for text in dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)]
+    return [str(entry[4][0]).partition("%")[0] for entry in found]

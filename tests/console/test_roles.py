@@ -53,6 +53,7 @@ PAGES: Final = {
     "operators": Page(OWNERS),
     "own_sessions": Page(EVERYONE),
     "health": Page(OWNERS),
+    "doctor": Page(OWNERS),
 }
 CHANGES: Final = {
     "create_app": Change(CHANGERS, {"workspace": LEDGER, "slug": "new", "template": "orders"}),
@@ -64,6 +65,7 @@ CHANGES: Final = {
     "remove_app": Change(CHANGERS, {}, OTHER_APP),
     "put_operator": Change(OWNERS, {"email": "nora@acme.test", "role": "viewer", "workspace": "globex"}),
     "create_operator_link": Change(OWNERS, {"email": OTTO}),
+    "examine": Change(OWNERS, {"app": "nothing"}),
     "remove_operator": Change(OWNERS, {"email": VERA}),
     "end_own_sessions": Change(EVERYONE, {"session": "00000000-0000-4000-8000-000000000000"}),
     "sign_out": Change(EVERYONE),

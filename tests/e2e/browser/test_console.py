@@ -33,6 +33,7 @@ PAGES: Final = {
     "/operators": "Operators",
     "/sessions": "Your sessions",
     "/health": "Health",
+    "/health/doctor?app=orders": "Doctor",
     "/nowhere": "Not found",
 }
 NARROW: Final = 360
