@@ -4,10 +4,12 @@ The functions raise marshmallow's ValidationError. So the schemas of the API, th
 environment can use them directly.
 """
 
+import json
 import re
 import unicodedata
 from ipaddress import ip_address
-from typing import Final
+from math import isfinite
+from typing import Any, Final
 
 import limits
 from marshmallow import ValidationError
@@ -26,6 +28,10 @@ MAX_ANCESTORS: Final = 50
 MAX_LIMIT_REQUESTS: Final = 10**9
 MAX_LIMIT_WINDOW_SECONDS: Final = 366 * 86400
 
+#: The attributes of a mint: keys, and bytes of JSON.
+MAX_ATTRIBUTES: Final = 50
+MAX_ATTRIBUTE_BYTES: Final = 4096
+_NOT_FLAT: Final = "Must be a flat object of texts, numbers, booleans and lists of these."
 _EMAIL_TOO_LONG: Final = f"Must be at most {MAX_EMAIL_LENGTH} characters long."
 #: White space, control, format and other characters without a shape, by the first letter of their category.
 _INVISIBLE_CATEGORIES: Final = ("C", "Z")
@@ -111,6 +117,27 @@ def check_variety(secret: str) -> None:
             f"Must have at least {MIN_DIFFERENT_CHARACTERS} different characters, "
             "and must not repeat a shorter text."
         )
+
+
+def check_attributes(value: Any) -> None:
+    """Refuse anything but a flat object of texts, numbers, booleans and lists of these, within limits."""
+    if not isinstance(value, dict):
+        raise ValidationError(_NOT_FLAT)
+    if len(value) > MAX_ATTRIBUTES:
+        raise ValidationError(f"Must have at most {MAX_ATTRIBUTES} keys.")
+    for key, item in value.items():
+        check_text(key)
+        for scalar in item if isinstance(item, list) else [item]:
+            _check_attribute(scalar)
+    if len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) > MAX_ATTRIBUTE_BYTES:
+        raise ValidationError(f"Must be at most {MAX_ATTRIBUTE_BYTES} bytes of JSON.")
+
+
+def _check_attribute(scalar: Any) -> None:
+    if isinstance(scalar, str):
+        check_text(scalar)
+    elif not isinstance(scalar, (bool, int, float)) or not isfinite(scalar):
+        raise ValidationError(_NOT_FLAT)
 
 
 def is_slug(text: str) -> bool:

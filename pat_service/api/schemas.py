@@ -1,7 +1,5 @@
 """Requests and answers of minting and opening. They check shape only."""
 
-import json
-from math import isfinite
 from typing import Any, Final
 
 from marshmallow import ValidationError, fields, post_load, validates_schema
@@ -26,11 +24,9 @@ from pat_service.api.fields import (
 from pat_service.http.public_url import has_app_origins
 from pat_service.rules import minting
 from pat_service.rules.provisioning_jit import NewUser
-from pat_service.shapes import check_text
+from pat_service.shapes import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, check_attributes
 from pat_service.storage.models import LEAST_ROLE
 
-MAX_ATTRIBUTES: Final = 50
-MAX_ATTRIBUTE_BYTES: Final = 4096
 USER_NAMES: Final = ("email", "userId")
 TARGET_NAMES: Final = ("appId", "appSlug", "workspaceId", "workspaceSlug")
 
@@ -49,8 +45,6 @@ class NewcomerRequestSchema(RequestSchema):
 class Attributes(fields.Dict):
     """A flat JSON object: texts, numbers, booleans and lists of these."""
 
-    ERROR_TEXT = "Must be a flat object of texts, numbers, booleans and lists of these."
-
     def __init__(self, **options: Any) -> None:
         word = {"type": "string", "pattern": TEXT_PATTERN}
         scalar: list[dict[str, Any]] = [word, {"type": "number"}, {"type": "boolean"}]
@@ -59,23 +53,9 @@ class Attributes(fields.Dict):
         super().__init__(metadata=shape | options.pop("metadata", {}), **options)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise ValidationError(self.ERROR_TEXT)
-        if len(value) > MAX_ATTRIBUTES:
-            raise ValidationError(f"Must have at most {MAX_ATTRIBUTES} keys.")
-        for key, item in value.items():
-            check_text(key)
-            for scalar in item if isinstance(item, list) else [item]:
-                self._check(scalar)
-        if len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) > MAX_ATTRIBUTE_BYTES:
-            raise ValidationError(f"Must be at most {MAX_ATTRIBUTE_BYTES} bytes of JSON.")
-        return value
-
-    def _check(self, scalar: Any) -> None:
-        if isinstance(scalar, str):
-            check_text(scalar)
-        elif not isinstance(scalar, (bool, int, float)) or not isfinite(scalar):
-            raise ValidationError(self.ERROR_TEXT)
+        check_attributes(value)
+        checked: dict[str, Any] = value
+        return checked
 
 
 class MintRequestSchema(RequestSchema):

@@ -272,7 +272,9 @@ def _boot(session: AnySession, signed: Secret) -> dict[str, Any]:
         "expiresIn": session.expires_in,
         "base": _path(session),
         "parents": (parents := with_launcher(session.origins)),
-        "viewer": _describe(visitor) | {"role": visitor.role},
+        "viewer": _describe(visitor)
+        | {"role": visitor.role}
+        | ({"preview": True} if isinstance(visitor, Viewer) and visitor.preview else {}),
         # If the frame moved here, its host page already knows it.
         "moved": CODE_PARAMETER in request.args,
         # Its frame sends and takes the cookie that the proxy reads.

@@ -35,6 +35,7 @@ class _Claims(NamedTuple):
     workspace: str
     sid: str
     attributes: str
+    preview: bool
 
 
 def identity_headers(session: OpenSession, keyring: Keyring, issuer: str, now: float) -> dict[str, str]:
@@ -62,6 +63,7 @@ def sign_identity(session: OpenSession, keyring: Keyring, issuer: str, now: floa
         workspace=viewer.workspace.slug,
         sid=session.id,
         attributes=canonical_json(viewer.attributes),
+        preview=viewer.preview,
     )
     issued_at = int(now) // JWT_PERIOD_SECONDS * JWT_PERIOD_SECONDS
     return _sign(keyring.current, claims, issued_at)
@@ -90,6 +92,8 @@ def _sign(key: Key, claims: _Claims, issued_at: int) -> str:
     times = {"iat": issued_at, "nbf": issued_at, "exp": issued_at + JWT_SECONDS}
     payload = claims._asdict() | {"attributes": json.loads(claims.attributes)} | times
     payload["groups"] = [payload.pop("role")]
+    if not payload["preview"]:
+        del payload["preview"]
     headers = {"typ": JWT_TYPE, "kid": key.id}
     return jwt.encode(payload, _private_key(key), JWT_ALGORITHM, headers, json_encoder=_Utf8)
 

@@ -116,9 +116,13 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Viewer(Visitor):
-    """A user at an app. Templates and functions of the app receive it."""
+    """A user at an app. Templates and functions of the app receive it.
+
+    `preview`: an operator looks at the app as this user. Writes are as real as the user's own.
+    """
 
     app: ViewedApp
+    preview: bool = False
 
 
 AnyViewer: TypeAlias = Viewer | Visitor
@@ -294,7 +298,7 @@ def require_visitor(facts: CredentialFacts) -> Visitor:
     """Return the visitor of the launcher, or raise AccessRevoked."""
     if not may_visit(facts):
         raise AccessRevoked
-    return Visitor(_build_user(facts), _build_workspace(facts), facts.role, facts.attributes or {})
+    return Visitor(build_user(facts), build_workspace(facts), facts.role, facts.attributes or {})
 
 
 def require_viewer(facts: CredentialFacts) -> Viewer:
@@ -315,7 +319,7 @@ def require_viewer(facts: CredentialFacts) -> Viewer:
         facts.app_start,
         tuple(facts.app_permissions or ()),
     )
-    return Viewer(_build_user(facts), _build_workspace(facts), facts.role, facts.attributes or {}, app)
+    return Viewer(build_user(facts), build_workspace(facts), facts.role, facts.attributes or {}, app)
 
 
 def require_access(facts: CredentialFacts, place: Place) -> AnyViewer:
@@ -323,11 +327,11 @@ def require_access(facts: CredentialFacts, place: Place) -> AnyViewer:
     return require_visitor(facts) if place.app_id is None else require_viewer(facts)
 
 
-def _build_user(facts: AccessFacts) -> ViewingUser:
+def build_user(facts: AccessFacts) -> ViewingUser:
     return ViewingUser(facts.user_id, facts.user_email, facts.user_name)
 
 
-def _build_workspace(facts: AccessFacts) -> ViewedWorkspace:
+def build_workspace(facts: AccessFacts) -> ViewedWorkspace:
     return ViewedWorkspace(
         facts.workspace_id, facts.workspace_slug, facts.workspace_name, facts.workspace_apps_url
     )

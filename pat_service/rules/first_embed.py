@@ -55,7 +55,7 @@ _progress = select(
     _any(_has_origins, _reached_app),
     _any(Client.revoked_at.is_(None), _mints_here),
     _any(reaches_workspace(Token.workspace_id)),
-    _any(reaches_workspace(Session.workspace_id)),
+    _any(reaches_workspace(Session.workspace_id), Session.preview_role.is_(None)),
 )
 _unframed = (
     select(App.id, App.name, App.slug)

@@ -345,7 +345,9 @@ def _find_former(keyring: Keyring, attempt: Attempt, user_id: str, now: datetime
         viewer = require_valid(keyring, row, attempt.place, now)
     except Refused:
         return None
-    return build_from_row(row, viewer, now) if row.user_id == user_id else None
+    if row.user_id != user_id or row.preview_role is not None:
+        return None
+    return build_from_row(row, viewer, now)
 
 
 def _replace(
@@ -390,7 +392,14 @@ def _record_replaced(connection: Connection, by: str, now: datetime, ids: dict[s
 # Statements, built once.
 
 #: Columns that `_insert_at_once` leaves null.
-_SET_LATER: Final = ("ended_at", "launcher_session_id", "code_digest", "replaced_by", "unconfirmed")
+_SET_LATER: Final = (
+    "ended_at",
+    "launcher_session_id",
+    "code_digest",
+    "replaced_by",
+    "unconfirmed",
+    "preview_role",
+)
 _insert_at_once = Writes(
     {"sqlite": MARK_USED, "postgresql": MARK_USED},
     (Session, [column.name for column in Session.__table__.c if column.name not in _SET_LATER]),

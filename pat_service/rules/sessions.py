@@ -1,7 +1,7 @@
 """Check a session at each request, and end it. `openings` opens sessions."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -13,7 +13,7 @@ from pat_service.rules import access, events
 from pat_service.rules.access import AnyViewer, CredentialFacts, Host, Place, Viewer, Visitor
 from pat_service.rules.tokens import END_REPEAT
 from pat_service.storage.database import UtcDateTime, reading, transaction
-from pat_service.storage.models import LIVE_SESSION, Session
+from pat_service.storage.models import LIVE_SESSION, ROLES, Session
 from pat_service.storage.prepared import Query
 
 #: The renewals of one session that `check_any` follows. The relay asks often, so it meets one or two.
@@ -29,6 +29,7 @@ class SessionRow(CredentialFacts, Protocol):
     launcher_session_id: str | None
     replaced_by: str | None
     unconfirmed: bool | None
+    preview_role: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,9 @@ def build_from_row(row: SessionRow, viewer: AnyViewer, now: datetime) -> AnySess
     """Return the session of a stored row."""
     expires_in = int((row.expires_at - now).total_seconds())
     from_launcher = row.launcher_session_id is not None
-    return build_session(row.session_id, expires_in, viewer, row, from_launcher=from_launcher)
+    session = build_session(row.session_id, expires_in, viewer, row, from_launcher=from_launcher)
+    # Only the console may frame a preview, whatever the app allows.
+    return session if row.preview_role is None else replace(session, origins=list(row.allowed_origins or ()))
 
 
 def check(keyring: Keyring, token: str, place: Place, now: datetime) -> AnySession:
@@ -187,7 +190,11 @@ def require_valid(keyring: Keyring, row: SessionRow, place: Place, now: datetime
         raise errors.SessionExpired
     if row.ended_at is not None:
         raise errors.SessionRevoked
-    return access.require_access(row, place)
+    viewer = access.require_access(row, place)
+    if row.preview_role is not None and isinstance(viewer, Viewer):
+        # The user may have lost the role since the preview began.
+        return replace(viewer, role=max(viewer.role, row.preview_role, key=ROLES.index), preview=True)
+    return viewer
 
 
 def _confirm(row: SessionRow, now: datetime) -> None:
@@ -285,6 +292,7 @@ SESSIONS: Any = access.select_credentials(
     Session.launcher_session_id,
     Session.replaced_by,
     Session.unconfirmed,
+    Session.preview_role,
 )
 _live_ids = select(Session.id).where(Session.id.in_(bindparam("ids", expanding=True)), *LIVE_SESSION)
 _by_id = Query(SESSIONS.where(Session.id == bindparam("id")))

@@ -289,7 +289,8 @@ class Session(Model):
     workspace opened the session. `launcher_session_id` is the session of the launcher that opened the app.
     `code_digest` is the digest of a one-time code that claims the session. `replaced_by` is the session that
     a renewal opened. The first request of an `unconfirmed` session ends the session that it replaces, and the
-    repeat of its token.
+    repeat of its token. `preview_role` is set if an operator previews the app as the user: in this role, and
+    framed by `allowed_origins` alone.
     """
 
     __tablename__ = "sessions"
@@ -318,6 +319,7 @@ class Session(Model):
     code_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     replaced_by: Mapped[str | None] = mapped_column(Id)
     unconfirmed: Mapped[bool | None]
+    preview_role: Mapped[str | None] = mapped_column(Text)
 
 
 #: A session is live at the statement's parameter `now`.

@@ -48,6 +48,7 @@ PAGES: Final = {
     "apps": Page(EVERYONE),
     "new_app": Page(EVERYONE),
     "app": Page(EVERYONE, APP, OTHER_APP),
+    "app_preview": Page(CHANGERS, APP, OTHER_APP),
     "app_embed": Page(EVERYONE, APP, OTHER_APP),
     "check_origin": Page(EVERYONE, APP, OTHER_APP),
     "operators": Page(OWNERS),
@@ -58,6 +59,7 @@ PAGES: Final = {
 CHANGES: Final = {
     "create_app": Change(CHANGERS, {"workspace": LEDGER, "slug": "new", "template": "orders"}),
     "change_app": Change(CHANGERS, {"name": "Ledger", "slug": "taken"}, OTHER_APP),
+    "open_preview": Change(CHANGERS, {"email": "mallory@globex.test"}, OTHER_APP),
     "add_origin": Change(CHANGERS, {"origin": "https://new.example"}, OTHER_APP),
     "remove_origin": Change(CHANGERS, {"origin": PORTAL}, OTHER_APP),
     "add_grant": Change(CHANGERS, {"email": "mallory@globex.test"}, OTHER_APP),

@@ -29,6 +29,7 @@ PAGES: Final = {
     "/apps": "Apps",
     "/apps/new": "Add an app",
     f"/apps/{ORDERS}": "Orders",
+    f"/apps/{ORDERS}/preview": "Orders",
     f"/apps/{ORDERS}/embed?back-end=node&page=iframe": "Orders",
     "/operators": "Operators",
     "/sessions": "Your sessions",
@@ -292,3 +293,40 @@ def test_the_chart_is_drawn_under_the_policy_and_follows_the_period(
     page.get_by_text("Show the numbers").click()
     expect(page.get_by_role("table", name="Usage").get_by_role("row")).to_have_count(31)
     expect_accessible(page.main_frame)
+
+
+def test_otto_looks_at_orders_as_ana_with_the_keyboard_alone(console: Console, page: Page) -> None:
+    console.sign_in(page, OTTO)
+    page.goto(f"{console.url}/apps/{ORDERS}/preview")
+    tab_to(page.get_by_label("Person"))
+    page.keyboard.type("ana@acme.test")
+    page.keyboard.press("Enter")
+    frame = page.frame_locator("#preview iframe")
+    expect(frame.get_by_role("heading").first).to_be_visible()
+    expect(page.get_by_role("timer")).to_contain_text("ends in 1:")
+    events = page.get_by_label("Events of the frame")
+    expect(events).to_contain_text("loaded")
+    expect_accessible(page.main_frame)
+    end = page.get_by_role("button", name="End")
+    tab_to(end)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The preview is over")).to_be_visible()
+    expect(page.locator("#preview iframe")).to_have_count(0)
+
+
+def test_no_other_page_can_frame_a_preview(console: Console, page: Page, context: BrowserContext) -> None:
+    console.sign_in(page, OTTO)
+    page.goto(f"{console.url}/apps/{ORDERS}/preview")
+    page.route("**/embed-apps/**", lambda route: route.abort())
+    page.get_by_label("Person").fill("ana@acme.test")
+    with page.expect_request("**/embed-apps/**") as asked:
+        page.get_by_role("button", name="Start the preview").click()
+    address = asked.value.url
+    mallory = context.new_page()
+    mallory.route(
+        "https://mallory.example/",
+        lambda route: route.fulfill(body=f'<iframe src="{address}"></iframe>', content_type="text/html"),
+    )
+    mallory.goto("https://mallory.example/")
+    mallory.wait_for_timeout(500)
+    assert not [frame for frame in mallory.frames if "/embed-apps/" in frame.url]
