@@ -121,6 +121,11 @@ class WorkspaceNotFound(NotFound):
     detail = "No such workspace in your workspaces."
 
 
+class ClientNotFound(NotFound):
+    title = "Client not found"
+    detail = "There is no such client."
+
+
 class MemberNotFound(NotFound):
     title = "Member not found"
     detail = "No such member of this workspace."

@@ -12,9 +12,8 @@ from pat_service.api.fields import AnswerSchema, Moment
 from pat_service.cli.common import TIME_FORMAT, plain_errors, show, show_secret
 from pat_service.cli.lists import View, with_json
 from pat_service.http.authentication import keyring
-from pat_service.rules import clients, token_admin
+from pat_service.rules import clients
 from pat_service.rules.callers import OPERATOR, SCOPES
-from pat_service.rules.token_admin import TokenFilter
 from pat_service.storage.models import LEAST_ROLE, ROLES
 
 _DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
@@ -156,7 +155,5 @@ def revoke_client(client_id: str, tokens: bool) -> None:
         clients.revoke(client_id, datetime.now(UTC))
         show(f"Client {client_id} is revoked.")
         if tokens:
-            clients.wait_for_mints(client_id)
-            of_client = TokenFilter(client_id=client_id)
-            revoked = token_admin.revoke_tokens(OPERATOR, of_client, datetime.now(UTC))
+            revoked = clients.revoke_tokens(OPERATOR, client_id, datetime.now(UTC))
             show(f"Revoked {revoked.tokens} token(s), ended {revoked.sessions} session(s).")

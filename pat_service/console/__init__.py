@@ -4,7 +4,18 @@ from collections.abc import Sequence
 
 from flask import Flask
 
-from pat_service.console import apps, health, operators, overview, previews, sign_in
+from pat_service.console import (
+    apps,
+    audit,
+    clients,
+    health,
+    live,
+    operators,
+    overview,
+    people,
+    previews,
+    sign_in,
+)
 from pat_service.console.blueprint import blueprint
 from pat_service.console.openid import Provider
 from pat_service.console.pages import refusal_page
@@ -12,7 +23,7 @@ from pat_service.console.pages import refusal_page
 __all__ = ["Provider", "init_app", "refusal_page"]
 
 #: Modules with pages. Their import adds the pages to the blueprint.
-PAGES = (overview, apps, previews, operators, health, sign_in)
+PAGES = (overview, live, audit, apps, previews, people, clients, operators, health, sign_in)
 
 
 def init_app(app: Flask, settings: Sequence[str], provider: Provider | None) -> None:

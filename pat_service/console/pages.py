@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from pat_service import __version__
 from pat_service.console.blueprint import authenticate, blueprint, csrf_token, roles_of, signed_in
+from pat_service.console.wording import explain, for_operators
 from pat_service.errors import Refused
 from pat_service.http.authentication import utcnow
 from pat_service.http.headers import csp_nonce
@@ -121,6 +122,8 @@ def _context() -> dict[str, Any]:
         "message": _read_message(),
         "now": utcnow(),
         "ago": ago,
+        "explain": explain,
+        "for_operators": for_operators,
         "asset": _asset,
         "version": __version__,
         "request_id": g.get("request_id", ""),

@@ -5,19 +5,19 @@ names of users whom it still reaches.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, func, select, text, true, union_all
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import Connection, Select, and_, bindparam, func, select, text, true, union_all
+from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from pat_service.errors import InvalidClient, Unavailable
-from pat_service.rules.callers import OPERATOR, REACHED, Caller, reaches_user
+from pat_service.rules.callers import OPERATOR, REACHED, Caller, reaches_user, reaches_workspace
 from pat_service.storage.database import STATEMENT_TIMEOUT_MS, AnyRow, reading
-from pat_service.storage.models import Client, Event, Operator
+from pat_service.storage.models import App, Client, Event, Operator, User, Workspace
 from pat_service.storage.paging import Listing, match
 
 #: Rows that an export reads and keeps in memory at a time.
@@ -78,6 +78,21 @@ def list_latest(caller: Caller, event_filter: EventFilter, before: int | None, l
         # One extra row shows whether another page follows.
         rows = _read(connection, caller, conditions, limit + 1, newest_first=True)
     return Listing(rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None)
+
+
+def read_names(caller: Caller, rows: Sequence[VisibleEvent]) -> dict[str, str]:
+    """Return the present names of the users, apps and workspaces of these events, by id.
+
+    Those that were deleted, or that the caller does not reach, have none.
+    """
+    names: dict[str, str] = {}
+    with reading() as connection:
+        for kind, statement in _names.items():
+            ids = {id_ for row in rows if (id_ := getattr(row, kind)) is not None}
+            if ids:
+                found = connection.execute(statement, {"ids": sorted(ids)} | caller.reach())
+                names |= {row.id: row.name for row in found}
+    return names
 
 
 def export(caller: Caller, event_filter: EventFilter, after: int) -> Iterator[list[VisibleEvent]]:
@@ -194,6 +209,16 @@ _without_workspace: ColumnElement[bool] = and_(
     Event.workspace_id.is_(None), Event.client_id == bindparam("caller")
 )
 _last = select(func.max(Event.id))
+_ids: BindParameter[list[str]] = bindparam("ids", expanding=True)
+_names: Final[dict[str, Select[str, str]]] = {
+    "user_id": select(User.id, User.email.label("name")).where(User.id.in_(_ids), reaches_user(User.id)),
+    "app_id": select(App.id, App.slug.label("name")).where(
+        App.id.in_(_ids), reaches_workspace(App.workspace_id)
+    ),
+    "workspace_id": select(Workspace.id, Workspace.slug.label("name")).where(
+        Workspace.id.in_(_ids), reaches_workspace(Workspace.id)
+    ),
+}
 _writers = text(
     "SELECT virtualtransaction FROM pg_locks"
     " WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted"

@@ -2,20 +2,24 @@
 
 import hmac
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from marshmallow import ValidationError
 from sqlalchemy import Connection, Select, bindparam, delete, insert, or_, select, update
+from sqlalchemy.sql.elements import BindParameter
 
 from pat_service.credentials import CLIENT_SECRET_PREFIX, Keyring, Secret, generate
-from pat_service.errors import Conflict
-from pat_service.rules import events
+from pat_service.errors import ClientNotFound, Conflict
+from pat_service.rules import events, token_admin
+from pat_service.rules.callers import Caller
+from pat_service.rules.token_admin import Counts, TokenFilter
 from pat_service.shapes import is_client_id, parse_limit
 from pat_service.storage.database import AnyRow, UtcDateTime, reading, transaction
 from pat_service.storage.models import LEAST_ROLE, Client, ClientSecret, ClientWorkspace, Workspace, new_id
+from pat_service.storage.paging import Listing, PageRequest, page
 
 #: In characters, for a secret from the provisioning file.
 MIN_SECRET_LENGTH: Final = 32
@@ -191,6 +195,13 @@ def limit(client_id: str, mint_limit: str | None, now: datetime) -> None:
         events.record(connection, events.CLIENT_CHANGED, now, client_id=client_id, details=details)
 
 
+def change(client_id: str, options: ClientOptions, now: datetime) -> None:
+    """Change a live client to have exactly these options. Raise Conflict as `create` does."""
+    with transaction() as connection:
+        _require_live(connection, client_id)
+        put(connection, client_id, options, now)
+
+
 def revoke(client_id: str, now: datetime) -> None:
     """Revoke the client and its secrets at once. Its tokens stay valid. Raise Conflict if it is not live."""
     with transaction() as connection:
@@ -198,6 +209,12 @@ def revoke(client_id: str, now: datetime) -> None:
         connection.execute(update(Client).where(Client.id == client_id).values(revoked_at=now))
         _retire_secrets(connection, client_id, now)
         events.record(connection, events.CLIENT_REVOKED, now, client_id=client_id)
+
+
+def revoke_tokens(caller: Caller, client_id: str, now: datetime) -> Counts:
+    """Revoke the tokens of a revoked client and end their sessions, after its running mints have ended."""
+    wait_for_mints(client_id)
+    return token_admin.revoke_tokens(caller, TokenFilter(client_id=client_id), now)
 
 
 def _require_id(client_id: str) -> None:
@@ -262,27 +279,58 @@ class ClientView:
     mint_limit: str | None
     highest_role: str
     secrets: tuple[ListedSecret, ...]
+    created_at: datetime
     revoked_at: datetime | None
 
     @property
     def live_secrets(self) -> int:
         return sum(secret.key_known for secret in self.secrets)
 
+    @property
+    def last_used_at(self) -> datetime | None:
+        """The last use of a secret that has not ended."""
+        return max((secret.last_used_at for secret in self.secrets if secret.last_used_at), default=None)
+
 
 def list_clients(keyring: Keyring, now: datetime) -> list[ClientView]:
     """Return all clients, sorted by id. Each has its live secrets, oldest first."""
-    slugs, secrets = defaultdict[str, list[str]](list), defaultdict[str, list[ListedSecret]](list)
     with reading() as connection:
-        for client_id, slug in connection.execute(_slugs):
-            slugs[client_id].append(slug)
-        for secret in connection.execute(_live_secrets, {"now": now}):
-            is_known = keyring.get(secret.key_id) is not None
-            secrets[secret.client_id].append(
-                ListedSecret(
-                    secret.created_at, secret.expires_at, secret.last_used_at, secret.key_id, is_known
-                )
-            )
-        clients = connection.execute(select(Client.__table__).order_by(Client.id)).all()
+        rows = connection.execute(_clients.order_by(Client.id)).all()
+        return _build_views(connection, keyring, now, rows)
+
+
+def list_page(keyring: Keyring, page_request: PageRequest, now: datetime) -> Listing:
+    """Return a page of the clients, as `list_clients` does."""
+    with reading() as connection:
+        listing = page(connection, _clients, Client.id, page_request, {})
+        return replace(listing, items=_build_views(connection, keyring, now, listing.items))
+
+
+def read(keyring: Keyring, client_id: str, now: datetime) -> ClientView:
+    """Return the client, live or revoked. Raise NotFound."""
+    with reading() as connection:
+        rows = (
+            connection.execute(_clients.where(Client.id == client_id)).all()
+            if is_client_id(client_id)
+            else []
+        )
+        if not rows:
+            raise ClientNotFound
+        return _build_views(connection, keyring, now, rows)[0]
+
+
+def _build_views(
+    connection: Connection, keyring: Keyring, now: datetime, rows: Sequence[AnyRow]
+) -> list[ClientView]:
+    ids = {"clients": [row.id for row in rows], "now": now}
+    slugs, secrets = defaultdict[str, list[str]](list), defaultdict[str, list[ListedSecret]](list)
+    for client_id, slug in connection.execute(_slugs, ids):
+        slugs[client_id].append(slug)
+    for secret in connection.execute(_live_secrets, ids):
+        is_known = keyring.get(secret.key_id) is not None
+        secrets[secret.client_id].append(
+            ListedSecret(secret.created_at, secret.expires_at, secret.last_used_at, secret.key_id, is_known)
+        )
     return [
         ClientView(
             id=client.id,
@@ -291,21 +339,26 @@ def list_clients(keyring: Keyring, now: datetime) -> list[ClientView]:
             mint_limit=client.mint_limit,
             highest_role=client.highest_role,
             secrets=tuple(secrets[client.id]),
+            created_at=client.created_at,
             revoked_at=client.revoked_at,
         )
-        for client in clients
+        for client in rows
     ]
 
 
+_clients = select(Client.__table__, Client.id.label("key"))
+_listed: BindParameter[list[str]] = bindparam("clients", expanding=True)
 _slugs = (
     select(ClientWorkspace.client_id, Workspace.slug)
     .join(Workspace, Workspace.id == ClientWorkspace.workspace_id)
+    .where(ClientWorkspace.client_id.in_(_listed))
     .order_by(Workspace.slug)
 )
 _live_secrets = (
     select(ClientSecret.__table__)
     .where(
-        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime))
+        ClientSecret.client_id.in_(_listed),
+        or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > bindparam("now", type_=UtcDateTime)),
     )
     .order_by(ClientSecret.created_at, ClientSecret.id)
 )

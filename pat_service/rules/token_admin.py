@@ -5,6 +5,8 @@ A client sees the tokens and sessions that it minted, within its workspaces. Wit
 session that ended when its app moved is hidden, since it belongs to neither workspace.
 """
 
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -40,6 +42,8 @@ ENDERS: Final = (callers.MINT, callers.MINT_WORKSPACE, callers.PROVISION)
 SEES_ALL: Final = frozenset({callers.AUDIT, callers.PROVISION})
 ENDS_ALL: Final = frozenset({callers.PROVISION})
 
+#: A count stops here.
+MAX_COUNTED: Final = 10_000
 #: The largest number of ids in one statement.
 CHUNK: Final = 1000
 
@@ -86,6 +90,24 @@ def count_live(now: datetime) -> Counts:
     with reading() as connection:
         tokens, sessions = (connection.scalar(statement, {"now": now}) for statement in _live_counts)
     return Counts(tokens or 0, sessions or 0)
+
+
+def count_endable(caller: Caller, token_filter: TokenFilter, now: datetime) -> Counts:
+    """Count the matching live tokens and sessions that the caller may end, each up to `MAX_COUNTED` + 1."""
+    parameters = visibility(caller, ENDS_ALL) | {"now": now}
+    with reading() as connection:
+        tokens, sessions = (
+            connection.scalar(_count(table, conditions, token_filter), parameters) or 0
+            for table, conditions in _live.items()
+        )
+    return Counts(tokens, sessions)
+
+
+def _count(
+    table: type[Token | Session], conditions: Iterable[ColumnElement[bool]], token_filter: TokenFilter
+) -> Select[int]:
+    found = select(table.id).where(*token_filter.conditions(table), *conditions, is_visible(table))
+    return select(func.count()).select_from(found.limit(MAX_COUNTED + 1).subquery())
 
 
 # Tokens.
@@ -144,6 +166,16 @@ def revoke_tokens(caller: Caller, token_filter: TokenFilter, now: datetime) -> C
     return Counts(tokens, sessions)
 
 
+def revoke_each(caller: Caller, token_ids: Collection[str], now: datetime) -> Counts:
+    """Revoke these tokens as `revoke_token` does. Skip those that were replaced in the meantime."""
+    tokens = sessions = 0
+    for token_id in dict.fromkeys(token_ids):
+        with suppress(TokenNotFound):
+            counts = revoke_token(caller, token_id, now)
+            tokens, sessions = tokens + counts.tokens, sessions + counts.sessions
+    return Counts(tokens, sessions)
+
+
 # Sessions.
 
 
@@ -176,6 +208,15 @@ def end_session(caller: Caller, session_id: str, now: datetime) -> int:
         ended = _end(connection, Session, [Session.id == session_id, _is_reached(Session)], caller, now)
         dependents = [Session.user_id == session.user_id, depends_on(session_id), _is_reached(Session)]
         _end(connection, Session, dependents, caller, now, by=events.SESSION_ENDED)
+    return ended
+
+
+def end_each(caller: Caller, session_ids: Collection[str], now: datetime) -> int:
+    """End these sessions as `end_session` does, and return the number of those that were live."""
+    ended = 0
+    for session_id in dict.fromkeys(session_ids):
+        with suppress(SessionNotFound):
+            ended += end_session(caller, session_id, now)
     return ended
 
 
@@ -310,6 +351,10 @@ _endings: dict[Any, tuple[str, Select[str], Any]] = {
     ),
 }
 
+_live: dict[type[Token | Session], Sequence[ColumnElement[bool]]] = {
+    Token: (Token.revoked_at.is_(None), Token.expires_at > _now),
+    Session: LIVE_SESSION,
+}
 _live_counts = tuple(
     select(func.count()).select_from(table).where(table.expires_at > _now, ended.is_(None))
     for table, ended in ((Token, Token.revoked_at), (Session, Session.ended_at))

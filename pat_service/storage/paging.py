@@ -18,10 +18,14 @@ MAX_LIMIT: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """The page after `cursor` (None: the first), of at most `limit` rows."""
+    """The page after `cursor` (None: the first), of at most `limit` rows.
+
+    `descending` shows the last key first.
+    """
 
     cursor: str | None = None
     limit: int = DEFAULT_LIMIT
+    descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,11 @@ def page(
     The statement selects `key` under the label `key`.
     """
     if page_request.cursor is not None:
-        statement = statement.where(key > page_request.cursor)
+        after = key < page_request.cursor if page_request.descending else key > page_request.cursor
+        statement = statement.where(after)
+    order = key.desc() if page_request.descending else key
     # One more row shows whether another page follows.
-    rows = list(connection.execute(statement.order_by(key).limit(page_request.limit + 1), parameters))
+    rows = list(connection.execute(statement.order_by(order).limit(page_request.limit + 1), parameters))
     items = rows[: page_request.limit]
     return Listing(items, items[-1].key if len(rows) > page_request.limit else None)
 

@@ -81,6 +81,36 @@
     }
   });
 
+  // ---- Rows to choose ----
+
+  /** @param {string} [name] @returns {HTMLInputElement[]} */
+  const picks = (name) => [.../** @type {NodeListOf<HTMLInputElement>} */ (
+    document.querySelectorAll(name ? `.pick[name="${name}"]` : ".pick"))];
+
+  /** Show the number of chosen rows in each text that names it: `data-counts="# row|# rows"`. */
+  function countPicks() {
+    const all = picks(), number = all.filter((pick) => pick.checked).length;
+    for (const one of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-counts]"))) {
+      const [single, many] = (one.dataset.counts ?? "|").split("|");
+      const text = (number === 1 ? single : many).replace("#", String(number));
+      one.textContent = number || one.role !== "status" ? text : "None selected";
+    }
+    for (const one of document.querySelectorAll("[data-needs-picks]")) {
+      /** @type {HTMLButtonElement} */ (one).disabled = !number;
+    }
+    const head = /** @type {HTMLInputElement | null} */ (document.querySelector("[data-picks]"));
+    if (head) {
+      head.checked = number > 0 && number === all.length;
+      head.indeterminate = number > 0 && number < all.length;
+    }
+  }
+
+  document.addEventListener("change", (event) => {
+    const box = /** @type {HTMLInputElement} */ (event.target);
+    if (box.dataset.picks) for (const pick of picks(box.dataset.picks)) pick.checked = box.checked;
+    if (box.dataset.picks || box.classList.contains("pick")) countPicks();
+  });
+
   // One click sends a form once.
   document.addEventListener("submit", (event) => {
     const form = /** @type {HTMLFormElement} */ (event.target);

@@ -6,8 +6,9 @@ Removing a membership keeps the user's grants. They have no effect until the use
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Protocol
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, false, func, or_, select, update
 
 from pat_service.errors import MemberNotFound
 from pat_service.rules import events
@@ -16,7 +17,7 @@ from pat_service.rules.directory import statuses, workspaces
 from pat_service.rules.directory.changes import Change, changing
 from pat_service.rules.directory.reach import Reach, reading_as
 from pat_service.storage.database import AnyRow, add
-from pat_service.storage.models import Member, User
+from pat_service.storage.models import ARCHIVED, Member, User, Workspace, WorkspaceStatus
 from pat_service.storage.paging import Listing, PageRequest, page
 
 
@@ -28,6 +29,16 @@ class Person:
     email: str
     name: str
     status: str
+
+
+class PlaceRow(Protocol):
+    """A workspace of a user. `role` is null if the user has left, and `archived` holds in this workspace."""
+
+    workspace_id: str
+    slug: str
+    name: str
+    role: str | None
+    archived: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,17 @@ def list_members(caller: Caller, workspace_id: str, page_request: PageRequest) -
         values = {"workspace": workspace_id} | caller.reach()
         listing = page(reached.connection, _members, Member.user_id, page_request, values)
     return replace(listing, items=[_build(row) for row in listing.items])
+
+
+def list_places(caller: Caller, user_id: str, page_request: PageRequest) -> Listing:
+    """Return a page of the caller's workspaces in which the user is a member or archived (`PlaceRow`).
+
+    Raise UserNotFound.
+    """
+    with reading_as(caller) as reached:
+        reached.find_user(user_id)
+        values = {"user": user_id} | caller.reach()
+        return page(reached.connection, _places, Workspace.id, page_request, values)
 
 
 def read(caller: Caller, workspace_id: str, user_id: str) -> Membership:
@@ -185,8 +207,26 @@ _members = (
     .where(Member.workspace_id == bindparam("workspace"))
 )
 _roles = (
-    select(Member.user_id, Member.workspace_id, Member.role)
+    select(Member.user_id, Member.workspace_id, Member.role, Workspace.slug.label("workspace_slug"))
+    .join(Workspace, Workspace.id == Member.workspace_id)
     .where(Member.user_id.in_(bindparam("users", expanding=True)), reaches_workspace(Member.workspace_id))
     .order_by(Member.workspace_id)
+)
+_archived = WorkspaceStatus.status == ARCHIVED
+_places = (
+    select(
+        Workspace.id.label("key"),
+        Workspace.id.label("workspace_id"),
+        Workspace.slug,
+        Workspace.name,
+        Member.role,
+        func.coalesce(_archived, false()).label("archived"),
+    )
+    .outerjoin(Member, and_(Member.workspace_id == Workspace.id, Member.user_id == bindparam("user")))
+    .outerjoin(
+        WorkspaceStatus,
+        and_(WorkspaceStatus.workspace_id == Workspace.id, WorkspaceStatus.user_id == bindparam("user")),
+    )
+    .where(or_(Member.user_id.is_not(None), _archived), reaches_workspace(Workspace.id))
 )
 _workspace_ids = select(Member.workspace_id).where(Member.user_id == bindparam("user"))

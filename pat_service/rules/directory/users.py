@@ -82,14 +82,44 @@ def list_users(
     """Return a page of the matching members of the caller's workspaces."""
     normalized = None if email is None else normalize_email(email)
     statement = _reached.where(*match(User, email=normalized))
+    return _list(caller, statement, User.id, page_request, status, workspace_id)
+
+
+def _list(
+    caller: Caller,
+    statement: Select[*tuple[Any, ...]],
+    key: SQLColumnExpression[str],
+    page_request: PageRequest,
+    status: str | None,
+    workspace_id: str | None,
+) -> Listing:
     if status is not None:
         statement = statement.where(_shown_status == status)
     if workspace_id is not None:
         within = (Member.workspace_id == workspace_id, reaches_workspace(Member.workspace_id))
         statement = statement.where(User.id.in_(select(Member.user_id).where(*within)))
     with reading_as(caller) as reached:
-        listing = page(reached.connection, statement, User.id, page_request, caller.reach())
+        listing = page(reached.connection, statement, key, page_request, caller.reach())
         return replace(listing, items=_build_all(reached, listing.items))
+
+
+def search(
+    caller: Caller,
+    page_request: PageRequest,
+    text: str,
+    *,
+    status: str | None = None,
+    workspace_id: str | None = None,
+) -> Listing:
+    """Return a page as `list_users` does, sorted by email, of users whose email or name contains the text.
+
+    The text is compared without case as far as the database can: SQLite knows the case of ASCII only.
+    """
+    statement = _reached_by_address
+    if text:
+        email = User.email.contains(normalize_email(text), autoescape=True)
+        statement = statement.where(email | User.name.icontains(text, autoescape=True))
+    return _list(caller, statement, User.email, page_request, status, workspace_id)
 
 
 def read(caller: Caller, user_id: str) -> VisibleUser:
@@ -179,13 +209,16 @@ def remove(caller: Caller, user_id: str, now: datetime) -> None:
         deletion.delete(change, USER, current, workspace_ids)
 
 
-def change_status_in(workspace_id: str, user_id: str, status: str, now: datetime) -> None:
-    """Change the status in one workspace, as the operator. Raise WorkspaceNotFound or UserNotFound, and
-    Conflict if the workspace has never known the user.
+def change_status_in(
+    workspace_id: str, user_id: str, status: str, now: datetime, caller: Caller = OPERATOR
+) -> None:
+    """Change the status in one workspace. Raise WorkspaceNotFound, UserNotFound or ScopeMissing, and Conflict
+    if the workspace has never known the user.
     """
-    with changing(OPERATOR, now) as change:
+    with changing(caller, now) as change:
         change.find_workspace(workspace_id)
         change.find_user(user_id, lock=True)
+        members.require_rank(change, user_id)
         # A status makes the workspace one that has known the user, which limits the clients of the home.
         if not change.connection.scalar(_is_known_in, {"user": user_id, "workspace": workspace_id}):
             raise Conflict("This workspace has never known the user. Name a workspace of the user.")
@@ -359,15 +392,16 @@ def _build(caller: Caller, row: AnyRow, roles: list[AnyRow]) -> VisibleUser:
 
 _shown_status = statuses.build_shown_status()
 _existing_home = select(Workspace.id).where(Workspace.id == User.home_workspace_id)
-_reached = select(
-    User.id.label("key"),
+_shown: Final = (
     User.id,
     User.email,
     User.name,
     _shown_status.label("status"),
     User.created_at,
     _existing_home.scalar_subquery().label("home_workspace_id"),
-).where(reaches_user(User.id))
+)
+_reached = select(User.id.label("key"), *_shown).where(reaches_user(User.id))
+_reached_by_address = select(User.email.label("key"), *_shown).where(reaches_user(User.id))
 _homeless = select(func.count()).select_from(User).where(not_(_existing_home.exists()))
 _by_email = select(User.id).where(User.email == bindparam("email"))
 _reached_by_email = select(User.id, reaches_user(User.id).label("reached")).where(

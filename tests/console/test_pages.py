@@ -1,0 +1,121 @@
+"""Every list of the console with many rows, and with hostile names."""
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+from sqlalchemy import select, update
+
+from pat_service.console.filters import PAGE_ROWS
+from pat_service.storage.models import App, Event, Session, Token, User, Workspace
+from tests.console.test_roles import ANA, GLOBEX
+from tests.support.console import OLGA, OTTO, Browser
+from tests.support.pages import HOSTILE, MANY, counting, crowd, read, require_inert
+from tests.support.people import WORLD, Service, provision
+
+SignIn = Callable[[str], Browser]
+
+PATHS: Final = (
+    "/people",
+    "/people?q=crowd",
+    "/people/new",
+    "/people/{ana}",
+    "/clients",
+    "/clients/_new",
+    "/clients/portal",
+    "/clients/portal/revoke",
+    "/live",
+    "/live?show=tokens",
+    "/live?show=tokens&state=any",
+    "/live/end?show=tokens&workspace=acme",
+    "/audit",
+    "/audit?type=token:minted&follow=0",
+)
+#: The lists of a page: its rows, the choices of its menus, the names of its rows.
+MOST_LISTS: Final = 8
+MOST_STATEMENTS: Final = 20
+
+
+@pytest.fixture(scope="module")
+def crowded(with_console: Service) -> Service:
+    crowd(with_console)
+    return with_console
+
+
+@pytest.mark.parametrize("email", [OLGA, OTTO])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_reads_a_page_of_each_list(
+    crowded: Service, console: Service, sign_in: SignIn, path: str, email: str
+) -> None:
+    browser, path = sign_in(email), path.format(ana=ANA(console))
+    with counting(console) as seen:
+        answer = browser.get(path)
+    assert answer.status_code in (200, 403)
+    assert len(seen.statements) <= MOST_STATEMENTS, seen.statements
+    assert seen.rows <= MOST_LISTS * (PAGE_ROWS + 1)
+    listing = path.partition("?")[0] in ("/people", "/live", "/audit")
+    assert not listing or seen.rows < MANY * 3
+
+
+def test_a_page_reads_no_more_of_twice_the_rows(crowded: Service, console: Service, sign_in: SignIn) -> None:
+    olga, ana = sign_in(OLGA), ANA(console)
+
+    def read_all() -> dict[str, tuple[int, int]]:
+        reads = {}
+        for path in PATHS:
+            with counting(console) as seen:
+                assert olga.get(path.format(ana=ana)).status_code == 200
+            reads[path] = (len(seen.statements), seen.rows)
+        return reads
+
+    crowd(console)
+    read_all()  # what a worker reads once
+    before = read_all()
+    crowd(console)
+    assert read_all() == before
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_names_and_attributes_are_texts(console: Service, sign_in: SignIn, hostile: str) -> None:
+    console.frame(attributes={"region": hostile[:100]})
+    for table in (User, App, Workspace):
+        others = table.name.not_in(("Globex", "Mallory", "Ledger"))
+        console.change(update(table).where(others).values(name=hostile))
+    details = {"before": {"name": hostile}, "after": {"name": "10,000 " * 1500}, "times": hostile}
+    console.change(update(Event).values(details=details, code="c" * 300, request_id=hostile))
+    for table_ in (Token, Session):
+        console.change(update(table_).values(client_id=hostile))
+    otto, olga = sign_in(OTTO), sign_in(OLGA)
+    try:
+        for path in PATHS:
+            for browser in (otto, olga):
+                answer = browser.get(path.format(ana=ANA(console)))
+                require_inert(answer.text)
+                if browser is otto:
+                    assert not [word for word in GLOBEX if word in read(answer.text)]
+                    assert answer.status_code in (200, 403)
+                else:
+                    assert answer.status_code == 200
+    finally:
+        provision(console.app, WORLD)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/people?q=", "/people?cursor=", "/people?workspace=", "/people?status="),
+        *("/live?user=", "/live?app=", "/live?client=", "/live?cursor=", "/live?token="),
+        *("/audit?type=", "/audit?code=", "/audit?since=", "/audit?session="),
+    ],
+)
+def test_no_filter_is_a_server_error(console: Service, sign_in: SignIn, path: str) -> None:
+    otto = sign_in(OTTO)
+    for value in ("%00", "%FF%FE", "%ED%A0%80", "\u202e", "x" * 10_000, "<script>", "%25s"):
+        answer = otto.get(path + value)
+        assert answer.status_code in (200, 400)
+        require_inert(answer.text)
+
+
+def test_the_crowd_is_larger_than_a_page(crowded: Service) -> None:
+    for table in (User, App, Workspace, Token, Session):
+        assert len(crowded.rows(select(table.id))) > 2 * PAGE_ROWS
