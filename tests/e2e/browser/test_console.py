@@ -12,25 +12,39 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import BrowserContext, Page, expect
+from sqlalchemy import select, update
 
 from pat_service.cli import upgrade_schema
 from pat_service.rules import operators
 from pat_service.storage.database import db
+from pat_service.storage.models import App, User, Workspace
 from tests.e2e.browser.accessibility import expect_accessible
 from tests.e2e.browser.installation import expect_scheme, expect_visible_focus, tab_to
 from tests.e2e.browser.recorder import Recorder
 from tests.support.console import OLGA, OTTO, VERA, add_operators, make_link
+from tests.support.pages import HOSTILE
 from tests.support.people import KEY, ORDERS, WORLD, Service, build_on, provision
 from tests.support.servers import free_port, gunicorn
 
 #: Each page that Olga opens, with its heading.
-PAGES: Final = {
+PAGES: Final[dict[str, str | re.Pattern[str]]] = {
     "/": "Overview",
     "/apps": "Apps",
     "/apps/new": "Add an app",
     f"/apps/{ORDERS}": "Orders",
     f"/apps/{ORDERS}/preview": "Orders",
     f"/apps/{ORDERS}/embed?back-end=node&page=iframe": "Orders",
+    "/people": "People",
+    "/people/new": "Add a person",
+    "/clients": "Clients",
+    "/clients/_new": "Create a client",
+    "/clients/portal": "portal",
+    "/clients/portal/revoke": "Revoke portal?",
+    "/live": "Live",
+    "/live?show=tokens&client=nobody": "Live",
+    "/live/end?show=tokens&workspace=acme": re.compile("Revoke .+ tokens? and end .+ sessions?"),
+    "/audit": "Audit",
+    "/audit?type=token:minted&follow=0": "Audit",
     "/operators": "Operators",
     "/sessions": "Your sessions",
     "/health": "Health",
@@ -330,3 +344,95 @@ def test_no_other_page_can_frame_a_preview(console: Console, page: Page, context
     mallory.goto("https://mallory.example/")
     mallory.wait_for_timeout(500)
     assert not [frame for frame in mallory.frames if "/embed-apps/" in frame.url]
+
+
+def test_olga_ends_the_sessions_that_she_selects(console: Console, page: Page) -> None:
+    frames = [console.service.frame(), console.service.frame(email="ben@acme.test")]
+    console.sign_in(page)
+    page.goto(f"{console.url}/live?app=orders")
+    button = page.get_by_role("button", name="End selected")
+    expect(button).to_be_disabled()
+    tab_to(page.get_by_label("Select the session of ben@acme.test at orders"))
+    page.keyboard.press("Space")
+    expect(page.get_by_text("1 session selected")).to_be_visible()
+    every = page.get_by_label("All on this page")
+    every.focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_text("2 sessions selected")).to_be_visible()
+    expect_accessible(page.main_frame)
+    tab_to(button)
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="End 2 sessions?")
+    expect(dialog).to_be_visible()
+    tab_to(dialog.get_by_role("button", name="End 2 sessions"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="Ended 2 sessions.")).to_be_visible()
+    assert [console.service.get(frame, "session").status_code for frame in frames] == [401, 401]
+
+
+def test_a_filter_keeps_the_selection_bar_working(console: Console, page: Page) -> None:
+    console.service.frame()
+    console.sign_in(page)
+    page.goto(f"{console.url}/live?show=tokens")
+    page.get_by_label("Person").fill("ana@acme.test")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("user=ana"))
+    page.get_by_label("All on this page").check()
+    expect(page.get_by_role("button", name="Revoke selected")).to_be_enabled()
+    page.get_by_role("link", name="Revoke all that match").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Revoke")
+    expect_accessible(page.main_frame)
+
+
+def test_olga_creates_a_client_and_copies_its_secret(console: Console, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    console.sign_in(page)
+    page.goto(f"{console.url}/clients/_new")
+    tab_to(page.get_by_label("Id"))
+    page.keyboard.type("shop")
+    tab_to(page.get_by_label("acme"))
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Secret of shop")).to_be_visible()
+    expect_accessible(page.main_frame)
+    tab_to(page.get_by_role("button", name="Copy"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    secret = page.evaluate("navigator.clipboard.readText()")
+    assert secret in str(page.locator(".secret code").text_content())
+    page.goto(f"{console.url}/clients/shop")
+    expect(page.get_by_text("not yet")).to_be_visible()
+    assert secret not in page.content()
+
+
+def test_the_audit_page_follows_the_trail(console: Console, page: Page) -> None:
+    console.sign_in(page)
+    page.goto(f"{console.url}/audit?user=ben@acme.test")
+    console.service.token(email="ben@acme.test")
+    page.get_by_role("link", name="Follow live").click()
+    events = page.locator(".events > li")
+    events.first.locator("summary").click()
+    before, opened = events.count(), events.first.get_attribute("id")
+    console.service.frame(email="ben@acme.test")
+    expect(events).to_have_count(before + 2, timeout=15_000)
+    expect(page.locator(f"#{opened} details")).to_have_attribute("open", "")
+    expect_accessible(page.main_frame)
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_hostile_names_fit_every_page(console: Console, page: Page, width: int) -> None:
+    console.service.frame()
+    ana = select(User.id).where(User.email == "ana@acme.test")
+    (ana_id,) = console.service.rows(ana)[0]
+    page.set_viewport_size({"width": width, "height": 800})
+    console.sign_in(page)
+    try:
+        for name in (HOSTILE[0], HOSTILE[-1]):
+            for table in (User, App, Workspace):
+                console.service.change(update(table).values(name=name))
+            for path in ("/people", f"/people/{ana_id}", "/live", "/live?show=tokens", "/audit"):
+                page.goto(f"{console.url}{path}")
+                assert page.evaluate(OVERFLOW) <= 0, path
+                expect_accessible(page.main_frame)
+    finally:
+        provision(console.service.app, WORLD)
