@@ -107,7 +107,7 @@ def nginx(
     trusted: Path | None = None,
     relay: int | None = None,
     body_mb: int = 2,
-    edits: Mapping[str, str] = MappingProxyType({}),
+    console: bool = False,
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate.
@@ -115,8 +115,7 @@ def nginx(
     `app_origins`: with the changes of docs/operate/proxy.md for an origin for each app.
     `upstreams`: also for apps that run elsewhere, with this list of addresses. `trusted`: their authority.
     `relay`: the port of the relay, if it runs.
-    `body_mb`: the size of uploads, changed as docs/operate/proxy.md says.
-    `edits`: texts to replace in gateway-host.nginx.conf, or for Caddy in gateway.Caddyfile.
+    `body_mb`: the size of uploads, changed as docs/operate/proxy.md says. `console`: with the console's host.
     """
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
@@ -139,7 +138,7 @@ def nginx(
         if app_origins or upstreams is not None:
             changes[f"server_name {HOST};"] = rf"server_name {HOST} ~^[^.]+\.embed\.example$;"
         if upstreams is not None:
-            changes["# include /etc/nginx/"] = f"include {folder}/"
+            changes["# include /etc/nginx/gateway"] = f"include {folder}/gateway"
             lines = "".join(f'    "{each}" {_nginx_target(each)};\n' for each in upstreams)
             blocks = "".join(
                 f"upstream {_nginx_target(each).rpartition('/')[2]} {{ server {urlsplit(each).netloc}; }}\n"
@@ -161,6 +160,10 @@ def nginx(
             authority = {"/etc/ssl/certs/ca-certificates.crt": str(trusted or folder / "fullchain.pem")}
             _changed("gateway-host.nginx.conf", authority | dict(edits), folder)
             _changed("gateway.nginx.conf", gateway, folder)
+        if console:
+            changes["# include /etc/nginx/console"] = f"include {folder}/console"
+            own = {text: changes[text] for text in ("/etc/ssl/pat-service/", "listen 443 ")}
+            _changed("console.nginx.conf", own, folder)
         config = _changed("nginx.conf", changes, folder)
         command = [program("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
         with _running("nginx", command, folder / "output", cwd=folder, env=env) as wait:
@@ -177,7 +180,7 @@ def caddy(
     trusted: Path | None = None,
     relay: int | None = None,
     body_mb: int = 2,
-    edits: Mapping[str, str] = MappingProxyType({}),
+    console: bool = False,
 ) -> Iterator[Proxy]:
     """Run docs/operate/Caddyfile as `nginx` runs its configuration."""
     with _scratch("caddy") as folder:
@@ -211,6 +214,14 @@ def caddy(
                     f"reverse_proxy @sockets 127.0.0.1:{relay}"
                 )
             _changed("gateway.Caddyfile", gateway, folder)
+        if console:
+            changes["# import console"] = "import console"
+            tls = f"\ttls {folder}/fullchain.pem {folder}/key.pem\n"
+            own = {
+                "\nconsole.example {\n": f"\nconsole.example {{\n{tls}",
+                "/run/pat-service/": f"{sockets}/",
+            }
+            _changed("console.Caddyfile", own, folder)
         config = _changed("Caddyfile", changes, folder)
         command = [program("caddy"), "run", "--config", str(config), "--adapter", "caddyfile"]
         home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}

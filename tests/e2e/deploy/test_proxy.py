@@ -11,6 +11,8 @@ import ssl
 import threading
 import warnings
 from collections.abc import Iterator
+from email.message import Message
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ from tests.e2e.deploy.load import Connection, Load, any_certificate, minting, vi
 from tests.e2e.deploy.test_gunicorn import TOKEN
 from tests.e2e.deploy.test_hostile_sockets import HIDDEN, REFUSED, SIZE
 from tests.support import servers
-from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, basic, long_lived_service
+from tests.support.console import CONSOLE_URL, SAME_ORIGIN, add_operators, make_link
+from tests.support.people import KEY, MINT, ORDERS, PUBLIC_URL, Service, basic, build_on, long_lived_service
 from tests.support.servers import HOST, Proxy, WebServer, gunicorn, wait_for
 
 pytestmark = pytest.mark.slow
@@ -47,14 +50,16 @@ def service(schema: Path, sockets: Path) -> Iterator[WebServer]:
             "DATABASE_URL": f"sqlite:///{sockets / 'pat-service.db'}",
             "TRUSTED_PROXIES": "1",
             "FAILURE_RATE_LIMIT": "5 per minute",
+            "CONSOLE_URL": CONSOLE_URL,
         }
+        add_operators(service)
     with gunicorn(environ, workers=1, at=sockets / "1.sock", log=sockets / "service.log") as server:
         yield server
 
 
 @pytest.fixture(scope="module", params=PROXIES)
 def proxy(request: pytest.FixtureRequest, service: WebServer, sockets: Path) -> Iterator[Proxy]:
-    with installed_or_skipped(PROXIES[request.param])(sockets) as proxy:
+    with installed_or_skipped(partial(PROXIES[request.param], console=True))(sockets) as proxy:
         yield proxy
 
 
@@ -337,6 +342,41 @@ def test_other_hosts_are_refused_and_browsers_get_http_2(proxy: Proxy) -> None:
     context.set_alpn_protocols(["h2", "http/1.1"])
     with tls(proxy, context) as connection:
         assert connection.selected_alpn_protocol() == "h2"
+
+
+def test_olga_signs_in_to_the_console_and_no_log_has_her_secrets(
+    proxy: Proxy, connection: Connection, sockets: Path
+) -> None:
+    app = build_on(f"sqlite:///{sockets / 'pat-service.db'}", sockets, CONSOLE_URL=CONSOLE_URL)
+    link = make_link(Service(app.test_client()))
+
+    def ask(method: str, path: str, body: str = "", **headers: str) -> tuple[int, Message]:
+        connection.request(method, path, body, {"Host": "console.example", **headers})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers
+
+    form = {"Content-Type": "application/x-www-form-urlencoded"} | SAME_ORIGIN
+    status, headers = ask("POST", "/sign-in/link", f"link={link}", **form)
+    assert status == 303
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    status, headers = ask("GET", "/apps?q=hidden-word", Cookie=cookie)
+    assert status == 200
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    ask("GET", "/sign-in/oidc/callback?code=hidden-code&state=hidden-state")
+    wait_for(lambda: "oidc/callback" in proxy.log.read_text())
+    for secret in (link, cookie.partition("=")[2], "hidden-word", "hidden-code", "hidden-state"):
+        assert secret not in logs_of(proxy)
+
+
+def test_the_consoles_host_serves_the_console_alone(proxy: Proxy, connection: Connection) -> None:
+    headers = {"Host": "console.example"}
+    for path in ("/metrics", "/internal/embed-auth", "/api/docs", "/embed.js", f"/embed-apps/{ORDERS}"):
+        assert connection.ask("GET", path, **headers)[0] == 404, path
+    connection.request("POST", "/sign-in/link", "a" * 100_000, headers)
+    assert connection.getresponse().status == 413
+    connection.close()
+    assert connection.ask("GET", "/sign-in")[0] == 404
 
 
 def test_thousands_of_silent_or_slow_senders_delay_no_viewer(proxy: Proxy, sockets: Path) -> None:
