@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e.browser.accessibility import list_violations
 from tests.e2e.browser.recorder import Recorder
 from tests.support.people import KEY
 from tests.support.servers import gunicorn
@@ -19,6 +20,8 @@ OVERFLOW: Final = "() => document.documentElement.scrollWidth - document.documen
 BACKGROUND: Final = "() => getComputedStyle(document.body).backgroundColor"
 #: One operation of each kind, since the renderer takes a second for each.
 OPERATIONS: Final = ("Minting-mint", "Frames-openApp", "Directory-changeApp", "Events-exportEvents")
+#: axe-core's rules that Swagger UI breaks. docs/host/api.md names them.
+SWAGGER_UI: Final = {"color-contrast", "nested-interactive", "select-name"}
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +77,20 @@ def test_without_scripts_the_page_links_to_the_document(browser: Browser, docs: 
     link = page.get_by_role("link", name="OpenAPI document")
     assert link.get_attribute("href") == "/api/openapi.json"
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_only_swagger_ui_brings_grave_violations(page: Page, docs: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(f"{docs}#/Minting/mint")
+    expect(page.locator("#operations-Minting-mint.is-open .response").first).to_be_visible()
+    assert {one["id"] for one in list_violations(page.main_frame)} == SWAGGER_UI
+    # Without the renderer's elements, all is ours.
+    page.locator(".swagger-ui").evaluate("(element) => element.remove()")
+    assert list_violations(page.main_frame) == []
+
+
+def test_the_start_page_is_accessible(page: Page, docs: str) -> None:
+    page.goto(docs.replace("/api/docs", "/"))
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert list_violations(page.main_frame) == []
