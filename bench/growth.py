@@ -5,14 +5,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine, text
 
 from bench import rig
 from bench.load import Run
 from bench.report import Results, Series
+from pat_service.console.filters import PAGE_ROWS
 from pat_service.storage.database import parse_url
 from tests.support.servers import PROJECT, fresh_database
 
@@ -24,6 +27,30 @@ HOARD: Final = 10_000
 #: One session in this many expired long ago, so that the purge has work.
 STALE: Final = 10
 AIM: Final = 0.9
+CONSOLE_URL: Final = "https://console.example"
+#: Pages of the console. Each shows a page of a list.
+PAGES: Final = (
+    "/people",
+    "/people?q=filler9",
+    "/people?q=nobody",
+    "/clients",
+    "/live",
+    "/live?show=tokens",
+    "/live?user=user1@acme.test",
+    "/audit",
+    "/audit?user=user1@acme.test",
+    "/audit?type=token:minted",
+    "/audit?type=app:deleted",
+)
+#: Signs an owner in, and prints the cookie.
+SIGN_IN: Final = (
+    "from datetime import UTC, datetime; from app import create_app; "
+    "from pat_service.rules import console_sessions, operators; now = datetime.now(UTC); app = create_app(); "
+    "app.app_context().push(); keyring = app.extensions['pat_service.keyring']; "
+    "operators.put('olga@acme.test', 'owner', (), now); "
+    "link = console_sessions.create_link(keyring, 'olga@acme.test'); "
+    "print(console_sessions.sign_in_by_link(keyring, link, 'bench', now).reveal())"
+)
 
 _UUID = {
     "sqlite": "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' "
@@ -138,7 +165,9 @@ def measure(kind: str, plan: rig.Plan, scale: float, folder: Path, results: Resu
         )
         targets = {}
         for name, database in (("small", small), ("large", large)):
-            targets[name] = stack.enter_context(rig.service(name, database, redis, folder, plan))
+            service = rig.service(name, database, redis, folder, plan, CONSOLE_URL=CONSOLE_URL)
+            targets[name] = stack.enter_context(service)
+        _measure_console(kind, plan, targets["large"], rig.settings(large, redis), results)
         for work in ("mint", "open", "session"):
             names = ["large", "small", "small again"]
             runs = rig.interleaved({name: targets[name.split()[0]] for name in names}, work, plan)
@@ -148,6 +177,25 @@ def measure(kind: str, plan: rig.Plan, scale: float, folder: Path, results: Resu
                     target.prepare()
         _measure_hoard(kind, plan, targets["large"], results)
         _measure_purge(kind, plan, targets["large"], rig.settings(large, redis), results)
+
+
+def _measure_console(
+    kind: str, plan: rig.Plan, large: rig.Target, environ: dict[str, str], results: Results
+) -> None:
+    """Compare each page of the console with the API's list of tokens, of as many rows."""
+    command = [sys.executable, "-c", SIGN_IN]
+    env = rig.clean(environ | rig.PATHS | {"CONSOLE_URL": CONSOLE_URL})
+    cookie = subprocess.check_output(command, cwd=PROJECT, env=env, text=True).strip()
+    base = "list of tokens"
+    requests = {base: rig.get_request(f"/api/ext/personal-access-tokens?limit={PAGE_ROWS}")}
+    for path in PAGES:
+        requests[path] = rig.get_request(
+            path, Host=urlsplit(CONSOLE_URL).netloc, Cookie=f"__Host-pat-console={cookie}"
+        )
+    targets = {name: replace(large, requests={"read": [request]}) for name, request in requests.items()}
+    runs = rig.interleaved(targets, "read", plan)
+    for path in PAGES:
+        results.add(kind, path, base, AIM, [Series(path, runs[path]), Series(base, runs[base])])
 
 
 def _measure_hoard(kind: str, plan: rig.Plan, large: rig.Target, results: Results) -> None:

@@ -152,6 +152,12 @@ def session_request(jwt: str, app_id: str = APP) -> bytes:
     return _request("GET", f"/embed-apps/{app_id}/session", {"Authorization": f"Bearer {jwt}"})
 
 
+def get_request(path: str, **headers: str) -> bytes:
+    """Return a request for a path, as the client unless the headers say more."""
+    credentials = b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+    return _request("GET", path, headers or {"Authorization": f"Basic {credentials}"})
+
+
 def session_of(page: str) -> str:
     """Return the JWT in a page."""
     return page[page.index("eyJ") :].partition('"')[0]
@@ -193,9 +199,11 @@ def servers(database: str, redis: str | None, folder: Path, plan: Plan) -> Itera
 
 
 @contextmanager
-def service(name: str, database: str, redis: str | None, folder: Path, plan: Plan) -> Iterator[Target]:
-    """Start the service on this database, and mint and open for half of its users."""
-    environ = settings(database, redis) | PATHS
+def service(
+    name: str, database: str, redis: str | None, folder: Path, plan: Plan, **more: str
+) -> Iterator[Target]:
+    """Start the service on this database, and mint and open for half of its users. `more` are settings."""
+    environ = settings(database, redis) | more | PATHS
     with ExitStack() as stack:
         with at_processor(0):
             app, log = "bench.service:create_app()", folder / f"{name}.log"

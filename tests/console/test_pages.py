@@ -1,17 +1,19 @@
 """Every list of the console with many rows, and with hostile names."""
 
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import select, update
 
 from pat_service.console.filters import PAGE_ROWS
+from pat_service.storage.database import db
 from pat_service.storage.models import App, Event, Session, Token, User, Workspace
-from tests.console.test_roles import ANA, GLOBEX
-from tests.support.console import OLGA, OTTO, Browser
+from tests.console.test_roles import ANA, GLOBEX, newest
+from tests.support.console import CONSOLE_URL, OLGA, OTTO, VERA, Browser, add_operators
 from tests.support.pages import HOSTILE, MANY, counting, crowd, read, require_inert
-from tests.support.people import WORLD, Service, provision
+from tests.support.people import WORLD, Service, build_on, provision
 
 SignIn = Callable[[str], Browser]
 
@@ -119,3 +121,41 @@ def test_no_filter_is_a_server_error(console: Service, sign_in: SignIn, path: st
 def test_the_crowd_is_larger_than_a_page(crowded: Service) -> None:
     for table in (User, App, Workspace, Token, Session):
         assert len(crowded.rows(select(table.id))) > 2 * PAGE_ROWS
+
+
+@pytest.mark.postgres
+def test_every_page_and_change_works_on_postgresql(postgres_url: str, tmp_path: Path) -> None:
+    service = Service(build_on(postgres_url, tmp_path, CONSOLE_URL=CONSOLE_URL).test_client())
+    provision(service.app, WORLD)
+    add_operators(service)
+    crowd(service)
+    service.frame()
+    ana = ANA(service)
+    for email in (OLGA, OTTO, VERA):
+        browser = Browser(service, email)
+        for path in PATHS:
+            assert browser.get(path.format(ana=ana)).status_code in (200, 403), (email, path)
+    otto, olga = Browser(service, OTTO), Browser(service, OLGA)
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("/status", {"status": "archived"}),
+        ("/status", {"status": "active", "workspace": "acme"}),
+        ("/memberships", {"workspace": "acme", "role": "admin"}),
+        ("/grants/remove", {"app": "support"}),
+        ("/grants", {"app": "support"}),
+        ("/end", {}),
+        ("/memberships/remove", {"workspace": "acme"}),
+    ]
+    for path, fields in changes:
+        assert otto.post(f"/people/{ana}{path}", **fields).status_code == 303, path
+    ((someone,), *_) = service.rows(select(User.email).where(User.email.like("crowd%")))
+    session = newest(Session, someone)(service)
+    assert otto.post("/live/sessions", session=session).status_code == 303
+    assert otto.post("/live/end", show="tokens", client="portal").status_code == 303
+    assert "token:revoked" in otto.get("/audit/export?format=jsonl").text
+    form: dict[str, Any] = {"id": "shop", "scope": "mint", "reach": "all", "highest_role": "end-user"}
+    assert olga.post("/clients", **form).status_code == 200
+    assert olga.post("/clients/shop", **(form | {"scope": "audit"})).status_code == 303
+    assert olga.post("/clients/shop/rotate", overlap="1h").status_code == 200
+    assert olga.post("/clients/shop/revoke", tokens="1").status_code == 303
+    with service.app.app_context():
+        db.engine.dispose()
