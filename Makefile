@@ -33,7 +33,7 @@ export PIP_NO_INPUT := 1
 # Each server and command that a test starts loads compiled modules: this saves a fifth of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run free-port test quick fuzz soak frameworks rolling bench bench-growth bench-view embed-version static portal-png lint format texts lock programs clean
+.PHONY: help run free-port test quick fuzz soak frameworks rolling bench bench-growth bench-view embed-version static portal-png console-png lint format texts lock programs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -48,7 +48,8 @@ help:
 	@echo "make bench    measure the speed as ratios; make bench-growth: with a million tokens"
 	@echo "make bench-view  measure the first view of an app over a slow line: about four minutes"
 	@echo "make embed-version  publish static/embed.js permanently under its version"
-	@echo "make portal-png  take README's picture of the demo portal"
+	@echo "make portal-png  take README's picture of the demo portal and the console"
+	@echo "make console-png  take the pictures of docs/operate/console.md"
 	@echo "make static   minify and compress the files of frames for a release"
 	@echo "make lint     check style, types and the direction of imports"
 	@echo "make format   rewrite the code in the project's style"
@@ -119,6 +120,9 @@ static: $(VENV)/.dev
 
 portal-png: $(VENV)/.dev programs
 	@$(PY) -m tools.portal_screenshot
+
+console-png: $(VENV)/.dev programs
+	@$(PY) -m tools.console_screenshot
 
 lint: $(VENV)/.dev
 	@$(PY) -m ruff check .

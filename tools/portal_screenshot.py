@@ -1,38 +1,43 @@
-"""Take README's picture of the demo portal, docs/portal.png: `make portal-png`. Needs Chromium."""
+"""Take README's picture, docs/portal.png: `make portal-png`. Needs Chromium.
+
+It shows the demo portal, and in front of it the operators' console.
+"""
 
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from base64 import b64encode
 from typing import Final
 
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Page, ViewportSize
 
-from tests.e2e.browser.checkout import copy_project
-from tests.e2e.browser.conftest import CHROMIUM_ARGS
-from tests.e2e.browser.laptop import LAPTOP, running
-from tests.support.servers import chromium
+from tools.console_screenshot import DOCS, demo, open_portal, sign_in
 
-PICTURE: Final = Path(__file__).resolve().parents[1] / "docs/portal.png"
+PICTURE: Final = DOCS / "portal.png"
 SIZE: Final[ViewportSize] = {"width": 1280, "height": 860}
-PORT: Final = 5000  # the port that README names
+BOTH: Final[ViewportSize] = {"width": 1280, "height": 960}
+#: Both pictures, one in front of the other.
+PAGE: Final = """<style>body {{ margin: 0; background: #fff }} img {{ position: absolute; border-radius: 10px;
+  box-shadow: 0 6px 28px #0005 }}</style>
+<img src="{portal}" style="left: 16px; top: 16px; width: 980px"><img src="{console}" style="right: 16px;
+  bottom: 16px; width: 820px">"""
 
 
-def take(page: Page) -> None:
-    """Save the portal with Ana's orders, as it is when the app has settled."""
-    page.goto(f"http://localhost:{PORT}/")
-    expect(page.locator("#frame-state")).to_have_text("loaded")
-    expect(page.frame_locator("pat-embed iframe").locator("h1")).to_have_text("Orders")
+def _picture(page: Page) -> str:
+    """Return a picture of the page as an address."""
     page.wait_for_load_state("networkidle")
-    page.screenshot(path=PICTURE)
+    return f"data:image/png;base64,{b64encode(page.screenshot()).decode()}"
 
 
 def main() -> None:
-    with TemporaryDirectory() as folder:
-        tree = copy_project(Path(folder, "tree"))
-        with running(tree, *LAPTOP, port=PORT), sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGS)
-            take(browser.new_page(viewport=SIZE))
-            browser.close()
+    with demo() as (tree, browser):
+        page = browser.new_page(viewport=SIZE)
+        open_portal(page)
+        portal = _picture(page)
+        page = browser.new_page(viewport={**SIZE, "height": 720})
+        sign_in(page, tree)
+        console = _picture(page)
+        both = browser.new_page(viewport=BOTH)
+        both.set_content(PAGE.format(portal=portal, console=console))
+        both.screenshot(path=PICTURE)
     sys.stdout.write(f"{PICTURE}\n")
 
 
