@@ -1,5 +1,6 @@
 // pat-service: embeds an app and keeps it open. Its API is in /embed.d.ts.
-// It stores nothing and reads no cookie. Only the frame gets the token, through a MessagePort.
+// It stores nothing and reads no cookie. Only the frame gets the token, through a MessagePort, and
+// the service if it asks for reports of blank frames.
 (() => {
   "use strict";
 
@@ -602,12 +603,21 @@
       this.#left = left && !this.options.endOnUnmount;
       if (left) return this.#fail(new PatEmbedError("left_app", "A link or a script of the app led its frame to another page."));
       const { app, workspace } = this.options;
+      if (/"reports": ?true/.test(page) && /^pat_/.test(this.#token)) this.#tellService(around);
       const target = app ? `--app ${app}` : `--workspace ${workspace}`;
       const advice = `\`flask --app app doctor ${target} --parent ${around.join(" --parent ")}\` says what to change.`;
       // The page names this origin if it may be the parent. It does not know the pages around this one.
       this.#fail(!page || (window === top && /"parent":/.test(page))
         ? new PatEmbedError("timeout", `${url} does not answer in time${page ? ", although it has loaded: the network is slow, or a proxy or CDN rewrites it" : ""}. ${advice}`, { retryable: true })
         : new PatEmbedError("origin_not_allowed", `The frame is blank: ${origin}, or a page around it, may not frame the app. ${advice}`));
+    }
+
+    // Tell the service which page it does not allow, so that its console can name the page. The token shows that the
+    // report is about this app.
+    #tellService(around) {
+      const body = JSON.stringify({ token: this.#token, around });
+      const request = { method: "POST", mode: "no-cors", credentials: "omit", keepalive: true, body };
+      fetch(this.url.replace(/frame$/, "blank"), request).catch(() => {});
     }
 
     // The script of a frame's page runs before the page has loaded.

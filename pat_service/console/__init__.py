@@ -14,6 +14,7 @@ from pat_service.console import (
     overview,
     people,
     previews,
+    problems,
     sign_in,
 )
 from pat_service.console.blueprint import blueprint
@@ -23,7 +24,7 @@ from pat_service.console.pages import refusal_page
 __all__ = ["Provider", "init_app", "refusal_page"]
 
 #: Modules with pages. Their import adds the pages to the blueprint.
-PAGES = (overview, live, audit, apps, previews, people, clients, operators, health, sign_in)
+PAGES = (overview, problems, live, audit, apps, previews, people, clients, operators, health, doctor, sign_in)
 
 
 def init_app(app: Flask, settings: Sequence[str], provider: Provider | None) -> None:

@@ -23,6 +23,7 @@ from pat_service.embed.locale import language, theme
 from pat_service.embed.registry import Registry
 from pat_service.embed.script_texts import texts_in
 from pat_service.embed.texts import direction, translator
+from pat_service.http import console_host
 from pat_service.http.headers import FRAME_POLICY, FrameHeaders, csp_nonce, request_state
 from pat_service.http.payload import FORM, MULTIPART, check_body
 from pat_service.http.public_url import TOKEN_PARAMETER
@@ -45,8 +46,10 @@ _NONCE, _REQUEST_ID = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
 _FRAME: Final = re.compile(rf"({APPS}|{LAUNCHERS})(?:/([^/]*)(/.*)?)?", re.DOTALL)
 #: The path of the page that waits for a token, and of the handover.
 HANDOVER: Final = "/frame"
+#: The path below an app's address to which browsers send violation reports.
+REPORTS: Final = "/reports"
 #: Scripts call these paths. Their errors are always JSON.
-_FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/|/apps/")
+_FOR_SCRIPTS: Final = re.compile(r"/session\Z|/data/|/apps/|/reports\Z|/blank\Z")
 
 
 @lru_cache(maxsize=512)
@@ -156,13 +159,23 @@ def frame_headers(response: Response) -> Response:
         limits = app_limits() if parsed[0].app_id else _launcher_limits()
         policy = limits.policy.replace("{nonce}", csp_nonce())
         sent.environ[FRAME_POLICY] = FrameHeaders(
-            f"{policy}; {ancestors.frame_ancestors(_sources())}",
+            f"{policy}; {ancestors.frame_ancestors(_sources())}{_report_uri(parsed[0].app_id)}",
             limits.permissions_policy,
             limits.is_isolated,
         )
         if response.status_code == 405 or sent.method == "OPTIONS":
             response.allow = [method for method in response.allow if method != "HEAD"]
     return response
+
+
+def _report_uri(app_id: str | None) -> str:
+    """Return the directive that asks browsers for reports about this app, which the console shows.
+
+    Chromium's reports do not name the app, so the address does.
+    """
+    if app_id is None or not console_host.is_on(current_app) or not is_uuid(app_id):
+        return ""
+    return f"; report-uri {APPS}/{app_id}{REPORTS}"
 
 
 def _sources() -> list[str]:

@@ -8,14 +8,14 @@ from typing import Any, Final
 from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from pat_service.credentials import Secret
-from pat_service.embed import answers
+from pat_service.embed import answers, reports
 from pat_service.embed.app_limits import FORM_LIMIT_BYTES
 from pat_service.embed.deep_link import check_link, read_address_link
 from pat_service.embed.handover import read_handover
 from pat_service.embed.hosts import app_host, app_prefix, launcher_origins
 from pat_service.embed.navigation import require_frame
 from pat_service.embed.pages import facts, first_page, hand_over_page, show_waiting
-from pat_service.errors import Refused
+from pat_service.errors import OriginNotAllowed, Refused
 from pat_service.http import limits, opening, session_cookies
 from pat_service.http.authentication import bearer, count_request, keyring, utcnow
 from pat_service.http.payload import may_be_longer, receive_body
@@ -52,11 +52,15 @@ def hand_over(**_: str) -> Response:
     link = check_link(answers.requested_place(), handover.pages, handover.params)
     framing = Framing(handover.parent, handover.ancestors, launcher_origins())
     attempt = Attempt(_place(), handed_over=True, framing=framing, former=handover.session)
-    return _open(
-        answers.read_credential([handover.token]),
-        attempt,
-        lambda ready: hand_over_page(ready, handover, link),
-    )
+    try:
+        return _open(
+            answers.read_credential([handover.token]),
+            attempt,
+            lambda ready: hand_over_page(ready, handover, link),
+        )
+    except OriginNotAllowed:
+        reports.count_handover(handover)
+        raise
 
 
 def enter(workspace_id: str, app_id: str) -> tuple[Response, int]:
@@ -104,7 +108,9 @@ def _body_limit() -> int:
 
 def _navigate(credential: Secret, navigation: Navigation) -> Response:
     link = read_address_link(answers.requested_place())
-    return _open(credential, Attempt(_place(), navigation), lambda ready: first_page(ready, link))
+    response = _open(credential, Attempt(_place(), navigation), lambda ready: first_page(ready, link))
+    reports.count_navigation()
+    return response
 
 
 def _open(credential: Secret, attempt: Attempt, answer: Callable[[Ready], Response]) -> Response:

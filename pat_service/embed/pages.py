@@ -27,6 +27,7 @@ from pat_service.embed.handover import PARENT_PARAMETER, Handover, named_parent
 from pat_service.embed.hosts import apps_with_host
 from pat_service.embed.locale import LOCALE_PARAMETER, THEME_PARAMETER, locale, theme
 from pat_service.embed.script_texts import preferences
+from pat_service.http import console_host
 from pat_service.http.compression import compressed
 from pat_service.http.headers import (
     DIGEST_HEADER,
@@ -143,6 +144,9 @@ def show_waiting(root: str, origins: list[str]) -> Response:
     """
     parent = named_parent(with_launcher(origins))
     boot = {"base": root, "parents": [each.lower() for each in parent.values()]} | parent | preferences()
+    if console_host.is_on(current_app):
+        # embed.js then reports a blank frame.
+        boot["reports"] = True
     probe = PROBE_EMAIL if PROBE_PARAMETER in request.args else None
     html = render_template(
         "embed/waiting.html",

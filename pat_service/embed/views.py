@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter
 
-from pat_service.embed import answers
+from pat_service.embed import answers, reports
 from pat_service.embed.deep_link import PAGE_NAME
 from pat_service.embed.embedded_app import Page
 from pat_service.embed.frames import current_session, enter, frame_blueprint
@@ -25,6 +25,8 @@ from pat_service.rules.sessions import OpenSession
 launchers: Final = frame_blueprint("launcher", f"{answers.LAUNCHERS}/<workspace_id>", require_common_host)
 blueprint: Final = frame_blueprint("embed", f"{answers.APPS}/<app_id>", require_app_host)
 launchers.add_url_rule("/apps/<app_id>", view_func=enter, methods=["POST"])
+blueprint.add_url_rule(answers.REPORTS, view_func=reports.receive_report, methods=["POST"])
+blueprint.add_url_rule(reports.BLANK, view_func=reports.receive_blank, methods=["POST"])
 blueprint.after_app_request(answers.frame_headers)
 
 

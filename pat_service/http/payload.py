@@ -68,6 +68,11 @@ def read_object() -> dict[str, Any]:
     body = read_body(MAX_BODY_BYTES)
     if request.mimetype != JSON:
         raise UnsupportedMediaType
+    return parse_object(body)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body, or raise InvalidPayload."""
     if body.startswith(BOM_UTF8):
         raise InvalidPayload({BODY: ["Must be JSON in UTF-8 without a byte order mark."]})
     try:

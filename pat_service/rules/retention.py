@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, delete, exists, func, not_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from pat_service.rules import events, usage
+from pat_service.rules import embed_problems, events, usage
 from pat_service.rules.directory import slugs
 from pat_service.storage.database import AnyRow, UtcDateTime, add, transaction
 from pat_service.storage.models import (
@@ -42,15 +42,16 @@ class Purged:
 def purge(now: datetime, retain: timedelta, retain_events: timedelta | None = None) -> Purged:
     """Delete tokens and sessions that expired more than `retain` ago, and record each expiry.
 
-    Also delete reservations of slugs that have ended, and old counts. Count an hour for `usage` before its
-    first event is deleted. First delete events older than `retain_events`;
-    None keeps them all. A batch and its events are one transaction, so each expiry is recorded once. A
+    Also delete reservations of slugs that have ended, old counts and refused origins. Count an hour for
+    `usage` before its first event is deleted. First delete events older than `retain_events`; None keeps
+    them all. A batch and its events are one transaction, so each expiry is recorded once. A
     purge may therefore be interrupted, repeated or run concurrently. Client secrets stay, so a retired
     secret stays invalid. If the purge deleted something, its last event has the numbers of deleted rows
     and the cut-off times.
     """
     slugs.purge(now)
     usage.purge(now)
+    embed_problems.purge(now)
     events_before = None if retain_events is None else now - retain_events
     events_deleted = 0 if events_before is None else _delete_in_batches(_purge_events, events_before)
     expired_before = now - retain

@@ -447,3 +447,22 @@ class HourlyCount(Model):
     type: Mapped[str] = mapped_column(Text, primary_key=True)
     code: Mapped[str] = mapped_column(Text, primary_key=True)
     times: Mapped[int] = mapped_column(BigInteger)
+
+
+class RefusedOrigin(Model):
+    """How often pages of an origin that may not frame the app tried it on one day (UTC).
+
+    `verified`: a token that was recognised for the app came with the origin. `workspace_id` is the app's
+    workspace on that day, so that another workspace does not get the app's past. The cause is always
+    `origin_not_allowed`.
+    """
+
+    __tablename__ = "refused_origins"
+
+    day: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    app_id: Mapped[str] = mapped_column(ForeignKey(App.id, ondelete="CASCADE"), primary_key=True, index=True)
+    verified: Mapped[bool] = mapped_column(primary_key=True)
+    origin: Mapped[str] = mapped_column(Text, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(Id)
+    times: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)

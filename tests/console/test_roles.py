@@ -68,6 +68,7 @@ APP: Final = {"app_id": ORDERS}
 OTHER_APP: Final = {"app_id": LEDGER}
 PAGES: Final = {
     "overview": Page(EVERYONE),
+    "problems": Page(EVERYONE),
     "apps": Page(EVERYONE),
     "new_app": Page(EVERYONE),
     "app": Page(EVERYONE, APP, OTHER_APP),
@@ -90,6 +91,7 @@ PAGES: Final = {
     "export_audit": Page(EVERYONE),
 }
 CHANGES: Final = {
+    "allow_origin": Change(CHANGERS, {"app": LEDGER, "origin": "https://new.example"}),
     "create_app": Change(CHANGERS, {"workspace": LEDGER, "slug": "new", "template": "orders"}),
     "change_app": Change(CHANGERS, {"name": "Ledger", "slug": "taken"}, OTHER_APP),
     "open_preview": Change(CHANGERS, {"email": "mallory@globex.test"}, OTHER_APP),

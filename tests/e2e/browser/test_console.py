@@ -21,6 +21,7 @@ from pat_service.storage.models import App, User, Workspace
 from tests.e2e.browser.accessibility import expect_accessible
 from tests.e2e.browser.installation import expect_scheme, expect_visible_focus, tab_to
 from tests.e2e.browser.recorder import Recorder
+from tests.e2e.browser.site import site
 from tests.support.console import OLGA, OTTO, VERA, add_operators, make_link
 from tests.support.pages import HOSTILE
 from tests.support.people import KEY, ORDERS, WORLD, Service, build_on, provision
@@ -29,6 +30,7 @@ from tests.support.servers import free_port, gunicorn
 #: Each page that Olga opens, with its heading.
 PAGES: Final[dict[str, str | re.Pattern[str]]] = {
     "/": "Overview",
+    "/problems": "Problems",
     "/apps": "Apps",
     "/apps/new": "Add an app",
     f"/apps/{ORDERS}": "Orders",
@@ -436,3 +438,34 @@ def test_hostile_names_fit_every_page(console: Console, page: Page, width: int) 
                 expect_accessible(page.main_frame)
     finally:
         provision(console.service.app, WORLD)
+
+
+def test_otto_allows_the_origin_of_anas_blank_frame(
+    console: Console, page: Page, browser: Chromium, recorder: Recorder
+) -> None:
+    """The tag reports a page that is not allowed, and one button allows it."""
+    recorder.allow("origin_not_allowed", "frame-ancestors", "chrome-error", "target origin provided")
+    with site() as portal, browser.new_context() as other:
+        answer = console.service.mint().get_json()
+        portal.posts["/token"] = lambda: answer
+        portal.pages["/"] = f"""<!doctype html><title>Portal</title>
+            <script src="{console.service.app.config["PUBLIC_URL"]}/embed.js" defer></script>
+            <pat-embed app="orders" token-url="/token"></pat-embed>"""
+        ana = other.new_page()
+        with ana.expect_response(re.compile("/blank$"), timeout=40_000) as sent:
+            ana.goto(portal.url())
+        assert sent.value.status == 204
+        console.sign_in(page, OTTO)
+        page.goto(f"{console.url}/problems")
+        row = page.get_by_role("row").filter(has_text=portal.origin)
+        expect(row).to_contain_text("verified")
+        expect_accessible(page.main_frame)
+        button = row.get_by_role("button", name="Allow this origin")
+        tab_to(button)
+        expect_visible_focus(button)
+        page.keyboard.press("Enter")
+        tab_to(page.get_by_role("dialog").get_by_role("button", name="Allow this origin"))
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status").filter(has_text="may frame")).to_be_visible()
+        expect(page.get_by_role("row").filter(has_text=portal.origin)).to_have_count(0)
+    provision(console.service.app, WORLD)
