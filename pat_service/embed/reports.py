@@ -105,9 +105,10 @@ def receive_blank(app_id: str) -> Response:
 
 def count_navigation() -> None:
     """Count the page that has just opened this frame with a token, if it may not frame the app."""
-    referer = request.headers.get("Referer")
-    if referer and is_on():
-        _count(_parse_all([referer]), verified=True)
+    # A form has an `Origin` even if its page sends no `Referer`.
+    page = request.headers.get("Referer") or request.headers.get("Origin")
+    if page and is_on():
+        _count(_parse_all([page]), verified=True)
 
 
 def count_handover(handover: Handover) -> None:

@@ -17,11 +17,11 @@ from sqlalchemy import select, update
 from pat_service.cli import upgrade_schema
 from pat_service.rules import operators
 from pat_service.storage.database import db
-from pat_service.storage.models import App, User, Workspace
+from pat_service.storage.models import App, RefusedOrigin, User, Workspace
 from tests.e2e.browser.accessibility import expect_accessible
 from tests.e2e.browser.installation import expect_scheme, expect_visible_focus, tab_to
 from tests.e2e.browser.recorder import Recorder
-from tests.e2e.browser.site import site
+from tests.e2e.browser.site import site, wait_until
 from tests.support.console import OLGA, OTTO, VERA, add_operators, make_link
 from tests.support.pages import HOSTILE
 from tests.support.people import KEY, ORDERS, WORLD, Service, build_on, provision
@@ -469,3 +469,19 @@ def test_otto_allows_the_origin_of_anas_blank_frame(
         expect(page.get_by_role("status").filter(has_text="may frame")).to_be_visible()
         expect(page.get_by_role("row").filter(has_text=portal.origin)).to_have_count(0)
     provision(console.service.app, WORLD)
+
+
+def test_chromium_reports_a_bare_iframe_that_stays_blank(
+    console: Console, browser: Chromium, recorder: Recorder
+) -> None:
+    with site() as portal, browser.new_context() as other:
+        address = console.service.mint().get_json()["redirectUrl"]
+        portal.pages["/"] = (
+            f'<!doctype html><title>Portal</title><iframe title="Orders" src="{address}"></iframe>'
+        )
+        ana = other.new_page()
+        ana.goto(portal.url())
+        columns = RefusedOrigin.verified, RefusedOrigin.times
+        rows = select(*columns).where(RefusedOrigin.origin == portal.origin)
+        # The address has a token, so the Referer is verified. The report comes without a proof.
+        wait_until(ana, lambda: sorted(map(tuple, console.service.rows(rows))) == [(False, 1), (True, 1)])
