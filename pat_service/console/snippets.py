@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
-from flask import current_app
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 
 from pat_service.http.public_url import app_url, public_url
 
@@ -48,7 +48,7 @@ def render(kinds: Mapping[str, Kind], key: str, app: Any) -> Snippet:
     key = key if key in kinds else next(iter(kinds))
     text = (
         _environment()
-        .get_template(f"console/snippets/{key}.txt")
+        .get_template(f"{key}.txt")
         .render(
             app=app,
             service=public_url(),
@@ -61,6 +61,6 @@ def render(kinds: Mapping[str, Kind], key: str, app: Any) -> Snippet:
 @cache
 def _environment() -> Environment:
     """Return an environment for text: pages lose their indentation and escape HTML, code must not."""
-    loader = current_app.jinja_loader
+    loader = FileSystemLoader(Path(__file__).parent / "code_files")
     # The page that shows the text escapes it.
     return Environment(loader=loader, autoescape=False, trim_blocks=True, lstrip_blocks=True)  # noqa: S701

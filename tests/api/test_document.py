@@ -97,9 +97,9 @@ def test_every_route_is_listed(shared: Service, document: dict[str, Any]) -> Non
     in_routes = {(re.sub("([A-Z])", r"_\1", path).lower(), method) for path, method in listed}
     assert in_routes <= routes
     assert {route for route in routes if route[0].startswith("/api/ext")} <= in_routes
-    # The document does not list the pages and data of apps.
+    # The document lists neither the pages and data of apps, nor the addresses for reports of blank frames.
     frames = {route for route in routes - in_routes if re.match("/embed-(apps|workspaces)", route[0])}
-    assert all(re.search("/pages/|/data/", path) for path, _ in frames)
+    assert all(re.search("/pages/|/data/|/(reports|blank)$", path) for path, _ in frames)
 
 
 def test_every_operation_has_a_summary_a_tag_and_its_security(document: dict[str, Any]) -> None:
