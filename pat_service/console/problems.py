@@ -15,11 +15,12 @@ from pat_service.console.forms import read_text
 from pat_service.console.pages import redirect_with, render
 from pat_service.errors import InvalidPayload
 from pat_service.http.authentication import utcnow
-from pat_service.rules import embed_problems, events, usage
+from pat_service.rules import embed_problems, events, refused_people, usage
 from pat_service.rules.directory import apps as apps_rules
+from pat_service.rules.directory import grants, users
 from pat_service.rules.embed_problems import ProblemFilter
 from pat_service.shapes import parse_origin
-from pat_service.storage.paging import MAX_LIMIT, PageRequest
+from pat_service.storage.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest
 
 #: Hours that one view of the page counts.
 HOURS_AT_ONCE: Final = 4
@@ -129,6 +130,18 @@ def allow_origin() -> BaseResponse:
     return redirect_with(f"Pages of {origin} may frame {name} now.", "problems")
 
 
+@blueprint.post("/problems/people")
+def grant_refused_person() -> BaseResponse:
+    """Grant an app to a person who was refused."""
+    app_id, user_id = read_id("app"), read_id("user")
+    user = users.read(g.caller, user_id)
+    grant, _ = grants.put(g.caller, app_id, user_id, utcnow())
+    if grant.effective:
+        return redirect_with(f"{user.email} may open the app now.", "problems")
+    text = f"{user.email} has a grant now, but is archived or not a member of the workspace."
+    return redirect_with(text, "problems")
+
+
 def _show() -> Response:
     now = utcnow()
     left = usage.count_hours(now, HOURS_AT_ONCE)
@@ -146,6 +159,11 @@ def _show() -> Response:
         origins=origins,
         # The most frequent cause first, and the one with a button before all others.
         refusals=sorted(refusals.items(), key=_rank),
+        people=[
+            person
+            for person in refused_people.list_refused(g.caller, DEFAULT_LIMIT)
+            if app_id in ("", person.app_id) and cause in ("", *refused_people.CODES)
+        ],
         causes=CAUSES,
         refused_at=REFUSED_AT,
         chosen={"app": app_id, "cause": cause, "day": f"{day:%Y-%m-%d}" if day else ""},

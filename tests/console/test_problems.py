@@ -11,9 +11,9 @@ from pat_service.http.authentication import utcnow
 from pat_service.rules import embed_problems
 from pat_service.rules.embed_problems import start_of_day
 from pat_service.rules.usage import start_of_hour
-from pat_service.storage.models import App, Event, HourlyCount, RefusedOrigin
+from pat_service.storage.models import App, Event, HourlyCount, RefusedOrigin, User
 from tests.support.console import OLGA, OTTO, VERA, Browser
-from tests.support.people import LEDGER, ORDERS, PORTAL, WORLD, Service, provision
+from tests.support.people import LEDGER, ORDERS, PORTAL, SUPPORT, WORLD, Service, provision
 
 SignIn = Callable[[str], Browser]
 NEW: Final = "https://new.example"
@@ -142,3 +142,21 @@ def test_the_page_reads_a_bounded_number_of_rows(troubled: Service, sign_in: Sig
         browser.get("/problems")
     assert len(statements) <= 12, len(statements)
     assert not [one for one in statements if "FROM events" in one and "LIMIT" not in one]
+
+
+def test_ben_is_refused_and_gets_his_grant_by_a_button(troubled: Service, sign_in: SignIn) -> None:
+    assert troubled.mint(email="ben@acme.test", appSlug="support").status_code == 403
+    browser = sign_in(OTTO)
+    assert "ben@acme.test" in browser.get("/problems").text
+    ben = troubled.rows(select(User.id).where(User.email == "ben@acme.test"))[0][0]
+    browser.post("/problems/people", app=SUPPORT, user=ben)
+    assert troubled.mint(email="ben@acme.test", appSlug="support").status_code == 201
+    assert "People without access" not in browser.get("/problems").text
+    provision(troubled.app, WORLD)
+
+
+def test_vera_sees_who_was_refused_and_grants_nothing(troubled: Service, sign_in: SignIn) -> None:
+    troubled.mint(email="ben@acme.test", appSlug="support")
+    text = sign_in(VERA).get("/problems").text
+    assert "ben@acme.test" in text
+    assert "/problems/people" not in text

@@ -92,6 +92,7 @@ PAGES: Final = {
 }
 CHANGES: Final = {
     "allow_origin": Change(CHANGERS, {"app": LEDGER, "origin": "https://new.example"}),
+    "grant_refused_person": Change(CHANGERS, {"app": LEDGER, "user": ORDERS}),
     "create_app": Change(CHANGERS, {"workspace": LEDGER, "slug": "new", "template": "orders"}),
     "change_app": Change(CHANGERS, {"name": "Ledger", "slug": "taken"}, OTHER_APP),
     "open_preview": Change(CHANGERS, {"email": "mallory@globex.test"}, OTHER_APP),
