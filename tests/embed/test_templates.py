@@ -19,8 +19,6 @@ from tests.support.line import source_of
 from tests.support.servers import PROJECT
 
 TEMPLATES: Final = PROJECT / "templates"
-#: Code that a page of the console shows as text, escaped.
-SNIPPETS: Final = TEMPLATES / "console" / "snippets"
 APPS: Final = PROJECT / "apps"
 #: A team may add apps, which follow rules of their own.
 OURS: Final = [APPS / name for name in ("orders", "support")]
@@ -141,8 +139,7 @@ def area_of(template: Path) -> str:
 
 
 def templates() -> list[Path]:
-    found = files_of((TEMPLATES, *(app / "templates" for app in OURS)), "*")
-    return [path for path in found if not path.is_relative_to(SNIPPETS)]
+    return files_of((TEMPLATES, *(app / "templates" for app in OURS)), "*")
 
 
 @pytest.mark.parametrize("template", templates(), ids=lambda path: str(path.relative_to(PROJECT)))
