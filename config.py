@@ -17,8 +17,6 @@ from pat_service.addresses import CONSOLE_IN_DEVELOPMENT, covers_host, parse_ups
 from pat_service.app_folders import ReservedName, TwoAppsOfOneName, find_apps, migration_folders
 from pat_service.findings import Finding, problem
 from pat_service.shapes import check_email, check_variety, is_loopback, normalize_email, parse_limit, visible
-from pat_service.storage import readiness
-from pat_service.storage.database import UrlError, parse_url
 
 MIN_KEY_BYTES: Final = 32
 #: The values with which Flask leaves its debugger off.
@@ -428,6 +426,9 @@ def list_findings(config: Config, workers: int, *, deploy: bool = False) -> list
 
     `deploy`: include a missing DATABASE_URL, and missing settings that only development can omit.
     """
+    # Imported late: the relay has no database.
+    from pat_service.storage import readiness
+
     # In development the console is then off.
     has_console = config.has_console and not config.development
     is_taken = partial(covers_host, host=config.console_host) if has_console else None

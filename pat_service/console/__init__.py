@@ -8,6 +8,7 @@ from pat_service.console import (
     apps,
     audit,
     clients,
+    doctor,
     health,
     live,
     operators,

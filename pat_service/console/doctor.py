@@ -16,7 +16,7 @@ from pat_service.diagnosis.origins import Parent, parse_parent
 from pat_service.errors import AppNotFound, InvalidPayload, RateLimited, Refused, WorkspaceNotFound
 from pat_service.findings import OK, PROBLEM, WARNING, Finding, warning
 
-#: No further check starts after this time. One check takes a few seconds at most.
+#: No further check starts after this time. A check makes a few requests of at most 5 s each.
 MAX_SECONDS: Final = 15.0
 MAX_PARENTS: Final = 5
 RETRY_SECONDS: Final = 5

@@ -78,6 +78,7 @@ PAGES: Final = {
     "operators": Page(OWNERS),
     "own_sessions": Page(EVERYONE),
     "health": Page(OWNERS),
+    "doctor": Page(OWNERS),
     "people": Page(EVERYONE),
     "new_person": Page(CHANGERS),
     "person": Page(EVERYONE, {"user_id": ANA}, {"user_id": MALLORY}),

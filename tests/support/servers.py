@@ -108,6 +108,7 @@ def nginx(
     relay: int | None = None,
     body_mb: int = 2,
     console: bool = False,
+    edits: Mapping[str, str] = MappingProxyType({}),
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """Run docs/operate/nginx.conf in front of the instances at `sockets`, with test ports and certificate.
@@ -115,7 +116,9 @@ def nginx(
     `app_origins`: with the changes of docs/operate/proxy.md for an origin for each app.
     `upstreams`: also for apps that run elsewhere, with this list of addresses. `trusted`: their authority.
     `relay`: the port of the relay, if it runs.
-    `body_mb`: the size of uploads, changed as docs/operate/proxy.md says. `console`: with the console's host.
+    `body_mb`: the size of uploads, changed as docs/operate/proxy.md says.
+    `edits`: texts to replace in gateway-host.nginx.conf, or for Caddy in gateway.Caddyfile.
+    `console`: with the console's host.
     """
     with _scratch("nginx") as folder:
         port, plain_port = free_port(), free_port()
@@ -181,6 +184,7 @@ def caddy(
     relay: int | None = None,
     body_mb: int = 2,
     console: bool = False,
+    edits: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Proxy]:
     """Run docs/operate/Caddyfile as `nginx` runs its configuration."""
     with _scratch("caddy") as folder:
