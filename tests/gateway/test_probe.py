@@ -1,6 +1,7 @@
 """The doctor's probe at the gateway: what it may do, and what nobody without the key may do."""
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -49,33 +50,32 @@ def test_a_probe_is_for_one_path_and_changes_nothing(gateway: Gateway, change: d
     assert refusal_of(gateway.ask(HOST, cookie(proof()), **sent)) == (401, "session_missing")
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        proof(keys=Keyring(NEW_KEY)),
-        proof(label="other--abcdefghijkl"),
-        proof(label="sales--abcdefghijkm"),
-        proof(ago=probe.VALID_SECONDS + 2),
-        proof(ago=-3600),
-        proof()[:-1],
-        proof().replace("sales", "SALES"),
-        "",
-        ".",
-        f"{LABEL}.٣.{'a' * 22}",
-    ],
-)
-def test_mallory_cannot_make_a_probe(gateway: Gateway, value: str) -> None:
-    refused = gateway.ask(HOST, cookie(value), X_Forwarded_Uri=probe.PATH)
+#: Made when a test runs, since a probe is short-lived.
+NO_PROBES: Final[dict[str, Callable[[], str]]] = {
+    "another key's": lambda: proof(keys=Keyring(NEW_KEY)),
+    "another app's": lambda: proof(label="other--abcdefghijkl"),
+    "another viewer's": lambda: proof(label="sales--abcdefghijkm"),
+    "expired": lambda: proof(ago=probe.VALID_SECONDS + 2),
+    "from the future": lambda: proof(ago=-3600),
+    "cut": lambda: proof()[:-1],
+    "in capitals": lambda: proof().replace("sales", "SALES"),
+    "empty": lambda: "",
+    "a full stop": lambda: ".",
+    "with an Arabic digit": lambda: f"{LABEL}.٣.{'a' * 22}",
+}
+
+
+@pytest.mark.parametrize("mistake", NO_PROBES)
+def test_mallory_cannot_make_a_probe(gateway: Gateway, mistake: str) -> None:
+    refused = gateway.ask(HOST, cookie(NO_PROBES[mistake]()), X_Forwarded_Uri=probe.PATH)
     assert refusal_of(refused) == (401, "session_missing")
 
 
-@pytest.mark.parametrize(
-    "value", [proof(keys=Keyring(NEW_KEY)), proof(ago=probe.VALID_SECONDS + 2), "", None]
-)
+@pytest.mark.parametrize("mistake", ["another key's", "expired", "empty", None])
 @pytest.mark.parametrize("host", [HOST, "embed.example", "orders.embed.example"])
-def test_without_a_proof_there_is_no_answer(gateway: Gateway, host: str, value: str | None) -> None:
+def test_without_a_proof_there_is_no_answer(gateway: Gateway, host: str, mistake: str | None) -> None:
     client = gateway.service.app.test_client(use_cookies=False)
-    headers = {"Host": host} | ({} if value is None else {probe.HEADER: value})
+    headers = {"Host": host} | ({} if mistake is None else {probe.HEADER: NO_PROBES[mistake]()})
     assert client.get(probe.PATH, headers=headers).status_code == 404
 
 
