@@ -116,7 +116,8 @@ def sign_in_by_link(keyring: Keyring, link: Secret, browser: str, now: datetime)
         if not add(connection, UsedLink, used):
             raise LinkUsed().about(**about)
         row = connection.execute(_locked, {"email": content["email"]}).first()
-        if row is None:
+        # A link is signed in whole seconds. One from before a removal stays void if the operator returns.
+        if row is None or signed_at < row.created_at.replace(microsecond=0):
             raise LinkInvalid().about(**about)
         return open_session(connection, row.id, BY_LINK, browser, now, keyring)
 
@@ -172,6 +173,9 @@ def _bind(
         raise SignInRefused("You are no operator of this console. Ask an owner to add you.").about(
             client_id=about
         )
+    if (row.issuer, row.subject) == (issuer, subject):
+        # The same person's concurrent sign-in bound the identity.
+        return row
     if row.subject is not None:
         # Another account of the provider has the email now. It may belong to another person.
         raise SignInRefused(
@@ -279,7 +283,7 @@ _by_digest = (
     )
 )
 _locked = (
-    select(Operator.id)
+    select(Operator.id, Operator.created_at)
     .where(Operator.email == bindparam("email"), Operator.archived_at.is_(None))
     .with_for_update()
 )

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 from pat_service.errors import Conflict, OperatorNotFound
 from pat_service.rules import events
 from pat_service.rules.callers import AUDIT, OPERATOR, PROVISION, SCOPES, Caller
-from pat_service.storage.database import reading, transaction
+from pat_service.rules.previews import PREVIEW_LIFE
+from pat_service.storage.database import add, reading, transaction
 from pat_service.storage.models import (
     OPERATOR_ROLES,
     OWNER,
@@ -24,6 +25,7 @@ from pat_service.storage.models import (
     ConsoleSession,
     Operator,
     OperatorWorkspace,
+    Session,
     Workspace,
 )
 
@@ -96,16 +98,20 @@ def put(
 def _put(
     connection: Connection, email: str, role: str, workspaces: Collection[str], now: datetime, caller: Caller
 ) -> None:
-    slugs, id_, row = sorted(set(workspaces)), id_of(email), _lock(connection, email)
-    before = None if row is None else _read(connection, id_)
-    facts = {"role": role, "archived_at": None}
-    if before is None:
-        connection.execute(insert(Operator), facts | {"id": id_, "email": email, "created_at": now})
-    else:
+    slugs, id_ = sorted(set(workspaces)), id_of(email)
+    facts: dict[str, Any] = {"role": role, "archived_at": None}
+    # Of two first additions, the later one changes the row.
+    is_new = add(connection, Operator, facts | {"id": id_, "email": email, "created_at": now})
+    _lock(connection, email)
+    before = _read(connection, id_)
+    is_back = before.archived_at is not None
+    if not is_new:
+        # Sign-in links from before the removal stay void.
+        facts |= {"created_at": now} if is_back else {}
         connection.execute(update(Operator).where(Operator.id == id_), facts)
     _put_workspaces(connection, id_, slugs)
     after = {"role": role, "workspaces": None if role == OWNER else slugs}
-    if before is None or before.archived_at is not None:
+    if is_new or is_back:
         _record(connection, events.OPERATOR_ADDED, id_, now, caller, {"after": after})
         return
     former = {
@@ -113,21 +119,25 @@ def _put(
         "workspaces": None if before.workspaces is None else list(before.workspaces),
     }
     if changed := [name for name in after if former[name] != after[name]]:
+        _end_previews(connection, id_, now)
         details = {"before": {n: former[n] for n in changed}, "after": {n: after[n] for n in changed}}
         _record(connection, events.OPERATOR_CHANGED, id_, now, caller, details)
 
 
 def add_viewer(connection: Connection, email: str, now: datetime) -> None:
-    """Create a viewer without workspaces in this transaction, for a first sign-in that a setting allows."""
+    """Create a viewer without workspaces in this transaction, for a first sign-in that a setting allows.
+
+    A concurrent first sign-in may have created it.
+    """
     id_ = id_of(email)
-    row = {"id": id_, "email": email, "role": VIEWER, "created_at": now}
-    connection.execute(insert(Operator), row)
+    if not add(connection, Operator, {"id": id_, "email": email, "role": VIEWER, "created_at": now}):
+        return
     details = {"operator": id_, "after": {"role": VIEWER, "workspaces": []}}
     events.record(connection, events.OPERATOR_ADDED, now, client_id=id_, details=details)
 
 
 def remove(email: str, now: datetime, caller: Caller = OPERATOR) -> None:
-    """Remove the operator, and end its sessions at once. Its events keep its name.
+    """Remove the operator, and end its sessions and previews at once. Its events keep its name.
 
     Raise OperatorNotFound, or Conflict for the last owner.
     """
@@ -141,6 +151,7 @@ def remove(email: str, now: datetime, caller: Caller = OPERATOR) -> None:
         connection.execute(update(Operator).where(Operator.id == row.id), gone)
         live = (ConsoleSession.operator_id == row.id, ConsoleSession.ended_at.is_(None))
         connection.execute(update(ConsoleSession).where(*live).values(ended_at=now))
+        _end_previews(connection, row.id, now)
         _record(connection, events.OPERATOR_REMOVED, row.id, now, caller, {"before": {"role": row.role}})
 
 
@@ -184,6 +195,13 @@ def _require_other_owner(connection: Connection, id_: str) -> None:
     ids = connection.execute(owners.order_by(Operator.id).with_for_update()).scalars().all()
     if set(ids) == {id_}:
         raise Conflict("This is the last owner. Make another operator an owner first.")
+
+
+def _end_previews(connection: Connection, id_: str, now: datetime) -> None:
+    """End the operator's previews, which its role and workspaces allowed."""
+    live = (Session.expires_at > now, Session.expires_at <= now + PREVIEW_LIFE, Session.ended_at.is_(None))
+    own = (Session.client_id == id_, Session.preview_role.is_not(None))
+    connection.execute(update(Session).where(*live, *own).values(ended_at=now))
 
 
 def _put_workspaces(connection: Connection, id_: str, slugs: Collection[str]) -> None:

@@ -118,3 +118,22 @@ def test_the_code_is_in_no_event(console: Service, sign_in: SignIn) -> None:
     (event,) = console.events("session:previewed")
     assert event.client_id == f"operator:{OTTO}"
     assert PORTAL not in str(event.details)
+
+
+@pytest.mark.parametrize("change", ["remove", "viewer", "globex"])
+def test_a_preview_ends_with_what_allowed_it(console: Service, sign_in: SignIn, change: str) -> None:
+    started = boot(open_frame(console, start(sign_in(OTTO))))
+    others = boot(open_frame(console, start(sign_in(OLGA))))
+    olga = sign_in(OLGA)
+    if change == "remove":
+        olga.post("/operators/remove", email=OTTO)
+    else:
+        role = "viewer" if change == "viewer" else "operator"
+        olga.post("/operators", email=OTTO, role=role, workspace="globex" if change == "globex" else "acme")
+
+    def read(boot_: dict[str, Any]) -> int:
+        bearer = {"Authorization": f"Bearer {boot_['session']}"}
+        return console.client.get(f"/embed-apps/{ORDERS}/pages/list", headers=bearer).status_code
+
+    assert read(started) == 401
+    assert read(others) == 200

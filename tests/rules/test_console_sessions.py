@@ -170,3 +170,29 @@ def test_a_removed_operator_does_not_return_by_the_provider(on: Flask) -> None:
     for may_create in (False, True):
         with pytest.raises(SignInRefused):
             by_identity("otto-1", OTTO, may_create=may_create)
+
+
+def test_a_link_from_before_a_removal_stays_void_if_otto_returns(on: Flask) -> None:
+    stolen = console_sessions.create_link(RING, OTTO, datetime.now(UTC))
+    later = datetime.now(UTC) + timedelta(seconds=2)
+    operators.remove(OTTO, later)
+    operators.put(OTTO, "operator", ("acme",), later)
+    with pytest.raises(SignInRefused):
+        console_sessions.sign_in_by_link(RING, stolen, "Firefox", later)
+
+
+@pytest.mark.postgres
+def test_a_stranger_who_signs_in_twice_at_once_becomes_one_viewer(postgres_app: Flask) -> None:
+    start, emails = Barrier(4), list[str]()
+
+    def sign_in_at_once() -> None:
+        with postgres_app.app_context():
+            start.wait()
+            emails.append(by_identity("nora-1", "nora@acme.test", may_create=True))
+
+    threads = [Thread(target=sign_in_at_once) for _ in range(start.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert emails == ["nora@acme.test"] * start.parties
