@@ -13,9 +13,9 @@ from typing import Final
 
 import brotli
 
-from pat_service.embed.embed_js import SCRIPT
+from pat_service.embed.embed_js import SCRIPT, version_of
 from pat_service.http.static_files import brotli_path, content_digest, minified_name
-from tools.publish_embed import MINIFIER
+from tools.publish_embed import MINIFIER, read_record
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 #: By ending, the command that minifies its standard input.
@@ -38,6 +38,8 @@ def publish(project: Path, minify: Callable[[bytes, str], bytes] = minify) -> It
     former = {file for file in found if _RESULT.search(file.name)}
     for file in [file for file in found if file not in former]:
         is_host_script = file.parent == project / "static"
+        if is_host_script and version_of(file.read_text("utf-8")) in read_record(project / "static"):
+            continue  # its published version is minified
         if is_host_script or file.parent == project / OURS:
             minified = file.with_name(minified_name(file.name, content_digest(file.read_bytes())))
             if not minified.exists():

@@ -83,13 +83,14 @@ def serve(service: Service, monkeypatch: pytest.MonkeyPatch, static: Path) -> No
 # ---- Responses ----
 
 
-def test_the_script_is_the_file_and_the_module_adds_exports(
-    shared: Service, monkeypatch: pytest.MonkeyPatch
+def test_an_unpublished_script_is_the_file_and_the_module_adds_exports(
+    shared: Service, monkeypatch: pytest.MonkeyPatch, static: Path
 ) -> None:
-    monkeypatch.setitem(shared.app.extensions, "pat_service.script", Script(STATIC, minified=False))
-    for name in ("/embed", f"/embed-{VERSION}"):
-        assert get(shared, f"{name}.js").text == SOURCE
-        assert get(shared, f"{name}.mjs").text == SOURCE + EXPORTS
+    serve(shared, monkeypatch, static)
+    source = (static / "embed.js").read_text("utf-8")
+    for name in ("/embed", "/embed-8.0.0"):
+        assert get(shared, f"{name}.js").text == source
+        assert get(shared, f"{name}.mjs").text == source + EXPORTS
     assert get(shared, "/embed.d.ts").data == (STATIC / "embed.d.ts").read_bytes()
 
 
@@ -108,7 +109,7 @@ def test_pages_of_every_site_may_load_the_script_and_it_reads_nothing_of_them(
         "Cross-Origin-Resource-Policy": "cross-origin",
         "X-Content-Type-Options": "nosniff",
         "Vary": "Accept-Encoding",
-        "Cache-Control": SHORT,
+        "Cache-Control": FOREVER if VERSION in path and VERSION in read_record(STATIC) else SHORT,
     }.items():
         assert answer.headers.getlist(name) == [value]
     assert {"Set-Cookie", "Access-Control-Allow-Credentials", "Accept-Ranges"}.isdisjoint(
