@@ -6,7 +6,15 @@ from flask import Response, current_app, g, redirect, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from pat_service.console import browsers, openid
-from pat_service.console.blueprint import COOKIE, EVERYONE, allow, authenticate, blueprint, public
+from pat_service.console.blueprint import (
+    COOKIE,
+    EVERYONE,
+    CrossSiteRequest,
+    allow,
+    authenticate,
+    blueprint,
+    public,
+)
 from pat_service.console.pages import is_local_path, redirect_with, render, set_cookie
 from pat_service.credentials import Secret
 from pat_service.errors import NotFound, SessionNotFound
@@ -44,6 +52,7 @@ def use_link() -> BaseResponse:
 @public
 def start_openid() -> BaseResponse:
     """Lead to the OpenID provider."""
+    _require_own_tab()
     limits.hit_sign_in()
     address, cookie = openid.start(_require_provider(), keyring(), _next())
     response = redirect(address, 303)
@@ -55,6 +64,7 @@ def start_openid() -> BaseResponse:
 @public
 def finish_openid() -> BaseResponse:
     """Open a session for the person whom the OpenID provider has signed in."""
+    _require_own_tab()
     limits.hit_sign_in()
     provider, now = _require_provider(), utcnow()
     with events.recording_refusals(events.SIGN_IN_REFUSED, now):
@@ -73,6 +83,12 @@ def finish_openid() -> BaseResponse:
     response = enter(cookie, next_)
     response.delete_cookie(OPENID_COOKIE, secure=True, httponly=True, samesite="Lax")
     return response
+
+
+def _require_own_tab() -> None:
+    """Raise CrossSiteRequest for an image or frame of a page, which could use up the address's attempts."""
+    if request.headers.get("Sec-Fetch-Dest", "document") != "document":
+        raise CrossSiteRequest
 
 
 def _require_provider() -> openid.Provider:

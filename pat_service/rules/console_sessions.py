@@ -256,12 +256,13 @@ def end(operator_id: str, session_ids: Sequence[str], now: datetime) -> int:
             ConsoleSession.id.in_(session_ids),
             ConsoleSession.ended_at.is_(None),
         )
-        ended = connection.execute(update(ConsoleSession).where(*condition).values(ended_at=now)).rowcount
+        statement = update(ConsoleSession).where(*condition).values(ended_at=now)
+        ended = sorted(connection.execute(statement.returning(ConsoleSession.id)).scalars())
         if not ended:
             raise SessionNotFound
-        details = {"sessions": sorted(session_ids)}
+        details = {"sessions": ended}
         events.record(connection, events.OPERATOR_SIGNED_OUT, now, client_id=operator_id, details=details)
-    return ended
+    return len(ended)
 
 
 def _live(now: datetime) -> dict[str, datetime]:

@@ -137,3 +137,9 @@ def test_an_export_ends_when_its_operator_is_removed(console: Service, sign_in: 
     with pytest.raises(Exception, match="secret is missing"):
         list(lines)
     stream.close()
+
+
+def test_the_row_names_who_caused_the_end_of_a_session(console: Service, sign_in: SignIn) -> None:
+    row = {"type": "session:ended", "at": datetime.now(UTC), "client_id": f"operator:{OTTO}"}
+    console.change(insert(Event).values(row | {"details": {"by": "token:revoked"}}))
+    assert f'<span class="event-by clip">operator:{OTTO}</span>' in sign_in(OLGA).get("/audit").text

@@ -258,3 +258,14 @@ def test_without_a_provider_there_is_no_sign_in_with_one(make_shared: MakeServic
     for path in ("/sign-in/oidc", "/sign-in/oidc/callback?code=x&state=y"):
         assert browser.get(path).status_code == 404
     assert "single sign-on" not in browser.get("/sign-in").text
+
+
+@pytest.mark.parametrize("kind", ["image", "iframe", "empty"])
+def test_a_page_of_another_site_uses_up_no_attempts(
+    console: Service, provider: FakeProvider, kind: str
+) -> None:
+    browser = Browser(console)
+    headers = {"Sec-Fetch-Dest": kind, "Sec-Fetch-Site": "cross-site"}
+    for path in ("/sign-in/oidc", "/sign-in/oidc/callback?code=x&state=y"):
+        assert browser.get(path, headers=headers).status_code == 403
+        assert "Set-Cookie" not in browser.get(path, headers=headers).headers

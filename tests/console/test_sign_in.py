@@ -65,7 +65,7 @@ def test_opening_the_address_uses_nothing(console: Service) -> None:
     assert Browser(console).use_link(link).status_code == 303
 
 
-def test_a_link_expires_after_ten_minutes(console: Service, clock: time_machine.Traveller) -> None:
+def test_a_link_expires_after_ten_minutes(clock: time_machine.Traveller, console: Service) -> None:
     early, late = make_link(console), make_link(console)
     clock.shift(timedelta(minutes=9, seconds=59))
     assert Browser(console).use_link(early).status_code == 303
@@ -109,7 +109,7 @@ def test_a_made_up_cookie_opens_nothing(console: Service, cookie: str) -> None:
     assert browser.get("/operators").headers["Location"] == "/sign-in?next=%2Foperators"
 
 
-def test_a_session_ends_after_an_hour_without_use(sign_in: SignIn, clock: time_machine.Traveller) -> None:
+def test_a_session_ends_after_an_hour_without_use(clock: time_machine.Traveller, sign_in: SignIn) -> None:
     browser = sign_in(OTTO)
     for _ in range(5):
         clock.shift(timedelta(minutes=59))
@@ -118,7 +118,7 @@ def test_a_session_ends_after_an_hour_without_use(sign_in: SignIn, clock: time_m
     assert browser.get("/").status_code == 303
 
 
-def test_a_session_ends_after_twelve_hours(sign_in: SignIn, clock: time_machine.Traveller) -> None:
+def test_a_session_ends_after_twelve_hours(clock: time_machine.Traveller, sign_in: SignIn) -> None:
     browser = sign_in(OTTO)
     for _ in range(23):
         clock.shift(timedelta(minutes=31))

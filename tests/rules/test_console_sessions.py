@@ -143,6 +143,19 @@ def test_no_operator_ends_anothers_session(on: Flask) -> None:
         console_sessions.end(operators.id_of(OLGA), [id_], datetime.now(UTC))
 
 
+def test_the_trail_names_no_session_that_did_not_end(on: Flask) -> None:
+    sign_in()
+    sign_in(OTTO)
+    with reading() as connection:
+        (olgas, ottos) = connection.execute(
+            select(ConsoleSession.id).join(Operator).order_by(Operator.email)
+        ).scalars()
+    console_sessions.end(operators.id_of(OTTO), [olgas, ottos, "made up"], datetime.now(UTC))
+    with reading() as connection:
+        signed_out = select(Event.details).where(Event.type == events.OPERATOR_SIGNED_OUT)
+        assert connection.execute(signed_out).scalars().all() == [{"sessions": [ottos]}]
+
+
 def test_the_first_sign_in_binds_the_identity(on: Flask) -> None:
     assert by_identity("otto-1", OTTO) == OTTO
     # Later the identity counts, whatever its email is.
