@@ -33,7 +33,7 @@ TYPES: Final = sorted(
     }
 )
 #: A spreadsheet reads a cell that begins so as a formula (OWASP: CSV injection).
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 FORMATS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 

@@ -115,13 +115,14 @@ def test_the_json_lines_are_those_of_the_api(console: Service, sign_in: SignIn) 
 
 def test_the_csv_has_no_formula(console: Service, sign_in: SignIn) -> None:
     console.frame()
-    hostile = {"request_id": "=HYPERLINK(0)", "code": "@SUM(1)"}
+    hostile = {"request_id": "=HYPERLINK(0)", "code": "@SUM(1)", "session_id": "\n=1", "token_id": "\uff1d1"}
     console.change(update(Event).where(Event.type == "token:minted").values(hostile))
     answer = sign_in(OTTO).get("/audit/export?type=token:minted")
     assert answer.content_type == "text/csv; charset=utf-8"
     head, row = csv.reader(io.StringIO(answer.text))
     found = dict(zip(head, row, strict=True))
     assert (found["requestId"], found["code"]) == ("'=HYPERLINK(0)", "'@SUM(1)")
+    assert (found["sessionId"], found["tokenId"]) == ("'\n=1", "'\uff1d1")
     assert (found["type"], found["userId"]) == ("token:minted", ANA(console))
     assert "globex" not in answer.text
 
