@@ -68,10 +68,10 @@ free-port:
 	@$(PYTHON) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null \
 	  || { echo "Port $(PORT) cannot be used: another program may use it. Run: make run PORT=8080$(if $(UPSTREAM), UPSTREAM=$(UPSTREAM))" >&2; exit 1; }
 
-# -m '' overrides the selection of pyproject.toml. Three processes on two cores, since half of the tests wait for
+# -m '' overrides the selection of pyproject.toml. Four processes on two cores, since half of the tests wait for
 # servers and browsers. A file stays in one process, so that its servers start once.
 test: $(VENV)/.dev programs
-	@$(PY) -m pytest -m '' -n 3 --dist loadfile --no-loadscope-reorder -rR $(ARGS)
+	@$(PY) -m pytest -m '' -n 4 --dist loadfile --no-loadscope-reorder -rR $(ARGS)
 
 quick: $(VENV)/.dev
 	@$(PY) -m pytest -q $(ARGS)

@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.CheckConstraint("role IN ('owner', 'operator', 'viewer')", name=op.f("ck_operators_role")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_operators")),
         sa.UniqueConstraint("email", name=op.f("uq_operators_email")),
-        sa.UniqueConstraint("issuer", "subject", name=op.f("uq_operators_issuer")),
+        sa.UniqueConstraint("issuer", "subject", name=op.f("uq_operators_issuer_subject")),
     )
 
 

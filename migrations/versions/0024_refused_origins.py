@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("times", sa.BigInteger(), nullable=False),
         sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["app_id"], ["apps.id"], name=op.f("fk_refused_origins_app_id_apps"), ondelete="CASCADE"
+            ["app_id"], ["apps.id"], name=op.f("fk_refused_origins_app_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("day", "app_id", "verified", "origin", name=op.f("pk_refused_origins")),
     )

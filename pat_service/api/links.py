@@ -52,7 +52,8 @@ def add_links(paths: dict[str, Any]) -> None:
     }
     for source, (path, operation) in operations.items():
         found = _by_ids(ANSWER_IDS.get(source, {}), operations) | _by_bodies(source)
-        if source.startswith("list"):
+        # The list of public keys has one page.
+        if source.startswith("list") and operation["security"]:
             same = {f"path.{name}": f"$request.path.{name}" for name in _names(path)}
             following = same | {"query.cursor": "$response.body#/nextCursor"}
             found["nextPage"] = {"operationId": source, "parameters": following}

@@ -223,7 +223,7 @@ def test_frames_open_only_in_pages_of_the_last_loads_origin(
         minted = loaded.client.post(MINT, json=body, auth=("portal", secrets(app)["portal"]))
         answer = loaded.open(minted.json["personalAccessToken"], ORDERS)  # type: ignore[index]
         assert boot(answer)["parents"] == [meant]
-        assert answer.headers["Content-Security-Policy"].endswith(f"; frame-ancestors {meant}")
+        assert f"; frame-ancestors {meant};" in answer.headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(

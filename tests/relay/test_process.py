@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidStatus
 
+from tests.support.asynchronous import run_async
 from tests.support.servers import PROJECT, free_port, wait_for
 
 pytestmark = pytest.mark.slow
@@ -104,7 +105,7 @@ def test_open_sockets_survive_a_kill_of_the_service(tmp_path: Path) -> None:
     ):
         wait_for(lambda: listens(service_port), served)
         wait_for(lambda: listens(relay_port), relay)
-        asyncio.run(scenario(relay, served))
+        run_async(scenario(relay, served))
     text = log.read_text()
     assert "The service does not answer: ConnectionRefusedError" in text
     assert "The relay has stopped" in text

@@ -22,6 +22,7 @@ from pat_service.relay import service, sockets
 from pat_service.relay.service import Service
 from pat_service.relay.sockets import Relay
 from tests.relay.test_heads import head
+from tests.support.asynchronous import run_async
 from tests.support.servers import free_port, program
 
 SITE = "embed.example"
@@ -156,7 +157,7 @@ def run(scenario: Callable[[World], Awaitable[None]], **options: Any) -> None:
         async with asyncio.timeout(60), running(**options) as world:
             await scenario(world)
 
-    asyncio.run(main())
+    run_async(main())
 
 
 async def status_of(opening: connect) -> tuple[int, dict[str, str]]:

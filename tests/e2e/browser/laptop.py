@@ -31,7 +31,16 @@ def running(tree: Path, *options: str, port: int | None = None, **environ: str) 
     env = environment(tree) | environ
     command = [sys.executable, *options, "--port", str(port)]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=tree, env=env, stdout=out, stderr=out, start_new_session=True)
+        # A shell in the background lets its children ignore SIGINT.
+        process = subprocess.Popen(
+            command,
+            cwd=tree,
+            env=env,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
     try:
         wait_for(lambda: f" * Open http://localhost:{port}/" in log.read_text(), process)
         yield Run(f"http://localhost:{port}", log, process)

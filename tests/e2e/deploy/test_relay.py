@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from pat_service.relay.service import Service
 from pat_service.relay.sockets import Relay
+from tests.support.asynchronous import run_async
 from tests.support.people import KEY, PORTAL, WORLD, basic, build_on, provision
 from tests.support.servers import WebServer, children_of, free_port, gunicorn
 from tests.support.upstreams import SALES, SETTINGS
@@ -172,4 +173,4 @@ def test_a_socket_lives_through_renewals_and_a_kill_and_ends_by_a_revocation(
                             await here.socket(frame)
             assert here.seen == ["ana@acme.test"] * 2
 
-    asyncio.run(scenario())
+    run_async(scenario())
