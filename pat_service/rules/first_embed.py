@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, exists, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from pat_service.rules.callers import Caller, reaches_workspace
-from pat_service.storage.database import AnyRow, reading
+from pat_service.storage.database import AnyRow, Base, reading
 from pat_service.storage.models import App, Client, ClientWorkspace, Grant, Session, Token
 
 
@@ -39,8 +39,9 @@ def list_unframed(caller: Caller, limit: int) -> list[AnyRow]:
         return list(connection.execute(_unframed, caller.reach() | {"limit": limit}))
 
 
-def _any(*conditions: ColumnElement[bool]) -> Any:
-    return exists(select(1).where(*conditions))
+def _any(model: type[Base], *conditions: ColumnElement[bool]) -> Any:
+    # A condition for a caller with all workspaces may name no table: the query would then have no FROM.
+    return exists(select(1).select_from(model).where(*conditions))
 
 
 _has_origins: Final = func.json_array_length(App.allowed_origins) > 0
@@ -50,12 +51,12 @@ _mints_here = or_(
     exists().where(ClientWorkspace.client_id == Client.id, reaches_workspace(ClientWorkspace.workspace_id)),
 )
 _progress = select(
-    _any(_reached_app),
-    _any(Grant.app_id == App.id, _reached_app),
-    _any(_has_origins, _reached_app),
-    _any(Client.revoked_at.is_(None), _mints_here),
-    _any(reaches_workspace(Token.workspace_id)),
-    _any(reaches_workspace(Session.workspace_id), Session.preview_role.is_(None)),
+    _any(App, _reached_app),
+    _any(Grant, Grant.app_id == App.id, _reached_app),
+    _any(App, _has_origins, _reached_app),
+    _any(Client, Client.revoked_at.is_(None), _mints_here),
+    _any(Token, reaches_workspace(Token.workspace_id)),
+    _any(Session, reaches_workspace(Session.workspace_id), Session.preview_role.is_(None)),
 )
 _unframed = (
     select(App.id, App.name, App.slug)

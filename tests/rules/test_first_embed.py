@@ -31,6 +31,13 @@ def test_each_step_counts_in_the_callers_workspaces(each_service: Service) -> No
     assert not read(each_service, rival).mint
 
 
+def test_a_caller_with_all_workspaces_sees_the_steps_of_an_empty_service(each_service: Service) -> None:
+    assert not read(each_service).mint
+    each_service.change(delete(App))
+    progress = read(each_service)
+    assert (progress.app, progress.mint) == (False, False)
+
+
 def test_an_undone_step_shows_again(each_service: Service) -> None:
     each_service.change(delete(Grant).where(Grant.app_id.in_([ORDERS, SUPPORT])))
     each_service.change(update(App).where(App.id != LEDGER).values(allowed_origins=[]))
