@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 
@@ -51,11 +52,19 @@ def render(kinds: Mapping[str, Kind], key: str, app: Any) -> Snippet:
         .get_template(f"{key}.txt")
         .render(
             app=app,
-            service=public_url(),
+            service=public_url() if kinds is PAGES else _url_for_programs(),
             frame_origin="" if app.upstream else app_url(app.slug),
         )
     )
     return Snippet(key, kinds[key], text.strip("\n"))
+
+
+def _url_for_programs() -> str:
+    """Return the service's address. Browsers know names below `localhost`, but most programs do not."""
+    url = urlsplit(public_url())
+    if (url.hostname or "").endswith(".localhost"):
+        return f"{url.scheme}://127.0.0.1" + (f":{url.port}" if url.port else "")
+    return public_url()
 
 
 @cache

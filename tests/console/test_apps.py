@@ -203,6 +203,14 @@ def test_a_snippet_has_the_apps_values_and_no_secret(console: Service, sign_in: 
     assert not [secret for secret in SECRETS.values() if secret in text]
 
 
+@pytest.mark.parametrize("key", snippets.BACK_ENDS)
+def test_a_back_end_on_a_laptop_needs_no_name_below_localhost(
+    console: Service, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setitem(console.app.config, "PUBLIC_URL", "http://{app}.embed.localhost:5000")
+    assert "http://127.0.0.1:5000/api/ext/" in snippet(console, key)
+
+
 def test_the_iframe_is_that_of_the_docs(console: Service) -> None:
     documented = (PROJECT / "docs/host/bare-iframe.md").read_text()
     assert snippet(console, "iframe") in documented
