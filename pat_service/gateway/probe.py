@@ -32,7 +32,7 @@ def is_probe(host: Host) -> bool:
 
 
 def admit(host: Host) -> Response:
-    """Tell the proxy to pass a probe on: a GET to the service, with the identity of nobody.
+    """Tell the proxy to pass a probe on: a GET to the service, without a person's identity.
 
     Raise AppNotFound if a HEAD is for no upstream app.
     """

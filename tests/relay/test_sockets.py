@@ -118,7 +118,7 @@ class World:
                 await asyncio.sleep(0.01)
 
     async def checks(self, number: int = 3) -> None:
-        """Wait until the relay has asked so many more times."""
+        """Wait until the relay has asked this number of further times."""
         wanted = len(self.asked) + number
         await self.until(lambda: len(self.asked) >= wanted)
 
