@@ -32,6 +32,10 @@ CONSOLE_URL: Final = "https://console.example"
 PAGE_AIM: Final = 0.25
 #: Pages of the console. Each shows a page of a list.
 PAGES: Final = (
+    "/",
+    "/problems",
+    "/apps",
+    "/health",
     "/people",
     "/people?q=filler9",
     "/people?q=nobody",
@@ -43,6 +47,9 @@ PAGES: Final = (
     "/audit?user=user1@acme.test",
     "/audit?type=token:minted",
     "/audit?type=app:deleted",
+    "/audit?code=app_forbidden",
+    "/audit?app=filler1",
+    "/audit?client=nobody",
 )
 #: Signs an owner in, and prints the cookie.
 SIGN_IN: Final = (

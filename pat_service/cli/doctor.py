@@ -34,6 +34,7 @@ from pat_service.findings import OK, PROBLEM, WARNING, Finding, ok, problem
 from pat_service.http import probe
 from pat_service.http.authentication import keyring
 from pat_service.http.public_url import app_url, has_app_origins, public_url
+from pat_service.rules import key_usage
 from pat_service.rules.callers import MINT, MINT_WORKSPACE, OPERATOR
 from pat_service.rules.directory import workspaces
 from pat_service.shapes import check_email, check_slug, is_dns_label, visible
@@ -205,7 +206,7 @@ def _check_database(
     target: Target | None, workspace_slug: str | None, parents: list[Parent], email: str | None
 ) -> Iterator[Finding]:
     now = datetime.now(UTC)
-    yield from installation.check_keys(keyring(), now)
+    yield from installation.check_keys(key_usage.key_uses(keyring(), now))
     yield from installation.check_clock(installation.database_clock(), "the database")
     if target is not None:
         yield from _check_target(target, workspace_slug)

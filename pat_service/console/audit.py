@@ -17,8 +17,7 @@ from pat_service.console.forms import read_text
 from pat_service.console.pages import render
 from pat_service.errors import InvalidPayload
 from pat_service.rules import audit_export, events
-from pat_service.rules.audit_export import EventFilter, VisibleEvent
-from pat_service.storage.paging import Listing
+from pat_service.rules.audit_export import EventFilter, EventPage, VisibleEvent
 
 NAMES: Final = ("workspace", "app", "user", "client", "token", "session")
 #: A followed page asks again in this interval.
@@ -42,7 +41,7 @@ def audit() -> Response:
     """List the events that the operator sees, the newest first."""
     found, event_filter = _read()
     cursor, polls = _read_number("cursor"), _read_number("follow")
-    listing = Listing([], None)
+    listing = EventPage([], None)
     if not found.errors:
         listing = audit_export.list_latest(g.caller, event_filter, cursor, PAGE_ROWS)
     return render(

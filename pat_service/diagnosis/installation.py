@@ -11,6 +11,7 @@ from pat_service.credentials import Keyring
 from pat_service.diagnosis.origins import Parent
 from pat_service.findings import Finding, ok, problem, warning
 from pat_service.rules import clients, key_usage
+from pat_service.rules.key_usage import KeyUse
 from pat_service.shapes import is_dns_label, is_loopback, parse_limit
 from pat_service.storage.database import reading
 
@@ -199,9 +200,8 @@ def check_clients(
 # ---- Keys and clocks ----
 
 
-def check_keys(keyring: Keyring, now: datetime) -> list[Finding]:
+def check_keys(uses: Sequence[KeyUse]) -> list[Finding]:
     """Check that every live token, secret and session uses a configured key."""
-    uses = key_usage.key_uses(keyring, now)
     lost = [use for use in uses if use.place is None]
     if not lost:
         return [ok("SECRET_KEY", "Every live token, secret and session uses a configured key.")]

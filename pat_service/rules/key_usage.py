@@ -33,7 +33,20 @@ class KeyUse:
 def key_uses(keyring: Keyring, now: datetime) -> list[KeyUse]:
     """Return the usage of each key: first the keyring in its order, then keys that are not configured."""
     with reading() as connection:
-        counts = [dict(connection.execute(statement).all()) for statement in _count_live(now)]
+        return _build(keyring, [dict(connection.execute(live).all()) for live in _count_live(now)])
+
+
+def few_key_uses(keyring: Keyring, now: datetime, most: int) -> list[KeyUse] | None:
+    """Return the usage of each key as `key_uses` does, but read at most `most` tokens, secrets and sessions.
+
+    Return None if there are more.
+    """
+    with reading() as connection:
+        counts = [dict(connection.execute(live).all()) for live in _count_live(now, most + 1)]
+    return _build(keyring, counts) if max(sum(count.values()) for count in counts) <= most else None
+
+
+def _build(keyring: Keyring, counts: Sequence[dict[str, int]]) -> list[KeyUse]:
     ours = list(dict.fromkeys(key.id for key in keyring.keys))
     others = sorted(set().union(*counts) - set(ours))
     return [
@@ -53,8 +66,8 @@ def all_secrets_lost(uses: Sequence[KeyUse]) -> bool:
     return lost > 0 and not usable
 
 
-def _count_live(now: datetime) -> list[Select[str, int]]:
-    """Return the statements that count live tokens, client secrets and sessions by key."""
+def _count_live(now: datetime, most: int | None = None) -> list[Select[str, int]]:
+    """Return the statements that count live tokens, client secrets and sessions by key, up to `most` each."""
     lasting = or_(ClientSecret.expires_at.is_(None), ClientSecret.expires_at > now)
     live_client = exists().where(Client.id == ClientSecret.client_id, Client.revoked_at.is_(None))
     live = (
@@ -62,7 +75,5 @@ def _count_live(now: datetime) -> list[Select[str, int]]:
         (ClientSecret, (lasting, live_client)),
         (Session, (Session.expires_at > now, Session.ended_at.is_(None))),
     )
-    return [
-        select(table.key_id, func.count()).where(*conditions).group_by(table.key_id)
-        for table, conditions in live
-    ]
+    rows = [select(table.key_id).where(*conditions).limit(most).subquery() for table, conditions in live]
+    return [select(row.c.key_id, func.count()).group_by(row.c.key_id) for row in rows]

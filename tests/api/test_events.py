@@ -10,9 +10,10 @@ import time_machine
 from sqlalchemy import func, insert, select, text
 from werkzeug.test import TestResponse
 
-from pat_service.rules import audit_export
-from pat_service.storage.database import db
-from pat_service.storage.models import Event, User, Workspace
+from pat_service.rules import audit_export, events
+from pat_service.rules.audit_export import EventFilter
+from pat_service.storage.database import db, transaction
+from pat_service.storage.models import FREQUENT_EVENTS, Event, User, Workspace
 from tests.support.people import ORDERS, Service, basic, changed, problem_of, provision
 
 EVENTS: Final = "/api/ext/events"
@@ -203,6 +204,112 @@ def test_since_is_inclusive_and_until_is_exclusive(service: Service) -> None:
     assert found(since="0001-01-01T00:00:00Z", until="9999-12-31T23:59:59Z") == list(hours.values())
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_search_since_the_first_or_last_moment_is_answered(service: Service, moment: str) -> None:
+    assert bool(read_both_ways(service, since=moment)) == moment.startswith("0001")
+
+
+def test_an_expiry_that_a_purge_recorded_later_is_found_by_its_time(service: Service) -> None:
+    write(service, "app:thing", at=NOON, workspace_id=acme(service))
+    write(service, "app:thing", at=NOON + timedelta(days=9), workspace_id=acme(service))
+    late = write(service, "token:expired", at=NOON + timedelta(hours=1), workspace_id=acme(service))
+    write(service, "token:expired", at=NOON - timedelta(days=1), workspace_id=acme(service))
+    one_day = {"since": "2026-11-22T12:30:00Z", "until": "2026-11-23T00:00:00Z"}
+    assert [item["id"] for item in read_both_ways(service, **one_day)] == [late]
+
+
+# A search in steps.
+
+FILTERS: Final[list[dict[str, Any]]] = [
+    {},
+    {"type": "app:thing"},
+    {"type": "token:minted"},
+    {"type": "token:mint-refused"},
+    {"code": "app_forbidden"},
+    {"code": "app_forbidden", "type": "session:opened"},
+    {"appId": ORDERS},
+    {"clientId": "portal"},
+    {"clientId": "portal", "type": "app:thing", "appId": ORDERS},
+    {"since": "2026-11-22T12:10:00Z", "until": "2026-11-22T12:20:00Z"},
+    {"since": "2026-11-22T12:10:00Z", "appId": ORDERS},
+]
+
+
+@pytest.mark.parametrize("client", ["auditor", "rival", "everywhere"])
+def test_a_search_in_small_steps_finds_every_event(
+    service: Service, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    provision(service.app, changed("clients", "rival", scopes=["audit"], workspaces=["globex", "acme"]))
+    ana = id_of(service, User, "ana@acme.test")
+    places = [acme(service), id_of(service, Workspace, "globex"), None]
+    for n in range(30):
+        write(
+            service,
+            ["token:minted", "app:thing", "token:mint-refused", "session:opened"][n % 4],
+            at=NOON + timedelta(minutes=n),
+            code="app_forbidden" if n % 4 == 2 else None,
+            client_id=["portal", client][n % 2],
+            app_id=ORDERS if n % 5 == 0 else None,
+            user_id=ana if n % 3 else None,
+            workspace_id=places[n % 3],
+        )
+    filters = [*FILTERS, {"userId": ana}, {"userId": ana, "appId": ORDERS}, {"workspaceId": places[1]}]
+    whole = [read_both_ways(service, client, **query) for query in filters]
+    assert sum(map(bool, whole)) > 6
+    for rows in (1, 7):
+        monkeypatch.setattr(audit_export, "SEARCHED_ROWS", rows)
+        assert [export(service, client, **query) for query in filters] == whole
+        assert [list_all(service, client, **query, limit=4) for query in filters] == whole
+
+
+def test_a_page_without_a_match_goes_on_at_its_cursor(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_export, "SEARCHED_ROWS", 10)
+    wanted = write(service, client_id="portal", workspace_id=acme(service))
+    for _ in range(15):
+        write(service, workspace_id=acme(service))
+    first = page(service, clientId="portal", type="token:minted")
+    assert first["items"] == []
+    second = page(service, clientId="portal", type="token:minted", cursor=first["nextCursor"])
+    assert [item["id"] for item in second["items"]][:1] == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("event_filter", "index"),
+    [
+        (EventFilter(type="app:deleted"), "ix_events_type_id"),
+        (EventFilter(type="token:mint-refused"), "ix_events_type_id"),
+        (EventFilter(code="app_forbidden"), "ix_events_code_id"),
+        (EventFilter(user_id=ORDERS), "ix_events_user_id_id"),
+        (EventFilter(workspace_id=ORDERS), "ix_events_workspace_id_id"),
+    ],
+)
+def test_a_search_for_few_events_walks_their_index(
+    service: Service, event_filter: EventFilter, index: str
+) -> None:
+    row = {"type": "token:minted", "at": NOON, "workspace_id": acme(service)}
+    service.change(insert(Event).values([row] * 2000))
+    condition = event_filter.narrowest()
+    assert condition is not None
+    walk = select(Event.id).where(condition, Event.id < 10**9).order_by(Event.id.desc()).limit(51)
+    with service.app.app_context(), transaction() as connection:
+        connection.execute(text("ANALYZE"))
+        explain = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+        query = walk.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        plan = str(connection.exec_driver_sql(f"{explain} {query}").all())
+    assert index in plan
+    assert "Sort" not in plan
+    assert "B-TREE" not in plan
+
+
+def test_frequent_events_cost_no_entry_in_the_index_by_type(service: Service) -> None:
+    assert set(FREQUENT_EVENTS) <= {
+        value for name, value in vars(events).items() if name.isupper() and isinstance(value, str)
+    }
+    assert EventFilter(type="token:minted").narrowest() is None
+
+
 # Tenancy.
 
 
@@ -359,7 +466,7 @@ def test_an_export_uses_no_connection_between_its_batches(service: Service, stre
     with service.statements() as statements:
         events += next(stream)
     assert len(events) == 20
-    assert len([statement for statement in statements if "FROM events" in statement]) == 1
+    assert len([statement for statement in statements if "FROM events" in statement]) == 2
     assert used_connections(service) == 0
     late = write(service, "app:thing", workspace_id=acme(service))
     events += [event for batch in stream for event in batch]

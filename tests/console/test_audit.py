@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from pat_service.console import audit
+from pat_service.rules import audit_export
 from pat_service.storage.models import Event
 from tests.console.test_roles import ANA, use_globex
 from tests.support.console import OLGA, OTTO, VERA, Browser
@@ -87,6 +88,23 @@ def test_the_next_page_goes_on_where_the_first_ended(console: Service, sign_in: 
     rest = [f"r{n}" for n in range(60) if f"<code>r{n}</code>" in second]
     assert (len(shown), len(rest)) == (50, 10)
     assert not set(shown) & set(rest)
+
+
+def test_a_page_without_a_match_searches_older_events_by_itself(
+    console: Service, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_export, "SEARCHED_ROWS", 5)
+    row = {"type": "token:minted", "at": datetime.now(UTC)}
+    by_otto = row | {"client_id": f"operator:{OTTO}", "request_id": "wanted"}
+    console.change(insert(Event).values([by_otto, *[row | {"client_id": "portal", "request_id": None}] * 7]))
+    olga = sign_in(OLGA)
+    first = olga.get(f"/audit?client=operator:{OTTO}").text
+    assert "No match down to" in first
+    assert "Nothing matches" not in first
+    older = first.partition('hx-get="/audit?')[2].partition('"')[0].replace("&amp;", "&")
+    assert f'<a href="/audit?{older.replace("&", "&amp;")}">Search older events</a>' in first
+    assert "wanted" in olga.get(f"/audit?{older}").text
+    assert 'hx-trigger="load"' not in olga.get(f"/audit?client=operator:{OTTO}&follow=0").text
 
 
 def test_a_followed_page_asks_again_and_stops_after_half_an_hour(sign_in: SignIn) -> None:

@@ -66,6 +66,18 @@ def check(service: Service, code: int = 0) -> list[str]:
     return [line for line in done.stdout.splitlines() if "key" in line.lower()]
 
 
+def test_few_uses_are_counted_as_all_are_and_many_are_not(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = installation.start(KEY)
+    for email in ("ana@acme.test", "ben@acme.test"):
+        service.frame(email=email)
+    keyring, now = service.app.extensions["pat_service.keyring"], datetime.now(UTC)
+    with service.app.app_context():
+        assert key_usage.few_key_uses(keyring, now, CLIENTS) == key_usage.key_uses(keyring, now)
+        assert key_usage.few_key_uses(keyring, now, 1) is None
+
+
 def test_a_key_is_rotated_and_nothing_is_lost(installation: Installation) -> None:
     with time_machine.travel(START, tick=False) as clock:
         old = installation.start(KEY)
