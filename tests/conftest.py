@@ -1,5 +1,6 @@
 """Fixtures for every test. Tests share one app; each starts with a fresh copy of its database."""
 
+import gc
 import io
 import json
 import shutil
@@ -21,6 +22,7 @@ from pat_service.observability.lines import LINES
 from pat_service.rules import callers, events
 from pat_service.storage.database import db
 from tests.support.directory import directory, tenants  # noqa: F401 - fixtures
+from tests.support.fast_apps import compile_addresses_later
 from tests.support.people import KEY, PUBLIC_URL, Service, prepare_for_tests
 from tests.support.servers import NO_USER_LIMIT, TooSlow, postgres
 from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
@@ -40,6 +42,13 @@ from tests.support.shared_fixtures import (  # noqa: F401 - fixtures
 # Set no deadline: a slow machine must not fail a test.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+compile_addresses_later()
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector skip the 6,000 tests and their modules, which stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -145,6 +145,7 @@ def test_without_a_database_the_console_says_so(make_app: Callable[..., Flask], 
     service = Service(app.test_client())
     add_operators(service)
     browser = Browser(service, OLGA)
+    assert browser.csrf_token
     lose_the_database(app, tmp_path)
     for answer in (browser.get("/health"), browser.get("/nowhere"), browser.post("/sign-out")):
         assert answer.status_code in (404, 503)

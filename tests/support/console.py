@@ -42,16 +42,19 @@ class Browser:
     def __init__(self, service: Service, email: str | None = None, origin: str = CONSOLE_URL) -> None:
         self.service, self.origin = service, origin
         self.client = service.app.test_client()
-        self.csrf_token = ""
+        self._csrf_token = ""
         if email is not None:
             answer = self.use_link(make_link(service, email))
             assert answer.status_code == 303, answer.text
-            self.csrf_token = self.read_token()
 
-    def read_token(self) -> str:
-        found = _TOKEN.search(self.get("/sessions").text)
-        assert found is not None
-        return found[1]
+    @property
+    def csrf_token(self) -> str:
+        """The token of the session's forms, which is read at the first change; "" before the sign-in."""
+        if not self._csrf_token and self.cookie is not None:
+            found = _TOKEN.search(self.get("/sessions").text)
+            assert found is not None
+            self._csrf_token = found[1]
+        return self._csrf_token
 
     def get(self, path: str, **options: Any) -> TestResponse:
         return self.client.get(path, base_url=self.origin, **options)

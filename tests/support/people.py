@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from hashlib import shake_256
 from pathlib import Path
 from shutil import copy, rmtree
@@ -28,6 +29,7 @@ from pat_service.rules import file_provisioning
 from pat_service.storage import prepared
 from pat_service.storage.database import db, reading, transaction
 from pat_service.storage.models import Event
+from tests.support.fast_apps import TEMPLATES
 
 
 def make_secret(name: str, length: int = 64) -> str:
@@ -302,12 +304,23 @@ def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
 @contextmanager
 def long_lived_service(schema: Path, folder: Path, **environ: str) -> Iterator[Service]:
     """Run a service with the people of WORLD."""
-    copy(schema, folder / "pat-service.db")
+    copy(_populate(schema), folder / "pat-service.db")
     app = build_on(f"sqlite:///{folder / 'pat-service.db'}", folder, **environ)
-    provision(app, WORLD)
     yield Service(app.test_client())
     with app.app_context():
         db.engine.dispose()
+
+
+@cache
+def _populate(schema: Path) -> Path:
+    """Return a copy of this database with the people of WORLD."""
+    populated = schema.with_name("populated.db")
+    copy(schema, populated)
+    app = build_on(f"sqlite:///{populated}", schema.parent)
+    provision(app, WORLD)
+    with app.app_context():
+        db.engine.dispose()
+    return populated
 
 
 def build_on(url: str, folder: Path, **environ: str) -> Flask:
@@ -329,6 +342,7 @@ class BufferedClient(FlaskClient):
 def prepare_for_tests(app: Flask) -> None:
     """Read every answer, and stop SQLite from waiting for the disk, which is slower than a mint."""
     app.test_client_class = BufferedClient
+    app.jinja_env.bytecode_cache = TEMPLATES
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             event.listen(db.engine, "connect", _skip_fsync)
