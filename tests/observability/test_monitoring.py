@@ -40,7 +40,7 @@ def _forget_other_tests() -> None:
         (metrics._decisions, metrics._decision_children),
     ):
         metric.clear()
-        children.clear()  # type: ignore[attr-defined]
+        children.clear()
 
 
 @pytest.fixture
