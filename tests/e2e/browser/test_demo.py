@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,8 @@ from tests.support.servers import WebServer, flask_run, free_port
 TALL: ViewportSize = {"width": 1200, "height": 2100}
 OVERFLOW = "root => root.scrollWidth - root.clientWidth"
 ATTRIBUTES = "({attributes}) => Object.fromEntries([...attributes].map(({name, value}) => [name, value]))"
+#: The forms that axe-core checks, since it takes a second for each.
+CHECKED: tuple[tuple[int, Literal["light", "dark"]], ...] = ((360, "dark"), (1200, "light"))
 LINES = (
     "(all) => all.map((one) => Math.round(one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight)))"
 )
@@ -675,48 +678,53 @@ def test_a_bare_frame_shows_its_html_has_no_controls_and_reopens_with_one_click(
 # ---- Layout ----
 
 
-@pytest.mark.parametrize(("width", "checked"), [(360, "dark"), (1200, "light")])
 def test_every_page_fits_in_both_colour_schemes_and_is_accessible(
-    browser: Browser, loaded_demo: Demo, width: int, checked: str
+    browser: Browser, loaded_demo: Demo
 ) -> None:
-    """axe-core takes a second, so it checks the wide pages in light colours, and the narrow ones in dark."""
     # Without motion, no colour is between two others while axe-core measures contrasts.
-    context = browser.new_context(viewport={**TALL, "width": width}, reduced_motion="reduce")
+    context = browser.new_context(viewport=TALL, reduced_motion="reduce")
     try:
         portal = DemoPortal(context.new_page(), loaded_demo)
         for app in ("orders", "support"):
             frame = portal.visit("ana", app)
-            _expect_to_fit(portal, checked, frame)
+            _expect_to_fit(portal, frame)
             frame.locator(".row-link, .ticket-link").first.click()
             expect(heading(frame)).not_to_have_text(re.compile("^(Orders|Support)$"))
-            _expect_to_fit(portal, checked, frame)
-        _expect_to_fit(portal, checked, portal.visit("ana", "all", "north"))
+            _expect_to_fit(portal, frame)
+        _expect_to_fit(portal, portal.visit("ana", "all", "north"))
         frame = portal.visit("cleo", "orders", "north")
         expect(frame.get_by_role("heading", name="No orders for North")).to_be_visible()
-        _expect_to_fit(portal, checked, frame)
+        _expect_to_fit(portal, frame)
         portal.visit("cleo", "support").get_by_role("link", name="New ticket").click()
         expect_heading(frame, "New ticket")
         frame.get_by_role("button", name="Send").click()
         expect(frame.locator(".error").first).to_be_visible()
-        _expect_to_fit(portal, checked, frame)
+        _expect_to_fit(portal, frame)
         portal.show_refusal("Made-up token")
         expect(portal.log).to_have_count(1)
-        _expect_to_fit(portal, checked, frame)
+        _expect_to_fit(portal, frame)
         portal.show_refusal("No access")
         expect(portal.page.locator("#stage-body .panel")).to_be_visible()
-        expect_accessible(portal.page.main_frame)
+        for width, scheme in CHECKED:
+            _show(portal, width, scheme)
+            expect_accessible(portal.page.main_frame)
     finally:
         context.close()
 
 
-def _expect_to_fit(portal: DemoPortal, checked: str, frame: FrameLocator) -> None:
+def _show(portal: DemoPortal, width: int, scheme: Literal["light", "dark"]) -> None:
+    portal.page.set_viewport_size({**TALL, "width": width})
+    portal.page.emulate_media(color_scheme=scheme)
+
+
+def _expect_to_fit(portal: DemoPortal, frame: FrameLocator) -> None:
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    for scheme in schemes:
-        portal.page.emulate_media(color_scheme=scheme)
+    for width, scheme in product((360, 1200), schemes):
+        _show(portal, width, scheme)
         assert portal.page.locator(":root").evaluate(OVERFLOW) == 0
         assert frame.locator(":root").evaluate(OVERFLOW) == 0
         assert set(frame.locator(".stat dd").evaluate_all(LINES)) <= {1}, "A figure or its note is broken"
         for body in (portal.page.locator("body"), frame.locator("body")):
             expect_scheme(body, scheme)
-        for document in portal.page.frames if scheme == checked else []:
+        for document in portal.page.frames if (width, scheme) in CHECKED else []:
             expect_accessible(document)
