@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -73,12 +74,17 @@ class Proxy:
 
 def free_port() -> int:
     """Return a free loopback port. No other call returns it for a minute; a server can bind it at once."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-        with socket.create_connection(address):
-            # Closing this side first leaves the port in TIME_WAIT: bind(0) skips it, SO_REUSEADDR allows it.
-            listener.accept()[0].close()
-        return int(address[1])
+    while True:
+        # The kernel gives clients ports from 32768 up, so no client takes this one before the server does.
+        port = 10_000 + secrets.randbelow(22_768)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.listen()
+            with socket.create_connection(("127.0.0.1", port)):
+                # Closing this side first leaves the port in TIME_WAIT. A bind needs SO_REUSEADDR then.
+                listener.accept()[0].close()
+            return port
 
 
 def chromium() -> str:
